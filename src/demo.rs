@@ -1,0 +1,1 @@
+//! Embedded KVM guests.

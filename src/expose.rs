@@ -1,0 +1,1 @@
+//! All output, drawn from the newest snapshot.

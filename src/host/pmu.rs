@@ -1,0 +1,1 @@
+//! PMUs and their event formats, from sysfs.

@@ -1,0 +1,107 @@
+//! Where the host's file systems are mounted; a directory tree stands in for a host in tests.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// No file the exporter reads whole is larger than this (bytes); what is longer is cut off
+/// there and reported as an error, so a hostile or broken file cannot take the memory.
+pub const MAX_FILE: u64 = 4 << 20;
+
+/// The mount points everything is read below.
+#[derive(Debug)]
+pub struct Roots {
+    /// procfs, usually `/proc`.
+    pub proc: PathBuf,
+    /// sysfs, usually `/sys`.
+    pub sys: PathBuf,
+    /// cgroup hierarchy, usually `/sys/fs/cgroup`.
+    pub cgroup: PathBuf,
+    /// debugfs, usually `/sys/kernel/debug`.
+    pub debug: PathBuf,
+    /// tracefs, usually `/sys/kernel/tracing`.
+    pub tracing: PathBuf,
+    /// run-time state of daemons, usually `/run`.
+    pub run: PathBuf,
+    opens: AtomicU64,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self {
+            proc: "/proc".into(),
+            sys: "/sys".into(),
+            cgroup: "/sys/fs/cgroup".into(),
+            debug: "/sys/kernel/debug".into(),
+            tracing: "/sys/kernel/tracing".into(),
+            run: "/run".into(),
+            opens: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Roots {
+    /// All roots below one directory, laid out as on a real machine: a fixture host.
+    pub fn below(dir: &Path) -> Self {
+        Self {
+            proc: dir.join("proc"),
+            sys: dir.join("sys"),
+            cgroup: dir.join("sys/fs/cgroup"),
+            debug: dir.join("sys/kernel/debug"),
+            tracing: dir.join("sys/kernel/tracing"),
+            run: dir.join("run"),
+            opens: AtomicU64::new(0),
+        }
+    }
+
+    /// Opens a file for reading and counts it.
+    pub fn open(&self, path: &Path) -> io::Result<File> {
+        self.count_open();
+        File::open(path)
+    }
+
+    /// Lists a directory's entry names that are valid UTF-8, unsorted, and counts one open.
+    pub fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.count_open();
+        let entries = std::fs::read_dir(path)?;
+        Ok(entries
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok())
+            .collect())
+    }
+
+    /// Reads a whole file, at most [`MAX_FILE`] bytes.
+    ///
+    /// # Errors
+    /// The file's own error, or `InvalidData` when it is longer.
+    pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open(path)?
+            .take(MAX_FILE + 1)
+            .read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "longer than 4 MiB",
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a file as text without its trailing white space; invalid UTF-8 is replaced.
+    pub fn read_text(&self, path: &Path) -> io::Result<String> {
+        let bytes = self.read(path)?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+
+    /// Counts an open that did not go through [`Roots::open`].
+    pub fn count_open(&self) {
+        self.opens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many files and directories have been opened below these roots.
+    pub fn opens(&self) -> u64 {
+        self.opens.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,1 @@
+//! Kept-open /proc files of one thread.

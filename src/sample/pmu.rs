@@ -1,0 +1,3 @@
+//! Hardware counters of each vCPU, guest and host apart.
+
+pub mod counters;

@@ -1,0 +1,155 @@
+//! One immutable picture of everything known. All output is drawn from the newest one.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+
+use crate::discover::Inventory;
+use crate::sample::reading::{ColumnSet, Unit};
+use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
+
+pub mod catalog;
+pub mod labels;
+pub mod walk;
+
+pub use catalog::{Kind, Metric, CATALOG};
+pub use labels::Labels;
+pub use walk::{Value, Visitor};
+
+/// The newest snapshot, shared by all outputs. Empty until the first tick has ended.
+#[derive(Debug, Default, Clone)]
+pub struct Handle {
+    newest: Arc<ArcSwapOption<Snapshot>>,
+}
+
+impl Handle {
+    /// Replaces the newest snapshot and gives back the one before.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
+        self.newest.swap(Some(snapshot))
+    }
+
+    /// The newest snapshot.
+    pub fn load(&self) -> Option<Arc<Snapshot>> {
+        self.newest.load_full()
+    }
+}
+
+/// Everything known at the end of one tick.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Wall-clock time of the tick's end.
+    pub taken: SystemTime,
+    /// The same on the monotonic clock, for ages.
+    pub taken_mono: Instant,
+    /// Counts ticks from 1.
+    pub tick: u64,
+    /// Who runs: VM facts, topology, blind spots.
+    pub inventory: Arc<Inventory>,
+    /// Pre-rendered rows about CPUs (`kvm_host_cpu_info`).
+    pub cpu_labels: Arc<[Arc<Labels>]>,
+    /// VMs, sorted by name.
+    pub vms: Vec<VmRow>,
+    /// vCPUs of all VMs, VM by VM, by index.
+    pub vcpus: Vec<VcpuRow>,
+    /// Visible cells of all vCPUs, vCPU by vCPU.
+    pub cells: Vec<CellRow>,
+    /// Columns charged to places and their fixed labels.
+    pub placed: Arc<[ColumnRow]>,
+    /// Columns of the vCPU as such and their fixed labels.
+    pub per_vcpu: Arc<[ColumnRow]>,
+    /// `cells.len()` rows of `placed.len()` totals.
+    pub cell_totals: Vec<u64>,
+    /// `vcpus.len()` rows of `per_vcpu.len()` values.
+    pub vcpu_values: Vec<u64>,
+    /// State of each source.
+    pub sources: Vec<SourceRow>,
+    /// `kvm_exporter_pmu_mode`: mode and reason, once known.
+    pub pmu_mode: Option<Arc<Labels>>,
+    /// What the series limit took away.
+    pub dropped: Vec<DroppedRow>,
+    /// Series in the exposition, the exporter's own left out.
+    pub series: usize,
+}
+
+/// One VM.
+#[derive(Debug, Clone)]
+pub struct VmRow {
+    /// `vm`
+    pub labels: Arc<Labels>,
+    /// Labels of `kvm_vm_info`.
+    pub info: Arc<Labels>,
+    /// Its vCPUs: a range of [`Snapshot::vcpus`].
+    pub vcpus: std::ops::Range<usize>,
+}
+
+/// One vCPU.
+#[derive(Debug, Clone)]
+pub struct VcpuRow {
+    /// `vm`, `vcpu`
+    pub labels: Arc<Labels>,
+    /// Labels of `kvm_vcpu_placement_info`, while the place is known.
+    pub placement: Option<Arc<Labels>>,
+    /// Where it was found.
+    pub whereabouts: Option<Whereabouts>,
+    /// Index in its VM.
+    pub index: u32,
+    /// Host thread id.
+    pub tid: i32,
+    /// Its cells: a range of [`Snapshot::cells`].
+    pub cells: std::ops::Range<usize>,
+    /// Which of the vCPU's columns are known.
+    pub known: ColumnSet,
+}
+
+/// What one vCPU did at one place.
+#[derive(Debug, Clone)]
+pub struct CellRow {
+    /// `vm`, `vcpu` and the place labels.
+    pub labels: Arc<Labels>,
+    /// Which columns are known here.
+    pub known: ColumnSet,
+}
+
+/// One column of totals.
+#[derive(Debug, Clone)]
+pub struct ColumnRow {
+    /// The metric.
+    pub metric: &'static Metric,
+    /// Labels beyond vm, vcpu and place.
+    pub labels: Arc<Labels>,
+    /// Unit of the raw numbers.
+    pub unit: Unit,
+    /// Left out by the series limit.
+    pub dropped: bool,
+}
+
+/// State of a source.
+#[derive(Debug, Clone)]
+pub struct SourceRow {
+    /// What it is.
+    pub info: SourceInfo,
+    /// Whether it delivers.
+    pub state: SourceState,
+    /// Labels of `kvm_exporter_source_up`.
+    pub labels: Arc<Labels>,
+}
+
+/// One thing the series limit took away.
+#[derive(Debug, Clone)]
+pub struct DroppedRow {
+    /// Label `what`: `user_events`, `host_mode`, `core`, `numa_node`.
+    pub labels: Arc<Labels>,
+    /// Series that are missing for it.
+    pub series: u64,
+}
+
+impl SourceRow {
+    /// The reason it is not all it could be.
+    pub fn reason(&self) -> Option<&Reason> {
+        match &self.state {
+            SourceState::Up => None,
+            SourceState::Degraded(reason) | SourceState::Down(reason) => Some(reason),
+        }
+    }
+}

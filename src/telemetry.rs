@@ -1,0 +1,208 @@
+//! The exporter's own metrics, kept with prometheus-client. Each is an entry of the catalogue
+//! with source `self`; a test holds the two equal.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+
+/// A counter of seconds.
+pub type SecondsCounter = Counter<f64, AtomicU64>;
+
+/// Label of read errors.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SourceLabel {
+    /// The source's name.
+    pub source: &'static str,
+}
+
+/// Labels of HTTP requests.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// One of the known paths, or `other`: what a client asks for must not make series.
+    pub path: &'static str,
+    /// HTTP status code.
+    pub code: u16,
+}
+
+/// Handles to all of them; cloning shares the values.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// Ticks of the sampler.
+    pub ticks: Counter,
+    /// Ticks left out because the one before took too long.
+    pub missed_ticks: Counter,
+    /// Wall time of one tick.
+    pub tick_duration: Histogram,
+    /// CPU time of the sampler thread.
+    pub tick_cpu: SecondsCounter,
+    /// Failed readings by source.
+    pub read_errors: Family<SourceLabel, Counter>,
+    /// Inventory passes.
+    pub inventory_passes: Counter,
+    /// Wall time of an inventory pass.
+    pub inventory_duration: Histogram,
+    /// Files and directories opened below the host roots.
+    pub host_file_opens: Counter,
+    /// Answered requests.
+    pub http_requests: Family<RequestLabels, Counter>,
+    /// Time to encode and compress a scrape.
+    pub scrape_duration: Histogram,
+    /// `process_*`
+    pub process: Process,
+}
+
+/// The process' own figures, as Prometheus clients name them; refreshed by the inventory lane,
+/// so that a scrape reads nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Process {
+    /// CPU seconds.
+    pub cpu: SecondsCounter,
+    /// Resident bytes.
+    pub resident: Gauge,
+    /// Virtual bytes.
+    pub virtual_memory: Gauge,
+    /// Open descriptors.
+    pub open_fds: Gauge,
+    /// Descriptor limit.
+    pub max_fds: Gauge,
+    /// Start, seconds since the epoch.
+    pub start_time: Gauge<f64, AtomicU64>,
+}
+
+/// Buckets from 100 µs to 3.2 s: a tick of one idle VM to one that overruns its second.
+fn durations() -> Histogram {
+    Histogram::new([
+        0.0001, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0,
+    ])
+}
+
+impl Telemetry {
+    /// Creates all metrics and the registry that encodes them.
+    pub fn new() -> (Self, Registry) {
+        let telemetry = Self {
+            ticks: Counter::default(),
+            missed_ticks: Counter::default(),
+            tick_duration: durations(),
+            tick_cpu: SecondsCounter::default(),
+            read_errors: Family::default(),
+            inventory_passes: Counter::default(),
+            inventory_duration: durations(),
+            host_file_opens: Counter::default(),
+            http_requests: Family::default(),
+            scrape_duration: durations(),
+            process: Process::default(),
+        };
+        let registry = telemetry.register();
+        (telemetry, registry)
+    }
+
+    fn register(&self) -> Registry {
+        let mut all = Registry::default();
+        let r = all.sub_registry_with_prefix("kvm_exporter");
+        let build = vec![
+            ("version", env!("CARGO_PKG_VERSION")),
+            (
+                "revision",
+                option_env!("VCPU_EXPORTER_REVISION").unwrap_or("unknown"),
+            ),
+        ];
+        r.register("build", "The exporter's version", Info::new(build));
+        r.register("ticks", "Ticks of the sampler", self.ticks.clone());
+        r.register(
+            "missed_ticks",
+            "Ticks that could not start in time and were left out",
+            self.missed_ticks.clone(),
+        );
+        r.register_with_unit(
+            "tick_duration",
+            "Wall time of one tick over all vCPUs",
+            Unit::Seconds,
+            self.tick_duration.clone(),
+        );
+        r.register_with_unit(
+            "tick_cpu",
+            "CPU time the sampler thread used",
+            Unit::Seconds,
+            self.tick_cpu.clone(),
+        );
+        r.register(
+            "read_errors",
+            "Readings of a vCPU that failed, by source",
+            self.read_errors.clone(),
+        );
+        r.register(
+            "inventory_passes",
+            "Passes of the inventory over the host",
+            self.inventory_passes.clone(),
+        );
+        r.register_with_unit(
+            "inventory_duration",
+            "Wall time of one inventory pass",
+            Unit::Seconds,
+            self.inventory_duration.clone(),
+        );
+        r.register(
+            "host_file_opens",
+            "Files and directories opened below the host roots",
+            self.host_file_opens.clone(),
+        );
+        r.register(
+            "http_requests",
+            "HTTP requests answered",
+            self.http_requests.clone(),
+        );
+        r.register_with_unit(
+            "scrape_duration",
+            "Time to encode and compress one scrape",
+            Unit::Seconds,
+            self.scrape_duration.clone(),
+        );
+        self.process
+            .register(all.sub_registry_with_prefix("process"));
+        all
+    }
+}
+
+impl Process {
+    fn register(&self, r: &mut Registry) {
+        r.register_with_unit(
+            "cpu",
+            "User and system CPU time of the exporter",
+            Unit::Seconds,
+            self.cpu.clone(),
+        );
+        r.register_with_unit(
+            "resident_memory",
+            "Resident memory of the exporter",
+            Unit::Bytes,
+            self.resident.clone(),
+        );
+        r.register_with_unit(
+            "virtual_memory",
+            "Virtual memory of the exporter",
+            Unit::Bytes,
+            self.virtual_memory.clone(),
+        );
+        r.register(
+            "open_fds",
+            "Open file descriptors of the exporter",
+            self.open_fds.clone(),
+        );
+        r.register(
+            "max_fds",
+            "Most file descriptors the exporter may open",
+            self.max_fds.clone(),
+        );
+        r.register_with_unit(
+            "start_time",
+            "Start time of the exporter since the Unix epoch",
+            Unit::Seconds,
+            self.start_time.clone(),
+        );
+    }
+}
