@@ -1,6 +1,7 @@
 //! Read-only views of the machine. Every kernel path is joined in [`roots`].
 
 pub mod cpu_model;
+pub mod cpulist;
 pub mod pmu;
 pub mod roots;
 pub mod thread;

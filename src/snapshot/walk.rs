@@ -1,6 +1,5 @@
 //! One walk over the picture, metric by metric in the catalogue's order: every output is a visitor.
 
-
 use super::catalog::Metric;
 use super::Labels;
 
