@@ -1,70 +1,111 @@
 //! Configuration: one YAML file, read into a validated [`Config`]. The only user of serde_yaml.
+//!
+//! Values are checked while they are read (see [`values`]), so that an impossible value is refused
+//! with the same key path, line and column as a misspelt key, and a [`Config`] that exists is valid.
+//! `deploy/vcpu-exporter.yml` documents every key.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Deserialize;
+
+mod raw;
+pub mod values;
+
+pub use raw::{ExitReason, RawEvent, MAX_EXIT_REASONS, MAX_RAW_EVENTS};
+
+/// A configuration file is refused beyond this (bytes): the documented example has 6 kB.
+pub const MAX_FILE: u64 = 1 << 20;
+
 /// Everything that can be configured, validated.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of sections")]
 pub struct Config {
     /// `web`
+    #[serde(deserialize_with = "values::section")]
     pub web: Web,
     /// `paths`
+    #[serde(deserialize_with = "values::section")]
     pub paths: Paths,
     /// `sampling`
+    #[serde(deserialize_with = "values::section")]
     pub sampling: Sampling,
     /// `labels`
+    #[serde(deserialize_with = "values::section")]
     pub labels: LabelConfig,
     /// `limits`
+    #[serde(deserialize_with = "values::section")]
     pub limits: Limits,
     /// `sources`
+    #[serde(deserialize_with = "values::section")]
     pub sources: Sources,
+    /// `log`
+    #[serde(deserialize_with = "values::section")]
+    pub log: Log,
 }
 
 /// `web`: serving.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Web {
-    /// Where to listen.
+    /// Where to listen; port 0 takes any free port.
+    #[serde(deserialize_with = "values::listen_address")]
     pub listen_address: SocketAddr,
 }
 
 /// `paths`: where the host's file systems are mounted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Paths {
     /// procfs
+    #[serde(deserialize_with = "values::absolute_path")]
     pub procfs: PathBuf,
     /// sysfs
+    #[serde(deserialize_with = "values::absolute_path")]
     pub sysfs: PathBuf,
     /// cgroup hierarchy
+    #[serde(deserialize_with = "values::absolute_path")]
     pub cgroupfs: PathBuf,
     /// debugfs
+    #[serde(deserialize_with = "values::absolute_path")]
     pub debugfs: PathBuf,
     /// tracefs
+    #[serde(deserialize_with = "values::absolute_path")]
     pub tracefs: PathBuf,
     /// run-time state of daemons
+    #[serde(deserialize_with = "values::absolute_path")]
     pub runfs: PathBuf,
 }
 
 /// `sampling`: periods.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Sampling {
     /// Period of a tick, 100 ms to 1 min.
+    #[serde(deserialize_with = "values::tick")]
     pub tick: Duration,
     /// Period of an inventory pass, 1 s to 5 min.
+    #[serde(deserialize_with = "values::inventory")]
     pub inventory: Duration,
 }
 
 /// `labels`: how finely activity is attributed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct LabelConfig {
     /// Which place labels activity counters carry.
     pub placement: Placement,
-    /// After how long without activity a (vCPU, place) leaves the exposition.
+    /// After how long without activity a (vCPU, place) leaves the exposition, 1 s to 1 d.
+    #[serde(deserialize_with = "values::cell_ttl")]
     pub cell_ttl: Duration,
 }
 
 /// Which place labels activity counters carry, finest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Placement {
     /// `package`, `core`, `numa_node`.
     Core,
@@ -75,37 +116,103 @@ pub enum Placement {
 }
 
 /// `limits`: hard bounds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Limits {
-    /// Most series in the exposition.
+    /// Most series in the exposition, 1 to 10 million.
+    #[serde(deserialize_with = "values::max_series")]
     pub max_series: usize,
 }
 
 /// `sources`
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of sources")]
 pub struct Sources {
     /// `pmu`
+    #[serde(deserialize_with = "values::section")]
     pub pmu: Pmu,
+    /// `memory`
+    #[serde(deserialize_with = "values::section")]
+    pub memory: Memory,
+    /// `cgroup`
+    #[serde(deserialize_with = "values::section")]
+    pub cgroup: Cgroup,
+    /// `exits`
+    #[serde(deserialize_with = "values::section")]
+    pub exits: Exits,
+    /// `kvm_stat`
+    #[serde(deserialize_with = "values::section")]
+    pub kvm_stat: KvmStat,
 }
 
 /// `sources.pmu`: hardware counters.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Pmu {
     /// Whether any counter is opened.
+    #[serde(deserialize_with = "values::flag")]
     pub enabled: bool,
     /// Whether the host side (the VMM and KVM on the vCPU's behalf) is counted too.
+    #[serde(deserialize_with = "values::flag")]
     pub host_mode: bool,
-    /// Optional event sets, beyond the default groups.
+    /// Optional event sets, beyond the default groups; each once.
+    #[serde(deserialize_with = "raw::event_sets")]
     pub events: Vec<EventSet>,
-    /// User-defined raw events, at most [`MAX_RAW_EVENTS`].
+    /// User-defined raw events, at most [`MAX_RAW_EVENTS`], of different names.
+    #[serde(deserialize_with = "raw::raw_events")]
     pub raw: Vec<RawEvent>,
 }
 
-/// Most user-defined raw events.
-pub const MAX_RAW_EVENTS: usize = 16;
+/// `sources.memory`: where guest memory lives and how it is backed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+pub struct Memory {
+    /// Whether anything is read.
+    pub enabled: bool,
+    /// Time from one look at a VM's memory to the next, 10 s to 1 h.
+    #[serde(deserialize_with = "values::memory_period")]
+    pub period: Duration,
+    /// How long one walk of a VM's page tables may take, 0 (no walks) to 10 s.
+    #[serde(deserialize_with = "values::memory_budget")]
+    pub budget: Duration,
+}
+
+/// `sources.cgroup`: quotas, weight and pressure.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+pub struct Cgroup {
+    /// Whether cgroups are read.
+    pub enabled: bool,
+    /// How often each VM's are, 1 s to 10 min.
+    #[serde(deserialize_with = "values::slow_period")]
+    pub period: Duration,
+}
+
+/// `sources.exits`: exits and what KVM did about them, from its tracepoints.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+pub struct Exits {
+    /// Whether any tracepoint is counted.
+    pub enabled: bool,
+    /// Exit reasons counted apart, at most [`MAX_EXIT_REASONS`], each once.
+    #[serde(deserialize_with = "raw::exit_reasons")]
+    pub reasons: Vec<ExitReason>,
+}
+
+/// `sources.kvm_stat`: whole-VM counters of KVM debugfs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+pub struct KvmStat {
+    /// Whether they are read.
+    pub enabled: bool,
+    /// How often each VM is read, 1 s to 10 min.
+    #[serde(deserialize_with = "values::slow_period")]
+    pub period: Duration,
+}
 
 /// Optional event sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EventSet {
     /// Branch instructions retired.
     Branches,
@@ -119,45 +226,179 @@ pub enum EventSet {
     Topdown,
 }
 
-/// A user-defined event: `cpu/event=0xd3,umask=0x2/`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawEvent {
-    /// Value of the `event` label.
-    pub name: String,
-    /// The event, in perf's syntax; its terms are resolved through sysfs when the exporter starts.
-    pub event: String,
-    /// Count the guest.
-    pub guest: bool,
-    /// Count the host side.
-    pub host: bool,
+/// `log`: what the exporter says on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+pub struct Log {
+    /// The least important message that is written.
+    pub level: LogLevel,
+    /// One message's form.
+    pub format: LogFormat,
 }
 
-impl Default for Config {
+/// Importance of a message, most important first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // the words say it
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Form of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Its error.
+        #[source]
+        error: io::Error,
+    },
+    /// The file is longer than [`MAX_FILE`].
+    #[error("{path} is longer than 1 MiB: is it a configuration file?")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not UTF-8.
+    #[error("{path} is not UTF-8 text (byte {position} is the first that is not)")]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// Offset of the first wrong byte.
+        position: usize,
+    },
+    /// A key or a value is wrong, or the text is not YAML.
+    #[error("{path}: {message}")]
+    Invalid {
+        /// The file, or `configuration` for text of no file.
+        path: PathBuf,
+        /// Line, column, key path and what was expected.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads a configuration from text. No text is the defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with line, column, key path and what was expected.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        parse_named(text, Path::new("configuration"))
+    }
+
+    /// Reads a configuration file of at most [`MAX_FILE`] bytes.
+    ///
+    /// # Errors
+    /// As [`Config::parse`], and when the file cannot be read.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        parse_named(&read(path)?, path)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |error| ConfigError::Read {
+        path: path.to_owned(),
+        error,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(ConfigError::TooLong {
+            path: path.to_owned(),
+        });
+    }
+    String::from_utf8(bytes).map_err(|error| ConfigError::NotText {
+        path: path.to_owned(),
+        position: error.utf8_error().valid_up_to(),
+    })
+}
+
+fn parse_named(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let config: Result<Option<Config>, _> = serde_yaml::from_str(text);
+    config
+        .map(Option::unwrap_or_default)
+        .map_err(|error| ConfigError::Invalid {
+            path: path.to_owned(),
+            message: located(&error),
+        })
+}
+
+/// serde_yaml puts the position last, and leaves it out on line 1 column 1.
+fn located(error: &serde_yaml::Error) -> String {
+    let text = error.to_string();
+    let Some(at) = error.location() else {
+        return text;
+    };
+    let position = format!("line {} column {}", at.line(), at.column());
+    let text = text
+        .strip_suffix(&format!(" at {position}"))
+        .unwrap_or(&text);
+    format!("{position}: {text}")
+}
+
+impl Default for Web {
     fn default() -> Self {
         Self {
-            web: Web {
-                listen_address: SocketAddr::from(([127, 0, 0, 1], 9752)),
-            },
-            paths: Paths {
-                procfs: "/proc".into(),
-                sysfs: "/sys".into(),
-                cgroupfs: "/sys/fs/cgroup".into(),
-                debugfs: "/sys/kernel/debug".into(),
-                tracefs: "/sys/kernel/tracing".into(),
-                runfs: "/run".into(),
-            },
-            sampling: Sampling {
-                tick: Duration::from_secs(1),
-                inventory: Duration::from_secs(5),
-            },
-            labels: LabelConfig {
-                placement: Placement::Core,
-                cell_ttl: Duration::from_secs(600),
-            },
-            limits: Limits {
-                max_series: 200_000,
-            },
-            sources: Sources::default(),
+            listen_address: SocketAddr::from(([127, 0, 0, 1], 9752)),
+        }
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            procfs: "/proc".into(),
+            sysfs: "/sys".into(),
+            cgroupfs: "/sys/fs/cgroup".into(),
+            debugfs: "/sys/kernel/debug".into(),
+            tracefs: "/sys/kernel/tracing".into(),
+            runfs: "/run".into(),
+        }
+    }
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_secs(1),
+            inventory: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for LabelConfig {
+    fn default() -> Self {
+        Self {
+            placement: Placement::Core,
+            cell_ttl: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_series: 200_000,
         }
     }
 }
@@ -169,6 +410,52 @@ impl Default for Pmu {
             host_mode: true,
             events: Vec::new(),
             raw: Vec::new(),
+        }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            period: Duration::from_secs(60),
+            budget: Duration::from_millis(200),
+        }
+    }
+}
+
+impl Default for Exits {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            reasons: Vec::new(),
+        }
+    }
+}
+
+impl Default for Cgroup {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            period: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for KvmStat {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            period: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Read-only views of the machine. Every kernel path is joined in [`roots`].
 
+pub mod cgroup;
 pub mod cpu_model;
 pub mod cpulist;
+pub mod memory;
 pub mod pmu;
+pub mod privileges;
 pub mod roots;
 pub mod thread;
 pub mod topology;

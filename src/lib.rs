@@ -26,4 +26,10 @@ pub mod expose;
 pub mod host;
 pub mod sample;
 pub mod snapshot;
+pub mod stop;
+mod sys;
 pub mod telemetry;
+
+#[cfg(test)]
+#[path = "../tests/support/fake_host.rs"]
+mod fake_host;

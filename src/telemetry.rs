@@ -1,6 +1,7 @@
 //! The exporter's own metrics, kept with prometheus-client. Each is an entry of the catalogue
 //! with source `self`; a test holds the two equal.
 
+use procfs::ProcError;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -9,6 +10,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
+
+/// The program's version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit it was built from, or `unknown`; see build.rs.
+pub const REVISION: &str = env!("VCPU_EXPORTER_REVISION");
 
 /// A counter of seconds.
 pub type SecondsCounter = Counter<f64, AtomicU64>;
@@ -104,13 +111,7 @@ impl Telemetry {
     fn register(&self) -> Registry {
         let mut all = Registry::default();
         let r = all.sub_registry_with_prefix("kvm_exporter");
-        let build = vec![
-            ("version", env!("CARGO_PKG_VERSION")),
-            (
-                "revision",
-                option_env!("VCPU_EXPORTER_REVISION").unwrap_or("unknown"),
-            ),
-        ];
+        let build = vec![("version", VERSION), ("revision", REVISION)];
         r.register("build", "The exporter's version", Info::new(build));
         r.register("ticks", "Ticks of the sampler", self.ticks.clone());
         r.register(
@@ -169,6 +170,40 @@ impl Telemetry {
 }
 
 impl Process {
+    /// Reads the process' own figures from its own /proc, whatever the host's roots are. What
+    /// cannot be read stays as it was.
+    pub fn refresh(&self) {
+        let _unreadable: Result<(), ProcError> = self.try_refresh();
+    }
+
+    fn try_refresh(&self) -> Result<(), ProcError> {
+        let me = procfs::process::Process::myself()?;
+        let stat = me.stat()?;
+        let per_second = procfs::ticks_per_second() as f64;
+        let cpu = (stat.utime + stat.stime) as f64 / per_second;
+        self.cpu.inc_by((cpu - self.cpu.get()).max(0.0));
+        self.resident.set(
+            (stat.rss * procfs::page_size())
+                .try_into()
+                .unwrap_or(i64::MAX),
+        );
+        self.virtual_memory
+            .set(stat.vsize.try_into().unwrap_or(i64::MAX));
+        if self.start_time.get() == 0.0 {
+            // Once: /proc/stat is milliseconds long on a machine of many CPUs, and its boot time
+            // is off by one now and then, while clocks are set.
+            let boot = procfs::boot_time_secs()? as f64;
+            self.start_time
+                .set(boot + stat.starttime as f64 / per_second);
+        }
+        self.open_fds
+            .set(me.fd_count()?.try_into().unwrap_or(i64::MAX));
+        if let procfs::process::LimitValue::Value(max) = me.limits()?.max_open_files.soft_limit {
+            self.max_fds.set(max.try_into().unwrap_or(i64::MAX));
+        }
+        Ok(())
+    }
+
     fn register(&self, r: &mut Registry) {
         r.register_with_unit(
             "cpu",
@@ -204,5 +239,20 @@ impl Process {
             Unit::Seconds,
             self.start_time.clone(),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_figures_are_read_from_proc() {
+        let process = Process::default();
+        process.refresh();
+        assert!(process.resident.get() > 1 << 20);
+        assert!(process.virtual_memory.get() >= process.resident.get());
+        assert!(process.open_fds.get() >= 3);
+        assert!(process.start_time.get() > 1_500_000_000.0);
     }
 }

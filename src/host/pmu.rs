@@ -1,1 +1,297 @@
-//! PMUs and their event formats, from sysfs.
+//! PMUs and their event formats, from sysfs: what `perf` writes as `cpu/event=0xd3,umask=0x2/`
+//! becomes the words of perf_event_attr.
+//!
+//! Files: Documentation/ABI/testing/sysfs-bus-event_source-devices, -format and -events. The
+//! syntax is that of perf-list(1), "ARBITRARY EVENTS" and "RAW HARDWARE EVENT DESCRIPTOR".
+
+use std::path::PathBuf;
+
+use super::cpulist;
+use super::roots::Roots;
+
+mod format;
+
+pub use format::{Field, Words};
+
+/// `PERF_TYPE_RAW` (linux/perf_event.h): what `r1a8` stands for.
+const PERF_TYPE_RAW: u32 = 4;
+
+/// Longest event a user may write, bytes; perf's own events have at most some 60.
+const MAX_EVENT: usize = 512;
+
+/// Most files read from one directory: the largest core PMU has some 60 events.
+const MAX_FILES: usize = 512;
+
+/// One PMU of sysfs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pmu {
+    /// Name of its directory: `cpu`, `cpu_core`, `armv8_pmuv3_0`.
+    pub name: String,
+    /// `type` of its events in perf_event_attr.
+    pub kind: u32,
+    /// CPUs it counts on, where it is not all (`cpus`).
+    pub cpus: Option<Vec<u32>>,
+    /// Its terms, by name.
+    formats: Vec<(String, Field)>,
+    /// Its named events and the terms they stand for.
+    events: Vec<(String, String)>,
+}
+
+/// An event in the kernel's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encoding {
+    /// `type`
+    pub kind: u32,
+    /// `config` to `config3`
+    pub words: Words,
+}
+
+/// Why an event could not be understood.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EventError {
+    /// The text has not the form of an event.
+    #[error(
+        "event {event:?}: expected PMU/TERM=VALUE,…/ as in cpu/event=0xd3,umask=0x2/, or r1a8"
+    )]
+    Syntax {
+        /// The text's first characters.
+        event: String,
+    },
+    /// No such PMU.
+    #[error("event {event:?}: this machine has no PMU {pmu:?}; it has: {known}")]
+    NoPmu {
+        /// The text.
+        event: String,
+        /// The PMU it asks for.
+        pmu: String,
+        /// The PMUs there are.
+        known: String,
+    },
+    /// The PMU has no such term or event.
+    #[error("PMU {pmu} has no term or event {term:?}; terms: {terms}; events: {events}")]
+    Term {
+        /// The PMU.
+        pmu: String,
+        /// The term.
+        term: String,
+        /// The terms there are.
+        terms: String,
+        /// The named events there are.
+        events: String,
+    },
+    /// The value is no number, or has too many bits.
+    #[error("PMU {pmu}, term {term:?}: expected a number of at most {bits} bits")]
+    Value {
+        /// The PMU.
+        pmu: String,
+        /// The term with its value.
+        term: String,
+        /// Bits the term has.
+        bits: u32,
+    },
+}
+
+/// A PMU could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read PMU file {path}: {detail}")]
+pub struct PmuError {
+    path: PathBuf,
+    detail: String,
+}
+
+impl Pmu {
+    /// Reads one PMU of this machine. `name` must be one of [`names`].
+    ///
+    /// # Errors
+    /// When its `type` cannot be read. Single format and event files that make no sense are left
+    /// out.
+    pub fn read(roots: &Roots, name: &str) -> Result<Self, PmuError> {
+        let dir = devices(roots).join(name);
+        let path = dir.join("type");
+        let kind = match roots.read_text(&path) {
+            Ok(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| format!("{text:.20} is no number")),
+            Err(error) => Err(error.to_string()),
+        };
+        let kind = kind.map_err(|detail| PmuError { path, detail })?;
+        let formats = texts(roots, dir.join("format"));
+        let cpus = roots.read_text(&dir.join("cpus")).ok();
+        Ok(Self {
+            name: name.to_owned(),
+            kind,
+            cpus: cpus.and_then(|text| cpulist::parse(&text)),
+            formats: formats
+                .into_iter()
+                .filter_map(|(term, text)| Some((term, Field::parse(&text)?)))
+                .collect(),
+            events: texts(roots, dir.join("events")),
+        })
+    }
+
+    /// Whether it has this named event.
+    pub fn has_event(&self, name: &str) -> bool {
+        self.events.iter().any(|(event, _)| event == name)
+    }
+
+    /// Encodes terms: `event=0xd3,umask=0x2,edge`, or a named event with or without further terms.
+    ///
+    /// # Errors
+    /// Names the PMU, the term, and what terms there are.
+    pub fn encode(&self, terms: &str) -> Result<Encoding, EventError> {
+        let mut words = [0; 4];
+        for term in terms.split(',').map(str::trim).filter(|t| !t.is_empty()) {
+            match self.events.iter().find(|(event, _)| event == term) {
+                Some((_, stands_for)) => {
+                    for term in stands_for.split(',') {
+                        self.put(term.trim(), &mut words)?;
+                    }
+                }
+                None => self.put(term, &mut words)?,
+            }
+        }
+        Ok(Encoding {
+            kind: self.kind,
+            words,
+        })
+    }
+
+    fn put(&self, term: &str, words: &mut Words) -> Result<(), EventError> {
+        let (name, value) = match term.split_once('=') {
+            Some((name, value)) => (name.trim(), number(value.trim())),
+            None => (term, Some(1)),
+        };
+        let bad_value = |bits| EventError::Value {
+            pmu: self.name.clone(),
+            term: term.to_owned(),
+            bits,
+        };
+        if let Some(word) = format::word_number(name) {
+            words[word] |= value.ok_or_else(|| bad_value(64))?;
+            return Ok(());
+        }
+        let field = self.formats.iter().find(|(format, _)| format == name);
+        let (_, field) = field.ok_or_else(|| self.unknown(name))?;
+        value
+            .and_then(|value| field.put(value, words))
+            .ok_or_else(|| bad_value(field.width()))
+    }
+
+    fn unknown(&self, term: &str) -> EventError {
+        EventError::Term {
+            pmu: self.name.clone(),
+            term: term.to_owned(),
+            terms: listed(self.formats.iter().map(|(name, _)| name)),
+            events: listed(self.events.iter().map(|(name, _)| name)),
+        }
+    }
+}
+
+/// Names for a message. A large server has some 200 PMUs beside its cores.
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+    const MOST: usize = 50;
+    let all = names.len();
+    let mut names: Vec<&str> = names.take(MOST).map(String::as_str).collect();
+    let more = format!("and {} more", all.saturating_sub(MOST));
+    match all {
+        0 => names.push("none"),
+        1..=MOST => {}
+        _ => names.push(&more),
+    }
+    names.join(" ")
+}
+
+/// Names of all PMUs, sorted; none where sysfs has no such directory.
+pub fn names(roots: &Roots) -> Vec<String> {
+    let mut names = roots.list(&devices(roots)).unwrap_or_default();
+    names.sort();
+    names
+}
+
+/// The PMUs of the CPU cores, sorted by name: `cpu`, or one for each kind of core. Those are the
+/// ones with a `cpus` file; PMUs beside the cores have `cpumask` (as tools/perf/util/pmus.c
+/// tells them apart).
+pub fn core_pmus(roots: &Roots) -> Vec<Pmu> {
+    names(roots)
+        .iter()
+        .filter(|name| *name == "cpu" || devices(roots).join(name).join("cpus").is_file())
+        .filter_map(|name| Pmu::read(roots, name).ok())
+        .collect()
+}
+
+/// Encodes an event as a user writes it: `cpu/event=0xd3,umask=0x2/`, `cpu/mem-loads/`, `r1a8`.
+///
+/// # Errors
+/// Says what was expected, or what PMUs and terms there are.
+pub fn resolve(roots: &Roots, event: &str) -> Result<Encoding, EventError> {
+    if let Some(config) = raw(event) {
+        return Ok(Encoding {
+            kind: PERF_TYPE_RAW,
+            words: [config, 0, 0, 0],
+        });
+    }
+    let (name, terms) = split(event).ok_or_else(|| EventError::Syntax {
+        event: event.chars().take(80).collect(),
+    })?;
+    let known = names(roots);
+    // Only a name that was listed becomes a path.
+    let pmu = known
+        .iter()
+        .find(|known| *known == name)
+        .and_then(|name| Pmu::read(roots, name).ok());
+    match pmu {
+        Some(pmu) => pmu.encode(terms),
+        None => Err(EventError::NoPmu {
+            event: event.to_owned(),
+            pmu: name.to_owned(),
+            known: listed(known.iter()),
+        }),
+    }
+}
+
+fn raw(event: &str) -> Option<u64> {
+    let digits = event.strip_prefix('r')?;
+    let hex = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    hex.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// Name and terms. perf's modifiers after the last slash are refused: guest and host are keys of
+/// the configuration.
+fn split(event: &str) -> Option<(&str, &str)> {
+    let (name, rest) = event.split_once('/')?;
+    let terms = rest.strip_suffix('/')?;
+    let fits = event.len() <= MAX_EVENT && !name.is_empty() && !terms.contains('/');
+    (fits && !terms.trim().is_empty()).then_some((name, terms))
+}
+
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        // from_str_radix would take a sign.
+        Some(hex) if !hex.starts_with('+') => u64::from_str_radix(hex, 16).ok(),
+        Some(_) => None,
+        None => text.parse().ok(),
+    }
+}
+
+fn devices(roots: &Roots) -> PathBuf {
+    roots.sys.join("bus/event_source/devices")
+}
+
+/// Names and texts of a directory's files, sorted; those about an event's unit are left out.
+fn texts(roots: &Roots, dir: PathBuf) -> Vec<(String, String)> {
+    let mut names = roots.list(&dir).unwrap_or_default();
+    names.retain(|name| !name.contains('.'));
+    names.sort();
+    names.truncate(MAX_FILES);
+    names
+        .into_iter()
+        .filter_map(|name| {
+            let text = roots.read_text(&dir.join(&name)).ok()?;
+            (text.len() <= MAX_EVENT).then_some((name, text))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use super::roots::Roots;
@@ -35,6 +36,12 @@ impl KeptFile {
     pub fn read<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let n = self.0.read_at(buffer, 0)?;
         Ok(&buffer[..n])
+    }
+}
+
+impl AsFd for KeptFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -146,6 +153,29 @@ pub fn cpus_allowed(status: &[u8]) -> Option<&str> {
     std::str::from_utf8(line.trim_ascii()).ok()
 }
 
+/// The effective user id in a process' `status`: the second of four.
+pub fn effective_uid(status: &[u8]) -> Option<u32> {
+    let mut lines = status.split(|b| *b == b'\n');
+    let ids = lines.find_map(|line| line.strip_prefix(b"Uid:"))?;
+    let mut ids = ids
+        .split(u8::is_ascii_whitespace)
+        .filter(|id| !id.is_empty());
+    u32::try_from(number(ids.nth(1)?)?).ok()
+}
+
+/// Voluntary and involuntary context switches in a thread's `status`.
+pub fn switches_of_status(status: &[u8]) -> Option<(u64, u64)> {
+    let field = |name: &[u8]| {
+        let mut lines = status.split(|b| *b == b'\n');
+        let value = lines.find_map(|line| line.strip_prefix(name))?;
+        number(value.trim_ascii())
+    };
+    Some((
+        field(b"voluntary_ctxt_switches:")?,
+        field(b"nonvoluntary_ctxt_switches:")?,
+    ))
+}
+
 fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 20 {
         return None;
@@ -241,10 +271,31 @@ mod tests {
         assert_eq!(cpus_allowed(b"Name:\tx\n"), None);
     }
 
+    #[test]
+    fn status_has_the_context_switches_too() {
+        let text = b"Name:\tx\nvoluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n";
+        assert_eq!(switches_of_status(text), Some((150, 545)));
+        assert_eq!(switches_of_status(b"Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn the_effective_user_is_the_second_of_status() {
+        assert_eq!(
+            effective_uid(b"Name:\tUid:\nUid:\t7\t1000\t8\t9\n"),
+            Some(1000)
+        );
+        assert_eq!(effective_uid(b"Name:\tx\nUid:\t7\n"), None);
+        let own = std::fs::read("/proc/self/status").unwrap();
+        assert_eq!(
+            effective_uid(&own),
+            Some(rustix::process::geteuid().as_raw())
+        );
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (parse_stat(&text), parse_schedstat(&text), parse_sched(&text), cpus_allowed(&text).is_some());
+            let _ = (parse_stat(&text), parse_schedstat(&text), parse_sched(&text), cpus_allowed(&text).is_some(), switches_of_status(&text));
         }
 
         #[test]

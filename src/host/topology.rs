@@ -33,7 +33,7 @@ pub enum CoreType {
     Uniform,
     /// A performance core: listed in the `cpu_core` PMU of sysfs.
     Performance,
-    /// An efficiency core: listed in the `cpu_atom` PMU of sysfs.
+    /// An efficiency core: listed in the `cpu_atom` or `cpu_lowpower` PMU of sysfs.
     Efficiency,
 }
 
@@ -165,8 +165,10 @@ fn read_cpu(
         id,
         place: Place {
             package: number("topology/physical_package_id").unwrap_or(0),
-            // A machine whose sysfs has no topology has one thread a core.
-            core: number("topology/core_id").unwrap_or(id as i32),
+            // Where sysfs has no topology, or firmware tells it nothing (-1), each CPU is a core.
+            core: number("topology/core_id")
+                .filter(|core| *core >= 0)
+                .unwrap_or(id as i32),
             numa_node: nodes.get(&id).copied().unwrap_or(0),
         },
         siblings: siblings.unwrap_or_else(|| vec![id]),
@@ -211,6 +213,8 @@ fn core_types(roots: &Roots) -> HashMap<u32, CoreType> {
     [
         ("cpu_core", CoreType::Performance),
         ("cpu_atom", CoreType::Efficiency),
+        // The low-power E-cores beside them (hybrid_tiny, arch/x86/events/intel/core.c).
+        ("cpu_lowpower", CoreType::Efficiency),
     ]
     .into_iter()
     .filter_map(|(pmu, kind)| Some((read_list(roots, &devices.join(pmu).join("cpus"))?, kind)))
@@ -246,8 +250,9 @@ impl Watch {
             path: path.clone(),
             error,
         })?;
-        let topology = Arc::new(Topology::read(&roots, &Topology::default())?);
+        // First: what changes while the topology is read is noticed at the next look.
         let seen = contents(&online).unwrap_or_default();
+        let topology = Arc::new(Topology::read(&roots, &Topology::default())?);
         Ok(Self {
             roots,
             online,
@@ -279,124 +284,4 @@ fn contents(file: &File) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(dir: &Path, file: &str, text: &str) {
-        let path = dir.join("sys/devices/system").join(file);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
-    /// Two packages of one core of two threads, a node each.
-    fn host() -> (tempfile::TempDir, Arc<Roots>) {
-        let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), "cpu/online", "0-3\n");
-        for cpu in 0..4 {
-            let package = cpu % 2;
-            let topology = format!("cpu/cpu{cpu}/topology");
-            write(
-                dir.path(),
-                &format!("{topology}/physical_package_id"),
-                &package.to_string(),
-            );
-            write(dir.path(), &format!("{topology}/core_id"), "7");
-            let siblings = format!("{package},{}", package + 2);
-            write(
-                dir.path(),
-                &format!("{topology}/thread_siblings_list"),
-                &siblings,
-            );
-            for (index, level) in [(0, 1), (3, 3)] {
-                let cache = format!("cpu/cpu{cpu}/cache/index{index}");
-                write(dir.path(), &format!("{cache}/level"), &level.to_string());
-                write(
-                    dir.path(),
-                    &format!("{cache}/id"),
-                    &(package + 10 * level).to_string(),
-                );
-            }
-        }
-        write(dir.path(), "node/node0/cpulist", "0,2");
-        write(dir.path(), "node/node1/cpulist", "1,3");
-        let roots = Arc::new(Roots::below(dir.path()));
-        (dir, roots)
-    }
-
-    #[test]
-    fn every_fact_of_a_cpu_is_read() {
-        let (_dir, roots) = host();
-        let topology = Topology::read(&roots, &Topology::default()).unwrap();
-        assert_eq!(topology.cpus.len(), 4);
-        assert_eq!(
-            topology.cpu(3),
-            Some(&Cpu {
-                id: 3,
-                place: Place {
-                    package: 1,
-                    core: 7,
-                    numa_node: 1
-                },
-                siblings: vec![1, 3],
-                core_type: CoreType::Uniform,
-                llc: Some(31),
-                online: true,
-            })
-        );
-        assert_eq!(topology.cpu(4), None);
-    }
-
-    #[test]
-    fn a_cpu_that_goes_offline_keeps_its_place() {
-        let (dir, roots) = host();
-        let mut watch = Watch::new(roots).unwrap();
-        let before = watch.look().clone();
-        assert!(Arc::ptr_eq(&before, watch.look()));
-        std::fs::remove_dir_all(dir.path().join("sys/devices/system/cpu/cpu3")).unwrap();
-        write(dir.path(), "cpu/online", "0-2\n");
-        let after = watch.look().clone();
-        assert!(!after.cpu(3).unwrap().online);
-        assert_eq!(after.place(3), before.place(3));
-    }
-
-    #[test]
-    fn a_pass_over_an_unchanged_machine_opens_nothing() {
-        let (_dir, roots) = host();
-        let mut watch = Watch::new(roots.clone()).unwrap();
-        let opens = roots.opens();
-        watch.look();
-        assert_eq!(roots.opens(), opens);
-    }
-
-    #[test]
-    fn hybrid_cores_are_told_apart() {
-        let (dir, roots) = host();
-        for (pmu, cpus) in [("cpu_core", "0,2"), ("cpu_atom", "1,3")] {
-            let path = dir.path().join("sys/bus/event_source/devices").join(pmu);
-            std::fs::create_dir_all(&path).unwrap();
-            std::fs::write(path.join("cpus"), cpus).unwrap();
-        }
-        let topology = Topology::read(&roots, &Topology::default()).unwrap();
-        assert_eq!(topology.cpu(2).unwrap().core_type, CoreType::Performance);
-        assert_eq!(topology.cpu(1).unwrap().core_type, CoreType::Efficiency);
-    }
-
-    #[test]
-    fn no_sysfs_is_an_error_that_names_the_file_and_the_flag() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = Topology::read(&Roots::below(dir.path()), &Topology::default()).unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains("devices/system/cpu/online"), "{text}");
-        assert!(text.contains("--path.sysfs"), "{text}");
-    }
-
-    #[test]
-    fn this_machine_has_a_place_for_every_online_cpu() {
-        let topology = Topology::read(&Roots::default(), &Topology::default()).unwrap();
-        assert!(!topology.cpus.is_empty());
-        assert!(topology
-            .cpus
-            .iter()
-            .all(|cpu| cpu.siblings.contains(&cpu.id)));
-    }
-}
+mod tests;

@@ -1,0 +1,230 @@
+//! Cgroups of both versions: where a process is ([`Membership`]), where hierarchies are mounted
+//! ([`Mounts`]) and what a group says of itself ([`Group`]).
+//!
+//! A host has one hierarchy (v2), one for each set of controllers (v1), or v1's and beside them
+//! v2's without these controllers (hybrid): cgroups(7), Documentation/admin-guide/cgroup-v2.rst.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::roots::Roots;
+
+pub mod files;
+mod group;
+
+pub use group::{Group, Resource};
+
+/// One line of /proc/PID/cgroup: where the process is in one hierarchy (cgroups(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership<'a> {
+    /// Controllers of a v1 hierarchy, separated by commas; empty for v2's.
+    pub controllers: &'a str,
+    /// The group: an absolute path, seen from the cgroup namespace of whoever reads it.
+    pub path: &'a str,
+}
+
+/// The hierarchies that /proc/PID/cgroup lists; what is no `id:controllers:path` is left out.
+pub fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        Some(Membership {
+            controllers: fields.next()?,
+            path: fields.next()?,
+        })
+    })
+}
+
+/// Version of a hierarchy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)] // the words say it
+pub enum Version {
+    V1,
+    V2,
+}
+
+/// The mounted hierarchies that matter for VMs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mounts {
+    /// The one with the `cpu` controller.
+    pub cpu: Option<Hierarchy>,
+    /// The one with the `cpuset` controller.
+    pub cpuset: Option<Hierarchy>,
+    /// v2's, whatever controllers it has: the only one with pressure.
+    pub unified: Option<Hierarchy>,
+}
+
+impl Mounts {
+    /// Looks what is mounted below the cgroup root: v2's hierarchy itself, or a directory for
+    /// each v1 hierarchy and `unified` for v2's, as systemd and others mount them.
+    pub fn detect(roots: &Roots) -> Self {
+        let v2 = |dir: PathBuf| {
+            let found = dir.join("cgroup.controllers").exists();
+            found.then(|| Hierarchy::new(dir, Version::V2, ""))
+        };
+        if let Some(only) = v2(roots.cgroup.clone()) {
+            return Self {
+                cpu: Some(only.clone()),
+                cpuset: Some(only.clone()),
+                unified: Some(only),
+            };
+        }
+        let unified = v2(roots.cgroup.join("unified"));
+        let v1 = |controller: &'static str, names: &[&str]| {
+            let mut dirs = names.iter().map(|name| roots.cgroup.join(name));
+            let found = dirs.find(|dir| dir.is_dir());
+            let v1 = found.map(|dir| Hierarchy::new(dir, Version::V1, controller));
+            v1.or_else(|| unified.clone())
+        };
+        Self {
+            cpu: v1("cpu", &["cpu", "cpu,cpuacct", "cpuacct,cpu"]),
+            cpuset: v1("cpuset", &["cpuset"]),
+            unified,
+        }
+    }
+}
+
+/// Directories looked through at most for a place that only the namespace of a container hides.
+const MAX_SEARCHED: usize = 500;
+
+/// How deep that place is at most: a Kubernetes pod of a systemd host is three below the root.
+const MAX_SEARCH_DEPTH: usize = 3;
+
+/// One mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    root: PathBuf,
+    version: Version,
+    /// v1: the controller it was looked for by.
+    controller: &'static str,
+    /// Where paths with this many leading `..` begin, once found.
+    starts: HashMap<usize, String>,
+}
+
+impl Hierarchy {
+    fn new(root: PathBuf, version: Version, controller: &'static str) -> Self {
+        Self {
+            root,
+            version,
+            controller,
+            starts: HashMap::new(),
+        }
+    }
+
+    /// Its version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// A group that [`Hierarchy::locate`] gave, or one above or below it.
+    pub fn group<'a>(&self, roots: &'a Roots, path: &str) -> Group<'a> {
+        Group::new(roots, self.version, self.root.join(path))
+    }
+
+    /// The path of this hierarchy in the text of /proc/PID/cgroup.
+    pub fn shown<'a>(&self, text: &'a str) -> Option<&'a str> {
+        let is_this = |m: &Membership<'_>| match self.version {
+            Version::V2 => m.controllers.is_empty(),
+            Version::V1 => m.controllers.split(',').any(|c| c == self.controller),
+        };
+        memberships(text).find(is_this).map(|m| m.path)
+    }
+
+    /// The group of a path of /proc/PID/cgroup, relative to the hierarchy's root, which is the
+    /// empty path; `None` when it is not below this mount.
+    ///
+    /// A cgroup namespace of our own shows what is outside of it by leading `..`
+    /// (cgroup_namespaces(7)), without saying where they lead to. So the rest is looked for below
+    /// the root and below the groups near it; where it was found holds for all such paths.
+    pub fn locate(&mut self, roots: &Roots, shown: &str) -> Option<String> {
+        let (ups, rest) = split_ups(shown)?;
+        let start = self.starts.get(&ups).map_or("", String::as_str);
+        let group = join(start, &rest);
+        if self.has(&group) {
+            return Some(group);
+        }
+        // Without `..` nothing is hidden: the group is gone, or the mount is another one's.
+        if ups == 0 || rest.is_empty() {
+            return None;
+        }
+        let start = self.search(roots, &rest)?;
+        let group = join(&start, &rest);
+        self.starts.insert(ups, start);
+        Some(group)
+    }
+
+    fn has(&self, group: &str) -> bool {
+        self.root.join(group).is_dir()
+    }
+
+    /// The group nearest to the root below which there is `rest`.
+    fn search(&self, roots: &Roots, rest: &str) -> Option<String> {
+        let mut level = vec![String::new()];
+        let mut searched = 0;
+        for _ in 0..MAX_SEARCH_DEPTH {
+            let mut below = Vec::new();
+            for dir in level {
+                searched += 1;
+                if searched > MAX_SEARCHED {
+                    return None;
+                }
+                let names = roots.list(&self.root.join(&dir)).unwrap_or_default();
+                let children = names.iter().map(|name| join(&dir, name));
+                below.extend(children.filter(|child| self.has(child)));
+            }
+            let found = below.iter().find(|start| self.has(&join(start, rest)));
+            if let Some(start) = found {
+                return Some(start.clone());
+            }
+            level = below;
+        }
+        None
+    }
+}
+
+/// How many `..` a path begins with, and the rest without slashes at the ends. `None` for a path
+/// with `..` further on, which the kernel never shows.
+fn split_ups(shown: &str) -> Option<(usize, String)> {
+    let all: Vec<&str> = shown.split('/').filter(|c| !c.is_empty()).collect();
+    let ups = all.iter().take_while(|c| **c == "..").count();
+    let rest = all.get(ups..).unwrap_or_default();
+    let plain = rest
+        .iter()
+        .all(|c| *c != ".." && *c != "." && !c.contains('\0'));
+    plain.then(|| (ups, rest.join("/")))
+}
+
+fn join(start: &str, rest: &str) -> String {
+    match (start, rest) {
+        ("", path) | (path, "") => path.to_owned(),
+        (start, rest) => format!("{start}/{rest}"),
+    }
+}
+
+/// Resolves `\xNN` (systemd.unit(5), "String escaping for inclusion in unit names").
+pub fn unescape(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        match escaped(rest) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into()
+}
+
+/// The byte that text beginning with `\xNN` stands for.
+fn escaped(text: &[u8]) -> Option<u8> {
+    let hex = text.strip_prefix(b"\\x")?.get(..2)?;
+    let digit = |b: u8| char::from(b).to_digit(16);
+    u8::try_from(digit(hex[0])? * 16 + digit(hex[1])?).ok()
+}
+
+#[cfg(test)]
+mod tests;

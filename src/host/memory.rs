@@ -1,0 +1,113 @@
+//! Where the memory of a process or cgroup is, and in pages of which size: parsers of
+//! /proc/PID/{status,smaps,numa_maps} and of cgroup v2's numa_stat files.
+//!
+//! `status` and the files of cgroups are counters the kernel keeps: cheap. `smaps` and `numa_maps`
+//! walk page tables each time they are read: whoever reads them goes through [`text::lines`],
+//! which stops between two reads.
+
+use std::collections::BTreeMap;
+
+pub mod numa;
+pub mod smaps;
+pub mod text;
+
+/// Bytes on each NUMA node.
+pub type Nodes = BTreeMap<u32, u64>;
+
+/// Nodes numbered from here on are refused: the largest `CONFIG_NODES_SHIFT` is 10
+/// (arch/x86/Kconfig).
+pub const MAX_NODES: u32 = 1 << 10;
+
+/// Resident memory of a process by its counters in `status` (proc_pid_status(5)), bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resident {
+    /// `RssAnon`
+    pub anon: u64,
+    /// `RssFile`: page cache, such as the program and its libraries.
+    pub file: u64,
+    /// `RssShmem`: memfd, tmpfs and shared anonymous memory.
+    pub shmem: u64,
+    /// `HugetlbPages`, which are in none of the others; 0 on a kernel without hugetlbfs.
+    pub hugetlb: u64,
+}
+
+/// Takes resident memory from a `status`. `None` for a process without memory (a kernel thread,
+/// a zombie), and before Linux 4.5, which did not tell the kinds apart.
+pub fn parse_resident(status: &[u8]) -> Option<Resident> {
+    let field = |name: &str| {
+        let mut lines = status.split(|b| *b == b'\n');
+        lines.find_map(|line| kilobytes(line.strip_prefix(name.as_bytes())?))
+    };
+    Some(Resident {
+        anon: field("RssAnon:")?,
+        file: field("RssFile:")?,
+        shmem: field("RssShmem:")?,
+        hugetlb: field("HugetlbPages:").unwrap_or(0),
+    })
+}
+
+/// `  1234 kB` in bytes.
+fn kilobytes(text: &[u8]) -> Option<u64> {
+    let number = text.trim_ascii().strip_suffix(b"kB")?;
+    decimal(number.trim_ascii())?.checked_mul(1024)
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let plain = digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits)
+        .ok()
+        .filter(|_| plain)?
+        .parse()
+        .ok()
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<u64> {
+    let plain = digits.iter().all(u8::is_ascii_hexdigit);
+    let digits = std::str::from_utf8(digits).ok().filter(|_| plain)?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// A page size as the `backing` label has it: `4k`, `2m`, `1g`.
+pub fn size_name(bytes: u64) -> String {
+    match bytes {
+        b if b >= 1 << 30 && b % (1 << 30) == 0 => format!("{}g", b >> 30),
+        b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{}m", b >> 20),
+        b => format!("{}k", b >> 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Of a QEMU 7.2 guest with 64 MiB, Linux 6.18.
+    const STATUS: &[u8] =
+        b"Name:\tqemu-system-x86\nVmHWM:\t   34996 kB\nVmRSS:\t   34996 kB\nRssAnon:\t   16044 kB\n\
+          RssFile:\t   18952 kB\nRssShmem:\t       0 kB\nVmSwap:\t       0 kB\nHugetlbPages:\t    2048 kB\n";
+
+    #[test]
+    fn resident_memory_is_told_by_kind() {
+        let expected = Resident {
+            anon: 16044 << 10,
+            file: 18952 << 10,
+            shmem: 0,
+            hugetlb: 2 << 20,
+        };
+        assert_eq!(parse_resident(STATUS), Some(expected));
+        assert_eq!(parse_resident(b"Name:\tkthreadd\nThreads:\t1\n"), None);
+    }
+
+    #[test]
+    fn page_sizes_have_short_names() {
+        let names = [4 << 10, 64 << 10, 2 << 20, 32 << 20, 1 << 30, 16 << 30].map(size_name);
+        assert_eq!(names, ["4k", "64k", "2m", "32m", "1g", "16g"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(text in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (parse_resident(&text), decimal(&text), hexadecimal(&text), kilobytes(&text));
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! /proc/PID/smaps: the mappings of a process, how much of each is resident and in which pages
+//! (Documentation/filesystems/proc.rst, "smaps").
+
+use super::{decimal, hexadecimal, kilobytes};
+
+/// What a mapping maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backing {
+    /// Memory of the process' own, but for its heap and stack.
+    Anonymous,
+    /// A file: a memfd, one of hugetlbfs or tmpfs, shared anonymous memory, a file on disk.
+    File,
+    /// Its heap, its stack, what the kernel maps, and files of drivers without a path.
+    #[default]
+    Other,
+}
+
+/// One mapping; sizes in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// Address behind the last.
+    pub end: u64,
+    /// Readable and writable now.
+    pub writable: bool,
+    /// Shared with whoever maps the same file.
+    pub shared: bool,
+    /// What it maps.
+    pub backing: Backing,
+    /// Device and inode of the file, and the offset in it of `start`.
+    pub file: (Box<[u8]>, u64, u64),
+    /// Size of the pages it is made of: larger than the machine's own for hugetlbfs.
+    pub page_size: u64,
+    /// Resident, without hugetlbfs.
+    pub resident: u64,
+    /// The part of `resident` in transparent huge pages.
+    pub transparent_huge: u64,
+    /// Resident in pages of hugetlbfs.
+    pub hugetlb: u64,
+    /// `dc`: not copied into child processes (`MADV_DONTFORK`).
+    pub dont_fork: bool,
+    /// `io` or `pf`: a device's memory.
+    pub device: bool,
+}
+
+impl Mapping {
+    /// Length in bytes.
+    pub fn size(&self) -> u64 {
+        self.end - self.start
+    }
+}
+
+/// Puts mappings together from the lines of smaps.
+#[derive(Debug, Default)]
+pub struct Parser(Option<Mapping>);
+
+impl Parser {
+    /// Takes the next line; the mapping before it when the line begins another one. Lines that
+    /// are not understood are left out.
+    pub fn line(&mut self, line: &[u8]) -> Option<Mapping> {
+        if let Some(next) = header(line) {
+            return self.0.replace(next);
+        }
+        let mapping = self.0.as_mut()?;
+        let colon = line.iter().position(|b| *b == b':')?;
+        let (name, value) = line.split_at(colon);
+        field(mapping, name, value.get(1..)?);
+        None
+    }
+
+    /// The last mapping.
+    pub fn finish(self) -> Option<Mapping> {
+        self.0
+    }
+}
+
+/// `7f00-7f10 rw-s 00000000 00:01 1234    /memfd:x (deleted)`: address, permissions, offset,
+/// device, inode, path.
+fn header(line: &[u8]) -> Option<Mapping> {
+    let mut fields = line.splitn(6, |b| *b == b' ');
+    let mut range = fields.next()?.splitn(2, |b| *b == b'-');
+    let (start, end) = (hexadecimal(range.next()?)?, hexadecimal(range.next()?)?);
+    let permissions = fields.next()?;
+    let offset = hexadecimal(fields.next()?)?;
+    let device = fields.next()?;
+    let inode = decimal(fields.next()?)?;
+    let path = fields.next().unwrap_or_default().trim_ascii_start();
+    (start < end).then(|| Mapping {
+        start,
+        end,
+        writable: permissions.starts_with(b"rw"),
+        shared: permissions.ends_with(b"s"),
+        backing: backing(path),
+        file: (device.into(), inode, offset),
+        ..Mapping::default()
+    })
+}
+
+/// Anonymous memory may have been given a name: `[anon:name]`, `[anon_shmem:name]`
+/// (PR_SET_VMA_ANON_NAME(2const)).
+fn backing(path: &[u8]) -> Backing {
+    match path {
+        b"" => Backing::Anonymous,
+        [b'/', ..] => Backing::File,
+        _ if path.starts_with(b"[anon:") => Backing::Anonymous,
+        _ if path.starts_with(b"[anon_shmem:") => Backing::File,
+        _ => Backing::Other,
+    }
+}
+
+fn field(mapping: &mut Mapping, name: &[u8], value: &[u8]) {
+    let sum = match name {
+        b"Rss" => &mut mapping.resident,
+        b"KernelPageSize" => &mut mapping.page_size,
+        b"AnonHugePages" | b"ShmemPmdMapped" | b"FilePmdMapped" => &mut mapping.transparent_huge,
+        b"Shared_Hugetlb" | b"Private_Hugetlb" => &mut mapping.hugetlb,
+        b"VmFlags" => {
+            for flag in value.split(|b| *b == b' ') {
+                mapping.dont_fork |= flag == b"dc";
+                mapping.device |= flag == b"io" || flag == b"pf";
+            }
+            return;
+        }
+        _ => return,
+    };
+    *sum = sum.saturating_add(kilobytes(value).unwrap_or(0));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &[u8]) -> Vec<Mapping> {
+        let mut parser = Parser::default();
+        let mut found: Vec<_> = text
+            .split(|b| *b == b'\n')
+            .filter_map(|line| parser.line(line))
+            .collect();
+        found.extend(parser.finish());
+        found
+    }
+
+    /// Of QEMU 7.2 on Linux 6.18: guest RAM of its own and of a memfd, a thread's stack.
+    const SMAPS: &[u8] = b"\
+7fc037e00000-7fc03be00000 rw-p 00000000 00:00 0 
+Size:              65536 kB
+KernelPageSize:        4 kB
+MMUPageSize:           4 kB
+Rss:                8192 kB
+Pss:                8192 kB
+AnonHugePages:      6144 kB
+ShmemPmdMapped:        0 kB
+FilePmdMapped:         0 kB
+Shared_Hugetlb:        0 kB
+Private_Hugetlb:       0 kB
+THPeligible:           1
+VmFlags: rd wr mr mw me dc ac hg mg 
+7fb2440fd000-7fb2480fd000 rw-s 00001000 00:01 6610                       /memfd:memory-backend-memfd (deleted)
+KernelPageSize:     2048 kB
+Rss:                   0 kB
+Shared_Hugetlb:     2048 kB
+Private_Hugetlb:    4096 kB
+VmFlags: rd wr sh mr mw me ms dc hg 
+7fb248200000-7fb248a00000 rw-p 00000000 00:00 0 
+Rss:                   8 kB
+VmFlags: rd wr mr mw me ac nh 
+";
+
+    #[test]
+    fn a_guests_memory_is_told_with_its_pages_and_flags() {
+        let found = parse(SMAPS);
+        let [own, memfd, stack] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!((own.start, own.size()), (0x7fc0_37e0_0000, 64 << 20));
+        assert_eq!(
+            (own.resident, own.transparent_huge, own.page_size),
+            (8 << 20, 6 << 20, 4096)
+        );
+        assert!(own.writable && own.dont_fork && !own.shared && !own.device);
+        assert_eq!(own.backing, Backing::Anonymous);
+        assert_eq!((memfd.hugetlb, memfd.page_size), (6 << 20, 2 << 20));
+        assert_eq!(memfd.file, (b"00:01"[..].into(), 6610, 4096));
+        assert!(memfd.shared && memfd.dont_fork);
+        assert_eq!((stack.resident, stack.dont_fork), (8192, false));
+    }
+
+    #[test]
+    fn a_path_tells_memory_from_the_rest() {
+        let of =
+            |path: &str| parse(format!("1000-2000 rw-p 0 0:0 0 {path}\n").as_bytes())[0].backing;
+        assert_eq!(of(" [anon:guest ram]"), Backing::Anonymous);
+        assert_eq!(of("   /dev/hugepages/a b"), Backing::File);
+        for other in ["[heap]", "[stack]", "[vvar]", "anon_inode:kvm-vcpu:0"] {
+            assert_eq!(of(other), Backing::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn own_smaps_are_understood() {
+        let text = std::fs::read("/proc/self/smaps").unwrap_or_default();
+        if text.is_empty() {
+            println!("skipped: this kernel has no smaps");
+            return;
+        }
+        let found = parse(&text);
+        assert!(found.len() > 5);
+        assert!(found.iter().any(|m| m.resident > 0 && m.page_size >= 4096));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in prop::collection::vec(any::<u8>(), 0..400)) {
+            for mapping in parse(&text) {
+                prop_assert!(mapping.size() > 0);
+            }
+        }
+
+        #[test]
+        fn sums_never_overflow(kb in any::<u64>()) {
+            let text = format!("1-2 rw-p 0 0:0 0\nAnonHugePages: {kb} kB\nFilePmdMapped: {kb} kB\n");
+            prop_assert_eq!(parse(text.as_bytes()).len(), 1);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Reading files that may be slow, endless or no files at all.
+//!
+//! A file of /proc that walks page tables does so piece by piece: each read(2) handles as many
+//! mappings as fill its buffer, and holds the process' mmap_lock meanwhile (fs/seq_file.c,
+//! `seq_read_iter`; fs/proc/task_mmu.c, `m_start` and `m_stop`). So buffers here are small and
+//! the reader may stop between two of them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::host::roots::Roots;
+
+/// Bytes asked for at once: one record of smaps has about 700, one line of numa_maps 100.
+const PIECE: usize = 1024;
+
+/// A longer line is refused (bytes): a path has at most 4,096 (`PATH_MAX`), each written with at
+/// most 4.
+const MAX_LINE: usize = 32 << 10;
+
+/// A longer text is refused (bytes): 65,530 mappings (`vm.max_map_count`) of 1 kB.
+pub const MAX_TEXT: u64 = 64 << 20;
+
+/// Why a text was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The file's own error.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The time was up.
+    #[error("not read in time")]
+    Spent,
+    /// The text or a line of it is longer than can be.
+    #[error("longer than it can be")]
+    TooLong,
+}
+
+/// Opens a regular file, and never waits: what may stand in its place, such as a FIFO, is refused.
+///
+/// # Errors
+/// The file's own error, or `InvalidInput` when it is no regular file.
+pub fn open(roots: &Roots, path: &Path) -> io::Result<File> {
+    roots.count_open();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            "not a regular file",
+        )),
+    }
+}
+
+/// Reads a file of counters whole.
+///
+/// # Errors
+/// As [`open`], and `InvalidData` when it is longer than 64 KiB.
+pub fn small(roots: &Roots, path: &Path) -> io::Result<Vec<u8>> {
+    const MAX: u64 = 64 << 10;
+    let mut text = Vec::new();
+    open(roots, path)?.take(MAX + 1).read_to_end(&mut text)?;
+    match text.len() as u64 <= MAX {
+        true => Ok(text),
+        false => Err(io::Error::new(ErrorKind::InvalidData, "longer than 64 KiB")),
+    }
+}
+
+/// Gives each line, without its end, to `each`. Asks `spent` before every read whether to stop.
+///
+/// # Errors
+/// The text's own, and when it was not read to its end.
+pub fn lines(
+    mut text: impl Read,
+    mut spent: impl FnMut() -> bool,
+    mut each: impl FnMut(&[u8]),
+) -> Result<(), TextError> {
+    let mut piece = [0u8; PIECE];
+    let mut line = Vec::new();
+    let mut total = 0;
+    loop {
+        if spent() {
+            return Err(TextError::Spent);
+        }
+        let read = match text.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.into()),
+        };
+        total += read as u64;
+        for part in piece[..read].split_inclusive(|b| *b == b'\n') {
+            line.extend_from_slice(part);
+            if let Some(whole) = line.strip_suffix(b"\n") {
+                each(whole);
+                line.clear();
+            }
+        }
+        if total > MAX_TEXT || line.len() > MAX_LINE {
+            return Err(TextError::TooLong);
+        }
+    }
+    if !line.is_empty() {
+        each(&line);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::process::Command;
+
+    fn collect(text: impl Read, spent: impl FnMut() -> bool) -> (Vec<Vec<u8>>, Option<TextError>) {
+        let mut found = Vec::new();
+        let end = lines(text, spent, |line| found.push(line.to_vec()));
+        (found, end.err())
+    }
+
+    #[test]
+    fn a_fifo_in_place_of_the_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("numa_maps");
+        assert!(Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success());
+        let error = open(&Roots::default(), &fifo).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+
+    #[test]
+    fn a_text_of_a_gibibyte_is_given_up() {
+        let (_, error) = collect(io::repeat(b'x').take(1 << 30), || false);
+        assert!(matches!(error, Some(TextError::TooLong)), "one long line");
+        let mut read = 0;
+        let error = lines(Lines(&mut read), || false, |_| ());
+        assert!(matches!(error, Err(TextError::TooLong)), "many lines");
+        assert!(read <= MAX_TEXT + PIECE as u64, "{read}");
+    }
+
+    /// Lines without end.
+    struct Lines<'a>(&'a mut u64);
+
+    impl Read for Lines<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            buffer.fill(b'x');
+            if let Some(last) = buffer.last_mut() {
+                *last = b'\n';
+            }
+            *self.0 += buffer.len() as u64;
+            Ok(buffer.len())
+        }
+    }
+
+    #[test]
+    fn it_stops_between_two_reads_when_the_time_is_up() {
+        let text = "0123456789\n".repeat(1000);
+        let mut asked = 0;
+        let (found, error) = collect(text.as_bytes(), || {
+            asked += 1;
+            asked > 3
+        });
+        assert!(matches!(error, Some(TextError::Spent)));
+        assert_eq!(found.len(), 3 * PIECE / 11);
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_those_of_the_text(text in "([a-z]{0,1500}\n?){0,8}") {
+            let (found, error) = collect(text.as_bytes(), || false);
+            prop_assert!(error.is_none());
+            let expected: Vec<&[u8]> = text.lines().map(str::as_bytes).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

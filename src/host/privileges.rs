@@ -1,0 +1,213 @@
+//! What this process may do: capabilities, `perf_event_paranoid`, the limit of open files.
+//!
+//! Nothing here fails the exporter: a missing privilege switches off one source, with a reason.
+
+use caps::{CapSet, Capability, CapsHashSet};
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+
+use super::roots::Roots;
+
+/// All the exporter ever uses (capabilities(7)):
+/// - `CAP_PERFMON`: `perf_event_open` on threads of other users, the host side included;
+/// - `CAP_SYS_PTRACE`: read the links in /proc/PID/fd, which show who holds a VM
+///   (`proc_fd_access_allowed`, fs/proc/base.c), and processes hidden by `hidepid`;
+/// - `CAP_DAC_READ_SEARCH`: list /proc/PID/fd, debugfs and /run/libvirt/qemu, all closed to others.
+pub const NEEDED: [Capability; 3] = [
+    Capability::CAP_PERFMON,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_DAC_READ_SEARCH,
+];
+
+/// The capabilities of a thread.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Capabilities(CapsHashSet);
+
+impl Capabilities {
+    /// The effective ones of the calling thread; none where the kernel does not tell.
+    pub fn effective() -> Self {
+        Self(caps::read(None, CapSet::Effective).unwrap_or_default())
+    }
+
+    /// Whether this one is among them.
+    pub fn has(&self, capability: Capability) -> bool {
+        self.0.contains(&capability)
+    }
+
+    /// `perfmon_capable()` of include/linux/capability.h.
+    pub fn perfmon(&self) -> bool {
+        self.has(Capability::CAP_PERFMON) || self.has(Capability::CAP_SYS_ADMIN)
+    }
+
+    /// Those of `wanted` that are missing.
+    pub fn missing(&self, wanted: &[Capability]) -> Vec<Capability> {
+        let missing = wanted.iter().filter(|capability| !self.has(**capability));
+        missing.copied().collect()
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = Capability> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+impl FromIterator<Capability> for Capabilities {
+    fn from_iter<I: IntoIterator<Item = Capability>>(capabilities: I) -> Self {
+        Self(capabilities.into_iter().collect())
+    }
+}
+
+/// `kernel.perf_event_paranoid` (Documentation/admin-guide/sysctl/kernel.rst); `None` where there
+/// is no such file, which is a kernel without perf events.
+pub fn perf_event_paranoid(roots: &Roots) -> Option<i32> {
+    let path = roots.proc.join("sys/kernel/perf_event_paranoid");
+    roots.read_text(&path).ok()?.trim().parse().ok()
+}
+
+/// `RLIMIT_NOFILE`: how many descriptors the process may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DescriptorLimit {
+    /// In force now; `u64::MAX` when there is no limit.
+    pub soft: u64,
+    /// What an unprivileged process may raise it to.
+    pub hard: u64,
+}
+
+impl DescriptorLimit {
+    /// The limit of this process.
+    pub fn now() -> Self {
+        getrlimit(Resource::Nofile).into()
+    }
+}
+
+impl From<Rlimit> for DescriptorLimit {
+    fn from(limit: Rlimit) -> Self {
+        Self {
+            soft: limit.current.unwrap_or(u64::MAX),
+            hard: limit.maximum.unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// Raises the soft limit of open files to the hard limit, and says what is in force after.
+pub fn raise_descriptor_limit() -> DescriptorLimit {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it was");
+    }
+    DescriptorLimit::now()
+}
+
+/// What became of the capabilities.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Effective from now on.
+    pub kept: Capabilities,
+    /// Steps the kernel refused, each with its reason.
+    pub refused: Vec<String>,
+}
+
+/// Gives up every capability but `keep`, for the calling thread and all it starts from now on:
+/// call it before the first other thread runs, or those keep theirs.
+///
+/// The bounding set is cut too where `CAP_SETPCAP` allows; the inheritable set, and with it the
+/// ambient one, is emptied: a program started from here gets nothing by inheritance.
+pub fn drop_all_but(keep: &[Capability]) -> Dropped {
+    let mut refused = Vec::new();
+    if Capabilities::effective().has(Capability::CAP_SETPCAP) {
+        refused.extend(cut_bounding_set(keep).err());
+    }
+    let held = caps::read(None, CapSet::Permitted).unwrap_or_default();
+    let kept = held
+        .into_iter()
+        .filter(|held| keep.contains(held))
+        .collect();
+    let none = CapsHashSet::new();
+    // Permitted last: the effective set must stay within it.
+    for (set, value) in [
+        (CapSet::Inheritable, &none),
+        (CapSet::Effective, &kept),
+        (CapSet::Permitted, &kept),
+    ] {
+        if let Err(error) = caps::set(None, set, value) {
+            refused.push(format!("{set:?} set: {error}"));
+        }
+    }
+    Dropped {
+        kept: Capabilities::effective(),
+        refused,
+    }
+}
+
+fn cut_bounding_set(keep: &[Capability]) -> Result<(), String> {
+    for capability in caps::runtime::thread_all_supported() {
+        if !keep.contains(&capability) {
+            caps::drop(None, CapSet::Bounding, capability)
+                .map_err(|error| format!("Bounding set, {capability}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn cap_sys_admin_stands_in_for_perfmon() {
+        let with = |capability| Capabilities::from_iter([capability]);
+        assert!(with(Capability::CAP_PERFMON).perfmon());
+        assert!(with(Capability::CAP_SYS_ADMIN).perfmon());
+        assert!(!with(Capability::CAP_SYS_PTRACE).perfmon());
+        assert_eq!(
+            with(Capability::CAP_PERFMON).missing(&NEEDED),
+            [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH]
+        );
+    }
+
+    /// Capabilities belong to threads: the test's own are dropped, not those of its neighbours.
+    #[test]
+    fn threads_started_after_the_drop_have_no_more_than_what_was_kept() {
+        let keep = [Capability::CAP_PERFMON];
+        let before = Capabilities::effective();
+        let (dropped, child) = thread::spawn(move || {
+            let dropped = drop_all_but(&keep);
+            let child = thread::spawn(Capabilities::effective).join().unwrap();
+            (dropped, child)
+        })
+        .join()
+        .unwrap();
+        let expected: Capabilities = before.iter().filter(|c| keep.contains(c)).collect();
+        assert_eq!(dropped.kept, expected);
+        assert_eq!(child, expected);
+        assert_eq!(dropped.refused, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_dropped_cannot_be_taken_back() {
+        thread::spawn(|| {
+            drop_all_but(&[]);
+            assert!(caps::raise(None, CapSet::Effective, Capability::CAP_SYS_PTRACE).is_err());
+            assert_eq!(caps::read(None, CapSet::Permitted).unwrap().len(), 0);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn the_soft_limit_becomes_the_hard_one() {
+        let limit = raise_descriptor_limit();
+        assert_eq!(limit.soft, limit.hard);
+    }
+
+    #[test]
+    fn paranoid_is_a_number_or_unknown() {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = Roots::below(dir.path());
+        assert_eq!(perf_event_paranoid(&roots), None);
+        std::fs::create_dir_all(roots.proc.join("sys/kernel")).unwrap();
+        std::fs::write(roots.proc.join("sys/kernel/perf_event_paranoid"), "-1\n").unwrap();
+        assert_eq!(perf_event_paranoid(&roots), Some(-1));
+    }
+}

@@ -1,0 +1,60 @@
+//! Tells the exporter's threads to end, and wakes those that wait for their next turn.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Shared by everyone who may have to stop; cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<(Mutex<bool>, Condvar)>);
+
+impl Stop {
+    /// Asks everyone to stop. Cannot be taken back.
+    pub fn stop(&self) {
+        let (stopped, wake) = &*self.0;
+        *stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        wake.notify_all();
+    }
+
+    /// Whether to stop.
+    pub fn is_stopped(&self) -> bool {
+        *self.0 .0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sleeps until `due` or until asked to stop, and returns whether to stop.
+    pub fn wait_until(&self, due: Instant) -> bool {
+        let (stopped, wake) = &*self.0;
+        let mut guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            if *guard || left.is_zero() {
+                return *guard;
+            }
+            guard = wake
+                .wait_timeout(guard, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_due_time_ends_the_wait() {
+        assert!(!Stop::default().wait_until(Instant::now() + Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn stopping_wakes_whoever_waits() {
+        let stop = Stop::default();
+        let waiter = stop.clone();
+        let far = Instant::now() + Duration::from_secs(3600);
+        let thread = std::thread::spawn(move || waiter.wait_until(far));
+        stop.stop();
+        assert!(thread.join().unwrap());
+        assert!(stop.is_stopped());
+    }
+}

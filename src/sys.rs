@@ -1,0 +1,28 @@
+//! System-level code that the compiler cannot check. Everything else denies `unsafe_code`.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+
+/// Takes the descriptor out of a counter, to be read without the counter's own parser (which
+/// allocates three times a read) and closed by the file.
+pub(crate) fn into_file(counter: perf_event::Counter) -> File {
+    // SAFETY: into_raw_fd gives up the only owner of an open descriptor.
+    unsafe { File::from_raw_fd(counter.into_raw_fd()) }
+}
+
+/// `PERF_EVENT_IOC_SET_FILTER` of linux/perf_event.h: `_IOW('$', 6, char *)`, the same number on
+/// x86-64 and arm64 (asm-generic/ioctl.h).
+const SET_FILTER: libc::Ioctl = 0x4008_2406;
+
+/// Has a tracepoint's event count only the hits that pass `filter`.
+pub(crate) fn set_event_filter(counter: &perf_event::Counter, filter: &CStr) -> io::Result<()> {
+    // SAFETY: the kernel copies the NUL-terminated text that `filter` holds until the call is over
+    // (perf_event_set_filter, kernel/events/core.c) and writes nothing.
+    match unsafe { libc::ioctl(counter.as_raw_fd(), SET_FILTER, filter.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

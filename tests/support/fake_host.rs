@@ -1,0 +1,450 @@
+//! A directory that is a host: /proc, /sys, cgroups, debugfs and /run for tests.
+//!
+//! Uses only std and tempfile, so that unit tests of the library include the same file. What it
+//! writes has the format of Linux 6.x (proc(5), Documentation/filesystems/proc.rst). Files are
+//! rewritten in place: descriptors a test subject keeps open see the new contents.
+//!
+//! ```ignore
+//! let host = FakeHost::new();
+//! host.cpus(2, 4, 2, 1);
+//! let vm = host.qemu(1000, "db1", "0f0e...", 2);
+//! host.set(vm.pid, vm.vcpus[0], |t| t.cpu = 3);
+//! let roots = Arc::new(Roots::below(host.root()));
+//! ```
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+
+#[path = "fake_memory.rs"]
+mod fake_memory;
+pub use fake_memory::Block;
+
+#[path = "fake_vms.rs"]
+mod fake_vms;
+
+/// As Linux 6.18 on x86-64 shows it.
+const KVM_EXIT_FORMAT: &str = include_str!("../../src/sample/exits/format/kvm_exit-x86-6.18.txt");
+pub use fake_vms::{domstatus, FakeVm, START, UUID_A, UUID_B};
+
+/// What /proc tells of one thread; change it with [`FakeHost::set`].
+#[derive(Debug, Clone)]
+pub struct Thread {
+    pub comm: String,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+    /// CPU it last ran on.
+    pub cpu: u32,
+    /// Clock ticks.
+    pub user_ticks: u64,
+    /// Clock ticks.
+    pub system_ticks: u64,
+    /// Clock ticks.
+    pub guest_ticks: u64,
+    pub minor_faults: u64,
+    pub major_faults: u64,
+    /// schedstat, ns.
+    pub run: u64,
+    /// schedstat, ns.
+    pub delay: u64,
+    pub timeslices: u64,
+    pub migrations: u64,
+    pub voluntary: u64,
+    pub involuntary: u64,
+    /// CPU list.
+    pub cpus_allowed: String,
+    /// User the process runs as.
+    pub uid: u32,
+    /// Text of /proc/TID/syscall.
+    pub syscall: String,
+}
+
+impl Thread {
+    fn new(comm: &str, start_time: u64) -> Self {
+        Self {
+            // TASK_COMM_LEN is 16 with its NUL (include/linux/sched.h).
+            comm: comm.chars().take(15).collect(),
+            start_time,
+            cpu: 0,
+            user_ticks: 0,
+            system_ticks: 0,
+            guest_ticks: 0,
+            minor_faults: 0,
+            major_faults: 0,
+            run: 0,
+            delay: 0,
+            timeslices: 0,
+            migrations: 0,
+            voluntary: 0,
+            involuntary: 0,
+            cpus_allowed: "0-3".into(),
+            uid: 0,
+            syscall: "running".into(),
+        }
+    }
+
+    /// The 52 fields of proc_pid_stat(5).
+    fn stat(&self, tid: i32) -> String {
+        let mut fields = [0u64; 53];
+        fields[4] = 1; // parent
+                       // PF_USER_WORKER of include/linux/sched.h: a thread the kernel added.
+        fields[9] = if self.comm.starts_with("kvm-nx-") {
+            0x4000
+        } else {
+            0
+        };
+        fields[10] = self.minor_faults;
+        fields[12] = self.major_faults;
+        fields[14] = self.user_ticks;
+        fields[15] = self.system_ticks;
+        fields[18] = 20; // priority
+        fields[20] = 1; // threads
+        fields[22] = self.start_time;
+        fields[38] = 17; // SIGCHLD
+        fields[39] = u64::from(self.cpu);
+        fields[43] = self.guest_ticks;
+        let fields: Vec<String> = fields[4..].iter().map(u64::to_string).collect();
+        format!("{tid} ({}) S {}\n", self.comm, fields.join(" "))
+    }
+
+    fn schedstat(&self) -> String {
+        format!("{} {} {}\n", self.run, self.delay, self.timeslices)
+    }
+
+    fn sched(&self, tid: i32) -> String {
+        let line = |name: &str, value: u64| format!("{name:<45}:{value:>21}\n");
+        format!(
+            "{} ({tid}, #threads: 1)\n{}\n{}{}{}{}",
+            self.comm,
+            "-".repeat(67),
+            line("se.nr_migrations", self.migrations),
+            line("nr_switches", self.voluntary + self.involuntary),
+            line("nr_voluntary_switches", self.voluntary),
+            line("nr_involuntary_switches", self.involuntary),
+        )
+    }
+
+    fn status(&self, pid: i32, tid: i32) -> String {
+        format!(
+            "Name:\t{}\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\n\
+             PPid:\t1\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nThreads:\t1\nCpus_allowed:\tff\nCpus_allowed_list:\t{}\n\
+             Mems_allowed_list:\t0\nvoluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
+            self.comm,
+            self.cpus_allowed,
+            self.voluntary,
+            self.involuntary,
+            uid = self.uid,
+        )
+    }
+}
+
+/// A host in a temporary directory, removed with it.
+#[derive(Debug)]
+pub struct FakeHost {
+    dir: TempDir,
+    threads: Mutex<BTreeMap<(i32, i32), Thread>>,
+    changes: AtomicU64,
+}
+
+impl FakeHost {
+    /// A host with four CPUs and no process.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Self {
+            dir,
+            threads: Mutex::default(),
+            changes: AtomicU64::new(0),
+        };
+        for name in ["proc", "sys/fs/cgroup", "sys/kernel/debug", "run"] {
+            fs::create_dir_all(host.path(name)).unwrap();
+        }
+        host.cpus(1, 4, 1, 1);
+        host
+    }
+
+    /// The directory for `Roots::below`.
+    pub fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path below the root.
+    pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
+        self.root().join(below)
+    }
+
+    /// Writes any file below the root; a file that exists keeps its inode and is never empty
+    /// in between.
+    pub fn file(&self, below: impl AsRef<Path>, text: impl AsRef<[u8]>) -> &Self {
+        let path = self.path(below);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        file.write_all(text.as_ref()).unwrap();
+        file.set_len(text.as_ref().len() as u64).unwrap();
+        self
+    }
+
+    /// Removes a file or a whole directory below the root, if it is there.
+    pub fn remove(&self, below: impl AsRef<Path>) -> &Self {
+        let path = self.path(below);
+        match fs::symlink_metadata(&path) {
+            Ok(data) if data.is_dir() => fs::remove_dir_all(path).unwrap(),
+            Ok(_) => fs::remove_file(path).unwrap(),
+            Err(_) => {}
+        }
+        self
+    }
+
+    /// Gives a file or directory a modification time nothing had before: two changes within one
+    /// tick of a file system's clock, or an inode number used again, are told apart.
+    fn stamp(&self, below: String) -> &Self {
+        let n = self.changes.fetch_add(1, Ordering::Relaxed);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + n);
+        let file = fs::File::open(self.path(below)).unwrap();
+        file.set_modified(time).unwrap();
+        self
+    }
+
+    // --- processes ---
+
+    /// A process with its main thread, named as the executable; replaces one of the same pid.
+    pub fn process(&self, pid: i32, start_time: u64, cmdline: &[&str], cgroup: &str) -> &Self {
+        self.exit(pid);
+        let exe = cmdline.first().copied().unwrap_or("");
+        let comm = exe.rsplit('/').next().unwrap_or(exe);
+        fs::create_dir_all(self.path(format!("proc/{pid}/fd"))).unwrap();
+        self.stamp(format!("proc/{pid}/fd"));
+        let args: Vec<u8> = cmdline
+            .iter()
+            .flat_map(|arg| arg.bytes().chain([0]))
+            .collect();
+        self.file(format!("proc/{pid}/cmdline"), args);
+        self.file(format!("proc/{pid}/cgroup"), cgroup);
+        self.link(format!("proc/{pid}/exe"), exe);
+        self.thread(pid, pid, comm, start_time)
+    }
+
+    /// The process ends: its directory goes.
+    pub fn exit(&self, pid: i32) -> &Self {
+        self.threads.lock().unwrap().retain(|(p, _), _| *p != pid);
+        self.remove(format!("proc/{pid}"))
+    }
+
+    /// A further thread of a process, in the process' cgroups; replaces one of the same tid.
+    pub fn thread(&self, pid: i32, tid: i32, comm: &str, start_time: u64) -> &Self {
+        self.remove(format!("proc/{pid}/task/{tid}"));
+        let cgroup = fs::read(self.path(format!("proc/{pid}/cgroup"))).unwrap_or_default();
+        self.thread_cgroup(pid, tid, &cgroup);
+        let thread = Thread::new(comm, start_time);
+        self.threads.lock().unwrap().insert((pid, tid), thread);
+        self.set(pid, tid, |_| ());
+        self.stamp(format!("proc/{pid}/task/{tid}"))
+    }
+
+    /// Puts a thread in cgroups of its own.
+    pub fn thread_cgroup(&self, pid: i32, tid: i32, text: impl AsRef<[u8]>) -> &Self {
+        self.file(format!("proc/{pid}/task/{tid}/cgroup"), text)
+    }
+
+    /// A thread ends.
+    pub fn exit_thread(&self, pid: i32, tid: i32) -> &Self {
+        self.threads.lock().unwrap().remove(&(pid, tid));
+        self.remove(format!("proc/{pid}/task/{tid}"))
+    }
+
+    /// Changes what /proc tells of a thread: `host.set(pid, tid, |t| t.cpu = 3)`.
+    pub fn set(&self, pid: i32, tid: i32, change: impl FnOnce(&mut Thread)) -> &Self {
+        let thread = {
+            let mut threads = self.threads.lock().unwrap();
+            let thread = threads.get_mut(&(pid, tid)).expect("no such thread");
+            change(thread);
+            thread.clone()
+        };
+        self.write_thread(pid, tid, &thread, &format!("proc/{pid}/task/{tid}"));
+        if pid == tid {
+            self.write_thread(pid, tid, &thread, &format!("proc/{pid}"));
+        }
+        self
+    }
+
+    fn write_thread(&self, pid: i32, tid: i32, thread: &Thread, dir: &str) {
+        self.file(format!("{dir}/comm"), format!("{}\n", thread.comm));
+        self.file(format!("{dir}/stat"), thread.stat(tid));
+        self.file(format!("{dir}/schedstat"), thread.schedstat());
+        self.file(format!("{dir}/sched"), thread.sched(tid));
+        self.file(format!("{dir}/status"), thread.status(pid, tid));
+        self.file(format!("{dir}/syscall"), format!("{}\n", thread.syscall));
+    }
+
+    /// An open descriptor: a link such as `anon_inode:kvm-vm`.
+    pub fn fd(&self, pid: i32, fd: i32, target: &str) -> &Self {
+        self.link(format!("proc/{pid}/fd/{fd}"), target);
+        self.stamp(format!("proc/{pid}/fd"))
+    }
+
+    /// Closes a descriptor.
+    pub fn close(&self, pid: i32, fd: i32) -> &Self {
+        self.remove(format!("proc/{pid}/fd/{fd}"));
+        self.stamp(format!("proc/{pid}/fd"))
+    }
+
+    /// A symbolic link below the root, to anything.
+    pub fn link(&self, below: impl AsRef<Path>, target: &str) -> &Self {
+        let below = below.as_ref();
+        self.remove(below);
+        fs::create_dir_all(self.path(below).parent().unwrap()).unwrap();
+        // A link to nothing cannot be made; an empty name stands for a kernel thread.
+        if !target.is_empty() {
+            std::os::unix::fs::symlink(target, self.path(below)).unwrap();
+        }
+        self
+    }
+
+    // --- what describes VMs ---
+
+    /// libvirt's run-time state of a domain, written as libvirt does: a new file in its place.
+    pub fn libvirt_xml(&self, name: &str, xml: &str) -> &Self {
+        let file = format!("run/libvirt/qemu/{name}.xml");
+        self.file(format!("{file}.new"), xml);
+        fs::rename(self.path(format!("{file}.new")), self.path(&file)).unwrap();
+        self.stamp(file).stamp("run/libvirt/qemu".into())
+    }
+
+    /// The thread of a vCPU in KVM debugfs; `creator` is the task that created the VM.
+    pub fn debugfs_vcpu(&self, creator: i32, vm_fd: i32, vcpu: u32, tid: i32) -> &Self {
+        let dir = format!("sys/kernel/debug/kvm/{creator}-{vm_fd}/vcpu{vcpu}");
+        self.file(format!("{dir}/pid"), format!("{tid}\n"))
+    }
+
+    /// KVM's tracepoints in tracefs, as the vendor's module (`kvm_intel`, `kvm_amd`) has them.
+    pub fn tracepoints(&self, module: &str) -> &Self {
+        let names = [
+            "exit",
+            "userspace_exit",
+            "vcpu_wakeup",
+            "pio",
+            "mmio",
+            "inj_virq",
+        ];
+        for (id, name) in (101..).zip(names) {
+            let dir = format!("sys/kernel/tracing/events/kvm/kvm_{name}");
+            self.file(format!("{dir}/id"), format!("{id}\n"));
+        }
+        let format = "sys/kernel/tracing/events/kvm/kvm_exit/format";
+        self.file(format, KVM_EXIT_FORMAT);
+        self.file(format!("sys/module/{module}/refcnt"), "0\n")
+    }
+
+    /// A counter of KVM debugfs, of one VM and over all.
+    pub fn kvm_stat(&self, creator: i32, vm_fd: i32, stat: &str, value: u64) -> &Self {
+        let dir = "sys/kernel/debug/kvm";
+        self.file(format!("{dir}/{stat}"), format!("{value}\n"));
+        self.file(
+            format!("{dir}/{creator}-{vm_fd}/{stat}"),
+            format!("{value}\n"),
+        )
+    }
+
+    // --- topology ---
+
+    /// Cores all alike, numbered as Linux numbers a server: first threads of all cores, then
+    /// second threads. Each package is split evenly into its nodes and has one last-level cache.
+    pub fn cpus(&self, packages: u32, cores: u32, threads: u32, nodes: u32) -> &Self {
+        self.remove("sys/devices/system/cpu");
+        self.remove("sys/devices/system/node");
+        self.remove("sys/bus/event_source/devices");
+        let firsts = packages * cores;
+        let mut of_node: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for cpu in 0..firsts * threads {
+            let (package, core) = (cpu % firsts / cores, cpu % cores);
+            let siblings: Vec<u32> = (0..threads).map(|t| cpu % firsts + t * firsts).collect();
+            self.cpu(cpu, package, core, &siblings, package);
+            let node = package * nodes + core * nodes / cores;
+            of_node.entry(node).or_default().push(cpu);
+        }
+        self.online(&format!("0-{}", firsts * threads - 1));
+        for (node, cpus) in &of_node {
+            self.node(*node, cpus);
+        }
+        self
+    }
+
+    /// A client of `p` performance cores with two threads and `e` efficiency cores with one.
+    pub fn hybrid(&self, p: u32, e: u32) -> &Self {
+        self.remove("sys/devices/system/cpu");
+        self.remove("sys/devices/system/node");
+        for cpu in 0..2 * p {
+            let first = cpu / 2 * 2;
+            self.cpu(cpu, 0, cpu / 2 * 4, &[first, first + 1], 0);
+        }
+        for n in 0..e {
+            self.cpu(2 * p + n, 0, p * 4 + n, &[2 * p + n], 0);
+        }
+        let all = 2 * p + e;
+        self.online(&format!("0-{}", all - 1));
+        self.node(0, &(0..all).collect::<Vec<_>>());
+        let pmu = "sys/bus/event_source/devices";
+        self.file(
+            format!("{pmu}/cpu_core/cpus"),
+            list(&(0..2 * p).collect::<Vec<_>>()),
+        );
+        self.file(format!("{pmu}/cpu_core/type"), "4\n");
+        self.file(
+            format!("{pmu}/cpu_atom/cpus"),
+            list(&(2 * p..all).collect::<Vec<_>>()),
+        );
+        self.file(format!("{pmu}/cpu_atom/type"), "10\n")
+    }
+
+    /// Which CPUs are online now, as a CPU list.
+    pub fn online(&self, cpus: &str) -> &Self {
+        self.file("sys/devices/system/cpu/online", format!("{cpus}\n"))
+    }
+
+    fn cpu(&self, id: u32, package: u32, core: u32, siblings: &[u32], llc: u32) {
+        let dir = format!("sys/devices/system/cpu/cpu{id}");
+        self.file(
+            format!("{dir}/topology/physical_package_id"),
+            format!("{package}\n"),
+        );
+        self.file(format!("{dir}/topology/core_id"), format!("{core}\n"));
+        self.file(
+            format!("{dir}/topology/thread_siblings_list"),
+            list(siblings),
+        );
+        self.file(format!("{dir}/cache/index0/level"), "1\n");
+        self.file(format!("{dir}/cache/index0/id"), format!("{core}\n"));
+        self.file(format!("{dir}/cache/index3/level"), "3\n");
+        self.file(format!("{dir}/cache/index3/id"), format!("{llc}\n"));
+    }
+
+    fn node(&self, node: u32, cpus: &[u32]) {
+        self.file(
+            format!("sys/devices/system/node/node{node}/cpulist"),
+            list(cpus),
+        );
+    }
+}
+
+impl Default for FakeHost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn list(numbers: &[u32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    format!("{}\n", numbers.join(","))
+}

@@ -1,0 +1,163 @@
+//! The memory of a [`FakeHost`]'s VMs, as smaps, numa_maps and status of their processes and
+//! numa_stat of their cgroups tell it. Formats were taken from QEMU 7.2 on Linux 6.18.
+
+use super::FakeHost;
+
+/// One mapping of a VMM.
+#[derive(Debug, Clone, Copy)]
+pub struct Block<'a> {
+    /// Empty for anonymous memory.
+    pub path: &'a str,
+    /// Length in bytes.
+    pub size: u64,
+    /// Resident bytes on node 0, 1, …
+    pub nodes: &'a [u64],
+    /// Size of its pages; above 4096 it is one of hugetlbfs.
+    pub page_size: u64,
+    /// Bytes in transparent huge pages.
+    pub thp: u64,
+    /// Marked as QEMU marks guest RAM.
+    pub dont_fork: bool,
+}
+
+impl<'a> Block<'a> {
+    /// Guest RAM as QEMU has it by default, all resident.
+    pub fn ram(nodes: &'a [u64]) -> Self {
+        Self {
+            path: "",
+            size: nodes.iter().sum(),
+            nodes,
+            page_size: 4096,
+            thp: 0,
+            dont_fork: true,
+        }
+    }
+
+    /// Memory of the VMM's own.
+    pub fn own(nodes: &'a [u64]) -> Self {
+        Self {
+            dont_fork: false,
+            ..Self::ram(nodes)
+        }
+    }
+
+    fn resident(&self) -> u64 {
+        self.nodes.iter().sum()
+    }
+
+    fn is_huge(&self) -> bool {
+        self.page_size > 4096
+    }
+
+    fn smaps(&self, start: u64) -> String {
+        let (shared, inode) = match self.path {
+            "" => ("p", 0),
+            _ => ("s", 1000 + (start >> 32)),
+        };
+        let resident = self.resident() >> 10;
+        let (base, huge) = match self.is_huge() {
+            true => (0, resident),
+            false => (resident, 0),
+        };
+        format!(
+            "{start:x}-{:x} rw-{shared} 00000000 00:01 {inode:<26} {}\n\
+             Size:           {:8} kB\nKernelPageSize: {:8} kB\nMMUPageSize:    {:8} kB\n\
+             Rss:            {base:8} kB\nPss:            {base:8} kB\nAnonHugePages:  {:8} kB\n\
+             ShmemPmdMapped:        0 kB\nFilePmdMapped:         0 kB\nShared_Hugetlb:        0 kB\n\
+             Private_Hugetlb:{huge:8} kB\nTHPeligible:           0\nVmFlags: rd wr mr mw me {}ac \n",
+            start + self.size,
+            self.path,
+            self.size >> 10,
+            self.page_size >> 10,
+            self.page_size >> 10,
+            self.thp >> 10,
+            if self.dont_fork { "dc " } else { "" },
+        )
+    }
+
+    fn numa_maps(&self, start: u64) -> String {
+        let pages = |bytes: &u64| bytes / self.page_size;
+        let nodes = self.nodes.iter().enumerate();
+        let nodes: String = nodes
+            .filter(|(_, bytes)| **bytes > 0)
+            .map(|(node, bytes)| format!(" N{node}={}", pages(bytes)))
+            .collect();
+        let file = match self.path {
+            "" => String::new(),
+            path => format!(" file={}", path.replace(' ', "\\040")),
+        };
+        let all = self.resident() / self.page_size;
+        format!(
+            "{start:x} default{file}{} dirty={all} active=0{nodes} kernelpagesize_kB={}\n",
+            if self.is_huge() { " huge" } else { "" },
+            self.page_size >> 10,
+        )
+    }
+}
+
+impl FakeHost {
+    /// All mappings of a process, 1 TiB apart.
+    pub fn memory(&self, pid: i32, blocks: &[Block<'_>]) -> &Self {
+        let placed = (1u64..).map(|n| n << 40).zip(blocks);
+        let text = |of: fn(&Block<'_>, u64) -> String| -> String {
+            placed
+                .clone()
+                .map(|(start, block)| of(block, start))
+                .collect()
+        };
+        self.file(
+            format!("proc/{pid}/smaps"),
+            text(|block, start| block.smaps(start)),
+        );
+        self.file(
+            format!("proc/{pid}/numa_maps"),
+            text(|block, start| block.numa_maps(start)),
+        );
+        let sum = |which: fn(&Block<'_>) -> bool| -> u64 {
+            let all = blocks.iter().filter(|block| which(block));
+            all.map(|b| b.resident()).sum::<u64>() >> 10
+        };
+        let anon = sum(|b| !b.is_huge() && b.path.is_empty());
+        let shmem = sum(|b| !b.is_huge() && !b.path.is_empty());
+        let before = std::fs::read_to_string(self.path(format!("proc/{pid}/status"))).unwrap();
+        let others = before.lines().filter(|line| !line.starts_with("Rss"));
+        let others = others.filter(|line| !line.starts_with("Hugetlb"));
+        let mut status: String = others.map(|line| format!("{line}\n")).collect();
+        status += &format!(
+            "RssAnon:\t{anon:8} kB\nRssFile:\t   18952 kB\nRssShmem:\t{shmem:8} kB\nHugetlbPages:\t{:8} kB\n",
+            sum(|b| b.is_huge())
+        );
+        self.file(format!("proc/{pid}/status"), status)
+    }
+
+    /// `memory.numa_stat` of a cgroup (version 2): bytes on node 0, 1, …
+    pub fn memory_cgroup(
+        &self,
+        path: &str,
+        anon: &[u64],
+        shmem: &[u64],
+        anon_thp: &[u64],
+    ) -> &Self {
+        let line = |name: &str, bytes: &[u64]| {
+            let nodes = bytes.iter().enumerate();
+            let nodes: String = nodes
+                .map(|(node, bytes)| format!(" N{node}={bytes}"))
+                .collect();
+            format!("{name}{nodes}\n")
+        };
+        let none = vec![0; anon.len()];
+        let text = [
+            line("anon", anon),
+            line("file", shmem),
+            line("kernel_stack", &none),
+            line("shmem", shmem),
+            line("anon_thp", anon_thp),
+            line("file_thp", &none),
+            line("shmem_thp", &none),
+        ];
+        self.file(
+            format!("sys/fs/cgroup/{path}/memory.numa_stat"),
+            text.concat(),
+        )
+    }
+}
