@@ -1,0 +1,125 @@
+//! Where a process is in the cgroup hierarchies, of either version.
+
+use crate::host::cgroup::{memberships, unescape};
+
+/// The paths of /proc/PID/cgroup (cgroups(7)), each once, longest first: on a hybrid host not
+/// every controller has the process in its VM's group.
+///
+/// Paths in a login session are left out: what is below them the user may name at will, also
+/// like a manager's groups.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Cgroup {
+    paths: Vec<String>,
+    in_session: bool,
+}
+
+/// Groups at the top, where only root makes any, that managers of VMs keep theirs in.
+const MANAGED: &[&str] = &[
+    "machine.slice",
+    "machine",
+    "qemu.slice",
+    "kubepods.slice",
+    "kubepods",
+];
+
+impl Cgroup {
+    /// Takes the path of each `id:controllers:path` line; systemd's escapes are resolved.
+    pub(super) fn parse(text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        let mut paths: Vec<String> = memberships(&text).map(|m| unescape(m.path)).collect();
+        paths.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        paths.dedup();
+        let all = paths.len();
+        paths.retain(|path| !is_session(path));
+        Self {
+            in_session: paths.len() < all,
+            paths,
+        }
+    }
+
+    /// Whether a user who logged in started the process, and root did not.
+    pub(super) fn in_session(&self) -> bool {
+        self.in_session
+    }
+
+    /// Whether it is in a group of a manager of VMs.
+    pub(super) fn is_managed(&self) -> bool {
+        let mut tops = self.paths.iter().filter_map(|path| top(path));
+        tops.any(|top| MANAGED.contains(&top))
+    }
+
+    /// The components of all paths.
+    pub(super) fn components(&self) -> impl Iterator<Item = &str> {
+        self.paths.iter().flat_map(|path| path.split('/'))
+    }
+
+    /// The component that comes right below `parent`.
+    pub(super) fn below(&self, parent: &str) -> Option<&str> {
+        self.paths.iter().find_map(|path| {
+            let mut components = path.split('/');
+            components.find(|c| *c == parent)?;
+            components.next()
+        })
+    }
+}
+
+/// The outermost group. A path seen from within another cgroup namespace begins with `/..`.
+fn top(path: &str) -> Option<&str> {
+    path.split('/').find(|c| !c.is_empty() && *c != "..")
+}
+
+/// Whether a path is one of systemd's for users who log in (systemd.special(7), user.slice).
+fn is_session(path: &str) -> bool {
+    let in_users = top(path) == Some("user.slice");
+    in_users && !path.contains("/user.slice/user-0.slice")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn components_of_every_hierarchy_are_seen() {
+        let cgroup = Cgroup::parse(b"8:cpu:/machine/a\n1:name=systemd:/\n0::/x/y\n");
+        let all: Vec<&str> = cgroup.components().filter(|c| !c.is_empty()).collect();
+        assert_eq!(all, ["machine", "a", "x", "y"]);
+        assert_eq!(cgroup.below("x"), Some("y"));
+        assert_eq!(cgroup.below("y"), None);
+    }
+
+    #[test]
+    fn unit_names_are_unescaped() {
+        let cgroup =
+            Cgroup::parse(b"0::/machine.slice/machine-qemu\\x2d1\\x2dweb\\xc3\\xa9.scope\n");
+        assert_eq!(
+            cgroup.below("machine.slice"),
+            Some("machine-qemu-1-web\u{e9}.scope")
+        );
+    }
+
+    #[test]
+    fn what_a_user_names_in_a_session_tells_nothing() {
+        let session = Cgroup::parse(
+            b"0::/user.slice/user-1000.slice/user@1000.service/machine-qemu\\x2d1\\x2dweb.scope\n",
+        );
+        assert_eq!(session.components().count(), 0);
+        assert!(session.in_session() && !session.is_managed());
+        let root = Cgroup::parse(b"0::/user.slice/user-0.slice/session-1.scope\n");
+        assert!(!root.in_session() && !root.is_managed());
+        assert!(Cgroup::parse(b"0::/../../machine.slice/x.scope").is_managed());
+        assert!(!Cgroup::parse(b"0::/system.slice/machine.slice/x.scope").is_managed());
+    }
+
+    #[test]
+    fn a_colon_in_a_path_belongs_to_it() {
+        assert_eq!(Cgroup::parse(b"0::/a:b").below(""), Some("a:b"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_parsed(text in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Cgroup::parse(&text).components().count();
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The command line of a process.
+
+/// The arguments of /proc/PID/cmdline; invalid UTF-8 is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Cmdline(Vec<String>);
+
+impl Cmdline {
+    /// Splits the file's text at its NULs.
+    pub(super) fn parse(text: &[u8]) -> Self {
+        let text = text.strip_suffix(&[0]).unwrap_or(text);
+        let args = text.split(|b| *b == 0);
+        Self(args.map(|a| String::from_utf8_lossy(a).into()).collect())
+    }
+
+    /// File name of the executable as it was called.
+    pub(super) fn program(&self) -> &str {
+        let path = self.arg(0);
+        path.rsplit('/').next().unwrap_or(path)
+    }
+
+    /// The argument of this number, empty when there are fewer.
+    pub(super) fn arg(&self, n: usize) -> &str {
+        self.0.get(n).map_or("", String::as_str)
+    }
+
+    /// The value of an option, written `--name value` or `--name=value`; of several the last.
+    pub(super) fn option(&self, name: &str) -> Option<&str> {
+        self.options(name).last()
+    }
+
+    /// All values of an option that may be given more than once.
+    pub(super) fn options<'a, 'n>(
+        &'a self,
+        name: &'n str,
+    ) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        self.0.iter().enumerate().filter_map(move |(n, arg)| {
+            let rest = arg.strip_prefix(name)?;
+            match rest.strip_prefix('=') {
+                Some(value) => Some(value),
+                None if rest.is_empty() => self.0.get(n + 1).map(String::as_str),
+                None => None,
+            }
+        })
+    }
+}
+
+/// The value of `key` in a list such as `type=1,uuid=…`, where a doubled comma is a comma of the
+/// value (QEMU's util/qemu-option.c). The first entry without a key is the value of `implied`.
+pub(super) fn suboption(list: &str, key: &str, implied: Option<&str>) -> Option<String> {
+    let mut found = None;
+    for (n, entry) in entries(list).into_iter().enumerate() {
+        let (name, value) = match entry.split_once('=') {
+            Some((name, value)) => (name, value),
+            None if n == 0 => (implied.unwrap_or_default(), entry.as_str()),
+            None => continue,
+        };
+        if name == key {
+            found = Some(value.to_owned());
+        }
+    }
+    found
+}
+
+fn entries(list: &str) -> Vec<String> {
+    let mut entries = vec![String::new()];
+    let mut chars = list.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == ',' && chars.next_if_eq(&',').is_none() {
+            entries.push(String::new());
+        } else if let Some(entry) = entries.last_mut() {
+            entry.push(c);
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn options_have_their_value_beside_or_behind_them() {
+        let line = Cmdline::parse(b"/bin/x\0--id\0a\0--name=b\0--id\0c\0--last\0");
+        assert_eq!(line.program(), "x");
+        assert_eq!(line.option("--id"), Some("c"));
+        assert_eq!(line.option("--name"), Some("b"));
+        assert_eq!(line.option("--last"), None);
+        assert_eq!(line.option("--i"), None);
+        assert_eq!(line.options("--id").count(), 2);
+    }
+
+    #[test]
+    fn an_empty_command_line_has_no_program() {
+        assert_eq!(Cmdline::parse(b"").program(), "");
+    }
+
+    #[test]
+    fn doubled_commas_are_commas() {
+        let list = "guest=a,,b,debug-threads=on";
+        assert_eq!(suboption(list, "guest", None).as_deref(), Some("a,b"));
+        assert_eq!(
+            suboption(list, "debug-threads", None).as_deref(),
+            Some("on")
+        );
+        assert_eq!(suboption(list, "on", None), None);
+    }
+
+    #[test]
+    fn a_first_entry_without_a_key_has_the_implied_one() {
+        let implied = Some("guest");
+        assert_eq!(suboption("web", "guest", implied).as_deref(), Some("web"));
+        assert_eq!(
+            suboption("web,process=x", "guest", implied).as_deref(),
+            Some("web")
+        );
+        assert_eq!(suboption("process=x,web", "guest", implied), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_command_line(text in prop::collection::vec(any::<u8>(), 0..200)) {
+            let line = Cmdline::parse(&text);
+            let _ = (line.program().len(), line.option("-name").map(|l| suboption(l, "guest", None)));
+        }
+
+        #[test]
+        fn any_value_survives_doubling_its_commas(value in "[^=]{0,20}", other in "[a-z=]{0,8}") {
+            let list = format!("guest={},x={other}", value.replace(',', ",,"));
+            prop_assert_eq!(suboption(&list, "guest", None), Some(value));
+        }
+    }
+}

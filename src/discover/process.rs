@@ -1,0 +1,341 @@
+//! A close look at one process: its descriptors of KVM, its threads, who it says it is.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+use rustix::fs::readlinkat_raw;
+use rustix::io::Errno;
+
+use super::cgroup::Cgroup;
+use super::cmdline::Cmdline;
+use super::vmm::{self, Vmm};
+use super::watch::numbers;
+use crate::host::roots::Roots;
+use crate::host::thread::{effective_uid, parse_stat, Stat, BUFFER};
+
+/// So much of a command line is read (bytes); one may be megabytes long (execve(2)).
+const MAX_CMDLINE: u64 = 128 << 10;
+
+/// Descriptors of KVM a process holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct KvmFds {
+    /// Descriptors of VMs, ascending.
+    pub(super) vms: Vec<i32>,
+    /// Descriptors of vCPUs with KVM's id of the vCPU, ascending by descriptor.
+    pub(super) vcpus: Vec<(i32, u32)>,
+}
+
+/// One thread of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Thread {
+    pub(super) tid: i32,
+    pub(super) comm: String,
+    /// Clock ticks since boot.
+    pub(super) start_time: u64,
+    /// Clock ticks.
+    pub(super) guest_ticks: u64,
+}
+
+/// A process that runs VMs.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    pub(super) start_time: u64,
+    /// Its user; `None` where /proc does not tell.
+    pub(super) uid: Option<u32>,
+    pub(super) cmdline: Cmdline,
+    pub(super) cgroup: Cgroup,
+    pub(super) vmm: Option<&'static Vmm>,
+    /// `None` where they may not be read.
+    pub(super) fds: Option<KvmFds>,
+    /// Ascending by start.
+    pub(super) threads: Vec<Thread>,
+}
+
+/// What a close look found.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// It runs VMs.
+    Vmm(Box<Process>),
+    /// It runs none.
+    Other,
+    /// It may run VMs: it has several threads, whose names do not tell, and its descriptors may
+    /// not be read.
+    Hidden,
+}
+
+/// Looks at a process.
+///
+/// # Errors
+/// Any of a file that cannot be read; mostly, that the process is gone.
+pub(super) fn examine(roots: &Roots, pid: i32) -> io::Result<Found> {
+    let leader = roots.proc.join(pid.to_string());
+    let mut dir = leader.clone();
+    let mut descriptors = descriptors(roots, &dir)?;
+    if descriptors == Descriptors::None {
+        // A leader that ended before its threads has neither descriptors nor memory any more.
+        if let Some(tid) = tids(roots, pid)?.into_iter().find(|tid| *tid != pid) {
+            dir = leader.join(format!("task/{tid}"));
+            descriptors = self::descriptors(roots, &dir)?;
+        }
+    }
+    let fds = match descriptors {
+        Descriptors::Closed => None,
+        Descriptors::Kvm(fds) => Some(fds),
+        Descriptors::None | Descriptors::Other => return Ok(Found::Other),
+    };
+    let mut line = Vec::new();
+    let file = roots.open(&dir.join("cmdline"))?;
+    file.take(MAX_CMDLINE).read_to_end(&mut line)?;
+    let cmdline = Cmdline::parse(&line);
+    let threads = threads(roots, pid)?;
+    let vmm = vmm::of(&cmdline, threads.iter().map(|t| t.comm.as_str()));
+    if fds.is_none() && !has_vcpu(vmm, &threads) {
+        // A VMM has a thread for each vCPU beside its main one.
+        return Ok(match threads.len() {
+            0 | 1 => Found::Other,
+            _ => Found::Hidden,
+        });
+    }
+    let main = roots.read(&leader.join("stat"))?;
+    let start_time = parse_stat(&main).ok_or(ErrorKind::InvalidData)?.start_time;
+    let status = roots.read(&dir.join("status")).unwrap_or_default();
+    Ok(Found::Vmm(Box::new(Process {
+        pid,
+        start_time,
+        uid: effective_uid(&status),
+        cgroup: Cgroup::parse(&roots.read(&dir.join("cgroup")).unwrap_or_default()),
+        cmdline,
+        vmm,
+        fds,
+        threads,
+    })))
+}
+
+/// Whether an error says that the process or thread ended.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    /// A read of a file of /proc whose process ended since it was opened.
+    const ESRCH: i32 = Errno::SRCH.raw_os_error();
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
+}
+
+fn has_vcpu(vmm: Option<&Vmm>, threads: &[Thread]) -> bool {
+    vmm.is_some_and(|vmm| threads.iter().any(|t| (vmm.vcpu)(&t.comm).is_some()))
+}
+
+/// Opens a directory and lists its numbers, ascending.
+fn list(roots: &Roots, dir: &Path) -> io::Result<(File, Vec<i32>)> {
+    let dir = roots.open(dir)?;
+    let mut found = Vec::new();
+    numbers(&dir, &mut [MaybeUninit::uninit(); 4096], &mut found)?;
+    found.sort_unstable();
+    Ok((dir, found))
+}
+
+/// What the descriptors of a process are.
+#[derive(Debug, PartialEq, Eq)]
+enum Descriptors {
+    /// They may not be read.
+    Closed,
+    /// There are none at all.
+    None,
+    /// None of them is of KVM.
+    Other,
+    Kvm(KvmFds),
+}
+
+/// Looks at each descriptor. To list them takes the rights of a file's reader, to follow them
+/// those of a debugger (`proc_fd_access_allowed`, fs/proc/base.c): who has but the first, such as
+/// root in a container, may list them and is refused each.
+fn descriptors(roots: &Roots, dir: &Path) -> io::Result<Descriptors> {
+    let (dir, numbers) = match list(roots, &dir.join("fd")) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return Ok(Descriptors::Closed)
+        }
+        listed => listed?,
+    };
+    let mut fds = KvmFds::default();
+    let mut buffer = [0u8; 64];
+    for fd in &numbers {
+        let length = match readlinkat_raw(&dir, fd.to_string(), &mut buffer) {
+            Ok(length) => length,
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(Descriptors::Closed),
+            Err(_) => continue, // closed meanwhile
+        };
+        match kvm_file(buffer.get(..length).unwrap_or_default()) {
+            Some(KvmFile::Vm) => fds.vms.push(*fd),
+            Some(KvmFile::Vcpu(id)) => fds.vcpus.push((*fd, id)),
+            None => {}
+        }
+    }
+    Ok(match fds.vms.is_empty() && fds.vcpus.is_empty() {
+        true if numbers.is_empty() => Descriptors::None,
+        true => Descriptors::Other,
+        false => Descriptors::Kvm(fds),
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum KvmFile {
+    Vm,
+    Vcpu(u32),
+}
+
+/// The kind of a descriptor by its link (virt/kvm/kvm_main.c, `anon_inode_getfile`).
+fn kvm_file(link: &[u8]) -> Option<KvmFile> {
+    let name = std::str::from_utf8(link.strip_prefix(b"anon_inode:")?).ok()?;
+    match name.strip_prefix("kvm-vcpu:") {
+        Some(id) => id.parse().ok().map(KvmFile::Vcpu),
+        None => (name == "kvm-vm").then_some(KvmFile::Vm),
+    }
+}
+
+fn tids(roots: &Roots, pid: i32) -> io::Result<Vec<i32>> {
+    let (_, tids) = list(roots, &roots.proc.join(format!("{pid}/task")))?;
+    Ok(tids)
+}
+
+/// The threads by start; the kernel's own and what ends meanwhile are left out.
+fn threads(roots: &Roots, pid: i32) -> io::Result<Vec<Thread>> {
+    let mut threads = Vec::new();
+    for tid in tids(roots, pid)? {
+        threads.extend(thread(roots, pid, tid)?);
+    }
+    threads.sort_by_key(|t| (t.start_time, t.tid));
+    Ok(threads)
+}
+
+fn thread(roots: &Roots, pid: i32, tid: i32) -> io::Result<Option<Thread>> {
+    let path = roots.proc.join(format!("{pid}/task/{tid}/stat"));
+    match roots.read(&path) {
+        Ok(text) if text.len() <= BUFFER => Ok(parse_thread(tid, &text)),
+        Ok(_) => Ok(None),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_thread(tid: i32, stat: &[u8]) -> Option<Thread> {
+    let Stat {
+        start_time,
+        guest_ticks,
+        ..
+    } = parse_stat(stat).filter(|_| !is_of_kernel(stat))?;
+    Some(Thread {
+        tid,
+        comm: comm(stat)?,
+        start_time,
+        guest_ticks,
+    })
+}
+
+/// Whether a thread is one of the kernel's. Those it added to a process, such as
+/// `kvm-nx-lpage-recovery` or vhost, never returned from the system call of the thread that made
+/// them, and so /proc shows them in the KVM_RUN of vCPU 0 for ever. Flags of
+/// include/linux/sched.h, in field 9.
+fn is_of_kernel(stat: &[u8]) -> bool {
+    const PF_IO_WORKER: u64 = 0x10;
+    const PF_USER_WORKER: u64 = 0x4000;
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let end_of_name = stat.iter().rposition(|b| *b == b')').unwrap_or(0);
+    let mut fields = stat
+        .get(end_of_name..)
+        .unwrap_or_default()
+        .split(|b| *b == b' ');
+    let flags = fields
+        .nth(9 - 2)
+        .and_then(|f| std::str::from_utf8(f).ok()?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & (PF_IO_WORKER | PF_USER_WORKER | PF_KTHREAD) != 0)
+}
+
+/// The thread's name in its `stat`: between the first and the last parenthesis.
+fn comm(stat: &[u8]) -> Option<String> {
+    let first = stat.iter().position(|b| *b == b'(')?;
+    let last = stat.iter().rposition(|b| *b == b')')?;
+    let name = stat.get(first + 1..last)?;
+    Some(String::from_utf8_lossy(name).into())
+}
+
+/// The descriptor a thread runs a vCPU by, when it is in that system call now.
+pub(super) fn running_vcpu(roots: &Roots, pid: i32, tid: i32) -> Option<i32> {
+    let path = roots.proc.join(format!("{pid}/task/{tid}/syscall"));
+    kvm_run(&roots.read_text(&path).ok()?)
+}
+
+/// The descriptor of an `ioctl(fd, KVM_RUN)` in the text of /proc/TID/syscall (proc(5)):
+/// `16 0x1a 0xae80 0x0 …`. The call's number differs between architectures, the request
+/// (include/uapi/linux/kvm.h) does not: the latter tells. In guest mode it says `running`.
+fn kvm_run(text: &str) -> Option<i32> {
+    const KVM_RUN: &str = "0xae80";
+    let mut fields = text.split_ascii_whitespace().skip(1);
+    let fd = fields.next()?.strip_prefix("0x")?;
+    let request = fields.next()?;
+    (request == KVM_RUN).then(|| i32::from_str_radix(fd, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn links_of_kvm_are_told_from_their_likes() {
+        assert_eq!(kvm_file(b"anon_inode:kvm-vm"), Some(KvmFile::Vm));
+        assert_eq!(kvm_file(b"anon_inode:kvm-vcpu:12"), Some(KvmFile::Vcpu(12)));
+        let others = [
+            "anon_inode:kvm-vm-stats",
+            "anon_inode:kvm-vcpu-stats:0",
+            "anon_inode:kvm-vcpu:",
+            "anon_inode:kvm-vcpu:-1",
+            "/dev/kvm",
+            "/tmp/anon_inode:kvm-vm",
+        ];
+        for other in others {
+            assert_eq!(kvm_file(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn kvm_run_is_told_by_its_request() {
+        let x86 = "16 0x1a 0xae80 0x0 0x0 0x0 0x0 0x7ffd 0x7f00";
+        let arm = "29 0x1a 0xae80 0x0 0x0 0x0 0x0 0x7ffd 0x7f00";
+        assert_eq!(kvm_run(x86), Some(26));
+        assert_eq!(kvm_run(arm), Some(26));
+        for text in [
+            "running",
+            "-1 0x7ffd 0x7f00",
+            "16 0x1a 0xae81 0x0",
+            "16 1a 0xae80",
+            "",
+        ] {
+            assert_eq!(kvm_run(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn kernel_workers_are_told_by_their_flags() {
+        // As Linux 6.18 shows the recovery thread of KVM in a QEMU, and a vCPU beside it.
+        assert!(is_of_kernel(
+            b"2497 (kvm-nx-lpage-re) S 1 2483 1 0 -1 4210752 0 0"
+        ));
+        assert!(!is_of_kernel(
+            b"2488 (CPU 0) KVM) S 1 2483 1 0 -1 4194368 0 0"
+        ));
+        assert!(!is_of_kernel(b"16384 16384 16384 16384 16384 16384"));
+    }
+
+    #[test]
+    fn a_name_may_hold_parentheses() {
+        assert_eq!(comm(b"1 (a) (b)) S 1").as_deref(), Some("a) (b)"));
+        assert_eq!(comm(b"1 )("), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(text in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = (comm(&text), is_of_kernel(&text), kvm_file(&text), kvm_run(&String::from_utf8_lossy(&text)));
+        }
+    }
+}

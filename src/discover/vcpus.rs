@@ -1,0 +1,249 @@
+//! Which threads of a VMM are which vCPUs of which of its VMs.
+//!
+//! In order of preference: KVM debugfs, the threads' names, the system call a thread is in, what
+//! earlier passes found, and who ever was in a guest. Without debugfs several VMs in one process
+//! are told apart by vCPU ids alone: one that repeats belongs to the next VM, in the order of
+//! descriptors. A vCPU added later to one of them may then be counted to another.
+
+use super::debugfs::DebugVm;
+use super::process::{KvmFds, Process, Thread};
+use super::vmm;
+use super::Vcpu;
+
+/// vCPUs of a VM that is known by its threads' names alone, at most: those of an x86 host
+/// (`KVM_MAX_VCPUS`, arch/x86/include/asm/kvm_host.h), of which other machines have fewer.
+const MAX_VCPUS: usize = 4096;
+/// VMs of a process that is known by its threads' names alone, at most. Real VMMs have one.
+const MAX_VMS: usize = 16;
+
+/// One VM of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Machine {
+    /// The descriptor of its `kvm-vm` file, else its number in the process.
+    pub(super) ordinal: u32,
+    /// By index.
+    pub(super) vcpus: Vec<Vcpu>,
+    /// vCPUs it has but whose thread is not known.
+    pub(super) missing: usize,
+    /// Whether its threads have names that tell.
+    pub(super) named: bool,
+}
+
+/// Where the vCPUs of a process come from.
+#[derive(Debug)]
+pub(super) struct Evidence<'a> {
+    pub(super) process: &'a Process,
+    /// The process' VMs in debugfs, ascending by descriptor.
+    pub(super) debugfs: &'a [DebugVm],
+    /// What the last look found.
+    pub(super) before: &'a [Machine],
+}
+
+/// The VMs of a process. `running` tells the vCPU descriptor a thread runs right now.
+///
+/// A VM without any vCPU is not one yet: QEMU makes and drops such when asked what it can do.
+pub(super) fn machines(
+    evidence: &Evidence<'_>,
+    running: impl Fn(i32) -> Option<i32>,
+) -> Vec<Machine> {
+    let mut slots = slots(evidence);
+    let threads = &evidence.process.threads;
+    let mut free: Vec<&Thread> = threads.iter().collect();
+    by_debugfs(evidence, &mut slots, &mut free);
+    by_name(evidence, &mut slots, &mut free);
+    for slot in slots.iter_mut().filter(|slot| !slot.named) {
+        slot.by_call(&mut free, &running);
+    }
+    for slot in slots.iter_mut().filter(|slot| !slot.named) {
+        slot.by_memory(&mut free, evidence.before);
+        slot.by_guest_time(&mut free);
+    }
+    // A single thread that never ran a vCPU is a child that only inherited the descriptors.
+    let runs =
+        |slot: &Slot| !slot.found.is_empty() || (!slot.wanted.is_empty() && threads.len() > 1);
+    slots.into_iter().filter(runs).map(Slot::machine).collect()
+}
+
+/// A VM whose vCPUs are being found.
+#[derive(Debug, Default)]
+struct Slot {
+    ordinal: u32,
+    /// KVM's ids of its vCPUs, with their descriptors where known.
+    wanted: Vec<(u32, Option<i32>)>,
+    found: Vec<Vcpu>,
+    named: bool,
+}
+
+impl Slot {
+    fn new(ordinal: usize) -> Self {
+        Self {
+            ordinal: u32::try_from(ordinal).unwrap_or(u32::MAX),
+            ..Self::default()
+        }
+    }
+
+    fn wants(&self, index: u32) -> bool {
+        self.wanted.iter().any(|(id, _)| *id == index)
+    }
+
+    fn has(&self, index: u32) -> bool {
+        self.found.iter().any(|vcpu| vcpu.index == index)
+    }
+
+    fn missing(&self) -> Vec<(u32, Option<i32>)> {
+        let missing = self.wanted.iter().filter(|(id, _)| !self.has(*id));
+        missing.copied().collect()
+    }
+
+    fn take(&mut self, index: u32, thread: &Thread, free: &mut Vec<&Thread>) {
+        if self.has(index) {
+            return;
+        }
+        free.retain(|t| t.tid != thread.tid);
+        self.found.push(Vcpu {
+            index,
+            tid: thread.tid,
+            start_time: thread.start_time,
+        });
+    }
+
+    /// Threads that are inside KVM_RUN on one of the VM's descriptors.
+    fn by_call(&mut self, free: &mut Vec<&Thread>, running: &impl Fn(i32) -> Option<i32>) {
+        if self.missing().is_empty() {
+            return;
+        }
+        for thread in free.clone() {
+            let fd = running(thread.tid);
+            let of_fd = |(_, f): &&(u32, Option<i32>)| fd.is_some() && *f == fd;
+            if let Some((index, _)) = self.missing().iter().find(of_fd) {
+                self.take(*index, thread, free);
+            }
+        }
+    }
+
+    /// Threads that were vCPUs at the last look and still live.
+    fn by_memory(&mut self, free: &mut Vec<&Thread>, before: &[Machine]) {
+        let same = before
+            .iter()
+            .find(|machine| machine.ordinal == self.ordinal);
+        for vcpu in same.map(|m| m.vcpus.as_slice()).unwrap_or_default() {
+            let lives = |t: &&&Thread| t.tid == vcpu.tid && t.start_time == vcpu.start_time;
+            let thread = free.iter().find(lives).copied();
+            if let Some(thread) = thread.filter(|_| self.wants(vcpu.index)) {
+                self.take(vcpu.index, thread, free);
+            }
+        }
+    }
+
+    /// Threads that have been in a guest, in the order they were started, as VMMs start vCPUs in
+    /// order; only where there are as many as vCPUs left, else it would be a guess.
+    fn by_guest_time(&mut self, free: &mut Vec<&Thread>) {
+        let ran: Vec<&Thread> = free.iter().copied().filter(|t| t.guest_ticks > 0).collect();
+        let mut missing = self.missing();
+        missing.sort_unstable();
+        if ran.len() == missing.len() {
+            for ((index, _), thread) in missing.into_iter().zip(ran) {
+                self.take(index, thread, free);
+            }
+        }
+    }
+
+    fn machine(mut self) -> Machine {
+        self.found.sort_unstable_by_key(|vcpu| vcpu.index);
+        Machine {
+            ordinal: self.ordinal,
+            missing: self.wanted.len().saturating_sub(self.found.len()),
+            vcpus: self.found,
+            named: self.named,
+        }
+    }
+}
+
+/// The VMs the process has: of debugfs, else of its descriptors, else one.
+fn slots(evidence: &Evidence<'_>) -> Vec<Slot> {
+    let fds = evidence.process.fds.clone().unwrap_or_default();
+    if evidence.debugfs.is_empty() {
+        return slots_of_fds(&fds);
+    }
+    let mut slots: Vec<Slot> = Vec::new();
+    for vm in evidence.debugfs {
+        let mut slot = Slot::new(vm.fd as usize);
+        slot.wanted = vm.vcpus.iter().map(|(id, _)| (*id, None)).collect();
+        slots.push(slot);
+    }
+    // Descriptors of one id go to the VMs that have it, both in order.
+    for (fd, id) in &fds.vcpus {
+        let mut wanted = slots.iter_mut().flat_map(|slot| &mut slot.wanted);
+        if let Some(of_id) = wanted.find(|(n, f)| n == id && f.is_none()) {
+            of_id.1 = Some(*fd);
+        }
+    }
+    slots
+}
+
+fn slots_of_fds(fds: &KvmFds) -> Vec<Slot> {
+    let ordinal = |n: usize| fds.vms.get(n).map_or(n, |fd| *fd as usize);
+    let mut slots = vec![Slot::new(ordinal(0))];
+    for (fd, id) in &fds.vcpus {
+        let next = slots.iter().position(|slot| !slot.wants(*id));
+        let n = next.unwrap_or_else(|| {
+            slots.push(Slot::new(ordinal(slots.len())));
+            slots.len() - 1
+        });
+        slots[n].wanted.push((*id, Some(*fd)));
+    }
+    slots
+}
+
+/// Threads debugfs names; their index is that of their name where it tells, else KVM's.
+fn by_debugfs(evidence: &Evidence<'_>, slots: &mut [Slot], free: &mut Vec<&Thread>) {
+    for (slot, vm) in slots.iter_mut().zip(evidence.debugfs) {
+        for (id, tid) in &vm.vcpus {
+            let Some(thread) = free.iter().copied().find(|t| Some(t.tid) == *tid) else {
+                continue;
+            };
+            let named = index_in_name(evidence.process, thread);
+            slot.named |= named.is_some();
+            let index = named.filter(|n| !slot.has(*n)).unwrap_or(*id);
+            slot.take(index, thread, free);
+        }
+    }
+}
+
+/// Threads that say which vCPU they are. Anybody can name a thread: no VM gets more of them than
+/// KVM has vCPUs for it.
+fn by_name(evidence: &Evidence<'_>, slots: &mut Vec<Slot>, free: &mut Vec<&Thread>) {
+    let blind = evidence.process.fds.is_none() && evidence.debugfs.is_empty();
+    let room = |slot: &Slot| match blind {
+        true => slot.found.len() < MAX_VCPUS,
+        false => slot.found.len() < slot.wanted.len(),
+    };
+    for thread in free.clone() {
+        let Some(index) = index_in_name(evidence.process, thread) else {
+            continue;
+        };
+        let single = slots.len() == 1;
+        let fits =
+            |slot: &Slot| !slot.has(index) && room(slot) && (slot.wants(index) || single || blind);
+        let n = slots.iter().position(fits);
+        let n = n.or_else(|| {
+            let next = slots.len();
+            let may = blind && next < MAX_VMS;
+            may.then(|| slots.push(Slot::new(next))).map(|()| next)
+        });
+        if let Some(slot) = n.and_then(|n| slots.get_mut(n)) {
+            slot.named = true;
+            slot.take(index, thread, free);
+        }
+    }
+}
+
+fn index_in_name(process: &Process, thread: &Thread) -> Option<u32> {
+    match process.vmm {
+        Some(vmm) => (vmm.vcpu)(&thread.comm),
+        None => vmm::any_vcpu(&thread.comm),
+    }
+}
+
+#[cfg(test)]
+mod tests;

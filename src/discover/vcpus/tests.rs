@@ -1,0 +1,242 @@
+use super::*;
+use crate::discover::cmdline::Cmdline;
+use proptest::prelude::*;
+
+fn thread(tid: i32, comm: &str, guest_ticks: u64) -> Thread {
+    Thread {
+        tid,
+        comm: comm.into(),
+        start_time: tid as u64,
+        guest_ticks,
+    }
+}
+
+fn process(program: &str, fds: Option<KvmFds>, threads: Vec<Thread>) -> Process {
+    let cmdline = Cmdline::parse(program.as_bytes());
+    Process {
+        pid: 1,
+        start_time: 1,
+        uid: None,
+        vmm: vmm::by_cmdline(&cmdline),
+        cmdline,
+        cgroup: Default::default(),
+        fds,
+        threads,
+    }
+}
+
+fn fds(vms: &[i32], vcpus: &[(i32, u32)]) -> Option<KvmFds> {
+    Some(KvmFds {
+        vms: vms.into(),
+        vcpus: vcpus.into(),
+    })
+}
+
+/// `ordinal: index=tid …` of each VM.
+fn found(machines: &[Machine]) -> Vec<String> {
+    let vcpus = |m: &Machine| -> String {
+        m.vcpus
+            .iter()
+            .map(|v| format!(" {}={}", v.index, v.tid))
+            .collect()
+    };
+    machines
+        .iter()
+        .map(|m| format!("{}:{}", m.ordinal, vcpus(m)))
+        .collect()
+}
+
+fn map(
+    process: &Process,
+    debugfs: &[DebugVm],
+    before: &[Machine],
+    calls: &[(i32, i32)],
+) -> Vec<Machine> {
+    let evidence = Evidence {
+        process,
+        debugfs,
+        before,
+    };
+    let fd_of = |tid| calls.iter().find(|(t, _)| *t == tid).map(|(_, fd)| *fd);
+    machines(&evidence, fd_of)
+}
+
+#[test]
+fn names_tell_and_other_threads_are_left_out() {
+    let threads = vec![
+        thread(1, "qemu-system-x86", 0),
+        thread(2, "CPU 0/KVM", 9),
+        thread(3, "CPU 1/KVM", 0),
+        thread(4, "kvm-nx-lpage-re", 0),
+        thread(5, "worker", 3),
+        thread(6, "CPU 2/TCG", 3),
+    ];
+    let process = process("kvm", fds(&[7], &[(8, 0), (9, 1)]), threads);
+    assert_eq!(found(&map(&process, &[], &[], &[])), ["7: 0=2 1=3"]);
+}
+
+#[test]
+fn names_count_where_kvm_ids_have_gaps() {
+    let threads = (0..3)
+        .map(|n| thread(2 + n, &format!("CPU {n}/KVM"), 0))
+        .collect();
+    let process = process("kvm", fds(&[7], &[(8, 0), (9, 1), (10, 4)]), threads);
+    let machines = map(&process, &[], &[], &[]);
+    assert_eq!(found(&machines), ["7: 0=2 1=3 2=4"]);
+    assert_eq!(machines[0].missing, 0);
+}
+
+#[test]
+fn without_rights_names_alone_tell() {
+    let threads = vec![thread(2, "CPU 0/KVM", 0), thread(3, "CPU 1/KVM", 0)];
+    assert_eq!(
+        found(&map(&process("kvm", None, threads), &[], &[], &[])),
+        ["0: 0=2 1=3"]
+    );
+    let twice = vec![thread(2, "fc_vcpu 0", 0), thread(3, "fc_vcpu 0", 0)];
+    assert_eq!(
+        found(&map(&process("x", None, twice), &[], &[], &[])),
+        ["0: 0=2", "1: 0=3"]
+    );
+}
+
+#[test]
+fn names_make_no_more_vcpus_than_kvm_has() {
+    let threads = |n| {
+        (0..n)
+            .map(|n| thread(2 + n, &format!("CPU {n}/KVM"), 0))
+            .collect()
+    };
+    let two = process("kvm", fds(&[7], &[(8, 0), (9, 1)]), threads(50));
+    assert_eq!(found(&map(&two, &[], &[], &[])), ["7: 0=2 1=3"]);
+    let same = (0..50).map(|n| thread(2 + n, "CPU 0/KVM", 0)).collect();
+    let unseen = process("kvm", None, same);
+    assert_eq!(map(&unseen, &[], &[], &[]).len(), MAX_VMS);
+}
+
+#[test]
+fn debugfs_tells_unnamed_threads() {
+    let threads = vec![thread(1, "q", 0), thread(2, "q", 0), thread(3, "q", 0)];
+    let process = process("q", fds(&[7], &[(8, 0), (9, 1)]), threads);
+    let vm = DebugVm {
+        creator: 1,
+        fd: 7,
+        vcpus: vec![(0, Some(3)), (1, Some(2))],
+    };
+    assert_eq!(found(&map(&process, &[vm], &[], &[])), ["7: 0=3 1=2"]);
+}
+
+#[test]
+fn debugfs_tells_vms_of_one_process_apart() {
+    let threads = (2..6).map(|tid| thread(tid, "q", 0)).collect();
+    let process = process(
+        "q",
+        fds(&[7, 8], &[(9, 0), (10, 0), (11, 1), (12, 1)]),
+        threads,
+    );
+    let vm = |fd, a, b| DebugVm {
+        creator: 1,
+        fd,
+        vcpus: vec![(0, Some(a)), (1, Some(b))],
+    };
+    let debugfs = [vm(7, 2, 5), vm(8, 3, 4)];
+    assert_eq!(
+        found(&map(&process, &debugfs, &[], &[])),
+        ["7: 0=2 1=5", "8: 0=3 1=4"]
+    );
+}
+
+#[test]
+fn a_repeated_id_is_the_next_vm_without_debugfs() {
+    let threads = vec![
+        thread(2, "vcpu0", 0),
+        thread(3, "vcpu1", 0),
+        thread(4, "vcpu0", 0),
+        thread(5, "vcpu1", 0),
+    ];
+    let two = fds(&[7, 10], &[(8, 0), (9, 1), (11, 0), (12, 1)]);
+    let process = process("cloud-hypervisor", two, threads);
+    assert_eq!(
+        found(&map(&process, &[], &[], &[])),
+        ["7: 0=2 1=3", "10: 0=4 1=5"]
+    );
+}
+
+#[test]
+fn a_thread_in_kvm_run_is_known_by_its_descriptor_and_remembered() {
+    let threads = vec![thread(1, "q", 0), thread(2, "q", 0), thread(3, "q", 0)];
+    let process = process("q", fds(&[7], &[(8, 0), (9, 1)]), threads);
+    let first = map(&process, &[], &[], &[(3, 8)]);
+    assert_eq!(found(&first), ["7: 0=3"]);
+    assert_eq!(first[0].missing, 1);
+    let second = map(&process, &[], &first, &[(2, 9)]);
+    assert_eq!(found(&second), ["7: 0=3 1=2"]);
+}
+
+#[test]
+fn a_reused_tid_is_not_remembered() {
+    let before = [Machine {
+        ordinal: 7,
+        vcpus: vec![Vcpu {
+            index: 0,
+            tid: 2,
+            start_time: 99,
+        }],
+        ..Machine::default()
+    }];
+    let process = process(
+        "q",
+        fds(&[7], &[(8, 0)]),
+        vec![thread(1, "q", 0), thread(2, "q", 0)],
+    );
+    assert_eq!(found(&map(&process, &[], &before, &[])), ["7:"]);
+}
+
+#[test]
+fn guest_time_is_the_last_resort_and_never_a_guess() {
+    let threads = vec![thread(1, "q", 0), thread(2, "q", 5), thread(3, "q", 5)];
+    let two = process("q", fds(&[7], &[(8, 0), (9, 1)]), threads.clone());
+    assert_eq!(found(&map(&two, &[], &[], &[])), ["7: 0=2 1=3"]);
+    let three = process("q", fds(&[7], &[(8, 0), (9, 1), (10, 2)]), threads);
+    assert_eq!(found(&map(&three, &[], &[], &[])), ["7:"]);
+    assert_eq!(found(&map(&three, &[], &[], &[(1, 9)])), ["7: 0=2 1=1 2=3"]);
+}
+
+#[test]
+fn a_vm_without_vcpus_and_an_inheriting_child_are_none() {
+    let probing = process(
+        "kvm",
+        fds(&[7], &[]),
+        vec![thread(1, "q", 0), thread(2, "q", 0)],
+    );
+    assert_eq!(found(&map(&probing, &[], &[], &[])), Vec::<String>::new());
+    let child = process("kvm", fds(&[7], &[(8, 0)]), vec![thread(1, "q", 0)]);
+    assert_eq!(found(&map(&child, &[], &[], &[])), Vec::<String>::new());
+    assert_eq!(found(&map(&child, &[], &[], &[(1, 8)])), ["7: 0=1"]);
+}
+
+proptest! {
+    #[test]
+    fn no_thread_is_two_vcpus_and_no_index_is_there_twice(
+        comms in prop::collection::vec("(q|CPU [0-3]/KVM|vcpu[0-2])", 0..8),
+        ids in prop::collection::vec(0u32..4, 0..8),
+        debug in prop::collection::vec((0u32..4, 0i32..10), 0..6),
+        calls in prop::collection::vec((0i32..10, 20i32..30), 0..4),
+    ) {
+        let threads = comms.iter().enumerate().map(|(n, c)| thread(n as i32, c, n as u64 % 2)).collect();
+        let vcpus: Vec<(i32, u32)> = ids.iter().enumerate().map(|(n, id)| (20 + n as i32, *id)).collect();
+        let process = process("q", fds(&[7, 8], &vcpus), threads);
+        let debugfs: Vec<DebugVm> = debug.chunks(2).enumerate().map(|(n, vcpus)| DebugVm {
+            creator: 1, fd: n as i32, vcpus: vcpus.iter().map(|(id, tid)| (*id, Some(*tid))).collect(),
+        }).collect();
+        let machines = map(&process, &debugfs, &[], &calls);
+        let mut tids: Vec<i32> = machines.iter().flat_map(|m| &m.vcpus).map(|v| v.tid).collect();
+        let count = tids.len();
+        tids.sort_unstable();
+        tids.dedup();
+        prop_assert_eq!(tids.len(), count);
+        for machine in &machines {
+            prop_assert!(machine.vcpus.windows(2).all(|w| w[0].index < w[1].index), "{machine:?}");
+        }
+    }
+}
