@@ -1,17 +1,23 @@
 //! The sampler: one thread with a fixed schedule that reads every vCPU thread once a tick.
 //!
 //! A source is one measured thing with its own cost and privileges. It is one file here, listed
-//! in [`sources`]; it declares the columns it feeds, and for each vCPU it opens a reader.
+//! where the exporter is wired together; it declares the columns it feeds, and for each vCPU it opens a reader.
 
 use crate::discover::{Vcpu, Vm};
 use crate::host::topology::Place;
 
+mod descriptors;
+#[cfg(test)]
+mod fixture;
 pub mod ledger;
+pub mod limit;
 pub mod pmu;
 pub mod reading;
 pub mod sampler;
 pub mod sched;
 pub mod schedule;
+pub mod slot;
+pub mod slow;
 
 pub use reading::{Column, ColumnId, Columns, Reading, Scope, Unit};
 
@@ -46,6 +52,21 @@ pub enum SourceState {
     Down(Reason),
 }
 
+impl SourceState {
+    /// Why it is not [`SourceState::Up`].
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Up => None,
+            Self::Degraded(reason) | Self::Down(reason) => Some(reason),
+        }
+    }
+
+    /// The `reason` label: empty while it is up.
+    pub fn code(&self) -> &'static str {
+        self.reason().map_or("", |reason| reason.code)
+    }
+}
+
 /// Why a source is not all it could be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
@@ -63,11 +84,12 @@ pub trait Source: Send {
     fn info(&self) -> SourceInfo;
     /// Whether it delivers now.
     fn state(&self) -> SourceState;
-    /// Opens what is needed to read one vCPU thread from now on.
+    /// Opens what is needed to read one vCPU thread from now on. A source that is
+    /// [`SourceState::Down`] opens a reader that reads nothing.
     ///
     /// # Errors
     /// [`OpenError::Gone`] when the thread no longer exists; anything else leaves this vCPU
-    /// without this source and shows in [`Source::state`].
+    /// without this source, and makes the source [`SourceState::Degraded`] as long as it does.
     fn open(&mut self, target: &Target<'_>) -> Result<Box<dyn Reader>, OpenError>;
 }
 
@@ -86,8 +108,8 @@ pub enum OpenError {
     #[error("the thread is gone")]
     Gone,
     /// The source cannot watch this thread.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{}", .0.detail)]
+    Refused(Reason),
 }
 
 /// Why a reading failed.

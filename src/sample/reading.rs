@@ -1,5 +1,9 @@
 //! Columns: what the sources feed, and one vCPU's values of one tick.
 
+use std::sync::Arc;
+
+use crate::host::topology::Topology;
+
 /// What a column's numbers count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -87,11 +91,15 @@ impl Columns {
 /// A column that nobody wrote is unknown in this tick, which is not the same as 0.
 #[derive(Debug, Clone)]
 pub struct Reading {
+    /// The machine's CPUs now, for the readers to look up what they found.
+    pub topology: Arc<Topology>,
     /// Logical CPU the thread last ran on, once the sched source has read it.
     pub cpu: Option<u32>,
     /// Whether the thread has run, or waited to run, since the last tick. The sched source reads
     /// first and clears it; the other sources are then not asked.
     pub active: bool,
+    /// The online CPUs the thread may run on, set only in a tick in which they changed.
+    pub allowed: Option<Vec<u32>>,
     placed: Values,
     vcpu: Values,
 }
@@ -131,11 +139,13 @@ impl Values {
 }
 
 impl Reading {
-    /// An empty reading for these columns.
-    pub fn new(columns: &Columns) -> Self {
+    /// An empty reading for these columns on this machine.
+    pub fn new(columns: &Columns, topology: Arc<Topology>) -> Self {
         Self {
+            topology,
             cpu: None,
             active: true,
+            allowed: None,
             placed: Values::new(columns.placed.len()),
             vcpu: Values::new(columns.vcpu.len()),
         }
@@ -145,6 +155,7 @@ impl Reading {
     pub fn clear(&mut self) {
         self.cpu = None;
         self.active = true;
+        self.allowed = None;
         self.placed.clear();
         self.vcpu.clear();
     }

@@ -1,1 +1,240 @@
-//! sampler
+//! The sampler: one plain thread with a fixed schedule that reads every vCPU once a tick.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustix::time::ClockId;
+
+use super::limit::Limit;
+use super::reading::{Columns, Reading};
+use super::schedule::Schedule;
+use super::slot::{Slot, SlotKey};
+use super::slow::VmFacts;
+use super::{Reason, Source, SourceInfo, SourceState};
+use crate::config::Config;
+use crate::discover::Inventory;
+use crate::stop::Stop;
+use crate::telemetry::{SourceLabel, Telemetry};
+
+/// Reads all vCPUs and keeps their totals.
+pub struct Sampler {
+    sources: Vec<Box<dyn Source>>,
+    columns: Arc<Columns>,
+    lanes: Lanes,
+    inventory: Arc<Inventory>,
+    facts: Arc<VmFacts>,
+    slots: Vec<Slot>,
+    reading: Reading,
+    limit: Limit,
+    errors: Vec<u64>,
+    states: Vec<(SourceInfo, SourceState)>,
+    telemetry: Telemetry,
+    ticks: u64,
+}
+
+/// What the other lanes publish, each at its own pace.
+#[derive(Debug, Clone, Default)]
+pub struct Lanes {
+    /// Who runs.
+    pub inventory: Arc<ArcSwap<Inventory>>,
+    /// What slow sources know of VMs.
+    pub facts: Arc<ArcSwap<VmFacts>>,
+}
+
+/// Everything the sampler knows at the end of a tick.
+pub struct View<'a> {
+    /// Counts ticks from 1.
+    pub tick: u64,
+    /// When the tick ended, wall clock.
+    pub taken: SystemTime,
+    /// When the tick ended, monotonic clock.
+    pub taken_mono: Instant,
+    /// Who runs, as this tick knew it.
+    pub inventory: &'a Arc<Inventory>,
+    /// What slow sources know of VMs.
+    pub facts: &'a Arc<VmFacts>,
+    /// What the numbers mean.
+    pub columns: &'a Arc<Columns>,
+    /// All vCPUs in the inventory's order.
+    pub slots: &'a [Slot],
+    /// The series limit and what it took away.
+    pub limit: &'a Limit,
+    /// State of each source.
+    pub sources: &'a [(SourceInfo, SourceState)],
+}
+
+impl Sampler {
+    /// A sampler of whatever `inventory` holds at each tick. `sources` are read in their order,
+    /// sched first, and have declared `columns`.
+    pub fn new(
+        config: &Config,
+        sources: Vec<Box<dyn Source>>,
+        columns: Columns,
+        lanes: Lanes,
+        telemetry: Telemetry,
+    ) -> Self {
+        let limit = Limit::new(
+            config.limits.max_series,
+            config.labels.cell_ttl,
+            config.labels.placement,
+            &columns,
+        );
+        Self {
+            errors: vec![0; sources.len()],
+            states: sources
+                .iter()
+                .map(|source| (source.info(), SourceState::Up))
+                .collect(),
+            sources,
+            reading: Reading::new(&columns, Arc::default()),
+            columns: Arc::new(columns),
+            lanes,
+            inventory: Arc::default(),
+            facts: Arc::default(),
+            slots: Vec::new(),
+            limit,
+            telemetry,
+            ticks: 0,
+        }
+    }
+
+    /// Reads every vCPU once.
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        let newest = self.lanes.inventory.load_full();
+        if !Arc::ptr_eq(&newest, &self.inventory) {
+            self.reconcile(newest);
+        }
+        for slot in &mut self.slots {
+            self.reading.clear();
+            slot.read(&mut self.sources, &mut self.reading, &mut self.errors, now);
+            let placement = self.limit.placement();
+            slot.account.charge(&self.reading, placement, now);
+        }
+        self.facts = self.lanes.facts.load_full();
+        let others = 2 * self.inventory.vms.len()
+            + self.inventory.topology.cpus.len()
+            + self.facts.count(&self.inventory);
+        self.limit.enforce(&mut self.slots, others, now);
+        self.ticks += 1;
+        self.count_errors();
+        self.look_at_sources();
+    }
+
+    /// Brings the slots in the new inventory's order; totals of vCPUs that are still there stay.
+    fn reconcile(&mut self, inventory: Arc<Inventory>) {
+        let mut known: HashMap<SlotKey, Slot> =
+            self.slots.drain(..).map(|s| (s.key(), s)).collect();
+        for vm in &inventory.vms {
+            for vcpu in &vm.vcpus {
+                let slot = match known.remove(&(vm.key, vcpu.index)) {
+                    Some(mut slot) => {
+                        slot.update(vm.clone(), *vcpu);
+                        slot
+                    }
+                    None => Slot::new(vm.clone(), *vcpu, &self.columns),
+                };
+                self.slots.push(slot);
+            }
+        }
+        self.reading.topology = inventory.topology.clone();
+        self.inventory = inventory;
+    }
+
+    fn count_errors(&mut self) {
+        for (errors, source) in self.errors.iter_mut().zip(&self.sources) {
+            if *errors > 0 {
+                let source = source.info().name;
+                let counter = self
+                    .telemetry
+                    .read_errors
+                    .get_or_create(&SourceLabel { source });
+                counter.inc_by(std::mem::take(errors));
+            }
+        }
+    }
+
+    /// File descriptors held for vCPUs.
+    pub fn descriptors(&self) -> usize {
+        self.slots.iter().map(Slot::descriptors).sum()
+    }
+
+    /// What is known now.
+    pub fn view(&self) -> View<'_> {
+        View {
+            tick: self.ticks,
+            taken: SystemTime::now(),
+            taken_mono: Instant::now(),
+            inventory: &self.inventory,
+            facts: &self.facts,
+            columns: &self.columns,
+            slots: &self.slots,
+            limit: &self.limit,
+            sources: &self.states,
+        }
+    }
+
+    fn look_at_sources(&mut self) {
+        for (n, source) in self.sources.iter().enumerate() {
+            let now = with_refusals(source.state(), &self.slots, n);
+            let (info, before) = &mut self.states[n];
+            if now.code() != before.code() {
+                log_change(info.name, &now);
+            }
+            *before = now;
+        }
+    }
+
+    /// Ticks on a fixed schedule until told to stop; `after_tick` sees the sampler after each.
+    pub fn run(mut self, period: Duration, stop: &Stop, mut after_tick: impl FnMut(&Sampler)) {
+        let mut schedule = Schedule::new(Instant::now(), period);
+        let mut cpu = thread_cpu_seconds();
+        while !stop.wait_until(schedule.due()) {
+            let start = Instant::now();
+            self.tick();
+            after_tick(&self);
+            let end = Instant::now();
+            let cpu_now = thread_cpu_seconds();
+            let t = &self.telemetry;
+            t.ticks.inc();
+            t.tick_duration.observe((end - start).as_secs_f64());
+            t.tick_cpu.inc_by((cpu_now - cpu).max(0.0));
+            t.missed_ticks.inc_by(schedule.ended(end));
+            cpu = cpu_now;
+        }
+    }
+}
+
+/// The state of a source that may have refused single vCPUs.
+fn with_refusals(own: SourceState, slots: &[Slot], source: usize) -> SourceState {
+    let mut refusals = slots.iter().filter_map(|slot| slot.refusal(source));
+    match (own, refusals.next()) {
+        (own @ SourceState::Down(_), _) | (own, None) => own,
+        (_, Some(first)) => SourceState::Degraded(Reason {
+            detail: format!(
+                "vCPUs that are not watched: {}; the first: {}",
+                1 + refusals.count(),
+                first.detail
+            ),
+            ..first.clone()
+        }),
+    }
+}
+
+/// Once for each change, however many vCPUs it concerns.
+fn log_change(source: &str, now: &SourceState) {
+    match now.reason() {
+        None => tracing::info!(source, "the source is up"),
+        Some(Reason { code, detail, fix }) => {
+            let fix = fix.as_deref().unwrap_or_default();
+            tracing::warn!(source, code, %detail, fix, "the source is not all it could be");
+        }
+    }
+}
+
+fn thread_cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}

@@ -1,6 +1,7 @@
 //! The seam between the exporter and perf_event_open: what a counter group is asked to count,
 //! and how it is opened and read.
 
+use std::fmt;
 use std::io;
 
 /// One event as the kernel is asked for it: the fields of `perf_event_attr` that the exporter
@@ -22,6 +23,46 @@ pub struct Attr {
     pub exclude_host: bool,
     /// Do not count while the guest runs: counts the host side alone.
     pub exclude_guest: bool,
+    /// Of a tracepoint: which of its hits count. Not a field of the attributes; it is set on the
+    /// open event (`PERF_EVENT_IOC_SET_FILTER`, perf_event_open(2)).
+    pub filter: Option<Filter>,
+}
+
+/// A hit of a tracepoint counts only where this holds of its fields. Shown as the kernel reads it
+/// (Documentation/trace/events.rst, section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Filter {
+    /// What must hold.
+    pub first: Test,
+    /// What must hold besides.
+    pub second: Option<Test>,
+}
+
+/// Compares a field of a tracepoint with a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Test {
+    /// The field has this value.
+    Is(&'static str, u32),
+    /// The field has another value.
+    IsNot(&'static str, u32),
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Is(field, value) => write!(f, "{field}=={value}"),
+            Self::IsNot(field, value) => write!(f, "{field}!={value}"),
+        }
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.second {
+            Some(second) => write!(f, "{}&&{second}", self.first),
+            None => self.first.fmt(f),
+        }
+    }
 }
 
 /// Opens counter groups on threads.

@@ -1,0 +1,351 @@
+//! The table of events: what feeds which metric, and how the kernel is asked for it.
+
+use crate::config::EventSet;
+use crate::host::cpu_model::{CpuModel, X86Vendor};
+use crate::host::pmu::{Encoding, Pmu};
+
+use super::counters::{Attr, Filter};
+
+/// `perf_type_id` of linux/perf_event.h.
+pub const PERF_TYPE_HARDWARE: u32 = 0;
+/// `PERF_TYPE_SOFTWARE`
+pub const PERF_TYPE_SOFTWARE: u32 = 1;
+/// `PERF_TYPE_TRACEPOINT`
+pub const PERF_TYPE_TRACEPOINT: u32 = 2;
+/// `PERF_TYPE_HW_CACHE`
+pub const PERF_TYPE_HW_CACHE: u32 = 3;
+/// `PERF_TYPE_RAW`
+pub const PERF_TYPE_RAW: u32 = 4;
+
+/// Where the number of a PMU goes in the `config` of a generic event, on machines with a PMU for
+/// each kind of core (`PERF_PMU_TYPE_SHIFT`, linux/perf_event.h).
+pub const PERF_PMU_TYPE_SHIFT: u32 = 32;
+
+/// Data TLB, read, miss: `PERF_COUNT_HW_CACHE_DTLB | OP_READ << 8 | RESULT_MISS << 16`.
+const DTLB_READ_MISS: u64 = 0x1_0003;
+
+/// Which side of a vCPU thread is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Inside the guest: `exclude_host`.
+    Guest,
+    /// The VMM and KVM on the vCPU's behalf: `exclude_guest`.
+    Host,
+}
+
+impl Side {
+    /// Value of the `mode` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Side::Guest => "guest",
+            Side::Host => "host",
+        }
+    }
+}
+
+/// How the kernel is asked for an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// A generic event: `perf_hw_id`.
+    Hardware(u64),
+    /// A generic cache event: id, operation and result.
+    Cache(u64),
+    /// An event of this CPU model, for the PMU of all its cores.
+    Raw(u64),
+    /// An event of one PMU, by sysfs.
+    Pmu(Encoding),
+}
+
+/// One event and the metric it feeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Metric of the catalogue.
+    pub metric: &'static str,
+    /// Label beyond `mode`, where the metric has one.
+    pub label: Option<(&'static str, String)>,
+    /// How the kernel is asked.
+    pub code: Code,
+}
+
+impl Event {
+    fn new(metric: &'static str, code: Code) -> Self {
+        Self {
+            metric,
+            label: None,
+            code,
+        }
+    }
+
+    fn labelled(metric: &'static str, name: &'static str, value: &str, code: Code) -> Self {
+        Self {
+            metric,
+            label: Some((name, value.to_owned())),
+            code,
+        }
+    }
+}
+
+/// What the default group of a side counts. Six of the guest, so that they fit the three fixed
+/// and four general counters that an Intel core with hyper-threading has.
+///
+/// Cache references and misses are what the kernel takes for them: of the last level on Intel
+/// (`intel_perfmon_event_map`, arch/x86/events/intel/core.c), of L2 on AMD Zen
+/// (`amd_zen2_perfmon_event_map` and its like, arch/x86/events/amd/core.c), of the L1 data cache
+/// on ARM (`armv8_pmuv3_perf_map`, drivers/perf/arm_pmuv3.c).
+pub fn base(side: Side) -> Vec<Event> {
+    use Code::Hardware;
+    let mut events = vec![
+        Event::new("kvm_vcpu_cycles_total", Hardware(0)),
+        Event::new("kvm_vcpu_instructions_total", Hardware(1)),
+    ];
+    if side == Side::Guest {
+        events.extend([
+            Event::new("kvm_vcpu_ref_cycles_total", Hardware(9)),
+            Event::new("kvm_vcpu_cache_references_total", Hardware(2)),
+            Event::new("kvm_vcpu_cache_misses_total", Hardware(3)),
+            Event::new("kvm_vcpu_branch_misses_total", Hardware(5)),
+        ]);
+    }
+    events
+}
+
+/// What an optional set counts here; empty where the CPU has no such events.
+pub fn optional(set: EventSet, model: &CpuModel, pmus: &[Pmu]) -> Vec<Event> {
+    const STALLED: &str = "kvm_vcpu_stalled_cycles_total";
+    match set {
+        EventSet::Branches => vec![Event::new("kvm_vcpu_branches_total", Code::Hardware(4))],
+        EventSet::Dtlb => vec![Event::new(
+            "kvm_vcpu_dtlb_load_misses_total",
+            Code::Cache(DTLB_READ_MISS),
+        )],
+        EventSet::Stalled => vec![
+            Event::labelled(STALLED, "stage", "frontend", Code::Hardware(7)),
+            Event::labelled(STALLED, "stage", "backend", Code::Hardware(8)),
+        ],
+        EventSet::DramLoads => dram_loads(model),
+        EventSet::Topdown => topdown(pmus),
+    }
+}
+
+/// The configuration's word for a set.
+pub fn set_name(set: EventSet) -> &'static str {
+    match set {
+        EventSet::Branches => "branches",
+        EventSet::Dtlb => "dtlb",
+        EventSet::Stalled => "stalled",
+        EventSet::DramLoads => "dram_loads",
+        EventSet::Topdown => "topdown",
+    }
+}
+
+/// Loads served by DRAM, local and remote, where the CPU model's events are known.
+///
+/// Intel: `MEM_LOAD_L3_MISS_RETIRED.LOCAL_DRAM` and `.REMOTE_DRAM`, event 0xd3, umask 0x01 and
+/// 0x02, alike in github.com/intel/perfmon {SKX,CLX,ICX,SPR,EMR,GNR}/events/*_core.json (and
+/// tools/perf/pmu-events/arch/x86/{skylakex,cascadelakex,icelakex,sapphirerapids}/cache.json).
+///
+/// AMD: demand data cache fills by source, event 0x43, umask 0x08 (DRAM or I/O of the same node)
+/// and 0x40 (of another): `ls_refills_from_sys.ls_mabresp_{lcl,rmt}_dram` in
+/// tools/perf/pmu-events/arch/x86/amdzen2/memory.json,
+/// `ls_dmnd_fills_from_sys.mem_io_{local,remote}` in amdzen3/memory.json,
+/// `ls_dmnd_fills_from_sys.dram_io_{near,far}` in amdzen4/cache.json and amdzen5/load-store.json.
+fn dram_loads(model: &CpuModel) -> Vec<Event> {
+    const METRIC: &str = "kvm_vcpu_dram_loads_total";
+    let CpuModel::X86 {
+        vendor,
+        family,
+        model,
+        ..
+    } = *model
+    else {
+        return Vec::new();
+    };
+    let (local, remote) = match vendor {
+        X86Vendor::Intel if family == 6 && is_xeon(model) => (0x01d3, 0x02d3),
+        X86Vendor::Amd if is_zen2_to_5(family, model) => (0x0843, 0x4043),
+        _ => return Vec::new(),
+    };
+    vec![
+        Event::labelled(METRIC, "target", "local", Code::Raw(local)),
+        Event::labelled(METRIC, "target", "remote", Code::Raw(remote)),
+    ]
+}
+
+/// Models of github.com/intel/perfmon mapfile.csv: Skylake-SP and Cascade Lake (0x55), Ice Lake-SP
+/// (0x6a, 0x6c), Sapphire Rapids (0x8f), Emerald Rapids (0xcf), Granite Rapids (0xad, 0xae).
+fn is_xeon(model: u32) -> bool {
+    matches!(model, 0x55 | 0x6a | 0x6c | 0x8f | 0xcf | 0xad | 0xae)
+}
+
+/// Families and models of tools/perf/pmu-events/arch/x86/mapfile.csv: 0x17 from model 0x30 on is
+/// Zen 2, 0x19 Zen 3 and 4. In family 0x1a Zen 5 has the models that arch/x86/kernel/cpu/amd.c
+/// (`bsp_init_amd`) does not give to Zen 6.
+fn is_zen2_to_5(family: u32, model: u32) -> bool {
+    match family {
+        0x17 => model >= 0x30,
+        0x19 => true,
+        0x1a => matches!(model >> 4, 0 | 1 | 2 | 4 | 6 | 7),
+        _ => false,
+    }
+}
+
+/// Issue slots and how they were used, where all cores have the topdown metrics of Ice Lake and
+/// later (arch/x86/events/intel/core.c, `icl_td_events_attrs`): `slots` must lead the group, and
+/// the kernel turns the metrics into slots. An older `topdown-retiring` without `slots` counts
+/// differently and is left out.
+///
+/// The metrics have no counters of their own that VM entry could switch: what a side gets is as
+/// exact as `slots` is filtered (SDM vol. 3, "Performance Metrics").
+fn topdown(pmus: &[Pmu]) -> Vec<Event> {
+    const METRIC: &str = "kvm_vcpu_topdown_slots_total";
+    const CATEGORIES: [(&str, &str); 5] = [
+        ("slots", "total"),
+        ("topdown-retiring", "retiring"),
+        ("topdown-bad-spec", "bad_speculation"),
+        ("topdown-fe-bound", "frontend_bound"),
+        ("topdown-be-bound", "backend_bound"),
+    ];
+    // On a hybrid machine only some cores have it, and a sum over the others would be too small.
+    let [pmu] = pmus else {
+        return Vec::new();
+    };
+    let event = |(name, category): (&str, &str)| {
+        let code = Code::Pmu(pmu.encode(name).ok()?);
+        let event = Event::labelled(METRIC, "category", category, code);
+        pmu.has_event(name).then_some(event)
+    };
+    let events: Option<Vec<Event>> = CATEGORIES.into_iter().map(event).collect();
+    events.unwrap_or_default()
+}
+
+/// Events of the kernel itself, for machines without a PMU: `perf_sw_ids`.
+pub fn software() -> Vec<(&'static str, Attr)> {
+    [
+        ("context-switches", 3),
+        ("cpu-migrations", 4),
+        ("page-faults", 2),
+    ]
+    .map(|(name, config)| (name, attr(PERF_TYPE_SOFTWARE, config)))
+    .to_vec()
+}
+
+/// The attributes of an event: one, or one for each kind of core.
+///
+/// With one core PMU the generic types are enough; with several, each PMU's number goes into the
+/// upper half of `config` (Documentation/admin-guide/perf-intel-hybrid.rst).
+pub fn attrs(code: Code, side: Side, pmus: &[Pmu]) -> Vec<Attr> {
+    let plain = match code {
+        Code::Hardware(id) => attr(PERF_TYPE_HARDWARE, id),
+        Code::Cache(id) => attr(PERF_TYPE_HW_CACHE, id),
+        Code::Raw(config) => attr(pmus.first().map_or(PERF_TYPE_RAW, |pmu| pmu.kind), config),
+        Code::Pmu(Encoding { kind, words }) => Attr {
+            config1: words[1],
+            config2: words[2],
+            config3: words[3],
+            ..attr(kind, words[0])
+        },
+    };
+    let plain = Attr {
+        exclude_host: side == Side::Guest,
+        exclude_guest: side == Side::Host,
+        ..plain
+    };
+    match code {
+        Code::Hardware(id) | Code::Cache(id) if pmus.len() > 1 => pmus
+            .iter()
+            .map(|pmu| Attr {
+                config: id | u64::from(pmu.kind) << PERF_PMU_TYPE_SHIFT,
+                ..plain
+            })
+            .collect(),
+        _ => vec![plain],
+    }
+}
+
+/// A tracepoint by its number, with or without the guest running: it is only ever hit by the
+/// kernel.
+pub fn tracepoint(id: u64, filter: Option<Filter>) -> Attr {
+    Attr {
+        filter,
+        ..attr(PERF_TYPE_TRACEPOINT, id)
+    }
+}
+
+fn attr(kind: u32, config: u64) -> Attr {
+    Attr {
+        kind,
+        config,
+        config1: 0,
+        config2: 0,
+        config3: 0,
+        exclude_host: false,
+        exclude_guest: false,
+        filter: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn x86(vendor: X86Vendor, family: u32, model: u32) -> CpuModel {
+        CpuModel::X86 {
+            vendor,
+            family,
+            model,
+            stepping: 0,
+        }
+    }
+
+    fn configs(model: CpuModel) -> Vec<Code> {
+        let events = optional(EventSet::DramLoads, &model, &[]);
+        events.into_iter().map(|event| event.code).collect()
+    }
+
+    #[test]
+    fn dram_loads_are_known_by_model() {
+        let intel = vec![Code::Raw(0x1d3), Code::Raw(0x2d3)];
+        for model in [0x55, 0x6a, 0x6c, 0x8f, 0xcf] {
+            assert_eq!(configs(x86(X86Vendor::Intel, 6, model)), intel, "{model:x}");
+        }
+        let amd = vec![Code::Raw(0x843), Code::Raw(0x4043)];
+        for (family, model) in [(0x17, 0x31), (0x19, 0x01), (0x19, 0x11), (0x1a, 0x02)] {
+            assert_eq!(
+                configs(x86(X86Vendor::Amd, family, model)),
+                amd,
+                "{family:x}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_models_have_no_dram_loads() {
+        for model in [
+            x86(X86Vendor::Intel, 6, 0x9e),
+            x86(X86Vendor::Amd, 0x17, 0x01),
+            x86(X86Vendor::Amd, 0x1a, 0x50),
+            CpuModel::Unknown,
+        ] {
+            assert_eq!(configs(model), [], "{model:?}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_in_the_catalogue() {
+        let sets = [
+            EventSet::Branches,
+            EventSet::Dtlb,
+            EventSet::Stalled,
+            EventSet::DramLoads,
+        ];
+        let model = x86(X86Vendor::Intel, 6, 0x8f);
+        let optional = sets.iter().flat_map(|set| optional(*set, &model, &[]));
+        for event in base(Side::Guest).into_iter().chain(optional) {
+            let metric = crate::snapshot::catalog::find(event.metric).unwrap();
+            let labels = event.label.iter().map(|(name, _)| name).chain([&"mode"]);
+            for label in labels {
+                assert!(metric.labels.contains(label), "{} {label}", event.metric);
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What hardware counting this host allows, and what to tell the operator where it is not all.
+
+use crate::config;
+use crate::sample::{descriptors, Reason};
+
+use super::super::counters::Attr;
+use super::super::events::{self, Code, Side};
+use super::super::probe::Kernel;
+use super::{errno_text, Machine, Mode};
+
+/// Decides the mode, and says why where it is not [`Mode::Full`].
+pub(super) fn decide(
+    config: &config::Pmu,
+    machine: &Machine,
+    kernel: &dyn Kernel,
+) -> (Mode, Option<Reason>) {
+    if !config.enabled {
+        return (Mode::Off, Some(disabled()));
+    }
+    if machine.foreign_pid.is_some() {
+        return (Mode::Off, Some(pid_namespace()));
+    }
+    let cycles = |side| {
+        let attrs = events::attrs(Code::Hardware(0), side, &machine.pmus);
+        attrs.iter().try_for_each(|attr| kernel.opens(&[*attr]))
+    };
+    if let Some(module) = machine.mediated_vpmu {
+        // Not even asked for the guest: a VM that starts meanwhile would fail.
+        return match cycles(Side::Host) {
+            Ok(()) if config.host_mode => (Mode::HostOnly, Some(mediated(module))),
+            Ok(()) => (Mode::Off, Some(mediated(module))),
+            Err(errno) => without_pmu(errno, machine, kernel),
+        };
+    }
+    match (cycles(Side::Guest), cycles(Side::Host)) {
+        (Ok(()), _) => (Mode::Full, None),
+        (Err(errno), Ok(())) if config.host_mode => (Mode::HostOnly, Some(guest_refused(errno))),
+        (Err(errno), Ok(())) => (Mode::Off, Some(guest_refused(errno))),
+        (Err(_), Err(errno)) => without_pmu(errno, machine, kernel),
+    }
+}
+
+fn without_pmu(errno: i32, machine: &Machine, kernel: &dyn Kernel) -> (Mode, Option<Reason>) {
+    match errno {
+        libc::EACCES | libc::EPERM => (Mode::Off, Some(no_permission(errno, machine))),
+        libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP => {
+            let software: Vec<Attr> = events::software().iter().map(|(_, attr)| *attr).collect();
+            match kernel.opens(&software) {
+                Ok(()) => (Mode::Software, Some(no_pmu())),
+                Err(libc::EACCES | libc::EPERM) => (Mode::Off, Some(no_permission(errno, machine))),
+                Err(_) => (Mode::Off, Some(no_pmu())),
+            }
+        }
+        libc::EMFILE | libc::ENFILE => {
+            let detail = "no descriptor is left to open a counter".to_owned();
+            (Mode::Off, Some(descriptors::none_left(detail)))
+        }
+        libc::ENOSYS => (Mode::Off, Some(no_perf())),
+        _ => (Mode::Off, Some(refused(errno))),
+    }
+}
+
+fn disabled() -> Reason {
+    Reason {
+        code: "disabled",
+        detail: "switched off in the configuration".to_owned(),
+        fix: Some("set sources.pmu.enabled: true".to_owned()),
+    }
+}
+
+/// Makes thread ids mean the same in /proc and to perf_event_open.
+pub(in crate::sample) const SHARE_PID_NAMESPACE: &str =
+    "run the container with --pid=host (Kubernetes: hostPID: true)";
+
+pub(in crate::sample) fn pid_namespace() -> Reason {
+    Reason {
+        code: "pid_namespace",
+        detail:
+            "the exporter runs in a PID namespace of its own: the thread ids it finds in /proc \
+                 are not those that perf_event_open takes"
+                .to_owned(),
+        fix: Some(SHARE_PID_NAMESPACE.to_owned()),
+    }
+}
+
+/// The reason where [`super::mediated_vpmu`] finds a module.
+pub(in super::super) fn mediated(module: &str) -> Reason {
+    Reason {
+        code: "mediated_vpmu",
+        detail: format!(
+            "{module} runs with a mediated vPMU: a guest owns the counters while it runs, and an \
+             event that counts guests would keep VMs from starting"
+        ),
+        fix: Some(format!(
+            "with no VM running: modprobe -r {module} && modprobe {module} enable_mediated_pmu=0, \
+             then restart the exporter"
+        )),
+    }
+}
+
+fn guest_refused(errno: i32) -> Reason {
+    Reason {
+        code: "exclude_host_refused",
+        detail: format!(
+            "the kernel counts the host, but not a guest apart ({})",
+            errno_text(errno)
+        ),
+        fix: None,
+    }
+}
+
+fn no_permission(errno: i32, machine: &Machine) -> Reason {
+    let paranoid = match machine.paranoid {
+        Some(level) => format!("kernel.perf_event_paranoid is {level}"),
+        None => "kernel.perf_event_paranoid could not be read".to_owned(),
+    };
+    Reason {
+        code: "no_permission",
+        detail: format!("opening counters: {}; {paranoid}", errno_text(errno)),
+        fix: Some(permission_fix(machine.paranoid)),
+    }
+}
+
+/// What lets the exporter open counters. Levels above 2 are a distribution's own (Debian has 3,
+/// Ubuntu 4), and there the kernel wants CAP_SYS_ADMIN, which is too much to give away: seen on
+/// Debian's 6.12 kernel, which answers EACCES at 3 and opens at 2, with CAP_PERFMON both times.
+pub(in crate::sample) fn permission_fix(paranoid: Option<i32>) -> String {
+    let lower = match paranoid {
+        Some(3..) => "sysctl kernel.perf_event_paranoid=2, and ",
+        _ => "",
+    };
+    format!(
+        "{lower}give the exporter CAP_PERFMON: AmbientCapabilities=CAP_PERFMON in its unit, or \
+         setcap cap_perfmon=ep on the binary (in a container also allow perf_event_open in the \
+         seccomp profile)"
+    )
+}
+
+fn no_pmu() -> Reason {
+    Reason {
+        code: "no_pmu",
+        detail: "this machine offers no hardware counters".to_owned(),
+        fix: Some(
+            "if it is a virtual machine itself, give it a vPMU (QEMU: -cpu host,pmu=on); on bare \
+             metal, dmesg | grep -i 'performance events' says why"
+                .to_owned(),
+        ),
+    }
+}
+
+fn no_perf() -> Reason {
+    Reason {
+        code: "no_perf",
+        detail: "the kernel has no perf_event_open".to_owned(),
+        fix: Some("use a kernel with CONFIG_PERF_EVENTS".to_owned()),
+    }
+}
+
+fn refused(errno: i32) -> Reason {
+    Reason {
+        code: "refused",
+        detail: format!("the kernel refuses to count cycles: {}", errno_text(errno)),
+        fix: None,
+    }
+}

@@ -1,0 +1,70 @@
+//! Asks the kernel what it would open: tried on the exporter's own thread, which needs no VM.
+
+use std::sync::Arc;
+
+use super::counters::{Attr, CounterGroup, OpenCounters, Times};
+
+/// A kernel's answers, of this machine's kernel or of a made-up one.
+pub trait Kernel {
+    /// Whether these events open as one group.
+    ///
+    /// # Errors
+    /// The errno, 0 where there is none.
+    fn opens(&self, events: &[Attr]) -> Result<(), i32>;
+
+    /// Whether these events also get their counters all at once, beside what else uses them now.
+    fn runs(&self, events: &[Attr]) -> bool;
+}
+
+/// Asks by opening counters on the calling thread.
+pub struct OwnThread {
+    counters: Arc<dyn OpenCounters>,
+}
+
+/// How long a group is watched, ns of time enabled. The kernel schedules a group when it is
+/// enabled, and takes turns at the earliest after 1 ms (`perf_event_mux_interval_ms`).
+const WATCH: u64 = 100_000;
+
+/// Reads after which it is given up, should the time stand still.
+const MAX_READS: usize = 100_000;
+
+impl OwnThread {
+    /// Asks through `counters`.
+    pub fn new(counters: Arc<dyn OpenCounters>) -> Self {
+        Self { counters }
+    }
+
+    fn try_open(&self, events: &[Attr]) -> Result<Box<dyn CounterGroup>, i32> {
+        self.counters
+            .open(0, events)
+            .map_err(|error| error.error.raw_os_error().unwrap_or(0))
+    }
+}
+
+impl Kernel for OwnThread {
+    fn opens(&self, events: &[Attr]) -> Result<(), i32> {
+        self.try_open(events).map(|_| ())
+    }
+
+    fn runs(&self, events: &[Attr]) -> bool {
+        let Ok(mut group) = self.try_open(events) else {
+            return false;
+        };
+        watch(&mut *group, events.len()).is_some_and(|Times { enabled, running }| {
+            // Equal on an idle machine; another user of the counters may take its turn.
+            running > 0 && running >= enabled - enabled / 10
+        })
+    }
+}
+
+fn watch(group: &mut dyn CounterGroup, events: usize) -> Option<Times> {
+    let mut counts = vec![0; events];
+    let mut times = Times::default();
+    for _ in 0..MAX_READS {
+        times = group.read(&mut counts).ok()?;
+        if times.enabled >= WATCH {
+            break;
+        }
+    }
+    Some(times)
+}

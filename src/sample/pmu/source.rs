@@ -1,0 +1,275 @@
+//! The source itself: opens the planned groups on each vCPU thread and reads them.
+
+use std::sync::Arc;
+
+use crate::config;
+use crate::host::cpu_model::CpuModel;
+use crate::host::roots::Roots;
+use crate::sample::descriptors;
+use crate::sample::{
+    Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, Scope, Source,
+    SourceInfo, SourceState, Target, Unit,
+};
+
+use super::counters::{CounterError, CounterGroup, OpenCounters, Times};
+use super::meter::Meter;
+use super::plan::{self, Feed, GroupPlan, Machine, Mode, Plan};
+use super::probe::OwnThread;
+
+/// The `pmu` source.
+pub struct Pmu {
+    plan: Plan,
+    columns: Vec<Arc<GroupColumns>>,
+    counters: Arc<dyn OpenCounters>,
+    /// `kernel.perf_event_paranoid` at the start.
+    paranoid: Option<i32>,
+    roots: Arc<Roots>,
+}
+
+/// The columns that a group feeds.
+struct GroupColumns {
+    events: Vec<ColumnId>,
+    enabled: ColumnId,
+    running: ColumnId,
+}
+
+impl Pmu {
+    /// Looks at the machine, probes the kernel, and declares the columns of what it will count.
+    pub fn new(
+        config: &config::Pmu,
+        roots: &Arc<Roots>,
+        model: &CpuModel,
+        counters: Arc<dyn OpenCounters>,
+        columns: &mut Columns,
+    ) -> Self {
+        let machine = Machine::read(roots, model, config);
+        let plan = plan::plan(config, &machine, &OwnThread::new(counters.clone()));
+        let columns = plan.groups.iter().map(|group| declare(group, columns));
+        Self {
+            columns: columns.map(Arc::new).collect(),
+            plan,
+            counters,
+            paranoid: machine.paranoid,
+            roots: roots.clone(),
+        }
+    }
+
+    /// What hardware counting this host allows, and a fixed word why it is not `full`: the labels
+    /// of `kvm_exporter_pmu_mode`.
+    pub fn mode(&self) -> (&'static str, &'static str) {
+        let reason = self.plan.reason.as_ref().map_or("", |reason| reason.code);
+        (self.plan.mode.label(), reason)
+    }
+
+    /// What is counted on each vCPU, and what could not be.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// File descriptors held for each vCPU.
+    pub fn descriptors_per_vcpu(&self) -> usize {
+        let parts = self.plan.groups.iter().flat_map(|group| &group.parts);
+        parts.map(Vec::len).sum()
+    }
+
+    fn open_groups(&self, tid: i32) -> Result<Vec<GroupReader>, CounterError> {
+        let groups = self.plan.groups.iter().zip(&self.columns);
+        groups
+            .map(|(plan, columns)| GroupReader::open(&*self.counters, tid, plan, columns.clone()))
+            .collect()
+    }
+
+    /// A KVM module with a mediated vPMU that was loaded after the probe: what was planned would
+    /// keep VMs from starting.
+    fn mediated_since(&self) -> Option<&'static str> {
+        match self.plan.mode {
+            Mode::Full => plan::mediated_vpmu(&self.roots),
+            _ => None,
+        }
+    }
+}
+
+impl Source for Pmu {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "pmu",
+            needs: "perf_event_open: CAP_PERFMON, or root; hardware counters",
+            cost: "one descriptor an event and vCPU; one read and at most one interrupt of the \
+                   vCPU's core a group and tick",
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        match (self.plan.mode, self.plan.reason.clone()) {
+            (Mode::Off, Some(reason)) => SourceState::Down(reason),
+            (_, Some(reason)) => SourceState::Degraded(reason),
+            (_, None) if !self.plan.missing.is_empty() => {
+                SourceState::Degraded(missing(&self.plan.missing))
+            }
+            (_, None) => SourceState::Up,
+        }
+    }
+
+    fn open(&mut self, target: &Target<'_>) -> Result<Box<dyn Reader>, OpenError> {
+        if let Some(module) = self.mediated_since() {
+            return Err(OpenError::Refused(plan::mediated(module)));
+        }
+        let groups = self.open_groups(target.vcpu.tid);
+        let groups = groups.map_err(|error| {
+            OpenError::Refused(refusal(&error, self.descriptors_per_vcpu(), self.paranoid))
+        })?;
+        Ok(Box::new(VcpuReader { groups }))
+    }
+}
+
+fn declare(group: &GroupPlan, columns: &mut Columns) -> GroupColumns {
+    let events = group.feeds.iter().map(|feed| event_column(feed, columns));
+    let events = events.collect();
+    let mut time = |metric| {
+        columns.add(Column {
+            metric,
+            labels: vec![("group", group.name.clone())],
+            unit: Unit::Nanoseconds,
+            scope: Scope::Vcpu,
+        })
+    };
+    GroupColumns {
+        events,
+        enabled: time("kvm_vcpu_pmu_enabled_seconds_total"),
+        running: time("kvm_vcpu_pmu_running_seconds_total"),
+    }
+}
+
+fn event_column(feed: &Feed, columns: &mut Columns) -> ColumnId {
+    columns.add(Column {
+        metric: feed.metric,
+        labels: feed.labels.clone(),
+        unit: Unit::Count,
+        scope: Scope::Placed,
+    })
+}
+
+/// Why a thread's counters could not be opened, and what would mend it.
+fn refusal(error: &CounterError, per_vcpu: usize, paranoid: Option<i32>) -> Reason {
+    if descriptors::are_out(&error.error) {
+        return descriptors::none_left(format!(
+            "{error}; the counters take {per_vcpu} descriptors a vCPU"
+        ));
+    }
+    let (code, fix) = match error.error.raw_os_error() {
+        // Of a thread that has ended sched says so next, and nothing is left of this refusal.
+        Some(libc::ESRCH) => ("no_such_thread", Some(plan::SHARE_PID_NAMESPACE.to_owned())),
+        Some(libc::EACCES | libc::EPERM) => ("no_permission", Some(plan::permission_fix(paranoid))),
+        Some(libc::EBUSY) => (
+            "busy",
+            Some(
+                "another user holds the counters for itself: look for perf record, a guest with a \
+             mediated vPMU, or a profiler"
+                    .to_owned(),
+            ),
+        ),
+        _ => ("refused", None),
+    };
+    Reason {
+        code,
+        detail: error.to_string(),
+        fix,
+    }
+}
+
+fn missing(missing: &[String]) -> Reason {
+    Reason {
+        code: "event_not_supported",
+        detail: format!("not counted: {}", missing.join("; ")),
+        fix: Some(
+            "take those that are there out of sources.pmu.events and sources.pmu.raw".to_owned(),
+        ),
+    }
+}
+
+/// All groups of one vCPU thread.
+struct VcpuReader {
+    groups: Vec<GroupReader>,
+}
+
+impl Reader for VcpuReader {
+    fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError> {
+        // A group that cannot be read must not keep the others from being read.
+        let mut result = Ok(());
+        for group in &mut self.groups {
+            result = result.and(group.read(reading));
+        }
+        result
+    }
+
+    fn descriptors(&self) -> usize {
+        self.groups.iter().map(GroupReader::descriptors).sum()
+    }
+}
+
+/// One planned group on one thread: a kernel group for each kind of core.
+struct GroupReader {
+    parts: Vec<Part>,
+    meter: Meter,
+    columns: Arc<GroupColumns>,
+}
+
+struct Part {
+    group: Box<dyn CounterGroup>,
+    times: Times,
+    counts: Box<[u64]>,
+}
+
+impl GroupReader {
+    fn open(
+        counters: &dyn OpenCounters,
+        tid: i32,
+        plan: &GroupPlan,
+        columns: Arc<GroupColumns>,
+    ) -> Result<Self, CounterError> {
+        let part = |events: &Vec<_>| -> Result<Part, CounterError> {
+            Ok(Part {
+                group: counters.open(tid, events)?,
+                times: Times::default(),
+                counts: vec![0; events.len()].into(),
+            })
+        };
+        let parts = plan.parts.iter().map(part).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            meter: Meter::new(parts.len(), plan.feeds.len(), plan.scaled),
+            parts,
+            columns,
+        })
+    }
+
+    fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError> {
+        for part in &mut self.parts {
+            part.times = part.group.read(&mut part.counts).map_err(read_error)?;
+        }
+        let readings = self.parts.iter().map(|part| (part.times, &*part.counts));
+        let since = self.meter.take(readings);
+        reading.add(self.columns.enabled, since.enabled);
+        reading.add(self.columns.running, since.running);
+        let events = &self.columns.events;
+        self.meter.charge(|event, delta| {
+            if let Some(column) = events.get(event) {
+                reading.add(*column, delta);
+            }
+        });
+        Ok(())
+    }
+
+    fn descriptors(&self) -> usize {
+        self.parts.iter().map(|part| part.group.descriptors()).sum()
+    }
+}
+
+fn read_error(error: std::io::Error) -> ReadError {
+    match error.raw_os_error() {
+        Some(libc::ESRCH) => ReadError::Gone,
+        _ => ReadError::Failed(format!("reading counters: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

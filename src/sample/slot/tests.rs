@@ -1,0 +1,244 @@
+//! What becomes of a vCPU when its thread or its sources fail.
+
+use super::*;
+use crate::config::Placement;
+use crate::host::topology::Topology;
+use crate::sample::fixture;
+use crate::sample::reading::{Column, ColumnId, Scope, Unit};
+use crate::sample::{SourceInfo, SourceState};
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+/// What a source answers next; `true` is a reading of an active thread.
+enum Answer {
+    Open,
+    Refuse,
+    OpenGone,
+    Read(bool),
+    ReadFails,
+    ReadGone,
+}
+
+type Script = Arc<Mutex<VecDeque<Answer>>>;
+
+/// A source that answers from its script, and adds 1 to its column with each reading.
+struct Scripted {
+    script: Script,
+    column: ColumnId,
+    is_sched: bool,
+}
+
+fn next(script: &Script) -> Answer {
+    let next = script.lock().unwrap().pop_front();
+    next.expect("asked more often than the script says")
+}
+
+impl Source for Scripted {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "scripted",
+            needs: "",
+            cost: "",
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        SourceState::Up
+    }
+
+    fn open(&mut self, _: &Target<'_>) -> Result<Box<dyn Reader>, OpenError> {
+        match next(&self.script) {
+            Answer::Open => Ok(Box::new(ScriptedReader {
+                script: self.script.clone(),
+                column: self.column,
+                is_sched: self.is_sched,
+            })),
+            Answer::Refuse => Err(OpenError::Refused(Reason {
+                code: "tired",
+                detail: "not today".to_owned(),
+                fix: None,
+            })),
+            Answer::OpenGone => Err(OpenError::Gone),
+            _ => panic!("opened out of turn"),
+        }
+    }
+}
+
+struct ScriptedReader {
+    script: Script,
+    column: ColumnId,
+    is_sched: bool,
+}
+
+impl Reader for ScriptedReader {
+    fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError> {
+        match next(&self.script) {
+            Answer::Read(active) => {
+                if self.is_sched {
+                    (reading.active, reading.cpu) = (active, Some(0));
+                }
+                reading.add(self.column, 1);
+                Ok(())
+            }
+            Answer::ReadFails => Err(ReadError::Failed("odd".to_owned())),
+            Answer::ReadGone => Err(ReadError::Gone),
+            _ => panic!("read out of turn"),
+        }
+    }
+
+    fn descriptors(&self) -> usize {
+        3
+    }
+}
+
+/// A vCPU with a sched source and another one.
+struct Bench {
+    scripts: [Script; 2],
+    sources: Vec<Box<dyn Source>>,
+    slot: Slot,
+    reading: Reading,
+    errors: [u64; 2],
+    now: Instant,
+}
+
+fn vm(tid: i32) -> (Arc<Vm>, Vcpu) {
+    let vm = fixture::vm(1, tid, 3);
+    let vcpu = vm.vcpus[0];
+    (Arc::new(vm), vcpu)
+}
+
+impl Bench {
+    fn new(sched: Vec<Answer>, other: Vec<Answer>) -> Self {
+        let mut columns = Columns::default();
+        let scripts = [sched, other].map(|answers| Arc::new(Mutex::new(VecDeque::from(answers))));
+        let mut source = |n: usize| -> Box<dyn Source> {
+            let column = columns.add(Column {
+                metric: "kvm_vcpu_time_seconds_total",
+                labels: Vec::new(),
+                unit: Unit::Count,
+                scope: Scope::Placed,
+            });
+            Box::new(Scripted {
+                script: scripts[n].clone(),
+                column,
+                is_sched: n == 0,
+            })
+        };
+        let sources = vec![source(0), source(1)];
+        let topology = Topology {
+            cpus: vec![fixture::cpu(0, 0, 0)],
+        };
+        let (vm, vcpu) = vm(2);
+        Self {
+            slot: Slot::new(vm, vcpu, &columns),
+            reading: Reading::new(&columns, Arc::new(topology)),
+            scripts,
+            sources,
+            errors: [0; 2],
+            now: Instant::now(),
+        }
+    }
+
+    /// One tick, and the totals of both columns after it.
+    fn tick(&mut self) -> [u64; 2] {
+        self.reading.clear();
+        let (reading, errors) = (&mut self.reading, &mut self.errors);
+        self.slot.read(&mut self.sources, reading, errors, self.now);
+        self.slot
+            .account
+            .charge(&self.reading, Placement::Core, self.now);
+        let cells = self.slot.account.cells.iter();
+        cells.fold([0; 2], |sum, c| {
+            [sum[0] + c.totals[0], sum[1] + c.totals[1]]
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.scripts
+            .iter()
+            .all(|script| script.lock().unwrap().is_empty())
+    }
+}
+
+use Answer::{Open, OpenGone, Read, ReadFails, ReadGone, Refuse};
+
+#[test]
+fn a_thread_that_did_not_run_is_asked_no_further() {
+    let mut bench = Bench::new(vec![Open, Read(true), Read(false)], vec![Open, Read(true)]);
+    assert_eq!(bench.tick(), [1, 1]);
+    assert_eq!(bench.tick(), [2, 1]);
+    assert!(bench.is_over());
+    assert_eq!(bench.slot.descriptors(), 6);
+}
+
+#[test]
+fn a_source_that_refuses_leaves_the_others_alone_and_is_asked_again_later() {
+    let sched = vec![Open, Read(true), Read(true), Read(true)];
+    let mut bench = Bench::new(sched, vec![Refuse, Open, Read(true)]);
+    assert_eq!(bench.tick(), [1, 0]);
+    assert_eq!(bench.slot.refusal(1).unwrap().code, "tired");
+    assert_eq!(bench.tick(), [2, 0]);
+    bench.now += RETRY_AFTER;
+    assert_eq!(bench.tick(), [3, 1]);
+    assert_eq!(bench.slot.refusal(1), None);
+    assert!(bench.is_over());
+}
+
+#[test]
+fn a_thread_that_ended_is_let_go_and_its_totals_stay() {
+    let mut bench = Bench::new(
+        vec![Open, Read(true), Read(true)],
+        vec![Open, Read(true), ReadGone],
+    );
+    assert_eq!(bench.tick(), [1, 1]);
+    assert_eq!(bench.tick(), [2, 1], "what sched saw of its last tick");
+    assert_eq!(bench.slot.descriptors(), 0);
+    assert_eq!(bench.tick(), [2, 1], "nobody asks again");
+    assert!(bench.is_over());
+}
+
+#[test]
+fn a_thread_that_ends_while_it_is_opened_was_not_refused() {
+    let mut bench = Bench::new(vec![Open, ReadGone], vec![Refuse]);
+    assert_eq!(bench.tick(), [0, 0]);
+    assert_eq!(bench.slot.refusal(1), None);
+    assert!(bench.is_over());
+}
+
+#[test]
+fn a_new_thread_of_the_vcpu_goes_on_where_the_old_one_stopped() {
+    let sched = vec![Open, Read(true), ReadGone, Open, Read(true)];
+    let mut bench = Bench::new(sched, vec![Open, Read(true), Open, Read(true)]);
+    bench.tick();
+    bench.tick();
+    let (vm, vcpu) = vm(5);
+    bench.slot.update(vm, vcpu);
+    assert_eq!(bench.tick(), [2, 2]);
+    assert!(bench.is_over());
+}
+
+#[test]
+fn a_thread_that_is_gone_before_it_was_opened_is_left_alone() {
+    let mut bench = Bench::new(vec![OpenGone], vec![]);
+    assert_eq!(bench.tick(), [0, 0]);
+    assert_eq!(bench.tick(), [0, 0]);
+    assert!(bench.is_over());
+}
+
+#[test]
+fn a_failed_reading_is_counted_and_the_next_one_is_tried() {
+    let sched = vec![Open, Read(true), Read(true)];
+    let mut bench = Bench::new(sched, vec![Open, ReadFails, Read(true)]);
+    assert_eq!(bench.tick(), [1, 0]);
+    assert_eq!(bench.errors, [0, 1]);
+    assert_eq!(bench.tick(), [2, 1]);
+    assert_eq!(bench.errors, [0, 1]);
+}
+
+#[test]
+fn counters_of_a_thread_nobody_knows_where_wait_in_the_kernel() {
+    let mut bench = Bench::new(vec![Open, ReadFails, Read(true)], vec![Open, Read(true)]);
+    assert_eq!(bench.tick(), [0, 0]);
+    assert_eq!(bench.tick(), [1, 1]);
+    assert!(bench.is_over());
+}

@@ -1,0 +1,324 @@
+//! The slow lane: sources about a VM as a whole that are too dear or too rare for the tick.
+//!
+//! It is a thread of its own, so that a file that takes seconds never holds up a tick. Each source
+//! has its own period and reads one VM after the other; what it read last stays until it reads
+//! that VM again, and goes with the VM.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use super::{ReadError, SourceInfo, SourceState};
+use crate::discover::{Inventory, Vm, VmKey};
+use crate::stop::Stop;
+use crate::telemetry::{SourceLabel, Telemetry};
+
+/// One thing known about a VM: a sample of a metric of the catalogue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fact {
+    /// Full Prometheus name, an entry of the catalogue.
+    pub metric: &'static str,
+    /// Labels beyond `vm`.
+    pub labels: Vec<(&'static str, String)>,
+    /// Its value.
+    pub value: FactValue,
+}
+
+/// A fact's value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FactValue {
+    /// A whole number in the metric's unit.
+    Int(u64),
+    /// Nanoseconds, shown as seconds.
+    Nanoseconds(u64),
+    /// Any other number in the metric's unit.
+    Float(f64),
+}
+
+/// One measured thing about VMs.
+pub trait VmSource: Send {
+    /// What it is.
+    fn info(&self) -> SourceInfo;
+    /// Whether it delivers now.
+    fn state(&self) -> SourceState;
+    /// Time from one reading of a VM to the next.
+    fn period(&self) -> Duration;
+    /// Reads one VM. Unknown facts are left out.
+    ///
+    /// # Errors
+    /// [`ReadError::Gone`] when the VM ended; [`ReadError::Failed`] leaves the facts of the
+    /// reading before.
+    fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError>;
+    /// The VM is no more: lets go of what is kept for it.
+    fn forget(&mut self, vm: VmKey);
+}
+
+/// What the slow lane knows.
+#[derive(Debug, Default)]
+pub struct VmFacts {
+    /// Facts of each VM, source by source.
+    pub vms: HashMap<VmKey, Vec<Arc<[Fact]>>>,
+    /// State of each source.
+    pub sources: Vec<(SourceInfo, SourceState)>,
+}
+
+impl VmFacts {
+    /// How many facts are known of the VMs in `inventory`.
+    pub fn count(&self, inventory: &Inventory) -> usize {
+        let known = inventory.vms.iter().filter_map(|vm| self.vms.get(&vm.key));
+        known.flatten().map(|facts| facts.len()).sum()
+    }
+}
+
+/// Reads slow sources on their own periods.
+pub struct SlowLane {
+    sources: Vec<Lane>,
+    inventory: Arc<ArcSwap<Inventory>>,
+    newest: Arc<ArcSwap<VmFacts>>,
+    telemetry: Telemetry,
+}
+
+/// One source and what it said last.
+struct Lane {
+    source: Box<dyn VmSource>,
+    due: Instant,
+    /// The VMs it was asked about last, whatever it answered.
+    asked: HashSet<VmKey>,
+    known: HashMap<VmKey, Arc<[Fact]>>,
+}
+
+impl SlowLane {
+    /// A lane over whatever VMs `inventory` holds.
+    pub fn new(
+        sources: Vec<Box<dyn VmSource>>,
+        inventory: Arc<ArcSwap<Inventory>>,
+        telemetry: Telemetry,
+    ) -> Self {
+        let now = Instant::now();
+        let lane = |source| Lane {
+            source,
+            due: now,
+            asked: HashSet::new(),
+            known: HashMap::new(),
+        };
+        Self {
+            sources: sources.into_iter().map(lane).collect(),
+            inventory,
+            newest: Arc::default(),
+            telemetry,
+        }
+    }
+
+    /// Where the newest facts are found.
+    pub fn newest(&self) -> Arc<ArcSwap<VmFacts>> {
+        self.newest.clone()
+    }
+
+    /// Reads every source that is due at `now`, and publishes after each.
+    pub fn pass(&mut self, now: Instant) {
+        let inventory = self.inventory.load_full();
+        for n in 0..self.sources.len() {
+            if self.sources[n].due <= now {
+                let errors = self.sources[n].read(&inventory);
+                self.count_errors(n, errors);
+                self.sources[n].due = now + self.sources[n].source.period();
+                self.publish(&inventory);
+            }
+        }
+    }
+
+    fn count_errors(&self, n: usize, errors: u64) {
+        if errors > 0 {
+            let source = self.sources[n].source.info().name;
+            let counters = &self.telemetry.read_errors;
+            counters
+                .get_or_create(&SourceLabel { source })
+                .inc_by(errors);
+        }
+    }
+
+    fn publish(&self, inventory: &Inventory) {
+        let facts = |vm: &Arc<Vm>| {
+            let known = self
+                .sources
+                .iter()
+                .filter_map(|lane| lane.known.get(&vm.key));
+            (vm.key, known.cloned().collect())
+        };
+        let states = self.sources.iter().map(|lane| &lane.source);
+        self.newest.store(Arc::new(VmFacts {
+            vms: inventory.vms.iter().map(facts).collect(),
+            sources: states.map(|s| (s.info(), s.state())).collect(),
+        }));
+    }
+
+    /// When the next source is due; much later without sources.
+    fn next_due(&self) -> Instant {
+        let due = self.sources.iter().map(|lane| lane.due).min();
+        due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
+    }
+
+    /// Passes whenever a source is due, until told to stop. A VM that appears in between is read
+    /// with the next pass of each source.
+    pub fn run(mut self, stop: &Stop) {
+        while !stop.wait_until(self.next_due()) {
+            self.pass(Instant::now());
+        }
+    }
+}
+
+impl Lane {
+    /// Reads all VMs, forgets those that are gone, and returns how many readings failed.
+    fn read(&mut self, inventory: &Inventory) -> u64 {
+        let source = &mut self.source;
+        let alive: HashSet<VmKey> = inventory.vms.iter().map(|vm| vm.key).collect();
+        for gone in self.asked.difference(&alive) {
+            self.known.remove(gone);
+            source.forget(*gone);
+        }
+        self.asked = alive;
+        let mut errors = 0;
+        for vm in &inventory.vms {
+            match source.read(vm) {
+                Ok(facts) => {
+                    self.known.insert(vm.key, facts.into());
+                }
+                Err(ReadError::Gone) => {
+                    self.known.remove(&vm.key);
+                }
+                Err(ReadError::Failed(error)) => {
+                    let source = source.info().name;
+                    tracing::debug!(source, vm = %vm.name, %error, "a VM could not be read");
+                    errors += 1;
+                }
+            }
+        }
+        errors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    const PERIOD: Duration = Duration::from_secs(15);
+
+    /// Says of each VM how often it was read; refuses the one of pid 2.
+    #[derive(Default)]
+    struct Counting {
+        read: u64,
+        forgotten: Arc<Mutex<Vec<i32>>>,
+    }
+
+    impl VmSource for Counting {
+        fn info(&self) -> SourceInfo {
+            SourceInfo {
+                name: "counting",
+                needs: "",
+                cost: "",
+            }
+        }
+
+        fn state(&self) -> SourceState {
+            SourceState::Up
+        }
+
+        fn period(&self) -> Duration {
+            PERIOD
+        }
+
+        fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+            self.read += 1;
+            match vm.key.pid {
+                2 => Err(ReadError::Failed("odd".to_owned())),
+                3 => Err(ReadError::Gone),
+                _ => Ok(vec![Fact {
+                    metric: "kvm_vm_vcpus",
+                    labels: Vec::new(),
+                    value: FactValue::Int(self.read),
+                }]),
+            }
+        }
+
+        fn forget(&mut self, vm: VmKey) {
+            self.forgotten.lock().unwrap().push(vm.pid);
+        }
+    }
+
+    fn vm(pid: i32) -> Arc<Vm> {
+        Arc::new(Vm {
+            key: VmKey {
+                pid,
+                start_time: 1,
+                ordinal: 0,
+            },
+            name: format!("vm-{pid}"),
+            name_source: "cmdline",
+            uuid: None,
+            vmm: "qemu",
+            manager: None,
+            facts: Vec::new(),
+            vcpus: Vec::new(),
+        })
+    }
+
+    fn inventory(pids: &[i32]) -> Inventory {
+        Inventory {
+            vms: pids.iter().map(|pid| vm(*pid)).collect(),
+            ..Inventory::default()
+        }
+    }
+
+    /// What is known of each VM that anything is known of.
+    fn known(lane: &SlowLane) -> Vec<(i32, FactValue)> {
+        let newest = lane.newest.load();
+        let all = newest.vms.iter();
+        let mut known: Vec<_> = all
+            .flat_map(|(key, facts)| facts.iter().map(|f| (key.pid, f[0].value)))
+            .collect();
+        known.sort_by_key(|(pid, _)| *pid);
+        known
+    }
+
+    #[test]
+    fn facts_stay_until_the_vm_is_read_again_and_go_with_it() {
+        let vms = Arc::new(ArcSwap::from_pointee(inventory(&[1, 2, 3, 4])));
+        let source = Counting::default();
+        let forgotten = source.forgotten.clone();
+        let (telemetry, _) = Telemetry::new();
+        let mut lane = SlowLane::new(vec![Box::new(source)], vms.clone(), telemetry);
+        let start = Instant::now();
+        lane.pass(start);
+        assert_eq!(
+            known(&lane),
+            [(1, FactValue::Int(1)), (4, FactValue::Int(4))]
+        );
+        lane.pass(start + PERIOD / 2);
+        assert_eq!(known(&lane).len(), 2, "not due");
+        vms.store(Arc::new(inventory(&[4])));
+        lane.pass(start + PERIOD);
+        assert_eq!(known(&lane), [(4, FactValue::Int(5))]);
+        let mut gone = forgotten.lock().unwrap().clone();
+        gone.sort_unstable();
+        assert_eq!(gone, [1, 2, 3], "also those it never knew anything of");
+        let failed = lane
+            .telemetry
+            .read_errors
+            .get_or_create(&SourceLabel { source: "counting" });
+        assert_eq!(failed.get(), 1);
+    }
+
+    #[test]
+    fn it_runs_until_told_to_stop_also_without_sources() {
+        let (telemetry, _) = Telemetry::new();
+        let lane = SlowLane::new(Vec::new(), Arc::default(), telemetry);
+        let stop = Stop::default();
+        let told = stop.clone();
+        let thread = std::thread::spawn(move || lane.run(&told));
+        stop.stop();
+        thread.join().unwrap();
+    }
+}
