@@ -9,6 +9,7 @@ use crate::host::topology::Place;
 mod descriptors;
 #[cfg(test)]
 mod fixture;
+pub mod exits;
 pub mod ledger;
 pub mod limit;
 pub mod pmu;

@@ -1,0 +1,185 @@
+//! The `format` file of the tracepoint `kvm:kvm_exit`: names and numbers of exit reasons.
+//!
+//! Its last line is the C expression that prints a hit. Reasons are the tables in it, written as
+//! `__print_symbolic(REC->exit_reason, { 0x078, "hlt" }, …)` (include/trace/stages/). x86 has two
+//! of them, VMX before SVM, chosen by the field `isa` (arch/x86/kvm/trace.h); arm64 has one of
+//! ways out of the guest and one of exception classes (arch/arm64/kvm/trace_arm.h).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::sample::pmu::counters::{Filter, Test};
+
+/// How this machine's KVM numbers exits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isa {
+    /// Intel: `KVM_ISA_VMX`.
+    Vmx,
+    /// AMD: `KVM_ISA_SVM`.
+    Svm,
+    /// arm64.
+    Arm,
+}
+
+/// The reasons that can be counted apart.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Reasons {
+    /// Those of this machine by name, and how the hits of each are told.
+    pub(super) known: BTreeMap<String, Filter>,
+    /// Names of the other vendor's that this one does not have.
+    pub(super) elsewhere: BTreeSet<String>,
+}
+
+/// More entries than this are not read (x86 has about 200 in all).
+const MOST: usize = 1024;
+
+/// One table: what it looks up, and its numbers and names.
+#[derive(Debug, PartialEq, Eq)]
+struct Table<'a> {
+    of: &'a str,
+    entries: Vec<(u32, String)>,
+}
+
+/// Reads all reasons of a format file; there are none in a text that is none.
+pub(super) fn reasons(text: &str, isa: Isa) -> Reasons {
+    let tables: Vec<Table<'_>> = tables(text).collect();
+    match isa {
+        Isa::Vmx => x86(&tables, 0, 1),
+        Isa::Svm => x86(&tables, 1, 2),
+        Isa::Arm => arm(&tables),
+    }
+}
+
+/// Whether the tracepoint is arm64's.
+pub(super) fn is_arm(text: &str) -> bool {
+    text.contains(" esr_ec;")
+}
+
+/// The table of this machine is the `own`-th; its hits have `isa` in the field of that name.
+fn x86(tables: &[Table<'_>], own: usize, isa: u32) -> Reasons {
+    let of_reason = |table: &&Table<'_>| table.of.starts_with("REC->exit_reason");
+    let mut reasons = Reasons::default();
+    for (n, table) in tables.iter().filter(of_reason).enumerate() {
+        for (number, name) in &table.entries {
+            if n == own {
+                let filter = both(Test::Is("exit_reason", *number), Test::Is("isa", isa));
+                reasons.known.insert(name.clone(), filter);
+            } else {
+                reasons.elsewhere.insert(name.clone());
+            }
+        }
+    }
+    let known = &reasons.known;
+    reasons.elsewhere.retain(|name| !known.contains_key(name));
+    reasons
+}
+
+/// What leads out of the guest is an interrupt, an error, or a trap of an exception class.
+fn arm(tables: &[Table<'_>]) -> Reasons {
+    let entries = |of: &'static str| {
+        let tables = tables.iter().filter(move |table| table.of == of);
+        tables.flat_map(|table| &table.entries)
+    };
+    let mut known = BTreeMap::new();
+    let trap = entries("REC->ret").find(|(_, name)| name == "trap");
+    if let Some((trap, _)) = trap {
+        for (class, name) in entries("REC->esr_ec") {
+            let filter = both(Test::Is("esr_ec", *class), Test::Is("ret", *trap));
+            known.insert(name.clone(), filter);
+        }
+    }
+    // After the classes: one of them has the name of a way out, serror.
+    for (number, name) in entries("REC->ret").filter(|entry| Some(*entry) != trap) {
+        let filter = Filter {
+            first: Test::Is("ret", *number),
+            second: None,
+        };
+        known.insert(name.clone(), filter);
+    }
+    Reasons {
+        known,
+        elsewhere: BTreeSet::new(),
+    }
+}
+
+fn both(first: Test, second: Test) -> Filter {
+    Filter {
+        first,
+        second: Some(second),
+    }
+}
+
+fn tables(text: &str) -> impl Iterator<Item = Table<'_>> {
+    let calls = text.split("__print_symbolic(").skip(1);
+    calls.filter_map(|call| {
+        let (of, rest) = call.split_once(',')?;
+        Some(Table {
+            of: of.trim(),
+            entries: entries(rest),
+        })
+    })
+}
+
+/// `{ 0x078, "hlt" }, { 0x07b, "io" })…`, up to what is no entry.
+fn entries(mut text: &str) -> Vec<(u32, String)> {
+    let mut entries = Vec::new();
+    while let Some((value, name, rest)) = entry(text).filter(|_| entries.len() < MOST) {
+        entries.extend(number(value).map(|number| (number, word(&name))));
+        text = rest;
+    }
+    entries
+}
+
+/// The number's text, the name, and what follows.
+fn entry(text: &str) -> Option<(&str, String, &str)> {
+    let text = text.trim_start().trim_start_matches(',').trim_start();
+    let (number, mut rest) = text.strip_prefix('{')?.split_once('"')?;
+    let mut name = String::new();
+    loop {
+        let (part, after) = rest.split_once('"')?;
+        name.push_str(part);
+        let after = after.trim_start();
+        // C joins strings that stand side by side.
+        match after.strip_prefix('"') {
+            Some(more) => rest = more,
+            None => return Some((number, name, after.strip_prefix('}')?)),
+        }
+    }
+}
+
+/// `0x040 + 14`, `-1`, `((0x16UL))`: the constants as the headers spell them.
+fn number(text: &str) -> Option<u32> {
+    let text = text.trim().trim_end_matches(',');
+    let sum: i64 = text.split('+').map(term).sum::<Option<i64>>()?;
+    // As the field holds it: -1 is all ones.
+    i32::try_from(sum)
+        .map(|n| n as u32)
+        .or(u32::try_from(sum))
+        .ok()
+}
+
+fn term(text: &str) -> Option<i64> {
+    let parentheses = |c: char| c.is_whitespace() || c == '(' || c == ')';
+    let text = text.trim_matches(parentheses);
+    let text = text.trim_end_matches(['u', 'U', 'l', 'L']);
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text),
+    };
+    let value = match digits.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => digits.parse(),
+    };
+    Some(sign * i64::from(value.ok()?))
+}
+
+/// A name as a label value: lower case, words joined by `_` ("PF excp" is `pf_excp`).
+fn word(name: &str) -> String {
+    let plain = |c: char| match c.is_ascii_alphanumeric() {
+        true => c.to_ascii_lowercase(),
+        false => '_',
+    };
+    name.trim().chars().map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests;

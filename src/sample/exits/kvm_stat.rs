@@ -1,0 +1,228 @@
+//! The `kvm_stat` source: counters that KVM keeps for each VM, from debugfs.
+//!
+//! Feeds `kvm_vm_kvm_stat_total{stat}`. `<debugfs>/kvm/<task>-<fd>/` has a file for each statistic
+//! of the VM, and sums over its vCPUs for each of theirs (`kvm_create_vm_debugfs`,
+//! virt/kvm/kvm_main.c). Only counters are read, and of these only what helps to explain a slow VM;
+//! gauges, peaks and histograms stand among them without a mark. Root may set any of them
+//! back to 0, so that what is shown adds up the increments.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config;
+use crate::discover::{Vm, VmKey};
+use crate::host::roots::Roots;
+use crate::sample::slow::{Fact, FactValue, VmSource};
+use crate::sample::{ReadError, Reason, SourceInfo, SourceState};
+
+/// The counters that are read (`KVM_STATS_TYPE_CUMULATIVE` of arch/*/kvm and virt/kvm); a kernel
+/// or an architecture has a part of them.
+const STATS: &[&str] = &[
+    // Exits and their kinds, x86.
+    "exits",
+    "io_exits",
+    "mmio_exits",
+    "halt_exits",
+    "irq_exits",
+    "irq_window_exits",
+    "nmi_window_exits",
+    "request_irq_exits",
+    "signal_exits",
+    "hypercalls",
+    "insn_emulation",
+    "irq_injections",
+    "nmi_injections",
+    "nested_run",
+    "directed_yield_attempted",
+    "directed_yield_successful",
+    "preemption_reported",
+    "preemption_other",
+    // The same, arm64.
+    "hvc_exit_stat",
+    "wfe_exit_stat",
+    "wfi_exit_stat",
+    "mmio_exit_user",
+    "mmio_exit_kernel",
+    // Halts: how KVM waited, and what polling cost.
+    "halt_attempted_poll",
+    "halt_successful_poll",
+    "halt_wakeup",
+    "halt_poll_success_ns",
+    "halt_poll_fail_ns",
+    "halt_wait_ns",
+    // Guest memory.
+    "pf_taken",
+    "pf_fixed",
+    "pf_emulate",
+    "tlb_flush",
+    "remote_tlb_flush",
+    "remote_tlb_flush_requests",
+    "mmu_shadow_zapped",
+    "mmu_recycled",
+];
+
+/// The `kvm_stat` source.
+pub struct KvmStat {
+    config: config::KvmStat,
+    roots: Arc<Roots>,
+    vms: HashMap<VmKey, HashMap<&'static str, Total>>,
+}
+
+/// One counter: what the file said last, and all its increments.
+#[derive(Debug, Default, Clone, Copy)]
+struct Total {
+    last: u64,
+    sum: u64,
+}
+
+impl Total {
+    fn advance(&mut self, now: u64) -> u64 {
+        // A counter that was set back has counted since from 0.
+        let delta = now.checked_sub(self.last).unwrap_or(now);
+        self.last = now;
+        self.sum = self.sum.saturating_add(delta);
+        self.sum
+    }
+}
+
+impl KvmStat {
+    /// The source over these roots.
+    pub fn new(config: &config::KvmStat, roots: Arc<Roots>) -> Self {
+        Self {
+            config: config.clone(),
+            roots,
+            vms: HashMap::new(),
+        }
+    }
+
+    /// Why nothing can be read: `kvm/exits` is the sum over all VMs, and of the same kind.
+    fn missing(&self) -> Option<Reason> {
+        if !self.config.enabled {
+            return Some(disabled());
+        }
+        let dir = self.roots.debug.join("kvm");
+        let file = dir.join("exits");
+        let error = match self.roots.open(&file) {
+            Ok(_) => return None,
+            Err(error) => error,
+        };
+        let reason = |code, fix| Reason {
+            code,
+            detail: format!("{}: {error}", file.display()),
+            fix,
+        };
+        Some(match error.raw_os_error() {
+            // What lockdown says of a file that could also be written (fs/debugfs/file.c).
+            Some(libc::EPERM) => reason(
+                "lockdown",
+                Some(
+                    "boot a kernel that is not locked down: Secure Boot off, no lockdown="
+                        .to_owned(),
+                ),
+            ),
+            Some(libc::EACCES) => reason(
+                "no_permission",
+                Some("give the exporter CAP_DAC_READ_SEARCH".to_owned()),
+            ),
+            Some(libc::ENOENT) if dir.exists() => return None,
+            Some(libc::ENOENT) => reason(
+                "no_debugfs",
+                Some(format!(
+                    "mount -t debugfs debugfs {}, and load KVM (modprobe kvm_intel, or kvm_amd)",
+                    self.roots.debug.display()
+                )),
+            ),
+            _ => reason("unreadable", None),
+        })
+    }
+
+    /// The VM's directory: it carries the number of the VM's descriptor and the task that made the
+    /// VM, which may be any of the process.
+    fn directory(&self, vm: &Vm) -> Option<PathBuf> {
+        let kvm = self.roots.debug.join("kvm");
+        let names = self.roots.list(&kvm).ok()?;
+        let tasks = self.roots.proc.join(format!("{}/task", vm.key.pid));
+        let mut of_process: Vec<(u32, &String)> = names
+            .iter()
+            .filter_map(|name| {
+                let (task, fd) = name.split_once('-')?;
+                let task: i32 = task.parse().ok()?;
+                let own = task == vm.key.pid || tasks.join(task.to_string()).exists();
+                Some((fd.parse().ok()?, name)).filter(|_| own)
+            })
+            .collect();
+        of_process.sort_unstable();
+        let by_fd = of_process.iter().find(|(fd, _)| *fd == vm.key.ordinal);
+        // Without descriptors to see, VMs of a process are numbered from 0.
+        let nth = || of_process.get(usize::try_from(vm.key.ordinal).ok()?);
+        let (_, name) = by_fd.or_else(nth)?;
+        Some(kvm.join(name))
+    }
+}
+
+impl VmSource for KvmStat {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "kvm_stat",
+            needs: "KVM debugfs: CAP_DAC_READ_SEARCH, a kernel that is not locked down",
+            cost: "about 40 small files a VM and period",
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        self.missing().map_or(SourceState::Up, SourceState::Down)
+    }
+
+    fn period(&self) -> Duration {
+        self.config.period
+    }
+
+    fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+        // The state says so once; there is no error for each VM.
+        if self.missing().is_some() {
+            return Ok(Vec::new());
+        }
+        let Some(dir) = self.directory(vm) else {
+            return Ok(Vec::new());
+        };
+        let totals = self.vms.entry(vm.key).or_default();
+        let mut facts = Vec::new();
+        for stat in STATS {
+            let now = match self.roots.read_text(&dir.join(stat)) {
+                Ok(text) => text.trim().parse().ok(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(ReadError::Failed(format!("{}: {error}", dir.display()))),
+            };
+            if let Some(now) = now {
+                facts.push(fact(stat, totals.entry(stat).or_default().advance(now)));
+            }
+        }
+        Ok(facts)
+    }
+
+    fn forget(&mut self, vm: VmKey) {
+        self.vms.remove(&vm);
+    }
+}
+
+fn fact(stat: &str, total: u64) -> Fact {
+    Fact {
+        metric: "kvm_vm_kvm_stat_total",
+        labels: vec![("stat", stat.to_owned())],
+        value: FactValue::Int(total),
+    }
+}
+
+fn disabled() -> Reason {
+    Reason {
+        code: "disabled",
+        detail: "switched off in the configuration".to_owned(),
+        fix: Some("set sources.kvm_stat.enabled: true".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use super::*;
+use crate::fake_host::FakeHost;
+
+fn source(host: &FakeHost) -> KvmStat {
+    KvmStat::new(
+        &config::KvmStat::default(),
+        Arc::new(Roots::below(host.root())),
+    )
+}
+
+fn vm(pid: i32, ordinal: u32) -> Vm {
+    Vm {
+        key: VmKey {
+            pid,
+            start_time: 1,
+            ordinal,
+        },
+        name: "a".to_owned(),
+        name_source: "cmdline",
+        uuid: None,
+        vmm: "qemu",
+        manager: None,
+        facts: Vec::new(),
+        vcpus: Vec::new(),
+    }
+}
+
+/// `stat value` of each fact.
+fn read(source: &mut KvmStat, vm: &Vm) -> Vec<String> {
+    let facts = source.read(vm).unwrap();
+    let shown = facts.iter().map(|fact| match fact.value {
+        FactValue::Int(value) => format!("{} {value}", fact.labels[0].1),
+        other => panic!("{other:?}"),
+    });
+    shown.collect()
+}
+
+fn code(source: &KvmStat) -> &'static str {
+    match source.state() {
+        SourceState::Up => "",
+        SourceState::Degraded(reason) | SourceState::Down(reason) => reason.code,
+    }
+}
+
+#[test]
+fn counters_are_shown_and_gauges_are_not() {
+    let host = FakeHost::new();
+    for (stat, value) in [
+        ("exits", 7),
+        ("halt_exits", 3),
+        ("mmu_unsync", 9),
+        ("pages_4k", 5),
+    ] {
+        host.kvm_stat(100, 9, stat, value);
+    }
+    let mut source = source(&host);
+    assert_eq!(source.state(), SourceState::Up);
+    assert_eq!(read(&mut source, &vm(100, 9)), ["exits 7", "halt_exits 3"]);
+}
+
+#[test]
+fn a_counter_that_is_set_back_goes_on() {
+    let host = FakeHost::new();
+    let mut source = source(&host);
+    let vm = vm(100, 9);
+    for (value, total) in [(7, 7), (10, 10), (0, 10), (4, 14)] {
+        host.kvm_stat(100, 9, "exits", value);
+        assert_eq!(read(&mut source, &vm), [format!("exits {total}")]);
+    }
+    source.forget(vm.key);
+    assert_eq!(read(&mut source, &vm), ["exits 4"]);
+}
+
+#[test]
+fn vms_of_a_process_are_told_by_descriptor_or_by_order() {
+    let host = FakeHost::new();
+    host.process(100, 1, &["vmm"], "")
+        .thread(100, 101, "main", 1);
+    host.kvm_stat(100, 9, "exits", 1)
+        .kvm_stat(101, 12, "exits", 2);
+    host.kvm_stat(200, 12, "exits", 3);
+    let mut source = source(&host);
+    assert_eq!(read(&mut source, &vm(100, 9)), ["exits 1"]);
+    assert_eq!(
+        read(&mut source, &vm(100, 12)),
+        ["exits 2"],
+        "made by another thread"
+    );
+    assert_eq!(read(&mut source, &vm(100, 1)), ["exits 2"], "the second");
+    assert_eq!(read(&mut source, &vm(100, 2)).len(), 0);
+    assert_eq!(read(&mut source, &vm(300, 12)).len(), 0);
+}
+
+#[test]
+fn what_cannot_be_had_is_a_reason_and_no_error() {
+    let host = FakeHost::new();
+    let mut source = source(&host);
+    assert_eq!(code(&source), "no_debugfs");
+    assert_eq!(read(&mut source, &vm(100, 9)).len(), 0);
+    source.config.enabled = false;
+    assert_eq!(code(&source), "disabled");
+}
+
+#[test]
+fn what_is_no_number_is_left_out() {
+    let host = FakeHost::new();
+    host.kvm_stat(100, 9, "exits", 1);
+    host.file("sys/kernel/debug/kvm/100-9/exits", "many\n");
+    assert_eq!(read(&mut source(&host), &vm(100, 9)).len(), 0);
+}
+
+/// The real one gives data or a reason.
+#[test]
+fn on_this_machine_it_says_why_not() {
+    let source = KvmStat::new(&config::KvmStat::default(), Arc::default());
+    match source.state() {
+        SourceState::Down(reason) => println!("{reason:?}"),
+        state => assert_eq!(state, SourceState::Up),
+    }
+}

@@ -1,0 +1,275 @@
+//! The source itself: opens the planned group on each vCPU thread and reads it.
+
+use std::sync::Arc;
+
+use super::plan::{self, Feed, Plan};
+use crate::config;
+use crate::host::privileges::perf_event_paranoid;
+use crate::host::roots::Roots;
+use crate::sample::pmu::counters::{CounterError, CounterGroup, OpenCounters};
+use crate::sample::pmu::plan::{foreign_pid, permission_fix, pid_namespace, SHARE_PID_NAMESPACE};
+use crate::sample::{
+    descriptors, Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, Scope,
+    Source, SourceInfo, SourceState, Target, Unit,
+};
+
+/// The `exits` source.
+pub struct Exits {
+    config: config::Exits,
+    roots: Arc<Roots>,
+    counters: Arc<dyn OpenCounters>,
+    columns: Arc<Ids>,
+    /// What is counted, or why nothing is.
+    plan: Result<Plan, Reason>,
+}
+
+/// The columns of everything that might be counted: which of it the machine has may show only
+/// when its first VM starts, and columns are fixed by then.
+#[derive(Debug, Default)]
+struct Ids {
+    events: Vec<ColumnId>,
+    /// One for each reason of the configuration, and the others together.
+    exits: Vec<ColumnId>,
+}
+
+impl Ids {
+    fn declare(config: &config::Exits, columns: &mut Columns) -> Self {
+        let mut add = |metric, label, value: &str| {
+            columns.add(Column {
+                metric,
+                labels: vec![(label, value.to_owned())],
+                unit: Unit::Count,
+                scope: Scope::Placed,
+            })
+        };
+        let events = plan::EVENTS.iter().map(|(name, _)| plan::label(name));
+        let reasons = config.reasons.iter().map(|reason| reason.0.as_str());
+        Self {
+            events: events
+                .map(|event| add("kvm_vcpu_kvm_events_total", "event", event))
+                .collect(),
+            exits: reasons
+                .chain(["other"])
+                .map(|reason| add("kvm_vcpu_exits_total", "reason", reason))
+                .collect(),
+        }
+    }
+}
+
+impl Exits {
+    /// Looks at tracefs, asks the kernel, and declares the columns.
+    pub fn new(
+        config: &config::Exits,
+        roots: Arc<Roots>,
+        counters: Arc<dyn OpenCounters>,
+        columns: &mut Columns,
+    ) -> Self {
+        let ids = match config.enabled {
+            true => Ids::declare(config, columns),
+            false => Ids::default(),
+        };
+        let mut exits = Self {
+            config: config.clone(),
+            roots,
+            counters,
+            columns: Arc::new(ids),
+            plan: Err(disabled()),
+        };
+        if config.enabled {
+            exits.plan = exits.look();
+        }
+        exits
+    }
+
+    /// What can be counted now, tried on the exporter's own thread, which needs no VM.
+    fn look(&self) -> Result<Plan, Reason> {
+        if foreign_pid(&self.roots).is_some() {
+            return Err(pid_namespace());
+        }
+        let plan = Plan::read(&self.config, &self.roots)?;
+        match self.counters.open(0, &plan.attrs()) {
+            Ok(_) => Ok(plan),
+            Err(error) => Err(refusal(&error, plan.events.len(), &self.roots)),
+        }
+    }
+
+    /// The plan in force. KVM's tracepoints come and go with its modules, which may be loaded only
+    /// for the first VM.
+    fn plan(&mut self) -> Result<&Plan, Reason> {
+        if !matches!(&self.plan, Ok(plan) if plan.lacking.is_none()) {
+            self.plan = self.look();
+        }
+        self.plan.as_ref().map_err(Reason::clone)
+    }
+
+    fn open_group(&mut self, tid: i32) -> Result<VcpuReader, Reason> {
+        let counters = self.counters.clone();
+        let columns = self.columns.clone();
+        let roots = self.roots.clone();
+        let plan = self.plan()?;
+        let group = counters.open(tid, &plan.attrs());
+        let group = group.map_err(|error| refusal(&error, plan.events.len(), &roots))?;
+        let feeds = plan.events.iter().map(|(feed, _)| *feed).collect();
+        Ok(VcpuReader::new(group, feeds, columns))
+    }
+}
+
+impl Source for Exits {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "exits",
+            needs: "KVM's tracepoints: tracefs with CAP_DAC_READ_SEARCH, perf_event_open with \
+                    CAP_PERFMON",
+            cost: "0.2-0.5 µs an exit; six descriptors a vCPU and one for each reason, one read \
+                   and at most one interrupt of the vCPU's core a tick",
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        match &self.plan {
+            Err(reason) => SourceState::Down(reason.clone()),
+            Ok(Plan {
+                lacking: Some(reason),
+                ..
+            }) => SourceState::Degraded(reason.clone()),
+            Ok(_) => SourceState::Up,
+        }
+    }
+
+    fn open(&mut self, target: &Target<'_>) -> Result<Box<dyn Reader>, OpenError> {
+        if !self.config.enabled {
+            return Ok(Box::new(Nothing));
+        }
+        let tid = target.vcpu.tid;
+        let mut opened = self.open_group(tid);
+        if matches!(&opened, Err(reason) if reason.code == REFUSED) && self.plan.is_ok() {
+            // The modules may have been loaded anew since; then their tracepoints have new numbers.
+            self.plan = self.look();
+            opened = self.open_group(tid);
+        }
+        match opened {
+            Ok(reader) => Ok(Box::new(reader)),
+            Err(reason) => Err(OpenError::Refused(reason)),
+        }
+    }
+}
+
+fn disabled() -> Reason {
+    Reason {
+        code: "disabled",
+        detail: "switched off in the configuration".to_owned(),
+        fix: Some("set sources.exits.enabled: true".to_owned()),
+    }
+}
+
+/// The code of a refusal that nothing is known about.
+const REFUSED: &str = "refused";
+
+/// Why the kernel opened no group, and what would mend it.
+fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
+    if descriptors::are_out(&error.error) {
+        return descriptors::none_left(format!("{error}; exits take {events} descriptors a vCPU"));
+    }
+    let (code, fix) = match error.error.raw_os_error() {
+        // Of a thread that has ended sched says so next, and nothing is left of this refusal.
+        Some(libc::ESRCH) => ("no_such_thread", Some(SHARE_PID_NAMESPACE.to_owned())),
+        Some(libc::EACCES | libc::EPERM) => (
+            "no_permission",
+            Some(permission_fix(perf_event_paranoid(roots))),
+        ),
+        _ => (REFUSED, None),
+    };
+    Reason {
+        code,
+        detail: error.to_string(),
+        fix,
+    }
+}
+
+/// Of a source that is switched off.
+struct Nothing;
+
+impl Reader for Nothing {
+    fn read(&mut self, _: &mut Reading) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    fn descriptors(&self) -> usize {
+        0
+    }
+}
+
+/// The group of one vCPU thread and what it had counted at the last reading.
+struct VcpuReader {
+    group: Box<dyn CounterGroup>,
+    feeds: Box<[Feed]>,
+    columns: Arc<Ids>,
+    counts: Box<[u64]>,
+    before: Box<[u64]>,
+    /// Exits charged so far as those of no wanted reason.
+    other: u64,
+}
+
+impl Reader for VcpuReader {
+    fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError> {
+        // The kernel counts these itself: they never take turns, and nothing is scaled.
+        let read = self.group.read(&mut self.counts);
+        read.map_err(|error| ReadError::Failed(format!("reading tracepoints: {error}")))?;
+        self.add(reading);
+        self.before.copy_from_slice(&self.counts);
+        Ok(())
+    }
+
+    fn descriptors(&self) -> usize {
+        self.group.descriptors()
+    }
+}
+
+impl VcpuReader {
+    fn new(group: Box<dyn CounterGroup>, feeds: Box<[Feed]>, columns: Arc<Ids>) -> Self {
+        let zeros = || vec![0; feeds.len()].into();
+        Self {
+            group,
+            counts: zeros(),
+            before: zeros(),
+            feeds,
+            columns,
+            other: 0,
+        }
+    }
+
+    fn add(&mut self, reading: &mut Reading) {
+        let (mut exits, mut told) = (None, 0u64);
+        for (n, feed) in self.feeds.iter().enumerate() {
+            let (now, was) = (self.counts[n], self.before[n]);
+            let column = match feed {
+                Feed::Event(n) => self.columns.events.get(*n),
+                Feed::Reason(n) => {
+                    told = told.saturating_add(now);
+                    self.columns.exits.get(*n)
+                }
+                Feed::Exits => {
+                    exits = Some(now);
+                    None
+                }
+            };
+            if let Some(column) = column {
+                reading.add(*column, now.saturating_sub(was));
+            }
+        }
+        if let (Some(exits), Some(column)) = (exits, self.columns.exits.last()) {
+            reading.add(*column, self.take_other(exits.saturating_sub(told)));
+        }
+    }
+
+    /// What is new of the exits for other reasons. The counters go on while they are read one
+    /// after the other, so that the reasons may be ahead of the whole: the next reading has it.
+    fn take_other(&mut self, now: u64) -> u64 {
+        let new = now.saturating_sub(self.other);
+        self.other += new;
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests;
