@@ -6,12 +6,14 @@
 use crate::discover::{Vcpu, Vm};
 use crate::host::topology::Place;
 
+pub mod cgroup;
 mod descriptors;
+pub mod exits;
 #[cfg(test)]
 mod fixture;
-pub mod exits;
 pub mod ledger;
 pub mod limit;
+pub mod memory;
 pub mod pmu;
 pub mod reading;
 pub mod sampler;

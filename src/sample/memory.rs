@@ -1,0 +1,317 @@
+//! The `memory` source: on which NUMA nodes a guest's memory lives, and in pages of which size.
+//!
+//! Two ways, the cheap one first:
+//!
+//! - `cgroup`: numbers the kernel keeps anyway, where a VM has a cgroup v2 with the memory
+//!   controller to itself. They hold the VMM's own memory too, some tens of megabytes.
+//! - `walk`: the page tables of the mappings that are guest RAM, by /proc/PID/smaps and
+//!   numa_maps. Exact, but it costs about 60 ns for each resident page and file (measured on
+//!   Linux 6.18; 1.5 µs for a huge page), and the VMM cannot change its mappings meanwhile.
+//!
+//! So a walk is made only when it should fit `sources.memory.budget`, it is stopped when it does
+//! not, and then the VM is left alone for an hour and longer each time. All walks together take
+//! `pace`'s share of one core. `clear_refs`, which would tell hot from cold, is never touched:
+//! it flushes the guest's TLB.
+//!
+//! Feeds `kvm_vm_memory_bytes`, `kvm_vm_memory_backing_bytes`, `kvm_vm_memory_info` and
+//! `kvm_vm_memory_sample_timestamp_seconds`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config;
+use crate::discover::{Vm, VmKey};
+use crate::host::memory::{parse_resident, text, Nodes, Resident};
+use crate::host::roots::Roots;
+use crate::host::thread::parse_stat;
+use crate::sample::slow::{Fact, FactValue, VmSource};
+use crate::sample::{ReadError, SourceInfo, SourceState};
+
+mod cgroup;
+mod pace;
+mod ram;
+mod trouble;
+mod walk;
+
+use pace::Bucket;
+use trouble::Trouble;
+use walk::Failure;
+
+/// A period is cut into so many slices; in each, VMs that are due are read. So no walk waits for
+/// all others, and a new VM waits for a slice only.
+const SLICES: u32 = 12;
+
+/// The shortest slice.
+const LEAST_SLICE: Duration = Duration::from_secs(1);
+
+/// How long a VM is left alone after its first walk that took too long; twice as long each time.
+const REST: Duration = Duration::from_secs(3600);
+
+/// … up to this.
+const MOST_REST: Duration = Duration::from_secs(24 * 3600);
+
+/// The `memory` source.
+pub struct Memory {
+    config: config::Memory,
+    roots: Arc<Roots>,
+    vms: HashMap<VmKey, Kept>,
+    bucket: Bucket,
+}
+
+/// What is known of one VM.
+struct Kept {
+    due: Instant,
+    /// It is due for a walk, and waits for its turn.
+    waits: bool,
+    /// Walks that took too long, without one in between that did not.
+    overruns: u32,
+    facts: Vec<Fact>,
+    trouble: Option<Trouble>,
+}
+
+/// What one look found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sample {
+    /// Value of the `method` label.
+    method: &'static str,
+    /// Bytes on each node; `None` where that is unknown.
+    nodes: Option<Nodes>,
+    /// Bytes by value of the `backing` label.
+    backing: BTreeMap<String, u64>,
+}
+
+/// How a look at a VM ended.
+enum Look {
+    Found(Sample),
+    Walked(Sample, Option<Trouble>),
+    Unknown(Trouble),
+    /// The VM is too small to have guest RAM that can be told from its VMM's own.
+    Nothing,
+    /// Its walk's turn has not come.
+    Waits,
+    Gone,
+}
+
+impl Memory {
+    /// The source, over the VMs of this host.
+    pub fn new(config: &config::Memory, roots: Arc<Roots>) -> Self {
+        Self {
+            config: config.clone(),
+            roots,
+            vms: HashMap::new(),
+            bucket: Bucket::new(Instant::now()),
+        }
+    }
+
+    fn read_at(&mut self, vm: &Vm, now: Instant) -> Result<Vec<Fact>, ReadError> {
+        let kept = self.vms.entry(vm.key).or_insert_with(|| Kept::new(now));
+        if kept.due > now {
+            return Ok(kept.facts.clone());
+        }
+        let look = self.look(vm, now);
+        let (period, roots) = (self.config.period, &self.roots);
+        let Some(kept) = self.vms.get_mut(&vm.key) else {
+            return Ok(Vec::new());
+        };
+        kept.waits = matches!(look, Look::Waits);
+        (kept.facts, kept.trouble) = match look {
+            Look::Waits => return Ok(kept.facts.clone()),
+            Look::Gone => {
+                self.vms.remove(&vm.key);
+                return Err(ReadError::Gone);
+            }
+            Look::Found(sample) | Look::Walked(sample, None) => (facts(&sample, roots), None),
+            Look::Walked(sample, trouble) => (facts(&sample, roots), trouble),
+            Look::Unknown(trouble) => (Vec::new(), Some(trouble)),
+            Look::Nothing => (Vec::new(), None),
+        };
+        kept.due = now + period.max(kept.rest());
+        Ok(kept.facts.clone())
+    }
+
+    fn look(&mut self, vm: &Vm, now: Instant) -> Look {
+        let pid = vm.key.pid;
+        let resident = match self.resident(vm.key) {
+            Ok(resident) => resident,
+            Err(failure) => return failure.into(),
+        };
+        if self.vms.keys().any(|k| k.pid == pid && *k != vm.key) {
+            return Look::Unknown(Trouble::SharedProcess);
+        }
+        if let Some(sample) = resident.and_then(|r| cgroup::look(&self.roots, pid, r)) {
+            return Look::Found(sample);
+        }
+        if self.config.budget.is_zero() {
+            return Look::Unknown(Trouble::WalksOff);
+        }
+        let nodes = walk::nodes(&self.roots);
+        let files = if nodes.len() > 1 { 2 } else { 1 };
+        let huge = pace::HugePages::read(&self.roots);
+        let expected = resident.map_or(Duration::ZERO, |r| pace::expected(r, huge, files));
+        if expected > self.config.budget {
+            return Look::Unknown(Trouble::TooLarge(self.config.budget));
+        }
+        if !self.is_its_turn(vm.key, now) {
+            return Look::Waits;
+        }
+        match self.walk(vm.key, &nodes) {
+            Look::Unknown(Trouble::NoRam) if resident.is_some_and(ram::is_tiny) => Look::Nothing,
+            look => look,
+        }
+    }
+
+    /// Counters of the process, where its kernel tells them.
+    fn resident(&self, vm: VmKey) -> Result<Option<Resident>, Failure> {
+        let dir = self.roots.proc.join(vm.pid.to_string());
+        let read = |name: &str| {
+            let path = dir.join(name);
+            text::small(&self.roots, &path).map_err(|error| Failure::of_process(&path, &error))
+        };
+        let stat = parse_stat(&read("stat")?);
+        if stat.is_some_and(|stat| stat.start_time != vm.start_time) {
+            return Err(Failure::Gone);
+        }
+        Ok(parse_resident(&read("status")?))
+    }
+
+    /// Whether a walk may begin: there is time left, and nobody waits for it longer.
+    fn is_its_turn(&mut self, vm: VmKey, now: Instant) -> bool {
+        let due = self.vms.get(&vm).map_or(now, |kept| kept.due);
+        let longer = |kept: &Kept| kept.waits && kept.due < due;
+        self.bucket.has_time(now) && !self.vms.values().any(longer)
+    }
+
+    fn walk(&mut self, vm: VmKey, nodes: &[u32]) -> Look {
+        let start = Instant::now();
+        let budget = self.config.budget;
+        let walked = walk::walk(&self.roots, vm.pid, nodes, || start.elapsed() >= budget);
+        let took = start.elapsed();
+        self.bucket.take(took);
+        let overrun = took >= budget;
+        if let Some(kept) = self.vms.get_mut(&vm) {
+            kept.overruns = if overrun { kept.overruns + 1 } else { 0 };
+        }
+        match walked {
+            Ok(walked) if overrun => Look::Walked(walked.sample, Some(Trouble::TooSlow(budget))),
+            Ok(walked) => Look::Walked(walked.sample, walked.trouble),
+            Err(Failure::Spent) => Look::Unknown(Trouble::TooSlow(budget)),
+            Err(failure) => failure.into(),
+        }
+    }
+}
+
+impl From<Failure> for Look {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Gone => Look::Gone,
+            Failure::Refused => Look::Unknown(Trouble::NoPermission),
+            Failure::Absent(file) => Look::Unknown(Trouble::NoFile(file)),
+            Failure::NoRam => Look::Unknown(Trouble::NoRam),
+            Failure::Other(text) => Look::Unknown(Trouble::Unreadable(text)),
+            // Only a walk is stopped, and says so itself.
+            Failure::Spent => Look::Waits,
+        }
+    }
+}
+
+impl Kept {
+    fn new(now: Instant) -> Self {
+        Self {
+            due: now,
+            waits: false,
+            overruns: 0,
+            facts: Vec::new(),
+            trouble: None,
+        }
+    }
+
+    fn rest(&self) -> Duration {
+        match self.overruns {
+            0 => Duration::ZERO,
+            n => MOST_REST.min(REST * (1 << (n - 1).min(8))),
+        }
+    }
+}
+
+impl VmSource for Memory {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "memory",
+            needs: "a cgroup v2 of each VM's own, else CAP_SYS_PTRACE to walk its page tables",
+            cost: "a few small files a VM; where page tables are walked, at most 2 % of a core",
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        if !self.config.enabled {
+            return SourceState::Down(trouble::disabled());
+        }
+        let all = self.vms.values();
+        trouble::state(all.map(|kept| kept.trouble.as_ref()))
+    }
+
+    fn period(&self) -> Duration {
+        LEAST_SLICE.max(self.config.period / SLICES)
+    }
+
+    fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+        match self.config.enabled {
+            true => self.read_at(vm, Instant::now()),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    fn forget(&mut self, vm: VmKey) {
+        self.vms.remove(&vm);
+    }
+}
+
+/// A sample as facts. Nodes of the host without any of the VM's memory have 0.
+fn facts(sample: &Sample, roots: &Roots) -> Vec<Fact> {
+    let fact = |metric, label: Option<(&'static str, String)>, value| Fact {
+        metric,
+        labels: label.into_iter().collect(),
+        value,
+    };
+    let mut facts = Vec::new();
+    if let Some(known) = &sample.nodes {
+        let mut nodes: Nodes = walk::nodes(roots).iter().map(|node| (*node, 0)).collect();
+        nodes.extend(known);
+        facts.extend(nodes.iter().map(|(node, bytes)| {
+            let label = ("numa_node", node.to_string());
+            fact("kvm_vm_memory_bytes", Some(label), FactValue::Int(*bytes))
+        }));
+    }
+    facts.extend(sample.backing.iter().map(|(backing, bytes)| {
+        let label = ("backing", backing.clone());
+        let metric = "kvm_vm_memory_backing_bytes";
+        fact(metric, Some(label), FactValue::Int(*bytes))
+    }));
+    let method = ("method", sample.method.to_owned());
+    facts.push(fact("kvm_vm_memory_info", Some(method), FactValue::Int(1)));
+    let taken = SystemTime::now().duration_since(UNIX_EPOCH);
+    let taken = taken.map_or(0, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+    let metric = "kvm_vm_memory_sample_timestamp_seconds";
+    facts.push(fact(metric, None, FactValue::Nanoseconds(taken)));
+    facts
+}
+
+/// The machine's own page size and nothing in it, and huge pages.
+fn no_memory() -> BTreeMap<String, u64> {
+    BTreeMap::from([(base_pages(), 0), ("thp".to_owned(), 0)])
+}
+
+/// The `backing` of memory that is in no huge page.
+fn base_pages() -> String {
+    crate::host::memory::size_name(rustix::param::page_size() as u64)
+}
+
+/// Whether an error of a file below /proc/PID says that the process ended (proc(5)).
+fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,467 @@
+use super::*;
+use crate::config::Memory as Config;
+use crate::discover::Scanner;
+use crate::fake_host::{Block, FakeHost, UUID_A, UUID_B};
+use crate::host::topology::Topology;
+use std::process::Command;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Two nodes, each with two CPUs.
+fn two_nodes() -> FakeHost {
+    let host = FakeHost::new();
+    host.cpus(2, 2, 1, 1);
+    host
+}
+
+fn roots(host: &FakeHost) -> Arc<Roots> {
+    Arc::new(Roots::below(host.root()))
+}
+
+fn vms(host: &FakeHost) -> Vec<Arc<Vm>> {
+    let topology = Arc::new(Topology::default());
+    Scanner::new(roots(host)).scan(&topology).vms.clone()
+}
+
+fn source(host: &FakeHost) -> Memory {
+    Memory::new(&Config::default(), roots(host))
+}
+
+/// Facts as text: all but the time.
+fn told(facts: &[Fact]) -> Vec<String> {
+    let value = |fact: &Fact| match fact.value {
+        FactValue::Int(n) if n % MIB == 0 => format!("{}M", n / MIB),
+        FactValue::Int(n) => n.to_string(),
+        other => format!("{other:?}"),
+    };
+    let timeless = facts.iter().filter(|f| !f.metric.contains("timestamp"));
+    let labels = |fact: &Fact| -> String {
+        let labels = fact.labels.iter();
+        labels.map(|(_, value)| format!(" {value}")).collect()
+    };
+    let name = |fact: &Fact| fact.metric.replace("kvm_vm_memory_", "");
+    timeless
+        .map(|f| format!("{}{} {}", name(f), labels(f), value(f)))
+        .collect()
+}
+
+fn code(source: &Memory) -> (&'static str, &'static str) {
+    match source.state() {
+        SourceState::Up => ("up", ""),
+        SourceState::Degraded(reason) => ("degraded", reason.code),
+        SourceState::Down(reason) => ("down", reason.code),
+    }
+}
+
+/// Reads all VMs once, by name.
+fn read_all(source: &mut Memory, host: &FakeHost) -> Vec<(String, Vec<String>)> {
+    let vms = vms(host);
+    let read = vms
+        .iter()
+        .map(|vm| (vm.name.clone(), told(&source.read(vm).unwrap())));
+    read.collect()
+}
+
+fn read_one(source: &mut Memory, host: &FakeHost) -> Vec<String> {
+    let all = read_all(source, host);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.into_iter().next().unwrap().1
+}
+
+#[test]
+fn guest_ram_is_told_by_node_and_pages_without_the_vmms_own() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    let half_huge = Block {
+        thp: 64 * MIB,
+        size: GIB,
+        ..Block::ram(&[128 * MIB, 32 * MIB])
+    };
+    let pool = Block {
+        path: "/dev/hugepages/ram (deleted)",
+        page_size: 2 * MIB,
+        ..Block::ram(&[0, 256 * MIB])
+    };
+    let gigantic = Block {
+        path: "/dev/hugepages1G/ram",
+        page_size: GIB,
+        ..Block::ram(&[GIB])
+    };
+    let heap = Block::own(&[64 * MIB]);
+    host.memory(1000, &[half_huge, heap, pool, gigantic]);
+    let mut source = source(&host);
+    let expected = [
+        "bytes 0 1152M",
+        "bytes 1 288M",
+        "backing_bytes 4k 96M",
+        "backing_bytes hugetlb_1g 1024M",
+        "backing_bytes hugetlb_2m 256M",
+        "backing_bytes thp 64M",
+        "info numa_maps 1",
+    ];
+    assert_eq!(read_one(&mut source, &host), expected);
+    assert_eq!(source.state(), SourceState::Up);
+}
+
+#[test]
+fn on_one_node_smaps_alone_says_it_all() {
+    let host = FakeHost::new();
+    host.firecracker(1000, "fn", 1);
+    host.memory(1000, &[Block::own(&[128 * MIB]), Block::own(&[MIB])]);
+    host.remove("proc/1000/numa_maps");
+    let expected = [
+        "bytes 0 128M",
+        "backing_bytes 4k 128M",
+        "backing_bytes thp 0M",
+        "info smaps 1",
+    ];
+    assert_eq!(read_one(&mut source(&host), &host), expected);
+}
+
+#[test]
+fn a_cgroup_of_ones_own_spares_the_walk() {
+    let host = two_nodes();
+    host.libvirt_v2(1000, "web", UUID_A, 1);
+    host.memory(
+        1000,
+        &[Block::ram(&[512 * MIB]), Block::own(&[0, 16 * MIB])],
+    );
+    // Where it may not be walked, too.
+    host.remove("proc/1000/smaps");
+    let scope = "machine.slice/machine-qemu\\x2d1\\x2dweb.scope/libvirt";
+    let shmem = [0, 4096];
+    host.memory_cgroup(scope, &[512 * MIB, 16 * MIB], &shmem, &[256 * MIB, 0]);
+    let mut source = source(&host);
+    let expected = [
+        "bytes 0 512M",
+        "bytes 1 16781312",
+        "backing_bytes 4k 285216768",
+        "backing_bytes thp 256M",
+        "info cgroup 1",
+    ];
+    assert_eq!(read_one(&mut source, &host), expected);
+    assert_eq!(source.state(), SourceState::Up);
+}
+
+#[test]
+fn huge_pages_of_a_pool_are_in_the_cgroup_where_its_controller_is_on() {
+    let host = two_nodes();
+    host.proxmox(1000, 100, "db", UUID_A, 1);
+    let pool = Block {
+        path: "/run/hugepages/kvm/2048kB/ram",
+        page_size: 2 * MIB,
+        ..Block::ram(&[0, 512 * MIB])
+    };
+    host.memory(1000, &[pool, Block::own(&[16 * MIB])]);
+    host.memory_cgroup("qemu.slice/100.scope", &[16 * MIB, 0], &[0, 0], &[0, 0]);
+    let method = |expected: &str| {
+        let told = read_one(&mut source(&host), &host);
+        assert_eq!(told.last().unwrap(), expected, "{told:?}");
+        told
+    };
+    method("info numa_maps 1");
+    let file = "sys/fs/cgroup/qemu.slice/100.scope/hugetlb.2MB.numa_stat";
+    host.file(file, format!("total={} N0=0 N1={}\n", 512 * MIB, 512 * MIB));
+    let told = method("info cgroup 1");
+    assert_eq!(told[..2], ["bytes 0 16M", "bytes 1 512M"]);
+    assert!(
+        told.contains(&"backing_bytes hugetlb_2m 512M".to_owned()),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_cgroup_of_others_too_is_not_believed() {
+    let host = two_nodes();
+    host.proxmox(1000, 100, "db", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[512 * MIB])]);
+    let seen = |anon: &[u64], shmem: &[u64]| {
+        host.memory_cgroup("qemu.slice/100.scope", anon, shmem, &[0, 0]);
+        read_one(&mut source(&host), &host).pop().unwrap()
+    };
+    assert_eq!(
+        seen(&[500 * MIB, 0], &[0, 0]),
+        "info cgroup 1",
+        "counters lag"
+    );
+    assert_eq!(
+        seen(&[512 * MIB, 128 * MIB], &[0, 0]),
+        "info numa_maps 1",
+        "more"
+    );
+    assert_eq!(
+        seen(&[16 * MIB, 0], &[0, 0]),
+        "info numa_maps 1",
+        "elsewhere"
+    );
+    host.file(
+        "sys/fs/cgroup/qemu.slice/100.scope/memory.numa_stat",
+        "rubbish\n",
+    );
+    assert_eq!(
+        read_one(&mut source(&host), &host).pop().unwrap(),
+        "info numa_maps 1"
+    );
+}
+
+#[test]
+fn paths_of_cgroups_lead_nowhere_else() {
+    let host = two_nodes();
+    let outside = host.path("outside");
+    std::fs::create_dir_all(&outside).unwrap();
+    host.qemu(1000, "a", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[512 * MIB])]);
+    host.memory_cgroup("../../../outside", &[512 * MIB], &[0], &[0]);
+    host.memory_cgroup("", &[512 * MIB], &[0], &[0]);
+    for path in ["/../../../outside", "/", "/x/../../../../outside"] {
+        host.file("proc/1000/cgroup", format!("0::{path}\n"));
+        assert_eq!(
+            read_one(&mut source(&host), &host).pop().unwrap(),
+            "info numa_maps 1",
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn a_vm_too_large_for_the_budget_is_not_walked() {
+    let host = two_nodes();
+    host.qemu(1000, "large", UUID_A, 1);
+    host.qemu(2000, "small", UUID_B, 1);
+    host.memory(1000, &[Block::ram(&[256 * GIB])]);
+    host.memory(2000, &[Block::ram(&[GIB])]);
+    let mut source = source(&host);
+    let all = read_all(&mut source, &host);
+    assert_eq!((all[0].1.len(), all[1].1.is_empty()), (0, false), "{all:?}");
+    let SourceState::Degraded(reason) = source.state() else {
+        panic!("{:?}", source.state());
+    };
+    assert_eq!(reason.code, "budget");
+    let expected = "1 of 2 VMs: walking their page tables would take longer than \
+                    sources.memory.budget (200ms)";
+    assert_eq!(reason.detail, expected);
+}
+
+#[test]
+fn a_walk_that_takes_too_long_is_stopped_and_not_tried_again_soon() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[GIB])]);
+    // Nothing to foretell the time by.
+    host.set(1000, 1000, |_| ());
+    let budget = Duration::from_nanos(1);
+    let config = Config {
+        budget,
+        ..Config::default()
+    };
+    let mut source = Memory::new(&config, roots(&host));
+    let vm = vms(&host).remove(0);
+    let now = Instant::now();
+    let later = |hours: u32| now + REST * hours + Duration::from_secs(1);
+    let look = |source: &mut Memory, at| {
+        let opens = source.roots.opens();
+        assert_eq!(source.read_at(&vm, at).unwrap(), []);
+        source.roots.opens() > opens
+    };
+    assert!(look(&mut source, now));
+    assert_eq!(code(&source), ("degraded", "budget"));
+    assert!(!look(&mut source, now + config.period));
+    assert!(look(&mut source, later(1)));
+    assert!(!look(&mut source, later(2)), "twice as long each time");
+    assert!(look(&mut source, later(3)));
+    source.config.budget = Duration::from_secs(10);
+    assert!(!source.read_at(&vm, later(100)).unwrap().is_empty());
+    assert_eq!(source.state(), SourceState::Up);
+}
+
+#[test]
+fn a_budget_of_nothing_switches_walks_off() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[GIB])]);
+    let config = Config {
+        budget: Duration::ZERO,
+        ..Config::default()
+    };
+    let mut source = Memory::new(&config, roots(&host));
+    assert_eq!(read_one(&mut source, &host), [""; 0]);
+    assert_eq!(code(&source), ("down", "walks_off"));
+}
+
+#[test]
+fn a_vm_is_looked_at_once_a_period() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[GIB, 0])]);
+    let mut source = source(&host);
+    let vm = vms(&host).remove(0);
+    let now = Instant::now();
+    let first = source.read_at(&vm, now).unwrap();
+    host.memory(1000, &[Block::ram(&[0, GIB])]);
+    let period = Config::default().period;
+    assert_eq!(source.read_at(&vm, now + period / 2).unwrap(), first);
+    let moved = source.read_at(&vm, now + period).unwrap();
+    assert_eq!(told(&moved)[..2], ["bytes 0 0M", "bytes 1 1024M"]);
+    assert!(source.period() < period);
+}
+
+#[test]
+fn whoever_waits_longest_is_walked_first() {
+    let host = two_nodes();
+    for (pid, name) in [(1000, "a"), (2000, "b")] {
+        host.qemu(pid, name, UUID_A, 1);
+        host.memory(pid, &[Block::ram(&[GIB])]);
+    }
+    let mut source = source(&host);
+    let vms = vms(&host);
+    let now = Instant::now();
+    let walked = |source: &mut Memory, vm: usize, at| {
+        let before = source.vms.get(&vms[vm].key).map(|kept| kept.due);
+        source.read_at(&vms[vm], at).unwrap();
+        source.vms[&vms[vm].key].due > before.unwrap_or(at)
+    };
+    assert!(walked(&mut source, 0, now));
+    source.bucket.take(Duration::from_secs(2));
+    assert!(!walked(&mut source, 1, now), "no time left");
+    let later = now + Duration::from_secs(600);
+    assert!(!walked(&mut source, 0, later), "the other waits longer");
+    assert!(walked(&mut source, 1, later));
+    assert!(walked(&mut source, 0, later));
+}
+
+#[test]
+fn a_fifo_in_place_of_any_file_blocks_nothing() {
+    for name in ["smaps", "numa_maps", "status", "stat", "cgroup"] {
+        let host = two_nodes();
+        host.proxmox(1000, 100, "a", UUID_A, 1);
+        host.memory(1000, &[Block::ram(&[GIB])]);
+        let vm = vms(&host).remove(0);
+        let path = host.path(format!("proc/1000/{name}"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success());
+        let mut source = source(&host);
+        let facts = source.read(&vm).unwrap();
+        match name {
+            // It is walked then.
+            "cgroup" => assert!(!facts.is_empty()),
+            _ => {
+                assert_eq!(facts, [], "{name}");
+                assert_eq!(code(&source), ("down", "unreadable"), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_text_of_a_gibibyte_is_given_up() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[GIB])]);
+    let config = Config {
+        budget: Duration::from_secs(10),
+        ..Config::default()
+    };
+    for name in ["numa_maps", "smaps"] {
+        let sparse = std::fs::OpenOptions::new()
+            .write(true)
+            .open(host.path(format!("proc/1000/{name}")));
+        sparse.unwrap().set_len(GIB).unwrap();
+        let mut source = Memory::new(&config, roots(&host));
+        assert_eq!(read_one(&mut source, &host), [""; 0]);
+        assert_eq!(code(&source), ("down", "unreadable"), "{name}");
+    }
+}
+
+#[test]
+fn what_a_kernel_lacks_is_named() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[GIB])]);
+    host.remove("proc/1000/numa_maps");
+    let mut source = source(&host);
+    assert_eq!(read_one(&mut source, &host).len(), 3, "its pages are known");
+    assert_eq!(code(&source), ("degraded", "no_file"));
+    host.remove("proc/1000/smaps");
+    let mut source = Memory::new(&Config::default(), roots(&host));
+    assert_eq!(read_one(&mut source, &host).len(), 0);
+    assert_eq!(code(&source), ("down", "no_file"));
+}
+
+#[test]
+fn a_vm_that_ended_or_is_another_now_is_gone() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[GIB])]);
+    let vm = vms(&host).remove(0);
+    let mut source = source(&host);
+    let gone = |source: &mut Memory| {
+        let read = source.read(&vm);
+        assert!(matches!(read, Err(ReadError::Gone)), "{read:?}");
+        assert!(source.vms.is_empty());
+    };
+    host.file("proc/1000/smaps", "");
+    gone(&mut source);
+    host.memory(1000, &[Block::ram(&[GIB])]);
+    host.set(1000, 1000, |t| t.start_time += 1);
+    gone(&mut source);
+    host.exit(1000);
+    gone(&mut source);
+}
+
+#[test]
+fn vms_of_one_process_cannot_be_told_apart() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[GIB])]);
+    let one = vms(&host).remove(0);
+    let mut other = (*one).clone();
+    other.key.ordinal += 1;
+    let mut source = source(&host);
+    let now = Instant::now();
+    source.read_at(&one, now).unwrap();
+    assert_eq!(source.read_at(&other, now).unwrap(), []);
+    assert_eq!(
+        source
+            .read_at(&one, now + Config::default().period)
+            .unwrap(),
+        []
+    );
+    assert_eq!(code(&source), ("down", "shared_process"));
+    source.forget(other.key);
+    assert_eq!(source.vms.len(), 1);
+}
+
+#[test]
+fn only_what_should_have_guest_ram_is_missed() {
+    let host = two_nodes();
+    host.micro_vm(1000, "tiny", UUID_A, 1);
+    host.memory(1000, &[Block::own(&[8 * MIB])]);
+    let mut source = source(&host);
+    assert_eq!(read_one(&mut source, &host).len(), 0);
+    assert_eq!(source.state(), SourceState::Up);
+    let many: Vec<Block<'_>> = vec![Block::own(&[8 * MIB]); 4];
+    host.memory(1000, &many);
+    let mut source = Memory::new(&Config::default(), roots(&host));
+    assert_eq!(read_one(&mut source, &host).len(), 0);
+    assert_eq!(code(&source), ("down", "no_guest_ram"));
+}
+
+#[test]
+fn switched_off_it_reads_nothing_and_says_so() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    let config = Config {
+        enabled: false,
+        ..Config::default()
+    };
+    let mut source = Memory::new(&config, roots(&host));
+    let vms = vms(&host);
+    assert_eq!(source.read(&vms[0]).unwrap(), []);
+    assert_eq!(source.roots.opens(), 0);
+    assert_eq!(code(&source), ("down", "disabled"));
+}
