@@ -9,12 +9,17 @@ use crate::discover::Inventory;
 use crate::sample::reading::{ColumnSet, Unit};
 use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
 
+pub mod build;
 pub mod catalog;
+pub mod facts;
 pub mod labels;
+pub mod last_tick;
 pub mod walk;
 
 pub use catalog::{Kind, Metric, CATALOG};
+pub use facts::FactRow;
 pub use labels::Labels;
+pub use last_tick::LastTick;
 pub use walk::{Value, Visitor};
 
 /// The newest snapshot, shared by all outputs. Empty until the first tick has ended.
@@ -62,6 +67,8 @@ pub struct Snapshot {
     pub cell_totals: Vec<u64>,
     /// `vcpus.len()` rows of `per_vcpu.len()` values.
     pub vcpu_values: Vec<u64>,
+    /// What slow sources know of VMs, in the catalogue's order.
+    pub facts: Arc<[FactRow]>,
     /// State of each source.
     pub sources: Vec<SourceRow>,
     /// `kvm_exporter_pmu_mode`: mode and reason, once known.
@@ -100,6 +107,8 @@ pub struct VcpuRow {
     pub cells: std::ops::Range<usize>,
     /// Which of the vCPU's columns are known.
     pub known: ColumnSet,
+    /// What it did between the last two ticks, once there were two.
+    pub last_tick: Option<LastTick>,
 }
 
 /// What one vCPU did at one place.
@@ -147,9 +156,6 @@ pub struct DroppedRow {
 impl SourceRow {
     /// The reason it is not all it could be.
     pub fn reason(&self) -> Option<&Reason> {
-        match &self.state {
-            SourceState::Up => None,
-            SourceState::Degraded(reason) | SourceState::Down(reason) => Some(reason),
-        }
+        self.state.reason()
     }
 }

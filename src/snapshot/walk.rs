@@ -1,7 +1,14 @@
 //! One walk over the picture, metric by metric in the catalogue's order: every output is a visitor.
+//!
+//! Whatever belongs to a metric is found once a walk, so that a sample costs its bytes and no
+//! search: this is the path every scrape takes through hundreds of thousands of samples.
 
-use super::catalog::Metric;
-use super::Labels;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::catalog::{Metric, CATALOG};
+use super::{ColumnRow, Labels, Snapshot, SourceRow};
+use crate::sample::reading::{ColumnSet, Unit};
+use crate::sample::SourceState;
 
 /// A sample's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,6 +30,13 @@ impl Value {
             Value::Float(x) => x,
         }
     }
+
+    fn of(unit: Unit, raw: u64) -> Self {
+        match unit {
+            Unit::Count => Value::Int(raw),
+            Unit::Nanoseconds => Value::Nanoseconds(raw),
+        }
+    }
 }
 
 /// Receives the picture, metric by metric.
@@ -31,4 +45,197 @@ pub trait Visitor {
     fn metric(&mut self, metric: &'static Metric);
     /// A sample of the metric announced last; its labels are `row`'s and then `fixed`'s.
     fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value);
+}
+
+impl Snapshot {
+    /// Walks over all metrics in the catalogue's order and gives their samples to `visitor`.
+    ///
+    /// `now` is what the sample's age is measured against. Columns the series limit dropped and
+    /// values that are unknown are left out.
+    pub fn visit(&self, now: Instant, visitor: &mut impl Visitor) {
+        let none = Labels::default();
+        // They are in the catalogue's order, as this walk is.
+        let mut facts = &self.facts[..];
+        for metric in CATALOG {
+            let mut family = Family {
+                metric,
+                announced: false,
+                visitor: &mut *visitor,
+            };
+            match metric.name {
+                "kvm_vm_info" => {
+                    let infos = self.vms.iter().map(|vm| &*vm.info);
+                    infos.for_each(|labels| family.one(labels));
+                }
+                "kvm_vm_vcpus" => self.vms.iter().for_each(|vm| {
+                    family.sample(&vm.labels, &none, Value::Int(vm.vcpus.len() as u64));
+                }),
+                "kvm_vcpu_placement_info" => {
+                    let places = self.vcpus.iter().filter_map(|v| v.placement.as_deref());
+                    places.for_each(|labels| family.one(labels));
+                }
+                "kvm_host_cpu_info" => self.cpu_labels.iter().for_each(|cpu| family.one(cpu)),
+                "kvm_exporter_source_up" => self.sources.iter().for_each(|source| {
+                    family.sample(&source.labels, &none, Value::Int(delivers(source)));
+                }),
+                "kvm_exporter_pmu_mode" => self.pmu_mode.iter().for_each(|mode| family.one(mode)),
+                "kvm_exporter_dropped_series" => self.dropped.iter().for_each(|row| {
+                    family.sample(&row.labels, &none, Value::Int(row.series));
+                }),
+                "kvm_exporter_sample_age_seconds" => {
+                    family.sample(&none, &none, Value::Nanoseconds(self.age_ns(now)));
+                }
+                "kvm_exporter_sample_timestamp_seconds" => {
+                    family.sample(&none, &none, Value::Nanoseconds(unix_ns(self.taken)));
+                }
+                "kvm_exporter_series" => {
+                    family.sample(&none, &none, Value::Int(self.series as u64));
+                }
+                "kvm_exporter_blind_spots" => {
+                    let spots = self.inventory.blind_spots.len() as u64;
+                    family.sample(&none, &none, Value::Int(spots));
+                }
+                _ => self.visit_columns(&mut family),
+            }
+            while let Some((fact, rest)) = facts.split_first() {
+                if fact.metric.name != metric.name {
+                    break;
+                }
+                family.sample(&fact.labels, &none, fact.value);
+                facts = rest;
+            }
+        }
+    }
+
+    /// How many series about VMs and the host [`visit`](Self::visit) gives: all but those of
+    /// metrics whose source is `self`. This is the value of `kvm_exporter_series` and what
+    /// `limits.max_series` bounds; it is counted from the bit sets, without a walk.
+    pub fn count_series(&self) -> usize {
+        let placements = self.vcpus.iter().filter(|v| v.placement.is_some()).count();
+        let placed = shown(&self.placed);
+        let per_vcpu = shown(&self.per_vcpu);
+        let in_cells: usize = self.cells.iter().map(|c| ones(c.known & placed)).sum();
+        let in_vcpus: usize = self.vcpus.iter().map(|v| ones(v.known & per_vcpu)).sum();
+        2 * self.vms.len()
+            + placements
+            + self.cpu_labels.len()
+            + in_cells
+            + in_vcpus
+            + self.facts.len()
+    }
+
+    /// Age of the picture in nanoseconds; 0 where `now` is before it.
+    fn age_ns(&self, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.taken_mono);
+        u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Samples of a metric that sources feed through columns.
+    fn visit_columns<V: Visitor>(&self, family: &mut Family<'_, V>) {
+        let placed = picks(&self.placed, family.metric);
+        if !placed.is_empty() {
+            let totals = self.cell_totals.chunks_exact(self.placed.len());
+            for (cell, totals) in self.cells.iter().zip(totals) {
+                family.row(&cell.labels, cell.known, totals, &placed);
+            }
+        }
+        let per_vcpu = picks(&self.per_vcpu, family.metric);
+        if !per_vcpu.is_empty() {
+            let values = self.vcpu_values.chunks_exact(self.per_vcpu.len());
+            for (vcpu, values) in self.vcpus.iter().zip(values) {
+                family.row(&vcpu.labels, vcpu.known, values, &per_vcpu);
+            }
+        }
+    }
+}
+
+/// One of the columns that feed a metric.
+struct Pick<'a> {
+    index: usize,
+    bit: ColumnSet,
+    column: &'a ColumnRow,
+}
+
+/// The columns that feed `metric` and that the series limit has left. There are few columns, and
+/// names are compared (not addresses: a `const` table may lie at more than one).
+fn picks<'a>(columns: &'a [ColumnRow], metric: &Metric) -> Vec<Pick<'a>> {
+    let feeds = |column: &ColumnRow| !column.dropped && column.metric.name == metric.name;
+    let numbered = columns.iter().enumerate();
+    numbered
+        .filter(|(_, column)| feeds(column))
+        .map(|(index, column)| Pick {
+            index,
+            bit: bit(index),
+            column,
+        })
+        .collect()
+}
+
+/// Bit of column `index`; a column beyond the set's width is never known.
+fn bit(index: usize) -> ColumnSet {
+    u32::try_from(index)
+        .ok()
+        .and_then(|n| 1u128.checked_shl(n))
+        .unwrap_or(0)
+}
+
+/// The columns that the series limit has left.
+fn shown(columns: &[ColumnRow]) -> ColumnSet {
+    let kept = columns.iter().enumerate().filter(|(_, c)| !c.dropped);
+    kept.fold(0, |set, (index, _)| set | bit(index))
+}
+
+fn ones(set: ColumnSet) -> usize {
+    set.count_ones() as usize
+}
+
+/// 1 while the source delivers anything.
+fn delivers(source: &SourceRow) -> u64 {
+    match source.state {
+        SourceState::Up | SourceState::Degraded(_) => 1,
+        SourceState::Down(_) => 0,
+    }
+}
+
+/// Nanoseconds since the Unix epoch, good until the year 2554; 0 before 1970.
+fn unix_ns(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A metric under way: announces it with its first sample.
+struct Family<'a, V> {
+    metric: &'static Metric,
+    announced: bool,
+    visitor: &'a mut V,
+}
+
+impl<V: Visitor> Family<'_, V> {
+    #[inline]
+    fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
+        if !self.announced {
+            self.announced = true;
+            self.visitor.metric(self.metric);
+        }
+        self.visitor.sample(row, fixed, value);
+    }
+
+    /// A fact: value 1.
+    fn one(&mut self, labels: &Labels) {
+        self.sample(labels, &Labels::default(), Value::Int(1));
+    }
+
+    /// The metric's samples of one cell or vCPU.
+    #[inline]
+    fn row(&mut self, labels: &Labels, known: ColumnSet, values: &[u64], picks: &[Pick<'_>]) {
+        for pick in picks {
+            if known & pick.bit == 0 {
+                continue;
+            }
+            if let Some(&raw) = values.get(pick.index) {
+                let value = Value::of(pick.column.unit, raw);
+                self.sample(labels, &pick.column.labels, value);
+            }
+        }
+    }
 }

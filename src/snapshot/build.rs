@@ -1,0 +1,391 @@
+//! Builds the picture at the end of each tick. Labels are rendered when a VM or a place is first
+//! seen, and the buffers of the picture before last are filled again, so that a steady host
+//! costs a copy of its numbers and no allocation for each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::last_tick::{Memory, Totals};
+use super::{catalog, facts};
+use super::{
+    CellRow, ColumnRow, DroppedRow, FactRow, Handle, Labels, LastTick, Snapshot, SourceRow,
+    VcpuRow, VmRow,
+};
+use crate::discover::{Inventory, Vm};
+use crate::host::topology::{Cpu, Topology};
+use crate::sample::ledger::{Account, CellKey, MAX_CELLS_AHEAD};
+use crate::sample::reading::{Column, ColumnSet};
+use crate::sample::sampler::View;
+use crate::sample::slot::{Slot, SlotKey};
+use crate::sample::slow::VmFacts;
+use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
+
+/// Makes snapshots and publishes them.
+pub struct Builder {
+    handle: Handle,
+    pmu_mode: Option<Arc<Labels>>,
+    inventory: Arc<Inventory>,
+    cpu_labels: Arc<[Arc<Labels>]>,
+    vms: Vec<VmRow>,
+    vcpus: Vec<VcpuLabels>,
+    placed: Arc<[ColumnRow]>,
+    per_vcpu: Arc<[ColumnRow]>,
+    hidden: ColumnSet,
+    /// Which placed columns are time and delay.
+    time_and_delay: Option<[usize; 2]>,
+    sources: Vec<SourceRow>,
+    /// The facts and the inventory that `fact_rows` were made of.
+    facts_of: (Arc<VmFacts>, Arc<Inventory>),
+    fact_rows: Arc<[FactRow]>,
+    /// The picture before last, for its buffers.
+    spare: Option<Arc<Snapshot>>,
+}
+
+/// Labels of one vCPU, rendered once.
+struct VcpuLabels {
+    key: SlotKey,
+    labels: Arc<Labels>,
+    placement: Option<(Whereabouts, Arc<Labels>)>,
+    /// Parallel to the account's cells.
+    cells: Vec<(CellKey, Arc<Labels>)>,
+    memory: Memory,
+}
+
+impl Builder {
+    /// A builder that publishes to `handle`. `pmu_mode` is mode and reason.
+    pub fn new(handle: Handle, pmu_mode: Option<(&'static str, &'static str)>) -> Self {
+        let mode = |(mode, reason): (&'static str, &'static str)| {
+            Arc::new(Labels::new([
+                ("mode", mode.into()),
+                ("reason", reason.into()),
+            ]))
+        };
+        Self {
+            handle,
+            pmu_mode: pmu_mode.map(mode),
+            inventory: Arc::default(),
+            cpu_labels: Arc::new([]),
+            vms: Vec::new(),
+            vcpus: Vec::new(),
+            placed: Arc::new([]),
+            per_vcpu: Arc::new([]),
+            hidden: 0,
+            time_and_delay: None,
+            sources: Vec::new(),
+            facts_of: Default::default(),
+            fact_rows: Arc::new([]),
+            spare: None,
+        }
+    }
+
+    /// Builds the picture of what the sampler knows and publishes it.
+    pub fn publish(&mut self, view: &View<'_>) {
+        self.refresh_labels(view);
+        let mut snapshot = self.empty(view);
+        for (slot, labels) in view.slots.iter().zip(&mut self.vcpus) {
+            let totals = self.time_and_delay.and_then(|c| totals(&slot.account, c));
+            let last_tick = labels.memory.follow(view.taken_mono, totals);
+            add_vcpu(&mut snapshot, slot, labels, last_tick, view);
+        }
+        snapshot.series = snapshot.count_series();
+        self.spare = self.handle.publish(Arc::new(snapshot));
+    }
+
+    fn refresh_labels(&mut self, view: &View<'_>) {
+        if !Arc::ptr_eq(&self.inventory, view.inventory) {
+            self.refresh_inventory(view);
+        }
+        let hidden = view.limit.hidden();
+        if self.placed.len() != view.columns.placed.len() || self.hidden != hidden {
+            self.placed = column_rows(&view.columns.placed, hidden);
+            self.per_vcpu = column_rows(&view.columns.vcpu, 0);
+            self.hidden = hidden;
+            self.time_and_delay = time_and_delay(&view.columns.placed);
+        }
+        self.refresh_facts(view);
+        self.refresh_sources(view);
+    }
+
+    fn refresh_facts(&mut self, view: &View<'_>) {
+        let (facts, inventory) = &self.facts_of;
+        if !Arc::ptr_eq(facts, view.facts) || !Arc::ptr_eq(inventory, view.inventory) {
+            self.fact_rows = facts::rows(view.facts, view.inventory);
+            self.facts_of = (view.facts.clone(), view.inventory.clone());
+        }
+    }
+
+    fn refresh_inventory(&mut self, view: &View<'_>) {
+        if !Arc::ptr_eq(&self.inventory.topology, &view.inventory.topology) {
+            self.cpu_labels = cpu_labels(&view.inventory.topology);
+        }
+        self.inventory = view.inventory.clone();
+        let mut start = 0;
+        self.vms.clear();
+        for vm in &view.inventory.vms {
+            let vcpus = start..start + vm.vcpus.len();
+            start = vcpus.end;
+            self.vms.push(vm_row(vm, vcpus));
+        }
+        let old = self.vcpus.drain(..).map(|v| (v.key, v));
+        let mut old: HashMap<SlotKey, VcpuLabels> = old.collect();
+        let renew = |slot: &Slot| match old.remove(&slot.key()) {
+            Some(known) if known.labels.get("vm") == Some(&slot.vm.name) => known,
+            _ => VcpuLabels::new(slot),
+        };
+        self.vcpus = view.slots.iter().map(renew).collect();
+    }
+
+    fn refresh_sources(&mut self, view: &View<'_>) {
+        let inventory = std::iter::once((INVENTORY, inventory_state(view.inventory)));
+        let slow = self.facts_of.0.clone();
+        let now = inventory
+            .chain(view.sources.iter().cloned())
+            .chain(slow.sources.iter().cloned());
+        for (n, (info, state)) in now.enumerate() {
+            match self.sources.get_mut(n) {
+                Some(row) if row.state == state => {}
+                Some(row) => *row = source_row(info, state),
+                None => self.sources.push(source_row(info, state)),
+            }
+        }
+    }
+
+    /// A picture without vCPUs, in the buffers of the one before last where nobody reads it.
+    fn empty(&mut self, view: &View<'_>) -> Snapshot {
+        let spare = self.spare.take().and_then(|s| Arc::try_unwrap(s).ok());
+        let (mut vcpus, mut cells, mut cell_totals, mut vcpu_values, mut vms) = match spare {
+            Some(s) => (s.vcpus, s.cells, s.cell_totals, s.vcpu_values, s.vms),
+            None => Default::default(),
+        };
+        vcpus.clear();
+        cells.clear();
+        cell_totals.clear();
+        vcpu_values.clear();
+        vms.clone_from(&self.vms);
+        Snapshot {
+            taken: view.taken,
+            taken_mono: view.taken_mono,
+            tick: view.tick,
+            inventory: view.inventory.clone(),
+            cpu_labels: self.cpu_labels.clone(),
+            vms,
+            vcpus,
+            cells,
+            placed: self.placed.clone(),
+            per_vcpu: self.per_vcpu.clone(),
+            cell_totals,
+            vcpu_values,
+            facts: self.fact_rows.clone(),
+            sources: self.sources.clone(),
+            pmu_mode: self.pmu_mode.clone(),
+            dropped: dropped_rows(view),
+            series: 0,
+        }
+    }
+}
+
+fn time_and_delay(columns: &[Column]) -> Option<[usize; 2]> {
+    let find = |metric| columns.iter().position(|column| column.metric == metric);
+    let time = find("kvm_vcpu_time_seconds_total")?;
+    Some([time, find("kvm_vcpu_delay_seconds_total")?])
+}
+
+/// The vCPU's totals over all its cells, the invisible ones too; `None` while they are unknown.
+fn totals(account: &Account, [time, delay]: [usize; 2]) -> Option<Totals> {
+    let known = account.cells.iter().any(|cell| cell.known >> time & 1 == 1);
+    let sum = |column: usize| {
+        let totals = account.cells.iter().filter_map(|c| c.totals.get(column));
+        totals.fold(0, |sum: u64, total| sum.wrapping_add(*total))
+    };
+    known.then(|| Totals {
+        time: sum(time),
+        delay: sum(delay),
+    })
+}
+
+fn add_vcpu(
+    snapshot: &mut Snapshot,
+    slot: &Slot,
+    labels: &mut VcpuLabels,
+    last_tick: Option<LastTick>,
+    view: &View<'_>,
+) {
+    let account = &slot.account;
+    let first = snapshot.cells.len();
+    labels.follow(slot);
+    for (n, (cell, (_, labels))) in account.cells.iter().zip(&labels.cells).enumerate() {
+        if account.is_visible(n, view.limit.ttl(), view.taken_mono) {
+            snapshot.cells.push(CellRow {
+                labels: labels.clone(),
+                known: cell.known,
+            });
+            snapshot.cell_totals.extend_from_slice(&cell.totals);
+        }
+    }
+    snapshot.vcpu_values.extend_from_slice(&account.values);
+    snapshot.vcpus.push(VcpuRow {
+        labels: labels.labels.clone(),
+        placement: labels.placement.as_ref().map(|(_, labels)| labels.clone()),
+        whereabouts: account.whereabouts,
+        index: slot.vcpu.index,
+        tid: slot.vcpu.tid,
+        cells: first..snapshot.cells.len(),
+        known: account.known,
+        last_tick,
+    });
+}
+
+impl VcpuLabels {
+    fn new(slot: &Slot) -> Self {
+        Self {
+            key: slot.key(),
+            labels: Arc::new(Labels::new(identity(slot))),
+            placement: None,
+            cells: Vec::with_capacity(MAX_CELLS_AHEAD),
+            memory: Memory::default(),
+        }
+    }
+
+    /// Renders what is new about the vCPU: where it is now, cells it did not have before.
+    fn follow(&mut self, slot: &Slot) {
+        if self.placement.as_ref().map(|(w, _)| *w) != slot.account.whereabouts {
+            self.placement = slot
+                .account
+                .whereabouts
+                .map(|w| (w, Arc::new(placement_labels(slot, &w))));
+        }
+        let cells = &slot.account.cells;
+        self.cells.truncate(cells.len());
+        for (n, cell) in cells.iter().enumerate() {
+            match self.cells.get_mut(n) {
+                Some((key, _)) if *key == cell.key => {}
+                Some(known) => *known = (cell.key, cell_labels(slot, &cell.key)),
+                None => self.cells.push((cell.key, cell_labels(slot, &cell.key))),
+            }
+        }
+    }
+}
+
+type Pair = (&'static str, std::borrow::Cow<'static, str>);
+
+fn identity(slot: &Slot) -> [Pair; 2] {
+    [
+        ("vm", slot.vm.name.clone().into()),
+        ("vcpu", slot.vcpu.index.to_string().into()),
+    ]
+}
+
+fn number(name: &'static str, n: impl ToString) -> Pair {
+    (name, n.to_string().into())
+}
+
+fn placement_labels(slot: &Slot, whereabouts: &Whereabouts) -> Labels {
+    let place = whereabouts.place;
+    let rest = [
+        number("cpu", whereabouts.cpu),
+        number("package", place.package),
+        number("core", place.core),
+        number("numa_node", place.numa_node),
+    ];
+    Labels::new(identity(slot).into_iter().chain(rest))
+}
+
+fn cell_labels(slot: &Slot, key: &CellKey) -> Arc<Labels> {
+    let core = key.core.into_iter();
+    let core = core.flat_map(|(package, core)| [number("package", package), number("core", core)]);
+    let node = key.numa_node.map(|node| number("numa_node", node));
+    Arc::new(Labels::new(
+        identity(slot).into_iter().chain(core).chain(node),
+    ))
+}
+
+fn vm_row(vm: &Vm, vcpus: std::ops::Range<usize>) -> VmRow {
+    let vm_label = || ("vm", vm.name.clone().into());
+    let uuid = vm.uuid.as_ref().map(|uuid| ("uuid", uuid.clone().into()));
+    let manager = vm.manager.map(|manager| ("manager", manager.into()));
+    let facts = vm.facts.iter();
+    let info = std::iter::once(vm_label())
+        .chain(uuid)
+        .chain([("vmm", vm.vmm.into())])
+        .chain(manager)
+        .chain(facts.map(|(name, value)| (*name, value.clone().into())))
+        .chain([("name_source", vm.name_source.into())]);
+    VmRow {
+        info: Arc::new(Labels::new(info)),
+        labels: Arc::new(Labels::new([vm_label()])),
+        vcpus,
+    }
+}
+
+fn cpu_labels(topology: &Topology) -> Arc<[Arc<Labels>]> {
+    let one = |cpu: &Cpu| {
+        let place = [
+            number("cpu", cpu.id),
+            number("package", cpu.place.package),
+            number("core", cpu.place.core),
+            number("numa_node", cpu.place.numa_node),
+        ];
+        let core_type = cpu.core_type.label();
+        let core_type = (!core_type.is_empty()).then(|| ("core_type", core_type.into()));
+        let llc = cpu.llc.map(|llc| number("llc", llc));
+        let online = ("online", if cpu.online { "true" } else { "false" }.into());
+        let pairs = place.into_iter().chain(core_type).chain(llc);
+        Arc::new(Labels::new(pairs.chain([online])))
+    };
+    topology.cpus.iter().map(one).collect()
+}
+
+/// Columns whose metric is not in the catalogue are left out of it by mistake of a developer:
+/// a test of each source looks, and here they are shown as dropped.
+fn column_rows(columns: &[Column], hidden: ColumnSet) -> Arc<[ColumnRow]> {
+    let row = |(n, column): (usize, &Column)| {
+        let metric = catalog::find(column.metric);
+        let labels = column.labels.iter().map(|(n, v)| (*n, v.clone().into()));
+        ColumnRow {
+            metric: metric.unwrap_or(&catalog::CATALOG[0]),
+            labels: Arc::new(Labels::new(labels)),
+            unit: column.unit,
+            dropped: metric.is_none() || hidden >> n & 1 == 1,
+        }
+    };
+    columns.iter().enumerate().map(row).collect()
+}
+
+const INVENTORY: SourceInfo = SourceInfo {
+    name: "inventory",
+    needs:
+        "CAP_SYS_PTRACE (or the VMM's own user) to see descriptors; CAP_DAC_READ_SEARCH for KVM \
+            debugfs and libvirt's files",
+    cost: "a few system calls for each process and pass, and no open on an unchanged host",
+};
+
+fn inventory_state(inventory: &Inventory) -> SourceState {
+    match inventory.blind_spots.as_slice() {
+        [] => SourceState::Up,
+        spots => SourceState::Degraded(Reason {
+            code: "blind_spots",
+            detail: spots.join("; "),
+            fix: None,
+        }),
+    }
+}
+
+fn source_row(info: SourceInfo, state: SourceState) -> SourceRow {
+    let labels = [
+        ("source", info.name.into()),
+        ("reason", state.code().into()),
+    ];
+    SourceRow {
+        info,
+        labels: Arc::new(Labels::new(labels)),
+        state,
+    }
+}
+
+fn dropped_rows(view: &View<'_>) -> Vec<DroppedRow> {
+    let row = |(detail, series): &(crate::sample::limit::Detail, u64)| DroppedRow {
+        labels: Arc::new(Labels::new([("what", detail.label().into())])),
+        series: *series,
+    };
+    view.limit.dropped().iter().map(row).collect()
+}
