@@ -1,1 +1,15 @@
-//! All output, drawn from the newest snapshot.
+//! All output, drawn from the newest snapshot: nothing here reads the host.
+
+pub mod http;
+pub mod negotiate;
+pub mod text;
+
+mod buffers;
+mod classic;
+mod guard;
+mod metrics;
+mod site;
+mod status;
+
+pub use http::{router, serve};
+pub use site::App;

@@ -1,0 +1,111 @@
+//! Byte buffers that are used again: a body of megabytes every few seconds would otherwise be
+//! allocated, grown and given back each time.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// At most this many idle buffers are kept.
+const KEPT: usize = 2;
+
+/// A buffer more than this many times larger than its last content is not kept: a host that once
+/// had many VMs does not pay for them for ever.
+const SLACK: usize = 4;
+
+/// Buffers below this size are always kept.
+const SMALL: usize = 64 * 1024;
+
+/// Idle buffers of one kind.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    idle: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Pool {
+    /// An empty buffer; it comes back to the pool when dropped.
+    pub(super) fn take(self: &Arc<Self>) -> Buffer {
+        Buffer {
+            bytes: self.with_idle(|idle| idle.pop()).unwrap_or_default(),
+            home: Arc::clone(self),
+        }
+    }
+
+    fn put(&self, mut bytes: Vec<u8>) {
+        if bytes.capacity() > SMALL.max(SLACK * bytes.len()) {
+            return;
+        }
+        bytes.clear();
+        self.with_idle(|idle| {
+            if idle.len() < KEPT {
+                idle.push(bytes);
+            }
+        });
+    }
+
+    fn with_idle<T>(&self, f: impl FnOnce(&mut Vec<Vec<u8>>) -> T) -> T {
+        // Nothing under the lock can leave the list half changed.
+        f(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A buffer on loan.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    bytes: Vec<u8>,
+    home: Arc<Pool>,
+}
+
+impl Deref for Buffer {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.home.put(std::mem::take(&mut self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_and_comes_empty() {
+        let pool = Arc::new(Pool::default());
+        let mut buffer = pool.take();
+        buffer.extend_from_slice(&[7; 1000]);
+        let address = buffer.as_ptr();
+        drop(buffer);
+        let again = pool.take();
+        assert_eq!(again.as_ptr(), address);
+        assert!(again.is_empty());
+    }
+
+    #[test]
+    fn few_are_kept_and_none_that_outgrew_its_use() {
+        let pool = Arc::new(Pool::default());
+        drop((pool.take(), pool.take(), pool.take()));
+        assert_eq!(pool.with_idle(|idle| idle.len()), KEPT);
+        pool.with_idle(Vec::clear);
+        let mut large = pool.take();
+        large.reserve(SMALL + 1);
+        large.push(1);
+        drop(large);
+        assert_eq!(pool.with_idle(|idle| idle.len()), 0);
+    }
+}

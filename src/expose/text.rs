@@ -1,0 +1,224 @@
+//! The two text formats: OpenMetrics 1.0 and Prometheus text 0.0.4.
+//!
+//! Written by hand because a scrape of a large host is a quarter of a million lines: labels are
+//! rendered when a row is made, so that a line is a few copies and one number. The oracle test
+//! (`tests/exposition_oracle.rs`) holds the sample lines equal to prometheus-client's.
+//!
+//! Formats: OpenMetrics specification 1.0.0, section "Text format";
+//! Prometheus documentation, "Exposition formats".
+
+use std::time::Instant;
+
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::registry::Registry;
+
+use super::classic;
+use super::negotiate::Format;
+use crate::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
+
+/// Appends a whole exposition to `out`: the snapshot, then the exporter's own metrics.
+pub fn encode(
+    format: Format,
+    snapshot: &Snapshot,
+    registry: &Registry,
+    now: Instant,
+    out: &mut Vec<u8>,
+) {
+    encode_snapshot(format, snapshot, now, out);
+    let mut own = String::new();
+    // Writing to a String cannot fail, so an error is a metric that refuses to be encoded: the
+    // exposition stays whole without the exporter's own metrics.
+    if let Err(error) = encode_registry(&mut own, registry) {
+        tracing::error!(%error, "cannot encode the exporter's own metrics; /metrics goes without");
+        own.clear();
+    }
+    match format {
+        Format::OpenMetrics => {
+            out.extend_from_slice(own.as_bytes());
+            out.extend_from_slice(b"# EOF\n");
+        }
+        Format::Text => classic::append(&own, out),
+    }
+}
+
+/// Appends the metrics of the snapshot alone, without the end mark.
+pub fn encode_snapshot(format: Format, snapshot: &Snapshot, now: Instant, out: &mut Vec<u8>) {
+    let mut encoder = Encoder {
+        format,
+        prefix: Vec::with_capacity(64),
+        out,
+    };
+    snapshot.visit(now, &mut encoder);
+}
+
+/// Writes lines as it is shown metrics and samples.
+struct Encoder<'a> {
+    format: Format,
+    /// The metric's name, with which each of its lines begins.
+    prefix: Vec<u8>,
+    out: &'a mut Vec<u8>,
+}
+
+impl Visitor for Encoder<'_> {
+    fn metric(&mut self, metric: &'static Metric) {
+        self.prefix.clear();
+        self.prefix.extend_from_slice(metric.name.as_bytes());
+        match self.format {
+            Format::OpenMetrics => open_metrics_head(metric, self.out),
+            Format::Text => classic_head(metric, self.out),
+        }
+    }
+
+    #[inline]
+    fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
+        let (row, fixed) = (row.text().as_bytes(), fixed.text().as_bytes());
+        let out = &mut *self.out;
+        // One check of the capacity for the line; the rest is braces and the longest number.
+        out.reserve(self.prefix.len() + row.len() + fixed.len() + 48);
+        out.extend_from_slice(&self.prefix);
+        match (row.is_empty(), fixed.is_empty()) {
+            (true, true) => {}
+            (false, true) => append_all(out, [b"{", row, b"}"]),
+            (true, false) => append_all(out, [b"{", fixed, b"}"]),
+            (false, false) => append_all(out, [b"{", row, b",", fixed, b"}"]),
+        }
+        out.push(b' ');
+        append_value(out, value);
+        out.push(b'\n');
+    }
+}
+
+fn append_all<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// `# HELP`, `# TYPE` and `# UNIT` of the family, in prometheus-client's order.
+fn open_metrics_head(metric: &Metric, out: &mut Vec<u8>) {
+    let family = metric.family();
+    head(out, "HELP", family, &[metric.help, "."]);
+    head(out, "TYPE", family, &[open_metrics_type(metric.kind)]);
+    if !metric.unit.is_empty() {
+        head(out, "UNIT", family, &[metric.unit]);
+    }
+}
+
+/// `# HELP` and `# TYPE` of the metric by its full name. The format knows no info: a fact is a
+/// gauge that is 1.
+fn classic_head(metric: &Metric, out: &mut Vec<u8>) {
+    head(out, "HELP", metric.name, &[metric.help, "."]);
+    let kind = match metric.kind {
+        Kind::Info => "gauge",
+        other => open_metrics_type(other),
+    };
+    head(out, "TYPE", metric.name, &[kind]);
+}
+
+fn open_metrics_type(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Info => "info",
+        Kind::Histogram => "histogram",
+    }
+}
+
+fn head(out: &mut Vec<u8>, what: &str, name: &str, text: &[&str]) {
+    append_all(out, [b"# ", what.as_bytes(), b" ", name.as_bytes(), b" "]);
+    for part in text {
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.push(b'\n');
+}
+
+#[inline]
+fn append_value(out: &mut Vec<u8>, value: Value) {
+    match value {
+        Value::Int(n) => out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes()),
+        Value::Nanoseconds(ns) => append_seconds(out, ns),
+        Value::Float(x) => append_float(out, x),
+    }
+}
+
+/// Nanoseconds as seconds, exactly: no float comes near them, so that a counter never loses a
+/// nanosecond however long it runs.
+#[inline]
+fn append_seconds(out: &mut Vec<u8>, ns: u64) {
+    const NS_PER_S: u64 = 1_000_000_000;
+    out.extend_from_slice(itoa::Buffer::new().format(ns / NS_PER_S).as_bytes());
+    let rest = ns % NS_PER_S;
+    if rest == 0 {
+        out.extend_from_slice(b".0");
+        return;
+    }
+    // A leading 1 keeps the zeros after the point; the point takes its place.
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(rest + NS_PER_S).as_bytes();
+    let zeros = digits.iter().rev().take_while(|&&d| d == b'0').count();
+    let digits = digits.get(1..digits.len() - zeros).unwrap_or_default();
+    out.push(b'.');
+    out.extend_from_slice(digits);
+}
+
+/// Both formats write infinities and NaN in Go's way.
+fn append_float(out: &mut Vec<u8>, x: f64) {
+    if x.is_finite() {
+        out.extend_from_slice(dtoa::Buffer::new().format_finite(x).as_bytes());
+    } else if x.is_nan() {
+        out.extend_from_slice(b"NaN");
+    } else {
+        out.extend_from_slice(if x > 0.0 { b"+Inf" } else { b"-Inf" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(value: Value) -> String {
+        let mut out = Vec::new();
+        append_value(&mut out, value);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn seconds_are_exact_decimals() {
+        for (ns, seconds) in [
+            (0, "0.0"),
+            (1, "0.000000001"),
+            (1_000_000_000, "1.0"),
+            (1_234_567_891, "1.234567891"),
+            (1_500_000_000, "1.5"),
+            (10_020_000_000, "10.02"),
+            (u64::MAX, "18446744073.709551615"),
+        ] {
+            assert_eq!(text(Value::Nanoseconds(ns)), seconds);
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_as_prometheus_reads_them() {
+        for (value, expected) in [
+            (Value::Int(u64::MAX), "18446744073709551615"),
+            (Value::Float(1.0), "1.0"),
+            (Value::Float(0.25), "0.25"),
+            (Value::Float(f64::NAN), "NaN"),
+            (Value::Float(f64::INFINITY), "+Inf"),
+            (Value::Float(f64::NEG_INFINITY), "-Inf"),
+        ] {
+            assert_eq!(text(value), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn seconds_read_back_to_the_nearest_float(ns: u64) {
+            let (whole, rest) = (ns / 1_000_000_000, ns % 1_000_000_000);
+            let exact: f64 = format!("{whole}.{rest:09}").parse().unwrap();
+            let ours: f64 = text(Value::Nanoseconds(ns)).parse().unwrap();
+            prop_assert_eq!(ours, exact);
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! The server as its clients meet it: over TCP, byte by byte.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vcpu_exporter::expose::{serve, App};
+use vcpu_exporter::snapshot::{Handle, Snapshot};
+use vcpu_exporter::telemetry::Telemetry;
+
+#[path = "support/snapshots.rs"]
+mod snapshots;
+
+use snapshots::Host;
+
+/// A test that waits longer than this for something has failed.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running server; stops when dropped.
+struct Server {
+    address: SocketAddr,
+    app: Arc<App>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<std::io::Result<()>>>,
+}
+
+impl Server {
+    fn start(snapshot: Option<Snapshot>) -> Self {
+        let (telemetry, registry) = Telemetry::new();
+        let snapshots = Handle::default();
+        if let Some(snapshot) = snapshot {
+            snapshots.publish(Arc::new(snapshot));
+        }
+        let app = Arc::new(App {
+            snapshots,
+            telemetry,
+            registry,
+            max_age: Duration::from_secs(3600),
+        });
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (tell, address) = std::sync::mpsc::channel();
+        let site = Arc::clone(&app);
+        let thread = std::thread::spawn(move || {
+            run(async move {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+                tell.send(listener.local_addr()?).unwrap();
+                serve(listener, site, async {
+                    let _ = stopped.await;
+                })
+                .await
+            })
+        });
+        Self {
+            address: address.recv().unwrap(),
+            app,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
+        let mut stream = self.connect();
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        Answer::parse(&bytes)
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "")
+    }
+
+    fn stop(mut self) -> std::io::Result<()> {
+        let _ = self.stop.take().unwrap().send(());
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+fn run<T>(server: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(server)
+}
+
+/// An answer taken apart; header names in lower case.
+struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .expect("an HTTP head");
+        let head = std::str::from_utf8(&bytes[..end]).unwrap();
+        let mut lines = head.lines();
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
+        let headers = lines.map(|line| line.split_once(": ").unwrap());
+        Self {
+            status,
+            headers: headers
+                .map(|(k, v)| (k.to_lowercase(), v.to_owned()))
+                .collect(),
+            body: bytes[end + 4..].to_vec(),
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|(n, _)| n == name);
+        header.map(|(_, value)| value.as_str())
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+fn serving() -> Server {
+    Server::start(Some(Host::named(["web", "db"]).snapshot()))
+}
+
+const PROMETHEUS: &str = "Accept: application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\nAccept-Encoding: gzip\r\n";
+
+#[test]
+fn curl_gets_classic_text() {
+    let answer = serving().get("/metrics");
+    assert_eq!(answer.status, 200);
+    let kind = answer.header("content-type").unwrap();
+    assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+    assert_eq!(answer.header("content-encoding"), None);
+    assert!(answer
+        .text()
+        .contains("# TYPE kvm_vcpu_time_seconds_total counter\n"));
+    assert!(answer
+        .text()
+        .contains("# TYPE kvm_exporter_ticks_total counter\n"));
+    let length = answer.body.len().to_string();
+    assert_eq!(answer.header("content-length"), Some(length.as_str()));
+}
+
+#[test]
+fn prometheus_gets_openmetrics_gzipped() {
+    let answer = serving().ask("GET", "/metrics", PROMETHEUS);
+    assert_eq!(answer.status, 200);
+    let kind = answer.header("content-type").unwrap();
+    assert_eq!(
+        kind,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    );
+    assert_eq!(answer.header("content-encoding"), Some("gzip"));
+    assert_eq!(answer.header("vary"), Some("accept, accept-encoding"));
+    let mut text = String::new();
+    let mut gzip = flate2::read::GzDecoder::new(answer.body.as_slice());
+    gzip.read_to_string(&mut text).unwrap();
+    assert!(text
+        .contains("# TYPE kvm_vcpu_time_seconds counter\n# UNIT kvm_vcpu_time_seconds seconds\n"));
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn before_the_first_tick_there_is_a_reason_instead() {
+    let server = Server::start(None);
+    for path in ["/metrics", "/readyz"] {
+        let answer = server.get(path);
+        assert_eq!(answer.status, 503, "{path}");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert!(
+            answer.text().contains("has not finished its first tick"),
+            "{}",
+            answer.text()
+        );
+    }
+    assert_eq!(server.get("/healthz").status, 200);
+    let page = server.get("/");
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("has not finished its first tick"));
+}
+
+#[test]
+fn ready_while_the_sample_is_fresh() {
+    let server = serving();
+    let answer = server.get("/readyz");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut old = Host::named(["web"]).snapshot();
+    let Some(taken) = old.taken_mono.checked_sub(Duration::from_secs(7200)) else {
+        println!("skipped: this machine has been up for less than two hours");
+        return;
+    };
+    old.taken_mono = taken;
+    server.app.snapshots.publish(Arc::new(old));
+    let answer = server.get("/readyz");
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.text().contains("more than 3600.0 s is stale"),
+        "{}",
+        answer.text()
+    );
+}
+
+#[test]
+fn a_scrape_shows_the_newest_snapshot() {
+    let server = serving();
+    assert!(server.get("/metrics").text().contains("vm=\"web\""));
+    server
+        .app
+        .snapshots
+        .publish(Arc::new(Host::named(["other"]).snapshot()));
+    let text = server.get("/metrics");
+    assert!(text.text().contains("vm=\"other\"") && !text.text().contains("vm=\"web\""));
+}
+
+#[test]
+fn head_is_get_without_a_body() {
+    let server = serving();
+    for path in ["/", "/metrics", "/healthz", "/readyz", "/style.css"] {
+        let answer = server.ask("HEAD", path, "");
+        assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
+        assert_ne!(answer.header("content-length"), Some("0"), "{path}");
+    }
+}
+
+#[test]
+fn other_methods_and_paths_are_refused_in_words() {
+    let server = serving();
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "BREW"] {
+        let answer = server.ask(method, "/metrics", "");
+        assert_eq!(answer.status, 405, "{method}");
+        assert_eq!(answer.header("allow"), Some("GET,HEAD"), "{method}");
+    }
+    for path in ["/metrics/", "/nothing", "//", "/%00", "/../etc/passwd"] {
+        let answer = server.get(path);
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(answer.text().contains("not found"));
+    }
+    let garbage = server.ask("GET /metrics HTTP/1.1\r\nbad header\r\n\r\n", "", "");
+    assert_eq!(garbage.status, 400);
+}
+
+#[test]
+fn every_answer_carries_security_headers() {
+    let server = serving();
+    for path in ["/", "/metrics", "/healthz", "/nothing", "/style.css"] {
+        let answer = server.get(path);
+        assert_eq!(
+            answer.header("x-content-type-options"),
+            Some("nosniff"),
+            "{path}"
+        );
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(
+            policy.starts_with("default-src 'none'; style-src 'self'"),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn requests_are_counted_by_known_path_alone() {
+    let server = serving();
+    server.get("/metrics");
+    server.get("/secret-1");
+    server.get("/secret-2");
+    let text = server.get("/metrics");
+    for line in [
+        "kvm_exporter_http_requests_total{path=\"/metrics\",code=\"200\"} 1",
+        "kvm_exporter_http_requests_total{path=\"other\",code=\"404\"} 2",
+        "kvm_exporter_scrape_duration_seconds_count 1",
+    ] {
+        assert!(
+            text.text().lines().any(|l| l == line),
+            "{line}\n{}",
+            text.text()
+        );
+    }
+    assert!(!text.text().contains("secret"));
+}
+
+#[test]
+fn the_page_escapes_names_and_says_what_is_wrong() {
+    let name = "<script>alert(1)</script>\"'&\u{202e}";
+    let server = Server::start(Some(Host::named([name, "web"]).snapshot()));
+    let page = server.get("/");
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    let html = page.text();
+    assert!(!html.contains("<script"));
+    assert!(html.contains("<bdi>&lt;script&gt;alert(1)&lt;/script&gt;"));
+    for fact in [
+        "mediated vPMU",
+        "enable_mediated_pmu=N",
+        "tracefs cannot be read",
+        "debugfs is locked down",
+        "user_events",
+        "host_only",
+        "had 1.20 cores, waited for 0.00",
+        "No vCPU waited for 5.0",
+    ] {
+        assert!(html.contains(fact), "{fact}");
+    }
+    assert_eq!(html.matches("<th scope=\"row\">").count(), 4);
+}
+
+#[test]
+fn a_large_host_has_a_short_page() {
+    let server = Server::start(Some(Host::of_vcpus(4_000).snapshot()));
+    let page = server.get("/");
+    let rows = page.text().matches("<tr").count();
+    assert!((400..=501).contains(&rows), "{rows} rows");
+    assert!(page.text().contains("more vCPUs"));
+    // The longest wait of this host is named, though its row is left out.
+    assert!(page.text().contains("39.9\u{a0}%"));
+}
+
+#[test]
+fn many_scrapes_at_once_are_all_answered() {
+    let server = Arc::new(Server::start(Some(Host::of_vcpus(200).snapshot())));
+    let scrapers: Vec<_> = (0..32)
+        .map(|n| {
+            let server = Arc::clone(&server);
+            let headers = if n % 2 == 0 { PROMETHEUS } else { "" };
+            std::thread::spawn(move || server.ask("GET", "/metrics", headers).status)
+        })
+        .collect();
+    for scraper in scrapers {
+        let status = scraper.join().unwrap();
+        assert!(status == 200 || status == 503, "{status}");
+    }
+    assert_eq!(server.get("/metrics").status, 200);
+}
+
+#[test]
+fn a_connection_serves_many_requests() {
+    let mut stream = serving_forever().connect();
+    for _ in 0..3 {
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nok\n") {
+            let mut byte = [0];
+            assert_eq!(stream.read(&mut byte).unwrap(), 1);
+            answer.extend_from_slice(&byte);
+        }
+    }
+}
+
+/// A server that outlives the test's statement.
+fn serving_forever() -> &'static Server {
+    Box::leak(Box::new(serving()))
+}
+
+#[test]
+fn a_request_that_never_ends_is_cut_off() {
+    let server = serving();
+    let mut stream = server.connect();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
+    let header = [b"X: ".as_slice(), &[b'a'; 1000], b"\r\n"].concat();
+    let begun = Instant::now();
+    while stream.write_all(&header).is_ok() {
+        assert!(begun.elapsed() < DEADLINE, "the server reads on and on");
+    }
+    assert_eq!(server.get("/healthz").status, 200);
+}
+
+#[test]
+fn it_stops_when_asked_whatever_clients_do() {
+    let server = serving();
+    let mut idle = server.connect();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    let mut half = server.connect();
+    half.write_all(b"GET /metrics HT").unwrap();
+    let address = server.address;
+    server.stop().unwrap();
+    assert!(TcpStream::connect(address).is_err());
+}

@@ -1,0 +1,313 @@
+//! Snapshots of hosts that do not exist, for tests and benches: complete, of any size, and with
+//! numbers that differ from each other.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use vcpu_exporter::discover::Inventory;
+use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
+use vcpu_exporter::sample::{Reason, SourceInfo, SourceState, Unit, Whereabouts};
+use vcpu_exporter::snapshot::catalog;
+use vcpu_exporter::snapshot::{
+    CellRow, ColumnRow, DroppedRow, Labels, LastTick, Snapshot, SourceRow, VcpuRow, VmRow,
+};
+
+/// What to build.
+pub(crate) struct Host {
+    /// Names of the VMs.
+    pub(crate) names: Vec<String>,
+    /// vCPUs of each.
+    pub(crate) vcpus: usize,
+    /// Places each vCPU was seen at.
+    pub(crate) places: usize,
+    /// CPUs, two to a core, in two packages of one node each.
+    pub(crate) cpus: u32,
+}
+
+impl Host {
+    /// VMs of 8 vCPUs, each vCPU at one place.
+    pub(crate) fn of_vcpus(vcpus: usize) -> Self {
+        Self {
+            names: (0..vcpus.div_ceil(8))
+                .map(|n| format!("vm-{n:05}"))
+                .collect(),
+            vcpus: 8.min(vcpus),
+            places: 1,
+            cpus: 128,
+        }
+    }
+
+    /// VMs of these names, 2 vCPUs each, each vCPU at two places.
+    pub(crate) fn named<const N: usize>(names: [&str; N]) -> Self {
+        Self {
+            names: names.map(String::from).to_vec(),
+            vcpus: 2,
+            places: 2,
+            cpus: 8,
+        }
+    }
+
+    /// The snapshot, taken now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let topology = topology(self.cpus);
+        let (placed, per_vcpu) = (placed_columns(), vcpu_columns());
+        let mut snapshot = Snapshot {
+            taken: UNIX_EPOCH + Duration::from_millis(1_763_900_000_125),
+            taken_mono: Instant::now(),
+            tick: 86_421,
+            cpu_labels: topology.cpus.iter().map(cpu_labels).collect(),
+            inventory: Arc::new(Inventory {
+                generation: 7,
+                topology: Arc::new(topology),
+                vms: Vec::new(),
+                blind_spots: vec!["debugfs is locked down: vCPUs are known by thread names".into()],
+            }),
+            vms: Vec::new(),
+            vcpus: Vec::new(),
+            cells: Vec::new(),
+            placed,
+            per_vcpu,
+            cell_totals: Vec::new(),
+            vcpu_values: Vec::new(),
+            facts: Arc::new([]),
+            sources: sources(),
+            pmu_mode: Some(labels(&[
+                ("mode", "host_only"),
+                ("reason", "mediated_vpmu"),
+            ])),
+            dropped: vec![DroppedRow {
+                labels: labels(&[("what", "user_events")]),
+                series: 12,
+            }],
+            series: 0,
+        };
+        self.names
+            .iter()
+            .for_each(|name| self.add_vm(&mut snapshot, name));
+        snapshot.series = snapshot.count_series();
+        snapshot
+    }
+
+    fn add_vm(&self, snapshot: &mut Snapshot, name: &str) {
+        let first = snapshot.vcpus.len();
+        for index in 0..self.vcpus {
+            self.add_vcpu(snapshot, name, index);
+        }
+        snapshot.vms.push(VmRow {
+            labels: labels(&[("vm", name)]),
+            info: labels(&[
+                ("vm", name),
+                ("uuid", "b813b8d7-0d5f-4c5a-9a58-1f0c6a0b7f11"),
+                ("vmm", "qemu"),
+                ("manager", "libvirt"),
+                ("name_source", "cmdline"),
+            ]),
+            vcpus: first..snapshot.vcpus.len(),
+        });
+    }
+
+    fn add_vcpu(&self, snapshot: &mut Snapshot, vm: &str, index: usize) {
+        let n = snapshot.vcpus.len();
+        let first = snapshot.cells.len();
+        for place in 0..self.places {
+            let cpu = (n + place * 3) as u32 % self.cpus;
+            self.add_cell(snapshot, vm, index, cpu);
+        }
+        let cpu = n as u32 % self.cpus;
+        let vcpu = index.to_string();
+        let place = place_of(cpu);
+        snapshot.vcpus.push(VcpuRow {
+            labels: labels(&[("vm", vm), ("vcpu", &vcpu)]),
+            placement: Some(labels(&[
+                ("vm", vm),
+                ("vcpu", &vcpu),
+                ("cpu", &cpu.to_string()),
+                ("package", &place.package.to_string()),
+                ("core", &place.core.to_string()),
+                ("numa_node", &place.numa_node.to_string()),
+            ])),
+            whereabouts: Some(Whereabouts { cpu, place }),
+            index: index as u32,
+            tid: 20_000 + n as i32,
+            cells: first..snapshot.cells.len(),
+            known: all(snapshot.per_vcpu.len()),
+            last_tick: Some(LastTick {
+                span: Duration::from_secs(1),
+                time: Duration::from_millis(600),
+                delay: Duration::from_millis(n as u64 % 400),
+            }),
+        });
+        let columns = Arc::clone(&snapshot.per_vcpu);
+        let values = columns.iter().enumerate().map(|(c, _)| number(n, c));
+        snapshot.vcpu_values.extend(values);
+    }
+
+    fn add_cell(&self, snapshot: &mut Snapshot, vm: &str, index: usize, cpu: u32) {
+        let place = place_of(cpu);
+        let n = snapshot.cells.len();
+        snapshot.cells.push(CellRow {
+            labels: labels(&[
+                ("vm", vm),
+                ("vcpu", &index.to_string()),
+                ("package", &place.package.to_string()),
+                ("core", &place.core.to_string()),
+                ("numa_node", &place.numa_node.to_string()),
+            ]),
+            known: all(snapshot.placed.len()),
+        });
+        let columns = Arc::clone(&snapshot.placed);
+        let totals = columns.iter().enumerate().map(|(c, _)| number(n, c));
+        snapshot.cell_totals.extend(totals);
+    }
+}
+
+/// With the six columns of the vCPU and its placement these make 25 samples a vCPU at one place.
+fn placed_columns() -> Arc<[ColumnRow]> {
+    let mut columns = vec![
+        column("kvm_vcpu_time_seconds_total", &[], Unit::Nanoseconds),
+        column("kvm_vcpu_guest_seconds_total", &[], Unit::Nanoseconds),
+        column("kvm_vcpu_delay_seconds_total", &[], Unit::Nanoseconds),
+        column("kvm_vcpu_timeslices_total", &[], Unit::Count),
+    ];
+    for kind in ["voluntary", "involuntary"] {
+        let name = "kvm_vcpu_context_switches_total";
+        columns.push(column(name, &[("type", kind)], Unit::Count));
+    }
+    for name in [
+        "cycles",
+        "instructions",
+        "ref_cycles",
+        "cache_references",
+        "cache_misses",
+        "branch_misses",
+    ] {
+        for mode in ["guest", "host"] {
+            let name = format!("kvm_vcpu_{name}_total");
+            columns.push(column(&name, &[("mode", mode)], Unit::Count));
+        }
+    }
+    columns.into()
+}
+
+fn vcpu_columns() -> Arc<[ColumnRow]> {
+    let mut columns = vec![
+        column("kvm_vcpu_affinity_cpus", &[], Unit::Count),
+        column("kvm_vcpu_migrations_total", &[], Unit::Count),
+    ];
+    for crossed in ["cpu", "core"] {
+        let name = "kvm_vcpu_moves_total";
+        columns.push(column(name, &[("crossed", crossed)], Unit::Count));
+    }
+    for name in ["enabled", "running"] {
+        let name = format!("kvm_vcpu_pmu_{name}_seconds_total");
+        columns.push(column(&name, &[("group", "guest")], Unit::Nanoseconds));
+    }
+    columns.into()
+}
+
+/// A column of the catalogue.
+pub(crate) fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -> ColumnRow {
+    ColumnRow {
+        metric: catalog::find(metric).unwrap(),
+        labels: labels(fixed),
+        unit,
+        dropped: false,
+    }
+}
+
+/// Labels of borrowed values.
+pub(crate) fn labels(pairs: &[(&'static str, &str)]) -> Arc<Labels> {
+    let owned = pairs
+        .iter()
+        .map(|(name, value)| (*name, Cow::Owned(value.to_string())));
+    Arc::new(Labels::new(owned))
+}
+
+fn all(columns: usize) -> u128 {
+    (1 << columns) - 1
+}
+
+/// Below 10^15, so that its seconds have no more digits than a float holds exactly.
+fn number(row: usize, column: usize) -> u64 {
+    let row = (row as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let column = (column as u64 + 1).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = row ^ column;
+    1_000_000_000 + mixed % 900_000_000_000_000
+}
+
+fn place_of(cpu: u32) -> Place {
+    Place {
+        package: (cpu / 2 % 2) as i32,
+        core: (cpu / 4) as i32,
+        numa_node: cpu / 2 % 2,
+    }
+}
+
+fn topology(cpus: u32) -> Topology {
+    let cpu = |id| Cpu {
+        id,
+        place: place_of(id),
+        siblings: vec![id & !1, id | 1],
+        core_type: CoreType::Uniform,
+        llc: Some(id / 2 % 2),
+        online: true,
+    };
+    Topology {
+        cpus: (0..cpus).map(cpu).collect(),
+    }
+}
+
+fn cpu_labels(cpu: &Cpu) -> Arc<Labels> {
+    labels(&[
+        ("cpu", &cpu.id.to_string()),
+        ("package", &cpu.place.package.to_string()),
+        ("core", &cpu.place.core.to_string()),
+        ("numa_node", &cpu.place.numa_node.to_string()),
+        ("online", "true"),
+    ])
+}
+
+fn sources() -> Vec<SourceRow> {
+    let mediated = Reason {
+        code: "mediated_vpmu",
+        detail: "KVM gives the counters to guests (mediated vPMU): only the host side is counted"
+            .into(),
+        fix: Some("modprobe -r kvm_intel && modprobe kvm_intel enable_mediated_pmu=N".into()),
+    };
+    let forbidden = Reason {
+        code: "no_permission",
+        detail: "tracefs cannot be read".into(),
+        fix: Some("mount -o remount,gid=kvm-exporter /sys/kernel/tracing".into()),
+    };
+    vec![
+        source("sched", "/proc of the vCPU threads", SourceState::Up),
+        source(
+            "pmu",
+            "CAP_PERFMON or perf_event_paranoid below 3",
+            SourceState::Degraded(mediated),
+        ),
+        source(
+            "exits",
+            "tracefs and CAP_PERFMON",
+            SourceState::Down(forbidden),
+        ),
+    ]
+}
+
+fn source(name: &'static str, needs: &'static str, state: SourceState) -> SourceRow {
+    let code = match &state {
+        SourceState::Up => "",
+        SourceState::Degraded(reason) | SourceState::Down(reason) => reason.code,
+    };
+    SourceRow {
+        info: SourceInfo {
+            name,
+            needs,
+            cost: "two reads a vCPU and tick",
+        },
+        labels: labels(&[("source", name), ("reason", code)]),
+        state,
+    }
+}
