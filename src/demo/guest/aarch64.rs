@@ -1,0 +1,116 @@
+//! The guests in arm64 code, at EL1 with the MMU on: with it off the guest's stores would go past
+//! the caches of a CPU without FEAT_S2FWB, and the host would not see them.
+
+use kvm_bindings::{
+    kvm_vcpu_init, KVM_ARM_VCPU_PSCI_0_2, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_ARM_CORE,
+    KVM_REG_SIZE_U64,
+};
+use kvm_ioctls::{VcpuFd, VmFd};
+
+use super::{Load, Unsupported, CODE, HALT_REGISTER, IO_REGISTER, MEMORY};
+
+const SPIN: [u32; 7] = [
+    0x52a0_0021, // mov w1, 65536
+    0x7100_0421, // subs w1, w1, 1
+    0x54ff_ffe1, // b.ne to the subs
+    0xb940_0002, // ldr w2, [x0]
+    0x1100_0442, // add w2, w2, 1
+    0xb900_0002, // str w2, [x0]
+    0x17ff_fffa, // b to the start
+];
+
+/// KVM waits in the kernel with a guest that executes `wfi`, for an interrupt nobody sends here.
+/// So it asks its VMM, by a write that leaves the guest.
+const TELL: [u32; 5] = [
+    0xb940_0002, // ldr w2, [x0]
+    0x1100_0442, // add w2, w2, 1
+    0xb900_0002, // str w2, [x0]
+    0xb900_0062, // str w2, [x3]
+    0x17ff_fffc, // b to the start
+];
+
+/// The table of level 1, where a translation of 39 bits begins: 1 GiB an entry (Arm ARM, D8.2).
+const TABLE: u64 = 0x2000;
+
+/// A block that is read and written at EL1, accessed before, inner shareable (Arm ARM, D8.3).
+const BLOCK: u64 = 1 | 3 << 8 | 1 << 10;
+
+/// Index 1 of [`MAIR`]: the registers.
+const DEVICE: u64 = 1 << 2;
+
+/// Index 0 is normal write-back memory, index 1 device memory without gathering (Arm ARM, D24.2,
+/// MAIR_EL1).
+const MAIR: u64 = 0xff;
+
+/// 39 bits by TTBR0 alone, 4 KiB pages, tables cached and inner shareable (TCR_EL1).
+const TCR: u64 = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23;
+
+/// The bits that are 1 in ARMv8.0, and MMU, data and instruction caches on (SCTLR_EL1).
+const SCTLR: u64 = 0x30d0_0800 | 1 | 1 << 2 | 1 << 12;
+
+/// EL1 with its own stack pointer, all exceptions masked (SPSR_EL2).
+const PSTATE: u64 = 0x3c5;
+
+/// What lies where in the guest's memory at its start; all else is 0.
+pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
+    let image: &[u32] = match load {
+        Load::Spin => &SPIN,
+        Load::Halt | Load::Io => &TELL,
+    };
+    let code = image.iter().flat_map(|word| word.to_le_bytes()).collect();
+    // Memory and registers lie in different GiB, so that each has its kind.
+    let table = [MEMORY | BLOCK, HALT_REGISTER | BLOCK | DEVICE];
+    let table = table.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    Ok(vec![(CODE, code), (TABLE, table)])
+}
+
+/// What the VM needs before its first vCPU.
+pub fn prepare_vm(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
+    Ok(())
+}
+
+/// Makes a vCPU begin at the image of `load` and count at `counter`.
+pub fn prepare_vcpu(
+    vm: &VmFd,
+    vcpu: &VcpuFd,
+    load: Load,
+    counter: u64,
+) -> Result<(), kvm_ioctls::Error> {
+    let mut target = kvm_vcpu_init::default();
+    vm.get_preferred_target(&mut target)?;
+    target.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
+    vcpu.vcpu_init(&target)?;
+    let register = match load {
+        Load::Io => IO_REGISTER,
+        Load::Spin | Load::Halt => HALT_REGISTER,
+    };
+    let values = [
+        (system(3, 0, 10, 2, 0), MAIR),
+        (system(3, 0, 2, 0, 2), TCR),
+        (system(3, 0, 2, 0, 0), TABLE), // TTBR0_EL1
+        (system(3, 0, 1, 0, 0), SCTLR),
+        (general(0), counter),
+        (general(3), register),
+        (general(PC), CODE),
+        (general(PC + 1), PSTATE),
+    ];
+    for (id, value) in values {
+        vcpu.set_one_reg(id, &value.to_le_bytes())?;
+    }
+    Ok(())
+}
+
+/// Place of the program counter among the general registers: behind 31 and the stack pointer
+/// (struct user_pt_regs, asm/ptrace.h).
+const PC: u64 = 32;
+
+/// Id of a general register for KVM, which counts in words of 32 bits (api.rst, KVM_SET_ONE_REG).
+fn general(n: u64) -> u64 {
+    KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM_CORE) | (2 * n)
+}
+
+/// Id of a system register by its encoding in `msr`.
+fn system(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> u64 {
+    let encoding = op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2;
+    KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM64_SYSREG) | encoding
+}

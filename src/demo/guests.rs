@@ -1,0 +1,310 @@
+//! The demo's three micro-VMs: started together, ended together.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::guest::Load;
+use super::protocol::{Ready, Reply};
+use super::vm::{self, VmError};
+
+/// How long a micro-VM may take until its vCPUs run; it takes milliseconds.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+
+/// One guest of the demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// What it does.
+    pub load: Load,
+    /// Its number of vCPUs.
+    pub vcpus: u32,
+    /// What is to be seen of it, for a person.
+    pub expect: &'static str,
+}
+
+impl Plan {
+    /// The VM's name: that of its load.
+    pub fn name(&self) -> &'static str {
+        self.load.name()
+    }
+}
+
+/// The guests of the demo.
+pub const PLANS: &[Plan] = &[
+    Plan {
+        load: Load::Spin,
+        vcpus: 2,
+        expect: "2 vCPUs that never stop: each 1 s/s of time, or its share of a core and the rest delay",
+    },
+    Plan {
+        load: Load::Halt,
+        vcpus: 1,
+        expect: "halts and is woken 100 times a second: hardly any time, 100 voluntary switches/s",
+    },
+    Plan {
+        load: Load::Io,
+        vcpus: 1,
+        expect: "1,000 port writes a second in bursts of 10: each an exit to user space, 100 voluntary switches/s",
+    },
+];
+
+/// Why the demo's guests could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// No VM can run here.
+    #[error("the demo needs KVM: {0}")]
+    Kvm(#[from] VmError),
+    /// The program could not be run again.
+    #[error("cannot start the guest {name:?} ({exe} micro-vm): {error}")]
+    Spawn {
+        /// The guest.
+        name: &'static str,
+        /// The program.
+        exe: PathBuf,
+        /// What went wrong.
+        #[source]
+        error: io::Error,
+    },
+    /// A guest said why it ended.
+    #[error("the guest {name:?} did not start: {said}")]
+    Failed {
+        /// The guest.
+        name: &'static str,
+        /// Its words.
+        said: String,
+    },
+    /// A guest said nothing in time.
+    #[error("the guest {name:?} did not start within {} s", START_DEADLINE.as_secs())]
+    Late {
+        /// The guest.
+        name: &'static str,
+    },
+}
+
+/// One running guest. Dropping it ends it.
+#[derive(Debug)]
+pub struct Guest {
+    /// What it does.
+    pub plan: Plan,
+    /// What it said when it was ready.
+    pub ready: Ready,
+    process: Process,
+}
+
+/// A child that does not survive its handle.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only when it has ended and been waited for already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// All running guests. Dropping them ends and reaps them all.
+#[derive(Debug)]
+pub struct Guests {
+    guests: Vec<Guest>,
+}
+
+impl Guests {
+    /// Starts all guests and waits until their vCPUs run.
+    ///
+    /// `exe` is this program: a guest is its hidden `micro-vm` command.
+    ///
+    /// # Errors
+    /// KVM is missing, or a guest does not start; those already started are ended again.
+    pub fn start(exe: &Path) -> Result<Self, DemoError> {
+        vm::probe()?;
+        let mut starting = Vec::new();
+        for (plan, number) in PLANS.iter().zip(1..) {
+            starting.push(Starting::spawn(exe, *plan, number)?);
+        }
+        let deadline = Instant::now() + START_DEADLINE;
+        let guests: Result<Vec<Guest>, DemoError> = starting
+            .into_iter()
+            .map(|guest| guest.wait(deadline))
+            .collect();
+        Ok(Self { guests: guests? })
+    }
+
+    /// The running guests, in the order of [`PLANS`].
+    pub fn iter(&self) -> impl Iterator<Item = &Guest> {
+        self.guests.iter()
+    }
+
+    /// The guests that ended by themselves since the last call. They are reaped, so that the
+    /// exporter sees them go.
+    pub fn take_ended(&mut self) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        self.guests.retain_mut(|guest| {
+            let status = guest.process.0.try_wait().ok().flatten();
+            ended.extend(status.map(|status| Ended {
+                name: guest.plan.name(),
+                pid: guest.ready.pid,
+                status,
+            }));
+            status.is_none()
+        });
+        ended
+    }
+
+    /// Ends all guests and waits until they are gone.
+    pub fn stop(&mut self) {
+        self.guests.clear();
+    }
+}
+
+/// A guest that ended without being asked to.
+#[derive(Debug)]
+pub struct Ended {
+    name: &'static str,
+    pid: u32,
+    status: ExitStatus,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, pid, status } = self;
+        write!(f, "The guest {name} (pid {pid}) has ended: {status}.")
+    }
+}
+
+struct Starting {
+    plan: Plan,
+    process: Process,
+    lines: Receiver<String>,
+}
+
+impl Starting {
+    fn spawn(exe: &Path, plan: Plan, number: u32) -> Result<Self, DemoError> {
+        let failed = |error| DemoError::Spawn {
+            name: plan.name(),
+            exe: exe.to_path_buf(),
+            error,
+        };
+        let mut child = Command::new(exe)
+            .args(["micro-vm", "--control"])
+            .args(["--name", plan.name(), "--load", plan.load.name()])
+            .args(["--vcpus", &plan.vcpus.to_string()])
+            .args(["--uuid", &uuid(std::process::id(), number)])
+            // A group of its own: Ctrl-C is for the demo, which then ends its guests.
+            .process_group(0)
+            // Its end tells the guest that the demo is gone, however that came about.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // What it has to say of itself comes over standard output.
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        let stdout = child.stdout.take();
+        let process = Process(child);
+        let (sender, lines) = mpsc::channel();
+        thread::Builder::new()
+            .name(format!("guest {}", plan.name()))
+            .spawn(move || {
+                let lines = stdout.map(|out| BufReader::new(out).lines());
+                for line in lines.into_iter().flatten().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        return;
+                    }
+                }
+            })
+            .map_err(failed)?;
+        Ok(Self {
+            plan,
+            process,
+            lines,
+        })
+    }
+
+    fn wait(self, deadline: Instant) -> Result<Guest, DemoError> {
+        let name = self.plan.name();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let failed = |said: String| DemoError::Failed { name, said };
+        let line = self.lines.recv_timeout(left).map_err(|error| match error {
+            RecvTimeoutError::Timeout => DemoError::Late { name },
+            RecvTimeoutError::Disconnected => failed("it ended without a word".into()),
+        })?;
+        match serde_json::from_str(&line) {
+            Ok(Reply::Ready(ready)) => Ok(Guest {
+                plan: self.plan,
+                ready,
+                process: self.process,
+            }),
+            Ok(Reply::Error { error }) => Err(failed(error)),
+            _ => Err(failed(format!("it said {line:?}"))),
+        }
+    }
+}
+
+/// A UUID that tells the guests of two demos on one host apart from their first digits on.
+/// Version 8 (RFC 9562, section 5.8): its content is the maker's own.
+fn uuid(pid: u32, number: u32) -> String {
+    format!("{pid:08x}-0000-8000-8000-{number:012x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(exe: &str) -> String {
+        let guest = Starting::spawn(Path::new(exe), PLANS[1], 1);
+        guest
+            .and_then(|guest| guest.wait(Instant::now() + START_DEADLINE))
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn a_program_that_is_no_guest_is_named_with_what_it_said() {
+        let said = refusal("/bin/echo");
+        assert!(said.contains("\"halt\" did not start: it said"), "{said}");
+        let said = refusal("/bin/true");
+        assert!(said.contains("ended without a word"), "{said}");
+        let said = refusal("/nonexistent");
+        assert!(said.contains("/nonexistent micro-vm"), "{said}");
+    }
+
+    #[test]
+    fn a_guest_that_ends_is_told_once() {
+        let child = Command::new("false").spawn().unwrap();
+        let ready = Ready {
+            ready: true,
+            pid: 7,
+            vcpus: Vec::new(),
+        };
+        let guest = Guest {
+            plan: PLANS[2],
+            ready,
+            process: Process(child),
+        };
+        let mut guests = Guests {
+            guests: vec![guest],
+        };
+        let deadline = Instant::now() + START_DEADLINE;
+        let ended = loop {
+            let ended = guests.take_ended();
+            if !ended.is_empty() {
+                break ended;
+            }
+            assert!(Instant::now() < deadline, "its end goes unnoticed");
+        };
+        let told: Vec<String> = ended.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["The guest io (pid 7) has ended: exit status: 1."]);
+        assert!(guests.take_ended().is_empty());
+    }
+
+    #[test]
+    fn uuids_differ_and_have_the_right_shape() {
+        assert_eq!(uuid(0x12ab, 3), "000012ab-0000-8000-8000-000000000003");
+        assert_ne!(uuid(1, 1), uuid(2, 1));
+    }
+}

@@ -1,0 +1,350 @@
+//! The micro-VM process: its arguments, its vCPU threads, and the lines it is controlled by.
+//!
+//! With `--control` it says when it is ready and obeys commands ([`super::protocol`]); the end of
+//! its input ends it, so it cannot outlive whoever holds the other end of the pipe. Without, it
+//! runs until it is killed or its parent ends.
+
+use std::convert::Infallible;
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{getppid, set_parent_process_death_signal, Pid, Signal};
+use rustix::thread::{gettid, sched_setaffinity, CpuSet};
+
+use super::guest::{Load, MAX_VCPUS};
+use super::pace::{self, Schedule};
+use super::protocol::{Command, Ready, Reply, Stats, VcpuStats, VcpuThread};
+use super::vm::{thread_cpu_time, Exit, Vcpu, Vm, VmError};
+
+/// Time from one wake-up of a pacing vCPU to the next: 100 a second.
+pub const WAKE_PERIOD: Duration = Duration::from_millis(10);
+
+/// Port writes between two wake-ups of the `io` load.
+pub const WRITES_PER_WAKE: u64 = 10;
+
+/// Arguments of the hidden `micro-vm` command.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MicroVmArgs {
+    /// Name of the VM
+    #[arg(long)]
+    pub name: String,
+    /// UUID of the VM
+    #[arg(long)]
+    pub uuid: Option<String>,
+    /// Number of vCPUs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_VCPUS)))]
+    pub vcpus: u32,
+    /// What the vCPUs do
+    #[arg(long, value_enum)]
+    pub load: Load,
+    /// Memory besides what the guest runs in (MiB), all of it touched at the start
+    #[arg(long, default_value_t = 0, value_parser = at_most_1_gib)]
+    pub memory: usize,
+    /// Speak JSON on standard output and obey commands on standard input
+    #[arg(long)]
+    pub control: bool,
+}
+
+/// Pages of 4 KiB.
+const PAGES_PER_MIB: usize = 256;
+
+fn at_most_1_gib(text: &str) -> Result<usize, String> {
+    let mib = text.parse().map_err(|error| format!("{error}"))?;
+    match mib {
+        0..=1024 => Ok(mib),
+        _ => Err("more than 1024".to_owned()),
+    }
+}
+
+/// Why a micro-VM could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum MicroVmError {
+    /// KVM.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// A vCPU stopped.
+    #[error("vCPU {index} stopped: {error}")]
+    Vcpu {
+        /// Its index.
+        index: u32,
+        /// Why.
+        #[source]
+        error: VmError,
+    },
+    /// The thread could not be started.
+    #[error("cannot start the thread {name:?}: {error}")]
+    Thread {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// The parent's end would go unnoticed.
+    #[error("cannot tie the micro-VM to its parent's life: {0}")]
+    Parent(#[source] io::Error),
+    /// Nobody reads standard output.
+    #[error("cannot answer on standard output: {0}")]
+    Output(#[source] io::Error),
+}
+
+/// Runs a micro-VM until it is told to end.
+///
+/// # Errors
+/// KVM is missing or failed, or the process could not be set up. A controlled micro-VM also says
+/// so in a [`Reply::Error`].
+pub fn main(args: &MicroVmArgs) -> Result<ExitCode, MicroVmError> {
+    let result = run(args);
+    if let (true, Err(error)) = (args.control, &result) {
+        let error = error.to_string();
+        // The exit status tells it too, should nobody be reading.
+        let _ = say(&Reply::Error { error });
+    }
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn run(args: &MicroVmArgs) -> Result<(), MicroVmError> {
+    let (events, inbox) = mpsc::channel();
+    if !args.control {
+        die_with_parent()?;
+    }
+    let mut machine = Machine::start(args, events.clone())?;
+    if args.control {
+        say(&Reply::Ready(machine.ready()))?;
+        spawn("control", move || read_commands(&events))?;
+    }
+    serve(&mut machine, &inbox)
+}
+
+/// What the main thread waits for.
+enum Event {
+    Command(String),
+    EndOfInput,
+    Failed(MicroVmError),
+}
+
+fn serve(machine: &mut Machine, inbox: &Receiver<Event>) -> Result<(), MicroVmError> {
+    for event in inbox {
+        match event {
+            Event::Command(line) => {
+                let reply = machine.obey(&line);
+                say(&reply)?;
+                if matches!(reply, Reply::Stopped { .. }) {
+                    break;
+                }
+            }
+            Event::EndOfInput => break,
+            Event::Failed(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn read_commands(events: &Sender<Event>) {
+    for line in io::stdin().lock().lines() {
+        let Ok(line) = line else { break };
+        if events.send(Event::Command(line)).is_err() {
+            return;
+        }
+    }
+    // Nobody is left to receive this only when the process is ending already.
+    let _ = events.send(Event::EndOfInput);
+}
+
+fn say(reply: &Reply) -> Result<(), MicroVmError> {
+    let mut line = serde_json::to_vec(reply).map_err(|e| MicroVmError::Output(e.into()))?;
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line)
+        .and_then(|()| out.flush())
+        .map_err(MicroVmError::Output)
+}
+
+/// Has the kernel kill this process when its parent ends.
+///
+/// Only for micro-VMs without control: the kernel means the parent's *thread*
+/// (PR_SET_PDEATHSIG in prctl(2)), and the end of input serves better where there is one.
+fn die_with_parent() -> Result<(), MicroVmError> {
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| MicroVmError::Parent(error.into()))?;
+    // It may have ended before the call; then another process adopted this one.
+    if getppid() != parent {
+        let gone = io::Error::other("the parent has ended already");
+        return Err(MicroVmError::Parent(gone));
+    }
+    Ok(())
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), MicroVmError> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
+    thread.map(drop).map_err(|error| MicroVmError::Thread {
+        name: name.to_owned(),
+        error,
+    })
+}
+
+/// The VM and its running vCPUs.
+struct Machine {
+    vm: Vm,
+    vcpus: Vec<Running>,
+    events: Sender<Event>,
+}
+
+struct Running {
+    tid: i32,
+    started: Duration,
+    tally: Arc<Tally>,
+}
+
+/// What a vCPU's thread counts.
+#[derive(Debug, Default)]
+struct Tally {
+    exits: AtomicU64,
+    halts: AtomicU64,
+    writes: AtomicU64,
+    skipped: AtomicU64,
+}
+
+impl Machine {
+    fn start(args: &MicroVmArgs, events: Sender<Event>) -> Result<Self, MicroVmError> {
+        let mut machine = Self {
+            vm: Vm::create(args.load, args.memory * PAGES_PER_MIB)?,
+            vcpus: Vec::new(),
+            events,
+        };
+        for _ in 0..args.vcpus {
+            machine.add_vcpu()?;
+        }
+        Ok(machine)
+    }
+
+    fn add_vcpu(&mut self) -> Result<VcpuThread, MicroVmError> {
+        let index = self.vcpus.len() as u32;
+        let vcpu = self.vm.create_vcpu(index)?;
+        let tally = Arc::new(Tally::default());
+        let (starting, begun) = mpsc::channel();
+        let (counts, events) = (Arc::clone(&tally), self.events.clone());
+        // As QEMU names its vCPU threads; the name is set before the thread says it started.
+        spawn(&format!("CPU {index}/KVM"), move || {
+            let started = pace::now();
+            let _ = starting.send((gettid().as_raw_nonzero().get(), started));
+            let Err(error) = drive(vcpu, &counts, Schedule::starting(started, WAKE_PERIOD));
+            let _ = events.send(Event::Failed(MicroVmError::Vcpu { index, error }));
+        })?;
+        let (tid, started) = begun.recv().map_err(|gone| MicroVmError::Thread {
+            name: format!("CPU {index}/KVM"),
+            error: io::Error::other(gone),
+        })?;
+        self.vcpus.push(Running {
+            tid,
+            started,
+            tally,
+        });
+        Ok(VcpuThread { index, tid })
+    }
+
+    fn obey(&mut self, line: &str) -> Reply {
+        let reply = match Command::parse(line) {
+            Ok(Command::AddVcpu) => self
+                .add_vcpu()
+                .map(|added| Reply::Added { added })
+                .map_err(|error| error.to_string()),
+            Ok(Command::Pin { index, cpu }) => self.pin(index, cpu),
+            Ok(Command::Stats) => Ok(Reply::Stats(self.stats())),
+            Ok(Command::Stop) => Ok(Reply::Stopped { stopped: true }),
+            Err(error) => Err(error),
+        };
+        reply.unwrap_or_else(|error| Reply::Error { error })
+    }
+
+    fn pin(&self, index: u32, cpu: u32) -> Result<Reply, String> {
+        let vcpu = self.vcpus.get(index as usize);
+        let vcpu = vcpu.ok_or_else(|| format!("there is no vCPU {index}"))?;
+        if cpu as usize >= CpuSet::MAX_CPU {
+            return Err(format!("there is no CPU {cpu}"));
+        }
+        let mut only = CpuSet::new();
+        only.set(cpu as usize);
+        sched_setaffinity(Pid::from_raw(vcpu.tid), &only)
+            .map_err(|error| format!("cannot pin vCPU {index} to CPU {cpu}: {error}"))?;
+        Ok(Reply::Pinned { pinned: index, cpu })
+    }
+
+    fn ready(&self) -> Ready {
+        let threads = self.vcpus.iter().zip(0..);
+        Ready {
+            ready: true,
+            pid: std::process::id(),
+            vcpus: threads
+                .map(|(vcpu, index)| VcpuThread {
+                    index,
+                    tid: vcpu.tid,
+                })
+                .collect(),
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let vcpus = self.vcpus.iter().zip(0..);
+        let vcpus = vcpus.map(|(vcpu, index)| vcpu.stats(index, self.vm.turns(index)));
+        Stats {
+            vcpus: vcpus.collect(),
+            monotonic_ns: nanoseconds(pace::now()),
+        }
+    }
+}
+
+impl Running {
+    fn stats(&self, index: u32, turns: u32) -> VcpuStats {
+        let Tally {
+            exits,
+            halts,
+            writes,
+            skipped,
+        } = self.tally.as_ref();
+        VcpuStats {
+            index,
+            started_ns: nanoseconds(self.started),
+            // The thread only ends with the process.
+            cpu_ns: thread_cpu_time(self.tid).map_or(0, nanoseconds),
+            turns,
+            exits: exits.load(Ordering::Relaxed),
+            halts: halts.load(Ordering::Relaxed),
+            writes: writes.load(Ordering::Relaxed),
+            skipped: skipped.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Runs a vCPU for ever, and makes it wait where its load says so.
+fn drive(mut vcpu: Vcpu, tally: &Tally, mut due: Schedule) -> Result<Infallible, VmError> {
+    loop {
+        let exit = vcpu.run()?;
+        tally.exits.fetch_add(1, Ordering::Relaxed);
+        let rests = match exit {
+            Exit::Interrupted => false,
+            Exit::Halt => {
+                tally.halts.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Exit::PortWrite => {
+                let before = tally.writes.fetch_add(1, Ordering::Relaxed);
+                (before + 1) % WRITES_PER_WAKE == 0
+            }
+        };
+        if rests {
+            due.wait();
+            tally.skipped.store(due.skipped(), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A fixed schedule: deadlines a period apart on the monotonic clock, so that lateness in one
+//! wake-up does not move the next.
+
+use std::time::Duration;
+
+use rustix::thread::clock_nanosleep_absolute;
+use rustix::time::{clock_gettime, ClockId, Timespec};
+
+/// How far behind the schedule a thread may be and still make up for it, in wake-ups at once.
+/// Further behind (stopped, or starved) the deadlines that passed are left out and counted.
+const MOST_BEHIND: Duration = Duration::from_secs(1);
+
+/// Nanoseconds of the monotonic clock.
+pub fn now() -> Duration {
+    from_timespec(clock_gettime(ClockId::Monotonic))
+}
+
+/// Deadlines a period apart.
+#[derive(Debug)]
+pub struct Schedule {
+    period: Duration,
+    next: Duration,
+    skipped: u64,
+}
+
+impl Schedule {
+    /// A schedule whose first deadline is one period from `now`.
+    pub fn starting(now: Duration, period: Duration) -> Self {
+        Self {
+            period,
+            next: now + period,
+            skipped: 0,
+        }
+    }
+
+    /// Sleeps until the next deadline, or not at all when it has passed.
+    pub fn wait(&mut self) {
+        let deadline = to_timespec(self.take(now()));
+        // A signal ends the sleep early; what is left of it is slept again.
+        while clock_nanosleep_absolute(ClockId::Monotonic, &deadline)
+            == Err(rustix::io::Errno::INTR)
+        {}
+    }
+
+    /// Deadlines that were left out.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The deadline to wait for at `now`.
+    fn take(&mut self, now: Duration) -> Duration {
+        let behind = now.saturating_sub(self.next);
+        if behind > MOST_BEHIND {
+            let passed = u32::try_from(behind.as_nanos() / self.period.as_nanos().max(1));
+            let passed = passed.unwrap_or(u32::MAX);
+            self.skipped += u64::from(passed);
+            self.next += self.period * passed;
+        }
+        let deadline = self.next;
+        self.next += self.period;
+        deadline
+    }
+}
+
+fn from_timespec(time: Timespec) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
+}
+
+fn to_timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_millis(10);
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn lateness_does_not_move_the_deadlines() {
+        let mut schedule = Schedule::starting(ms(0), PERIOD);
+        assert_eq!(schedule.take(ms(0)), ms(10));
+        assert_eq!(schedule.take(ms(17)), ms(20));
+        // Two deadlines late: both are made up for at once, and then it is on time again.
+        assert_eq!(schedule.take(ms(45)), ms(30));
+        assert_eq!(schedule.take(ms(45)), ms(40));
+        assert_eq!(schedule.take(ms(45)), ms(50));
+        assert_eq!(schedule.skipped(), 0);
+    }
+
+    #[test]
+    fn a_long_stop_is_left_out_and_counted() {
+        let mut schedule = Schedule::starting(ms(0), PERIOD);
+        assert_eq!(schedule.take(ms(5_013)), ms(5_010));
+        assert_eq!(schedule.skipped(), 500);
+        assert_eq!(schedule.take(ms(5_013)), ms(5_020));
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline_and_not_before() {
+        let start = now();
+        let mut schedule = Schedule::starting(start, Duration::from_millis(1));
+        schedule.wait();
+        schedule.wait();
+        assert!(now() >= start + Duration::from_millis(2));
+    }
+}

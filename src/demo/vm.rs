@@ -1,0 +1,363 @@
+//! One KVM virtual machine: a few pages of memory, vCPUs, and their exits.
+//!
+//! ioctls and structures: Documentation/virt/kvm/api.rst.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvm_bindings::{kvm_userspace_memory_region, KVM_API_VERSION};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+
+use super::guest::{self, Load, COUNTERS, COUNTER_STRIDE, MAX_VCPUS, MEMORY, MEMORY_SIZE};
+
+/// Why there is no virtual machine here, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// There is no `/dev/kvm`, or no driver behind it.
+    #[error(
+        "there is no KVM here ({error} opening /dev/kvm). Load its module (modprobe kvm_intel, or \
+         modprobe kvm_amd); inside a VM, turn on nested virtualization for it on its host; inside a \
+         container, pass the device in (docker run --device /dev/kvm)"
+    )]
+    Missing {
+        /// What open said.
+        error: io::Error,
+    },
+    /// `/dev/kvm` exists, but not for this user.
+    #[error(
+        "/dev/kvm may not be opened ({error}). Run as root, or join the group that owns it (usermod \
+         -aG kvm NAME, then log in again); inside a container, pass the device in (docker run \
+         --device /dev/kvm)"
+    )]
+    Denied {
+        /// What open said.
+        error: io::Error,
+    },
+    /// `/dev/kvm` speaks another protocol.
+    #[error("/dev/kvm has API version {found}, and only {KVM_API_VERSION} is known")]
+    Version {
+        /// What it has.
+        found: i32,
+    },
+    /// KVM is there and refused a call.
+    #[error(
+        "/dev/kvm opens, but {call} failed: {error}. Another hypervisor may hold the CPU's \
+         virtualization, or this is a VM whose nested virtualization is not complete"
+    )]
+    Ioctl {
+        /// Name of the ioctl.
+        call: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+    /// No guest for this architecture.
+    #[error(transparent)]
+    Unsupported(#[from] guest::Unsupported),
+    /// More vCPUs than there are counters.
+    #[error("vCPU {0} is too many: a micro-VM has at most {MAX_VCPUS}")]
+    TooManyVcpus(u32),
+    /// The guest did what no image does.
+    #[error("the guest left in an unexpected way: {0}")]
+    UnexpectedExit(String),
+}
+
+impl VmError {
+    fn open(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            // The file may be there without a module: its node is made ahead by kmod.
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::ENOTDIR) => {
+                VmError::Missing { error }
+            }
+            // EPERM is what a container's device cgroup says.
+            Some(libc::EACCES | libc::EPERM) => VmError::Denied { error },
+            _ => VmError::Ioctl {
+                call: "open",
+                error,
+            },
+        }
+    }
+
+    fn ioctl(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
+        move |error| VmError::Ioctl {
+            call,
+            error: os_error(error),
+        }
+    }
+}
+
+fn os_error(error: kvm_ioctls::Error) -> io::Error {
+    io::Error::from_raw_os_error(error.errno())
+}
+
+/// Says whether micro-VMs can run here, by making a VM and letting it go.
+///
+/// # Errors
+/// What is missing and how to get it.
+pub fn probe() -> Result<(), VmError> {
+    Vm::create(Load::Halt, 0).map(drop)
+}
+
+/// Words of a guest's memory.
+const WORDS: usize = MEMORY_SIZE / size_of::<AtomicU32>();
+
+/// All memory a guest has. The guest writes to it while it is read here, so it is all atomic.
+#[repr(C, align(4096))]
+struct Memory {
+    words: [AtomicU32; WORDS],
+}
+
+impl Memory {
+    /// Memory with bytes at word-aligned addresses, and 0 elsewhere.
+    fn with_contents(contents: &[(u64, Vec<u8>)]) -> Arc<Self> {
+        let memory = Arc::new(Self {
+            words: std::array::from_fn(|_| AtomicU32::new(0)),
+        });
+        for (at, bytes) in contents {
+            let words = memory.words.iter().skip(word(*at));
+            for (word, bytes) in words.zip(bytes.chunks(4)) {
+                let mut whole = [0; 4];
+                whole[..bytes.len()].copy_from_slice(bytes);
+                word.store(u32::from_le_bytes(whole), Ordering::Relaxed);
+            }
+        }
+        memory
+    }
+
+    fn region(&self) -> kvm_userspace_memory_region {
+        kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: MEMORY,
+            memory_size: size_of::<Self>() as u64,
+            userspace_addr: std::ptr::from_ref(self) as u64,
+        }
+    }
+}
+
+/// A page of memory that the guest has and does not use.
+#[repr(C, align(4096))]
+struct SparePage([AtomicU32; 1024]);
+
+/// Guest-physical address of the spare memory: above all else that guests use.
+const SPARE: u64 = 0x1_0000_0000;
+
+fn spare_region(pages: &[SparePage]) -> kvm_userspace_memory_region {
+    kvm_userspace_memory_region {
+        slot: 1,
+        flags: 0,
+        guest_phys_addr: SPARE,
+        memory_size: size_of_val(pages) as u64,
+        userspace_addr: pages.as_ptr() as u64,
+    }
+}
+
+/// The word at a guest-physical address.
+fn word(address: u64) -> usize {
+    (address - MEMORY) as usize / size_of::<AtomicU32>()
+}
+
+/// The guest-physical address of a vCPU's counter.
+fn counter(index: u32) -> u64 {
+    COUNTERS + u64::from(index) * COUNTER_STRIDE
+}
+
+/// A virtual machine and the memory it lives in.
+pub struct Vm {
+    fd: VmFd,
+    load: Load,
+    memory: Arc<Memory>,
+    spare: Arc<Vec<SparePage>>,
+}
+
+impl Vm {
+    /// Makes a VM with the image of `load` in its memory and no vCPU yet. It gets `spare` pages
+    /// (4 KiB) besides, which are there when this returns, on the node of the calling thread.
+    ///
+    /// # Errors
+    /// What is missing here for a VM.
+    pub fn create(load: Load, spare: usize) -> Result<Self, VmError> {
+        let memory = Memory::with_contents(&guest::contents(load)?);
+        let kvm = Kvm::new().map_err(|error| VmError::open(os_error(error)))?;
+        let found = kvm.get_api_version();
+        if u32::try_from(found) != Ok(KVM_API_VERSION) {
+            return Err(VmError::Version { found });
+        }
+        let fd = kvm.create_vm().map_err(VmError::ioctl("KVM_CREATE_VM"))?;
+        guest::prepare_vm(&fd).map_err(VmError::ioctl("KVM_SET_TSS_ADDR"))?;
+        // SAFETY: the region is exactly `memory`, page-aligned by its type. It outlives every use
+        // by the guest: a guest only runs in `Vcpu::run`, and each `Vcpu` holds `memory` too. All
+        // accesses from here are atomic.
+        unsafe { fd.set_user_memory_region(memory.region()) }
+            .map_err(VmError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
+        let page = |_| SparePage(std::array::from_fn(|_| AtomicU32::new(0)));
+        let spare: Arc<Vec<SparePage>> = Arc::new((0..spare).map(page).collect());
+        if !spare.is_empty() {
+            // SAFETY: as above; nothing here reads or writes it any more.
+            unsafe { fd.set_user_memory_region(spare_region(&spare)) }
+                .map_err(VmError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        Ok(Self {
+            fd,
+            load,
+            memory,
+            spare,
+        })
+    }
+
+    /// Makes a vCPU, ready to run.
+    ///
+    /// # Errors
+    /// KVM refused, or `index` is not below [`MAX_VCPUS`].
+    pub fn create_vcpu(&self, index: u32) -> Result<Vcpu, VmError> {
+        if index >= MAX_VCPUS {
+            return Err(VmError::TooManyVcpus(index));
+        }
+        let fd = self
+            .fd
+            .create_vcpu(u64::from(index))
+            .map_err(VmError::ioctl("KVM_CREATE_VCPU"))?;
+        guest::prepare_vcpu(&self.fd, &fd, self.load, counter(index))
+            .map_err(VmError::ioctl("KVM_SET_REGS"))?;
+        Ok(Vcpu {
+            fd,
+            _memory: Arc::clone(&self.memory),
+            _spare: Arc::clone(&self.spare),
+        })
+    }
+
+    /// Turns a vCPU has made, by the guest's own count; wraps at 2^32, 0 for a vCPU never made.
+    pub fn turns(&self, index: u32) -> u32 {
+        if index >= MAX_VCPUS {
+            return 0;
+        }
+        let counter = self.memory.words.get(word(counter(index)));
+        counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+}
+
+/// Why a vCPU left the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It halted.
+    Halt,
+    /// It wrote to an I/O port, or to a register that stands in for one.
+    PortWrite,
+    /// A signal for the thread, or nothing at all: enter again.
+    Interrupted,
+}
+
+/// One vCPU, to be run by one thread.
+pub struct Vcpu {
+    fd: VcpuFd,
+    /// Keeps what the guest runs in mapped.
+    _memory: Arc<Memory>,
+    _spare: Arc<Vec<SparePage>>,
+}
+
+impl Vcpu {
+    /// Runs the guest until it leaves.
+    ///
+    /// # Errors
+    /// KVM cannot run it, or it left in a way that no image does.
+    pub fn run(&mut self) -> Result<Exit, VmError> {
+        match self.fd.run() {
+            Ok(VcpuExit::Hlt) => Ok(Exit::Halt),
+            Ok(VcpuExit::MmioWrite(guest::HALT_REGISTER, _)) => Ok(Exit::Halt),
+            Ok(VcpuExit::IoOut(..) | VcpuExit::MmioWrite(guest::IO_REGISTER, _)) => {
+                Ok(Exit::PortWrite)
+            }
+            Ok(VcpuExit::Intr) => Ok(Exit::Interrupted),
+            Ok(other) => Err(VmError::UnexpectedExit(format!("{other:?}"))),
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {
+                Ok(Exit::Interrupted)
+            }
+            Err(error) => Err(VmError::ioctl("KVM_RUN")(error)),
+        }
+    }
+}
+
+/// CPU time a thread of this process has used: the clock that pthread_getcpuclockid(3) names.
+///
+/// # Errors
+/// `EINVAL` when there is no such thread.
+pub fn thread_cpu_time(tid: i32) -> io::Result<Duration> {
+    // The id of a thread's scheduler clock, as include/linux/posix-timers_types.h composes it:
+    // CPUCLOCK_SCHED (2) and CPUCLOCK_PERTHREAD_MASK (4) below the inverted thread id.
+    let clock: libc::clockid_t = (!tid << 3) | 6;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is valid for writing one timespec; an unknown clock is an error, not a fault.
+    let result = unsafe { libc::clock_gettime(clock, &mut time) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    Ok(Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_open_says_decides_the_advice() {
+        let advice = |errno| VmError::open(io::Error::from_raw_os_error(errno)).to_string();
+        assert!(advice(libc::ENOENT).contains("modprobe kvm_intel"));
+        assert!(advice(libc::ENODEV).contains("nested virtualization"));
+        assert!(advice(libc::EACCES).contains("usermod -aG kvm"));
+        assert!(advice(libc::EPERM).contains("docker run --device /dev/kvm"));
+        assert!(advice(libc::EMFILE).contains("open failed"));
+    }
+
+    #[test]
+    fn contents_lie_where_they_should() {
+        let memory = Memory::with_contents(&[(0, vec![1, 2, 3, 4, 5]), (0x1004, vec![6])]);
+        let at = |address| memory.words[word(address)].load(Ordering::Relaxed);
+        assert_eq!([at(0), at(4), at(8)], [0x0403_0201, 5, 0]);
+        assert_eq!([at(0x1000), at(0x1004)], [0, 6]);
+        let region = memory.region();
+        assert_eq!(region.userspace_addr % 4096, 0);
+        assert_eq!(region.memory_size, MEMORY_SIZE as u64);
+    }
+
+    /// No thread has a higher id (include/linux/threads.h).
+    const PID_MAX_LIMIT: i32 = 4 << 20;
+
+    #[test]
+    fn a_threads_clock_grows_with_its_work() {
+        let tid = rustix::thread::gettid().as_raw_nonzero().get();
+        let before = thread_cpu_time(tid).unwrap();
+        while thread_cpu_time(tid).unwrap() == before {}
+        assert!(thread_cpu_time(PID_MAX_LIMIT + 1).is_err());
+    }
+
+    #[test]
+    fn a_guest_counts_its_own_exits() {
+        let mut cases = vec![(Load::Halt, Exit::Halt), (Load::Io, Exit::PortWrite)];
+        for (load, expected) in cases.drain(..) {
+            let vm = match Vm::create(load, 1) {
+                Ok(vm) => vm,
+                Err(why) => return println!("skipped: {why}"),
+            };
+            let mut vcpu = vm.create_vcpu(3).unwrap();
+            let mut exits = 0;
+            while exits < 5 {
+                match vcpu.run().unwrap() {
+                    Exit::Interrupted => continue,
+                    exit => assert_eq!(exit, expected),
+                }
+                exits += 1;
+                assert_eq!(vm.turns(3), exits);
+            }
+            assert_eq!(vm.turns(0), 0);
+            assert!(vm.create_vcpu(MAX_VCPUS).is_err());
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Real KVM guests for tests: the program's own `micro-vm` command, controlled over its pipes.
+
+// Clippy knows tests by their attribute, not their helpers; each test program uses its own part.
+#![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{kill_process, Pid, Signal};
+use vcpu_exporter::demo::guest::Load;
+use vcpu_exporter::demo::protocol::{Reply, Stats, VcpuStats, VcpuThread};
+use vcpu_exporter::demo::vm;
+
+/// How long anything may take before a test gives up on it.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Whether micro-VMs can run here; prints why not.
+pub(crate) fn kvm_works() -> bool {
+    let works = vm::probe();
+    if let Err(why) = &works {
+        println!("skipped: {why}");
+    }
+    works.is_ok()
+}
+
+/// Waits until `look` finds something; `None` when it does not in [`DEADLINE`].
+pub(crate) fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let found = look();
+        if found.is_some() || Instant::now() > deadline {
+            return found;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A running guest. Dropping it kills and reaps it.
+pub(crate) struct MicroVm {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    replies: Receiver<String>,
+    vcpus: Vec<VcpuThread>,
+}
+
+impl MicroVm {
+    /// Starts a guest and waits until its vCPUs run.
+    pub(crate) fn start(name: &str, load: Load, vcpus: u32) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"))
+            .args(["micro-vm", "--control", "--name", name])
+            .args(["--load", load.name(), "--vcpus", &vcpus.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the micro-VM starts");
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().expect("standard output is a pipe");
+        let (sender, replies) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let mut vm = Self {
+            child,
+            stdin,
+            replies,
+            vcpus: Vec::new(),
+        };
+        match vm.reply() {
+            Reply::Ready(ready) => {
+                assert_eq!(ready.pid, vm.pid());
+                vm.vcpus = ready.vcpus;
+                vm
+            }
+            other => panic!("the micro-VM {name} is not ready: {other:?}"),
+        }
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The thread that runs a vCPU.
+    pub(crate) fn tid(&self, index: usize) -> i32 {
+        self.vcpus[index].tid
+    }
+
+    /// What its vCPUs have done, by their own count.
+    pub(crate) fn stats(&mut self) -> Stats {
+        match self.tell("stats") {
+            Reply::Stats(stats) => stats,
+            other => panic!("no answer to stats: {other:?}"),
+        }
+    }
+
+    /// What one vCPU has done, and when on the monotonic clock in nanoseconds that was.
+    pub(crate) fn vcpu_stats(&mut self, index: usize) -> (u64, VcpuStats) {
+        let stats = self.stats();
+        (stats.monotonic_ns, stats.vcpus[index])
+    }
+
+    /// Starts one more vCPU and gives its index.
+    pub(crate) fn add_vcpu(&mut self) -> usize {
+        match self.tell("add-vcpu") {
+            Reply::Added { added } => {
+                self.vcpus.push(added);
+                self.vcpus.len() - 1
+            }
+            other => panic!("no answer to add-vcpu: {other:?}"),
+        }
+    }
+
+    /// Lets a vCPU's thread run on one CPU only.
+    pub(crate) fn pin(&mut self, index: usize, cpu: u32) {
+        let reply = self.tell(&format!("pin {index} {cpu}"));
+        assert!(matches!(reply, Reply::Pinned { .. }), "{reply:?}");
+    }
+
+    /// Has it end by itself, and gives its exit status.
+    pub(crate) fn stop(mut self) -> Option<i32> {
+        assert_eq!(self.tell("stop"), Reply::Stopped { stopped: true });
+        self.wait()
+    }
+
+    /// Closes its standard input, as the end of its parent would, and gives its exit status.
+    pub(crate) fn hang_up(mut self) -> Option<i32> {
+        self.stdin = None;
+        self.wait()
+    }
+
+    /// Sends SIGTERM, and gives its exit status: none, where the signal ended it.
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).expect("it can be signalled");
+        self.wait()
+    }
+
+    /// Sends it a line and gives its answer.
+    pub(crate) fn tell(&mut self, line: &str) -> Reply {
+        let stdin = self.stdin.as_mut().expect("standard input is open");
+        writeln!(stdin, "{line}").expect("the micro-VM listens");
+        self.reply()
+    }
+
+    fn reply(&mut self) -> Reply {
+        let line = self.replies.recv_timeout(DEADLINE);
+        let line = line.expect("the micro-VM answers");
+        serde_json::from_str(&line).expect("the answer is a reply")
+    }
+
+    fn wait(&mut self) -> Option<i32> {
+        let status = eventually(|| self.child.try_wait().expect("it can be waited for"));
+        status.expect("the micro-VM ends").code()
+    }
+}
+
+impl Drop for MicroVm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The name of a thread, as the kernel has it.
+pub(crate) fn comm(pid: u32, tid: i32) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+/// What the descriptors of a process point to.
+pub(crate) fn descriptors(pid: u32) -> Vec<String> {
+    let dir = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors are listed");
+    let links = dir.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    links
+        .map(|link| link.to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Whether a process exists and is not a zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    File::open(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        let line = BufReader::new(stat).lines().next();
+        let line = line.and_then(Result::ok).unwrap_or_default();
+        let state = line.rsplit_once(") ").map(|(_, rest)| rest);
+        state.is_some_and(|rest| !rest.starts_with(['Z', 'X']))
+    })
+}
+
+/// Whether a process ends by itself; one that does not is killed, to leave nothing behind.
+pub(crate) fn ends(pid: u32) -> bool {
+    let ended = eventually(|| (!is_alive(pid)).then_some(())).is_some();
+    if let (false, Some(pid)) = (ended, i32::try_from(pid).ok().and_then(Pid::from_raw)) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    ended
+}
