@@ -1,0 +1,146 @@
+//! What the inventory needs: to look into other users' processes, and KVM.
+
+use std::io;
+
+use caps::Capability;
+
+use super::{grant, refused};
+use crate::cli::check::{count, Finding, Need};
+use crate::cli::out::printable;
+use crate::host::privileges::{Capabilities, NEEDED};
+use crate::host::roots::Roots;
+
+pub(in crate::cli::check) fn procfs(roots: &Roots) -> Finding {
+    let need = Need("inventory", "processes in procfs");
+    let seen = match roots.list(&roots.proc) {
+        Ok(names) => match names.iter().filter(|name| is_pid(name)).count() {
+            0 => format!("no process in {}", roots.proc.display()),
+            n => return need.ok(format!("{} seen", count(n, "process"))),
+        },
+        Err(error) => refused(&roots.proc, &error),
+    };
+    need.missing(seen)
+        .fix("mount -t proc proc /proc, or --path.procfs=DIR")
+}
+
+fn is_pid(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// `hidepid` of proc(5): other users' processes are hidden from those without `CAP_SYS_PTRACE`.
+pub(in crate::cli::check) fn hidepid(roots: &Roots, caps: &Capabilities) -> Finding {
+    let need = Need("inventory", "procfs without hidepid, or CAP_SYS_PTRACE");
+    let path = roots.proc.join("self/mounts");
+    let mounts = match roots.read_text(&path) {
+        Ok(mounts) => mounts,
+        Err(error) => return need.degraded(format!("cannot tell: {}", refused(&path, &error))),
+    };
+    match hidepid_of(&mounts, &roots.proc.to_string_lossy()) {
+        None => need.ok("not mounted with hidepid"),
+        Some(value) if caps.has(Capability::CAP_SYS_PTRACE) => {
+            need.ok(format!("hidepid={value}, and CAP_SYS_PTRACE is held"))
+        }
+        Some(value) => need
+            .degraded(format!(
+                "hidepid={value}: VMs of other users may be invisible"
+            ))
+            .fix(grant()),
+    }
+}
+
+/// The `hidepid` option of the procfs mounted there, unless it hides nothing.
+pub(super) fn hidepid_of<'a>(mounts: &'a str, mount_point: &str) -> Option<&'a str> {
+    // The last mount at a place is the one in sight.
+    let options = mounts.lines().rev().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let here = fields.next()? == mount_point && fields.next()? == "proc";
+        here.then(|| fields.next()).flatten()
+    })?;
+    let hidepid = |option: &'a str| option.strip_prefix("hidepid=");
+    let value = options.split(',').find_map(hidepid)?;
+    (!matches!(value, "0" | "off")).then_some(value)
+}
+
+/// What the scan itself could not see, and what it says it needs.
+pub(in crate::cli::check) fn blind_spot(line: &str, caps: &Capabilities) -> Finding {
+    let line = printable(line);
+    let (seen, needs) = line.split_once("; needs ").unwrap_or((&line, ""));
+    let need = Need("inventory", "to see every VM");
+    let held = caps.missing(&NEEDED).is_empty();
+    match needs {
+        "" => need.degraded(seen),
+        needs if !needs.contains("CAP_") => need.degraded(seen).fix(needs),
+        _ if held => need.degraded(seen).fix(
+            "the capabilities are held: look at AppArmor and SELinux \
+             (docker: --security-opt apparmor=unconfined) and at user namespaces",
+        ),
+        _ => need.degraded(line.clone()).fix(grant()),
+    }
+}
+
+/// Not needed by the exporter, but without it there is no VM to watch.
+pub(in crate::cli::check) fn kvm(roots: &Roots) -> Finding {
+    let need = Need("inventory", "KVM in this kernel");
+    let modules = roots.sys.join("module");
+    let loaded = |name: &&&str| modules.join(name).exists();
+    let vendor = ["kvm_intel", "kvm_amd"].iter().find(loaded);
+    match (modules.join("kvm").exists(), vendor) {
+        (true, Some(vendor)) => need.ok(format!("kvm and {vendor} are loaded")),
+        (true, None) => need.ok("kvm is there"),
+        (false, _) => need
+            .degraded(format!(
+                "no {}/kvm: no KVM guest can run now",
+                modules.display()
+            ))
+            .fix("modprobe kvm_intel, or kvm_amd; and virtualization enabled in the firmware"),
+    }
+}
+
+/// KVM debugfs tells which thread is which vCPU; without it their names do.
+pub(in crate::cli::check) fn kvm_debugfs(roots: &Roots, caps: &Capabilities) -> Finding {
+    let need = Need("inventory", "KVM debugfs, to know vCPU threads by number");
+    let dir = roots.debug.join("kvm");
+    let names = match roots.list(&dir) {
+        Ok(names) => names,
+        Err(error) => return closed(need.degraded(refused(&dir, &error)), &error, roots, caps),
+    };
+    let mut paths = names.iter().map(|name| dir.join(name));
+    let Some(file) = paths.find(|path| path.is_file()) else {
+        return need.degraded(format!("{} has no file to try", dir.display()));
+    };
+    match roots.read(&file) {
+        Ok(_) => need.ok(format!("{} can be read", dir.display())),
+        Err(error) => locked_down(roots, need.degraded(refused(&file, &error))),
+    }
+}
+
+fn closed(finding: Finding, error: &io::Error, roots: &Roots, caps: &Capabilities) -> Finding {
+    if error.kind() == io::ErrorKind::NotFound {
+        let mount = format!("mount -t debugfs none {}", roots.debug.display());
+        return finding.fix(mount + "; where it is mounted, KVM is not loaded");
+    }
+    match caps.has(Capability::CAP_DAC_READ_SEARCH) {
+        true => names_do(finding),
+        false => finding.fix(grant()),
+    }
+}
+
+/// There is nothing to mend, and little missing.
+fn names_do(mut finding: Finding) -> Finding {
+    finding.detail += "; the names of threads are used instead";
+    finding
+}
+
+fn locked_down(roots: &Roots, mut finding: Finding) -> Finding {
+    let path = roots.sys.join("kernel/security/lockdown");
+    let text = roots.read_text(&path).unwrap_or_default();
+    if let Some(mode) = lockdown(&text).filter(|mode| *mode != "none") {
+        finding.detail += &format!("; the kernel is locked down ({mode})");
+    }
+    names_do(finding)
+}
+
+/// The mode in brackets: `none [integrity] confidentiality` (kernel_lockdown(7)).
+pub(super) fn lockdown(text: &str) -> Option<&str> {
+    Some(text.split_once('[')?.1.split_once(']')?.0)
+}

@@ -1,0 +1,344 @@
+//! `list`: the VMs and their vCPUs, and where each runs now.
+
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{out, CommonArgs};
+use crate::discover::{Inventory, Scanner, Vcpu, Vm};
+use crate::host::roots::Roots;
+use crate::host::thread::{parse_stat, KeptFile, BUFFER};
+use crate::host::topology::{Place, Topology};
+
+/// Flags of `list`.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct ListArgs {
+    /// One JSON array with an object for each vCPU
+    #[arg(long)]
+    json: bool,
+}
+
+/// One vCPU, or a VM of which no vCPU's thread is known. The fields are the keys of `--json`, which
+/// scripts rely on: null is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Row {
+    vm: String,
+    uuid: Option<String>,
+    vmm: &'static str,
+    manager: Option<&'static str>,
+    pid: i32,
+    vcpu: Option<u32>,
+    tid: Option<i32>,
+    cpu: Option<u32>,
+    package: Option<i32>,
+    core: Option<i32>,
+    numa_node: Option<u32>,
+    #[serde(skip)]
+    name_source: &'static str,
+}
+
+pub(super) fn run(common: &CommonArgs, args: &ListArgs) -> anyhow::Result<()> {
+    let roots = super::roots(&common.start()?.paths);
+    let topology = Arc::new(Topology::read(&roots, &Topology::default())?);
+    let inventory = Scanner::new(roots.clone()).scan(&topology);
+    let rows = rows(&inventory, &roots);
+    match args.json {
+        true => out::print_json(&rows)?,
+        false => out::print(&table(&rows, &inventory, out::width()))?,
+    }
+    for blind_spot in &inventory.blind_spots {
+        out::say(&format!("not seen: {}", out::printable(blind_spot)));
+    }
+    Ok(())
+}
+
+/// One row for each vCPU, in the inventory's order.
+fn rows(inventory: &Inventory, roots: &Roots) -> Vec<Row> {
+    let topology = &inventory.topology;
+    let of_vm = |vm: &Arc<Vm>| -> Vec<Row> {
+        let of_vcpu = |vcpu: &Vcpu| {
+            let cpu = cpu_now(roots, vm, vcpu);
+            row(vm, Some(vcpu), cpu, topology)
+        };
+        match vm.vcpus.is_empty() {
+            true => vec![row(vm, None, None, topology)],
+            false => vm.vcpus.iter().map(of_vcpu).collect(),
+        }
+    };
+    inventory.vms.iter().flat_map(of_vm).collect()
+}
+
+fn row(vm: &Vm, vcpu: Option<&Vcpu>, cpu: Option<u32>, topology: &Topology) -> Row {
+    let place: Option<Place> = cpu.and_then(|cpu| topology.place(cpu));
+    Row {
+        vm: vm.name.clone(),
+        uuid: vm.uuid.clone(),
+        vmm: vm.vmm,
+        manager: vm.manager,
+        pid: vm.key.pid,
+        vcpu: vcpu.map(|vcpu| vcpu.index),
+        tid: vcpu.map(|vcpu| vcpu.tid),
+        cpu,
+        package: place.map(|place| place.package),
+        core: place.map(|place| place.core),
+        numa_node: place.map(|place| place.numa_node),
+        name_source: vm.name_source,
+    }
+}
+
+/// The CPU a vCPU last ran on; none when its thread is gone, or its id is another thread's now.
+fn cpu_now(roots: &Roots, vm: &Vm, vcpu: &Vcpu) -> Option<u32> {
+    let mut buffer = [0; BUFFER];
+    let file = KeptFile::open(roots, vm.key.pid, vcpu.tid, "stat").ok()?;
+    let stat = parse_stat(file.read(&mut buffer).ok()?)?;
+    (stat.start_time == vcpu.start_time).then_some(stat.cpu)
+}
+
+/// The process is left to `--json`: a vCPU's TID is what tools are given, and with it a line of a
+/// libvirt or OpenStack domain has 80 columns.
+const HEADER: [&str; 10] = [
+    "VM", "VCPU", "TID", "CPU", "PKG", "CORE", "NODE", "VMM", "MANAGER", "NAME IN",
+];
+
+/// No name is cut shorter than this to make a line fit the terminal.
+const SHORTEST: usize = 16;
+
+fn table(rows: &[Row], inventory: &Inventory, width: Option<usize>) -> String {
+    if rows.is_empty() {
+        return match inventory.blind_spots.is_empty() {
+            true => "no KVM virtual machine is running here\n".to_owned(),
+            false => "no KVM virtual machine is seen here\n".to_owned(),
+        };
+    }
+    let whole = draw(rows, usize::MAX);
+    let widest = whole.lines().map(|line| line.chars().count()).max();
+    let excess = widest
+        .unwrap_or(0)
+        .saturating_sub(width.unwrap_or(usize::MAX));
+    if excess == 0 {
+        return whole;
+    }
+    let names = rows.iter().map(|row| row.vm.chars().count());
+    let longest = names.max().unwrap_or(0);
+    draw(rows, longest.saturating_sub(excess).max(SHORTEST))
+}
+
+fn draw(rows: &[Row], name: usize) -> String {
+    out::table(&HEADER, rows.iter().map(|row| cells(row, name)))
+}
+
+fn cells(row: &Row, name: usize) -> Vec<String> {
+    vec![
+        out::shorten(&out::printable(&row.vm), name).into_owned(),
+        or_dash(row.vcpu),
+        or_dash(row.tid),
+        or_dash(row.cpu),
+        or_dash(row.package),
+        or_dash(row.core),
+        or_dash(row.numa_node),
+        row.vmm.to_owned(),
+        or_dash(row.manager),
+        row.name_source.to_owned(),
+    ]
+}
+
+fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discover::VmKey;
+    use crate::host::topology::{CoreType, Cpu};
+    use expect_test::expect;
+
+    fn inventory() -> Inventory {
+        let cpu = Cpu {
+            id: 5,
+            place: Place {
+                package: 1,
+                core: 2,
+                numa_node: 3,
+            },
+            siblings: vec![5],
+            core_type: CoreType::Uniform,
+            llc: None,
+            online: true,
+        };
+        let vcpu = |index, tid| Vcpu {
+            index,
+            tid,
+            start_time: 100,
+        };
+        let vm = |name: &str, uuid, manager, vcpus| Vm {
+            key: VmKey {
+                pid: 10,
+                start_time: 9,
+                ordinal: 0,
+            },
+            name: name.to_owned(),
+            name_source: "cmdline",
+            uuid,
+            vmm: "qemu",
+            manager,
+            facts: vec![],
+            vcpus,
+        };
+        let uuid = Some("b813b8d7-0000-4000-8000-000000000001".to_owned());
+        Inventory {
+            topology: Arc::new(Topology { cpus: vec![cpu] }),
+            vms: vec![
+                Arc::new(vm("a\x1b[2J", None, None, vec![vcpu(0, 30)])),
+                Arc::new(vm(
+                    "web-1",
+                    uuid,
+                    Some("libvirt"),
+                    vec![vcpu(0, 11), vcpu(1, 12)],
+                )),
+            ],
+            ..Inventory::default()
+        }
+    }
+
+    /// Thread 11 runs on CPU 5, thread 12's id was given to a younger thread, 30 is gone.
+    fn host() -> (tempfile::TempDir, Roots) {
+        let dir = tempfile::tempdir().unwrap();
+        for (tid, start) in [(11, 100), (12, 101)] {
+            let fields: Vec<String> = (4..=52)
+                .map(|n| match n {
+                    22 => start,
+                    39 => 5,
+                    _ => 0,
+                })
+                .map(|n| n.to_string())
+                .collect();
+            let path = dir.path().join(format!("proc/10/task/{tid}"));
+            std::fs::create_dir_all(&path).unwrap();
+            let line = format!("{tid} (CPU 0/KVM) S {}\n", fields.join(" "));
+            std::fs::write(path.join("stat"), line).unwrap();
+        }
+        let roots = Roots::below(dir.path());
+        (dir, roots)
+    }
+
+    #[test]
+    fn the_table_shows_places_and_obeys_no_name() {
+        let (_dir, roots) = host();
+        let inventory = inventory();
+        expect![[r#"
+            VM          VCPU  TID  CPU  PKG  CORE  NODE  VMM   MANAGER  NAME IN
+            a\u{1b}[2J  0     30   -    -    -     -     qemu  -        cmdline
+            web-1       0     11   5    1    2     3     qemu  libvirt  cmdline
+            web-1       1     12   -    -    -     -     qemu  libvirt  cmdline
+        "#]]
+        .assert_eq(&table(&rows(&inventory, &roots), &inventory, None));
+    }
+
+    /// A row as wide as they get on a large host.
+    fn openstack(vm: &str) -> Row {
+        Row {
+            vm: vm.to_owned(),
+            uuid: None,
+            vmm: "qemu",
+            manager: Some("openstack"),
+            pid: 4_194_303,
+            vcpu: Some(63),
+            tid: Some(4_194_304),
+            cpu: Some(511),
+            package: Some(1),
+            core: Some(127),
+            numa_node: Some(7),
+            name_source: "libvirt",
+        }
+    }
+
+    #[test]
+    fn a_terminal_of_80_columns_is_enough() {
+        let widest = |vm: &str, width| {
+            let text = table(&[openstack(vm)], &Inventory::default(), width);
+            let lines = text.lines().map(|line| line.chars().count());
+            (lines.max(), text)
+        };
+        let (columns, text) = widest("instance-0000002a", Some(80));
+        assert!(
+            columns <= Some(80) && text.contains("instance-0000002a"),
+            "{text}"
+        );
+        let long = "shop_frontend-5d8f7c9b6-production-eu-central-1a";
+        let (columns, text) = widest(long, Some(80));
+        assert!(
+            columns <= Some(80) && text.contains("shop_fr") && text.contains("-1a"),
+            "{text}"
+        );
+        // Whoever reads a pipe gets the whole name.
+        assert!(widest(long, None).1.contains(long));
+    }
+
+    #[test]
+    fn a_vm_without_known_threads_is_listed_too() {
+        let (_dir, roots) = host();
+        let mut inventory = inventory();
+        inventory.vms.truncate(1);
+        let mut vm = (*inventory.vms[0]).clone();
+        vm.vcpus.clear();
+        inventory.vms[0] = Arc::new(vm);
+        let rows = rows(&inventory, &roots);
+        assert_eq!((rows.len(), rows[0].vcpu, rows[0].tid), (1, None, None));
+        assert!(table(&rows, &inventory, None).contains("qemu"));
+    }
+
+    #[test]
+    fn json_has_exactly_the_promised_keys() {
+        let (_dir, roots) = host();
+        let rows = rows(&inventory(), &roots);
+        expect![[r#"
+            [
+              {
+                "vm": "web-1",
+                "uuid": "b813b8d7-0000-4000-8000-000000000001",
+                "vmm": "qemu",
+                "manager": "libvirt",
+                "pid": 10,
+                "vcpu": 0,
+                "tid": 11,
+                "cpu": 5,
+                "package": 1,
+                "core": 2,
+                "numa_node": 3
+              },
+              {
+                "vm": "web-1",
+                "uuid": "b813b8d7-0000-4000-8000-000000000001",
+                "vmm": "qemu",
+                "manager": "libvirt",
+                "pid": 10,
+                "vcpu": 1,
+                "tid": 12,
+                "cpu": null,
+                "package": null,
+                "core": null,
+                "numa_node": null
+              }
+            ]"#]]
+        .assert_eq(&serde_json::to_string_pretty(&rows[1..]).unwrap());
+    }
+
+    #[test]
+    fn no_vm_is_said_and_only_what_was_looked_at_is_said_not_to_run() {
+        let mut inventory = Inventory::default();
+        assert_eq!(
+            table(&[], &inventory, None),
+            "no KVM virtual machine is running here\n"
+        );
+        inventory
+            .blind_spots
+            .push("procfs hides processes".to_owned());
+        assert_eq!(
+            table(&[], &inventory, None),
+            "no KVM virtual machine is seen here\n"
+        );
+        assert_eq!(serde_json::to_string(&Vec::<Row>::new()).unwrap(), "[]");
+    }
+}

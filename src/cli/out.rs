@@ -1,0 +1,146 @@
+//! Writing to standard output, and text from outside made safe to show there.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use anyhow::Context;
+
+/// Writes text to standard output. A reader that left early (`list | head`) is no error.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    write(&mut io::stdout().lock(), text).context("cannot write to standard output")
+}
+
+fn write(to: &mut impl Write, text: &str) -> io::Result<()> {
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Writes a line about the command itself to standard error; where that is closed, nobody asks.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "vcpu-exporter: {text}");
+}
+
+/// The same, after whatever stands on the terminal's last line.
+#[cfg(feature = "demo")]
+pub(super) fn say_apart(text: &str) {
+    let _ = write!(io::stderr(), "\nvcpu-exporter: {text}\n");
+}
+
+/// Indented JSON and a line's end.
+pub(super) fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text)
+}
+
+/// Names of VMs come from outside: control characters, which a terminal would obey, are escaped.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
+/// Columns of the terminal standard output is; `None` where it is none, and lines may be long.
+pub(super) fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// Breaks text between words into lines of at most `width` characters; all but the first begin
+/// with `indent` spaces. Words longer than a line stay whole.
+pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
+    let mut lines = String::new();
+    let mut column = indent;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > indent && column + 1 + length > width {
+            lines += "\n";
+            lines += &" ".repeat(indent);
+            column = indent;
+        } else if column > indent {
+            lines.push(' ');
+            column += 1;
+        }
+        lines += word;
+        column += length;
+    }
+    lines
+}
+
+/// At most this many characters, with an ellipsis in the middle: names often differ at the end.
+pub(super) fn shorten(text: &str, most: usize) -> Cow<'_, str> {
+    let length = text.chars().count();
+    if length <= most {
+        return Cow::Borrowed(text);
+    }
+    let kept = most.saturating_sub(1);
+    let head: String = text.chars().take(kept / 2).collect();
+    let tail: String = text.chars().skip(length - (kept - kept / 2)).collect();
+    Cow::Owned(format!("{head}…{tail}"))
+}
+
+/// A table of these columns without lines, as `kubectl get` and `systemctl` draw them.
+pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = comfy_table::Table::new();
+    table
+        .load_preset(comfy_table::presets::NOTHING)
+        .set_content_arrangement(comfy_table::ContentArrangement::Disabled)
+        .set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fails(io::ErrorKind);
+
+    impl Write for Fails {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_error_but_a_full_disk_is() {
+        assert!(write(&mut Fails(io::ErrorKind::BrokenPipe), "x").is_ok());
+        assert!(write(&mut Fails(io::ErrorKind::StorageFull), "x").is_err());
+    }
+
+    #[test]
+    fn text_is_broken_between_words() {
+        assert_eq!(wrap("a bc def", 6, 2), "a bc\n  def");
+        assert_eq!(wrap("abcdefghi j", 6, 2), "abcdefghi\n  j");
+        assert_eq!(wrap("a bc", usize::MAX, 2), "a bc");
+    }
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(shorten("web-1", 5), "web-1");
+        assert_eq!(shorten("instance-0000002a", 9), "inst…002a");
+        assert_eq!(shorten("éééé", 3), "é…é");
+    }
+
+    #[test]
+    fn a_terminal_obeys_no_name() {
+        assert_eq!(printable("web-1 é"), "web-1 é");
+        assert_eq!(printable("a\x1b[2Jb\n\u{9b}"), "a\\u{1b}[2Jb\\n\\u{9b}");
+    }
+}

@@ -1,0 +1,263 @@
+//! Wires the stages together: inventory lane, sampler, snapshots. The list of sources is here.
+
+use std::any::Any;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder as ThreadBuilder, JoinHandle};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::config::{Config, Sampling};
+use crate::discover::lane::Lane;
+use crate::host::cpu_model::CpuModel;
+use crate::host::roots::Roots;
+use crate::host::topology::TopologyError;
+use crate::sample::cgroup::CgroupSource;
+use crate::sample::exits::{Exits, KvmStat};
+use crate::sample::memory::Memory;
+use crate::sample::pmu::counters::OpenCounters;
+use crate::sample::pmu::Pmu;
+use crate::sample::sampler::{Lanes, Sampler};
+use crate::sample::sched::SchedSource;
+use crate::sample::slow::{SlowLane, VmSource};
+use crate::sample::{Columns, Source};
+use crate::snapshot::build::Builder;
+use crate::snapshot::Handle;
+use crate::stop::Stop;
+use crate::telemetry::Telemetry;
+
+/// All stages up to the snapshot, not yet running.
+pub struct Pipeline {
+    lane: Lane,
+    slow: SlowLane,
+    sampler: Sampler,
+    builder: Builder,
+    snapshots: Handle,
+}
+
+/// Its threads.
+pub struct Running {
+    stop: Stop,
+    threads: Vec<JoinHandle<()>>,
+    ended: Arc<Notify>,
+}
+
+/// All sources, in the order in which they are read, and what they feed.
+pub struct Sources {
+    /// The sources, sched first: it tells the others where a thread runs and whether it ran.
+    pub all: Vec<Box<dyn Source>>,
+    /// What they feed.
+    pub columns: Columns,
+    /// What hardware counting is possible, and why not more.
+    pub pmu_mode: (&'static str, &'static str),
+}
+
+/// Makes all sources. For `born_after` see [`SchedSource::new`].
+pub fn sources(
+    config: &Config,
+    roots: &Arc<Roots>,
+    counters: Arc<dyn OpenCounters>,
+    born_after: u64,
+) -> Sources {
+    let mut columns = Columns::default();
+    let sched = SchedSource::new(roots.clone(), born_after, &mut columns);
+    let model = CpuModel::read(roots).unwrap_or_else(|error| {
+        tracing::warn!(%error, "no events of this CPU's model");
+        CpuModel::Unknown
+    });
+    let pmu = &config.sources.pmu;
+    let pmu = Pmu::new(pmu, roots, &model, counters.clone(), &mut columns);
+    let pmu_mode = pmu.mode();
+    let exits = Exits::new(&config.sources.exits, roots.clone(), counters, &mut columns);
+    Sources {
+        all: vec![Box::new(sched), Box::new(pmu), Box::new(exits)],
+        columns,
+        pmu_mode,
+    }
+}
+
+/// All sources of the slow lane.
+fn vm_sources(config: &Config, roots: &Arc<Roots>) -> Vec<Box<dyn VmSource>> {
+    let sources = &config.sources;
+    vec![
+        Box::new(CgroupSource::new(&sources.cgroup, roots.clone())),
+        Box::new(KvmStat::new(&sources.kvm_stat, roots.clone())),
+        Box::new(Memory::new(&sources.memory, roots.clone())),
+    ]
+}
+
+impl Pipeline {
+    /// All stages over these roots. For `born_after` see [`SchedSource::new`].
+    ///
+    /// # Errors
+    /// When the CPU topology cannot be read.
+    pub fn new(
+        config: &Config,
+        roots: Arc<Roots>,
+        counters: Arc<dyn OpenCounters>,
+        born_after: u64,
+        telemetry: Telemetry,
+    ) -> Result<Self, TopologyError> {
+        let lane = Lane::new(roots.clone(), telemetry.clone())?;
+        let sources = sources(config, &roots, counters, born_after);
+        let snapshots = Handle::default();
+        let slow = SlowLane::new(vm_sources(config, &roots), lane.newest(), telemetry.clone());
+        let lanes = Lanes {
+            inventory: lane.newest(),
+            facts: slow.newest(),
+        };
+        Ok(Self {
+            builder: Builder::new(snapshots.clone(), Some(sources.pmu_mode)),
+            sampler: Sampler::new(config, sources.all, sources.columns, lanes, telemetry),
+            lane,
+            slow,
+            snapshots,
+        })
+    }
+
+    /// Where the newest snapshot is found.
+    pub fn snapshots(&self) -> Handle {
+        self.snapshots.clone()
+    }
+
+    /// Looks who runs, and reads the slow sources that are due.
+    pub fn pass(&mut self) {
+        self.lane.pass();
+        self.slow.pass(Instant::now());
+    }
+
+    /// File descriptors held for vCPUs.
+    pub fn descriptors(&self) -> usize {
+        self.sampler.descriptors()
+    }
+
+    /// Reads every vCPU once and publishes the picture.
+    pub fn tick(&mut self) {
+        self.sampler.tick();
+        self.builder.publish(&self.sampler.view());
+    }
+
+    /// Starts the threads. The first pass and the first tick are over when this returns, so that
+    /// whoever is told that the exporter is ready finds something. `after_tick` is called on the
+    /// sampler's thread.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(
+        mut self,
+        periods: &Sampling,
+        stop: &Stop,
+        after_tick: impl Fn() + Send + 'static,
+    ) -> io::Result<Running> {
+        self.lane.pass();
+        self.tick();
+        let Self {
+            lane,
+            slow,
+            sampler,
+            mut builder,
+            ..
+        } = self;
+        let (tick, inventory) = (periods.tick, periods.inventory);
+        let mut running = Running {
+            stop: stop.clone(),
+            threads: Vec::new(),
+            ended: Arc::default(),
+        };
+        running.spawn("inventory", move |stop| lane.run(inventory, stop))?;
+        running.spawn("slow", move |stop| slow.run(stop))?;
+        running.spawn("sampler", move |stop| {
+            sampler.run(tick, stop, |sampler| {
+                builder.publish(&sampler.view());
+                after_tick();
+            });
+        })?;
+        Ok(running)
+    }
+}
+
+impl Running {
+    fn spawn(&mut self, name: &str, run: impl FnOnce(&Stop) + Send + 'static) -> io::Result<()> {
+        let stop = self.stop.clone();
+        let tell = Tell(self.ended.clone());
+        let builder = ThreadBuilder::new().name(name.to_owned());
+        self.threads.push(builder.spawn(move || {
+            let _tell = tell;
+            run(&stop);
+        })?);
+        Ok(())
+    }
+
+    /// Resolves once a thread has ended, which without being asked to it does by a panic alone.
+    ///
+    /// The exporter ends then, and whoever supervises it starts it anew. Living on would show
+    /// numbers that no longer move, or miss every VM that starts from now on; starting the thread
+    /// anew would go on with what it left half done.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let ended = self.ended.clone();
+        async move { ended.notified().await }
+    }
+
+    /// Stops the threads and waits for them.
+    ///
+    /// # Errors
+    /// When one of them had panicked.
+    pub fn stop(mut self) -> Result<(), Panicked> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), Panicked> {
+        self.stop.stop();
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            result = result.and(thread.join().map_err(|panic| Panicked {
+                thread: name,
+                message: message(&*panic).to_owned(),
+            }));
+        }
+        result
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Err(error) = self.join() {
+            tracing::error!(%error);
+        }
+    }
+}
+
+/// Tells of the thread's end, however it ends.
+struct Tell(Arc<Notify>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// A thread of the pipeline panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("the {thread} thread panicked: {message}; this is a bug of the exporter, please report it")]
+pub struct Panicked {
+    thread: String,
+    message: String,
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
+/// When this process started, in clock ticks since boot; 0 when it cannot be told.
+pub fn own_start_time() -> u64 {
+    let stat = procfs::process::Process::myself().and_then(|me| me.stat());
+    stat.map_or(0, |stat| stat.starttime)
+}
+
+#[cfg(test)]
+mod tests;

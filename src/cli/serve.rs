@@ -1,0 +1,135 @@
+//! `serve`: watch all VMs and serve their metrics until told to stop.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{signal, SignalKind};
+
+use super::pipeline::{own_start_time, Pipeline};
+use super::CommonArgs;
+use crate::config::Config;
+use crate::expose::{http, App};
+use crate::host::privileges;
+use crate::sample::pmu::perf::Perf;
+use crate::snapshot::Handle;
+use crate::stop::Stop;
+use crate::telemetry::Telemetry;
+
+/// Threads that answer requests. Encoding is done by others, a few at a time.
+const HTTP_THREADS: usize = 2;
+
+/// The exporter at work, for who waits until it is.
+pub(super) struct Serving {
+    /// Where it serves; the port is known even when 0 was asked for.
+    pub(super) addr: SocketAddr,
+    /// Its pictures, for the demo's table.
+    #[cfg_attr(not(feature = "demo"), allow(dead_code))]
+    pub(super) snapshots: Handle,
+}
+
+/// Runs until SIGINT or SIGTERM. `on_ready` is called once the first picture is there and the
+/// address answers.
+pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::Result<()> {
+    let config = args.start()?;
+    let limit = privileges::raise_descriptor_limit();
+    tracing::debug!(?limit, "raised the limit of open files");
+    let listener = listen(config.web.listen_address)?;
+    // Before the first thread, because threads inherit what is left; and before anything is
+    // probed, because only what works with what is left works.
+    let dropped = privileges::drop_all_but(&privileges::NEEDED);
+    tracing::debug!(?dropped, "dropped what is not needed");
+    let (telemetry, registry) = Telemetry::new();
+    let pipeline = Pipeline::new(
+        &config,
+        super::roots(&config.paths),
+        Arc::new(Perf),
+        own_start_time(),
+        telemetry.clone(),
+    )?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(HTTP_THREADS)
+        .max_blocking_threads(http::WORKERS)
+        .enable_all()
+        .build()
+        .context("cannot start the HTTP server's threads")?;
+    let serving = Serving {
+        addr: listener.local_addr()?,
+        snapshots: pipeline.snapshots(),
+    };
+    let app = Arc::new(App {
+        snapshots: pipeline.snapshots(),
+        telemetry,
+        registry,
+        max_age: max_age(&config),
+    });
+    let stop = Stop::default();
+    let running = pipeline
+        .start(&config.sampling, &stop, watchdog())
+        .context("cannot start the sampler's threads")?;
+    let ended = running.ended();
+    let served = runtime.block_on(async {
+        let told = told_to_stop()?;
+        let over = async move {
+            tokio::select! {
+                () = told => {}
+                () = ended => {}
+            }
+        };
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tracing::info!(address = %serving.addr, "serving");
+        on_ready(serving);
+        notify(&[NotifyState::Ready]);
+        http::serve(listener, app, over).await
+    });
+    notify(&[NotifyState::Stopping]);
+    let threads = running.stop();
+    served.context("the HTTP server failed")?;
+    Ok(threads?)
+}
+
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).map_err(|error| {
+        anyhow::anyhow!(
+            "cannot listen on {address}: {error}; choose another address with --web.listen-address"
+        )
+    })?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Three ticks, and time for one of them to be slow.
+fn max_age(config: &Config) -> Duration {
+    config.sampling.tick * 3 + Duration::from_secs(2)
+}
+
+/// Resolves at the first SIGINT or SIGTERM.
+fn told_to_stop() -> std::io::Result<impl std::future::Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        };
+        tracing::info!(signal = name, "stopping");
+    })
+}
+
+/// Tells systemd after each tick that the sampler lives, where the unit asks for that.
+fn watchdog() -> impl Fn() + Send + 'static {
+    let wanted = sd_notify::watchdog_enabled().is_some();
+    move || {
+        if wanted {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot tell systemd");
+    }
+}
