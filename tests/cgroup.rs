@@ -1,0 +1,374 @@
+//! Real cgroups around real KVM guests: what the exporter says is what the kernel's files say.
+//!
+//! They are made where this machine lets root make groups with a CPU quota: in v2's hierarchy if
+//! it has the cpu controller, else in v1's; pressure is looked at wherever v2's is mounted.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![cfg(feature = "demo")]
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::process::{kill_process, Pid, Signal};
+use vcpu_exporter::demo::guest::Load;
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/micro_vm.rs"]
+mod micro_vm;
+#[path = "support/real_vms.rs"]
+mod real_vms;
+
+use exporter::{Exporter, Exposition};
+use micro_vm::{eventually, kvm_works, MicroVm};
+use real_vms::{qemu_works, Libvirt};
+
+const CONFIG: &str = "sources: {cgroup: {period: 1s}}";
+
+/// Which files a hierarchy with the cpu controller has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Version {
+    V1,
+    V2,
+}
+
+/// A group of our own; dropping it takes it away, with the groups in it, once it is empty.
+struct Group {
+    version: Version,
+    dir: PathBuf,
+}
+
+/// Removed when everything in it has ended: drop VMs first.
+impl Drop for Group {
+    fn drop(&mut self) {
+        let gone = || std::fs::remove_dir(&self.dir).ok();
+        if eventually(gone).is_none() {
+            println!("{} is left behind", self.dir.display());
+        }
+    }
+}
+
+impl Group {
+    /// A group at the top of the hierarchy that has the cpu controller; prints why there is none.
+    fn new() -> Option<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let root = Path::new("/sys/fs/cgroup");
+        let (version, top) = match std::fs::read_to_string(root.join("cgroup.controllers")) {
+            Ok(_) => (Version::V2, root.to_owned()),
+            Err(_) => (Version::V1, root.join("cpu")),
+        };
+        if version == Version::V2 {
+            let _ = std::fs::write(top.join("cgroup.subtree_control"), "+cpu");
+        }
+        let n = MADE.fetch_add(1, Ordering::Relaxed);
+        let dir = top.join(format!("vcpu-exporter-test-{}-{n}", std::process::id()));
+        if let Err(error) = std::fs::create_dir(&dir) {
+            println!("skipped: no cgroup can be made: {}: {error}", dir.display());
+            return None;
+        }
+        let group = Self { version, dir };
+        if !group
+            .dir
+            .join(group.file("cpu.cfs_quota_us", "cpu.max"))
+            .exists()
+        {
+            println!("skipped: no cpu controller in {}", group.dir.display());
+            return None;
+        }
+        Some(group)
+    }
+
+    fn file<'a>(&self, v1: &'a str, v2: &'a str) -> &'a str {
+        match self.version {
+            Version::V1 => v1,
+            Version::V2 => v2,
+        }
+    }
+
+    fn inside(&self, name: &str) -> Self {
+        if self.version == Version::V2 {
+            self.write("cgroup.subtree_control", "+cpu");
+        }
+        let dir = self.dir.join(name);
+        std::fs::create_dir(&dir).expect("a group in a group of ours");
+        let version = self.version;
+        Self { version, dir }
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        let path = self.dir.join(file);
+        std::fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+
+    fn read(&self, file: &str) -> String {
+        let path = self.dir.join(file);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    /// So many microseconds of each 10 milliseconds.
+    fn quota(&self, quota: u32) {
+        if self.version == Version::V2 {
+            return self.write("cpu.max", &format!("{quota} 10000"));
+        }
+        self.write("cpu.cfs_period_us", "10000");
+        self.write("cpu.cfs_quota_us", &quota.to_string());
+    }
+
+    fn take(&self, vm: &MicroVm) {
+        self.write("cgroup.procs", &vm.pid().to_string());
+    }
+
+    /// Periods, throttled periods and throttled seconds, as the kernel counts them.
+    fn throttling(&self) -> [f64; 3] {
+        let text = self.read("cpu.stat");
+        let field = |name: &str| -> f64 {
+            let line = text.lines().find_map(|l| l.strip_prefix(name));
+            line.expect("it has the field")
+                .trim()
+                .parse()
+                .expect("a number")
+        };
+        let seconds = match self.version {
+            Version::V1 => field("throttled_time ") / 1e9,
+            Version::V2 => field("throttled_usec ") / 1e6,
+        };
+        [field("nr_periods "), field("nr_throttled "), seconds]
+    }
+}
+
+/// The same three, as the exporter has them.
+fn told(exposition: &Exposition, vm: &str, level: &str) -> Option<[f64; 3]> {
+    let one = |name: &str| exposition.one(name, &[("vm", vm), ("level", level)]);
+    Some([
+        one("kvm_vm_cpu_periods_total")?,
+        one("kvm_vm_cpu_throttled_periods_total")?,
+        one("kvm_vm_cpu_throttled_seconds_total")?,
+    ])
+}
+
+fn quota(exposition: &Exposition, vm: &str) -> Option<(String, f64)> {
+    let labels = [("vm", vm)];
+    let mut all = exposition.all("kvm_vm_cpu_quota_cores", &labels);
+    let first = all.next().map(|s| (s.label("level").to_owned(), s.value));
+    assert!(all.next().is_none(), "more than one quota");
+    first
+}
+
+/// Stops or continues a VM's process.
+fn signal(vm: &MicroVm, signal: Signal) {
+    let pid = i32::try_from(vm.pid()).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a pid"), signal).expect("it can be signalled");
+}
+
+/// A reading that began after `least`, and what the kernel said after it, hold it between them.
+fn assert_between(group: &Group, exporter: &Exporter, vm: &str, level: &str) {
+    let before = group.throttling();
+    let reached = |told: [f64; 3]| {
+        told.iter()
+            .zip(before)
+            .all(|(told, before)| *told >= before)
+    };
+    let seen = exporter.until(|e| told(e, vm, level).is_some_and(reached));
+    let seen = told(&seen, vm, level).expect("it was there");
+    let after = group.throttling();
+    let within = seen.iter().zip(after).all(|(seen, after)| *seen <= after);
+    assert!(within, "{before:?} {seen:?} {after:?}");
+}
+
+/// Once nothing runs any more the numbers are the same to the last digit.
+fn assert_equal_at_rest(group: &Group, exporter: &Exporter, vm: &MicroVm, name: &str, level: &str) {
+    signal(vm, Signal::STOP);
+    let mut last = group.throttling();
+    eventually(|| {
+        let now = group.throttling();
+        let rests = now == last;
+        last = now;
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        rests.then_some(())
+    })
+    .expect("a stopped guest is not throttled");
+    exporter.until(|e| told(e, name, level) == Some(group.throttling()));
+    signal(vm, Signal::CONT);
+}
+
+#[test]
+fn a_quota_around_a_spinning_guest_is_told_as_the_kernel_counts_it() {
+    if !kvm_works() {
+        return;
+    }
+    let Some(group) = Group::new() else { return };
+    group.quota(2000);
+    match group.version {
+        Version::V1 => group.write("cpu.shares", "512"),
+        Version::V2 => group.write("cpu.weight", "50"),
+    }
+    let vm = MicroVm::start("quota", Load::Spin, 2);
+    group.take(&vm);
+    let exporter = Exporter::with(&[], CONFIG);
+    let first = exporter.until(|e| told(e, "quota", "vm").is_some_and(|[_, n, _]| n > 10.0));
+    assert_eq!(quota(&first, "quota"), Some(("vm".to_owned(), 0.2)));
+    assert_eq!(
+        first.one("kvm_vm_cpu_weight", &[("vm", "quota")]),
+        Some(50.0)
+    );
+    assert_between(&group, &exporter, "quota", "vm");
+    assert_equal_at_rest(&group, &exporter, &vm, "quota", "vm");
+    group.quota(5000);
+    exporter.until(|e| quota(e, "quota") == Some(("vm".to_owned(), 0.5)));
+}
+
+#[test]
+fn quotas_above_the_vm_and_on_its_vcpus_are_told_apart() {
+    if !kvm_works() {
+        return;
+    }
+    let Some(slice) = Group::new() else { return };
+    slice.quota(4000);
+    let machine = slice.inside("machine");
+    let parts = ["emulator", "vcpu0", "vcpu1"].map(|name| machine.inside(name));
+    let [emulator, vcpus @ ..] = &parts;
+    let vm = MicroVm::start("machine", Load::Spin, 2);
+    if machine.version == Version::V2 {
+        // Threads of one process may be in groups of their own only below a threaded root.
+        parts
+            .iter()
+            .for_each(|group| group.write("cgroup.type", "threaded"));
+        machine.take(&vm);
+    }
+    emulator.take(&vm);
+    for (index, vcpu) in vcpus.iter().enumerate() {
+        let file = vcpu.file("tasks", "cgroup.threads");
+        vcpu.write(file, &vm.tid(index).to_string());
+    }
+    let exporter = Exporter::with(&[], CONFIG);
+    exporter.until(|e| quota(e, "machine") == Some(("ancestor".to_owned(), 0.4)));
+    assert_between(&slice, &exporter, "machine", "ancestor");
+    vcpus.iter().for_each(|vcpu| vcpu.quota(1000));
+    exporter.until(|e| quota(e, "machine") == Some(("vcpu".to_owned(), 0.2)));
+    let throttled = |e: &Exposition| told(e, "machine", "vcpu").is_some_and(|[_, n, _]| n > 10.0);
+    let seen = exporter.until(throttled);
+    let seen = told(&seen, "machine", "vcpu").expect("it was there");
+    let after: Vec<[f64; 3]> = vcpus.iter().map(Group::throttling).collect();
+    for (n, seen) in seen.iter().enumerate() {
+        assert!(*seen <= after[0][n] + after[1][n], "{seen} {after:?}");
+    }
+}
+
+#[test]
+fn totals_go_on_when_the_vm_is_moved_and_when_its_group_is_made_anew() {
+    if !kvm_works() {
+        return;
+    }
+    let (Some(first), Some(second)) = (Group::new(), Group::new()) else {
+        return;
+    };
+    // The second group has a past of its own.
+    let other = MicroVm::start("other", Load::Spin, 1);
+    let groups = [&first, &second];
+    groups.iter().for_each(|group| group.quota(2000));
+    second.take(&other);
+    let vm = MicroVm::start("moved", Load::Spin, 1);
+    first.take(&vm);
+    let exporter = Exporter::with(&[], CONFIG);
+    let periods = |e: &Exposition| told(e, "moved", "vm").map(|[periods, ..]| periods);
+    let start = exporter.until(|e| periods(e).is_some_and(|n| n > 0.0));
+    let past = eventually(|| Some(second.throttling()[0]).filter(|n| *n > 400.0));
+    let past = past.expect("the other guest is throttled");
+    drop(other);
+    let start = periods(&start).expect("it was there");
+    second.take(&vm);
+    let before_move = first.throttling()[0];
+    let later = exporter.until(|e| periods(e).is_some_and(|n| n > before_move));
+    let later = periods(&later).expect("it was there");
+    let own = second.throttling()[0] - past;
+    assert!(later >= start);
+    assert!(
+        later <= before_move + own,
+        "{later} {before_move} {own} {past}"
+    );
+}
+
+/// libvirt's own words for the levels: `vcpu_quota` is on each vCPU's group, `global_quota` on the
+/// machine's (virsh(1), schedinfo).
+#[test]
+fn the_quotas_that_libvirt_sets_are_told_at_their_level() {
+    if !qemu_works() {
+        return;
+    }
+    let Some(mut libvirt) = Libvirt::start() else {
+        return;
+    };
+    let name = libvirt.domain().to_owned();
+    let run = libvirt.run_dir().display().to_string();
+    let exporter = Exporter::with(&["--path.runfs", &run], CONFIG);
+    libvirt.create("c713b8d7-0c4e-4f6a-9a86-1f6a3f1f7c12");
+    let vcpus = |e: &Exposition| e.one("kvm_vm_vcpus", &[("vm", &name)]);
+    exporter.until(|e| vcpus(e) == Some(2.0));
+    let set = |libvirt: &mut Libvirt, what: &str| {
+        let answer = libvirt.ask(&format!("schedinfo {name} --live {what}"));
+        let (parameter, value) = what.split_once('=').expect("a parameter and a value");
+        let says = |line: &str| {
+            let field = line.split_once(':');
+            field.is_some_and(|(p, v)| (p.trim(), v.trim()) == (parameter, value))
+        };
+        let done = answer.lines().any(says);
+        if !done {
+            println!("skipped: this libvirt sets no {what}: {answer}");
+        }
+        done
+    };
+    if !set(&mut libvirt, "cpu_shares=512") {
+        return;
+    }
+    let weight = |e: &Exposition| e.one("kvm_vm_cpu_weight", &[("vm", &name)]);
+    // On v2 libvirt takes the shares for the weight.
+    exporter.until(|e| weight(e).is_some_and(|w| w == 50.0 || w == 512.0));
+    assert!(set(&mut libvirt, "vcpu_quota=20000"));
+    exporter.until(|e| quota(e, &name) == Some(("vcpu".to_owned(), 0.4)));
+    assert!(set(&mut libvirt, "global_quota=30000"));
+    exporter.until(|e| quota(e, &name) == Some(("vm".to_owned(), 0.3)));
+    let told = |level| told(&exporter.scrape(), &name, level);
+    assert!(told("vcpu").is_some() && told("vm").is_some());
+}
+
+#[test]
+fn pressure_is_the_kernels() {
+    let unified = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let unified = unified
+        .into_iter()
+        .find(|dir| dir.join("cgroup.controllers").exists());
+    let dir = unified.map(|dir| dir.join(format!("vcpu-exporter-test-{}-psi", std::process::id())));
+    let made = dir.filter(|dir| std::fs::create_dir(dir).is_ok());
+    let Some(dir) = made.filter(|_| kvm_works()) else {
+        println!("skipped: no group can be made in a v2 hierarchy");
+        return;
+    };
+    let group = Group {
+        version: Version::V2,
+        dir,
+    };
+    if std::fs::read(group.dir.join("cpu.pressure")).is_err() {
+        println!("skipped: the kernel keeps no pressure statistics");
+        return;
+    }
+    let total = |kind: &str| -> f64 {
+        let text = group.read("cpu.pressure");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(kind))
+            .expect("it has the kind");
+        let (_, total) = line.rsplit_once("total=").expect("it has a total");
+        total.parse::<f64>().expect("a number") / 1e6
+    };
+    // Two vCPUs on one CPU: one of them always waits.
+    let mut vm = MicroVm::start("pressed", Load::Spin, 2);
+    group.take(&vm);
+    let exporter = Exporter::with(&[], CONFIG);
+    (0..2).for_each(|index| vm.pin(index, 0));
+    let before = eventually(|| Some(total("some")).filter(|t| *t > 0.1)).expect("both want a CPU");
+    let labels = [("vm", "pressed"), ("resource", "cpu"), ("kind", "some")];
+    let told = |e: &Exposition| e.one("kvm_vm_pressure_seconds_total", &labels);
+    let seen = exporter.until(|e| told(e).is_some_and(|told| told >= before));
+    let after = total("some");
+    let seen = told(&seen).expect("it was there");
+    assert!(seen <= after, "{before} {seen} {after}");
+}

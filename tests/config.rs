@@ -1,0 +1,214 @@
+//! What a configuration file may say, and how it is told that it may not.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which clippy does not see as tests
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use vcpu_exporter::config::{Config, EventSet, LogFormat, LogLevel, Placement, MAX_FILE};
+
+fn parse(text: &str) -> Config {
+    Config::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn refusal(text: &str) -> String {
+    match Config::parse(text) {
+        Ok(config) => panic!("accepted: {config:?}\n{text}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn nothing_said_is_the_defaults() {
+    for text in [
+        "",
+        "\n",
+        "# nothing\n",
+        "---\n",
+        "{}",
+        "web:\n",
+        "sources:\n  pmu:\n    raw:\n",
+    ] {
+        assert_eq!(parse(text), Config::default(), "{text:?}");
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = parse(
+        "
+web: {listen_address: '[::]:9000'}
+paths: {procfs: /a, sysfs: /b, cgroupfs: /c, debugfs: /d, tracefs: /e, runfs: /f}
+sampling: {tick: 500ms, inventory: 5m}
+labels: {placement: numa_node, cell_ttl: 1h}
+limits: {max_series: 1000}
+sources:
+  pmu:
+    enabled: false
+    host_mode: false
+    events: [branches, dtlb, stalled, dram_loads, topdown]
+    raw:
+      - {name: a, event: cpu/event=0xd3/}
+      - {name: b, event: cpu/event=1/, guest: false, host: true}
+  memory: {enabled: false, period: 10s, budget: 0ms}
+  cgroup: {enabled: false, period: 1m}
+  exits: {enabled: false, reasons: [hlt, ept_violation]}
+  kvm_stat: {enabled: false, period: 1m}
+log: {level: debug, format: json}
+",
+    );
+    assert_eq!(config.web.listen_address.to_string(), "[::]:9000");
+    let paths = &config.paths;
+    let all = [
+        &paths.procfs,
+        &paths.sysfs,
+        &paths.cgroupfs,
+        &paths.debugfs,
+        &paths.tracefs,
+        &paths.runfs,
+    ];
+    assert_eq!(
+        all.map(|p| p.to_str().unwrap()),
+        ["/a", "/b", "/c", "/d", "/e", "/f"]
+    );
+    assert_eq!(config.sampling.tick, Duration::from_millis(500));
+    assert_eq!(config.sampling.inventory, Duration::from_secs(300));
+    assert_eq!(config.labels.placement, Placement::NumaNode);
+    assert_eq!(config.labels.cell_ttl, Duration::from_secs(3600));
+    assert_eq!(config.limits.max_series, 1000);
+    let pmu = &config.sources.pmu;
+    assert!(!pmu.enabled && !pmu.host_mode);
+    assert_eq!(pmu.events.len(), 5);
+    assert_eq!(pmu.events[3], EventSet::DramLoads);
+    assert_eq!((pmu.raw[0].guest, pmu.raw[0].host), (true, false));
+    assert_eq!((pmu.raw[1].guest, pmu.raw[1].host), (false, true));
+    let memory = &config.sources.memory;
+    assert!(!memory.enabled);
+    let (period, budget) = (Duration::from_secs(10), Duration::ZERO);
+    assert_eq!((memory.period, memory.budget), (period, budget));
+    let cgroup = &config.sources.cgroup;
+    assert_eq!((cgroup.enabled, cgroup.period.as_secs()), (false, 60));
+    let exits = &config.sources.exits;
+    assert!(!exits.enabled);
+    assert_eq!(exits.reasons[1].0, "ept_violation");
+    let kvm_stat = &config.sources.kvm_stat;
+    assert!(!kvm_stat.enabled);
+    assert_eq!(kvm_stat.period, Duration::from_secs(60));
+    assert_eq!(
+        (config.log.level, config.log.format),
+        (LogLevel::Debug, LogFormat::Json)
+    );
+}
+
+/// Text, and what its refusal says: position, key path, what was found, what was expected.
+const REFUSED: &[(&str, &str)] = &[
+    ("wob: 1\n", "line 1 column 1: unknown field `wob`, expected one of `web`, `paths`"),
+    ("web:\n  listen: 1\n", "line 2 column 3: web: unknown field `listen`, expected `listen_address`"),
+    ("web: 7\n", "line 1 column 6: web: invalid type: integer `7`, expected a mapping of keys"),
+    ("web:\n  listen_address: localhost\n", "line 2 column 19: web.listen_address: invalid value: string \"localhost\", expected an IP address and a port"),
+    ("paths:\n  procfs: proc\n", "line 2 column 11: paths.procfs: invalid value: string \"proc\", expected an absolute path"),
+    ("sampling:\n  tick: 1\n", "line 2 column 9: sampling.tick: invalid value: string \"1\", expected a duration from 100ms to 1m"),
+    ("sampling:\n  tick: 99ms\n", "line 2 column 9: sampling.tick: "),
+    ("sampling:\n  tick: 61s\n", "line 2 column 9: sampling.tick: "),
+    ("sampling:\n  inventory: 6m\n", "line 2 column 14: sampling.inventory: invalid value: string \"6m\", expected a duration from 1s to 5m"),
+    ("sampling:\n  tick: [1s]\n", "line 2 column 9: sampling.tick: invalid type: sequence, expected a duration"),
+    ("labels:\n  placement: socket\n", "line 2 column 14: labels.placement: unknown variant `socket`, expected one of `core`, `numa_node`, `none`"),
+    ("labels:\n  cell_ttl: 0s\n", "line 2 column 13: labels.cell_ttl: invalid value: string \"0s\", expected a duration from 1s to 1d"),
+    ("limits:\n  max_series: 0\n", "line 2 column 15: limits.max_series: invalid value: integer `0`, expected a whole number from 1 to 10000000"),
+    ("limits:\n  max_series: -1\n", "line 2 column 15: limits.max_series: invalid type: integer `-1`, expected a whole number from"),
+    ("sources:\n  pmu:\n    enabled: maybe\n", "line 3 column 14: sources.pmu.enabled: invalid type: string \"maybe\", expected true or false"),
+    ("sources:\n  pmu:\n    events: [dtlb, cache]\n", "line 3 column 20: sources.pmu.events[1]: unknown variant `cache`"),
+    ("sources:\n  pmu:\n    events: [dtlb, dtlb]\n", "line 3 column 13: sources.pmu.events: entry [1] is entry [0] again"),
+    ("sources:\n  pmu:\n    raw:\n      - name: a\n        event: cpu/event=1/\n      - name: b\n        event: cycles\n", "line 7 column 16: sources.pmu.raw[1].event: invalid value: string \"cycles\", expected a PMU and its terms, such as cpu/event=0xd3,umask=0x2/, or a raw code"),
+    ("sources:\n  pmu:\n    raw:\n      - name: a-b\n        event: cpu/event=1/\n", "line 4 column 15: sources.pmu.raw[0].name: invalid value: string \"a-b\", expected a name of letters"),
+    ("sources:\n  pmu:\n    raw:\n      - name: a\n", "line 4 column 9: sources.pmu.raw[0]: missing field `event`"),
+    ("sources:\n  pmu:\n    raw:\n      - {name: a, event: c/e=1/}\n      - {name: a, event: c/e=2/}\n", "line 4 column 7: sources.pmu.raw: entry [1] is entry [0] again"),
+    ("sources:\n  pmu:\n    raw:\n      - {name: a, event: c/e=1/, guest: false}\n", "line 4 column 7: sources.pmu.raw: entry [0]: expected guest or host to be true"),
+    ("sources:\n  memory:\n    period: 9s\n", "line 3 column 13: sources.memory.period: invalid value: string \"9s\", expected a duration from 10s to 1h"),
+    ("sources:\n  memory:\n    budget: 11s\n", "line 3 column 13: sources.memory.budget: invalid value: string \"11s\", expected a duration from 0ms to 10s"),
+    ("sources:\n  cgroup:\n    period: 11m\n", "line 3 column 13: sources.cgroup.period: invalid value: string \"11m\", expected a duration from 1s to 10m"),
+    ("sources:\n  exits:\n    reasons: [hlt, HLT]\n", "line 3 column 20: sources.exits.reasons[1]: invalid value: string \"HLT\", expected an exit reason such as hlt"),
+    ("sources:\n  exits:\n    reasons: [other]\n", "sources.exits.reasons[0]: invalid value: string \"other\", expected an exit reason"),
+    ("sources:\n  exits:\n    reasons: [hlt, io, hlt]\n", "sources.exits.reasons: entry [2] is entry [0] again, expected a list of different exit reasons"),
+    ("sources:\n  kvm_stat:\n    period: 2h\n", "line 3 column 13: sources.kvm_stat.period: invalid value: string \"2h\", expected a duration from 1s to 10m"),
+    ("log:\n  level: loud\n", "line 2 column 10: log.level: unknown variant `loud`, expected one of `error`, `warn`"),
+    ("log:\n  level: info\n  level: warn\n", "log: duplicate field `level`"),
+    ("web:\n\tlisten_address: x\n", "line 2 column 1: "),
+    ("web:\n---\nweb:\n", "more than one document"),
+];
+
+#[test]
+fn what_is_wrong_is_refused_with_place_and_reason() {
+    for (text, said) in REFUSED {
+        let error = refusal(text);
+        assert!(
+            error.contains(said),
+            "{text}\nsays     {error}\nand not  {said}"
+        );
+    }
+}
+
+#[test]
+fn more_than_16_raw_events_are_refused() {
+    let list = |n: usize| {
+        let events: String = (0..n)
+            .map(|n| format!("      - {{name: e{n}, event: c/e={n}/}}\n"))
+            .collect();
+        format!("sources:\n  pmu:\n    raw:\n{events}")
+    };
+    assert_eq!(parse(&list(16)).sources.pmu.raw.len(), 16);
+    let error = refusal(&list(17));
+    assert!(error.contains("invalid length 17"), "{error}");
+    assert!(error.contains("at most 16"), "{error}");
+}
+
+#[test]
+fn errors_name_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.yml");
+    let load = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        Config::load(&path).unwrap_err().to_string()
+    };
+    let error = load(b"web:\n  port: 1\n");
+    assert!(
+        error.contains("config.yml: line 2 column 3: web: unknown field"),
+        "{error}"
+    );
+    let error = load(b"# \xff");
+    assert!(error.contains("not UTF-8 text (byte 2"), "{error}");
+    let error = load(&vec![b'#'; MAX_FILE as usize + 1]);
+    assert!(error.contains("longer than 1 MiB"), "{error}");
+    let error = Config::load(&dir.path().join("none"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("cannot read") && error.contains("none"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_bomb_of_aliases_is_refused() {
+    let mut text = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
+    for (this, last) in ('b'..='z').zip('a'..='y') {
+        text.push_str(&format!(
+            "{this}: &{this} [{}]\n",
+            vec![format!("*{last}"); 9].join(", ")
+        ));
+    }
+    refusal(&text);
+    refusal(&"[".repeat(100_000));
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+        let _ = Config::parse(&text);
+    }
+
+    #[test]
+    fn no_yaml_makes_it_panic(text in "([a-z_]{1,8}|[-:\\[\\]{}&*!|>'\"#%@,?~ ]|[0-9smh]{1,4}|\n {0,6}|web:|sources:|pmu:|raw:|tick:){0,60}") {
+        let _ = Config::parse(&text);
+    }
+}

@@ -1,0 +1,288 @@
+//! The demo command: what it promises is on its page, and it leaves no guest behind.
+
+#![cfg(feature = "demo")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // also in what the tests share
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/micro_vm.rs"]
+mod micro_vm;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{mpsc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use exporter::{get, Exposition, Sample};
+use micro_vm::{comm, ends, eventually, is_alive, kvm_works, DEADLINE};
+use rustix::process::{kill_process, Pid, Signal};
+use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
+use vcpu_exporter::demo::guests::{Plan, PLANS};
+
+/// The demos load the CPUs; one after the other they do not starve each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running demo. Dropping it kills it.
+struct Demo {
+    child: Child,
+    address: String,
+    guests: Vec<u32>,
+}
+
+impl Demo {
+    /// Starts the demo and waits until it says where it serves.
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"))
+            .args(["demo", "--web.listen-address=127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut demo = Self {
+            child,
+            address: String::new(),
+            guests: Vec::new(),
+        };
+        let (sender, receiver) = mpsc::channel();
+        // Reads to the end, so that the demo never writes to a pipe without a reader.
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|l| sender.send(l)));
+        loop {
+            let line = receiver.recv_timeout(DEADLINE).expect("the demo starts");
+            demo.guests.extend(guest(&line));
+            if let Some((_, rest)) = line.split_once("Metrics: http://") {
+                demo.address = rest.strip_suffix("/metrics").unwrap().to_owned();
+                return demo;
+            }
+        }
+    }
+
+    /// Scrapes until `test` holds; fails with the last exposition when it never does.
+    fn until(&self, test: impl Fn(&Exposition) -> bool) -> Exposition {
+        let mut last = String::new();
+        let found = eventually(|| {
+            let exposition = Exposition::parse(&get(&self.address, "/metrics"));
+            last.clone_from(&exposition.text);
+            test(&exposition).then_some(exposition)
+        });
+        found.unwrap_or_else(|| panic!("this never came:\n{last}"))
+    }
+
+    /// Two scrapes whose samples are this many seconds apart.
+    fn window(&self, seconds: f64) -> (Exposition, Exposition) {
+        let before = self.until(|_| true);
+        let after = self.until(|e| taken(e) >= taken(&before) + seconds);
+        (before, after)
+    }
+
+    /// The `vm` label of a guest. Another demo on this host has guests of the same names, so that
+    /// its own are known by their UUIDs.
+    fn vm(&self, exposition: &Exposition, plan: usize) -> Option<String> {
+        let pid = self.child.id();
+        let uuid = format!("{pid:08x}-0000-8000-8000-{:012x}", plan + 1);
+        let info = exposition
+            .all("kvm_vm_info", &[("uuid", &uuid)])
+            .next()?
+            .clone();
+        Some(info.label("vm").to_owned())
+    }
+
+    /// Samples of a vCPU.
+    fn samples(&self, e: &Exposition, name: &str, plan: usize, vcpu: u32) -> Vec<Sample> {
+        let vm = self.vm(e, plan).unwrap_or_default();
+        let vcpu = vcpu.to_string();
+        e.all(name, &[("vm", &vm), ("vcpu", &vcpu)])
+            .cloned()
+            .collect()
+    }
+
+    fn total(&self, e: &Exposition, name: &str, plan: usize, vcpu: u32) -> f64 {
+        let samples = self.samples(e, name, plan, vcpu);
+        assert!(!samples.is_empty(), "no {name}");
+        samples.iter().map(|sample| sample.value).sum()
+    }
+
+    fn end(mut self, signal: Signal) -> (ExitStatus, Vec<u32>) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        let status = eventually(|| self.child.try_wait().unwrap());
+        (status.expect("the demo ends"), self.guests.clone())
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// When the samples were taken, by the exporter's clock.
+fn taken(exposition: &Exposition) -> f64 {
+    let taken = exposition.one("kvm_exporter_sample_timestamp_seconds", &[]);
+    taken.expect("it is always there")
+}
+
+/// The process id in a line about a guest: `spin pid 123 …`.
+fn guest(line: &str) -> Option<u32> {
+    let mut words = line.split_whitespace().skip_while(|word| *word != "pid");
+    words.nth(1)?.parse().ok()
+}
+
+#[test]
+fn it_ends_its_guests_on_sigterm_and_on_ctrl_c() {
+    let _alone = alone();
+    if !kvm_works() {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::INT] {
+        let (status, guests) = Demo::start().end(signal);
+        assert!(status.success(), "{signal:?}: {status}");
+        assert_eq!(guests.len(), 3);
+        for pid in guests {
+            assert!(!is_alive(pid), "{pid} outlived {signal:?}");
+        }
+    }
+}
+
+#[test]
+fn its_guests_end_also_when_it_is_killed() {
+    let _alone = alone();
+    if !kvm_works() {
+        return;
+    }
+    let (_, guests) = Demo::start().end(Signal::KILL);
+    assert_eq!(guests.len(), 3);
+    let outlived: Vec<u32> = guests.into_iter().filter(|pid| !ends(*pid)).collect();
+    assert!(outlived.is_empty(), "{outlived:?} outlived the demo");
+}
+
+/// Every vCPU of the demo: its guest's number among the plans, and its index.
+fn vcpus() -> impl Iterator<Item = (usize, u32)> {
+    let vcpus = |(n, plan): (usize, &Plan)| (0..plan.vcpus).map(move |vcpu| (n, vcpu));
+    PLANS.iter().enumerate().flat_map(vcpus)
+}
+
+const TIME: &str = "kvm_vcpu_time_seconds_total";
+const DELAY: &str = "kvm_vcpu_delay_seconds_total";
+const MIGRATIONS: &str = "kvm_vcpu_migrations_total";
+const PLACEMENT: &str = "kvm_vcpu_placement_info";
+
+const PLACE: [&str; 3] = ["package", "core", "numa_node"];
+
+#[test]
+fn every_vcpu_has_its_series_with_all_labels() {
+    let _alone = alone();
+    if !kvm_works() {
+        return;
+    }
+    let demo = Demo::start();
+    let placed = |e: &Exposition, (plan, vcpu)| demo.samples(e, PLACEMENT, plan, vcpu).len() == 1;
+    let page = demo.until(|e| vcpus().all(|vcpu| placed(e, vcpu)));
+    for (plan, vcpu) in vcpus() {
+        for (name, labels) in [
+            (TIME, &PLACE[..]),
+            (DELAY, &PLACE),
+            (MIGRATIONS, &[]),
+            (PLACEMENT, &["cpu", "package", "core", "numa_node"]),
+        ] {
+            let samples = demo.samples(&page, name, plan, vcpu);
+            assert!(!samples.is_empty(), "no {name} of {plan}/{vcpu}");
+            for sample in samples {
+                let given = labels.iter().all(|label| !sample.label(label).is_empty());
+                assert!(given, "a label of {sample:?} is missing");
+                assert_eq!(sample.labels.len(), 2 + labels.len(), "{sample:?}");
+            }
+        }
+    }
+}
+
+/// Seconds of a window: long enough for the 10 ms by which the kernel's total of a running thread
+/// may be late, and for a sampler that is preempted before it looks at the clock.
+const WINDOW: f64 = 4.0;
+
+/// How exact growth must be.
+const TOLERANCE: f64 = 0.02;
+
+/// The guest that spins, among the plans.
+const SPIN: usize = 0;
+
+/// CPU seconds that a hypervisor below this host took from it so far (proc_stat(5)): a thread is
+/// charged neither time nor delay for them.
+fn stolen() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let ticks: Option<f64> = stat.split_whitespace().nth(8).and_then(|n| n.parse().ok());
+    ticks.unwrap() / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// How much time each spinning vCPU got in a second, once it is sure that each spent all of it on
+/// a core or waiting for one.
+fn spinning(demo: &Demo) -> [f64; 2] {
+    let start = stolen();
+    let (before, after) = demo.window(WINDOW);
+    let stolen = stolen() - start;
+    let elapsed = taken(&after) - taken(&before);
+    let growth =
+        |name, vcpu| demo.total(&after, name, SPIN, vcpu) - demo.total(&before, name, SPIN, vcpu);
+    [0, 1].map(|vcpu| {
+        let (time, delay) = (growth(TIME, vcpu), growth(DELAY, vcpu));
+        let (low, high) = (1.0 - TOLERANCE, 1.0 + TOLERANCE);
+        assert!(
+            elapsed * low - stolen <= time + delay && time + delay <= elapsed * high,
+            "vCPU {vcpu}: {time} s and {delay} s in {elapsed} s, {stolen} s stolen"
+        );
+        time / elapsed
+    })
+}
+
+/// The threads that run the vCPUs of the spinning guest.
+fn spinning_threads(demo: &Demo) -> [Pid; 2] {
+    let pid = demo.guests[SPIN];
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let tids = tasks.filter_map(|task| task.unwrap().file_name().to_str()?.parse().ok());
+    let tids: Vec<i32> = tids.collect();
+    ["CPU 0/KVM", "CPU 1/KVM"].map(|name| {
+        let tid = tids
+            .iter()
+            .find(|tid| comm(pid, **tid).as_deref() == Some(name));
+        Pid::from_raw(*tid.expect("a vCPU's thread")).unwrap()
+    })
+}
+
+#[test]
+fn spinning_vcpus_grow_a_second_a_second_divided_by_the_cores_they_share() {
+    let _alone = alone();
+    if !kvm_works() {
+        return;
+    }
+    let demo = Demo::start();
+    demo.until(|e| demo.vm(e, SPIN).is_some());
+    let cpus = sched_getaffinity(None).unwrap();
+    let free: f64 = spinning(&demo).iter().sum();
+    let most = f64::from(cpus.count().min(2)) * (1.0 + TOLERANCE);
+    assert!(free <= most, "{free} s/s on {} CPUs", cpus.count());
+
+    let cpu = (0..CpuSet::MAX_CPU).find(|cpu| cpus.is_set(*cpu)).unwrap();
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    for thread in spinning_threads(&demo) {
+        sched_setaffinity(Some(thread), &one).unwrap();
+    }
+    let there = |e: &Exposition, vcpu| {
+        let placement = demo.samples(e, PLACEMENT, SPIN, vcpu);
+        placement
+            .iter()
+            .all(|sample| sample.label("cpu") == cpu.to_string())
+    };
+    let moved = demo.until(|e| there(e, 0) && there(e, 1));
+    // The tick in which they moved still has time of both cores.
+    demo.until(|e| taken(e) > taken(&moved));
+    let [first, second] = spinning(&demo);
+    assert!(first + second <= 1.0 + TOLERANCE, "{first} + {second} s/s");
+    // The scheduler is fair to two threads of one weight.
+    assert!(
+        (first - second).abs() <= 2.0 * TOLERANCE,
+        "{first} and {second} s/s"
+    );
+}

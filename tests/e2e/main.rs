@@ -1,0 +1,29 @@
+//! The exporter as its users have it: a process that is started, scraped, looked at and stopped,
+//! beside the real programs it meets in production. What the machine lacks is said and skipped.
+#![cfg(feature = "demo")]
+// Clippy knows tests by their attribute, not their helpers.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+#[path = "../support/browser.rs"]
+mod browser;
+#[path = "../support/exporter.rs"]
+mod exporter;
+#[path = "../support/micro_vm.rs"]
+mod micro_vm;
+#[path = "../support/prometheus.rs"]
+mod prometheus;
+#[path = "../support/real_vms.rs"]
+mod real_vms;
+
+mod page;
+mod scraped;
+mod service;
+mod vms;
+
+/// The tests that run guests load the CPUs; one after the other they do not starve each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}

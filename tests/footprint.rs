@@ -1,0 +1,168 @@
+//! What the exporter costs a hypervisor in memory and descriptors, on a scripted host. One test,
+//! because what is measured belongs to the whole process.
+// An allocator that counts cannot be had without unsafe code.
+#![allow(unsafe_code)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use vcpu_exporter::cli::pipeline::Pipeline;
+use vcpu_exporter::config::Config;
+use vcpu_exporter::expose::negotiate::Format;
+use vcpu_exporter::expose::text::encode_snapshot;
+use vcpu_exporter::host::privileges::raise_descriptor_limit;
+use vcpu_exporter::host::roots::Roots;
+use vcpu_exporter::sample::pmu::scripted::Scripted;
+use vcpu_exporter::telemetry::Telemetry;
+
+#[path = "support/fake_host.rs"]
+mod fake_host;
+use fake_host::{FakeHost, FakeVm};
+
+/// The system's allocator, and how often each thread asked it for memory.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that is ending has no counter any more.
+    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+}
+
+// SAFETY: every call is handed on as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        System.alloc(layout)
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        System.dealloc(pointer, layout);
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        System.realloc(pointer, layout, size)
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Resident memory of this process in bytes.
+fn resident() -> u64 {
+    let me = procfs::process::Process::myself().expect("own /proc");
+    me.statm().expect("own statm").resident * procfs::page_size()
+}
+
+struct Watched {
+    host: FakeHost,
+    vms: Vec<FakeVm>,
+    pipeline: Pipeline,
+    text: Vec<u8>,
+    tick: u64,
+}
+
+impl Watched {
+    fn new(vms: i32, vcpus: u32) -> Self {
+        let host = FakeHost::new();
+        host.cpus(2, 16, 2, 1);
+        host.file(
+            "proc/cpuinfo",
+            "vendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t: 106\nstepping\t: 6\n",
+        );
+        host.file("sys/bus/event_source/devices/cpu/type", "4\n");
+        let uuid = |n: i32| format!("00000000-0000-4000-8000-{n:012}");
+        let vms: Vec<FakeVm> = (0..vms)
+            .map(|n| host.qemu(1000 + 100 * n, &format!("vm-{n}"), &uuid(n), vcpus))
+            .collect();
+        let roots = Arc::new(Roots::below(host.root()));
+        let (telemetry, _) = Telemetry::new();
+        let counters = Arc::new(Scripted::new());
+        let config = Config::default();
+        let pipeline = Pipeline::new(&config, roots, counters, 0, telemetry);
+        let mut pipeline = pipeline.expect("the fixture has a topology");
+        pipeline.pass();
+        Self {
+            host,
+            vms,
+            pipeline,
+            text: Vec::new(),
+            tick: 0,
+        }
+    }
+
+    /// Lets every `n`-th VM run and move, ticks, and encodes a scrape.
+    fn tick(&mut self, n: usize) {
+        self.tick += 1;
+        for vm in self.vms.iter().step_by(n) {
+            let cpu = (self.tick % 4) as u32;
+            self.host.set(vm.pid, vm.vcpus[0], |t| {
+                (t.run, t.timeslices, t.cpu) = (t.run + 1000, t.timeslices + 1, cpu);
+            });
+        }
+        self.pipeline.tick();
+        let snapshot = self.pipeline.snapshots().load().expect("a tick has ended");
+        self.text.clear();
+        encode_snapshot(Format::Text, &snapshot, snapshot.taken_mono, &mut self.text);
+    }
+}
+
+/// Allocations of one tick in which every vCPU runs on its core.
+fn allocations_of_a_tick(vms: i32) -> u64 {
+    let mut watched = Watched::new(vms, 4);
+    let mut allocations = 0;
+    for _ in 0..40 {
+        for vm in &watched.vms {
+            for tid in &vm.vcpus {
+                watched.host.set(vm.pid, *tid, |t| {
+                    (t.run, t.timeslices) = (t.run + 1000, t.timeslices + 1);
+                });
+            }
+        }
+        let before = ALLOCATIONS.get();
+        watched.pipeline.tick();
+        allocations = ALLOCATIONS.get() - before;
+    }
+    allocations
+}
+
+#[test]
+fn memory_stays_where_it_was() {
+    raise_descriptor_limit();
+    let (few, many) = (allocations_of_a_tick(2), allocations_of_a_tick(20));
+    println!("a tick of 8 vCPUs allocates {few} times, one of 80 {many} times");
+    assert_eq!(few, many, "a tick allocates for each vCPU");
+
+    let before = resident();
+    let mut watched = Watched::new(250, 4);
+    for _ in 0..50 {
+        watched.tick(2);
+    }
+    let used = resident();
+    println!(
+        "1,000 vCPUs: {} kB resident, {} kB of it before; a scrape has {} kB",
+        used / 1000,
+        before / 1000,
+        watched.text.len() / 1000
+    );
+    assert!(used < 40_000_000, "{used} bytes resident at 1,000 vCPUs");
+    drop(watched);
+
+    let mut watched = Watched::new(5, 4);
+    for _ in 0..200 {
+        watched.tick(1);
+    }
+    let (settled, descriptors) = (resident(), watched.pipeline.descriptors());
+    for _ in 0..10_000 {
+        watched.tick(1);
+    }
+    let grown = resident().saturating_sub(settled);
+    println!("10,000 ticks: {grown} bytes grown");
+    assert!(grown < 500_000, "{grown} bytes grown in 10,000 ticks");
+    assert_eq!(watched.pipeline.descriptors(), descriptors);
+}

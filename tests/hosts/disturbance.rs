@@ -1,0 +1,44 @@
+//! What being watched costs a guest: CPU time of its thread for each turn of its loop, which is
+//! instructions on this machine, with the exporter's counters attached and without.
+
+use crate::machine::{Clock, Console, Machine};
+
+/// The exporter shares the guest's only CPU here, so that the switches between them count too.
+const SCRIPT: &str = r#"
+start_vm watched spin 1
+measure() {
+    section "$1" ask watched stats
+    sleep 10
+    section "$1" ask watched stats
+}
+sleep 1
+measure alone
+for tick in 1s 100ms; do
+    start_exporter "sampling: {tick: $tick, inventory: 1s}"
+    scrape_until '^kvm_vcpu_instructions_total.vm="watched".*mode="guest"' >/dev/null
+    measure "$tick"
+    stop_exporter
+done
+measure again
+"#;
+
+/// Instructions of the vCPU's thread for each turn of the guest.
+fn cost(console: &Console, name: &str) -> f64 {
+    let stats = console.all_stats(name);
+    let spent = |n: usize| stats[n].vcpus[0];
+    let time = spent(1).cpu_ns - spent(0).cpu_ns;
+    let turns = spent(1).turns - spent(0).turns;
+    time as f64 / 4.0 / f64::from(turns)
+}
+
+#[test]
+fn a_watched_guest_is_hardly_disturbed() {
+    let console = Machine::arm64(Clock::Icount).run(SCRIPT);
+    let [alone, second, tenth, again] =
+        ["alone", "1s", "100ms", "again"].map(|n| cost(&console, n));
+    println!("instructions a turn: alone {alone:.0}, tick 1 s {second:.0} ({:+.4} %), tick 100 ms {tenth:.0} ({:+.4} %), again alone {again:.0}",
+        (second / alone - 1.0) * 100.0, (tenth / alone - 1.0) * 100.0);
+    assert!((again / alone - 1.0).abs() < 0.001);
+    assert!(second / alone < 1.002);
+    assert!(tenth / alone < 1.02);
+}

@@ -1,0 +1,128 @@
+//! Where guest memory lives on a host of two NUMA nodes, while its VM and then it moves.
+
+use crate::exposition::Exposition;
+use crate::machine::Machine;
+
+const MIB: f64 = 1048576.0;
+/// Memory of each VM.
+const RAM: f64 = 64.0 * MIB;
+/// What a micro-VM's process has of its own, at most.
+const OWN: f64 = 8.0 * MIB;
+
+/// CPUs 2 and 3 are node 1. One VM has a cgroup to itself, the other one is in the root. Memory is
+/// touched on node 1, then the vCPUs move to node 0, and then the memory follows: the kernel moves
+/// it when the nodes of a cpuset change (cgroup-v2.rst, "cpuset.mems").
+const SCRIPT: &str = r#"
+cd /sys/fs/cgroup
+echo +memory +cpuset >cgroup.subtree_control
+mkdir own node0
+echo 0 >node0/cpuset.mems
+read -r me _ </proc/self/stat
+start_with_memory() {
+    mkfifo "/tmp/$1.in" "/tmp/$1.out"
+    vcpu-exporter micro-vm --control --name "$1" --load halt --vcpus 1 --memory 64 \
+        0<>"/tmp/$1.in" 1<>"/tmp/$1.out" &
+    eval "$1=$!"
+    read -r ready <"/tmp/$1.out"
+}
+taskset -p c "$me" >/dev/null
+start_with_memory walked
+# Into another cpuset a thread takes no affinity along.
+echo "$me" >own/cgroup.procs
+taskset -p c "$me" >/dev/null
+start_with_memory accounted
+echo "$me" >cgroup.procs
+taskset -p f "$me" >/dev/null
+# The pages of all mappings of a process of more than 16 MiB, on each node.
+pages() {
+    awk '{ for (n = 3; n <= NF; n++) if (split($n, p, "=") == 2 && p[1] ~ /^N[0-9]+$/ && p[2] > 4096) sum[p[1]] += p[2] }
+         END { print sum["N0"] + 0, sum["N1"] + 0 }' "/proc/$walked/numa_maps"
+}
+start_exporter 'sampling: {tick: 100ms, inventory: 1s}
+sources: {memory: {period: 10s, budget: 10s}}'
+scrape_until '^kvm_vm_memory_bytes.vm="walked"' >/dev/null
+scrape_until '^kvm_vm_memory_bytes.vm="accounted"' >/dev/null
+for vm in walked accounted; do ask $vm pin 0 0 >/dev/null; done
+scrape_until '^kvm_vcpu_placement_info.vm="accounted".*cpu="0"' >/dev/null
+section far scrape_until '^kvm_vcpu_placement_info.vm="walked".*cpu="0"'
+section far.walked pages
+section far.accounted grep -E '^(anon|shmem) ' own/memory.numa_stat
+echo 0 >own/cpuset.mems
+echo "$walked" >node0/cgroup.procs
+scrape_until '^kvm_vm_memory_bytes.vm="accounted",numa_node="1". [0-9]{1,6}$' >/dev/null
+section near scrape_until '^kvm_vm_memory_bytes.vm="walked",numa_node="1". [0-9]{1,6}$'
+section near.walked pages
+section near.accounted grep -E '^(anon|shmem) ' own/memory.numa_stat
+section limits cat own/cgroup.procs
+"#;
+
+fn bytes(scrape: &Exposition, vm: &str) -> [f64; 2] {
+    ["0", "1"].map(|node| {
+        let labels = [("vm", vm), ("numa_node", node)];
+        scrape
+            .one("kvm_vm_memory_bytes", &labels)
+            .expect("it is known")
+    })
+}
+
+fn method(scrape: &Exposition, vm: &str) -> String {
+    let labels = [("vm", vm)];
+    let mut all = scrape.all("kvm_vm_memory_info", &labels);
+    all.next().expect("it is known").label("method").to_owned()
+}
+
+/// `0 16384`: pages on each node.
+fn pages(text: &str) -> [f64; 2] {
+    let counts: Vec<f64> = text
+        .split_whitespace()
+        .map(|n| n.parse().expect("a count"))
+        .collect();
+    [counts[0] * 4096.0, counts[1] * 4096.0]
+}
+
+/// `anon N0=1 N1=2` and `shmem …`, summed by node.
+fn accounted(text: &str) -> [f64; 2] {
+    ["N0=", "N1="].map(|node| {
+        let words = text
+            .split_whitespace()
+            .filter_map(|word| word.strip_prefix(node));
+        words
+            .map(|bytes| bytes.parse::<f64>().expect("bytes"))
+            .sum()
+    })
+}
+
+#[track_caller]
+fn assert_near(found: [f64; 2], truth: [f64; 2], slack: f64) {
+    println!("found {found:?}, the kernel {truth:?}");
+    for (found, truth) in found.iter().zip(truth) {
+        assert!((found - truth).abs() <= slack, "{found} is not {truth}");
+    }
+}
+
+#[test]
+fn memory_is_found_where_it_was_touched_and_where_it_went() {
+    let console = Machine::amd64().run(SCRIPT);
+    for (step, home) in [("far", 1), ("near", 0)] {
+        let scrape = console.scrape(step);
+        let truth = |vm: &str| format!("{step}.{vm}");
+        assert_eq!(method(&scrape, "walked"), "numa_maps");
+        assert_eq!(method(&scrape, "accounted"), "cgroup");
+        let walked = bytes(&scrape, "walked");
+        // The same file, read for the same mappings.
+        assert_near(walked, pages(console.section(&truth("walked"))), 0.0);
+        assert!(
+            walked[home] >= RAM && walked[home] < RAM + OWN,
+            "{walked:?}"
+        );
+        let found = bytes(&scrape, "accounted");
+        assert_near(found, accounted(console.section(&truth("accounted"))), MIB);
+        assert!(found[home] >= RAM && found[home] < RAM + OWN, "{found:?}");
+        // What a vCPU on node 0 has far away: all, then nothing.
+        let remote = walked[1] / (walked[0] + walked[1]);
+        assert!((remote - home as f64).abs() < 0.01, "{remote}");
+        let labels = [("vm", "walked"), ("backing", "thp")];
+        let huge = scrape.one("kvm_vm_memory_backing_bytes", &labels);
+        println!("huge pages: {huge:?}");
+    }
+}

@@ -1,0 +1,29 @@
+//! A PMU that has cycles and lacks instructions, as many virtual ones do.
+
+use crate::machine::{Clock, Machine};
+
+const SCRIPT: &str = r#"
+start_exporter
+start_vm watched spin 1
+section scrape scrape_until '^kvm_vcpu_cycles_total.vm="watched".*mode="guest". [1-9]'
+section check vcpu-exporter check
+"#;
+
+#[test]
+fn what_is_there_is_counted_and_what_is_not_is_absent_with_a_reason() {
+    let console = Machine::arm64(Clock::Free).run(SCRIPT);
+    let scrape = console.scrape("scrape");
+    for mode in ["guest", "host"] {
+        let cycles = scrape.sum("kvm_vcpu_cycles_total", &[("mode", mode)]);
+        assert!(cycles > Some(0.0), "{mode}: {cycles:?}");
+    }
+    // Not 0: a rule of cycles per instruction must have nothing to divide by.
+    let absent = scrape.all("kvm_vcpu_instructions_total", &[]).count();
+    assert_eq!(absent, 0, "{}", scrape.text);
+    let labels = [("source", "pmu"), ("reason", "event_not_supported")];
+    let up = scrape.one("kvm_exporter_source_up", &labels);
+    assert_eq!(up, Some(1.0), "it delivers, and says what not");
+    let check = console.section("check");
+    let told = check.contains("kvm_vcpu_instructions_total of the guest: this PMU lacks the event");
+    assert!(told, "{check}");
+}

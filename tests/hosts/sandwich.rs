@@ -1,0 +1,98 @@
+//! What a counter should have counted between two scrapes, by the guest's own count.
+//!
+//! The guest stands still during a scrape (`sandwich` of `functions.sh`), so that what it did
+//! between two of them lies between two differences of its own count that are nearly the same.
+
+use crate::exposition::Exposition;
+use crate::machine::Console;
+use vcpu_exporter::demo::protocol::Stats;
+
+/// A scrape and the guest's own account before and after.
+struct Sandwich {
+    before: Stats,
+    scrape: Exposition,
+    after: Stats,
+}
+
+impl Sandwich {
+    fn of(console: &Console, name: &str) -> Self {
+        Self {
+            before: console.stats(&format!("{name}.before")),
+            scrape: console.scrape(name),
+            after: console.stats(&format!("{name}.after")),
+        }
+    }
+}
+
+/// Two of them, named `first` and `last` by the script.
+pub(crate) struct Span {
+    vm: &'static str,
+    first: Sandwich,
+    last: Sandwich,
+}
+
+impl Span {
+    /// Of the micro-VM's first vCPU.
+    pub(crate) fn of(console: &Console, vm: &'static str) -> Self {
+        Self::named(console, vm, "first", "last")
+    }
+
+    /// Of two sandwiches of these names.
+    pub(crate) fn named(console: &Console, vm: &'static str, first: &str, last: &str) -> Self {
+        Self {
+            vm,
+            first: Sandwich::of(console, first),
+            last: Sandwich::of(console, last),
+        }
+    }
+
+    /// How much a metric of the vCPU grew, over all places.
+    #[track_caller]
+    pub(crate) fn growth(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
+        let id = [("vm", self.vm), ("vcpu", "0")];
+        let labels: Vec<_> = id.iter().chain(labels).copied().collect();
+        let sum = |scrape: &Exposition| {
+            let sum = scrape.sum(metric, &labels);
+            sum.unwrap_or_else(|| panic!("no {metric}{labels:?} in:\n{}", scrape.text))
+        };
+        sum(&self.last.scrape) - sum(&self.first.scrape)
+    }
+
+    /// Least and most the guest counted of something of its own.
+    pub(crate) fn truth(&self, of: impl Fn(&Stats) -> f64) -> (f64, f64) {
+        let least = of(&self.last.before) - of(&self.first.after);
+        let most = of(&self.last.after) - of(&self.first.before);
+        (least, most)
+    }
+
+    /// Turns of the guest's loop.
+    pub(crate) fn turns(&self) -> (f64, f64) {
+        self.truth(|stats| f64::from(stats.vcpus[0].turns))
+    }
+
+    /// Seconds of CPU time of the vCPU's thread, guest included, by the thread's own clock.
+    pub(crate) fn cpu_seconds(&self) -> (f64, f64) {
+        self.truth(|stats| stats.vcpus[0].cpu_ns as f64 / 1e9)
+    }
+}
+
+/// Holds a measured value between two true ones, and says how far off their middle it is.
+#[track_caller]
+pub(crate) fn assert_within(what: &str, measured: f64, truth: (f64, f64), tolerance: f64) {
+    let (least, most) = truth;
+    let off = measured / ((least + most) / 2.0) - 1.0;
+    println!(
+        "{what}: {measured}, truth {least} to {most}: off by {:+.3} %",
+        off * 100.0
+    );
+    assert!(
+        least * (1.0 - tolerance) <= measured && measured <= most * (1.0 + tolerance),
+        "{what}: {measured} is not between {least} and {most} by {} %",
+        tolerance * 100.0
+    );
+    // Bounds far apart would prove nothing.
+    assert!(
+        most - least <= most * tolerance,
+        "{what}: truth is only known to lie between {least} and {most}"
+    );
+}

@@ -1,0 +1,45 @@
+//! A real browser (Debian package `chromium`), without a screen.
+
+use std::path::Path;
+use std::process::Command;
+
+const CHROMIUM: &str = "/usr/bin/chromium";
+
+/// What became of a page in the browser.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The document as it stands after loading, as HTML.
+    pub(crate) dom: String,
+    /// What the console says: what was blocked, not found or failed.
+    pub(crate) console: Vec<String>,
+}
+
+/// Loads a page; `None`, with a word why, where there is no browser.
+pub(crate) fn load(url: &str) -> Option<Page> {
+    if !Path::new(CHROMIUM).exists() {
+        println!("skipped: {CHROMIUM} is not installed (apt-get install chromium)");
+        return None;
+    }
+    let profile = tempfile::tempdir().expect("a directory");
+    let output = Command::new("timeout")
+        .args(["60", CHROMIUM, "--headless", "--dump-dom"])
+        // Root may only run it so; it loads nothing but our own page.
+        .args(["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        .args([
+            "--no-first-run",
+            "--disable-sync",
+            "--disable-component-update",
+        ])
+        .args(["--disable-background-networking", "--enable-logging=stderr"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(url)
+        .output()
+        .expect("chromium starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {errors}", output.status);
+    let console = errors.lines().filter(|line| line.contains("CONSOLE"));
+    Some(Page {
+        dom: String::from_utf8(output.stdout).expect("UTF-8"),
+        console: console.map(str::to_owned).collect(),
+    })
+}

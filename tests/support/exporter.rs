@@ -1,0 +1,211 @@
+//! The real exporter as a process, for tests that ask it what its users would ask.
+#![allow(dead_code, unreachable_pub, unused_imports)]
+#![allow(clippy::expect_used, clippy::panic)]
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+#[path = "exposition.rs"]
+mod exposition;
+pub use exposition::{Exposition, Sample};
+
+/// How long anything may take before a test gives up on it.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A running exporter; dropping it kills it.
+pub struct Exporter {
+    child: Child,
+    address: String,
+    log: Receiver<String>,
+    _dir: TempDir,
+}
+
+impl Exporter {
+    /// One that ticks every 100 ms and looks for VMs every second.
+    pub fn start() -> Self {
+        Self::with(&[], "")
+    }
+
+    /// The same with further arguments and configuration.
+    pub fn with(args: &[&str], config: &str) -> Self {
+        Self::spawn(
+            Command::new(env!("CARGO_BIN_EXE_vcpu-exporter")),
+            args,
+            config,
+        )
+    }
+
+    /// The same, started by a command of the caller's, such as one that gives up privileges.
+    pub fn spawn(mut command: Command, args: &[&str], config: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("config.yml");
+        let mut text = String::from("sampling: {tick: 100ms, inventory: 1s}\n");
+        writeln!(text, "{config}").expect("a string takes it");
+        std::fs::write(&file, text).expect("the configuration is written");
+        make_readable(dir.path());
+        make_readable(&file);
+        let mut child = command
+            .args([
+                "--web.listen-address=127.0.0.1:0",
+                "--log.format=json",
+                "--config",
+            ])
+            .arg(&file)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the exporter starts");
+        let log = lines_of(child.stderr.take().expect("stderr is a pipe"));
+        let mut exporter = Self {
+            child,
+            address: String::new(),
+            log,
+            _dir: dir,
+        };
+        // Where it does not serve, this panics and the exporter must be killed all the same.
+        exporter.address = address_in(&exporter.log);
+        exporter
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The body of a page.
+    pub fn get(&self, path: &str) -> String {
+        get(&self.address, path)
+    }
+
+    /// Everything on /metrics.
+    pub fn scrape(&self) -> Exposition {
+        Exposition::parse(&self.get("/metrics"))
+    }
+
+    /// A scrape whose tick ended after this call began.
+    pub fn scrape_anew(&self) -> Exposition {
+        let ticks = |e: &Exposition| e.one("kvm_exporter_ticks_total", &[]);
+        let before = ticks(&self.scrape());
+        // One more tick may have been under way already.
+        self.until(|e| ticks(e) >= before.map(|n| n + 2.0))
+    }
+
+    /// Scrapes until `test` holds; fails with the last exposition when it never does.
+    pub fn until(&self, test: impl Fn(&Exposition) -> bool) -> Exposition {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let exposition = self.scrape();
+            if test(&exposition) {
+                return exposition;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "this never came:\n{}",
+                exposition.text
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends a signal and gives the exit status; fails when it does not end.
+    pub fn end(mut self, signal: rustix::process::Signal) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it can be signalled");
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("it is ours") {
+                return status.code();
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!(
+            "{signal:?} does not end the exporter:\n{}",
+            self.log().join("\n")
+        );
+    }
+
+    /// Log lines so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.try_iter().collect()
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The body of a page at `HOST:PORT`, asked for as plainly as can be.
+pub fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("the server answers");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it listens");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("the answer is text");
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .expect("the answer has a head");
+    if head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked")
+    {
+        return unchunk(body);
+    }
+    body.to_owned()
+}
+
+fn make_readable(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = if path.is_dir() { 0o755 } else { 0o644 };
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("it is ours");
+}
+
+fn lines_of(stderr: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, log) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    log
+}
+
+/// The address in the log's line that says so.
+fn address_in(log: &Receiver<String>) -> String {
+    let mut seen = Vec::new();
+    while let Ok(line) = log.recv_timeout(DEADLINE) {
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+        if json["message"] == "serving" {
+            return json["address"].as_str().expect("an address").to_owned();
+        }
+        seen.push(line);
+    }
+    panic!("the exporter does not serve:\n{}", seen.join("\n"));
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a chunk has a size");
+        text.push_str(&rest[..size]);
+        body = rest[size..].trim_start_matches("\r\n");
+    }
+    text
+}

@@ -1,0 +1,336 @@
+//! Real KVM guests whose truth is known from elsewhere: the exporter's totals must lie between
+//! what the thread's own clocks and counters said before and after its sample was taken.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![cfg(feature = "demo")]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
+use vcpu_exporter::demo::guest::Load;
+use vcpu_exporter::host::roots::Roots;
+use vcpu_exporter::host::topology::Topology;
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/micro_vm.rs"]
+mod micro_vm;
+
+use exporter::{Exporter, Exposition};
+use micro_vm::{eventually, kvm_works, MicroVm};
+
+/// The scheduler brings a running thread's total up to date at least once in this time: one
+/// tick of a kernel with HZ=100.
+const STALE: f64 = 0.010;
+
+/// The tests load the CPUs; one after the other they do not starve each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn allowed_cpus() -> Vec<u32> {
+    let set = sched_getaffinity(None).expect("own affinity");
+    (0..CpuSet::MAX_CPU as u32)
+        .filter(|cpu| set.is_set(*cpu as usize))
+        .collect()
+}
+
+/// What /proc says of a vCPU thread: time on a core and delay in seconds, voluntary and
+/// involuntary switches, migrations.
+fn truth(vm: &MicroVm, index: usize) -> [f64; 5] {
+    let dir = format!("/proc/{}/task/{}", vm.pid(), vm.tid(index));
+    let text = std::fs::read_to_string(format!("{dir}/schedstat")).expect("it runs");
+    let numbers: Vec<f64> = text
+        .split_whitespace()
+        .map(|n| n.parse().expect("a number"))
+        .collect();
+    let sched = std::fs::read_to_string(format!("{dir}/sched")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = sched.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.rsplit_once(':'));
+        value
+            .and_then(|(_, n)| n.trim().parse().ok())
+            .unwrap_or(f64::NAN)
+    };
+    [
+        numbers[0] / 1e9,
+        numbers[1] / 1e9,
+        field("nr_voluntary_switches"),
+        field("nr_involuntary_switches"),
+        field("se.nr_migrations"),
+    ]
+}
+
+/// The same by the exporter's account, summed over places.
+fn account(exposition: &Exposition, vm: &str, vcpu: &str) -> [f64; 5] {
+    let id = [("vm", vm), ("vcpu", vcpu)];
+    let sum = |name: &str, more: &[(&str, &str)]| {
+        let labels: Vec<_> = id.iter().chain(more).copied().collect();
+        exposition.sum(name, &labels).unwrap_or(f64::NAN)
+    };
+    let switches = "kvm_vcpu_context_switches_total";
+    [
+        sum("kvm_vcpu_time_seconds_total", &[]),
+        sum("kvm_vcpu_delay_seconds_total", &[]),
+        sum(switches, &[("type", "voluntary")]),
+        sum(switches, &[("type", "involuntary")]),
+        sum("kvm_vcpu_migrations_total", &[]),
+    ]
+}
+
+/// Holds the exporter's account between the truth before and after.
+fn check_between(exporter: &Exporter, vm: &MicroVm, name: &str, index: usize) -> Exposition {
+    let before = truth(vm, index);
+    let exposition = exporter.scrape_anew();
+    let after = truth(vm, index);
+    let account = account(&exposition, name, &index.to_string());
+    let what = [
+        "time",
+        "delay",
+        "voluntary switches",
+        "involuntary switches",
+        "migrations",
+    ];
+    for (n, what) in what.into_iter().enumerate() {
+        let (low, high) = (before[n], after[n]);
+        // A switch away from the core, and a migration while it waits, are looked for when the
+        // thread is on a core again.
+        let low = if n < 2 { low } else { low - 1.0 };
+        let is = account[n];
+        assert!(
+            low - 1e-6 <= is && is <= high + 1e-6,
+            "{what} of {name}/{index}: {is} is not between {low} and {high}"
+        );
+    }
+    exposition
+}
+
+fn until_seen(exporter: &Exporter, name: &str, vcpus: f64) {
+    exporter.until(|e| e.one("kvm_vm_vcpus", &[("vm", name)]) == Some(vcpus));
+    // The sampler has read each of them once.
+    exporter.until(|e| e.all("kvm_vcpu_placement_info", &[("vm", name)]).count() == vcpus as usize);
+}
+
+#[test]
+fn time_and_switches_are_those_of_the_threads() {
+    let _alone = alone();
+    if !kvm_works() {
+        return;
+    }
+    let exporter = Exporter::start();
+    let spin = MicroVm::start("truth-spin", Load::Spin, 2);
+    let halt = MicroVm::start("truth-halt", Load::Halt, 1);
+    until_seen(&exporter, "truth-spin", 2.0);
+    until_seen(&exporter, "truth-halt", 1.0);
+    for _ in 0..5 {
+        check_between(&exporter, &spin, "truth-spin", 0);
+        check_between(&exporter, &spin, "truth-spin", 1);
+        check_between(&exporter, &halt, "truth-halt", 0);
+    }
+}
+
+#[test]
+fn time_is_the_threads_own_cpu_clock() {
+    let _alone = alone();
+    if !kvm_works() {
+        return;
+    }
+    let exporter = Exporter::start();
+    let mut vm = MicroVm::start("truth-clock", Load::Spin, 1);
+    until_seen(&exporter, "truth-clock", 1.0);
+    for _ in 0..5 {
+        let before = vm.vcpu_stats(0).1.cpu_ns as f64 / 1e9;
+        let exposition = exporter.scrape_anew();
+        let after = vm.vcpu_stats(0).1.cpu_ns as f64 / 1e9;
+        let time = account(&exposition, "truth-clock", "0")[0];
+        assert!(
+            before - STALE <= time && time <= after,
+            "{before} <= {time} <= {after}"
+        );
+    }
+}
+
+#[test]
+fn moves_land_on_the_right_place_and_no_series_goes_down() {
+    let _alone = alone();
+    let cpus = allowed_cpus();
+    if cpus.len() < 2 {
+        println!("skipped: one CPU leaves nowhere to move");
+        return;
+    }
+    if !kvm_works() {
+        return;
+    }
+    let topology = Topology::read(&Roots::default(), &Topology::default()).expect("sysfs");
+    let exporter = Exporter::start();
+    let mut vm = MicroVm::start("truth-move", Load::Spin, 1);
+    until_seen(&exporter, "truth-move", 1.0);
+    let mut last = exporter.scrape();
+    for round in 0..10 {
+        let cpu = cpus[round % 2];
+        vm.pin(0, cpu);
+        let place = topology.place(cpu).expect("an online CPU has a place");
+        let labels = [
+            ("vm", "truth-move".to_owned()),
+            ("package", place.package.to_string()),
+            ("core", place.core.to_string()),
+            ("numa_node", place.numa_node.to_string()),
+        ];
+        let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        let on_cpu = cpu.to_string();
+        exporter.until(|e| {
+            let id = [("vm", "truth-move"), ("cpu", on_cpu.as_str())];
+            e.one("kvm_vcpu_placement_info", &id) == Some(1.0)
+        });
+        let here = |e: &Exposition| e.sum("kvm_vcpu_time_seconds_total", &labels).unwrap_or(0.0);
+        let before = here(&exporter.scrape());
+        exporter.until(|e| here(e) > before);
+        let now = check_between(&exporter, &vm, "truth-move", 0);
+        assert_no_decrease(&last, &now);
+        last = now;
+    }
+    let moves = last.sum("kvm_vcpu_moves_total", &[("vm", "truth-move")]);
+    assert!(moves >= Some(9.0), "{moves:?}");
+}
+
+fn assert_no_decrease(before: &Exposition, after: &Exposition) {
+    let after = after.counters();
+    for (series, was) in before
+        .counters()
+        .iter()
+        .filter(|(s, _)| s.starts_with("kvm_vcpu_"))
+    {
+        let is = after
+            .get(series)
+            .unwrap_or_else(|| panic!("{series} is gone"));
+        assert!(is >= was, "{series} went from {was} to {is}");
+    }
+}
+
+#[test]
+fn a_starved_vcpu_shows_its_delay() {
+    let _alone = alone();
+    if !kvm_works() {
+        return;
+    }
+    let cpu = allowed_cpus()[0];
+    let exporter = Exporter::start();
+    let mut vm = MicroVm::start("truth-delay", Load::Spin, 1);
+    vm.pin(0, cpu);
+    until_seen(&exporter, "truth-delay", 1.0);
+    let over = Arc::new(AtomicBool::new(false));
+    let until = over.clone();
+    let competitor = std::thread::spawn(move || {
+        let mut set = CpuSet::new();
+        set.set(cpu as usize);
+        sched_setaffinity(None, &set).expect("pinned");
+        while !until.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+    });
+    let start = truth(&vm, 0)[1];
+    let starved = eventually(|| (truth(&vm, 0)[1] > start + 0.3).then_some(()));
+    let exposition = check_between(&exporter, &vm, "truth-delay", 0);
+    over.store(true, Ordering::Relaxed);
+    competitor.join().expect("the competitor ends");
+    assert!(starved.is_some(), "two threads on one CPU and none waited");
+    let delay = account(&exposition, "truth-delay", "0")[1];
+    assert!(delay >= start + 0.3, "{delay}");
+}
+
+#[test]
+fn vms_and_vcpus_come_and_go() {
+    let _alone = alone();
+    if !kvm_works() {
+        return;
+    }
+    let exporter = Exporter::start();
+    let mut vm = MicroVm::start("truth-come", Load::Halt, 1);
+    until_seen(&exporter, "truth-come", 1.0);
+    vm.add_vcpu();
+    until_seen(&exporter, "truth-come", 2.0);
+    check_between(&exporter, &vm, "truth-come", 1);
+    vm.stop();
+    exporter.until(|e| e.all("kvm_vm_info", &[("vm", "truth-come")]).count() == 0);
+    assert!(!exporter.scrape().text.contains("truth-come"));
+}
+
+#[test]
+fn a_pid_used_again_is_another_vm() {
+    let _alone = alone();
+    if !kvm_works() {
+        return;
+    }
+    let exporter = Exporter::start();
+    let first = MicroVm::start("truth-first", Load::Spin, 1);
+    until_seen(&exporter, "truth-first", 1.0);
+    let pid = first.pid();
+    drop(first);
+    // proc(5): the next process gets the number after this one.
+    let used_again = (0..50).find_map(|_| {
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).ok()?;
+        let vm = MicroVm::start("truth-second", Load::Spin, 1);
+        (vm.pid() == pid).then_some(vm)
+    });
+    let Some(second) = used_again else {
+        println!("skipped: the kernel did not give a PID away again");
+        return;
+    };
+    until_seen(&exporter, "truth-second", 1.0);
+    let exposition = check_between(&exporter, &second, "truth-second", 0);
+    assert!(!exposition.text.contains("truth-first"));
+}
+
+#[test]
+fn two_hundred_vms_leave_nothing_behind() {
+    let _alone = alone();
+    if !kvm_works() {
+        return;
+    }
+    let exporter = Exporter::start();
+    let used = |e: &Exposition| {
+        let one = |name| e.one(name, &[]).expect("it is always there");
+        (
+            one("process_open_fds"),
+            one("process_resident_memory_bytes"),
+        )
+    };
+    let mut first_round = None;
+    for round in 0..10 {
+        let name = |n: usize| format!("churn-{round}-{n}");
+        let vms: Vec<MicroVm> = (0..20)
+            .map(|n| MicroVm::start(&name(n), Load::Halt, 1))
+            .collect();
+        exporter.until(|e| {
+            e.all("kvm_vcpu_placement_info", &[])
+                .filter(|s| s.label("vm").starts_with("churn-"))
+                .count()
+                == 20
+        });
+        drop(vms);
+        exporter.until(|e| !e.text.contains("vm=\"churn-"));
+        // The figures are read once an inventory pass.
+        let passes = |e: &Exposition| e.one("kvm_exporter_inventory_passes_total", &[]);
+        let now = passes(&exporter.scrape());
+        let exposition = exporter.until(|e| passes(e) > now.map(|n| n + 1.0));
+        let settled = used(&exposition);
+        // Other VMs of this machine come and go as they like.
+        let strangers = exposition.all("kvm_vcpu_placement_info", &[]).count() as f64;
+        let first = *first_round.get_or_insert(settled);
+        // The first round has made every buffer as large as it gets. A scrape that was under way,
+        // and one that was just over, have a connection each.
+        assert!(
+            settled.0 <= first.0 + 2.0 + 32.0 * strangers,
+            "descriptors grew from {} to {}",
+            first.0,
+            settled.0
+        );
+        assert!(
+            settled.1 <= first.1 + 4e6,
+            "memory grew from {} to {}",
+            first.1,
+            settled.1
+        );
+    }
+}

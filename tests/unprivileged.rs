@@ -1,0 +1,179 @@
+//! The exporter where little is allowed: it runs, shows what can be seen, and gives a reason for
+//! everything that cannot.
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![cfg(feature = "demo")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+use vcpu_exporter::demo::guest::Load;
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/micro_vm.rs"]
+mod micro_vm;
+
+use exporter::{Exporter, Exposition};
+use micro_vm::{kvm_works, MicroVm};
+
+/// `nobody` on Debian and most others.
+const NOBODY: u32 = 65_534;
+
+const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+
+/// A copy of the program that anybody may run, wherever the original lies.
+struct Program(TempDir);
+
+impl Program {
+    fn copy() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let all = |mode| std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(dir.path(), all(0o755)).expect("it is ours");
+        let program = Self(dir);
+        // By a process of its own: a test that starts another program meanwhile would have that
+        // inherit a descriptor open for writing, and what is open for writing cannot be started.
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_vcpu-exporter"))
+            .arg(program.path())
+            .status();
+        assert!(copied.expect("cp runs").success());
+        std::fs::set_permissions(program.path(), all(0o755)).expect("it is ours");
+        program
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("vcpu-exporter")
+    }
+
+    fn as_nobody(&self) -> Command {
+        let mut command = Command::new(self.path());
+        // Leaving root for another user takes all capabilities away (capabilities(7)).
+        command.uid(NOBODY).gid(NOBODY);
+        command
+    }
+}
+
+/// What stands in for a host without tracefs whose debugfs is locked down.
+const NOT_THERE: [&str; 2] = ["--path.tracefs=/not/there", "--path.debugfs=/not/there"];
+
+/// Sets `kernel.perf_event_paranoid`, and puts it back when dropped.
+struct Paranoid(String);
+
+impl Paranoid {
+    fn set(value: &str) -> Option<Self> {
+        let before = std::fs::read_to_string(PARANOID).ok()?;
+        std::fs::write(PARANOID, value).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Paranoid {
+    fn drop(&mut self) {
+        let _ = std::fs::write(PARANOID, self.0.trim());
+    }
+}
+
+fn can_become_nobody() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("skipped: only root can start a program as nobody");
+    }
+    root && kvm_works()
+}
+
+fn reason(exposition: &Exposition, source: &str) -> String {
+    let labels = [("source", source)];
+    let mut rows = exposition.all("kvm_exporter_source_up", &labels);
+    let row = rows.next().unwrap_or_else(|| panic!("no row of {source}"));
+    row.label("reason").to_owned()
+}
+
+#[test]
+fn as_nobody_it_shows_what_can_be_seen_and_says_what_cannot() {
+    if !can_become_nobody() {
+        return;
+    }
+    let paranoid = Paranoid::set("3");
+    if paranoid.is_none() {
+        println!("skipped: {PARANOID} cannot be set");
+    }
+    let vm = MicroVm::start("unprivileged", Load::Spin, 2);
+    let program = Program::copy();
+    let exporter = Exporter::spawn(program.as_nobody(), &NOT_THERE, "");
+    let time = |e: &Exposition| e.sum("kvm_vcpu_time_seconds_total", &[("vm", "unprivileged")]);
+    let exposition = exporter.until(|e| time(e) > Some(0.1));
+    assert_eq!(
+        exposition.one("kvm_vm_vcpus", &[("vm", "unprivileged")]),
+        Some(2.0)
+    );
+    assert_eq!(reason(&exposition, "sched"), "");
+    assert_ne!(
+        reason(&exposition, "inventory"),
+        "",
+        "descriptors cannot be seen"
+    );
+    assert_ne!(reason(&exposition, "pmu"), "", "counters cannot be opened");
+    // The slow lane may be a moment behind.
+    exporter.until(|e| reason(e, "memory") == "no_permission");
+    assert!(exposition.one("kvm_exporter_blind_spots", &[]) >= Some(1.0));
+    let page = exporter.get("/");
+    assert!(page.contains("CAP_SYS_PTRACE"), "{page}");
+    drop(vm);
+    exporter.until(|e| time(e).is_none());
+}
+
+fn check(program: &Program, nobody: bool) -> (Output, serde_json::Value) {
+    let mut command = match nobody {
+        true => program.as_nobody(),
+        false => Command::new(program.path()),
+    };
+    let output = command.args(["check", "--json"]).args(NOT_THERE).output();
+    let output = output.expect("it runs");
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
+        panic!("{e}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    (output, json)
+}
+
+#[test]
+fn check_gives_each_missing_source_a_reason_and_a_fix() {
+    if !can_become_nobody() {
+        return;
+    }
+    let _vm = MicroVm::start("checked", Load::Halt, 1);
+    let program = Program::copy();
+    let (output, json) = check(&program, true);
+    assert!(output.status.success(), "usable all the same: {json:#}");
+    assert_eq!(json["usable"], true);
+    let findings = json["findings"].as_array().expect("findings").iter();
+    let unmet: Vec<_> = findings.filter(|f| f["state"] != "ok").collect();
+    let text = serde_json::to_string(&unmet).expect("json");
+    for word in [
+        "inventory",
+        "pmu",
+        "CAP_SYS_PTRACE",
+        "CAP_PERFMON",
+        "/not/there",
+    ] {
+        assert!(text.contains(word), "nothing of {word} in {text}");
+    }
+    for finding in &unmet {
+        assert_ne!(finding["detail"], "", "{finding:#}");
+    }
+}
+
+#[test]
+fn check_says_when_the_exporter_is_of_no_use() {
+    let empty = tempfile::tempdir().expect("a directory");
+    let output = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"))
+        .arg("check")
+        .arg(format!("--path.procfs={}", empty.path().display()))
+        .arg(format!("--path.sysfs={}", empty.path().display()))
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("not usable"));
+}
