@@ -10,7 +10,7 @@ pub mod cgroup;
 mod descriptors;
 pub mod exits;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod ledger;
 pub mod limit;
 pub mod memory;

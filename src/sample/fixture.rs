@@ -1,10 +1,10 @@
-//! What the tests of this folder watch: one VM of one vCPU, and CPUs.
+//! What tests from here on watch: one VM of one vCPU, and CPUs.
 
 use crate::discover::{Vcpu, Vm, VmKey};
 use crate::host::topology::{Cpu, Place};
 
 /// A VM whose process and only vCPU thread started at `start_time`.
-pub(super) fn vm(pid: i32, tid: i32, start_time: u64) -> Vm {
+pub(crate) fn vm(pid: i32, tid: i32, start_time: u64) -> Vm {
     Vm {
         key: VmKey {
             pid,

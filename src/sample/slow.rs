@@ -249,20 +249,7 @@ mod tests {
     }
 
     fn vm(pid: i32) -> Arc<Vm> {
-        Arc::new(Vm {
-            key: VmKey {
-                pid,
-                start_time: 1,
-                ordinal: 0,
-            },
-            name: format!("vm-{pid}"),
-            name_source: "cmdline",
-            uuid: None,
-            vmm: "qemu",
-            manager: None,
-            facts: Vec::new(),
-            vcpus: Vec::new(),
-        })
+        Arc::new(crate::sample::fixture::vm(pid, pid, 1))
     }
 
     fn inventory(pids: &[i32]) -> Inventory {

@@ -52,23 +52,12 @@ fn row(vm: &Vm, fact: &Fact) -> Option<(usize, FactRow)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discover::VmKey;
     use std::collections::HashMap;
 
     fn vm(pid: i32, name: &str) -> Arc<Vm> {
         Arc::new(Vm {
-            key: VmKey {
-                pid,
-                start_time: 1,
-                ordinal: 0,
-            },
             name: name.to_owned(),
-            name_source: "cmdline",
-            uuid: None,
-            vmm: "qemu",
-            manager: None,
-            facts: Vec::new(),
-            vcpus: Vec::new(),
+            ..crate::sample::fixture::vm(pid, pid, 1)
         })
     }
 

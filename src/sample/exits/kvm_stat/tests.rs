@@ -9,20 +9,9 @@ fn source(host: &FakeHost) -> KvmStat {
 }
 
 fn vm(pid: i32, ordinal: u32) -> Vm {
-    Vm {
-        key: VmKey {
-            pid,
-            start_time: 1,
-            ordinal,
-        },
-        name: "a".to_owned(),
-        name_source: "cmdline",
-        uuid: None,
-        vmm: "qemu",
-        manager: None,
-        facts: Vec::new(),
-        vcpus: Vec::new(),
-    }
+    let mut vm = crate::sample::fixture::vm(pid, pid, 1);
+    vm.key.ordinal = ordinal;
+    vm
 }
 
 /// `stat value` of each fact.
