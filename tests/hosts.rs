@@ -32,5 +32,9 @@ mod multiplexing;
 mod no_instructions;
 #[path = "hosts/placement.rs"]
 mod placement;
+#[path = "hosts/qemu.rs"]
+mod qemu;
 #[path = "hosts/quota.rs"]
 mod quota;
+#[path = "hosts/rules.rs"]
+mod rules;

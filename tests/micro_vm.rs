@@ -74,6 +74,25 @@ fn a_spinning_guest_is_run_by_the_cpu_and_not_interpreted() {
     assert!(inside.is_some(), "most of its time is guest time");
 }
 
+#[test]
+fn half_of_a_half_guest_is_its_vmm() {
+    if !kvm_works() {
+        return;
+    }
+    let mut vm = MicroVm::start("half", Load::Half, 1);
+    let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
+    let seen = eventually(|| {
+        let (_, vcpu) = vm.vcpu_stats(0);
+        let inside = guest_ticks(&vm, 0)? * tick_ns;
+        // Where a tick of the kernel finds the thread is chance: enough of them tell.
+        let share = inside as f64 / vcpu.cpu_ns as f64;
+        (vcpu.cpu_ns > 1_000_000_000 && (0.25..0.75).contains(&share)).then_some(vcpu)
+    });
+    let vcpu = seen.expect("about half of its time is guest time");
+    assert_eq!(vcpu.halts, 0);
+    assert!(u64::from(vcpu.turns).abs_diff(vcpu.writes) <= 1, "{vcpu:?}");
+}
+
 /// Waits until a vCPU was woken on schedule for half a second.
 fn on_schedule(vm: &mut MicroVm, wakes: impl Fn(&VcpuStats) -> u64) -> Option<VcpuStats> {
     eventually(|| {

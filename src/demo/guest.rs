@@ -12,6 +12,9 @@ pub enum Load {
     /// Write to an I/O port, or where there are none to a device's register, 1,000 times a second
     /// in bursts of 10; one turn is one write.
     Io,
+    /// Spin in the guest, leave it by a write as `io` does, and spin as long in the VMM; one turn is
+    /// both, 65,536 rounds each.
+    Half,
 }
 
 impl Load {
@@ -21,9 +24,13 @@ impl Load {
             Load::Spin => "spin",
             Load::Halt => "halt",
             Load::Io => "io",
+            Load::Half => "half",
         }
     }
 }
+
+/// Rounds of the empty loop in one turn of `spin`, and of `half` on each side.
+pub const ROUNDS: u32 = 65_536;
 
 /// Guest-physical address of the memory.
 pub const MEMORY: u64 = 0;
@@ -47,7 +54,7 @@ pub const MAX_VCPUS: u32 = (0x1000 / COUNTER_STRIDE) as u32;
 /// writing here.
 pub const HALT_REGISTER: u64 = 0x4000_0000;
 
-/// Address outside the memory where the `io` load writes if there are no I/O ports.
+/// Address outside the memory where `io` and `half` write if there are no I/O ports.
 pub const IO_REGISTER: u64 = 0x4000_0008;
 
 /// There are no images for this machine's architecture.

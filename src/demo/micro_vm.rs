@@ -19,7 +19,7 @@ use rustix::thread::{gettid, sched_setaffinity, CpuSet};
 use super::guest::{Load, MAX_VCPUS};
 use super::pace::{self, Schedule};
 use super::protocol::{Command, Ready, Reply, Stats, VcpuStats, VcpuThread};
-use super::vm::{thread_cpu_time, Exit, Vcpu, Vm, VmError};
+use super::vm::{spin, thread_cpu_time, Exit, Vcpu, Vm, VmError};
 
 /// Time from one wake-up of a pacing vCPU to the next: 100 a second.
 pub const WAKE_PERIOD: Duration = Duration::from_millis(10);
@@ -192,6 +192,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), MicroVm
 /// The VM and its running vCPUs.
 struct Machine {
     vm: Vm,
+    load: Load,
     vcpus: Vec<Running>,
     events: Sender<Event>,
 }
@@ -215,6 +216,7 @@ impl Machine {
     fn start(args: &MicroVmArgs, events: Sender<Event>) -> Result<Self, MicroVmError> {
         let mut machine = Self {
             vm: Vm::create(args.load, args.memory * PAGES_PER_MIB)?,
+            load: args.load,
             vcpus: Vec::new(),
             events,
         };
@@ -227,14 +229,15 @@ impl Machine {
     fn add_vcpu(&mut self) -> Result<VcpuThread, MicroVmError> {
         let index = self.vcpus.len() as u32;
         let vcpu = self.vm.create_vcpu(index)?;
-        let tally = Arc::new(Tally::default());
+        let (load, tally) = (self.load, Arc::new(Tally::default()));
         let (starting, begun) = mpsc::channel();
         let (counts, events) = (Arc::clone(&tally), self.events.clone());
         // As QEMU names its vCPU threads; the name is set before the thread says it started.
         spawn(&format!("CPU {index}/KVM"), move || {
             let started = pace::now();
             let _ = starting.send((gettid().as_raw_nonzero().get(), started));
-            let Err(error) = drive(vcpu, &counts, Schedule::starting(started, WAKE_PERIOD));
+            let due = Schedule::starting(started, WAKE_PERIOD);
+            let Err(error) = drive(vcpu, load, &counts, due);
             let _ = events.send(Event::Failed(MicroVmError::Vcpu { index, error }));
         })?;
         let (tid, started) = begun.recv().map_err(|gone| MicroVmError::Thread {
@@ -326,8 +329,13 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Runs a vCPU for ever, and makes it wait where its load says so.
-fn drive(mut vcpu: Vcpu, tally: &Tally, mut due: Schedule) -> Result<Infallible, VmError> {
+/// Runs a vCPU for ever, and makes it wait or works for it where its load says so.
+fn drive(
+    mut vcpu: Vcpu,
+    load: Load,
+    tally: &Tally,
+    mut due: Schedule,
+) -> Result<Infallible, VmError> {
     loop {
         let exit = vcpu.run()?;
         tally.exits.fetch_add(1, Ordering::Relaxed);
@@ -339,7 +347,10 @@ fn drive(mut vcpu: Vcpu, tally: &Tally, mut due: Schedule) -> Result<Infallible,
             }
             Exit::PortWrite => {
                 let before = tally.writes.fetch_add(1, Ordering::Relaxed);
-                (before + 1) % WRITES_PER_WAKE == 0
+                if load == Load::Half {
+                    spin();
+                }
+                load == Load::Io && (before + 1) % WRITES_PER_WAKE == 0
             }
         };
         if rests {

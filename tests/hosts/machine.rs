@@ -38,13 +38,25 @@ pub(crate) enum Clock {
 pub(crate) struct Machine {
     arch: &'static str,
     clock: Clock,
+    has_qemu: bool,
 }
 
 impl Machine {
     /// Neoverse N1 with a PMU of seven counters; KVM without vCPUs in debugfs.
     pub(crate) fn arm64(clock: Clock) -> Self {
-        let arch = "arm64";
-        Self { arch, clock }
+        Self {
+            arch: "arm64",
+            clock,
+            has_qemu: false,
+        }
+    }
+
+    /// The same with `qemu-system-aarch64` and its libraries in it, which take longer to boot.
+    pub(crate) fn arm64_with_qemu(clock: Clock) -> Self {
+        Self {
+            has_qemu: true,
+            ..Self::arm64(clock)
+        }
     }
 
     /// AMD with SVM, so that KVM tells exits by reason; no PMU, cgroup v2.
@@ -52,6 +64,7 @@ impl Machine {
         Self {
             arch: "amd64",
             clock: Clock::Free,
+            has_qemu: false,
         }
     }
 
@@ -87,6 +100,9 @@ impl Machine {
         std::fs::write(etc.join("script"), script).expect("the script is written");
         let path = dir.path().join("initrd");
         let mut initrd = std::fs::read(cache().join(self.arch).join("initrd")).expect("prepared");
+        if self.has_qemu {
+            initrd.extend(std::fs::read(cache().join("guest-qemu/archive")).expect("prepared"));
+        }
         initrd.extend(archive(dir.path(), "etc/script"));
         std::fs::write(&path, initrd).expect("the initial file system is written");
         path

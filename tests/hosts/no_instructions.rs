@@ -1,12 +1,17 @@
 //! A PMU that has cycles and lacks instructions, as many virtual ones do.
 
 use crate::machine::{Clock, Machine};
+use crate::rules;
 
 const SCRIPT: &str = r#"
 start_exporter
 start_vm watched spin 1
 section scrape scrape_until '^kvm_vcpu_cycles_total.vm="watched".*mode="guest". [1-9]'
 section check vcpu-exporter check
+for n in 1 2 3; do
+    section rules scrape_anew
+    sleep 1
+done
 "#;
 
 #[test]
@@ -26,4 +31,12 @@ fn what_is_there_is_counted_and_what_is_not_is_absent_with_a_reason() {
     let check = console.section("check");
     let told = check.contains("kvm_vcpu_instructions_total of the guest: this PMU lacks the event");
     assert!(told, "{check}");
+    let ran = "count(sum by (mode) (rate(kvm_vcpu_cycles_total[5m])) > 0)";
+    let scrapes = rules::scrapes(&console, "rules");
+    let expected: [(_, &[_]); 3] = [
+        (ran, &[("{}", 2.0)]),
+        ("kvm_vcpu:cpi:rate5m", &[]),
+        ("kvm_vm:cpi:rate5m", &[]),
+    ];
+    rules::hold(&scrapes, &expected);
 }

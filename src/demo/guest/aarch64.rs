@@ -29,6 +29,18 @@ const TELL: [u32; 5] = [
     0x17ff_fffc, // b to the start
 ];
 
+/// A turn of [`SPIN`], and a write that leaves the guest.
+const HALF: [u32; 8] = [
+    0x52a0_0021, // mov w1, 65536
+    0x7100_0421, // subs w1, w1, 1
+    0x54ff_ffe1, // b.ne to the subs
+    0xb940_0002, // ldr w2, [x0]
+    0x1100_0442, // add w2, w2, 1
+    0xb900_0002, // str w2, [x0]
+    0xb900_0062, // str w2, [x3]
+    0x17ff_fff9, // b to the start
+];
+
 /// The table of level 1, where a translation of 39 bits begins: 1 GiB an entry (Arm ARM, D8.2).
 const TABLE: u64 = 0x2000;
 
@@ -56,6 +68,7 @@ pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
     let image: &[u32] = match load {
         Load::Spin => &SPIN,
         Load::Halt | Load::Io => &TELL,
+        Load::Half => &HALF,
     };
     let code = image.iter().flat_map(|word| word.to_le_bytes()).collect();
     // Memory and registers lie in different GiB, so that each has its kind.
@@ -81,7 +94,7 @@ pub fn prepare_vcpu(
     target.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
     vcpu.vcpu_init(&target)?;
     let register = match load {
-        Load::Io => IO_REGISTER,
+        Load::Io | Load::Half => IO_REGISTER,
         Load::Spin | Load::Halt => HALT_REGISTER,
     };
     let values = [

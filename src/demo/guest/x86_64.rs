@@ -31,7 +31,17 @@ const IO: &[u8] = &[
     0xeb, 0xfb, // jmp to the start
 ];
 
-/// The port the `io` load writes to. No device listens.
+/// A turn of [`SPIN`], and a write that leaves the guest.
+const HALF: &[u8] = &[
+    0xb9, 0x00, 0x00, 0x01, 0x00, // mov ecx, 65536
+    0xff, 0xc9, // dec ecx
+    0x75, 0xfc, // jnz to the dec
+    0xff, 0x03, // inc dword [rbx]
+    0xee, // out dx, al
+    0xeb, 0xf2, // jmp to the start
+];
+
+/// The port that `io` and `half` write to. No device listens.
 const PORT: u64 = 0xe9;
 
 /// Where KVM may keep its task segment on Intel CPUs that cannot run real mode by themselves:
@@ -60,6 +70,7 @@ pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
         Load::Spin => SPIN,
         Load::Halt => HALT,
         Load::Io => IO,
+        Load::Half => HALF,
     };
     let entries = [
         TABLES[1] | PRESENT_WRITABLE_USER,
@@ -82,7 +93,7 @@ pub fn prepare_vm(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
 fn privilege(load: Load) -> u8 {
     match load {
         Load::Halt => 0,
-        Load::Spin | Load::Io => 3,
+        Load::Spin | Load::Io | Load::Half => 3,
     }
 }
 

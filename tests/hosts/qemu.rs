@@ -1,0 +1,106 @@
+//! A guest of a real QEMU. It counts its turns in its memory, which is a file of the host's: they
+//! are read there, without QEMU, KVM or the PMU having a say.
+
+use std::fmt::Write as _;
+
+use crate::exposition::Exposition;
+use crate::instructions::{SPIN, TOLERANCE};
+use crate::machine::{Clock, Console, Machine};
+use crate::sandwich::assert_within;
+
+/// QEMU's `virt` machine begins at the start of its flash, with the MMU off. From there on this is
+/// the `spin` load of src/demo/guest/aarch64.rs, which counts where the first instruction says.
+/// Memory begins at 1 GiB with QEMU's device tree.
+const GUEST: [u32; 8] = [
+    0xd2a8_4000, // mov x0, 0x42000000
+    0x52a0_0021, // mov w1, 65536
+    0x7100_0421, // subs w1, w1, 1
+    0x54ff_ffe1, // b.ne to the subs
+    0xb940_0002, // ldr w2, [x0]
+    0x1100_0442, // add w2, w2, 1
+    0xb900_0002, // str w2, [x0]
+    0x17ff_fffa, // b to the mov of w1
+];
+
+/// Where the count is in the file.
+const COUNT: u32 = 0x4200_0000 - 0x4000_0000;
+
+/// Of two vCPUs the second one is off until the first turns it on, which it does not.
+fn script() -> String {
+    let mut guest = String::new();
+    for byte in GUEST.iter().flat_map(|word| word.to_le_bytes()) {
+        write!(guest, "\\{byte:03o}").expect("a string takes all");
+    }
+    format!(
+        r#"
+printf '{guest}' >/tmp/guest
+qemu-system-aarch64 -name guest=web-1,debug-threads=on -nodefaults -display none \
+    -machine virt,accel=kvm,gic-version=3,memory-backend=ram -cpu host -smp 2 -m 64 \
+    -object memory-backend-file,id=ram,size=64M,mem-path=/tmp/ram,share=on -bios /tmp/guest &
+qemu=$!
+turns() {{
+    hexdump -s {COUNT} -n 4 -e '1/4 "%u\n"' /tmp/ram
+}}
+bracket() {{
+    kill -STOP $qemu
+    section "$1.before" turns
+    section "$1" scrape_anew
+    section "$1.after" turns
+    kill -CONT $qemu
+}}
+start_exporter
+scrape_until '^kvm_vcpu_instructions_total.vm="web-1",vcpu="0".*mode="guest". [1-9]' >/dev/null
+bracket first
+sleep 4
+bracket last
+section threads cat /proc/$qemu/task/*/comm
+"#
+    )
+}
+
+fn turns(console: &Console, name: &str) -> f64 {
+    let section = console.section(name);
+    section.trim().parse().expect("a count")
+}
+
+fn check_identity(scrape: &Exposition) {
+    let mut vms = scrape.all("kvm_vm_info", &[]);
+    let vm = vms.next().expect("it is found");
+    assert_eq!(vms.next(), None, "and nothing else");
+    let told = ["vm", "vmm", "manager"].map(|label| vm.label(label));
+    assert_eq!(told, ["web-1", "qemu", ""], "{vm:?}");
+    let vcpus = scrape.one("kvm_vm_vcpus", &[("vm", "web-1")]);
+    assert_eq!(vcpus, Some(2.0));
+    for vcpu in ["0", "1"] {
+        let labels = [("vm", "web-1"), ("vcpu", vcpu)];
+        let placed = scrape.all("kvm_vcpu_placement_info", &labels).count();
+        assert_eq!(placed, 1, "vCPU {vcpu}");
+    }
+}
+
+#[test]
+fn instructions_of_a_guest_of_qemu() {
+    let console = Machine::arm64_with_qemu(Clock::Icount).run(&script());
+    let (first, last) = (console.scrape("first"), console.scrape("last"));
+    check_identity(&last);
+    let threads = console.section("threads");
+    assert!(threads.contains("CPU 0/KVM\n"), "{threads}");
+
+    let growth = |metric: &str, vcpu: &str, mode: &str| {
+        let labels = [("vm", "web-1"), ("vcpu", vcpu), ("mode", mode)];
+        let sum = |scrape: &Exposition| scrape.sum(metric, &labels);
+        let sums = sum(&last).zip(sum(&first));
+        let (last, first) = sums.unwrap_or_else(|| panic!("no {metric}{labels:?}"));
+        last - first
+    };
+    let least = turns(&console, "last.before") - turns(&console, "first.after");
+    let most = turns(&console, "last.after") - turns(&console, "first.before");
+    let guest = growth("kvm_vcpu_instructions_total", "0", "guest");
+    let truth = (least * SPIN, most * SPIN);
+    assert_within("QEMU: guest instructions", guest, truth, TOLERANCE);
+    let host = growth("kvm_vcpu_instructions_total", "0", "host");
+    println!("QEMU: {least} to {most} turns, {host} host instructions");
+    assert!(host < 0.05 * guest, "guest {guest}, host {host}");
+    let off = growth("kvm_vcpu_instructions_total", "1", "guest");
+    assert_eq!(off, 0.0, "a vCPU that is off runs nothing");
+}
