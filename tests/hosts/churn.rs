@@ -16,8 +16,8 @@ within_a_minute() {
         if "$1"; then return; fi
         usleep 200000
     done
-    echo "not $1"
-    exit 1
+    echo "not $1" >&2
+    return 1
 }
 start_exporter
 for round in 1 2 3 4 5; do
