@@ -59,8 +59,8 @@ scrape_until() {
     until scrape >/tmp/scrape && grep -Eq "$1" /tmp/scrape; do
         left=$((left - 1))
         [ $left -gt 0 ] || {
-            echo "nothing matches $1 in:" >&2
             cat /tmp/scrape >&2
+            echo "nothing there matches $1" >&2
             return 1
         }
         usleep 200000
