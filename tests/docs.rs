@@ -21,6 +21,8 @@ fn read(file: &str) -> String {
 
 const EXAMPLE: &str = "deploy/vcpu-exporter.yml";
 
+const RULES: &str = "alerts/recording.yaml";
+
 const DOCUMENTS: [&str; 6] = [
     "README.md",
     "CHANGELOG.md",
@@ -237,11 +239,26 @@ fn metrics(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_metric_that_is_named_exists() {
-    for document in DOCUMENTS.iter().chain(&[EXAMPLE]) {
+    for document in DOCUMENTS.iter().chain(&[EXAMPLE, RULES]) {
         for name in metrics(&read(document)) {
             assert!(catalog::find(name).is_some(), "{document}: {name}");
         }
     }
+}
+
+#[test]
+fn promtool_takes_the_recording_rules() {
+    let promtool = Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(root().join(RULES))
+        .output();
+    let Ok(promtool) = promtool else {
+        println!("skipped: promtool is missing (Debian package prometheus)");
+        return;
+    };
+    let said = [promtool.stdout, promtool.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(promtool.status.success(), "{said}");
 }
 
 /// A metric without a check says so in a row of its own.
