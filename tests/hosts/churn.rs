@@ -53,6 +53,7 @@ fn descriptors_are_given_back() {
     for scrape in console.sections("told").map(Exposition::parse) {
         // The directory that is read to count them is one more.
         let told = scrape.one("process_open_fds", &[]);
+        println!("told: {told:?}");
         assert!(
             told.is_some_and(|n| (n - quiet[0] as f64).abs() <= 2.0),
             "{told:?}"

@@ -10,8 +10,10 @@ start_exporter "sampling: {tick: 100ms, inventory: 1s}
 sources: {exits: {reasons: [io, hlt, npf, ept_violation]}, kvm_stat: {period: 1s}}"
 start_vm ports io 1
 start_vm halts halt 1
+start_vm halves half 1
 scrape_until 'kvm_vcpu_exits_total.vm="ports".*reason="io"' >/dev/null
 scrape_until 'kvm_vcpu_exits_total.vm="halts".*reason="hlt"' >/dev/null
+scrape_until 'kvm_vcpu_exits_total.vm="halves".*reason="io"' >/dev/null
 scrape_until 'kvm_vm_kvm_stat_total.vm="ports",stat="io_exits"' >/dev/null
 stand_still() {
     local pid=$(cat "/tmp/$1.pid")
@@ -26,9 +28,11 @@ stand_still() {
 }
 stand_still ports first
 stand_still halts first
+stand_still halves first
 sleep 5
 stand_still ports last
 stand_still halts last
+stand_still halves last
 "#;
 
 /// How much a counter of KVM debugfs grew.
@@ -54,6 +58,13 @@ fn hold(console: &Console, vm: &'static str, reason: &str, stat: &str) {
     );
     assert!(exits(reason) > 100.0, "{vm} hardly ran");
     assert_eq!(exits(reason), growth(console, vm, stat), "{vm}: {stat}");
+    let (least, most) = span.turns();
+    // Each turn is an exit of this reason; the guest may stand between counting one and leaving.
+    assert!(
+        least - 1.0 <= exits(reason) && exits(reason) <= most + 1.0,
+        "{vm}: {} {reason} in {least} to {most} turns",
+        exits(reason)
+    );
     assert_eq!(all, growth(console, vm, "exits"), "{vm}: all exits");
     let event = |event: &str| span.growth("kvm_vcpu_kvm_events_total", &[("event", event)]);
     let (least, most) = span.truth(|stats| stats.vcpus[0].exits as f64);
@@ -70,6 +81,7 @@ fn exits_are_those_that_kvm_and_the_vmm_count() {
     let console = Machine::amd64().run(SCRIPT);
     hold(&console, "ports", "io", "io_exits");
     hold(&console, "halts", "hlt", "halt_exits");
+    hold(&console, "halves", "io", "io_exits");
     let last = console.scrape("ports.last");
     let reasons = last.all("kvm_vcpu_exits_total", &[("vm", "ports")]);
     assert_eq!(
