@@ -13,7 +13,8 @@ const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/alerts/recording.yaml"
 /// What an expression gives: labels in PromQL, and a value.
 type Expected<'a> = &'a [(&'a str, f64)];
 
-/// Holds expressions, after the last of some scrapes a minute apart, to what they should give.
+/// Holds expressions to what they should give after the last of some scrapes, which promtool is told
+/// were a minute apart.
 #[track_caller]
 pub(crate) fn hold(scrapes: &[Exposition], expected: &[(&str, Expected<'_>)]) {
     let last = format!("{}m", scrapes.len() - 1);
