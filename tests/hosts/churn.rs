@@ -51,7 +51,7 @@ fn descriptors_are_given_back() {
     assert!(quiet.iter().all(|n| *n <= quiet[0]));
     assert!(busy.iter().all(|n| *n <= busy[0]));
     for scrape in console.sections("told").map(Exposition::parse) {
-        // The directory that is read to count them is one more.
+        // The directory they are counted through is one more; a scrape at that time would be, too.
         let told = scrape.one("process_open_fds", &[]);
         println!("told: {told:?}");
         assert!(
