@@ -177,6 +177,8 @@ impl Process {
     }
 
     fn try_refresh(&self) -> Result<(), ProcError> {
+        // First: what follows opens /proc/self itself.
+        self.open_fds.set(open_descriptors()?);
         let me = procfs::process::Process::myself()?;
         let stat = me.stat()?;
         let per_second = procfs::ticks_per_second() as f64;
@@ -196,8 +198,6 @@ impl Process {
             self.start_time
                 .set(boot + stat.starttime as f64 / per_second);
         }
-        self.open_fds
-            .set(me.fd_count()?.try_into().unwrap_or(i64::MAX));
         if let procfs::process::LimitValue::Value(max) = me.limits()?.max_open_files.soft_limit {
             self.max_fds.set(max.try_into().unwrap_or(i64::MAX));
         }
@@ -240,6 +240,19 @@ impl Process {
             self.start_time.clone(),
         );
     }
+}
+
+/// How many descriptors this process has open. procfs' own count has a few too many: the
+/// directories it is made through, and up to Linux 6.1 `.` and `..`.
+fn open_descriptors() -> std::io::Result<i64> {
+    const OWN: &str = "/proc/self/fd";
+    // Since Linux 6.2 (commit f1f1f2569901) the size of the directory is the number of them.
+    let told = std::fs::metadata(OWN)?.len();
+    let count = match told {
+        0 => std::fs::read_dir(OWN)?.count().saturating_sub(1) as u64,
+        told => told,
+    };
+    Ok(count.try_into().unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
