@@ -9,6 +9,7 @@
 //! ```
 //!
 //! - [`host`] reads the machine below configurable roots, so a directory tree is a host.
+//! - [`pt`] reduces an Intel PT trace to its figures: pure, bytes in, numbers out.
 //! - [`discover`] knows which VMs and vCPUs exist.
 //! - [`sample`] reads each vCPU thread once a tick and keeps the running totals.
 //! - [`snapshot`] is one immutable picture of everything known; the catalogue of metrics is here.
@@ -24,6 +25,7 @@ pub mod demo;
 pub mod discover;
 pub mod expose;
 pub mod host;
+pub mod pt;
 pub mod sample;
 pub mod snapshot;
 pub mod stop;
