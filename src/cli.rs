@@ -21,6 +21,7 @@ mod list;
 mod log;
 mod out;
 pub mod pipeline;
+mod pt;
 mod serve;
 
 /// What every vCPU of every KVM virtual machine on this host is doing, for Prometheus.
@@ -51,6 +52,8 @@ enum Command {
     List(list::ListArgs),
     /// Describe every metric
     Catalog(catalog::CatalogArgs),
+    /// Use Intel Processor Trace by hand
+    Pt(pt::PtArgs),
     /// Start three tiny KVM guests and watch them
     #[cfg(feature = "demo")]
     Demo,
@@ -118,6 +121,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Check(args)) => return check::run(&common, &args),
         Some(Command::List(args)) => list::run(&common, &args)?,
         Some(Command::Catalog(args)) => catalog::run(&args)?,
+        Some(Command::Pt(args)) => return pt::run(&args),
         #[cfg(feature = "demo")]
         Some(Command::Demo) => {
             let common = common.quiet();

@@ -6,6 +6,7 @@
 //!
 //! - [`packet`] is the packet table: one packet from the start of some bytes.
 //! - [`stream`] walks packets with their offsets: synchronisation, resynchronisation, blocks.
+//! - [`perf_data`] finds the traces in a file that `perf record` wrote.
 //! - `summariser` is the state machine that tells guest from host and packets from events.
 //! - [`scalar`] joins the two, a packet at a time: the definition of what a summary is.
 //! - `blocks` makes the same summary from 64 bytes at a time, where the processor can; `avx2` is
@@ -20,6 +21,7 @@ mod avx2;
 mod blocks;
 pub mod histogram;
 pub mod packet;
+pub mod perf_data;
 pub mod scalar;
 pub mod stream;
 mod summariser;

@@ -14,10 +14,13 @@ mod exporter;
 mod micro_vm;
 #[path = "../support/prometheus.rs"]
 mod prometheus;
+#[path = "../support/pt_data.rs"]
+mod pt_data;
 #[path = "../support/real_vms.rs"]
 mod real_vms;
 
 mod page;
+mod pt;
 mod scraped;
 mod service;
 mod vms;

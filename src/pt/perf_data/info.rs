@@ -1,0 +1,137 @@
+//! What was recorded, and how: the `AUXTRACE_INFO` record and the attributes of events.
+
+#![forbid(unsafe_code)]
+
+use super::records::{u32_at, u64_at, Record};
+use super::{PerfDataError, Problem};
+use crate::pt::Clocks;
+
+/// `PERF_AUXTRACE_INTEL_PT` (tools/perf/util/auxtrace.h).
+const INTEL_PT: u32 = 1;
+
+/// Private fields of Intel PT's `AUXTRACE_INFO`, 8 bytes each: the first enum of
+/// tools/perf/util/intel-pt.h, filled by `intel_pt_info_fill` (tools/perf/arch/x86/util/intel-pt.c).
+#[derive(Debug, Clone, Copy)]
+enum Field {
+    PmuType = 0,
+    TimeShift = 1,
+    TimeMult = 2,
+    SnapshotMode = 8,
+    MaxNonturboRatio = 15,
+}
+
+/// Where they begin in the record's body: after its type and a reserved word.
+const FIELDS: usize = 8;
+
+/// The `AUXTRACE_INFO` record of an Intel PT recording.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Info<'a>(&'a [u8]);
+
+impl<'a> Info<'a> {
+    pub(super) fn parse(record: &Record<'a>) -> Result<Self, PerfDataError> {
+        let size = Problem::Size("the AUXTRACE_INFO record").at(record.offset);
+        match u32_at(record.body, 0).ok_or(size)? {
+            INTEL_PT => Ok(Self(record.body.get(FIELDS..).ok_or(size)?)),
+            other => Err(Problem::OtherTrace(other).at(record.offset)),
+        }
+    }
+
+    /// `None` where an older perf did not write it.
+    fn field(&self, field: Field) -> Option<u64> {
+        u64_at(self.0, field as usize * 8)
+    }
+
+    /// Whether the buffers were overwritten until somebody asked for their content.
+    pub(super) fn is_snapshot(&self) -> bool {
+        self.field(Field::SnapshotMode).is_some_and(|on| on != 0)
+    }
+
+    /// The kernel turns TSC into nanoseconds by `(tsc * mult) >> shift` (perf_event_open(2), fields
+    /// `time_mult` and `time_shift`), which tells the TSC's frequency.
+    pub(super) fn clocks(&self) -> Clocks {
+        let shift = self.field(Field::TimeShift).filter(|shift| *shift < 64);
+        let mult = self.field(Field::TimeMult).filter(|mult| *mult > 0);
+        let hertz = |(shift, mult)| (1_000_000_000u128 << shift) / u128::from(mult);
+        let tsc = shift.zip(mult).map(hertz);
+        let tsc = tsc.and_then(|hertz| u64::try_from(hertz).ok());
+        let tsc = tsc.filter(|hertz| *hertz > 0);
+        let ratio = self.field(Field::MaxNonturboRatio);
+        let bus = tsc.zip(ratio).and_then(|(tsc, n)| tsc.checked_div(n));
+        let bus = bus.filter(|hertz| *hertz > 0);
+        Clocks {
+            bus: bus.unwrap_or(Clocks::default().bus),
+            tsc,
+        }
+    }
+
+    /// What stands at the end of `AUX` records: `None` where the PT event is not in the file, or
+    /// there are several that do not agree.
+    pub(super) fn sample_id(&self, attrs: &[Attr]) -> Option<SampleId> {
+        let kind = self.field(Field::PmuType)?;
+        let mut ids = attrs.iter().filter(|attr| u64::from(attr.kind) == kind);
+        let id = ids.next()?.sample_id;
+        ids.all(|other| other.sample_id == id).then_some(id)?
+    }
+}
+
+/// What we need of a `struct perf_event_attr`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attr {
+    /// The PMU.
+    kind: u32,
+    sample_id: Option<SampleId>,
+}
+
+/// Bit `sample_id_all` of the attribute's flags.
+const SAMPLE_ID_ALL: u64 = 1 << 18;
+
+impl Attr {
+    /// `None` where it is cut off.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let sample_type = u64_at(bytes, 24)?;
+        let flags = u64_at(bytes, 40)?;
+        Some(Self {
+            kind: u32_at(bytes, 0)?,
+            sample_id: (flags & SAMPLE_ID_ALL != 0).then_some(SampleId(sample_type)),
+        })
+    }
+
+    pub(super) fn of_record(record: &Record<'_>) -> Option<Self> {
+        Self::parse(record.body)
+    }
+}
+
+/// Which fields, from `PERF_SAMPLE_*`, end every record that is no sample: `struct sample_id` of
+/// perf_event_open(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SampleId(u64);
+
+impl SampleId {
+    const TID: u64 = 1 << 1;
+    const TIME: u64 = 1 << 2;
+    const ID: u64 = 1 << 6;
+    const CPU: u64 = 1 << 7;
+    const STREAM_ID: u64 = 1 << 9;
+    const IDENTIFIER: u64 = 1 << 16;
+
+    /// The CPU and the thread in it, from what follows a record's own fields: each where it is there.
+    pub(super) fn cpu_and_tid(self, trailer: &[u8]) -> (Option<u32>, Option<u32>) {
+        // In this order, 8 bytes each: pid and tid, time, id, stream id, cpu and a reserved word.
+        let order = [
+            Self::TID,
+            Self::TIME,
+            Self::ID,
+            Self::STREAM_ID,
+            Self::CPU,
+            Self::IDENTIFIER,
+        ];
+        let at = |field: u64| {
+            let before = order.iter().take_while(|other| **other != field);
+            let before = before.filter(|other| self.0 & **other != 0).count();
+            (self.0 & field != 0).then_some(before * 8)
+        };
+        let cpu = at(Self::CPU).and_then(|at| u32_at(trailer, at));
+        let tid = at(Self::TID).and_then(|at| u32_at(trailer, at + 4));
+        (cpu, tid)
+    }
+}
