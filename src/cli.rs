@@ -121,7 +121,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Check(args)) => return check::run(&common, &args),
         Some(Command::List(args)) => list::run(&common, &args)?,
         Some(Command::Catalog(args)) => catalog::run(&args)?,
-        Some(Command::Pt(args)) => return pt::run(&args),
+        Some(Command::Pt(args)) => return pt::run(&common, &args),
         #[cfg(feature = "demo")]
         Some(Command::Demo) => {
             let common = common.quiet();

@@ -143,6 +143,9 @@ pub struct Sources {
     /// `kvm_stat`
     #[serde(deserialize_with = "values::section")]
     pub kvm_stat: KvmStat,
+    /// `pt`
+    #[serde(deserialize_with = "values::section")]
+    pub pt: Pt,
 }
 
 /// `sources.pmu`: hardware counters.
@@ -208,6 +211,27 @@ pub struct KvmStat {
     /// How often each VM is read, 1 s to 10 min.
     #[serde(deserialize_with = "values::slow_period")]
     pub period: Duration,
+}
+
+/// `sources.pt`: short recordings of each vCPU by Intel Processor Trace.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+pub struct Pt {
+    /// Whether any vCPU is recorded.
+    #[serde(deserialize_with = "values::flag")]
+    pub enabled: bool,
+    /// How long a recording is, 1 ms to 1 s.
+    #[serde(deserialize_with = "values::pt_window")]
+    pub window: Duration,
+    /// Time from one recording of a vCPU to the next, 1 s to 1 d.
+    #[serde(deserialize_with = "values::pt_period")]
+    pub period: Duration,
+    /// The greatest part of any core's time that is recorded, 0.0001 to 0.5.
+    #[serde(deserialize_with = "values::pt_duty")]
+    pub max_duty: f64,
+    /// Most bytes of one recording, a power of two from 64 KiB to 256 MiB.
+    #[serde(deserialize_with = "values::pt_bytes")]
+    pub max_bytes: usize,
 }
 
 /// Optional event sets.
@@ -447,6 +471,18 @@ impl Default for KvmStat {
         Self {
             enabled: true,
             period: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for Pt {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            window: Duration::from_millis(10),
+            period: Duration::from_secs(60),
+            max_duty: 0.01,
+            max_bytes: 4 << 20,
         }
     }
 }

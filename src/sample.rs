@@ -6,6 +6,7 @@
 use crate::discover::{Vcpu, Vm};
 use crate::host::topology::Place;
 
+pub mod buckets;
 pub mod cgroup;
 mod descriptors;
 pub mod exits;
@@ -15,6 +16,7 @@ pub mod ledger;
 pub mod limit;
 pub mod memory;
 pub mod pmu;
+pub mod pt;
 pub mod reading;
 pub mod sampler;
 pub mod sched;
@@ -22,6 +24,7 @@ pub mod schedule;
 pub mod slot;
 pub mod slow;
 
+pub use buckets::Buckets;
 pub use reading::{Column, ColumnId, Columns, Reading, Scope, Unit};
 
 /// The vCPU thread a reader is opened for.

@@ -4,13 +4,21 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+
+pub(crate) mod perf_ring;
 
 /// Takes the descriptor out of a counter, to be read without the counter's own parser (which
 /// allocates three times a read) and closed by the file.
 pub(crate) fn into_file(counter: perf_event::Counter) -> File {
     // SAFETY: into_raw_fd gives up the only owner of an open descriptor.
     unsafe { File::from_raw_fd(counter.into_raw_fd()) }
+}
+
+/// The descriptor of an open event.
+pub(crate) fn borrow(counter: &perf_event::Counter) -> BorrowedFd<'_> {
+    // SAFETY: the counter owns the descriptor and keeps it open as long as it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(counter.as_raw_fd()) }
 }
 
 /// `PERF_EVENT_IOC_SET_FILTER` of linux/perf_event.h: `_IOW('$', 6, char *)`, the same number on

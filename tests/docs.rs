@@ -23,12 +23,13 @@ const EXAMPLE: &str = "deploy/vcpu-exporter.yml";
 
 const RULES: &str = "alerts/recording.yaml";
 
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "CHANGELOG.md",
     "docs/METRICS.md",
     "docs/CONFIGURATION.md",
     "docs/ARCHITECTURE.md",
+    "docs/PT.md",
     "docs/TRUTH.md",
 ];
 
@@ -147,8 +148,8 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
         .collect()
 }
 
-fn commands() -> Vec<String> {
-    let blocks = blocks(&read("README.md"), "sh");
+fn commands(document: &str) -> Vec<String> {
+    let blocks = blocks(&read(document), "sh");
     let lines = blocks.iter().map(|block| block.replace("\\\n", " "));
     lines
         .flat_map(|block| block.lines().map(str::to_owned).collect::<Vec<_>>())
@@ -157,25 +158,35 @@ fn commands() -> Vec<String> {
 
 #[test]
 fn the_commands_of_the_readme_exist() {
-    let commands = commands();
+    let commands = commands("README.md");
     for needed in ["cargo run --release -- demo", "tests/run"] {
         assert!(
             commands.iter().any(|command| command == needed),
             "no {needed}"
         );
     }
-    for command in commands {
-        let words: Vec<&str> = command.split_whitespace().collect();
-        match words.as_slice() {
-            ["cargo", "run", "--release", "--", args @ ..] | ["vcpu-exporter", args @ ..] => {
-                accepts(args, &command);
-            }
-            ["install", "-m", _, file, _] if !file.starts_with("target/") => {
-                assert!(root().join(file).is_file(), "{command}");
-            }
-            [file] => assert!(root().join(file).is_file(), "there is no {file}"),
-            _ => {}
+    commands.iter().for_each(|command| exists(command));
+}
+
+#[test]
+fn the_commands_for_traces_exist() {
+    let commands = commands("docs/PT.md");
+    assert!(commands.len() >= 3, "{commands:?}");
+    commands.iter().for_each(|command| exists(command));
+}
+
+#[track_caller]
+fn exists(command: &str) {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    match words.as_slice() {
+        ["cargo", "run", "--release", "--", args @ ..] | ["vcpu-exporter", args @ ..] => {
+            accepts(args, command);
         }
+        ["install", "-m", _, file, _] if !file.starts_with("target/") => {
+            assert!(root().join(file).is_file(), "{command}");
+        }
+        [file] => assert!(root().join(file).is_file(), "there is no {file}"),
+        _ => {}
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text;
+use vcpu_exporter::sample::Buckets;
 use vcpu_exporter::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor, CATALOG};
 use vcpu_exporter::telemetry::{RequestLabels, SourceLabel, Telemetry};
 
@@ -20,7 +21,7 @@ mod oracle;
 #[path = "support/snapshots.rs"]
 mod snapshots;
 
-use snapshots::Host;
+use snapshots::{recorded, Host};
 
 const NASTY: &str = "we\"ird\\vm\nname <b>&amp; ünï";
 
@@ -53,7 +54,7 @@ fn sample_lines(text: &str) -> Vec<&str> {
 
 #[test]
 fn sample_lines_are_prometheus_clients_to_the_byte() {
-    let snapshot = Arc::new(Host::named([NASTY, "web"]).snapshot());
+    let snapshot = Arc::new(recorded(Host::named([NASTY, "web"]).snapshot()));
     let theirs = oracle::encode(&snapshot);
     let ours = exposition(Format::OpenMetrics, &snapshot, &Registry::default());
     let (ours, theirs) = (sample_lines(&ours), sample_lines(&theirs));
@@ -65,7 +66,7 @@ fn sample_lines_are_prometheus_clients_to_the_byte() {
 
 #[test]
 fn classic_has_the_same_samples() {
-    let snapshot = Host::named([NASTY, "web"]).snapshot();
+    let snapshot = recorded(Host::named([NASTY, "web"]).snapshot());
     let registry = used_telemetry();
     let open_metrics = exposition(Format::OpenMetrics, &snapshot, &registry);
     let classic = exposition(Format::Text, &snapshot, &registry);
@@ -74,7 +75,7 @@ fn classic_has_the_same_samples() {
 
 #[test]
 fn open_metrics_ends_once_and_classic_never() {
-    let snapshot = Host::named(["web"]).snapshot();
+    let snapshot = recorded(Host::named(["web"]).snapshot());
     let registry = used_telemetry();
     let text = exposition(Format::OpenMetrics, &snapshot, &registry);
     assert!(text.ends_with("\n# EOF\n"));
@@ -86,7 +87,7 @@ fn open_metrics_ends_once_and_classic_never() {
 
 #[test]
 fn each_family_appears_once_with_its_help_and_samples_after_it() {
-    let snapshot = Host::named(["web", "db"]).snapshot();
+    let snapshot = recorded(Host::named(["web", "db"]).snapshot());
     for format in [Format::OpenMetrics, Format::Text] {
         let text = exposition(format, &snapshot, &used_telemetry());
         let mut seen = HashSet::new();
@@ -107,7 +108,7 @@ fn each_family_appears_once_with_its_help_and_samples_after_it() {
 
 #[test]
 fn every_metric_name_is_one_of_the_catalogue() {
-    let snapshot = Host::named(["web"]).snapshot();
+    let snapshot = recorded(Host::named(["web"]).snapshot());
     let text = exposition(Format::Text, &snapshot, &used_telemetry());
     let announced: Vec<_> = text
         .lines()
@@ -128,7 +129,7 @@ fn every_metric_name_is_one_of_the_catalogue() {
 
 #[test]
 fn promtool_finds_nothing_to_say() {
-    let snapshot = Host::named([NASTY, "web"]).snapshot();
+    let snapshot = recorded(Host::named([NASTY, "web"]).snapshot());
     let text = exposition(Format::Text, &snapshot, &used_telemetry());
     let Ok(mut promtool) = Command::new("promtool")
         .args(["check", "metrics"])
@@ -171,6 +172,12 @@ impl Visitor for Count {
         self.in_metric = 0;
     }
 
+    fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+        for n in 0..buckets.series() {
+            self.sample(row, &Labels::default(), Value::Int(n as u64));
+        }
+    }
+
     fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
         let metric = self.metrics.last().expect("a sample before its metric");
         self.in_metric += 1;
@@ -199,7 +206,7 @@ fn walk(snapshot: &Snapshot) -> Count {
 
 #[test]
 fn series_are_counted_as_they_are_walked() {
-    let mut snapshot = Host::named(["web", "db"]).snapshot();
+    let mut snapshot = recorded(Host::named(["web", "db"]).snapshot());
     assert_eq!(walk(&snapshot).about_vms, snapshot.count_series());
     snapshot.cells[1].known = 0b101;
     snapshot.vcpus[0].known = 0;
@@ -212,7 +219,7 @@ fn series_are_counted_as_they_are_walked() {
 
 #[test]
 fn the_walk_follows_the_catalogue_and_tells_each_metric_once() {
-    let announced = walk(&Host::named(["web"]).snapshot()).metrics;
+    let announced = walk(&recorded(Host::named(["web"]).snapshot())).metrics;
     let position = |m: &&Metric| CATALOG.iter().position(|c| c.name == m.name).unwrap();
     let positions: Vec<_> = announced.iter().map(position).collect();
     assert!(positions.windows(2).all(|pair| pair[0] < pair[1]));
@@ -220,7 +227,7 @@ fn the_walk_follows_the_catalogue_and_tells_each_metric_once() {
 
 #[test]
 fn the_unknown_and_the_dropped_are_absent() {
-    let mut snapshot = Host::named(["web"]).snapshot();
+    let mut snapshot = recorded(Host::named(["web"]).snapshot());
     let text = walk(&snapshot).text;
     assert!(text.contains("kvm_vcpu_time_seconds_total") && text.contains("mode=\"host\""));
     snapshot.cells.iter_mut().for_each(|cell| cell.known &= !1);
@@ -235,7 +242,7 @@ fn the_unknown_and_the_dropped_are_absent() {
 
 #[test]
 fn what_the_exporter_says_of_itself() {
-    let snapshot = Host::named(["web"]).snapshot();
+    let snapshot = recorded(Host::named(["web"]).snapshot());
     let text = walk(&snapshot).text;
     for line in [
         "kvm_vm_vcpus vm=\"web\"  Int(2)",
@@ -261,7 +268,7 @@ fn what_the_exporter_says_of_itself() {
 fn an_empty_host_and_a_broken_snapshot_are_walked_too() {
     let mut snapshot = Host::named([]).snapshot();
     assert_eq!(walk(&snapshot).about_vms, 8);
-    snapshot = Host::named(["web"]).snapshot();
+    snapshot = recorded(Host::named(["web"]).snapshot());
     snapshot.cell_totals.truncate(5);
     snapshot.vcpu_values.clear();
     snapshot.visit(Instant::now(), &mut Count::default());

@@ -92,11 +92,11 @@ pub(super) fn run(common: &CommonArgs, args: &CheckArgs) -> anyhow::Result<ExitC
     // No logs: what they would say of each vCPU is said here once.
     let config = common.config()?;
     // As `serve` does: what works only with more than it keeps does not work.
-    privileges::drop_all_but(&privileges::NEEDED);
+    privileges::drop_all_but(&privileges::needed(config.sources.pt.enabled));
     let roots = super::roots(&config.paths);
     let topology = Topology::read(&roots, &Topology::default());
     let seen = look(&config, &roots);
-    let findings = findings(&roots, &topology, seen.as_deref());
+    let findings = findings(&config, &roots, &topology, seen.as_deref());
     let usable = usable(&findings);
     match args.json {
         true => out::print_json(&serde_json::json!({ "usable": usable, "findings": findings }))?,
@@ -120,6 +120,7 @@ fn look(config: &Config, roots: &Arc<Roots>) -> Option<Arc<Snapshot>> {
 
 /// Everything there is to say about this machine and process, source by source.
 fn findings(
+    config: &Config,
     roots: &Roots,
     topology: &Result<Topology, TopologyError>,
     seen: Option<&Snapshot>,
@@ -150,6 +151,8 @@ fn findings(
     findings.push(probes::mediated_pmu(roots));
     findings.push(probes::descriptors(DescriptorLimit::now(), vcpus));
     findings.push(probes::tracefs(roots));
+    let cpus = topology.as_ref().map_or(1, |topology| topology.cpus.len());
+    findings.extend(probes::pt(roots, &config.sources.pt, &caps, cpus));
     let sources = seen.map_or(&[][..], |seen| &seen.sources);
     // The inventory's own word is its blind spots, above.
     let sources = sources.iter().filter(|row| row.info.name != "inventory");
@@ -159,7 +162,7 @@ fn findings(
         }
     }
     // Stable: the findings of a source stay in their order.
-    let order = ["host", "inventory", "sched", "pmu", "exits"];
+    let order = ["host", "inventory", "sched", "pmu", "exits", "pt"];
     findings.sort_by_key(|finding| order.iter().position(|s| *s == finding.source).unwrap_or(9));
     findings
 }
@@ -182,12 +185,14 @@ fn count(n: usize, thing: &str) -> String {
 }
 
 /// Reasons of sources that a probe gives too, with what was seen.
-const OF_PROBES: [&str; 8] = [
+const OF_PROBES: [&str; 10] = [
+    "guest_not_visible",
     "mediated_vpmu",
     "no_descriptors",
     "no_kvm",
     "no_perf",
     "no_permission",
+    "no_pt",
     "no_sched_file",
     "no_schedstat",
     "no_tracefs",
@@ -362,7 +367,7 @@ mod tests {
     fn on_this_machine_every_need_is_looked_at() {
         let roots = Roots::default();
         let topology = Topology::read(&roots, &Topology::default());
-        let findings = findings(&roots, &topology, None);
+        let findings = findings(&Config::default(), &roots, &topology, None);
         let text = report(&findings, usable(&findings), None);
         assert_eq!(text.matches("host ").count(), 1, "{text}");
         assert!(text.contains("kernel.perf_event_paranoid"), "{text}");
@@ -373,7 +378,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let roots = Roots::below(dir.path());
         let topology = Topology::read(&roots, &Topology::default());
-        let findings = findings(&roots, &topology, None);
+        let findings = findings(&Config::default(), &roots, &topology, None);
         assert!(!usable(&findings));
         assert!(findings.iter().all(|finding| !finding.detail.is_empty()));
         let unmet = |finding: &&Finding| finding.state == State::Missing;

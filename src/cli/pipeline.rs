@@ -15,10 +15,11 @@ use crate::host::cpu_model::CpuModel;
 use crate::host::roots::Roots;
 use crate::host::topology::TopologyError;
 use crate::sample::cgroup::CgroupSource;
-use crate::sample::exits::{Exits, KvmStat};
+use crate::sample::exits::{self, Exits, KvmStat};
 use crate::sample::memory::Memory;
 use crate::sample::pmu::counters::OpenCounters;
 use crate::sample::pmu::Pmu;
+use crate::sample::pt::{PerfPt, PtLane, RecordPt};
 use crate::sample::sampler::{Lanes, Sampler};
 use crate::sample::sched::SchedSource;
 use crate::sample::slow::{SlowLane, VmSource};
@@ -32,6 +33,7 @@ use crate::telemetry::Telemetry;
 pub struct Pipeline {
     lane: Lane,
     slow: SlowLane,
+    pt: PtLane,
     sampler: Sampler,
     builder: Builder,
     snapshots: Handle,
@@ -100,19 +102,44 @@ impl Pipeline {
         born_after: u64,
         telemetry: Telemetry,
     ) -> Result<Self, TopologyError> {
+        let recorder = Box::new(PerfPt);
+        Self::with_recorder(config, roots, counters, recorder, born_after, telemetry)
+    }
+
+    /// As [`Pipeline::new`], with a recorder of processor trace that is not the kernel's.
+    ///
+    /// # Errors
+    /// As [`Pipeline::new`].
+    pub fn with_recorder(
+        config: &Config,
+        roots: Arc<Roots>,
+        counters: Arc<dyn OpenCounters>,
+        recorder: Box<dyn RecordPt>,
+        born_after: u64,
+        telemetry: Telemetry,
+    ) -> Result<Self, TopologyError> {
         let lane = Lane::new(roots.clone(), telemetry.clone())?;
         let sources = sources(config, &roots, counters, born_after);
         let snapshots = Handle::default();
         let slow = SlowLane::new(vm_sources(config, &roots), lane.newest(), telemetry.clone());
+        let pt = PtLane::new(
+            &config.sources.pt,
+            roots.clone(),
+            recorder,
+            exits::vmx_reasons(&roots),
+            lane.newest(),
+            telemetry.clone(),
+        );
         let lanes = Lanes {
             inventory: lane.newest(),
-            facts: slow.newest(),
+            facts: vec![slow.newest(), pt.newest()],
         };
         Ok(Self {
             builder: Builder::new(snapshots.clone(), Some(sources.pmu_mode)),
             sampler: Sampler::new(config, sources.all, sources.columns, lanes, telemetry),
             lane,
             slow,
+            pt,
             snapshots,
         })
     }
@@ -122,10 +149,11 @@ impl Pipeline {
         self.snapshots.clone()
     }
 
-    /// Looks who runs, and reads the slow sources that are due.
+    /// Looks who runs, reads the slow sources that are due, and records whose turn it is.
     pub fn pass(&mut self) {
         self.lane.pass();
         self.slow.pass(Instant::now());
+        self.pt.pass(Instant::now());
     }
 
     /// File descriptors held for vCPUs.
@@ -156,6 +184,7 @@ impl Pipeline {
         let Self {
             lane,
             slow,
+            pt,
             sampler,
             mut builder,
             ..
@@ -168,6 +197,9 @@ impl Pipeline {
         };
         running.spawn("inventory", move |stop| lane.run(inventory, stop))?;
         running.spawn("slow", move |stop| slow.run(stop))?;
+        if pt.is_able() {
+            running.spawn("pt", move |stop| pt.run(stop))?;
+        }
         running.spawn("sampler", move |stop| {
             sampler.run(tick, stop, |sampler| {
                 builder.publish(&sampler.view());

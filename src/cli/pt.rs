@@ -4,9 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use super::CommonArgs;
+
 mod decode;
 mod input;
 mod progress;
+mod record;
 mod summarise;
 
 /// Flags of `pt`.
@@ -18,14 +21,17 @@ pub(super) struct PtArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
+    /// Record one vCPU once and write the trace as the CPU left it
+    Record(record::RecordArgs),
     /// Reduce traces to figures: branches, cycles, VM entries and exits, guest and host apart
     Summarise(summarise::SummariseArgs),
     /// Print every packet of a trace
     Decode(decode::DecodeArgs),
 }
 
-pub(super) fn run(args: &PtArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(common: &CommonArgs, args: &PtArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
+        Command::Record(args) => record::run(common, args).map(|()| ExitCode::SUCCESS),
         Command::Summarise(args) => summarise::run(args),
         Command::Decode(args) => decode::run(args),
     }

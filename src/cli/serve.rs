@@ -39,7 +39,7 @@ pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::
     let listener = listen(config.web.listen_address)?;
     // Before the first thread, because threads inherit what is left; and before anything is
     // probed, because only what works with what is left works.
-    let dropped = privileges::drop_all_but(&privileges::NEEDED);
+    let dropped = privileges::drop_all_but(&privileges::needed(config.sources.pt.enabled));
     tracing::debug!(?dropped, "dropped what is not needed");
     let (telemetry, registry) = Telemetry::new();
     let pipeline = Pipeline::new(

@@ -30,6 +30,19 @@ pub const MEMORY_PERIOD: RangeInclusive<Duration> =
 /// Possible `sources.memory.budget`: a VM may be held up for as long as a walk takes.
 pub const MEMORY_BUDGET: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10);
 
+/// Possible `sources.pt.window`: below 1 ms a recording holds less than it costs to set up.
+pub const PT_WINDOW: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
+
+/// Possible `sources.pt.period`.
+pub const PT_PERIOD: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(86_400);
+
+/// Possible `sources.pt.max_duty`: a part of a core's time.
+pub const PT_DUTY: RangeInclusive<f64> = 0.0001..=0.5;
+
+/// Possible `sources.pt.max_bytes`: from what a millisecond may leave to what a busy second may.
+pub const PT_BYTES: RangeInclusive<usize> = 64 << 10..=256 << 20;
+
 /// Possible `limits.max_series`.
 pub const MAX_SERIES: RangeInclusive<u64> = 1..=10_000_000;
 
@@ -105,6 +118,40 @@ where
     deserializer.deserialize_str(Span(MEMORY_BUDGET))
 }
 
+pub(super) fn pt_window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    deserializer.deserialize_str(Span(PT_WINDOW))
+}
+
+pub(super) fn pt_period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    deserializer.deserialize_str(Span(PT_PERIOD))
+}
+
+pub(super) fn pt_duty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    deserializer.deserialize_f64(Part(PT_DUTY))
+}
+
+pub(super) fn pt_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    deserializer.deserialize_str(Text {
+        expected: "a power of two from 64KiB to 256MiB, such as 512KiB or 4MiB",
+        read: |text| {
+            let bytes = bytes(text).filter(|bytes| PT_BYTES.contains(bytes));
+            bytes.filter(|bytes| bytes.is_power_of_two())
+        },
+    })
+}
+
+/// Reads `512KiB` or `4MiB`.
+fn bytes(text: &str) -> Option<usize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(unit)
+}
+
 pub(super) fn max_series<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     deserializer.deserialize_u64(Number(MAX_SERIES))
 }
@@ -170,6 +217,23 @@ impl Visitor<'_> for Span {
         duration(text)
             .filter(|duration| self.0.contains(duration))
             .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+struct Part(RangeInclusive<f64>);
+
+impl Visitor<'_> for Part {
+    type Value = f64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (least, most) = (self.0.start(), self.0.end());
+        write!(f, "a number from {least} to {most}, such as 0.01 for 1 %")
+    }
+
+    fn visit_f64<E: Error>(self, part: f64) -> Result<f64, E> {
+        Some(part)
+            .filter(|part| self.0.contains(part))
+            .ok_or_else(|| E::invalid_value(Unexpected::Float(part), &self))
     }
 }
 
@@ -240,6 +304,23 @@ mod tests {
             "18446744073709551615d",
         ] {
             assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_a_binary_unit() {
+        assert_eq!(bytes("64KiB"), Some(65_536));
+        assert_eq!(bytes("4MiB"), Some(4 << 20));
+        for text in [
+            "",
+            "4",
+            "MiB",
+            "4MB",
+            "4 MiB",
+            "-4MiB",
+            "99999999999999999999MiB",
+        ] {
+            assert_eq!(bytes(text), None, "{text}");
         }
     }
 

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::classic;
 use super::negotiate::Format;
+use crate::sample::Buckets;
 use crate::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
 
 /// Appends a whole exposition to `out`: the snapshot, then the exporter's own metrics.
@@ -83,6 +84,36 @@ impl Visitor for Encoder<'_> {
             (false, false) => append_all(out, [b"{", row, b",", fixed, b"}"]),
         }
         out.push(b' ');
+        append_value(out, value);
+        out.push(b'\n');
+    }
+
+    fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+        let sum = Value::Nanoseconds(buckets.sum());
+        self.part(b"_sum", None, row, sum);
+        self.part(b"_count", None, row, Value::Int(buckets.count()));
+        let mut cumulative = 0u64;
+        for (bound, count) in buckets.iter() {
+            cumulative = cumulative.saturating_add(count);
+            // As prometheus-client: a float, unlike a sum, so that the label is the same text in
+            // whatever program it is made.
+            let bound = bound.map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
+            self.part(b"_bucket", Some(bound), row, Value::Int(cumulative));
+        }
+    }
+}
+
+impl Encoder<'_> {
+    /// One line of a histogram.
+    fn part(&mut self, suffix: &[u8], bound: Option<f64>, row: &Labels, value: Value) {
+        let out = &mut *self.out;
+        append_all(out, [&self.prefix, suffix, b"{"]);
+        if let Some(bound) = bound {
+            out.extend_from_slice(b"le=\"");
+            append_float(out, bound);
+            out.extend_from_slice(b"\",");
+        }
+        append_all(out, [row.text().as_bytes(), b"} "]);
         append_value(out, value);
         out.push(b'\n');
     }

@@ -135,6 +135,20 @@ impl Pmu {
         self.events.iter().any(|(event, _)| event == name)
     }
 
+    /// Whether it has this term.
+    pub fn has_term(&self, name: &str) -> bool {
+        self.formats.iter().any(|(format, _)| format == name)
+    }
+
+    /// A number of its `caps` directory, which the kernel writes in hexadecimal
+    /// (Documentation/ABI/testing/sysfs-bus-event_source-devices-caps and, for Intel PT,
+    /// `pt_cap_show` of arch/x86/events/intel/pt.c); `None` where there is none of that name.
+    pub fn cap(&self, roots: &Roots, name: &str) -> Option<u64> {
+        let path = devices(roots).join(&self.name).join("caps").join(name);
+        let text = roots.read_text(&path).ok()?;
+        u64::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
+    }
+
     /// Encodes terms: `event=0xd3,umask=0x2,edge`, or a named event with or without further terms.
     ///
     /// # Errors

@@ -18,6 +18,16 @@ pub const NEEDED: [Capability; 3] = [
     Capability::CAP_DAC_READ_SEARCH,
 ];
 
+/// What is needed besides while `sources.pt` is on: `CAP_IPC_LOCK` maps the buffer of a trace,
+/// which is more than an unprivileged user may lock in memory (`perf_mmap`, kernel/events/core.c).
+pub const NEEDED_BY_PT: [Capability; 1] = [Capability::CAP_IPC_LOCK];
+
+/// All that is needed, with Intel PT or without.
+pub fn needed(pt: bool) -> Vec<Capability> {
+    let more: &[Capability] = if pt { &NEEDED_BY_PT } else { &[] };
+    NEEDED.iter().chain(more).copied().collect()
+}
+
 /// The capabilities of a thread.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities(CapsHashSet);
@@ -61,6 +71,47 @@ impl FromIterator<Capability> for Capabilities {
 pub fn perf_event_paranoid(roots: &Roots) -> Option<i32> {
     let path = roots.proc.join("sys/kernel/perf_event_paranoid");
     roots.read_text(&path).ok()?.trim().parse().ok()
+}
+
+/// How much a process may map of perf events' buffers, without `CAP_IPC_LOCK`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryLock {
+    /// `kernel.perf_event_mlock_kb`: KiB for each CPU and user.
+    pub per_cpu_kib: Option<u64>,
+    /// `RLIMIT_MEMLOCK` in bytes, for what is more; `u64::MAX` when there is no limit.
+    pub limit: u64,
+}
+
+impl MemoryLock {
+    /// What holds for this process.
+    pub fn read(roots: &Roots) -> Self {
+        let path = roots.proc.join("sys/kernel/perf_event_mlock_kb");
+        let text = roots.read_text(&path).ok();
+        Self {
+            per_cpu_kib: text.and_then(|text| text.trim().parse().ok()),
+            limit: getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Whether a buffer of `bytes` fits, on a machine of `cpus` CPUs; so far as can be told, as
+    /// others of the user may have mapped theirs.
+    pub fn allows(&self, bytes: u64, cpus: u64) -> bool {
+        let free = self.per_cpu_kib.unwrap_or(0).saturating_mul(1024);
+        bytes <= free.saturating_mul(cpus).saturating_add(self.limit)
+    }
+}
+
+impl std::fmt::Display for MemoryLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.per_cpu_kib {
+            Some(kib) => write!(f, "kernel.perf_event_mlock_kb is {kib}")?,
+            None => f.write_str("kernel.perf_event_mlock_kb could not be read")?,
+        }
+        match self.limit {
+            u64::MAX => f.write_str(", RLIMIT_MEMLOCK is unlimited"),
+            bytes => write!(f, ", RLIMIT_MEMLOCK is {} KiB", bytes / 1024),
+        }
+    }
 }
 
 /// `RLIMIT_NOFILE`: how many descriptors the process may hold.
@@ -199,6 +250,27 @@ mod tests {
     fn the_soft_limit_becomes_the_hard_one() {
         let limit = raise_descriptor_limit();
         assert_eq!(limit.soft, limit.hard);
+    }
+
+    #[test]
+    fn ipc_lock_is_kept_for_intel_pt_alone() {
+        assert_eq!(needed(false), NEEDED);
+        let with = needed(true);
+        assert_eq!(with.len(), NEEDED.len() + 1);
+        assert!(with.contains(&Capability::CAP_IPC_LOCK));
+    }
+
+    #[test]
+    fn what_may_be_locked_is_the_users_part_and_the_processs() {
+        let lock = MemoryLock {
+            per_cpu_kib: Some(516),
+            limit: 64 << 10,
+        };
+        assert!(lock.allows((516 << 10) + (64 << 10), 1));
+        assert!(!lock.allows((516 << 10) + (64 << 10) + 1, 1));
+        assert!(lock.allows(4 << 20, 16));
+        let text = "kernel.perf_event_mlock_kb is 516, RLIMIT_MEMLOCK is 64 KiB";
+        assert_eq!(lock.to_string(), text);
     }
 
     #[test]

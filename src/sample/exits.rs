@@ -15,5 +15,17 @@ pub mod kvm_stat;
 mod plan;
 mod source;
 
+use std::collections::BTreeMap;
+
+use crate::host::roots::Roots;
+
 pub use kvm_stat::KvmStat;
 pub use source::Exits;
+
+/// Names of Intel's exit reasons by number, as `sources.exits.reasons` has them; none where the
+/// kernel's list cannot be read.
+pub fn vmx_reasons(roots: &Roots) -> BTreeMap<u16, String> {
+    let file = roots.tracing.join("events/kvm/kvm_exit/format");
+    let text = roots.read_text(&file).unwrap_or_default();
+    format::vmx_names(&text)
+}

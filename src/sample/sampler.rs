@@ -24,7 +24,7 @@ pub struct Sampler {
     columns: Arc<Columns>,
     lanes: Lanes,
     inventory: Arc<Inventory>,
-    facts: Arc<VmFacts>,
+    facts: Vec<Arc<VmFacts>>,
     slots: Vec<Slot>,
     reading: Reading,
     limit: Limit,
@@ -39,8 +39,8 @@ pub struct Sampler {
 pub struct Lanes {
     /// Who runs.
     pub inventory: Arc<ArcSwap<Inventory>>,
-    /// What slow sources know of VMs.
-    pub facts: Arc<ArcSwap<VmFacts>>,
+    /// What sources beside the tick know of VMs, lane by lane.
+    pub facts: Vec<Arc<ArcSwap<VmFacts>>>,
 }
 
 /// Everything the sampler knows at the end of a tick.
@@ -53,8 +53,8 @@ pub struct View<'a> {
     pub taken_mono: Instant,
     /// Who runs, as this tick knew it.
     pub inventory: &'a Arc<Inventory>,
-    /// What slow sources know of VMs.
-    pub facts: &'a Arc<VmFacts>,
+    /// What sources beside the tick know of VMs, lane by lane.
+    pub facts: &'a [Arc<VmFacts>],
     /// What the numbers mean.
     pub columns: &'a Arc<Columns>,
     /// All vCPUs in the inventory's order.
@@ -90,9 +90,9 @@ impl Sampler {
             sources,
             reading: Reading::new(&columns, Arc::default()),
             columns: Arc::new(columns),
+            facts: vec![Arc::default(); lanes.facts.len()],
             lanes,
             inventory: Arc::default(),
-            facts: Arc::default(),
             slots: Vec::new(),
             limit,
             telemetry,
@@ -113,10 +113,16 @@ impl Sampler {
             let placement = self.limit.placement();
             slot.account.charge(&self.reading, placement, now);
         }
-        self.facts = self.lanes.facts.load_full();
+        for (known, lane) in self.facts.iter_mut().zip(&self.lanes.facts) {
+            *known = lane.load_full();
+        }
         let others = 2 * self.inventory.vms.len()
             + self.inventory.topology.cpus.len()
-            + self.facts.count(&self.inventory);
+            + self
+                .facts
+                .iter()
+                .map(|facts| facts.count(&self.inventory))
+                .sum::<usize>();
         self.limit.enforce(&mut self.slots, others, now);
         self.ticks += 1;
         self.count_errors();

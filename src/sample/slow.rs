@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::{ReadError, SourceInfo, SourceState};
+use super::{Buckets, ReadError, SourceInfo, SourceState};
 use crate::discover::{Inventory, Vm, VmKey};
 use crate::stop::Stop;
 use crate::telemetry::{SourceLabel, Telemetry};
@@ -27,7 +27,7 @@ pub struct Fact {
 }
 
 /// A fact's value.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum FactValue {
     /// A whole number in the metric's unit.
     Int(u64),
@@ -35,6 +35,18 @@ pub enum FactValue {
     Nanoseconds(u64),
     /// Any other number in the metric's unit.
     Float(f64),
+    /// Durations in buckets, shown as seconds.
+    Histogram(Arc<Buckets>),
+}
+
+impl FactValue {
+    /// How many series it makes.
+    pub fn series(&self) -> usize {
+        match self {
+            Self::Int(_) | Self::Nanoseconds(_) | Self::Float(_) => 1,
+            Self::Histogram(buckets) => buckets.series(),
+        }
+    }
 }
 
 /// One measured thing about VMs.
@@ -55,20 +67,21 @@ pub trait VmSource: Send {
     fn forget(&mut self, vm: VmKey);
 }
 
-/// What the slow lane knows.
+/// What a lane beside the sampler's knows.
 #[derive(Debug, Default)]
 pub struct VmFacts {
-    /// Facts of each VM, source by source.
+    /// Facts of each VM, in as many lists as are replaced one by one.
     pub vms: HashMap<VmKey, Vec<Arc<[Fact]>>>,
     /// State of each source.
     pub sources: Vec<(SourceInfo, SourceState)>,
 }
 
 impl VmFacts {
-    /// How many facts are known of the VMs in `inventory`.
+    /// How many series the facts make that are known of the VMs in `inventory`.
     pub fn count(&self, inventory: &Inventory) -> usize {
         let known = inventory.vms.iter().filter_map(|vm| self.vms.get(&vm.key));
-        known.flatten().map(|facts| facts.len()).sum()
+        let facts = known.flatten().flat_map(|facts| facts.iter());
+        facts.map(|fact| fact.value.series()).sum()
     }
 }
 
@@ -264,7 +277,7 @@ mod tests {
         let newest = lane.newest.load();
         let all = newest.vms.iter();
         let mut known: Vec<_> = all
-            .flat_map(|(key, facts)| facts.iter().map(|f| (key.pid, f[0].value)))
+            .flat_map(|(key, facts)| facts.iter().map(|f| (key.pid, f[0].value.clone())))
             .collect();
         known.sort_by_key(|(pid, _)| *pid);
         known

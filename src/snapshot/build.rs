@@ -5,11 +5,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::catalog;
+use super::facts::FactRows;
 use super::last_tick::{Memory, Totals};
-use super::{catalog, facts};
 use super::{
-    CellRow, ColumnRow, DroppedRow, FactRow, Handle, Labels, LastTick, Snapshot, SourceRow,
-    VcpuRow, VmRow,
+    CellRow, ColumnRow, DroppedRow, Handle, Labels, LastTick, Snapshot, SourceRow, VcpuRow, VmRow,
 };
 use crate::discover::{Inventory, Vm};
 use crate::host::topology::{Cpu, Topology};
@@ -17,7 +17,6 @@ use crate::sample::ledger::{Account, CellKey, MAX_CELLS_AHEAD};
 use crate::sample::reading::{Column, ColumnSet};
 use crate::sample::sampler::View;
 use crate::sample::slot::{Slot, SlotKey};
-use crate::sample::slow::VmFacts;
 use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
 
 /// Makes snapshots and publishes them.
@@ -34,9 +33,7 @@ pub struct Builder {
     /// Which placed columns are time and delay.
     time_and_delay: Option<[usize; 2]>,
     sources: Vec<SourceRow>,
-    /// The facts and the inventory that `fact_rows` were made of.
-    facts_of: (Arc<VmFacts>, Arc<Inventory>),
-    fact_rows: Arc<[FactRow]>,
+    facts: FactRows,
     /// The picture before last, for its buffers.
     spare: Option<Arc<Snapshot>>,
 }
@@ -72,8 +69,7 @@ impl Builder {
             hidden: 0,
             time_and_delay: None,
             sources: Vec::new(),
-            facts_of: Default::default(),
-            fact_rows: Arc::new([]),
+            facts: FactRows::default(),
             spare: None,
         }
     }
@@ -102,16 +98,8 @@ impl Builder {
             self.hidden = hidden;
             self.time_and_delay = time_and_delay(&view.columns.placed);
         }
-        self.refresh_facts(view);
+        self.facts.follow(view.facts, view.inventory);
         self.refresh_sources(view);
-    }
-
-    fn refresh_facts(&mut self, view: &View<'_>) {
-        let (facts, inventory) = &self.facts_of;
-        if !Arc::ptr_eq(facts, view.facts) || !Arc::ptr_eq(inventory, view.inventory) {
-            self.fact_rows = facts::rows(view.facts, view.inventory);
-            self.facts_of = (view.facts.clone(), view.inventory.clone());
-        }
     }
 
     fn refresh_inventory(&mut self, view: &View<'_>) {
@@ -136,16 +124,15 @@ impl Builder {
     }
 
     fn refresh_sources(&mut self, view: &View<'_>) {
-        let inventory = std::iter::once((INVENTORY, inventory_state(view.inventory)));
-        let slow = self.facts_of.0.clone();
-        let now = inventory
-            .chain(view.sources.iter().cloned())
-            .chain(slow.sources.iter().cloned());
+        let inventory = (INVENTORY, inventory_state(view.inventory));
+        let now = std::iter::once(&inventory)
+            .chain(view.sources)
+            .chain(self.facts.sources());
         for (n, (info, state)) in now.enumerate() {
             match self.sources.get_mut(n) {
-                Some(row) if row.state == state => {}
-                Some(row) => *row = source_row(info, state),
-                None => self.sources.push(source_row(info, state)),
+                Some(row) if row.state == *state && row.info.name == info.name => {}
+                Some(row) => *row = source_row(*info, state.clone()),
+                None => self.sources.push(source_row(*info, state.clone())),
             }
         }
     }
@@ -175,7 +162,7 @@ impl Builder {
             per_vcpu: self.per_vcpu.clone(),
             cell_totals,
             vcpu_values,
-            facts: self.fact_rows.clone(),
+            facts: self.facts.follow(view.facts, view.inventory).clone(),
             sources: self.sources.clone(),
             pmu_mode: self.pmu_mode.clone(),
             dropped: dropped_rows(view),

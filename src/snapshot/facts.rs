@@ -1,13 +1,15 @@
-//! What the slow lane knows of VMs, as rows of the picture.
+//! What the lanes beside the sampler's know of VMs, as rows of the picture.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::catalog::{Metric, CATALOG};
-use super::{Labels, Value};
+use super::Labels;
 use crate::discover::{Inventory, Vm};
 use crate::sample::slow::{Fact, FactValue, VmFacts};
+use crate::sample::{SourceInfo, SourceState};
 
-/// One sample about a VM.
+/// One thing known of a VM: a sample, or a histogram.
 #[derive(Debug, Clone)]
 pub struct FactRow {
     /// The metric.
@@ -15,21 +17,85 @@ pub struct FactRow {
     /// `vm` and the fact's own labels.
     pub labels: Arc<Labels>,
     /// Its value.
-    pub value: Value,
+    pub value: FactValue,
 }
 
-/// Rows of everything known of the VMs in `inventory`, in the catalogue's order. A fact whose
-/// metric is not in the catalogue has no row.
-pub fn rows(facts: &VmFacts, inventory: &Inventory) -> Arc<[FactRow]> {
-    let of_vm = |vm: &Arc<Vm>| {
-        let known = facts.vms.get(&vm.key).into_iter().flatten();
-        let rows = known.flat_map(|facts| facts.iter());
-        rows.filter_map(|fact| row(vm, fact)).collect::<Vec<_>>()
-    };
-    let mut rows: Vec<(usize, FactRow)> = inventory.vms.iter().flat_map(of_vm).collect();
-    // Stable: within a metric the VMs stay in the inventory's order.
-    rows.sort_by_key(|(position, _)| *position);
-    rows.into_iter().map(|(_, row)| row).collect()
+/// Renders facts as rows. A list of facts that was there the time before keeps its rows: a lane
+/// that replaces one list of thousands costs the picture that list and a copy of pointers.
+#[derive(Debug, Default)]
+pub struct FactRows {
+    of: Vec<Arc<VmFacts>>,
+    inventory: Arc<Inventory>,
+    /// By the address of the list, which [`Rendered`] keeps from being given to another.
+    rendered: HashMap<usize, Rendered>,
+    rows: Arc<[FactRow]>,
+}
+
+/// One list of facts of one VM.
+#[derive(Debug)]
+struct Rendered {
+    _facts: Arc<[Fact]>,
+    vm: Arc<Vm>,
+    /// Each with its metric's position in the catalogue.
+    rows: Box<[(usize, FactRow)]>,
+}
+
+impl FactRows {
+    /// Rows of everything known of the VMs in `inventory`, in the catalogue's order, and within a
+    /// metric in the inventory's. A fact whose metric is not in the catalogue has no row.
+    pub fn follow(
+        &mut self,
+        facts: &[Arc<VmFacts>],
+        inventory: &Arc<Inventory>,
+    ) -> &Arc<[FactRow]> {
+        let as_before = self.of.len() == facts.len()
+            && self.of.iter().zip(facts).all(|(a, b)| Arc::ptr_eq(a, b))
+            && Arc::ptr_eq(&self.inventory, inventory);
+        if !as_before {
+            self.of = facts.to_vec();
+            self.inventory = inventory.clone();
+            self.render();
+        }
+        &self.rows
+    }
+
+    /// State of each source that the facts came from.
+    pub fn sources(&self) -> impl Iterator<Item = &(SourceInfo, SourceState)> {
+        self.of.iter().flat_map(|facts| &facts.sources)
+    }
+
+    fn render(&mut self) {
+        let mut before = std::mem::take(&mut self.rendered);
+        let mut order = Vec::new();
+        for vm in &self.inventory.vms {
+            let lanes = self.of.iter().filter_map(|facts| facts.vms.get(&vm.key));
+            for facts in lanes.flatten().filter(|facts| !facts.is_empty()) {
+                let address = facts.as_ptr() as usize;
+                let known = before.remove(&address);
+                let known = known.filter(|known| known.vm.name == vm.name);
+                let rendered = known.unwrap_or_else(|| Rendered::new(vm, facts));
+                self.rendered.insert(address, rendered);
+                order.push(address);
+            }
+        }
+        let lists = order
+            .iter()
+            .filter_map(|address| self.rendered.get(address));
+        let mut rows: Vec<&(usize, FactRow)> = lists.flat_map(|list| &list.rows).collect();
+        // Stable: within a metric the VMs stay in the inventory's order.
+        rows.sort_by_key(|(position, _)| *position);
+        self.rows = rows.into_iter().map(|(_, row)| row.clone()).collect();
+    }
+}
+
+impl Rendered {
+    fn new(vm: &Arc<Vm>, facts: &Arc<[Fact]>) -> Self {
+        Self {
+            _facts: facts.clone(),
+            vm: vm.clone(),
+            rows: facts.iter().filter_map(|fact| row(vm, fact)).collect(),
+        }
+    }
 }
 
 fn row(vm: &Vm, fact: &Fact) -> Option<(usize, FactRow)> {
@@ -40,11 +106,7 @@ fn row(vm: &Vm, fact: &Fact) -> Option<(usize, FactRow)> {
     let row = FactRow {
         metric: &CATALOG[position],
         labels: Arc::new(Labels::new(labels)),
-        value: match fact.value {
-            FactValue::Int(n) => Value::Int(n),
-            FactValue::Nanoseconds(n) => Value::Nanoseconds(n),
-            FactValue::Float(x) => Value::Float(x),
-        },
+        value: fact.value.clone(),
     };
     Some((position, row))
 }
@@ -52,7 +114,6 @@ fn row(vm: &Vm, fact: &Fact) -> Option<(usize, FactRow)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
 
     fn vm(pid: i32, name: &str) -> Arc<Vm> {
         Arc::new(Vm {
@@ -69,14 +130,18 @@ mod tests {
         }
     }
 
+    fn inventory(vms: Vec<Arc<Vm>>) -> Arc<Inventory> {
+        Arc::new(Inventory {
+            vms,
+            ..Inventory::default()
+        })
+    }
+
     #[test]
     fn rows_are_in_the_catalogues_order_and_then_in_the_inventorys() {
         // Two entries of the catalogue stand in for facts, the later one first.
         let (early, late) = ("kvm_vm_vcpus", "kvm_exporter_series");
-        let inventory = Inventory {
-            vms: vec![vm(2, "a"), vm(1, "b")],
-            ..Inventory::default()
-        };
+        let inventory = inventory(vec![vm(2, "a"), vm(1, "b")]);
         let known = |n| {
             vec![Arc::from([
                 fact(late, n),
@@ -88,13 +153,52 @@ mod tests {
             vms: HashMap::from([1, 2, 3].map(|pid| (vm(pid, "").key, known(pid as u64)))),
             sources: Vec::new(),
         };
-        let rows = rows(&facts, &inventory);
+        let mut rows = FactRows::default();
+        let rows = rows.follow(&[Arc::new(facts)], &inventory);
         let told: Vec<_> = rows
             .iter()
             .map(|r| (r.metric.name, r.labels.text()))
             .collect();
         let (a, b) = (r#"vm="a",stat="x\"y""#, r#"vm="b",stat="x\"y""#);
         assert_eq!(told, [(early, a), (early, b), (late, a), (late, b)]);
-        assert_eq!(rows[0].value, Value::Int(2));
+        assert_eq!(rows[0].value, FactValue::Int(2));
+    }
+
+    /// What the rows say, and which label sets they say it with.
+    fn told(rows: &[FactRow]) -> Vec<(String, FactValue, *const Labels)> {
+        let tell = |row: &FactRow| {
+            let labels = row.labels.text().to_owned();
+            (labels, row.value.clone(), Arc::as_ptr(&row.labels))
+        };
+        rows.iter().map(tell).collect()
+    }
+
+    #[test]
+    fn only_what_is_new_is_rendered_anew() {
+        let list = |n| -> Arc<[Fact]> { Arc::from([fact("kvm_vm_vcpus", n)]) };
+        let facts = |lists: &[&Arc<[Fact]>]| {
+            let known = lists.iter().map(|list| (*list).clone()).collect();
+            Arc::new(VmFacts {
+                vms: HashMap::from([(vm(1, "").key, known)]),
+                sources: Vec::new(),
+            })
+        };
+        let (old, stays, new) = (list(1), list(2), list(3));
+        let mut rows = FactRows::default();
+        let here = inventory(vec![vm(1, "a")]);
+        let lanes = [facts(&[&old]), facts(&[&stays])];
+        let before = told(rows.follow(&lanes, &here));
+        let lanes = [facts(&[&new]), facts(&[&stays])];
+        let after = told(rows.follow(&lanes, &here));
+        assert_eq!(after[1], before[1], "the same labels");
+        assert_eq!(after[0].1, FactValue::Int(3));
+        let renamed = inventory(vec![vm(1, "b")]);
+        let after = told(rows.follow(&lanes, &renamed));
+        assert!(after.iter().all(|(labels, ..)| labels.contains("vm=\"b\"")));
+        assert!(rows.follow(&lanes, &inventory(Vec::new())).is_empty());
+        assert!(
+            rows.rendered.is_empty(),
+            "nothing is kept of a VM that is gone"
+        );
     }
 }

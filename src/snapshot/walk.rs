@@ -8,7 +8,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::catalog::{Metric, CATALOG};
 use super::{ColumnRow, Labels, Snapshot, SourceRow};
 use crate::sample::reading::{ColumnSet, Unit};
-use crate::sample::SourceState;
+use crate::sample::slow::FactValue;
+use crate::sample::{Buckets, SourceState};
 
 /// A sample's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,6 +46,8 @@ pub trait Visitor {
     fn metric(&mut self, metric: &'static Metric);
     /// A sample of the metric announced last; its labels are `row`'s and then `fixed`'s.
     fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value);
+    /// A histogram of the metric announced last.
+    fn histogram(&mut self, row: &Labels, buckets: &Buckets);
 }
 
 impl Snapshot {
@@ -101,7 +104,7 @@ impl Snapshot {
                 if fact.metric.name != metric.name {
                     break;
                 }
-                family.sample(&fact.labels, &none, fact.value);
+                family.fact(&fact.labels, &fact.value);
                 facts = rest;
             }
         }
@@ -121,7 +124,7 @@ impl Snapshot {
             + self.cpu_labels.len()
             + in_cells
             + in_vcpus
-            + self.facts.len()
+            + self.facts.iter().map(|f| f.value.series()).sum::<usize>()
     }
 
     /// Age of the picture in nanoseconds; 0 where `now` is before it.
@@ -213,11 +216,29 @@ struct Family<'a, V> {
 impl<V: Visitor> Family<'_, V> {
     #[inline]
     fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
+        self.announce();
+        self.visitor.sample(row, fixed, value);
+    }
+
+    #[inline]
+    fn announce(&mut self) {
         if !self.announced {
             self.announced = true;
             self.visitor.metric(self.metric);
         }
-        self.visitor.sample(row, fixed, value);
+    }
+
+    fn fact(&mut self, labels: &Labels, value: &FactValue) {
+        let value = match value {
+            FactValue::Int(n) => Value::Int(*n),
+            FactValue::Nanoseconds(n) => Value::Nanoseconds(*n),
+            FactValue::Float(x) => Value::Float(*x),
+            FactValue::Histogram(buckets) => {
+                self.announce();
+                return self.visitor.histogram(labels, buckets);
+            }
+        };
+        self.sample(labels, &Labels::default(), value);
     }
 
     /// A fact: value 1.

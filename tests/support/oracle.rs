@@ -1,6 +1,7 @@
 //! prometheus-client's encoding of a snapshot: slower than ours and nobody's doubt.
 #![allow(dead_code, clippy::expect_used)]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -8,8 +9,11 @@ use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder,
 };
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
+use vcpu_exporter::sample::Buckets;
 use vcpu_exporter::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
 
 /// The snapshot as prometheus-client writes it, without an age.
@@ -35,7 +39,11 @@ pub(crate) fn encode_into(registry: &Registry, text: &mut String) {
 struct Family {
     metric: &'static Metric,
     samples: Vec<(Pairs, Value)>,
+    histograms: Vec<(Pairs, Buckets)>,
 }
+
+/// Exemplars of a histogram's buckets; there are none.
+type Exemplars = HashMap<usize, Exemplar<[(&'static str, &'static str); 0], f64>>;
 
 /// Label pairs, unrendered.
 #[derive(Debug)]
@@ -51,8 +59,18 @@ fn families(snapshot: &Snapshot) -> Vec<Family> {
     struct Collect(Vec<Family>);
     impl Visitor for Collect {
         fn metric(&mut self, metric: &'static Metric) {
-            let samples = Vec::new();
-            self.0.push(Family { metric, samples });
+            self.0.push(Family {
+                metric,
+                samples: Vec::new(),
+                histograms: Vec::new(),
+            });
+        }
+        fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+            let pairs = row.pairs().iter();
+            let pairs = pairs.map(|(name, value)| (*name, value.to_string()));
+            let histogram = (Pairs(pairs.collect()), buckets.clone());
+            let family = self.0.last_mut().expect("announced");
+            family.histograms.push(histogram);
         }
         fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
             let pairs = row.pairs().iter().chain(fixed.pairs());
@@ -93,6 +111,7 @@ impl Family {
         let gauge = ConstGauge::new(0_i64);
         let kind_of = match kind {
             Kind::Counter => counter.metric_type(),
+            Kind::Histogram => MetricType::Histogram,
             _ => gauge.metric_type(),
         };
         // The samples of an info are those of a gauge with the suffix.
@@ -102,6 +121,15 @@ impl Family {
             name
         };
         let mut family = encoder.encode_descriptor(name, help, unit.as_ref(), kind_of)?;
+        for (pairs, buckets) in &self.histograms {
+            let seconds = |ns: u64| ns as f64 / 1e9;
+            let each = buckets.iter();
+            let each = each.map(|(bound, n)| (bound.map_or(f64::INFINITY, seconds), n));
+            let mut sample = family.encode_family(pairs)?;
+            let no_exemplars: Option<&Exemplars> = None;
+            let (sum, each): (f64, Vec<_>) = (seconds(buckets.sum()), each.collect());
+            sample.encode_histogram(sum, buckets.count(), &each, no_exemplars)?;
+        }
         for (pairs, value) in &self.samples {
             if pairs.0.is_empty() {
                 // As a family of one without labels: no empty braces.

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use vcpu_exporter::discover::Inventory;
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
-use vcpu_exporter::sample::{Reason, SourceInfo, SourceState, Unit, Whereabouts};
+use vcpu_exporter::sample::slow::FactValue;
+use vcpu_exporter::sample::{Buckets, Reason, SourceInfo, SourceState, Unit, Whereabouts};
 use vcpu_exporter::snapshot::catalog;
 use vcpu_exporter::snapshot::{
-    CellRow, ColumnRow, DroppedRow, Labels, LastTick, Snapshot, SourceRow, VcpuRow, VmRow,
+    CellRow, ColumnRow, DroppedRow, FactRow, Labels, LastTick, Snapshot, SourceRow, VcpuRow, VmRow,
 };
 
 /// What to build.
@@ -161,6 +162,36 @@ impl Host {
         let totals = columns.iter().enumerate().map(|(c, _)| number(n, c));
         snapshot.cell_totals.extend(totals);
     }
+}
+
+/// The snapshot with what recordings told of its VMs: a count, a time and a histogram.
+pub(crate) fn recorded(mut snapshot: Snapshot) -> Snapshot {
+    let mut rows = Vec::new();
+    let mut add =
+        |metric: &str, more: &[(&'static str, &str)], value: &dyn Fn(u64) -> FactValue| {
+            for (n, vm) in (1..).zip(&snapshot.vms) {
+                let name = vm.labels.get("vm").unwrap();
+                let pairs: Vec<_> = [("vm", name)].iter().chain(more).copied().collect();
+                rows.push(FactRow {
+                    metric: catalog::find(metric).unwrap(),
+                    labels: labels(&pairs),
+                    value: value(n),
+                });
+            }
+        };
+    let (vcpu, guest) = (("vcpu", "0"), ("mode", "guest"));
+    let cycles = |n| FactValue::Int(n * 1_000_003);
+    add("kvm_vcpu_pt_cycles_total", &[vcpu, guest], &cycles);
+    let time = |n| FactValue::Nanoseconds(n * 1_000_003);
+    add("kvm_vcpu_pt_traced_seconds_total", &[vcpu, guest], &time);
+    let runs = |n| {
+        let buckets = Buckets::new(&[256, 1024, 1 << 28], &[n, 0, 2 * n, 1], n * 1_234_567);
+        FactValue::Histogram(Arc::new(buckets))
+    };
+    add("kvm_vm_pt_guest_run_seconds", &[], &runs);
+    snapshot.facts = rows.into();
+    snapshot.series = snapshot.count_series();
+    snapshot
 }
 
 /// With the six columns of the vCPU and its placement these make 25 samples a vCPU at one place.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use caps::Capability;
+
 use super::{count, Finding, Need};
 use crate::host::privileges::{perf_event_paranoid, Capabilities, DescriptorLimit, NEEDED};
 use crate::host::roots::Roots;
@@ -10,8 +12,10 @@ use crate::host::thread::{parse_sched, parse_schedstat};
 use crate::host::topology::{Cpu, Topology, TopologyError};
 
 mod inventory;
+mod pt;
 
 pub(super) use inventory::{blind_spot, hidepid, kvm, kvm_debugfs, procfs};
+pub(super) use pt::pt;
 
 pub(super) fn topology(topology: &Result<Topology, TopologyError>) -> Finding {
     let need = Need("host", "CPU topology in sysfs");
@@ -45,8 +49,14 @@ fn places(topology: &Topology) -> String {
 /// The command that gives the program its capabilities: always all of them, because `setcap`
 /// takes away those it is not told. A service or container has a setting of its own instead.
 fn grant() -> String {
+    grant_with(&[])
+}
+
+/// The same, with more of them.
+fn grant_with(more: &[Capability]) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "vcpu-exporter".into());
-    let names = NEEDED.map(|capability| capability.to_string().to_lowercase());
+    let all = NEEDED.iter().chain(more);
+    let names: Vec<_> = all.map(|c| c.to_string().to_lowercase()).collect();
     format!(
         "setcap {}+ep {} (systemd: AmbientCapabilities=, docker: --cap-add)",
         names.join(","),

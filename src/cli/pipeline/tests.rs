@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fake_host::{FakeHost, UUID_A, UUID_B};
 use crate::sample::pmu::scripted::Scripted;
+use crate::sample::Buckets;
 use crate::snapshot::{catalog, Kind, Labels, Metric, Snapshot, Value, Visitor};
 
 fn pipeline(host: &FakeHost, config: &Config, counters: Scripted) -> Pipeline {
@@ -90,6 +91,10 @@ impl Visitor for Series {
             let before = self.values.insert((metric.name, labels.clone()), n);
             assert_eq!(before, None, "twice: {}{{{labels}}}", metric.name);
         }
+    }
+
+    fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+        self.sample(row, &Labels::default(), Value::Int(buckets.count()));
     }
 }
 

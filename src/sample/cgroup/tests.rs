@@ -168,10 +168,11 @@ fn line(fact: &Fact) -> String {
         .iter()
         .map(|(_, value)| format!(" {value}"))
         .collect();
-    match fact.value {
+    match &fact.value {
         FactValue::Int(n) => format!("{name}{labels} {n}"),
-        FactValue::Nanoseconds(n) => format!("{name}{labels} {}", n as f64 / 1e9),
+        FactValue::Nanoseconds(n) => format!("{name}{labels} {}", *n as f64 / 1e9),
         FactValue::Float(x) => format!("{name}{labels} {x}"),
+        FactValue::Histogram(_) => panic!("{name} is no histogram"),
     }
 }
 

@@ -49,6 +49,15 @@ pub(super) fn reasons(text: &str, isa: Isa) -> Reasons {
     }
 }
 
+/// The VMX reasons of a format file by number; the basic ones alone, which have 16 bits.
+pub(super) fn vmx_names(text: &str) -> BTreeMap<u16, String> {
+    let of_reason = |table: &Table<'_>| table.of.starts_with("REC->exit_reason");
+    let vmx = tables(text).find(of_reason).filter(|_| !is_arm(text));
+    let entries = vmx.into_iter().flat_map(|table| table.entries);
+    let basic = |(number, name)| Some((u16::try_from(number).ok()?, name));
+    entries.filter_map(basic).collect()
+}
+
 /// Whether the tracepoint is arm64's.
 pub(super) fn is_arm(text: &str) -> bool {
     text.contains(" esr_ec;")

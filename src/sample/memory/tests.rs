@@ -30,7 +30,7 @@ fn source(host: &FakeHost) -> Memory {
 
 /// Facts as text: all but the time.
 fn told(facts: &[Fact]) -> Vec<String> {
-    let value = |fact: &Fact| match fact.value {
+    let value = |fact: &Fact| match &fact.value {
         FactValue::Int(n) if n % MIB == 0 => format!("{}M", n / MIB),
         FactValue::Int(n) => n.to_string(),
         other => format!("{other:?}"),

@@ -85,6 +85,18 @@ fn entries_that_cannot_be_read_are_left_out() {
     assert_eq!(read("{ 1 }, { 2, \"b\" }").len(), 0);
 }
 
+#[test]
+fn vmx_reasons_are_known_by_number() {
+    let names = vmx_names(X86);
+    let name = |number| names.get(&number).map(String::as_str);
+    // SDM volume 3, appendix C: HLT, I/O instruction, EPT violation.
+    assert_eq!(name(12), Some("hlt"));
+    assert_eq!(name(30), Some("io_instruction"));
+    assert_eq!(name(48), Some("ept_violation"));
+    assert_eq!(name(0x78), None, "SVM's HLT");
+    assert!(vmx_names("").is_empty());
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_left_out(text in "(__print_symbolic\\(REC->(exit_reason|ret|esr_ec), )?(\\{ ?[-0-9xa-fUL+() ]{0,12},? ?\"\\PC{0,6}\"? ?\\}?,? ?){0,6}") {

@@ -17,7 +17,7 @@ fn vm(pid: i32, ordinal: u32) -> Vm {
 /// `stat value` of each fact.
 fn read(source: &mut KvmStat, vm: &Vm) -> Vec<String> {
     let facts = source.read(vm).unwrap();
-    let shown = facts.iter().map(|fact| match fact.value {
+    let shown = facts.iter().map(|fact| match &fact.value {
         FactValue::Int(value) => format!("{} {value}", fact.labels[0].1),
         other => panic!("{other:?}"),
     });

@@ -1,0 +1,142 @@
+//! What stands in the way of Intel PT, on this machine whether it is switched on or not.
+
+use caps::Capability;
+
+use super::{grant_with, Finding, Need};
+use crate::cli::check::State;
+use crate::config;
+use crate::host::privileges::{Capabilities, MemoryLock, NEEDED_BY_PT};
+use crate::host::roots::Roots;
+use crate::sample::pt::Plan;
+
+/// What the machine can; and where the source is on, what the process may.
+pub(in super::super) fn pt(
+    roots: &Roots,
+    config: &config::Pt,
+    caps: &Capabilities,
+    cpus: usize,
+) -> Vec<Finding> {
+    let machine = machine(roots);
+    let can = machine.state != State::Missing;
+    let mut findings = vec![machine];
+    if config.enabled && can {
+        findings.push(permission(caps));
+        findings.push(memory(roots, config, caps, cpus));
+    }
+    findings
+}
+
+fn machine(roots: &Roots) -> Finding {
+    let need = Need("pt", "Intel PT, and guests it can see");
+    let (finding, fix) = match Plan::read(roots) {
+        Ok(plan) => match plan.blind {
+            Some(reason) => (need.degraded(reason.detail), reason.fix),
+            None => (need.ok(format!("intel_pt/{}/", plan.terms.join(","))), None),
+        },
+        Err(reason) => (need.missing(reason.detail), reason.fix),
+    };
+    Finding { fix, ..finding }
+}
+
+fn permission(caps: &Capabilities) -> Finding {
+    let need = Need("pt", "CAP_PERFMON, to record other users' threads");
+    match caps.perfmon() {
+        true => need.ok("it is held"),
+        false => need
+            .missing("it is not held")
+            .fix(grant_with(&NEEDED_BY_PT)),
+    }
+}
+
+fn memory(roots: &Roots, config: &config::Pt, caps: &Capabilities, cpus: usize) -> Finding {
+    let need = Need("pt", "to lock the buffer of a trace in memory");
+    let lock = MemoryLock::read(roots);
+    let kib = config.max_bytes / 1024;
+    if caps.has(Capability::CAP_IPC_LOCK) {
+        return need.ok("CAP_IPC_LOCK is held");
+    }
+    match lock.allows(config.max_bytes as u64, cpus as u64) {
+        true => need.ok(format!("{kib} KiB: {lock}")),
+        false => need
+            .missing(format!("{kib} KiB, without CAP_IPC_LOCK: {lock}"))
+            .fix(grant_with(&NEEDED_BY_PT)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PMU: &str = "sys/bus/event_source/devices/intel_pt";
+
+    /// A machine with Intel PT, and these files besides.
+    fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Roots) {
+        let dir = tempfile::tempdir().unwrap();
+        let type_file = format!("{PMU}/type");
+        let pt_file = format!("{PMU}/format/pt");
+        let own = [(&*type_file, "8\n"), (&*pt_file, "config:0\n")];
+        for (file, text) in own.iter().chain(files) {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let roots = Roots::below(dir.path());
+        (dir, roots)
+    }
+
+    fn on() -> config::Pt {
+        config::Pt {
+            enabled: true,
+            ..config::Pt::default()
+        }
+    }
+
+    fn states(roots: &Roots, config: &config::Pt, caps: &[Capability]) -> Vec<State> {
+        let caps = caps.iter().copied().collect();
+        let findings = pt(roots, config, &caps, 2);
+        findings.iter().map(|finding| finding.state).collect()
+    }
+
+    #[test]
+    fn a_machine_without_it_is_told_why_and_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = Roots::below(dir.path());
+        std::fs::create_dir_all(&roots.proc).unwrap();
+        let cpuinfo = "vendor_id : GenuineIntel\ncpu family : 6\nmodel : 106\nstepping : 6\nflags : fpu hypervisor\n";
+        std::fs::write(roots.proc.join("cpuinfo"), cpuinfo).unwrap();
+        let findings = pt(&roots, &on(), &Capabilities::default(), 2);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].state, State::Missing);
+        assert!(findings[0].detail.contains("itself a virtual machine"));
+    }
+
+    #[test]
+    fn what_the_process_may_is_looked_at_where_it_is_on() {
+        let host = host(&[("proc/sys/kernel/perf_event_mlock_kb", "0\n")]);
+        let off = config::Pt::default();
+        assert_eq!(states(&host.1, &off, &[]), [State::Ok]);
+        let all = [Capability::CAP_PERFMON, Capability::CAP_IPC_LOCK];
+        assert_eq!(states(&host.1, &on(), &all), [State::Ok; 3]);
+        let found = states(&host.1, &on(), &[Capability::CAP_IPC_LOCK]);
+        assert_eq!(found, [State::Ok, State::Missing, State::Ok]);
+        let huge = config::Pt {
+            max_bytes: usize::MAX,
+            ..on()
+        };
+        if MemoryLock::read(&host.1).limit == u64::MAX {
+            return println!("skipped: this process may lock as much memory as it likes");
+        }
+        let found = pt(&host.1, &huge, &Capabilities::default(), 2);
+        assert_eq!(found[2].state, State::Missing);
+        assert!(found[2].detail.contains("perf_event_mlock_kb is 0"));
+        assert!(found[2].fix.as_ref().unwrap().contains("cap_ipc_lock"));
+    }
+
+    #[test]
+    fn host_guest_mode_hides_the_guest() {
+        let host = host(&[("sys/module/kvm_intel/parameters/pt_mode", "1\n")]);
+        let findings = pt(&host.1, &config::Pt::default(), &Capabilities::default(), 2);
+        assert_eq!(findings[0].state, State::Degraded);
+        assert!(findings[0].fix.as_ref().unwrap().contains("pt_mode=0"));
+    }
+}

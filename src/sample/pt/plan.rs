@@ -1,0 +1,258 @@
+//! What this machine can trace, from sysfs and procfs, and why not more.
+
+use std::io::Read;
+
+use super::{RecordError, Request, Step, SOURCE};
+use crate::config;
+use crate::host::cpu_model::{self, CpuModel, X86Vendor};
+use crate::host::pmu::{Pmu, Words};
+use crate::host::privileges::{perf_event_paranoid, MemoryLock};
+use crate::host::roots::Roots;
+use crate::sample::pmu::plan::{foreign_pid, permission_fix, pid_namespace};
+use crate::sample::{descriptors, Reason};
+
+/// The PMU's name in sysfs.
+const PMU: &str = "intel_pt";
+
+/// Terms that are set where the PMU has them, and the capability that each needs besides
+/// (Documentation/admin-guide/perf/ of the kernel, tools/perf/Documentation/perf-intel-pt.txt).
+///
+/// `noretcomp`: compressed returns would be told as taken conditional branches. No `mtc`: the
+/// packet TMA that comes with it is followed by a stray byte in a guest (erratum SKZ84, of every
+/// Xeon Scalable), and cycles do without. `psb_period` stays 0, a PSB every 2 KiB: little is lost
+/// where decoding has to begin anew.
+const TERMS: [(&str, Option<&str>); 7] = [
+    ("pt", None),
+    ("branch", None),
+    ("tsc", None),
+    ("noretcomp", None),
+    ("cyc", Some("psb_cyc")),
+    ("event", Some("event_trace")),
+    ("pwr_evt", Some("power_event_trace")),
+];
+
+/// How vCPUs are recorded on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// `type` of perf_event_attr.
+    pub kind: u32,
+    /// `config` to `config3`
+    pub words: Words,
+    /// The terms that are set.
+    pub terms: Vec<&'static str>,
+    /// Why the guest is not seen, where it is not.
+    pub blind: Option<Reason>,
+}
+
+impl Plan {
+    /// Looks at the machine.
+    ///
+    /// # Errors
+    /// Why nothing can be recorded.
+    pub fn read(roots: &Roots) -> Result<Self, Reason> {
+        if !roots
+            .sys
+            .join("bus/event_source/devices")
+            .join(PMU)
+            .is_dir()
+        {
+            return Err(no_pt(roots));
+        }
+        if foreign_pid(roots).is_some() {
+            return Err(pid_namespace());
+        }
+        let pmu = Pmu::read(roots, PMU).map_err(|error| not_understood(error.to_string()))?;
+        let able = |(term, cap): &(&str, Option<&str>)| {
+            pmu.has_term(term) && cap.is_none_or(|cap| pmu.cap(roots, cap) > Some(0))
+        };
+        let terms: Vec<&str> = TERMS.iter().filter(|t| able(t)).map(|(t, _)| *t).collect();
+        let encoded = pmu.encode(&terms.join(","));
+        let encoding = encoded.map_err(|error| not_understood(error.to_string()))?;
+        Ok(Self {
+            kind: encoding.kind,
+            words: encoding.words,
+            terms,
+            blind: host_guest_mode(roots),
+        })
+    }
+
+    /// What is asked of the recorder.
+    pub fn request(&self, config: &config::Pt) -> Request {
+        Request {
+            kind: self.kind,
+            words: self.words,
+            window: config.window,
+            max_bytes: config.max_bytes,
+        }
+    }
+}
+
+/// `pt_mode` of kvm_intel: 0 (system) leaves the host's tracing on in the guest, 1 (host-guest)
+/// switches it off. Kernels since CVE-2024-53135 have only the first, and mostly no parameter.
+fn host_guest_mode(roots: &Roots) -> Option<Reason> {
+    let file = roots.sys.join("module/kvm_intel/parameters/pt_mode");
+    let mode = roots.read_text(&file).ok()?;
+    (mode.trim() == "1").then(|| Reason {
+        code: "guest_not_visible",
+        detail: format!(
+            "{} is 1 (host-guest): KVM stops the host's tracing while a guest runs, and only the \
+             host side is seen",
+            file.display()
+        ),
+        fix: Some(
+            "with no VM running: modprobe -r kvm_intel && modprobe kvm_intel pt_mode=0".to_owned(),
+        ),
+    })
+}
+
+/// The driver marks what it records as having gaps where tracing stops with VMXON
+/// (`intel_pt_handle_vmx`, arch/x86/events/intel/pt.c; bit 14 of IA32_VMX_MISC, SDM volume 3,
+/// appendix A.6).
+pub(super) fn no_vmx_tracing() -> Reason {
+    Reason {
+        code: "guest_not_visible",
+        detail: "recordings have gaps (PERF_AUX_FLAG_PARTIAL): this CPU cannot trace while VMX is \
+                 on, which it is while any VM runs"
+            .to_owned(),
+        fix: None,
+    }
+}
+
+/// Nothing is recorded.
+pub(super) fn disabled() -> Reason {
+    Reason {
+        code: "disabled",
+        detail: "switched off in the configuration, as it is by default".to_owned(),
+        fix: Some(format!("set sources.{SOURCE}.enabled: true")),
+    }
+}
+
+fn not_understood(detail: String) -> Reason {
+    Reason {
+        code: "not_understood",
+        detail,
+        fix: None,
+    }
+}
+
+/// What to do where nothing helps.
+const LEAVE_OFF: &str = "leave sources.pt.enabled at false: nothing else needs it";
+
+/// There is no such PMU: because of the CPU, of a hypervisor below this machine, or of the kernel.
+fn no_pt(roots: &Roots) -> Reason {
+    let cpu = Cpu::read(roots);
+    let (why, fix) = match cpu.model {
+        CpuModel::X86 {
+            vendor: X86Vendor::Amd,
+            ..
+        } => ("this CPU is AMD's, and Intel PT is Intel's", LEAVE_OFF),
+        CpuModel::Arm { .. } => ("this CPU is an Arm one, and Intel PT is Intel's", LEAVE_OFF),
+        _ if cpu.is_guest => (
+            "this machine is itself a virtual machine, and its hypervisor gives it no Intel PT",
+            "run the exporter on the physical host",
+        ),
+        _ if cpu.has_pt => (
+            "the CPU has Intel PT and the kernel did not set it up",
+            "a kernel with CONFIG_PERF_EVENTS=y; dmesg | grep -i 'intel pt' may say more",
+        ),
+        CpuModel::X86 { .. } => (
+            "this CPU has no Intel PT, or firmware hides it",
+            "an Intel CPU of Broadwell or later, with processor trace enabled in the firmware",
+        ),
+        CpuModel::Unknown => ("the CPU is of no known kind", LEAVE_OFF),
+    };
+    Reason {
+        code: "no_pt",
+        detail: format!(
+            "there is no PMU {PMU} in {}: {why}",
+            roots.sys.join("bus/event_source/devices").display()
+        ),
+        fix: Some(fix.to_owned()),
+    }
+}
+
+/// What /proc/cpuinfo says of the first CPU.
+struct Cpu {
+    model: CpuModel,
+    /// The flag `hypervisor`: CPUID leaf 1, ECX bit 31.
+    is_guest: bool,
+    /// The flag `intel_pt`.
+    has_pt: bool,
+}
+
+impl Cpu {
+    fn read(roots: &Roots) -> Self {
+        let mut text = Vec::new();
+        // The first CPU's block has 2 kB; a file of a thousand CPUs is not read to its end.
+        if let Ok(file) = roots.open(&roots.proc.join("cpuinfo")) {
+            // What was read before an error counts.
+            let _ = file.take(16 << 10).read_to_end(&mut text);
+        }
+        let text = String::from_utf8_lossy(&text);
+        let flags = text.lines().find_map(|line| {
+            let (key, flags) = line.split_once(':')?;
+            (key.trim() == "flags").then_some(flags)
+        });
+        let has = |flag| flags.is_some_and(|f| f.split_whitespace().any(|f| f == flag));
+        Self {
+            model: cpu_model::parse(&text),
+            is_guest: has("hypervisor"),
+            has_pt: has("intel_pt"),
+        }
+    }
+}
+
+/// What a failed recording means; `None` where the thread is gone.
+pub fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
+    let detail = error.to_string();
+    let (code, fix) = match (error.error.raw_os_error(), error.step) {
+        (Some(libc::ESRCH), _) => return None,
+        (Some(libc::EBUSY), _) => return Some(busy(&detail)),
+        (Some(libc::EPERM), Step::MapRecords | Step::MapTrace) => return Some(mlock_limit(roots)),
+        (Some(libc::EACCES | libc::EPERM), _) => (
+            "no_permission",
+            Some(permission_fix(perf_event_paranoid(roots))),
+        ),
+        (Some(libc::EMFILE | libc::ENFILE), _) => return Some(descriptors::none_left(detail)),
+        (Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP), _) => ("no_pt", None),
+        (Some(libc::ENOMEM), _) => (
+            "no_memory",
+            Some("lower sources.pt.max_bytes, or free memory".to_owned()),
+        ),
+        (Some(libc::ENOSYS), _) => (
+            "no_perf",
+            Some("use a kernel with CONFIG_PERF_EVENTS".to_owned()),
+        ),
+        _ => ("refused", None),
+    };
+    Some(Reason { code, detail, fix })
+}
+
+/// Processor trace is one for each CPU, and shuts out others' use of last branch records.
+pub(super) fn busy(detail: &str) -> Reason {
+    Reason {
+        code: "pt_busy",
+        detail: format!(
+            "{detail}: another has Intel PT or last branch records; trying again later"
+        ),
+        fix: Some("end the other perf record -e intel_pt, or perf record -b".to_owned()),
+    }
+}
+
+/// `perf_mmap` of kernel/events/core.c: each user may lock perf_event_mlock_kb for every CPU, what
+/// is more counts against RLIMIT_MEMLOCK, and CAP_IPC_LOCK is above both.
+fn mlock_limit(roots: &Roots) -> Reason {
+    let lock = MemoryLock::read(roots);
+    Reason {
+        code: "mlock_limit",
+        detail: format!("the buffer is more than may be locked in memory ({lock})"),
+        fix: Some(
+            "give the exporter CAP_IPC_LOCK (AmbientCapabilities=), or raise LimitMEMLOCK= in its \
+             unit, or lower sources.pt.max_bytes"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,374 @@
+//! Running totals of each vCPU, and the facts they are told by.
+//!
+//! Totals only grow. What is unknown is left out: nothing of a vCPU before its first recording,
+//! nothing of a guest that cannot be seen, no exit reason where the trace does not tell it. Guest
+//! and host are both told from the first recording on, so that a rate has where to begin.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Capture, Outcome};
+use crate::pt::{Histogram, Side, Summary};
+use crate::sample::slow::{Fact, FactValue};
+use crate::sample::Buckets;
+
+/// Bounds of the histograms in nanoseconds, 256 ns to 0.27 s: [`Histogram`]'s powers of two from
+/// [`FIRST`] on, and from there each [`STEP`]-th.
+const BOUNDS: [u64; 11] = [
+    1 << 8,
+    1 << 10,
+    1 << 12,
+    1 << 14,
+    1 << 16,
+    1 << 18,
+    1 << 20,
+    1 << 22,
+    1 << 24,
+    1 << 26,
+    1 << 28,
+];
+const FIRST: usize = 8;
+const STEP: usize = 2;
+
+/// Exit reasons have numbers of 16 bits and Intel has used some 75 of them (SDM volume 3,
+/// appendix C). What is beyond this is counted as `other`: it would be a decoding error, and the
+/// guest has a hand in the bytes.
+const REASONS: u16 = 128;
+
+/// What exits for reasons without a name are counted as: the trace does not tell the reason.
+const UNKNOWN: &str = "unknown";
+const OTHER: &str = "other";
+
+/// Names of VMX exit reasons by number.
+pub type ReasonNames = BTreeMap<u16, String>;
+
+/// Totals of one vCPU.
+#[derive(Debug, Default)]
+pub struct VcpuTotals {
+    /// Turns by how they ended.
+    outcomes: [u64; Outcome::ALL.len()],
+    /// Recordings added up, without exit reasons and histograms; `None` before the first.
+    sum: Option<Summary>,
+    bytes: u64,
+    /// Exits by the `reason` label.
+    exits: BTreeMap<String, u64>,
+}
+
+/// Totals of one VM that are not told vCPU by vCPU. They stay when a vCPU is unplugged.
+#[derive(Debug, Default)]
+pub struct VmTotals {
+    guest_runs: Histogram,
+    host_handling: Histogram,
+    known: bool,
+}
+
+impl VmTotals {
+    /// Adds a recording of one of its vCPUs.
+    pub fn add(&mut self, summary: &Summary) {
+        self.known = true;
+        self.guest_runs.add(&summary.guest_runs);
+        self.host_handling.add(&summary.host_handling);
+    }
+
+    /// What is known of it. Without a guest to see there are no runs.
+    pub fn facts(&self, sees_guest: bool) -> Arc<[Fact]> {
+        let fact = |metric, histogram| Fact {
+            metric,
+            labels: Vec::new(),
+            value: FactValue::Histogram(Arc::new(buckets(histogram))),
+        };
+        match self.known && sees_guest {
+            true => Arc::new([
+                fact("kvm_vm_pt_guest_run_seconds", &self.guest_runs),
+                fact("kvm_vm_pt_host_handling_seconds", &self.host_handling),
+            ]),
+            false => Arc::new([]),
+        }
+    }
+}
+
+/// The decoder's buckets, joined to those that are shown.
+fn buckets(histogram: &Histogram) -> Buckets {
+    let mut joined = [0u64; BOUNDS.len() + 1];
+    for (power, count) in histogram.counts().iter().enumerate() {
+        let bucket = power.saturating_sub(FIRST).div_ceil(STEP).min(BOUNDS.len());
+        joined[bucket] = joined[bucket].saturating_add(*count);
+    }
+    Buckets::new(&BOUNDS, &joined, histogram.sum())
+}
+
+impl VcpuTotals {
+    /// Counts a turn.
+    pub fn count(&mut self, outcome: Outcome) {
+        let of = Outcome::ALL.iter().zip(&mut self.outcomes);
+        of.filter(|(o, _)| **o == outcome)
+            .for_each(|(_, n)| *n += 1);
+    }
+
+    /// Adds a recording and what it was reduced to.
+    pub fn add(&mut self, capture: &Capture, summary: &Summary, names: &ReasonNames) {
+        let mut summary = summary.clone();
+        let reasons = std::mem::take(&mut summary.exit_reasons);
+        // Those of the VM.
+        summary.guest_runs = Histogram::default();
+        summary.host_handling = Histogram::default();
+        let told = reasons.values().fold(0u64, |sum, n| sum.saturating_add(*n));
+        for (number, count) in &reasons {
+            self.count_exits(&reason(*number, names), *count);
+        }
+        self.count_exits(UNKNOWN, summary.exits.saturating_sub(told));
+        self.bytes = self.bytes.saturating_add(capture.trace.bytes.len() as u64);
+        self.sum.get_or_insert_default().add(&summary);
+    }
+
+    fn count_exits(&mut self, reason: &str, count: u64) {
+        if count > 0 {
+            let total = self.exits.entry(reason.to_owned()).or_default();
+            *total = total.saturating_add(count);
+        }
+    }
+
+    /// What is known of it; `vcpu` is its index.
+    pub fn facts(&self, vcpu: u32, sees_guest: bool) -> Arc<[Fact]> {
+        let mut facts = Facts {
+            vcpu: vcpu.to_string(),
+            all: Vec::new(),
+        };
+        for (outcome, count) in Outcome::ALL.iter().zip(self.outcomes) {
+            if count > 0 {
+                let labels = [("result", outcome.label())];
+                facts.count("kvm_vcpu_pt_captures_total", &labels, count);
+            }
+        }
+        if let Some(sum) = &self.sum {
+            self.add_facts(sum, sees_guest, &mut facts);
+        }
+        facts.all.into()
+    }
+
+    fn add_facts(&self, sum: &Summary, sees_guest: bool, facts: &mut Facts) {
+        let sides = [
+            ("guest", &sum.guest, sees_guest),
+            ("host", &sum.host, true),
+            ("unknown", &sum.unknown, sum.unknown != Side::default()),
+        ];
+        for (mode, side, _) in sides.iter().filter(|(_, _, shown)| *shown) {
+            facts.side(mode, side);
+        }
+        if sees_guest {
+            facts.count("kvm_vcpu_pt_entries_total", &[], sum.entries);
+            for (reason, count) in &self.exits {
+                let labels = [("reason", reason.as_str())];
+                facts.count("kvm_vcpu_pt_exits_total", &labels, *count);
+            }
+        }
+        let power = [
+            ("mwait", sum.power.mwait),
+            ("entry", sum.power.entries),
+            ("exit", sum.power.exits),
+            ("stop", sum.power.stops),
+        ];
+        for (event, count) in power.iter().filter(|(_, count)| *count > 0) {
+            facts.count(
+                "kvm_vcpu_pt_power_events_total",
+                &[("event", event)],
+                *count,
+            );
+        }
+        for (metric, count) in [
+            ("kvm_vcpu_pt_bytes_total", self.bytes),
+            ("kvm_vcpu_pt_skipped_bytes_total", sum.skipped_bytes),
+            ("kvm_vcpu_pt_psbs_total", sum.packets.psb),
+            ("kvm_vcpu_pt_overflows_total", sum.packets.ovf),
+            ("kvm_vcpu_pt_decode_errors_total", sum.packets.err),
+        ] {
+            facts.count(metric, &[], count);
+        }
+    }
+}
+
+fn reason(number: u16, names: &ReasonNames) -> String {
+    match names.get(&number) {
+        Some(name) => name.clone(),
+        None if number < REASONS => format!("reason_{number}"),
+        None => OTHER.to_owned(),
+    }
+}
+
+/// Facts of one vCPU.
+struct Facts {
+    vcpu: String,
+    all: Vec<Fact>,
+}
+
+impl Facts {
+    fn count(&mut self, metric: &'static str, labels: &[(&'static str, &str)], count: u64) {
+        self.push(metric, labels, FactValue::Int(count));
+    }
+
+    fn push(&mut self, metric: &'static str, labels: &[(&'static str, &str)], value: FactValue) {
+        let own = labels
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()));
+        self.all.push(Fact {
+            metric,
+            labels: std::iter::once(("vcpu", self.vcpu.clone()))
+                .chain(own)
+                .collect(),
+            value,
+        });
+    }
+
+    fn side(&mut self, mode: &str, side: &Side) {
+        let conditional = "kvm_vcpu_pt_conditional_branches_total";
+        for (outcome, count) in [("taken", side.taken), ("not_taken", side.not_taken)] {
+            self.count(conditional, &[("mode", mode), ("outcome", outcome)], count);
+        }
+        for (metric, count) in [
+            ("kvm_vcpu_pt_indirect_branches_total", side.indirect),
+            ("kvm_vcpu_pt_async_events_total", side.asynchronous),
+            (
+                "kvm_vcpu_pt_address_space_switches_total",
+                side.address_spaces,
+            ),
+            ("kvm_vcpu_pt_cycles_total", side.cycles),
+        ] {
+            self.count(metric, &[("mode", mode)], count);
+        }
+        let time = FactValue::Nanoseconds(side.nanoseconds);
+        self.push("kvm_vcpu_pt_traced_seconds_total", &[("mode", mode)], time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{catalog, Kind};
+
+    fn capture(bytes: usize) -> Capture {
+        let mut capture = Capture::default();
+        capture.trace.bytes = vec![0; bytes];
+        capture
+    }
+
+    fn told(facts: &[Fact], metric: &str) -> Vec<(String, FactValue)> {
+        let of = facts.iter().filter(|fact| fact.metric == metric);
+        let tell = |fact: &Fact| {
+            let labels = fact.labels.iter().map(|(_, v)| v.as_str());
+            (labels.collect::<Vec<_>>().join(" "), fact.value.clone())
+        };
+        of.map(tell).collect()
+    }
+
+    fn summary() -> Summary {
+        let mut summary = Summary {
+            exits: 10,
+            entries: 9,
+            exit_reasons: BTreeMap::from([(48, 4), (12, 1), (300, 2)]),
+            ..Summary::default()
+        };
+        summary.guest.taken = 7;
+        summary.host.nanoseconds = 1500;
+        summary
+    }
+
+    #[test]
+    fn nothing_is_told_of_a_vcpu_without_a_recording() {
+        let mut totals = VcpuTotals::default();
+        assert!(totals.facts(0, true).is_empty());
+        totals.count(Outcome::Idle);
+        let facts = totals.facts(0, true);
+        assert_eq!(facts.len(), 1);
+        let captures = told(&facts, "kvm_vcpu_pt_captures_total");
+        assert_eq!(captures, [("0 idle".to_owned(), FactValue::Int(1))]);
+        assert!(VmTotals::default().facts(true).is_empty());
+    }
+
+    #[test]
+    fn exits_have_names_numbers_or_no_reason() {
+        let mut totals = VcpuTotals::default();
+        let names = ReasonNames::from([(48, "ept_violation".to_owned())]);
+        totals.add(&capture(1), &summary(), &names);
+        let exits = told(&totals.facts(3, true), "kvm_vcpu_pt_exits_total");
+        let exits: Vec<_> = exits.iter().map(|(l, v)| (l.as_str(), v.clone())).collect();
+        let n = FactValue::Int;
+        assert_eq!(
+            exits,
+            [
+                ("3 ept_violation", n(4)),
+                ("3 other", n(2)),
+                ("3 reason_12", n(1)),
+                ("3 unknown", n(3)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_guest_that_cannot_be_seen_is_absent_and_not_0() {
+        let mut totals = VcpuTotals::default();
+        totals.add(&capture(5), &summary(), &ReasonNames::new());
+        let mut vm = VmTotals::default();
+        vm.add(&summary());
+        for fact in totals.facts(0, false).iter().chain(vm.facts(false).iter()) {
+            assert!(!fact.metric.contains("exits") && !fact.metric.contains("entries"));
+            assert!(!fact.labels.contains(&("mode", "guest".to_owned())));
+        }
+        assert!(vm.facts(false).is_empty());
+        let unknown = ("mode", "unknown".to_owned());
+        let facts = totals.facts(0, true);
+        assert!(!facts.iter().any(|fact| fact.labels.contains(&unknown)));
+    }
+
+    #[test]
+    fn every_fact_is_in_the_catalogue_with_its_labels() {
+        let mut totals = VcpuTotals::default();
+        Outcome::ALL.iter().for_each(|o| totals.count(*o));
+        let mut all = summary();
+        all.unknown.taken = 1;
+        all.power.mwait = 1;
+        totals.add(&capture(5), &all, &ReasonNames::new());
+        let mut vm = VmTotals::default();
+        vm.add(&all);
+        let (vcpu, vm) = (totals.facts(0, true), vm.facts(true));
+        let facts: Vec<&Fact> = vcpu.iter().chain(vm.iter()).collect();
+        for fact in &facts {
+            let metric = catalog::find(fact.metric).unwrap_or_else(|| panic!("{}", fact.metric));
+            assert_eq!(metric.source, "pt");
+            for (label, _) in &fact.labels {
+                assert!(metric.labels.contains(label), "{} {label}", metric.name);
+            }
+            let histogram = matches!(fact.value, FactValue::Histogram(_));
+            assert_eq!(metric.kind == Kind::Histogram, histogram);
+        }
+        let ours = catalog::CATALOG.iter().filter(|m| m.source == "pt");
+        for metric in ours {
+            assert!(
+                facts.iter().any(|fact| fact.metric == metric.name),
+                "{} is never told",
+                metric.name
+            );
+        }
+    }
+
+    #[test]
+    fn bounds_belong_to_the_buckets_below_them() {
+        let mut histogram = Histogram::default();
+        for n in [1, 256, 257, 1024, 1025, 1 << 28, (1 << 28) + 1, u64::MAX] {
+            histogram.observe(n);
+        }
+        let buckets = buckets(&histogram);
+        let filled: Vec<_> = buckets.iter().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(
+            filled,
+            [
+                (Some(256), 2),
+                (Some(1024), 2),
+                (Some(4096), 1),
+                (Some(1 << 28), 1),
+                (None, 2)
+            ]
+        );
+        assert_eq!(buckets.iter().count(), 12);
+        assert_eq!(buckets.count(), 8);
+    }
+}
