@@ -143,6 +143,12 @@ pub struct Sources {
     /// `kvm_stat`
     #[serde(deserialize_with = "values::section")]
     pub kvm_stat: KvmStat,
+    /// `threads`
+    #[serde(deserialize_with = "values::section")]
+    pub threads: Threads,
+    /// `devices`
+    #[serde(deserialize_with = "values::section")]
+    pub devices: Devices,
     /// `pt`
     #[serde(deserialize_with = "values::section")]
     pub pt: Pt,
@@ -209,6 +215,28 @@ pub struct KvmStat {
     /// Whether they are read.
     pub enabled: bool,
     /// How often each VM is read, 1 s to 10 min.
+    #[serde(deserialize_with = "values::slow_period")]
+    pub period: Duration,
+}
+
+/// `sources.threads`: CPU time of all threads of a VM, by what they do.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+pub struct Threads {
+    /// Whether they are read.
+    pub enabled: bool,
+    /// How often each VM's are, 1 s to 10 min.
+    #[serde(deserialize_with = "values::slow_period")]
+    pub period: Duration,
+}
+
+/// `sources.devices`: host devices that VMs hold.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+pub struct Devices {
+    /// Whether they are looked for.
+    pub enabled: bool,
+    /// How often each VM's are, 1 s to 10 min.
     #[serde(deserialize_with = "values::slow_period")]
     pub period: Duration,
 }
@@ -471,6 +499,24 @@ impl Default for KvmStat {
         Self {
             enabled: true,
             period: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            period: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            period: Duration::from_secs(30),
         }
     }
 }

@@ -39,6 +39,7 @@ mod vmm;
 mod watch;
 
 pub use scanner::Scanner;
+pub use vmm::{io_uring_of, vhost_of, Role};
 
 /// Everything known about who runs on this host; replaced whole when something changed.
 #[derive(Debug, Clone, Default)]

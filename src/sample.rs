@@ -9,6 +9,7 @@ use crate::host::topology::Place;
 pub mod buckets;
 pub mod cgroup;
 mod descriptors;
+pub mod devices;
 pub mod exits;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -23,6 +24,7 @@ pub mod sched;
 pub mod schedule;
 pub mod slot;
 pub mod slow;
+pub mod threads;
 
 pub use buckets::Buckets;
 pub use reading::{Column, ColumnId, Columns, Reading, Scope, Unit};

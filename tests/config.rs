@@ -54,6 +54,8 @@ sources:
   cgroup: {enabled: false, period: 1m}
   exits: {enabled: false, reasons: [hlt, ept_violation]}
   kvm_stat: {enabled: false, period: 1m}
+  threads: {enabled: false, period: 1s}
+  devices: {enabled: false, period: 10m}
   pt: {enabled: true, window: 1ms, period: 1h, max_duty: 0.5, max_bytes: 64KiB}
 log: {level: debug, format: json}
 ",
@@ -95,6 +97,10 @@ log: {level: debug, format: json}
     let kvm_stat = &config.sources.kvm_stat;
     assert!(!kvm_stat.enabled);
     assert_eq!(kvm_stat.period, Duration::from_secs(60));
+    let threads = &config.sources.threads;
+    assert_eq!((threads.enabled, threads.period.as_secs()), (false, 1));
+    let devices = &config.sources.devices;
+    assert_eq!((devices.enabled, devices.period.as_secs()), (false, 600));
     let pt = &config.sources.pt;
     assert!(pt.enabled);
     assert_eq!((pt.window.as_millis(), pt.period.as_secs()), (1, 3600));
@@ -136,6 +142,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("sources:\n  exits:\n    reasons: [other]\n", "sources.exits.reasons[0]: invalid value: string \"other\", expected an exit reason"),
     ("sources:\n  exits:\n    reasons: [hlt, io, hlt]\n", "sources.exits.reasons: entry [2] is entry [0] again, expected a list of different exit reasons"),
     ("sources:\n  kvm_stat:\n    period: 2h\n", "line 3 column 13: sources.kvm_stat.period: invalid value: string \"2h\", expected a duration from 1s to 10m"),
+    ("sources:\n  threads:\n    period: 100ms\n", "line 3 column 13: sources.threads.period: invalid value: string \"100ms\", expected a duration from 1s to 10m"),
+    ("sources:\n  devices:\n    period: 0s\n", "line 3 column 13: sources.devices.period: "),
     ("sources:\n  pt:\n    window: 2s\n", "line 3 column 13: sources.pt.window: invalid value: string \"2s\", expected a duration from 1ms to 1s"),
     ("sources:\n  pt:\n    period: 0s\n", "line 3 column 13: sources.pt.period: invalid value: string \"0s\", expected a duration from 1s to 1d"),
     ("sources:\n  pt:\n    max_duty: 0.6\n", "line 3 column 15: sources.pt.max_duty: invalid value: floating point `0.6`, expected a number from 0.0001 to 0.5, such as 0.01 for 1 %"),

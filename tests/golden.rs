@@ -17,7 +17,7 @@ use vcpu_exporter::telemetry::Telemetry;
 
 #[path = "support/fake_host.rs"]
 mod fake_host;
-use fake_host::{Block, FakeHost, FakeVm};
+use fake_host::{Block, FakeHost, FakeVm, Pci};
 
 const GIB: u64 = 1 << 30;
 
@@ -62,6 +62,21 @@ fn second_second(host: &FakeHost, vm: &FakeVm, cpu: u32) {
         (t.timeslices, t.involuntary, t.migrations) =
             (t.timeslices + 1, t.involuntary + 1, t.migrations + 1);
         t.guest_ticks += 50;
+    });
+}
+
+/// A thread of a VM beside those its kind has, which has run on a CPU for some milliseconds.
+fn thread(host: &FakeHost, vm: &FakeVm, n: i32, name: &str, cpu: u32, ms: u64) {
+    let tid = vm.pid + 4 + n;
+    host.thread(vm.pid, tid, name, fake_host::START + 2);
+    host.set(vm.pid, tid, |t| {
+        (t.cpu, t.run, t.delay) = (cpu, ms * 1_000_000, ms * 1000);
+        // PF_USER_WORKER of include/linux/sched.h.
+        t.flags = if name.starts_with("vhost-") {
+            0x4000
+        } else {
+            0
+        };
     });
 }
 
@@ -178,6 +193,27 @@ fn two_socket_xeon_with_libvirt_and_openstack() {
         host: false,
     }];
     config.sources.exits.reasons = vec![ExitReason("hlt".into()), ExitReason("npf".into())];
+    // An I/O thread on the core of vCPU 0, a worker of vhost, and two virtual functions of a card.
+    thread(&host, &web, 0, "IO iothread1", 8, 70);
+    thread(&host, &web, 1, "vhost-1000", 1, 30);
+    thread(&host, &web, 2, "worker", 2, 20);
+    let card = Pci {
+        driver: "ice",
+        numa_node: 1,
+        ..Pci::new("0000:d8:00.0", 0x02_00_00, 150)
+    };
+    host.pci(card);
+    for (address, group) in [("0000:d8:01.0", 151), ("0000:d8:01.1", 152)] {
+        let function = Pci::new(address, card.class, group);
+        host.pci(Pci {
+            numa_node: card.numa_node,
+            physfn: card.address,
+            ..function
+        });
+    }
+    host.fd(web.pid, 50, "/dev/vfio/151");
+    host.vfio_dev(3, "0000:d8:01.1");
+    host.fd(nova.pid, 50, "/dev/vfio/devices/vfio3");
     host.kvm_stat(web.pid, 10, "exits", 4711);
     host.kvm_stat(web.pid, 10, "halt_wait_ns", 5_000_000_000);
     let watched = Watched::new(&host, &config, Scripted::new());
@@ -223,6 +259,29 @@ fn two_socket_epyc_with_four_nodes_a_socket_proxmox_and_kubevirt() {
         2,
         "200000",
     );
+    // A graphics card is held with its sound, and another is cut up.
+    let gpu = Pci {
+        id: (0x10de, 0x20b5),
+        ..Pci::new("0000:41:00.0", 0x03_02_00, 60)
+    };
+    let sound = Pci {
+        address: "0000:41:00.1",
+        class: 0x04_03_00,
+        ..gpu
+    };
+    let cut_up = Pci {
+        address: "0000:81:00.0",
+        driver: "nvidia",
+        numa_node: 6,
+        iommu_group: 90,
+        ..gpu
+    };
+    let uuid = "c0ffee00-0000-4000-8000-000000000001";
+    host.pci(gpu).pci(sound).pci(cut_up);
+    host.mdev(uuid, cut_up.address, "nvidia-558", 91);
+    host.fd(pve.pid, 50, "/dev/vfio/60");
+    host.fd(virt.pid, 50, "/dev/vfio/91");
+    thread(&host, &pve, 0, "IO iothread-vir", 16, 5);
     first_second(&host, &pve, &[0, 17], "0-31");
     first_second(&host, &virt, &[8, 9], "8-9");
     let mut config = Config::default();
@@ -254,6 +313,12 @@ fn hybrid_client_with_qemu_by_hand_and_firecracker() {
     }
     group_v2(&host, "firecracker/fn-7", 7, "max");
     first_second(&host, &qemu, &[0], "0-7");
+    host.pci(Pci {
+        numa_node: -1,
+        ..Pci::new("0000:01:00.0", 0x01_08_02, 14)
+    });
+    host.fd(qemu.pid, 50, "/dev/vfio/14");
+    thread(&host, &fire, 0, "fc_api", 6, 1);
     first_second(&host, &fire, &[4], "4-7");
     let watched = Watched::new(&host, &Config::default(), Scripted::new());
     second_second(&host, &qemu, 5);
@@ -279,6 +344,7 @@ fn single_node_without_pmu_and_with_hostile_names() {
     for vm in [&hypervisor, &nasty, &twin, &other_twin] {
         first_second(&host, vm, &[0, 1], "0-1");
     }
+    thread(&host, &hypervisor, 0, "_disk0_q0", 1, 40);
     let no_pmu = |_, attr: &vcpu_exporter::sample::pmu::counters::Attr| {
         // PERF_TYPE_SOFTWARE is 1 (linux/perf_event.h).
         (attr.kind != 1).then_some(libc::ENOENT)

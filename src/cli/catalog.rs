@@ -39,6 +39,8 @@ const CHAPTERS: &[(&str, &str)] = &[
     ("kvm_stat", "What KVM counts for each VM anyway, from debugfs, every 15 s. Needs `CAP_DAC_READ_SEARCH` and a kernel that is not locked down."),
     ("memory", include_str!("catalog/memory.md").trim_ascii_end()),
     ("cgroup", "What the VM's control groups allow it and did to it: cgroup v1, v2 or both, every 15 s (`sources.cgroup.period`). `level` says on which groups a quota is set: `vcpu`, those of vCPU threads (libvirt's `<cputune><quota>`, nova's `quota:cpu_quota`); `vm`, the VM's own, which is the deepest that holds all its threads; `ancestor`, those above it (a pod, a slice), where other VMs may use the quota up too. Counters of a level add up the groups of that level which ever had a quota. Needs the host's hierarchies, no privilege; pressure needs cgroup v2's."),
+    ("threads", include_str!("catalog/threads.md").trim_ascii_end()),
+    ("devices", include_str!("catalog/devices.md").trim_ascii_end()),
     ("host", "The machine itself, from sysfs."),
     ("self", "The exporter itself."),
 ];

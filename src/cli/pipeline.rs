@@ -15,6 +15,7 @@ use crate::host::cpu_model::CpuModel;
 use crate::host::roots::Roots;
 use crate::host::topology::TopologyError;
 use crate::sample::cgroup::CgroupSource;
+use crate::sample::devices::Devices;
 use crate::sample::exits::{self, Exits, KvmStat};
 use crate::sample::memory::Memory;
 use crate::sample::pmu::counters::OpenCounters;
@@ -23,6 +24,7 @@ use crate::sample::pt::{PerfPt, PtLane, RecordPt};
 use crate::sample::sampler::{Lanes, Sampler};
 use crate::sample::sched::SchedSource;
 use crate::sample::slow::{SlowLane, VmSource};
+use crate::sample::threads::Threads;
 use crate::sample::{Columns, Source};
 use crate::snapshot::build::Builder;
 use crate::snapshot::Handle;
@@ -80,13 +82,15 @@ pub fn sources(
     }
 }
 
-/// All sources of the slow lane.
-fn vm_sources(config: &Config, roots: &Arc<Roots>) -> Vec<Box<dyn VmSource>> {
+/// All sources of the slow lane. For `born_after` see [`SchedSource::new`].
+fn vm_sources(config: &Config, roots: &Arc<Roots>, born_after: u64) -> Vec<Box<dyn VmSource>> {
     let sources = &config.sources;
     vec![
         Box::new(CgroupSource::new(&sources.cgroup, roots.clone())),
         Box::new(KvmStat::new(&sources.kvm_stat, roots.clone())),
         Box::new(Memory::new(&sources.memory, roots.clone())),
+        Box::new(Threads::new(config, roots.clone(), born_after)),
+        Box::new(Devices::new(&sources.devices, roots.clone())),
     ]
 }
 
@@ -121,7 +125,8 @@ impl Pipeline {
         let lane = Lane::new(roots.clone(), telemetry.clone())?;
         let sources = sources(config, &roots, counters, born_after);
         let snapshots = Handle::default();
-        let slow = SlowLane::new(vm_sources(config, &roots), lane.newest(), telemetry.clone());
+        let slow = vm_sources(config, &roots, born_after);
+        let slow = SlowLane::new(slow, lane.newest(), telemetry.clone());
         let pt = PtLane::new(
             &config.sources.pt,
             roots.clone(),

@@ -13,7 +13,7 @@ use super::cmdline::Cmdline;
 use super::vmm::{self, Vmm};
 use super::watch::numbers;
 use crate::host::roots::Roots;
-use crate::host::thread::{effective_uid, parse_stat, Stat, BUFFER};
+use crate::host::thread::{comm, effective_uid, is_of_kernel, parse_stat, Stat, BUFFER};
 
 /// So much of a command line is read (bytes); one may be megabytes long (execve(2)).
 const MAX_CMDLINE: u64 = 128 << 10;
@@ -197,7 +197,9 @@ fn tids(roots: &Roots, pid: i32) -> io::Result<Vec<i32>> {
     Ok(tids)
 }
 
-/// The threads by start; the kernel's own and what ends meanwhile are left out.
+/// The threads by start; what ends meanwhile is left out, and so are the kernel's own: they never
+/// returned from the system call of the thread that made them, so that /proc shows them in the
+/// KVM_RUN of vCPU 0 for ever.
 fn threads(roots: &Roots, pid: i32) -> io::Result<Vec<Thread>> {
     let mut threads = Vec::new();
     for tid in tids(roots, pid)? {
@@ -229,33 +231,6 @@ fn parse_thread(tid: i32, stat: &[u8]) -> Option<Thread> {
         start_time,
         guest_ticks,
     })
-}
-
-/// Whether a thread is one of the kernel's. Those it added to a process, such as
-/// `kvm-nx-lpage-recovery` or vhost, never returned from the system call of the thread that made
-/// them, and so /proc shows them in the KVM_RUN of vCPU 0 for ever. Flags of
-/// include/linux/sched.h, in field 9.
-fn is_of_kernel(stat: &[u8]) -> bool {
-    const PF_IO_WORKER: u64 = 0x10;
-    const PF_USER_WORKER: u64 = 0x4000;
-    const PF_KTHREAD: u64 = 0x0020_0000;
-    let end_of_name = stat.iter().rposition(|b| *b == b')').unwrap_or(0);
-    let mut fields = stat
-        .get(end_of_name..)
-        .unwrap_or_default()
-        .split(|b| *b == b' ');
-    let flags = fields
-        .nth(9 - 2)
-        .and_then(|f| std::str::from_utf8(f).ok()?.parse::<u64>().ok());
-    flags.is_some_and(|flags| flags & (PF_IO_WORKER | PF_USER_WORKER | PF_KTHREAD) != 0)
-}
-
-/// The thread's name in its `stat`: between the first and the last parenthesis.
-fn comm(stat: &[u8]) -> Option<String> {
-    let first = stat.iter().position(|b| *b == b'(')?;
-    let last = stat.iter().rposition(|b| *b == b')')?;
-    let name = stat.get(first + 1..last)?;
-    Some(String::from_utf8_lossy(name).into())
 }
 
 /// The descriptor a thread runs a vCPU by, when it is in that system call now.
@@ -314,28 +289,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn kernel_workers_are_told_by_their_flags() {
-        // As Linux 6.18 shows the recovery thread of KVM in a QEMU, and a vCPU beside it.
-        assert!(is_of_kernel(
-            b"2497 (kvm-nx-lpage-re) S 1 2483 1 0 -1 4210752 0 0"
-        ));
-        assert!(!is_of_kernel(
-            b"2488 (CPU 0) KVM) S 1 2483 1 0 -1 4194368 0 0"
-        ));
-        assert!(!is_of_kernel(b"16384 16384 16384 16384 16384 16384"));
-    }
-
-    #[test]
-    fn a_name_may_hold_parentheses() {
-        assert_eq!(comm(b"1 (a) (b)) S 1").as_deref(), Some("a) (b)"));
-        assert_eq!(comm(b"1 )("), None);
-    }
-
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = (comm(&text), is_of_kernel(&text), kvm_file(&text), kvm_run(&String::from_utf8_lossy(&text)));
+            let _ = (kvm_file(&text), kvm_run(&String::from_utf8_lossy(&text)));
         }
     }
 }

@@ -20,10 +20,70 @@ pub(super) struct Vmm {
     pub(super) runs: fn(&Cmdline) -> bool,
     /// The vCPU index in a thread's name; `None` for threads that are no vCPU.
     pub(super) vcpu: fn(&str) -> Option<u32>,
+    /// Whether a thread of this name does a device's I/O and nothing else.
+    pub(super) iothread: fn(&str) -> bool,
     /// Whether its vCPU threads' names are its own: no other program would use them.
     pub(super) telling: bool,
     /// What the command line says about the VM.
     pub(super) identity: fn(&Cmdline) -> Identity,
+}
+
+/// What a thread does for a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Runs a vCPU.
+    Vcpu,
+    /// All of the VMM that is none of the others: main loop, monitor, workers.
+    Emulator,
+    /// Does I/O of the guest's devices and nothing else.
+    Iothread,
+    /// A worker of the kernel's vhost, which serves virtio devices.
+    Vhost,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 4] = [Role::Vcpu, Role::Emulator, Role::Iothread, Role::Vhost];
+
+    /// Value of the `role` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Role::Vcpu => "vcpu",
+            Role::Emulator => "emulator",
+            Role::Iothread => "iothread",
+            Role::Vhost => "vhost",
+        }
+    }
+
+    /// What a thread of this name does, in a VMM of this kind ([`Vm::vmm`](super::Vm)). Names are
+    /// the process' own to choose; whether a thread is one of the kernel's is not.
+    pub fn of(vmm: &str, comm: &str, of_kernel: bool) -> Self {
+        if of_kernel {
+            return match vhost_of(comm) {
+                Some(_) => Role::Vhost,
+                None => Role::Emulator,
+            };
+        }
+        match VMMS.iter().find(|known| known.name == vmm) {
+            Some(vmm) if (vmm.vcpu)(comm).is_some() => Role::Vcpu,
+            Some(vmm) if (vmm.iothread)(comm) => Role::Iothread,
+            _ => Role::Emulator,
+        }
+    }
+}
+
+/// The thread for which the kernel made this vhost worker (drivers/vhost/vhost.c,
+/// `vhost_worker_create`).
+pub fn vhost_of(comm: &str) -> Option<i32> {
+    let tid = comm.strip_prefix("vhost-")?;
+    tid.parse().ok().filter(|tid| *tid > 0)
+}
+
+/// The thread for which the kernel made this worker of io_uring (io_uring/{io-wq,sqpoll}.c).
+pub fn io_uring_of(comm: &str) -> Option<i32> {
+    let worker = comm.strip_prefix("iou-wrk-");
+    let tid = worker.or_else(|| comm.strip_prefix("iou-sqp-"))?;
+    tid.parse().ok().filter(|tid| *tid > 0)
 }
 
 /// Name and UUID as the command line has them, not yet cleaned or checked.
@@ -141,6 +201,43 @@ mod tests {
     }
 
     #[test]
+    fn roles_are_told_by_name_and_by_whose_thread_it_is() {
+        use Role::{Emulator, Iothread, Vcpu, Vhost};
+        let cases = [
+            ("qemu", "IO iothread1", false, Iothread),
+            ("qemu", "IO mon_iothread", false, Emulator),
+            ("qemu", "qemu-system-x86", false, Emulator),
+            ("qemu", "worker", false, Emulator),
+            ("qemu", "vnc_worker", false, Emulator),
+            ("qemu", "CPU 3/KVM", false, Vcpu),
+            ("qemu", "vhost-4711", true, Vhost),
+            ("qemu", "vhost-4711", false, Emulator),
+            ("qemu", "vhost-", true, Emulator),
+            ("qemu", "kvm-nx-lpage-re", true, Emulator),
+            ("qemu", "IO iothread1", true, Emulator),
+            ("firecracker", "fc_api", false, Emulator),
+            ("firecracker", "IO x", false, Emulator),
+            ("cloud-hypervisor", "_disk0_q1", false, Iothread),
+            ("cloud-hypervisor", "_net2_qp12", false, Iothread),
+            ("cloud-hypervisor", "_net2_ctrl", false, Emulator),
+            ("cloud-hypervisor", "vmm", false, Emulator),
+            ("cloud-hypervisor", "_q", false, Emulator),
+            ("crosvm", "v_block", false, Iothread),
+            ("crosvm", "v_gpu", false, Iothread),
+            ("crosvm", "CMOS_alarm", false, Emulator),
+            ("unknown", "CPU 0/KVM", false, Emulator),
+        ];
+        for (vmm, comm, of_kernel, role) in cases {
+            assert_eq!(Role::of(vmm, comm, of_kernel), role, "{vmm} {comm}");
+        }
+        assert_eq!(vhost_of("vhost-12"), Some(12));
+        assert_eq!(vhost_of("vhost--12"), None);
+        assert_eq!(io_uring_of("iou-wrk-12"), Some(12));
+        assert_eq!(io_uring_of("iou-sqp-7"), Some(7));
+        assert_eq!(io_uring_of("iou-12"), None);
+    }
+
+    #[test]
     fn the_kind_comes_from_the_command_line_before_the_threads() {
         let kind = |line: &[u8], comm: &str| {
             of(&Cmdline::parse(line), std::iter::once(comm)).map(|vmm| vmm.name)
@@ -170,10 +267,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_name_and_command_line_is_taken(comm in "\\PC{0,15}", line in "\\PC{0,60}") {
-            let _ = any_vcpu(&comm);
+            let _ = (any_vcpu(&comm), vhost_of(&comm), io_uring_of(&comm));
             let line = Cmdline::parse(line.replace(' ', "\0").as_bytes());
             for vmm in VMMS {
-                let _ = ((vmm.runs)(&line), (vmm.identity)(&line));
+                let _ = ((vmm.runs)(&line), (vmm.identity)(&line), (vmm.iothread)(&comm));
             }
         }
 

@@ -74,6 +74,38 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     })
 }
 
+/// A thread's name in its `stat`: between the first and the last parenthesis.
+pub fn comm(stat: &[u8]) -> Option<String> {
+    let first = stat.iter().position(|b| *b == b'(')?;
+    let last = stat.iter().rposition(|b| *b == b')')?;
+    let name = stat.get(first + 1..last)?;
+    Some(String::from_utf8_lossy(name).into())
+}
+
+/// Whether a thread is one of the kernel's, by its `stat`: one of no process, or one that the
+/// kernel added to a process, such as `kvm-nx-lpage-recovery`, vhost or a worker of io_uring.
+/// Flags of include/linux/sched.h, in field 9.
+pub fn is_of_kernel(stat: &[u8]) -> bool {
+    const PF_IO_WORKER: u64 = 0x10;
+    const PF_USER_WORKER: u64 = 0x4000;
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let flags = field(stat, 9);
+    flags.is_some_and(|flags| flags & (PF_IO_WORKER | PF_USER_WORKER | PF_KTHREAD) != 0)
+}
+
+/// CPU time of a whole process in clock ticks by /proc/PID/stat: fields 14 (user, a guest's
+/// included) and 15 (system). Threads that ended are in it.
+pub fn process_ticks(stat: &[u8]) -> Option<u64> {
+    field(stat, 14)?.checked_add(field(stat, 15)?)
+}
+
+/// A numeric field behind the name.
+fn field(stat: &[u8], field: usize) -> Option<u64> {
+    let end_of_name = stat.iter().rposition(|b| *b == b')')?;
+    let mut fields = stat.get(end_of_name..)?.split(|b| *b == b' ');
+    number(fields.nth(field.checked_sub(2)?)?)
+}
+
 /// A thread's `schedstat` (Documentation/scheduler/sched-stats.rst). All 0 on a kernel without
 /// `CONFIG_SCHED_INFO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -229,6 +261,32 @@ mod tests {
     }
 
     #[test]
+    fn kernel_workers_are_told_by_their_flags() {
+        // As Linux 6.18 shows the recovery thread of KVM in a QEMU, and a vCPU beside it.
+        assert!(is_of_kernel(
+            b"2497 (kvm-nx-lpage-re) S 1 2483 1 0 -1 4210752 0 0"
+        ));
+        assert!(!is_of_kernel(
+            b"2488 (CPU 0) KVM) S 1 2483 1 0 -1 4194368 0 0"
+        ));
+        assert!(!is_of_kernel(b"16384 16384 16384 16384 16384 16384"));
+    }
+
+    #[test]
+    fn a_process_time_is_user_and_system() {
+        let fields: Vec<String> = (4..=52).map(|n: u32| n.to_string()).collect();
+        let line = format!("1 (a b) S {}\n", fields.join(" "));
+        assert_eq!(process_ticks(line.as_bytes()), Some(14 + 15));
+        assert_eq!(process_ticks(b"1 (a) S 1 2"), None);
+    }
+
+    #[test]
+    fn a_name_may_hold_parentheses() {
+        assert_eq!(comm(b"1 (a) (b)) S 1").as_deref(), Some("a) (b)"));
+        assert_eq!(comm(b"1 )("), None);
+    }
+
+    #[test]
     fn schedstat_has_three_numbers() {
         let expected = SchedStat {
             run: 12,
@@ -295,6 +353,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (comm(&text), is_of_kernel(&text), process_ticks(&text));
             let _ = (parse_stat(&text), parse_schedstat(&text), parse_sched(&text), cpus_allowed(&text).is_some(), switches_of_status(&text));
         }
 

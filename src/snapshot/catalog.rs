@@ -27,7 +27,7 @@ pub struct Metric {
     /// Labels it may carry.
     pub labels: &'static [&'static str],
     /// The source that feeds it: `inventory`, `sched`, `pmu`, `exits`, `pt`, `kvm_stat`,
-    /// `memory`, `cgroup`, `host`, `self`.
+    /// `memory`, `cgroup`, `threads`, `devices`, `host`, `self`.
     pub source: &'static str,
 }
 
@@ -360,6 +360,38 @@ pub const CATALOG: &[Metric] = &[
         help: "Time in which some or all (full) tasks of the VM's cgroup waited for a resource (cpu, memory, io); absent where there is no cgroup v2 hierarchy, pressure is switched off, or the VM has no group",
         labels: &["vm", "resource", "kind"],
         source: "cgroup",
+    },
+    Metric {
+        name: "kvm_vm_thread_time_seconds_total",
+        kind: Kind::Counter,
+        unit: "seconds",
+        help: "Time the VM's threads spent on a core, by what they do: vcpu, iothread, vhost, and emulator for all the rest; the sum over role, without the kernel's own vhost threads, is the process' CPU time",
+        labels: &["vm", "role", "package", "core", "numa_node"],
+        source: "threads",
+    },
+    Metric {
+        name: "kvm_vm_thread_delay_seconds_total",
+        kind: Kind::Counter,
+        unit: "seconds",
+        help: "Time the VM's threads were runnable but waited for a core, by what they do",
+        labels: &["vm", "role", "package", "core", "numa_node"],
+        source: "threads",
+    },
+    Metric {
+        name: "kvm_vm_threads",
+        kind: Kind::Gauge,
+        unit: "",
+        help: "Threads the VM has now, by what they do",
+        labels: &["vm", "role"],
+        source: "threads",
+    },
+    Metric {
+        name: "kvm_vm_device_info",
+        kind: Kind::Info,
+        unit: "",
+        help: "Host devices the VM holds by VFIO: PCI functions by address, mediated devices by uuid. physfn is the physical function of a virtual one, parent the device of a mediated one",
+        labels: &["vm", "device", "class", "pci_id", "driver", "numa_node", "iommu_group", "physfn", "parent", "mdev_type"],
+        source: "devices",
     },
     Metric {
         name: "kvm_vcpu_exits_total",

@@ -24,6 +24,10 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
+#[path = "fake_devices.rs"]
+mod fake_devices;
+pub use fake_devices::Pci;
+
 #[path = "fake_memory.rs"]
 mod fake_memory;
 pub use fake_memory::Block;
@@ -63,6 +67,8 @@ pub struct Thread {
     pub cpus_allowed: String,
     /// User the process runs as.
     pub uid: u32,
+    /// `PF_*` of include/linux/sched.h.
+    pub flags: u64,
     /// Text of /proc/TID/syscall.
     pub syscall: String,
 }
@@ -87,6 +93,12 @@ impl Thread {
             involuntary: 0,
             cpus_allowed: "0-3".into(),
             uid: 0,
+            // PF_USER_WORKER: a thread the kernel added.
+            flags: if comm.starts_with("kvm-nx-") {
+                0x4000
+            } else {
+                0
+            },
             syscall: "running".into(),
         }
     }
@@ -95,12 +107,7 @@ impl Thread {
     fn stat(&self, tid: i32) -> String {
         let mut fields = [0u64; 53];
         fields[4] = 1; // parent
-                       // PF_USER_WORKER of include/linux/sched.h: a thread the kernel added.
-        fields[9] = if self.comm.starts_with("kvm-nx-") {
-            0x4000
-        } else {
-            0
-        };
+        fields[9] = self.flags;
         fields[10] = self.minor_faults;
         fields[12] = self.major_faults;
         fields[14] = self.user_ticks;

@@ -6,6 +6,7 @@ pub(super) const VMM: Vmm = Vmm {
     name: "alioth",
     runs: |cmdline| cmdline.program() == "alioth",
     vcpu: |comm| number_between(comm, "vcpu_", ""),
+    iothread: |_| false,
     telling: false,
     identity: |_| Identity::default(),
 };

@@ -8,9 +8,18 @@ pub(super) const VMM: Vmm = Vmm {
     runs: |cmdline| cmdline.program().starts_with("cloud-hypervisor"),
     // vmm/src/cpu.rs
     vcpu: |comm| number_between(comm, "vcpu", ""),
+    iothread,
     telling: false,
     identity,
 };
+
+/// A thread for each queue of a disk (`ID_qN`) and each pair of queues of a network device
+/// (`ID_qpN`): virtio-devices/src/{block,net}.rs.
+fn iothread(comm: &str) -> bool {
+    let number = comm.rsplit_once("_q").map(|(_, end)| end);
+    let number = number.map(|end| end.strip_prefix('p').unwrap_or(end));
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
 
 fn identity(cmdline: &Cmdline) -> Identity {
     // `--api-socket PATH`, `path=PATH` or `fd=N`.

@@ -8,6 +8,8 @@ pub(super) const VMM: Vmm = Vmm {
     runs: |cmdline| cmdline.program() == "crosvm",
     // src/crosvm/sys/linux/vcpu.rs
     vcpu: |comm| number_between(comm, "crosvm_vcpu", ""),
+    // devices/src/virtio: a worker of each device, unless it has a process of its own (a sandbox).
+    iothread: |comm| comm.starts_with("v_"),
     telling: true,
     identity,
 };

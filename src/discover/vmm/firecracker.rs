@@ -11,6 +11,8 @@ pub(super) const VMM: Vmm = Vmm {
     runs: |cmdline| cmdline.program().starts_with("firecracker"),
     // src/vmm/src/vstate/vcpu.rs
     vcpu: |comm| number_between(comm, "fc_vcpu ", ""),
+    // Its main thread does the devices' I/O.
+    iothread: |_| false,
     telling: true,
     identity,
 };

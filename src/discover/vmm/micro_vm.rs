@@ -7,6 +7,7 @@ pub(super) const VMM: Vmm = Vmm {
     name: "demo-guest",
     runs: |cmdline| cmdline.arg(1) == "micro-vm",
     vcpu: |comm| number_between(comm, "CPU ", "/KVM"),
+    iothread: |_| false,
     // QEMU's names: an unknown program with such threads is rather a QEMU.
     telling: false,
     identity,

@@ -8,6 +8,8 @@ pub(super) const VMM: Vmm = Vmm {
     runs,
     // accel/kvm/kvm-accel-ops.c; only with debug-threads=on, as libvirt and Proxmox start it.
     vcpu: |comm| number_between(comm, "CPU ", "/KVM"),
+    // iothread.c; the monitor's own (monitor/monitor.c) does no guest's I/O.
+    iothread: |comm| comm.starts_with("IO ") && comm != "IO mon_iothread",
     telling: true,
     identity,
 };

@@ -1,0 +1,198 @@
+//! The `devices` source: which host devices each VM holds by VFIO, and where they are attached.
+//!
+//! Feeds `kvm_vm_device_info`. What a VM's process has open tells (`host::vfio`); sysfs tells the
+//! rest. Where the kernel has no VFIO, nothing is read.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::slow::{Fact, FactValue, VmSource};
+use super::{ReadError, Reason, SourceInfo, SourceState};
+use crate::config;
+use crate::discover::{Vm, VmKey};
+use crate::host::roots::Roots;
+use crate::host::thread::parse_stat;
+use crate::host::vfio::{self, Device, MAX_DESCRIPTORS};
+
+/// The `devices` source.
+#[derive(Debug)]
+pub struct Devices {
+    roots: Arc<Roots>,
+    config: config::Devices,
+    /// What the last look at each VM was not allowed, or did not do.
+    vms: HashMap<VmKey, Option<Trouble>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// Its descriptors may not be seen.
+    Refused,
+    /// It has too many of them.
+    Many,
+}
+
+impl Devices {
+    /// The source over these roots.
+    pub fn new(config: &config::Devices, roots: Arc<Roots>) -> Self {
+        Self {
+            roots,
+            config: config.clone(),
+            vms: HashMap::new(),
+        }
+    }
+
+    fn look(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+        let held = vfio::held(&self.roots, vm.key.pid);
+        self.is_same_process(vm)?;
+        let (devices, trouble) = match held {
+            Ok(held) => {
+                let trouble = held.more.then_some(Trouble::Many);
+                (held.devices(&self.roots), trouble)
+            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                (Vec::new(), Some(Trouble::Refused))
+            }
+            Err(error) => return Err(gone_or(&error)),
+        };
+        self.vms.insert(vm.key, trouble);
+        Ok(devices.into_iter().map(fact).collect())
+    }
+
+    fn is_same_process(&self, vm: &Vm) -> Result<(), ReadError> {
+        let path = self.roots.proc.join(format!("{}/stat", vm.key.pid));
+        let text = self.roots.read(&path).map_err(|error| gone_or(&error))?;
+        match parse_stat(&text) {
+            Some(stat) if stat.start_time == vm.key.start_time => Ok(()),
+            _ => Err(ReadError::Gone),
+        }
+    }
+
+    fn count(&self, trouble: Trouble) -> usize {
+        let all = self.vms.values();
+        all.filter(|of_vm| **of_vm == Some(trouble)).count()
+    }
+}
+
+impl VmSource for Devices {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "devices",
+            needs: "VFIO in the kernel, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+            cost: "a look at each descriptor of each VM, where the kernel has VFIO",
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        if !self.config.enabled {
+            return SourceState::Down(disabled());
+        }
+        if !vfio::is_there(&self.roots) {
+            return SourceState::Down(no_vfio());
+        }
+        match (self.count(Trouble::Refused), self.count(Trouble::Many)) {
+            (0, 0) => SourceState::Up,
+            (0, many) => SourceState::Degraded(many_descriptors(many)),
+            (refused, _) if refused == self.vms.len() => {
+                SourceState::Down(no_permission(refused, self.vms.len()))
+            }
+            (refused, _) => SourceState::Degraded(no_permission(refused, self.vms.len())),
+        }
+    }
+
+    fn period(&self) -> Duration {
+        self.config.period
+    }
+
+    fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+        match self.config.enabled && vfio::is_there(&self.roots) {
+            true => self.look(vm),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    fn forget(&mut self, vm: VmKey) {
+        self.vms.remove(&vm);
+    }
+}
+
+fn fact(device: Device) -> Fact {
+    let Device {
+        name,
+        class,
+        pci_id,
+        driver,
+        numa_node,
+        iommu_group,
+        physfn,
+        parent,
+        mdev_type,
+    } = device;
+    let labels = [
+        ("device", Some(name)),
+        ("class", class.map(str::to_owned)),
+        ("pci_id", pci_id),
+        ("driver", driver),
+        ("numa_node", numa_node.map(|node| node.to_string())),
+        ("iommu_group", iommu_group.map(|group| group.to_string())),
+        ("physfn", physfn),
+        ("parent", parent),
+        ("mdev_type", mdev_type),
+    ];
+    let known = labels.into_iter();
+    Fact {
+        metric: "kvm_vm_device_info",
+        labels: known.filter_map(|(n, value)| Some((n, value?))).collect(),
+        value: FactValue::Int(1),
+    }
+}
+
+/// A file that is gone means that the process is (proc(5)).
+fn gone_or(error: &io::Error) -> ReadError {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) => ReadError::Gone,
+        _ => ReadError::Failed(format!("cannot read its descriptors: {error}")),
+    }
+}
+
+fn disabled() -> Reason {
+    Reason {
+        code: "disabled",
+        detail: "switched off in the configuration".to_owned(),
+        fix: Some("set sources.devices.enabled: true".to_owned()),
+    }
+}
+
+fn no_vfio() -> Reason {
+    Reason {
+        code: "no_vfio",
+        detail: "the kernel has no VFIO now, so that no VM holds a device".to_owned(),
+        fix: Some("modprobe vfio-pci, where devices are to be passed through".to_owned()),
+    }
+}
+
+fn no_permission(refused: usize, all: usize) -> Reason {
+    Reason {
+        code: "no_permission",
+        detail: format!("{refused} of {all} VMs: their descriptors may not be seen"),
+        fix: Some(
+            "give the exporter CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: AmbientCapabilities= in \
+             its unit, --cap-add in docker, or setcap on the binary"
+                .to_owned(),
+        ),
+    }
+}
+
+fn many_descriptors(vms: usize) -> Reason {
+    Reason {
+        code: "many_descriptors",
+        detail: format!(
+            "VMs with more than {MAX_DESCRIPTORS} descriptors: {vms}; only so many are looked at"
+        ),
+        fix: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
