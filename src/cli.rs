@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, LogFormat, LogLevel, Paths};
+use crate::host::kernel_log;
 use crate::host::roots::Roots;
 
 mod catalog;
@@ -90,6 +91,9 @@ pub struct CommonArgs {
     /// Where daemons keep their run-time state [default: /run]
     #[arg(long = "path.runfs", global = true, value_name = "DIR")]
     runfs: Option<PathBuf>,
+    /// Where device nodes are [default: /dev]
+    #[arg(long = "path.devfs", global = true, value_name = "DIR")]
+    devfs: Option<PathBuf>,
     /// Least important message to log [default: info, in the demo warn]
     #[arg(long = "log.level", global = true, value_name = "LEVEL", value_enum)]
     log_level: Option<LogLevel>,
@@ -168,6 +172,7 @@ impl CommonArgs {
         lay(&mut config.paths.debugfs, &self.debugfs);
         lay(&mut config.paths.tracefs, &self.tracefs);
         lay(&mut config.paths.runfs, &self.runfs);
+        lay(&mut config.paths.devfs, &self.devfs);
         lay(&mut config.log.level, &self.log_level);
         lay(&mut config.log.format, &self.log_format);
         Ok(config)
@@ -208,7 +213,15 @@ pub fn roots(paths: &Paths) -> Arc<Roots> {
     roots.debug.clone_from(&paths.debugfs);
     roots.tracing.clone_from(&paths.tracefs);
     roots.run.clone_from(&paths.runfs);
+    roots.dev.clone_from(&paths.devfs);
     Arc::new(roots)
+}
+
+/// Opens the kernel's log while this process may: it gives up `CAP_SYSLOG` after.
+fn hold_kernel_log(config: &Config, roots: &Roots) {
+    if config.sources.kernel_log.enabled {
+        roots.hold_device(&kernel_log::path(roots));
+    }
 }
 
 #[cfg(test)]
@@ -273,6 +286,7 @@ mod tests {
             "--path.debugfs=d",
             "--path.tracefs=e",
             "--path.runfs=f",
+            "--path.devfs=g",
         ]);
         let roots = roots(&config.paths);
         let all = [
@@ -282,10 +296,11 @@ mod tests {
             &roots.debug,
             &roots.tracing,
             &roots.run,
+            &roots.dev,
         ];
         assert_eq!(
             all.map(|p| p.to_str().unwrap()),
-            ["a", "b", "c", "d", "e", "f"]
+            ["a", "b", "c", "d", "e", "f", "g"]
         );
     }
 

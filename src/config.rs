@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+mod host;
 mod raw;
 pub mod values;
 
+pub use host::{Periodic, Resctrl};
 pub use raw::{ExitReason, RawEvent, MAX_EXIT_REASONS, MAX_RAW_EVENTS};
 
 /// A configuration file is refused beyond this (bytes): the documented example has 6 kB.
@@ -78,6 +80,9 @@ pub struct Paths {
     /// run-time state of daemons
     #[serde(deserialize_with = "values::absolute_path")]
     pub runfs: PathBuf,
+    /// device nodes
+    #[serde(deserialize_with = "values::absolute_path")]
+    pub devfs: PathBuf,
 }
 
 /// `sampling`: periods.
@@ -152,6 +157,33 @@ pub struct Sources {
     /// `pt`
     #[serde(deserialize_with = "values::section")]
     pub pt: Pt,
+    /// `resctrl`
+    #[serde(deserialize_with = "values::section")]
+    pub resctrl: Resctrl,
+    /// `frequency`: of each core.
+    #[serde(deserialize_with = "values::section")]
+    pub frequency: Periodic<15>,
+    /// `thermal`: throttling and temperature.
+    #[serde(deserialize_with = "values::section")]
+    pub thermal: Periodic<15>,
+    /// `numa`: memory and distances of the nodes.
+    #[serde(deserialize_with = "values::section")]
+    pub numa: Periodic<15>,
+    /// `cpu_features`: those that matter to guests.
+    #[serde(deserialize_with = "values::section")]
+    pub cpu_features: Periodic<600>,
+    /// `kvm_parameters`: of KVM's modules.
+    #[serde(deserialize_with = "values::section")]
+    pub kvm_parameters: Periodic<60>,
+    /// `vulnerabilities`: of the CPU, and what is done about them.
+    #[serde(deserialize_with = "values::section")]
+    pub vulnerabilities: Periodic<600>,
+    /// `system`: kernel, microcode, SMT and isolated CPUs.
+    #[serde(deserialize_with = "values::section")]
+    pub system: Periodic<60>,
+    /// `kernel_log`: lines about machine checks and KVM.
+    #[serde(deserialize_with = "values::section")]
+    pub kernel_log: Periodic<15>,
 }
 
 /// `sources.pmu`: hardware counters.
@@ -425,6 +457,7 @@ impl Default for Paths {
             debugfs: "/sys/kernel/debug".into(),
             tracefs: "/sys/kernel/tracing".into(),
             runfs: "/run".into(),
+            devfs: "/dev".into(),
         }
     }
 }

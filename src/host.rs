@@ -3,10 +3,14 @@
 pub mod cgroup;
 pub mod cpu_model;
 pub mod cpulist;
+pub mod hwmon;
+pub mod kernel_log;
 pub mod memory;
+pub mod nodes;
 pub mod pci;
 pub mod pmu;
 pub mod privileges;
+pub mod resctrl;
 pub mod roots;
 pub mod thread;
 pub mod topology;

@@ -8,23 +8,27 @@ use crate::host::topology::Place;
 
 pub mod buckets;
 pub mod cgroup;
+pub mod demand;
 mod descriptors;
 pub mod devices;
 pub mod exits;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod host;
 pub mod ledger;
 pub mod limit;
 pub mod memory;
 pub mod pmu;
 pub mod pt;
 pub mod reading;
+pub mod resctrl;
 pub mod sampler;
 pub mod sched;
 pub mod schedule;
 pub mod slot;
 pub mod slow;
 pub mod threads;
+mod total;
 
 pub use buckets::Buckets;
 pub use reading::{Column, ColumnId, Columns, Reading, Scope, Unit};

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use crate::discover::Inventory;
+use crate::sample::demand::OfCpu;
 use crate::sample::reading::{ColumnSet, Unit};
 use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
 
@@ -53,6 +54,8 @@ pub struct Snapshot {
     pub inventory: Arc<Inventory>,
     /// Pre-rendered rows about CPUs (`kvm_host_cpu_info`).
     pub cpu_labels: Arc<[Arc<Labels>]>,
+    /// What all vCPUs wanted of each logical CPU, once anything is known of one.
+    pub demand: Vec<CpuRow>,
     /// VMs, sorted by name.
     pub vms: Vec<VmRow>,
     /// vCPUs of all VMs, VM by VM, by index.
@@ -67,7 +70,7 @@ pub struct Snapshot {
     pub cell_totals: Vec<u64>,
     /// `vcpus.len()` rows of `per_vcpu.len()` values.
     pub vcpu_values: Vec<u64>,
-    /// What slow sources know of VMs, in the catalogue's order.
+    /// What slow sources know of VMs and the host, in the catalogue's order.
     pub facts: Arc<[FactRow]>,
     /// State of each source.
     pub sources: Vec<SourceRow>,
@@ -131,6 +134,15 @@ pub struct ColumnRow {
     pub unit: Unit,
     /// Left out by the series limit.
     pub dropped: bool,
+}
+
+/// What all vCPUs wanted of one logical CPU.
+#[derive(Debug, Clone)]
+pub struct CpuRow {
+    /// `cpu`, `package`, `core`, `numa_node`
+    pub labels: Arc<Labels>,
+    /// Time and delay.
+    pub demand: OfCpu,
 }
 
 /// State of a source.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use vcpu_exporter::config::{Config, EventSet, LogFormat, LogLevel, Placement, MAX_FILE};
+use vcpu_exporter::config::{Config, EventSet, LogFormat, LogLevel, Periodic, Placement, MAX_FILE};
 
 fn parse(text: &str) -> Config {
     Config::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -33,12 +33,16 @@ fn nothing_said_is_the_defaults() {
     }
 }
 
+fn of_host<const SECONDS: u64>(source: &Periodic<SECONDS>) -> (bool, u64) {
+    (source.enabled, source.period.as_secs())
+}
+
 #[test]
 fn every_key_is_read() {
     let config = parse(
         "
 web: {listen_address: '[::]:9000'}
-paths: {procfs: /a, sysfs: /b, cgroupfs: /c, debugfs: /d, tracefs: /e, runfs: /f}
+paths: {procfs: /a, sysfs: /b, cgroupfs: /c, debugfs: /d, tracefs: /e, runfs: /f, devfs: /g}
 sampling: {tick: 500ms, inventory: 5m}
 labels: {placement: numa_node, cell_ttl: 1h}
 limits: {max_series: 1000}
@@ -57,6 +61,15 @@ sources:
   threads: {enabled: false, period: 1s}
   devices: {enabled: false, period: 10m}
   pt: {enabled: true, window: 1ms, period: 1h, max_duty: 0.5, max_bytes: 64KiB}
+  resctrl: {enabled: false, period: 1m, create_groups: true}
+  frequency: {enabled: false, period: 1s}
+  thermal: {enabled: false, period: 2s}
+  numa: {enabled: false, period: 3s}
+  cpu_features: {enabled: false, period: 4s}
+  kvm_parameters: {enabled: false, period: 5s}
+  vulnerabilities: {enabled: false, period: 6s}
+  system: {enabled: false, period: 7s}
+  kernel_log: {enabled: false, period: 8s}
 log: {level: debug, format: json}
 ",
     );
@@ -69,10 +82,11 @@ log: {level: debug, format: json}
         &paths.debugfs,
         &paths.tracefs,
         &paths.runfs,
+        &paths.devfs,
     ];
     assert_eq!(
         all.map(|p| p.to_str().unwrap()),
-        ["/a", "/b", "/c", "/d", "/e", "/f"]
+        ["/a", "/b", "/c", "/d", "/e", "/f", "/g"]
     );
     assert_eq!(config.sampling.tick, Duration::from_millis(500));
     assert_eq!(config.sampling.inventory, Duration::from_secs(300));
@@ -105,6 +119,20 @@ log: {level: debug, format: json}
     assert!(pt.enabled);
     assert_eq!((pt.window.as_millis(), pt.period.as_secs()), (1, 3600));
     assert_eq!((pt.max_duty, pt.max_bytes), (0.5, 65_536));
+    let resctrl = &config.sources.resctrl;
+    assert!(!resctrl.enabled && resctrl.create_groups);
+    assert_eq!(resctrl.period, Duration::from_secs(60));
+    let host = [
+        of_host(&config.sources.frequency),
+        of_host(&config.sources.thermal),
+        of_host(&config.sources.numa),
+        of_host(&config.sources.cpu_features),
+        of_host(&config.sources.kvm_parameters),
+        of_host(&config.sources.vulnerabilities),
+        of_host(&config.sources.system),
+        of_host(&config.sources.kernel_log),
+    ];
+    assert_eq!(host, [1, 2, 3, 4, 5, 6, 7, 8].map(|s| (false, s)));
     assert_eq!(
         (config.log.level, config.log.format),
         (LogLevel::Debug, LogFormat::Json)
@@ -137,6 +165,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("sources:\n  pmu:\n    raw:\n      - {name: a, event: c/e=1/, guest: false}\n", "line 4 column 7: sources.pmu.raw: entry [0]: expected guest or host to be true"),
     ("sources:\n  memory:\n    period: 9s\n", "line 3 column 13: sources.memory.period: invalid value: string \"9s\", expected a duration from 10s to 1h"),
     ("sources:\n  memory:\n    budget: 11s\n", "line 3 column 13: sources.memory.budget: invalid value: string \"11s\", expected a duration from 0ms to 10s"),
+    ("sources:\n  numa:\n    period: 0s\n", "line 3 column 13: sources.numa.period: invalid value: string \"0s\", expected a duration from 1s to 10m"),
+    ("sources:\n  resctrl:\n    create_groups: 1\n", "line 3 column 20: sources.resctrl.create_groups: invalid type: integer `1`, expected true or false"),
     ("sources:\n  cgroup:\n    period: 11m\n", "line 3 column 13: sources.cgroup.period: invalid value: string \"11m\", expected a duration from 1s to 10m"),
     ("sources:\n  exits:\n    reasons: [hlt, HLT]\n", "line 3 column 20: sources.exits.reasons[1]: invalid value: string \"HLT\", expected an exit reason such as hlt"),
     ("sources:\n  exits:\n    reasons: [other]\n", "sources.exits.reasons[0]: invalid value: string \"other\", expected an exit reason"),

@@ -1,6 +1,6 @@
 //! What the documents say is what the program does.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which clippy does not see as tests
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // helpers of tests, which clippy does not see as tests
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,11 +23,12 @@ const EXAMPLE: &str = "deploy/vcpu-exporter.yml";
 
 const RULES: &str = "alerts/recording.yaml";
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "CHANGELOG.md",
     "docs/METRICS.md",
     "docs/CONFIGURATION.md",
+    "docs/CONTENTION.md",
     "docs/ARCHITECTURE.md",
     "docs/PT.md",
     "docs/TRUTH.md",
@@ -270,6 +271,36 @@ fn promtool_takes_the_recording_rules() {
     let said = [promtool.stdout, promtool.stderr].concat();
     let said = String::from_utf8_lossy(&said);
     assert!(promtool.status.success(), "{said}");
+}
+
+/// Each query as a rule of its own, for promtool to parse.
+#[test]
+fn the_queries_of_the_documents_are_promql() {
+    let queries = DOCUMENTS.map(|document| blocks(&read(document), "promql"));
+    let queries = queries.concat();
+    assert!(queries.len() > 10, "{queries:?}");
+    let rule = |(n, query): (usize, &String)| {
+        let query = query.replace('\n', "\n          ");
+        format!("      - record: query:{n}\n        expr: |\n          {query}\n")
+    };
+    let rules: String = queries.iter().enumerate().map(rule).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rules.yml");
+    std::fs::write(
+        &file,
+        format!("groups:\n  - name: docs\n    rules:\n{rules}"),
+    )
+    .unwrap();
+    let Ok(output) = Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(&file)
+        .output()
+    else {
+        println!("skipped: there is no promtool");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{rules}");
 }
 
 /// A metric without a check says so in a row of its own.

@@ -158,6 +158,7 @@ fn two_socket_xeon_with_libvirt_and_openstack() {
     let host = FakeHost::new();
     host.cpus(2, 4, 2, 1);
     cpu(&host, "GenuineIntel", 6, 106);
+    host.xeon_server();
     host.tracepoints("kvm_intel");
     let web = host.libvirt_v2(1000, "web-1", "0f0e0d0c-0b0a-4908-8706-050403020100", 2);
     let nova = host.openstack(
@@ -228,6 +229,7 @@ fn two_socket_epyc_with_four_nodes_a_socket_proxmox_and_kubevirt() {
     let host = FakeHost::new();
     host.cpus(2, 8, 2, 4);
     cpu(&host, "AuthenticAMD", 25, 17);
+    host.epyc_server();
     host.tracepoints("kvm_amd");
     let pve = host.proxmox(1000, 101, "mail", "2f0e0d0c-0b0a-4908-8706-050403020100", 2);
     let virt = host.kubevirt(
@@ -298,6 +300,7 @@ fn hybrid_client_with_qemu_by_hand_and_firecracker() {
     let host = FakeHost::new();
     host.hybrid(2, 4);
     cpu(&host, "GenuineIntel", 6, 151);
+    host.hybrid_client();
     host.remove("sys/bus/event_source/devices/cpu");
     pmu(&host, "cpu_core", 4);
     pmu(&host, "cpu_atom", 10);

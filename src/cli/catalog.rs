@@ -41,7 +41,16 @@ const CHAPTERS: &[(&str, &str)] = &[
     ("cgroup", "What the VM's control groups allow it and did to it: cgroup v1, v2 or both, every 15 s (`sources.cgroup.period`). `level` says on which groups a quota is set: `vcpu`, those of vCPU threads (libvirt's `<cputune><quota>`, nova's `quota:cpu_quota`); `vm`, the VM's own, which is the deepest that holds all its threads; `ancestor`, those above it (a pod, a slice), where other VMs may use the quota up too. Counters of a level add up the groups of that level which ever had a quota. Needs the host's hierarchies, no privilege; pressure needs cgroup v2's."),
     ("threads", include_str!("catalog/threads.md").trim_ascii_end()),
     ("devices", include_str!("catalog/devices.md").trim_ascii_end()),
+    ("resctrl", "What each VM takes of caches and memory bandwidth, every 15 s: Intel RDT and AMD QoS, by the monitoring groups that hold one VM and nothing else. Needs resctrl mounted, and libvirt's groups or `sources.resctrl.create_groups`. Join `llc` with `kvm_host_cpu_info` to see who shares a cache."),
     ("host", "The machine itself, from sysfs."),
+    ("frequency", "How fast each core runs, every 15 s. Needs a cpufreq driver."),
+    ("thermal", "Throttling and temperature, every 15 s. Throttle counters are Intel's; temperatures are those of coretemp and k10temp."),
+    ("numa", "The host's NUMA nodes, every 15 s. For where each VM's memory lives see `memory`."),
+    ("cpu_features", "CPU features that matter to guests, as the kernel lists them, every 10 min. x86 only."),
+    ("kvm_parameters", "How KVM's modules are set, every minute."),
+    ("vulnerabilities", "What the CPU is vulnerable to, and the kernel's mitigations, every 10 min."),
+    ("system", "Kernel, microcode, SMT and isolated CPUs, every minute."),
+    ("kernel_log", "Lines of the kernel's log about machine checks and KVM, counted by kind, every 15 s. Needs `CAP_SYSLOG` at start, which is not kept, or `kernel.dmesg_restrict=0`."),
     ("self", "The exporter itself."),
 ];
 

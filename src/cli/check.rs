@@ -90,10 +90,13 @@ impl Need {
 
 pub(super) fn run(common: &CommonArgs, args: &CheckArgs) -> anyhow::Result<ExitCode> {
     // No logs: what they would say of each vCPU is said here once.
-    let config = common.config()?;
+    let mut config = common.config()?;
+    // It changes nothing on the host, least of all under an exporter that runs.
+    config.sources.resctrl.create_groups = false;
+    let roots = super::roots(&config.paths);
+    super::hold_kernel_log(&config, &roots);
     // As `serve` does: what works only with more than it keeps does not work.
     privileges::drop_all_but(&privileges::needed(config.sources.pt.enabled));
-    let roots = super::roots(&config.paths);
     let topology = Topology::read(&roots, &Topology::default());
     let seen = look(&config, &roots);
     let findings = findings(&config, &roots, &topology, seen.as_deref());
@@ -236,7 +239,7 @@ fn blocks(finding: &Finding) -> bool {
 /// broken, because it is there to be copied, and is told once.
 fn report(findings: &[Finding], usable: bool, width: Option<usize>) -> String {
     let width = width.unwrap_or(usize::MAX);
-    let mut text = format!("{:COLUMN$}{:COLUMN$}WHAT\n", "SOURCE", "STATE");
+    let mut text = format!("{:SOURCE$}{:STATE$}WHAT\n", "SOURCE", "STATE");
     let mut told: Vec<&str> = Vec::new();
     for finding in findings {
         let state = match finding.state {
@@ -245,8 +248,8 @@ fn report(findings: &[Finding], usable: bool, width: Option<usize>) -> String {
             State::Missing => "missing",
         };
         let what = format!("{}: {}", finding.need, finding.detail);
-        text += &format!("{:COLUMN$}{state:COLUMN$}", finding.source);
-        text += &out::wrap(&what, width, 2 * COLUMN);
+        text += &format!("{:SOURCE$}{state:STATE$}", finding.source);
+        text += &out::wrap(&what, width, SOURCE + STATE);
         text.push('\n');
         if let Some(fix) = &finding.fix {
             let again = told.contains(&fix.as_str());
@@ -256,7 +259,7 @@ fn report(findings: &[Finding], usable: bool, width: Option<usize>) -> String {
                 told.push(fix);
                 fix
             };
-            text += &format!("{:1$}fix: {fix}\n", "", 2 * COLUMN);
+            text += &format!("{:1$}fix: {fix}\n", "", SOURCE + STATE);
         }
     }
     let verdict = match usable {
@@ -266,8 +269,11 @@ fn report(findings: &[Finding], usable: bool, width: Option<usize>) -> String {
     format!("{text}\n{verdict}\n")
 }
 
-/// Width of the columns before what was found: two more than `inventory`.
-const COLUMN: usize = 11;
+/// Width of the first column: two more than `vulnerabilities`.
+const SOURCE: usize = 17;
+
+/// Width of the second: two more than `degraded`.
+const STATE: usize = 10;
 
 #[cfg(test)]
 mod tests {
@@ -342,19 +348,19 @@ mod tests {
             finding("tracefs", State::Missing).fix("sysctl kernel.perf_event_paranoid=1"),
         ];
         expect![[r#"
-            SOURCE     STATE      WHAT
-            host       ok         something: seen
-            pmu        missing    something: seen
-                                  fix: sysctl kernel.perf_event_paranoid=1
-            tracefs    missing    something: seen
-                                  fix: the same as above
+            SOURCE           STATE     WHAT
+            host             ok        something: seen
+            pmu              missing   something: seen
+                                       fix: sysctl kernel.perf_event_paranoid=1
+            tracefs          missing   something: seen
+                                       fix: the same as above
 
             usable: the inventory and the scheduling source work
         "#]]
         .assert_eq(&report(&findings, true, Some(80)));
-        let narrow = report(&findings, true, Some(34));
+        let narrow = report(&findings, true, Some(39));
         assert!(
-            narrow.contains("something:\n                      seen\n"),
+            narrow.contains("something:\n                           seen\n"),
             "{narrow}"
         );
         assert!(

@@ -17,13 +17,17 @@ use crate::host::topology::TopologyError;
 use crate::sample::cgroup::CgroupSource;
 use crate::sample::devices::Devices;
 use crate::sample::exits::{self, Exits, KvmStat};
+use crate::sample::host::{
+    CpuFeatures, Frequency, KvmParameters, Log, Numa, Reporting, System, Thermal, Vulnerabilities,
+};
 use crate::sample::memory::Memory;
 use crate::sample::pmu::counters::OpenCounters;
 use crate::sample::pmu::Pmu;
 use crate::sample::pt::{PerfPt, PtLane, RecordPt};
+use crate::sample::resctrl::Resctrl;
 use crate::sample::sampler::{Lanes, Sampler};
 use crate::sample::sched::SchedSource;
-use crate::sample::slow::{SlowLane, VmSource};
+use crate::sample::slow::{HostSource, SlowLane, VmSource};
 use crate::sample::threads::Threads;
 use crate::sample::{Columns, Source};
 use crate::snapshot::build::Builder;
@@ -82,7 +86,7 @@ pub fn sources(
     }
 }
 
-/// All sources of the slow lane. For `born_after` see [`SchedSource::new`].
+/// All sources of the slow lane about VMs. For `born_after` see [`SchedSource::new`].
 fn vm_sources(config: &Config, roots: &Arc<Roots>, born_after: u64) -> Vec<Box<dyn VmSource>> {
     let sources = &config.sources;
     vec![
@@ -91,6 +95,29 @@ fn vm_sources(config: &Config, roots: &Arc<Roots>, born_after: u64) -> Vec<Box<d
         Box::new(Memory::new(&sources.memory, roots.clone())),
         Box::new(Threads::new(config, roots.clone(), born_after)),
         Box::new(Devices::new(&sources.devices, roots.clone())),
+        Box::new(Resctrl::new(&sources.resctrl, roots.clone())),
+    ]
+}
+
+/// All sources of the slow lane about the host as such.
+fn host_sources(config: &Config, roots: &Arc<Roots>) -> Vec<Box<dyn HostSource>> {
+    let c = &config.sources;
+    let roots = || roots.clone();
+    vec![
+        Box::new(Reporting::new(&c.frequency, Frequency::new(roots()))),
+        Box::new(Reporting::new(&c.thermal, Thermal::new(roots()))),
+        Box::new(Reporting::new(&c.numa, Numa::new(roots()))),
+        Box::new(Reporting::new(&c.cpu_features, CpuFeatures::new(roots()))),
+        Box::new(Reporting::new(
+            &c.kvm_parameters,
+            KvmParameters::new(roots()),
+        )),
+        Box::new(Reporting::new(
+            &c.vulnerabilities,
+            Vulnerabilities::new(roots()),
+        )),
+        Box::new(Reporting::new(&c.system, System::new(roots()))),
+        Box::new(Reporting::new(&c.kernel_log, Log::new(roots()))),
     ]
 }
 
@@ -125,8 +152,12 @@ impl Pipeline {
         let lane = Lane::new(roots.clone(), telemetry.clone())?;
         let sources = sources(config, &roots, counters, born_after);
         let snapshots = Handle::default();
-        let slow = vm_sources(config, &roots, born_after);
-        let slow = SlowLane::new(slow, lane.newest(), telemetry.clone());
+        let slow = SlowLane::new(
+            vm_sources(config, &roots, born_after),
+            host_sources(config, &roots),
+            lane.newest(),
+            telemetry.clone(),
+        );
         let pt = PtLane::new(
             &config.sources.pt,
             roots.clone(),
@@ -156,9 +187,19 @@ impl Pipeline {
 
     /// Looks who runs, reads the slow sources that are due, and records whose turn it is.
     pub fn pass(&mut self) {
+        self.find();
+        self.read_slow(Instant::now());
+    }
+
+    /// Looks who runs.
+    pub fn find(&mut self) {
         self.lane.pass();
-        self.slow.pass(Instant::now());
-        self.pt.pass(Instant::now());
+    }
+
+    /// Reads the slow sources that are due at `now`, and records whose turn it is.
+    pub fn read_slow(&mut self, now: Instant) {
+        self.slow.pass(now);
+        self.pt.pass(now);
     }
 
     /// File descriptors held for vCPUs.

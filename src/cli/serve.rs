@@ -37,6 +37,8 @@ pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::
     let limit = privileges::raise_descriptor_limit();
     tracing::debug!(?limit, "raised the limit of open files");
     let listener = listen(config.web.listen_address)?;
+    let roots = super::roots(&config.paths);
+    super::hold_kernel_log(&config, &roots);
     // Before the first thread, because threads inherit what is left; and before anything is
     // probed, because only what works with what is left works.
     let dropped = privileges::drop_all_but(&privileges::needed(config.sources.pt.enabled));
@@ -44,7 +46,7 @@ pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::
     let (telemetry, registry) = Telemetry::new();
     let pipeline = Pipeline::new(
         &config,
-        super::roots(&config.paths),
+        roots,
         Arc::new(Perf),
         own_start_time(),
         telemetry.clone(),

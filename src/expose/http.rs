@@ -192,6 +192,7 @@ mod tests {
             tick: 1,
             inventory: Arc::new(Inventory::default()),
             cpu_labels: vec![cpu; 300_000].into(),
+            demand: Vec::new(),
             vms: Vec::new(),
             vcpus: Vec::new(),
             cells: Vec::new(),

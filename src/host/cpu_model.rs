@@ -63,14 +63,32 @@ impl CpuModel {
     /// When /proc/cpuinfo cannot be read. A file that says nothing known is
     /// [`CpuModel::Unknown`].
     pub fn read(roots: &Roots) -> Result<Self, CpuModelError> {
-        let path = roots.proc.join("cpuinfo");
-        let mut text = Vec::new();
-        roots
-            .open(&path)
-            .and_then(|file| file.take(FIRST_BLOCKS).read_to_end(&mut text))
-            .map_err(|error| CpuModelError { path, error })?;
-        Ok(parse(&String::from_utf8_lossy(&text)))
+        Ok(parse(&first_block(roots)?))
     }
+}
+
+/// What /proc/cpuinfo says of the machine's first CPU.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn first_block(roots: &Roots) -> Result<String, CpuModelError> {
+    let path = roots.proc.join("cpuinfo");
+    let mut bytes = Vec::new();
+    roots
+        .open(&path)
+        .and_then(|file| file.take(FIRST_BLOCKS).read_to_end(&mut bytes))
+        .map_err(|error| CpuModelError { path, error })?;
+    let text = String::from_utf8_lossy(&bytes);
+    let end = text.find("\n\n").unwrap_or(text.len());
+    Ok(text[..end].to_owned())
+}
+
+/// The value of one line of a block, such as `flags`.
+pub fn field<'a>(block: &'a str, name: &str) -> Option<&'a str> {
+    block.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim())
+    })
 }
 
 /// Whether the machine has cores of several kinds: the kernel then has a PMU for each
@@ -84,12 +102,7 @@ pub fn is_hybrid(roots: &Roots) -> bool {
 
 /// Parses the first processor's block of a cpuinfo file.
 pub fn parse(text: &str) -> CpuModel {
-    let field = |name: &str| {
-        text.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            (key.trim() == name).then(|| value.trim())
-        })
-    };
+    let field = |name: &str| field(text, name);
     let decimal = |name: &str| field(name)?.parse().ok();
     let hex = |name: &str| u32::from_str_radix(field(name)?.strip_prefix("0x")?, 16).ok();
     x86(field("vendor_id"), decimal)

@@ -47,7 +47,7 @@ pub fn parse_resident(status: &[u8]) -> Option<Resident> {
 }
 
 /// `  1234 kB` in bytes.
-fn kilobytes(text: &[u8]) -> Option<u64> {
+pub(super) fn kilobytes(text: &[u8]) -> Option<u64> {
     let number = text.trim_ascii().strip_suffix(b"kB")?;
     decimal(number.trim_ascii())?.checked_mul(1024)
 }

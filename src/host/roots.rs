@@ -1,9 +1,11 @@
 //! Where the host's file systems are mounted; a directory tree stands in for a host in tests.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// No file the exporter reads whole is larger than this (bytes); what is longer is cut off
 /// there and reported as an error, so a hostile or broken file cannot take the memory.
@@ -24,6 +26,9 @@ pub struct Roots {
     pub tracing: PathBuf,
     /// run-time state of daemons, usually `/run`.
     pub run: PathBuf,
+    /// device nodes, usually `/dev`.
+    pub dev: PathBuf,
+    held: Mutex<Option<(PathBuf, File)>>,
     opens: AtomicU64,
 }
 
@@ -36,6 +41,8 @@ impl Default for Roots {
             debug: "/sys/kernel/debug".into(),
             tracing: "/sys/kernel/tracing".into(),
             run: "/run".into(),
+            dev: "/dev".into(),
+            held: Mutex::default(),
             opens: AtomicU64::new(0),
         }
     }
@@ -51,6 +58,8 @@ impl Roots {
             debug: dir.join("sys/kernel/debug"),
             tracing: dir.join("sys/kernel/tracing"),
             run: dir.join("run"),
+            dev: dir.join("dev"),
+            held: Mutex::default(),
             opens: AtomicU64::new(0),
         }
     }
@@ -59,6 +68,33 @@ impl Roots {
     pub fn open(&self, path: &Path) -> io::Result<File> {
         self.count_open();
         File::open(path)
+    }
+
+    /// Opens a device for reading without ever waiting, unless it is the one that is held.
+    ///
+    /// # Errors
+    /// The device's own.
+    pub fn open_device(&self, path: &Path) -> io::Result<File> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.take_if(|(held, _)| held == path) {
+            Some((_, file)) => Ok(file),
+            None => self.open_nonblocking(path),
+        }
+    }
+
+    /// Opens a device now, while this process still has the privilege, and holds it for
+    /// [`Roots::open_device`]. What cannot be opened now is tried again there.
+    pub fn hold_device(&self, path: &Path) {
+        let file = self.open_nonblocking(path).ok();
+        let held = file.map(|file| (path.to_owned(), file));
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    fn open_nonblocking(&self, path: &Path) -> io::Result<File> {
+        self.count_open();
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(flags).open(path)
     }
 
     /// Lists a directory's entry names that are valid UTF-8, unsorted, and counts one open.

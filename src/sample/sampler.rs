@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use rustix::time::ClockId;
 
+use super::demand::Demand;
 use super::limit::Limit;
 use super::reading::{Columns, Reading};
 use super::schedule::Schedule;
@@ -27,6 +28,7 @@ pub struct Sampler {
     facts: Vec<Arc<VmFacts>>,
     slots: Vec<Slot>,
     reading: Reading,
+    demand: Demand,
     limit: Limit,
     errors: Vec<u64>,
     states: Vec<(SourceInfo, SourceState)>,
@@ -39,7 +41,7 @@ pub struct Sampler {
 pub struct Lanes {
     /// Who runs.
     pub inventory: Arc<ArcSwap<Inventory>>,
-    /// What sources beside the tick know of VMs, lane by lane.
+    /// What sources beside the tick know of VMs and the host, lane by lane.
     pub facts: Vec<Arc<ArcSwap<VmFacts>>>,
 }
 
@@ -53,12 +55,14 @@ pub struct View<'a> {
     pub taken_mono: Instant,
     /// Who runs, as this tick knew it.
     pub inventory: &'a Arc<Inventory>,
-    /// What sources beside the tick know of VMs, lane by lane.
+    /// What sources beside the tick know of VMs and the host, lane by lane.
     pub facts: &'a [Arc<VmFacts>],
     /// What the numbers mean.
     pub columns: &'a Arc<Columns>,
     /// All vCPUs in the inventory's order.
     pub slots: &'a [Slot],
+    /// What all of them wanted of each logical CPU.
+    pub demand: &'a Demand,
     /// The series limit and what it took away.
     pub limit: &'a Limit,
     /// State of each source.
@@ -89,6 +93,7 @@ impl Sampler {
                 .collect(),
             sources,
             reading: Reading::new(&columns, Arc::default()),
+            demand: Demand::new(&columns),
             columns: Arc::new(columns),
             facts: vec![Arc::default(); lanes.facts.len()],
             lanes,
@@ -112,17 +117,15 @@ impl Sampler {
             slot.read(&mut self.sources, &mut self.reading, &mut self.errors, now);
             let placement = self.limit.placement();
             slot.account.charge(&self.reading, placement, now);
+            self.demand.charge(&self.reading);
         }
         for (known, lane) in self.facts.iter_mut().zip(&self.lanes.facts) {
             *known = lane.load_full();
         }
-        let others = 2 * self.inventory.vms.len()
-            + self.inventory.topology.cpus.len()
-            + self
-                .facts
-                .iter()
-                .map(|facts| facts.count(&self.inventory))
-                .sum::<usize>();
+        let cpus = self.inventory.topology.cpus.len();
+        let facts = self.facts.iter().map(|f| f.count(&self.inventory));
+        let others =
+            2 * self.inventory.vms.len() + cpus + self.demand.series(cpus) + facts.sum::<usize>();
         self.limit.enforce(&mut self.slots, others, now);
         self.ticks += 1;
         self.count_errors();
@@ -177,6 +180,7 @@ impl Sampler {
             facts: &self.facts,
             columns: &self.columns,
             slots: &self.slots,
+            demand: &self.demand,
             limit: &self.limit,
             sources: &self.states,
         }

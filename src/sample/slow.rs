@@ -1,8 +1,9 @@
-//! The slow lane: sources about a VM as a whole that are too dear or too rare for the tick.
+//! The slow lane: sources about a VM as a whole or the host as such, that are too dear or too rare
+//! for the tick.
 //!
 //! It is a thread of its own, so that a file that takes seconds never holds up a tick. Each source
-//! has its own period and reads one VM after the other; what it read last stays until it reads
-//! that VM again, and goes with the VM.
+//! has its own period. One about VMs reads one VM after the other; what it read last stays until it
+//! reads that VM again, and goes with the VM. What was read is published where it is new.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,15 +13,16 @@ use arc_swap::ArcSwap;
 
 use super::{Buckets, ReadError, SourceInfo, SourceState};
 use crate::discover::{Inventory, Vm, VmKey};
+use crate::host::topology::Topology;
 use crate::stop::Stop;
 use crate::telemetry::{SourceLabel, Telemetry};
 
-/// One thing known about a VM: a sample of a metric of the catalogue.
+/// One thing known about a VM or the host: a sample of a metric of the catalogue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
     /// Full Prometheus name, an entry of the catalogue.
     pub metric: &'static str,
-    /// Labels beyond `vm`.
+    /// Labels beyond `vm`, which those about the host do not have.
     pub labels: Vec<(&'static str, String)>,
     /// Its value.
     pub value: FactValue,
@@ -67,20 +69,38 @@ pub trait VmSource: Send {
     fn forget(&mut self, vm: VmKey);
 }
 
+/// One measured thing about the host as such.
+pub trait HostSource: Send {
+    /// What it is.
+    fn info(&self) -> SourceInfo;
+    /// Whether it delivers now.
+    fn state(&self) -> SourceState;
+    /// Time from one reading to the next.
+    fn period(&self) -> Duration;
+    /// Reads the host, whose CPUs are those of `topology`. Unknown facts are left out.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`] leaves the facts of the reading before.
+    fn read(&mut self, topology: &Topology) -> Result<Vec<Fact>, ReadError>;
+}
+
 /// What a lane beside the sampler's knows.
 #[derive(Debug, Default)]
 pub struct VmFacts {
     /// Facts of each VM, in as many lists as are replaced one by one.
     pub vms: HashMap<VmKey, Vec<Arc<[Fact]>>>,
+    /// Facts of the host, source by source.
+    pub host: Vec<Arc<[Fact]>>,
     /// State of each source.
     pub sources: Vec<(SourceInfo, SourceState)>,
 }
 
 impl VmFacts {
-    /// How many series the facts make that are known of the VMs in `inventory`.
+    /// How many series the facts make that are known of the host and of the VMs in `inventory`.
     pub fn count(&self, inventory: &Inventory) -> usize {
         let known = inventory.vms.iter().filter_map(|vm| self.vms.get(&vm.key));
-        let facts = known.flatten().flat_map(|facts| facts.iter());
+        let facts = known.flatten().chain(&self.host);
+        let facts = facts.flat_map(|facts| facts.iter());
         facts.map(|fact| fact.value.series()).sum()
     }
 }
@@ -95,17 +115,36 @@ pub struct SlowLane {
 
 /// One source and what it said last.
 struct Lane {
-    source: Box<dyn VmSource>,
+    source: Source,
     due: Instant,
     /// The VMs it was asked about last, whatever it answered.
     asked: HashSet<VmKey>,
     known: HashMap<VmKey, Arc<[Fact]>>,
+    of_host: Option<Arc<[Fact]>>,
+    /// Its state after its last round of readings.
+    state: Option<SourceState>,
+}
+
+/// A source, by what it is about.
+enum Source {
+    Vm(Box<dyn VmSource>),
+    Host(Box<dyn HostSource>),
+}
+
+/// What a round of readings came to.
+#[derive(Debug, Default)]
+struct Round {
+    /// Readings that failed.
+    errors: u64,
+    /// Whether anything is known now that was not, or no longer.
+    news: bool,
 }
 
 impl SlowLane {
-    /// A lane over whatever VMs `inventory` holds.
+    /// A lane over the host and whatever VMs `inventory` holds.
     pub fn new(
-        sources: Vec<Box<dyn VmSource>>,
+        vm_sources: Vec<Box<dyn VmSource>>,
+        host_sources: Vec<Box<dyn HostSource>>,
         inventory: Arc<ArcSwap<Inventory>>,
         telemetry: Telemetry,
     ) -> Self {
@@ -115,9 +154,13 @@ impl SlowLane {
             due: now,
             asked: HashSet::new(),
             known: HashMap::new(),
+            of_host: None,
+            state: None,
         };
+        let vm_sources = vm_sources.into_iter().map(Source::Vm);
+        let host_sources = host_sources.into_iter().map(Source::Host);
         Self {
-            sources: sources.into_iter().map(lane).collect(),
+            sources: vm_sources.chain(host_sources).map(lane).collect(),
             inventory,
             newest: Arc::default(),
             telemetry,
@@ -129,15 +172,18 @@ impl SlowLane {
         self.newest.clone()
     }
 
-    /// Reads every source that is due at `now`, and publishes after each.
+    /// Reads every source that is due at `now`, and publishes after each that has news.
     pub fn pass(&mut self, now: Instant) {
         let inventory = self.inventory.load_full();
         for n in 0..self.sources.len() {
-            if self.sources[n].due <= now {
-                let errors = self.sources[n].read(&inventory);
-                self.count_errors(n, errors);
-                self.sources[n].due = now + self.sources[n].source.period();
-                self.publish(&inventory);
+            let lane = &mut self.sources[n];
+            if lane.due <= now {
+                let round = lane.read(&inventory);
+                lane.due = now + lane.source.period();
+                self.count_errors(n, round.errors);
+                if round.news {
+                    self.publish(&inventory);
+                }
             }
         }
     }
@@ -160,10 +206,13 @@ impl SlowLane {
                 .filter_map(|lane| lane.known.get(&vm.key));
             (vm.key, known.cloned().collect())
         };
-        let states = self.sources.iter().map(|lane| &lane.source);
+        let of_host = self.sources.iter().filter_map(|lane| lane.of_host.clone());
+        // A source that has not read yet has nothing to say of itself.
+        let states = self.sources.iter().filter_map(Lane::said);
         self.newest.store(Arc::new(VmFacts {
             vms: inventory.vms.iter().map(facts).collect(),
-            sources: states.map(|s| (s.info(), s.state())).collect(),
+            host: of_host.collect(),
+            sources: states.collect(),
         }));
     }
 
@@ -182,33 +231,95 @@ impl SlowLane {
     }
 }
 
+impl Source {
+    fn info(&self) -> SourceInfo {
+        match self {
+            Self::Vm(source) => source.info(),
+            Self::Host(source) => source.info(),
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        match self {
+            Self::Vm(source) => source.state(),
+            Self::Host(source) => source.state(),
+        }
+    }
+
+    fn period(&self) -> Duration {
+        match self {
+            Self::Vm(source) => source.period(),
+            Self::Host(source) => source.period(),
+        }
+    }
+}
+
 impl Lane {
-    /// Reads all VMs, forgets those that are gone, and returns how many readings failed.
-    fn read(&mut self, inventory: &Inventory) -> u64 {
-        let source = &mut self.source;
+    /// What the source is, and its state after its last round.
+    fn said(&self) -> Option<(SourceInfo, SourceState)> {
+        Some((self.source.info(), self.state.clone()?))
+    }
+
+    /// Reads what the source is about.
+    fn read(&mut self, inventory: &Inventory) -> Round {
+        let mut round = match &self.source {
+            Source::Vm(_) => self.read_vms(inventory),
+            Source::Host(_) => self.read_host(&inventory.topology),
+        };
+        let state = Some(self.source.state());
+        round.news |= self.state != state;
+        self.state = state;
+        round
+    }
+
+    /// Reads all VMs, and forgets those that are gone.
+    fn read_vms(&mut self, inventory: &Inventory) -> Round {
+        let mut round = Round::default();
+        let Source::Vm(source) = &mut self.source else {
+            return round;
+        };
         let alive: HashSet<VmKey> = inventory.vms.iter().map(|vm| vm.key).collect();
         for gone in self.asked.difference(&alive) {
-            self.known.remove(gone);
+            round.news |= self.known.remove(gone).is_some();
             source.forget(*gone);
         }
         self.asked = alive;
-        let mut errors = 0;
         for vm in &inventory.vms {
             match source.read(vm) {
+                Ok(facts) if self.known.get(&vm.key).is_some_and(|k| **k == *facts) => {}
                 Ok(facts) => {
                     self.known.insert(vm.key, facts.into());
+                    round.news = true;
                 }
-                Err(ReadError::Gone) => {
-                    self.known.remove(&vm.key);
-                }
+                Err(ReadError::Gone) => round.news |= self.known.remove(&vm.key).is_some(),
                 Err(ReadError::Failed(error)) => {
                     let source = source.info().name;
                     tracing::debug!(source, vm = %vm.name, %error, "a VM could not be read");
-                    errors += 1;
+                    round.errors += 1;
                 }
             }
         }
-        errors
+        round
+    }
+
+    fn read_host(&mut self, topology: &Topology) -> Round {
+        let mut round = Round::default();
+        let Source::Host(source) = &mut self.source else {
+            return round;
+        };
+        match source.read(topology) {
+            Ok(facts) if self.of_host.as_ref().is_some_and(|k| **k == *facts) => {}
+            Ok(facts) => {
+                self.of_host = Some(facts.into());
+                round.news = true;
+            }
+            Err(error) => {
+                let source = source.info().name;
+                tracing::debug!(source, %error, "the host could not be read");
+                round.errors += 1;
+            }
+        }
+        round
     }
 }
 
@@ -289,7 +400,8 @@ mod tests {
         let source = Counting::default();
         let forgotten = source.forgotten.clone();
         let (telemetry, _) = Telemetry::new();
-        let mut lane = SlowLane::new(vec![Box::new(source)], vms.clone(), telemetry);
+        let sources: Vec<Box<dyn VmSource>> = vec![Box::new(source)];
+        let mut lane = SlowLane::new(sources, Vec::new(), vms.clone(), telemetry);
         let start = Instant::now();
         lane.pass(start);
         assert_eq!(
@@ -311,10 +423,81 @@ mod tests {
         assert_eq!(failed.get(), 1);
     }
 
+    /// Says what it is told to say.
+    struct Told(Arc<Mutex<(u64, SourceState)>>);
+
+    impl HostSource for Told {
+        fn info(&self) -> SourceInfo {
+            SourceInfo {
+                name: "told",
+                needs: "",
+                cost: "",
+            }
+        }
+
+        fn state(&self) -> SourceState {
+            self.0.lock().unwrap().1.clone()
+        }
+
+        fn period(&self) -> Duration {
+            PERIOD
+        }
+
+        fn read(&mut self, topology: &Topology) -> Result<Vec<Fact>, ReadError> {
+            assert_eq!(topology.cpus.len(), 1, "that of the inventory");
+            match self.0.lock().unwrap().0 {
+                0 => Err(ReadError::Failed("odd".to_owned())),
+                n => Ok(vec![Fact {
+                    metric: "kvm_host_cpu_info",
+                    labels: Vec::new(),
+                    value: FactValue::Int(n),
+                }]),
+            }
+        }
+    }
+
+    #[test]
+    fn only_news_about_the_host_are_published_and_a_failure_leaves_the_old() {
+        let told = Arc::new(Mutex::new((1, SourceState::Up)));
+        let inventory = Inventory {
+            topology: Arc::new(Topology {
+                cpus: vec![crate::sample::fixture::cpu(0, 0, 0)],
+            }),
+            ..Inventory::default()
+        };
+        let vms = Arc::new(ArcSwap::from_pointee(inventory));
+        let (telemetry, _) = Telemetry::new();
+        let sources: Vec<Box<dyn HostSource>> = vec![Box::new(Told(told.clone()))];
+        let mut lane = SlowLane::new(Vec::new(), sources, vms, telemetry);
+        let mut now = Instant::now();
+        let mut newest = lane.newest().load_full();
+        let mut pass = |value, state| {
+            *told.lock().unwrap() = (value, state);
+            lane.pass(now);
+            now += PERIOD;
+            let before = std::mem::replace(&mut newest, lane.newest().load_full());
+            let facts = newest.host.iter().flat_map(|facts| facts.iter());
+            let values: Vec<_> = facts.map(|fact| fact.value.clone()).collect();
+            (values, !Arc::ptr_eq(&before, &newest))
+        };
+        let down = SourceState::Down(crate::sample::Reason {
+            code: "x",
+            detail: String::new(),
+            fix: None,
+        });
+        let (one, two) = (vec![FactValue::Int(1)], vec![FactValue::Int(2)]);
+        assert_eq!(pass(1, SourceState::Up), (one.clone(), true));
+        assert_eq!(pass(1, SourceState::Up), (one.clone(), false));
+        assert_eq!(pass(0, SourceState::Up), (one.clone(), false), "a failure");
+        assert_eq!(pass(1, down.clone()), (one, true), "a state");
+        assert_eq!(pass(2, down), (two, true), "a value");
+        assert_eq!(newest.count(&Inventory::default()), 1);
+    }
+
     #[test]
     fn it_runs_until_told_to_stop_also_without_sources() {
         let (telemetry, _) = Telemetry::new();
-        let lane = SlowLane::new(Vec::new(), Arc::default(), telemetry);
+        let lane = SlowLane::new(Vec::new(), Vec::new(), Arc::default(), telemetry);
         let stop = Stop::default();
         let told = stop.clone();
         let thread = std::thread::spawn(move || lane.run(&told));

@@ -9,10 +9,12 @@ use super::catalog;
 use super::facts::FactRows;
 use super::last_tick::{Memory, Totals};
 use super::{
-    CellRow, ColumnRow, DroppedRow, Handle, Labels, LastTick, Snapshot, SourceRow, VcpuRow, VmRow,
+    CellRow, ColumnRow, CpuRow, DroppedRow, Handle, Labels, LastTick, Snapshot, SourceRow, VcpuRow,
+    VmRow,
 };
 use crate::discover::{Inventory, Vm};
 use crate::host::topology::{Cpu, Topology};
+use crate::sample::demand::time_and_delay;
 use crate::sample::ledger::{Account, CellKey, MAX_CELLS_AHEAD};
 use crate::sample::reading::{Column, ColumnSet};
 use crate::sample::sampler::View;
@@ -25,6 +27,7 @@ pub struct Builder {
     pmu_mode: Option<Arc<Labels>>,
     inventory: Arc<Inventory>,
     cpu_labels: Arc<[Arc<Labels>]>,
+    cpu_places: Arc<[Arc<Labels>]>,
     vms: Vec<VmRow>,
     vcpus: Vec<VcpuLabels>,
     placed: Arc<[ColumnRow]>,
@@ -62,6 +65,7 @@ impl Builder {
             pmu_mode: pmu_mode.map(mode),
             inventory: Arc::default(),
             cpu_labels: Arc::new([]),
+            cpu_places: Arc::new([]),
             vms: Vec::new(),
             vcpus: Vec::new(),
             placed: Arc::new([]),
@@ -96,7 +100,7 @@ impl Builder {
             self.placed = column_rows(&view.columns.placed, hidden);
             self.per_vcpu = column_rows(&view.columns.vcpu, 0);
             self.hidden = hidden;
-            self.time_and_delay = time_and_delay(&view.columns.placed);
+            self.time_and_delay = time_and_delay(view.columns);
         }
         self.facts.follow(view.facts, view.inventory);
         self.refresh_sources(view);
@@ -105,6 +109,10 @@ impl Builder {
     fn refresh_inventory(&mut self, view: &View<'_>) {
         if !Arc::ptr_eq(&self.inventory.topology, &view.inventory.topology) {
             self.cpu_labels = cpu_labels(&view.inventory.topology);
+            let cpus = view.inventory.topology.cpus.iter();
+            self.cpu_places = cpus
+                .map(|cpu| Arc::new(Labels::new(cpu_place(cpu))))
+                .collect();
         }
         self.inventory = view.inventory.clone();
         let mut start = 0;
@@ -137,6 +145,17 @@ impl Builder {
         }
     }
 
+    fn demand(&self, view: &View<'_>) -> Vec<CpuRow> {
+        let cpus = view.inventory.topology.cpus.iter().zip(&*self.cpu_places);
+        let row = |(cpu, labels): (&Cpu, &Arc<Labels>)| {
+            Some(CpuRow {
+                labels: labels.clone(),
+                demand: view.demand.of(cpu.id)?,
+            })
+        };
+        cpus.filter_map(row).collect()
+    }
+
     /// A picture without vCPUs, in the buffers of the one before last where nobody reads it.
     fn empty(&mut self, view: &View<'_>) -> Snapshot {
         let spare = self.spare.take().and_then(|s| Arc::try_unwrap(s).ok());
@@ -155,6 +174,7 @@ impl Builder {
             tick: view.tick,
             inventory: view.inventory.clone(),
             cpu_labels: self.cpu_labels.clone(),
+            demand: self.demand(view),
             vms,
             vcpus,
             cells,
@@ -169,12 +189,6 @@ impl Builder {
             series: 0,
         }
     }
-}
-
-fn time_and_delay(columns: &[Column]) -> Option<[usize; 2]> {
-    let find = |metric| columns.iter().position(|column| column.metric == metric);
-    let time = find("kvm_vcpu_time_seconds_total")?;
-    Some([time, find("kvm_vcpu_delay_seconds_total")?])
 }
 
 /// The vCPU's totals over all its cells, the invisible ones too; `None` while they are unknown.
@@ -306,20 +320,23 @@ fn vm_row(vm: &Vm, vcpus: std::ops::Range<usize>) -> VmRow {
 
 fn cpu_labels(topology: &Topology) -> Arc<[Arc<Labels>]> {
     let one = |cpu: &Cpu| {
-        let place = [
-            number("cpu", cpu.id),
-            number("package", cpu.place.package),
-            number("core", cpu.place.core),
-            number("numa_node", cpu.place.numa_node),
-        ];
         let core_type = cpu.core_type.label();
         let core_type = (!core_type.is_empty()).then(|| ("core_type", core_type.into()));
         let llc = cpu.llc.map(|llc| number("llc", llc));
         let online = ("online", if cpu.online { "true" } else { "false" }.into());
-        let pairs = place.into_iter().chain(core_type).chain(llc);
+        let pairs = cpu_place(cpu).into_iter().chain(core_type).chain(llc);
         Arc::new(Labels::new(pairs.chain([online])))
     };
     topology.cpus.iter().map(one).collect()
+}
+
+fn cpu_place(cpu: &Cpu) -> [Pair; 4] {
+    [
+        number("cpu", cpu.id),
+        number("package", cpu.place.package),
+        number("core", cpu.place.core),
+        number("numa_node", cpu.place.numa_node),
+    ]
 }
 
 /// Columns whose metric is not in the catalogue are left out of it by mistake of a developer:

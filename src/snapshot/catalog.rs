@@ -1,5 +1,8 @@
 //! One table of all metrics: name, type, unit, help, labels.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 /// What kind of metric it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -26,8 +29,8 @@ pub struct Metric {
     pub help: &'static str,
     /// Labels it may carry.
     pub labels: &'static [&'static str],
-    /// The source that feeds it: `inventory`, `sched`, `pmu`, `exits`, `pt`, `kvm_stat`,
-    /// `memory`, `cgroup`, `threads`, `devices`, `host`, `self`.
+    /// The source that feeds it, as `kvm_exporter_source_up` has it; `host` (the topology) and
+    /// `self` are none of these.
     pub source: &'static str,
 }
 
@@ -44,7 +47,16 @@ impl Metric {
 
 /// The metric of this name.
 pub fn find(name: &str) -> Option<&'static Metric> {
-    CATALOG.iter().find(|m| m.name == name)
+    position(name).map(|n| &CATALOG[n])
+}
+
+/// Where the metric of this name stands in [`CATALOG`]; facts ask it by the thousand.
+pub fn position(name: &str) -> Option<usize> {
+    static POSITIONS: LazyLock<HashMap<&str, usize>> = LazyLock::new(|| {
+        let names = CATALOG.iter().map(|metric| metric.name);
+        names.zip(0..).collect()
+    });
+    POSITIONS.get(name).copied()
 }
 
 /// All metrics, in the order of the exposition.
@@ -554,12 +566,212 @@ pub const CATALOG: &[Metric] = &[
         source: "kvm_stat",
     },
     Metric {
+        name: "kvm_vm_llc_occupancy_bytes",
+        kind: Kind::Gauge,
+        unit: "bytes",
+        help: "Bytes of the last-level cache that hold the VM's data, by the cache's id in kvm_host_cpu_info",
+        labels: &["vm", "llc"],
+        source: "resctrl",
+    },
+    Metric {
+        name: "kvm_vm_memory_bandwidth_bytes_total",
+        kind: Kind::Counter,
+        unit: "bytes",
+        help: "Bytes moved between the last-level cache and memory for the VM",
+        labels: &["vm", "llc"],
+        source: "resctrl",
+    },
+    Metric {
+        name: "kvm_vm_memory_bandwidth_local_bytes_total",
+        kind: Kind::Counter,
+        unit: "bytes",
+        help: "The part of kvm_vm_memory_bandwidth_bytes_total that went to memory of the cache's own NUMA node",
+        labels: &["vm", "llc"],
+        source: "resctrl",
+    },
+    Metric {
         name: "kvm_host_cpu_info",
         kind: Kind::Info,
         unit: "",
         help: "Logical CPUs of the host and where they lie",
         labels: &["cpu", "package", "core", "numa_node", "core_type", "llc", "online"],
         source: "host",
+    },
+    Metric {
+        name: "kvm_host_cpu_vcpu_time_seconds_total",
+        kind: Kind::Counter,
+        unit: "seconds",
+        help: "Time all vCPUs together were on the logical CPU, each charged where it was found at the tick's end",
+        labels: &["cpu", "package", "core", "numa_node"],
+        source: "sched",
+    },
+    Metric {
+        name: "kvm_host_cpu_vcpu_delay_seconds_total",
+        kind: Kind::Counter,
+        unit: "seconds",
+        help: "Time vCPUs found on the logical CPU had been runnable and waited; with time it is their demand",
+        labels: &["cpu", "package", "core", "numa_node"],
+        source: "sched",
+    },
+    Metric {
+        name: "kvm_host_core_frequency_hertz",
+        kind: Kind::Gauge,
+        unit: "hertz",
+        help: "Frequency of the core now, the highest of its threads",
+        labels: &["package", "core"],
+        source: "frequency",
+    },
+    Metric {
+        name: "kvm_host_core_frequency_min_hertz",
+        kind: Kind::Gauge,
+        unit: "hertz",
+        help: "Lowest frequency the core has",
+        labels: &["package", "core"],
+        source: "frequency",
+    },
+    Metric {
+        name: "kvm_host_core_frequency_max_hertz",
+        kind: Kind::Gauge,
+        unit: "hertz",
+        help: "Highest frequency the core has, with turbo or boost",
+        labels: &["package", "core"],
+        source: "frequency",
+    },
+    Metric {
+        name: "kvm_host_core_frequency_base_hertz",
+        kind: Kind::Gauge,
+        unit: "hertz",
+        help: "Frequency the core is made for without turbo or boost",
+        labels: &["package", "core"],
+        source: "frequency",
+    },
+    Metric {
+        name: "kvm_host_core_throttles_total",
+        kind: Kind::Counter,
+        unit: "",
+        help: "Times the hardware slowed the core down because it was too hot; Intel only",
+        labels: &["package", "core"],
+        source: "thermal",
+    },
+    Metric {
+        name: "kvm_host_core_throttled_seconds_total",
+        kind: Kind::Counter,
+        unit: "seconds",
+        help: "Time the core was too hot; Intel only",
+        labels: &["package", "core"],
+        source: "thermal",
+    },
+    Metric {
+        name: "kvm_host_package_throttles_total",
+        kind: Kind::Counter,
+        unit: "",
+        help: "Times the hardware slowed the package down because it was too hot; Intel only",
+        labels: &["package"],
+        source: "thermal",
+    },
+    Metric {
+        name: "kvm_host_package_throttled_seconds_total",
+        kind: Kind::Counter,
+        unit: "seconds",
+        help: "Time the package was too hot; Intel only",
+        labels: &["package"],
+        source: "thermal",
+    },
+    Metric {
+        name: "kvm_host_temperature_celsius",
+        kind: Kind::Gauge,
+        unit: "celsius",
+        help: "Temperature of the package, the highest of its dies",
+        labels: &["package"],
+        source: "thermal",
+    },
+    Metric {
+        name: "kvm_host_numa_distance",
+        kind: Kind::Gauge,
+        unit: "",
+        help: "Distance of two NUMA nodes as firmware tells it; 10 is the node itself",
+        labels: &["from", "to"],
+        source: "numa",
+    },
+    Metric {
+        name: "kvm_host_numa_memory_bytes",
+        kind: Kind::Gauge,
+        unit: "bytes",
+        help: "Memory of a NUMA node by use: free, anon, shmem, file, slab, hugetlb (all pools), other; they add up to all of it",
+        labels: &["numa_node", "state"],
+        source: "numa",
+    },
+    Metric {
+        name: "kvm_host_hugepages",
+        kind: Kind::Gauge,
+        unit: "",
+        help: "Huge pages in a NUMA node's pool of one size, free and used",
+        labels: &["numa_node", "size", "state"],
+        source: "numa",
+    },
+    Metric {
+        name: "kvm_host_cpu_feature",
+        kind: Kind::Gauge,
+        unit: "",
+        help: "1 where the kernel lists a CPU feature that matters to guests, else 0; absent where it could not list it",
+        labels: &["feature"],
+        source: "cpu_features",
+    },
+    Metric {
+        name: "kvm_host_kvm_parameter_info",
+        kind: Kind::Info,
+        unit: "",
+        help: "Parameters of KVM's modules",
+        labels: &["module", "parameter", "value"],
+        source: "kvm_parameters",
+    },
+    Metric {
+        name: "kvm_host_vulnerability_info",
+        kind: Kind::Info,
+        unit: "",
+        help: "What the CPU is vulnerable to: state is not_affected, mitigated, vulnerable or unknown",
+        labels: &["vulnerability", "state", "detail"],
+        source: "vulnerabilities",
+    },
+    Metric {
+        name: "kvm_host_info",
+        kind: Kind::Info,
+        unit: "",
+        help: "Kernel release, microcode and model of the CPU",
+        labels: &["kernel", "microcode", "cpu_model"],
+        source: "system",
+    },
+    Metric {
+        name: "kvm_host_smt_active",
+        kind: Kind::Gauge,
+        unit: "",
+        help: "1 where threads of a core run side by side, else 0",
+        labels: &[],
+        source: "system",
+    },
+    Metric {
+        name: "kvm_host_cpu_isolated",
+        kind: Kind::Gauge,
+        unit: "",
+        help: "1 for a logical CPU that the scheduler's load balancing leaves alone, else 0",
+        labels: &["cpu"],
+        source: "system",
+    },
+    Metric {
+        name: "kvm_host_kernel_log_lines_total",
+        kind: Kind::Counter,
+        unit: "",
+        help: "Lines of the kernel's log since the exporter started, by kind: machine_check, memory_failure, throttle, split_lock, kvm_msr, kvm (any other line of KVM)",
+        labels: &["kind"],
+        source: "kernel_log",
+    },
+    Metric {
+        name: "kvm_host_kernel_log_lost_total",
+        kind: Kind::Counter,
+        unit: "",
+        help: "Records of the kernel's log that were overwritten before they were read",
+        labels: &[],
+        source: "kernel_log",
     },
     Metric {
         name: "kvm_exporter_source_up",

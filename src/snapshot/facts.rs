@@ -1,20 +1,20 @@
-//! What the lanes beside the sampler's know of VMs, as rows of the picture.
+//! What the lanes beside the sampler's know of VMs and the host, as rows of the picture.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catalog::{Metric, CATALOG};
+use super::catalog::{self, Metric, CATALOG};
 use super::Labels;
 use crate::discover::{Inventory, Vm};
 use crate::sample::slow::{Fact, FactValue, VmFacts};
 use crate::sample::{SourceInfo, SourceState};
 
-/// One thing known of a VM: a sample, or a histogram.
+/// One thing known of a VM or the host: a sample, or a histogram.
 #[derive(Debug, Clone)]
 pub struct FactRow {
     /// The metric.
     pub metric: &'static Metric,
-    /// `vm` and the fact's own labels.
+    /// `vm`, where it is about one, and the fact's own labels.
     pub labels: Arc<Labels>,
     /// Its value.
     pub value: FactValue,
@@ -31,18 +31,19 @@ pub struct FactRows {
     rows: Arc<[FactRow]>,
 }
 
-/// One list of facts of one VM.
+/// One list of facts of one VM, or of the host.
 #[derive(Debug)]
 struct Rendered {
     _facts: Arc<[Fact]>,
-    vm: Arc<Vm>,
+    vm: Option<Arc<Vm>>,
     /// Each with its metric's position in the catalogue.
     rows: Box<[(usize, FactRow)]>,
 }
 
 impl FactRows {
-    /// Rows of everything known of the VMs in `inventory`, in the catalogue's order, and within a
-    /// metric in the inventory's. A fact whose metric is not in the catalogue has no row.
+    /// Rows of everything known of the host and of the VMs in `inventory`, in the catalogue's
+    /// order, and within a metric in the inventory's. A fact whose metric is not in the catalogue
+    /// has no row.
     pub fn follow(
         &mut self,
         facts: &[Arc<VmFacts>],
@@ -67,16 +68,21 @@ impl FactRows {
     fn render(&mut self) {
         let mut before = std::mem::take(&mut self.rendered);
         let mut order = Vec::new();
-        for vm in &self.inventory.vms {
-            let lanes = self.of.iter().filter_map(|facts| facts.vms.get(&vm.key));
-            for facts in lanes.flatten().filter(|facts| !facts.is_empty()) {
-                let address = facts.as_ptr() as usize;
-                let known = before.remove(&address);
-                let known = known.filter(|known| known.vm.name == vm.name);
-                let rendered = known.unwrap_or_else(|| Rendered::new(vm, facts));
-                self.rendered.insert(address, rendered);
-                order.push(address);
-            }
+        let of_vm = |vm| {
+            self.of
+                .iter()
+                .filter_map(move |facts: &Arc<VmFacts>| facts.vms.get(vm))
+        };
+        let vms = self.inventory.vms.iter();
+        let of_vms = vms.flat_map(|vm| of_vm(&vm.key).flatten().map(move |list| (Some(vm), list)));
+        let of_host = self.of.iter().flat_map(|facts| &facts.host);
+        let lists = of_vms.chain(of_host.map(|list| (None, list)));
+        for (vm, facts) in lists.filter(|(_, facts)| !facts.is_empty()) {
+            let address = facts.as_ptr() as usize;
+            let known = before.remove(&address).filter(|known| known.is_of(vm));
+            let rendered = known.unwrap_or_else(|| Rendered::new(vm, facts));
+            self.rendered.insert(address, rendered);
+            order.push(address);
         }
         let lists = order
             .iter()
@@ -89,20 +95,26 @@ impl FactRows {
 }
 
 impl Rendered {
-    fn new(vm: &Arc<Vm>, facts: &Arc<[Fact]>) -> Self {
+    fn new(vm: Option<&Arc<Vm>>, facts: &Arc<[Fact]>) -> Self {
         Self {
             _facts: facts.clone(),
-            vm: vm.clone(),
+            vm: vm.cloned(),
             rows: facts.iter().filter_map(|fact| row(vm, fact)).collect(),
         }
     }
+
+    /// Whether the rows name this VM.
+    fn is_of(&self, vm: Option<&Arc<Vm>>) -> bool {
+        self.vm.as_ref().map(|vm| &vm.name) == vm.map(|vm| &vm.name)
+    }
 }
 
-fn row(vm: &Vm, fact: &Fact) -> Option<(usize, FactRow)> {
-    let position = CATALOG.iter().position(|m| m.name == fact.metric)?;
+fn row(vm: Option<&Arc<Vm>>, fact: &Fact) -> Option<(usize, FactRow)> {
+    let position = catalog::position(fact.metric)?;
     let own = fact.labels.iter();
     let own = own.map(|(name, value)| (*name, value.clone().into()));
-    let labels = std::iter::once(("vm", vm.name.clone().into())).chain(own);
+    let vm = vm.map(|vm| ("vm", vm.name.clone().into()));
+    let labels = vm.into_iter().chain(own);
     let row = FactRow {
         metric: &CATALOG[position],
         labels: Arc::new(Labels::new(labels)),
@@ -151,6 +163,7 @@ mod tests {
         };
         let facts = VmFacts {
             vms: HashMap::from([1, 2, 3].map(|pid| (vm(pid, "").key, known(pid as u64)))),
+            host: vec![Arc::from([fact(late, 7)])],
             sources: Vec::new(),
         };
         let mut rows = FactRows::default();
@@ -160,7 +173,9 @@ mod tests {
             .map(|r| (r.metric.name, r.labels.text()))
             .collect();
         let (a, b) = (r#"vm="a",stat="x\"y""#, r#"vm="b",stat="x\"y""#);
-        assert_eq!(told, [(early, a), (early, b), (late, a), (late, b)]);
+        let host = r#"stat="x\"y""#;
+        let expected = [(early, a), (early, b), (late, a), (late, b), (late, host)];
+        assert_eq!(told, expected);
         assert_eq!(rows[0].value, FactValue::Int(2));
     }
 
@@ -180,6 +195,7 @@ mod tests {
             let known = lists.iter().map(|list| (*list).clone()).collect();
             Arc::new(VmFacts {
                 vms: HashMap::from([(vm(1, "").key, known)]),
+                host: Vec::new(),
                 sources: Vec::new(),
             })
         };

@@ -78,6 +78,12 @@ impl Snapshot {
                     places.for_each(|labels| family.one(labels));
                 }
                 "kvm_host_cpu_info" => self.cpu_labels.iter().for_each(|cpu| family.one(cpu)),
+                "kvm_host_cpu_vcpu_time_seconds_total" => self.demand.iter().for_each(|cpu| {
+                    family.sample(&cpu.labels, &none, Value::Nanoseconds(cpu.demand.time));
+                }),
+                "kvm_host_cpu_vcpu_delay_seconds_total" => self.demand.iter().for_each(|cpu| {
+                    family.sample(&cpu.labels, &none, Value::Nanoseconds(cpu.demand.delay));
+                }),
                 "kvm_exporter_source_up" => self.sources.iter().for_each(|source| {
                     family.sample(&source.labels, &none, Value::Int(delivers(source)));
                 }),
@@ -122,6 +128,7 @@ impl Snapshot {
         2 * self.vms.len()
             + placements
             + self.cpu_labels.len()
+            + 2 * self.demand.len()
             + in_cells
             + in_vcpus
             + self.facts.iter().map(|f| f.value.series()).sum::<usize>()

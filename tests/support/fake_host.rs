@@ -32,6 +32,10 @@ pub use fake_devices::Pci;
 mod fake_memory;
 pub use fake_memory::Block;
 
+#[path = "fake_machine.rs"]
+mod fake_machine;
+pub use fake_machine::NodeMemory;
+
 #[path = "fake_vms.rs"]
 mod fake_vms;
 

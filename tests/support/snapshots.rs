@@ -59,6 +59,7 @@ impl Host {
             taken_mono: Instant::now(),
             tick: 86_421,
             cpu_labels: topology.cpus.iter().map(cpu_labels).collect(),
+            demand: Vec::new(),
             inventory: Arc::new(Inventory {
                 generation: 7,
                 topology: Arc::new(topology),

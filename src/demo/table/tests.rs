@@ -69,6 +69,7 @@ fn snapshot(
         tick: 1,
         inventory: Arc::default(),
         cpu_labels: Arc::new([]),
+        demand: Vec::new(),
         vms: vec![],
         vcpus,
         cells,

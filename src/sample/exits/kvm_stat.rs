@@ -6,7 +6,7 @@
 //! gauges, peaks and histograms stand among them without a mark. Root may set any of them
 //! back to 0, so that what is shown adds up the increments.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::host::roots::Roots;
 use crate::sample::slow::{Fact, FactValue, VmSource};
+use crate::sample::total::Total;
 use crate::sample::{ReadError, Reason, SourceInfo, SourceState};
 
 /// The counters that are read (`KVM_STATS_TYPE_CUMULATIVE` of arch/*/kvm and virt/kvm); a kernel
@@ -68,24 +69,15 @@ const STATS: &[&str] = &[
 pub struct KvmStat {
     config: config::KvmStat,
     roots: Arc<Roots>,
-    vms: HashMap<VmKey, HashMap<&'static str, Total>>,
+    vms: HashMap<VmKey, Kept>,
 }
 
-/// One counter: what the file said last, and all its increments.
-#[derive(Debug, Default, Clone, Copy)]
-struct Total {
-    last: u64,
-    sum: u64,
-}
-
-impl Total {
-    fn advance(&mut self, now: u64) -> u64 {
-        // A counter that was set back has counted since from 0.
-        let delta = now.checked_sub(self.last).unwrap_or(now);
-        self.last = now;
-        self.sum = self.sum.saturating_add(delta);
-        self.sum
-    }
+/// What is kept of one VM.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Its directory, once found: it has it as long as it lives.
+    dir: Option<PathBuf>,
+    totals: HashMap<&'static str, Total>,
 }
 
 impl KvmStat {
@@ -142,15 +134,24 @@ impl KvmStat {
     /// The VM's directory: it carries the number of the VM's descriptor and the task that made the
     /// VM, which may be any of the process.
     fn directory(&self, vm: &Vm) -> Option<PathBuf> {
+        let kept = self.vms.get(&vm.key).and_then(|kept| kept.dir.as_ref());
+        match kept.filter(|dir| dir.is_dir()) {
+            Some(dir) => Some(dir.clone()),
+            None => self.find_directory(vm),
+        }
+    }
+
+    fn find_directory(&self, vm: &Vm) -> Option<PathBuf> {
         let kvm = self.roots.debug.join("kvm");
         let names = self.roots.list(&kvm).ok()?;
         let tasks = self.roots.proc.join(format!("{}/task", vm.key.pid));
+        let tasks = self.roots.list(&tasks).unwrap_or_default();
+        let tasks: HashSet<String> = tasks.into_iter().collect();
         let mut of_process: Vec<(u32, &String)> = names
             .iter()
             .filter_map(|name| {
                 let (task, fd) = name.split_once('-')?;
-                let task: i32 = task.parse().ok()?;
-                let own = task == vm.key.pid || tasks.join(task.to_string()).exists();
+                let own = task.parse() == Ok(vm.key.pid) || tasks.contains(task);
                 Some((fd.parse().ok()?, name)).filter(|_| own)
             })
             .collect();
@@ -188,7 +189,8 @@ impl VmSource for KvmStat {
         let Some(dir) = self.directory(vm) else {
             return Ok(Vec::new());
         };
-        let totals = self.vms.entry(vm.key).or_default();
+        let Kept { dir: kept, totals } = self.vms.entry(vm.key).or_default();
+        *kept = Some(dir.clone());
         let mut facts = Vec::new();
         for stat in STATS {
             let now = match self.roots.read_text(&dir.join(stat)) {

@@ -379,6 +379,7 @@ impl PtLane {
         }
         self.newest.store(Arc::new(VmFacts {
             vms: self.vms.iter().map(|(key, vm)| (*key, lists(vm))).collect(),
+            host: Vec::new(),
             sources: vec![(info(), state)],
         }));
     }

@@ -84,6 +84,7 @@ fn shown(facts: &[Fact], metric: &str) -> String {
             FactValue::Nanoseconds(n) => n as f64 / 1e9,
             FactValue::Int(n) => n as f64,
             FactValue::Float(x) => x,
+            FactValue::Histogram(_) => panic!("{fact:?}"),
         };
         let space = if text.is_empty() { "" } else { " " };
         write!(text, "{space}{}@{}:{value}", label("role"), label("core")).unwrap();
@@ -213,8 +214,8 @@ fn of_very_many_threads_some_are_looked_at_and_none_is_lost() {
     host.process(2000);
     let sum = |facts: &[Fact]| -> u64 {
         let time = facts.iter().filter(|f| f.metric.contains("_time_"));
-        let ns = time.map(|fact| match fact.value {
-            FactValue::Nanoseconds(n) => n,
+        let ns = time.map(|fact| match &fact.value {
+            FactValue::Nanoseconds(n) => *n,
             other => panic!("{other:?}"),
         });
         ns.sum()

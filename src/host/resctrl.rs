@@ -1,0 +1,135 @@
+//! Monitoring groups of resctrl: Intel RDT and AMD QoS (Documentation/filesystems/resctrl.rst).
+//!
+//! The root and each directory beside `info` is a control group; each has monitoring groups in
+//! `mon_groups`. The `tasks` and the counts of a control group include those of its monitoring
+//! groups.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::roots::Roots;
+
+/// Files of a cache's directory in `mon_data`, in the order of [`Counts`].
+pub const EVENTS: [&str; 3] = ["llc_occupancy", "mbm_total_bytes", "mbm_local_bytes"];
+
+/// Bytes by event; an event that this CPU does not count, or not now, is unknown.
+pub type Counts = [Option<u64>; EVENTS.len()];
+
+/// A group and the threads in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Threads; those of the root are not read, because they are all the others.
+    pub tasks: HashSet<i32>,
+}
+
+/// A control group with its monitoring groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// The control group itself; the root comes first.
+    pub own: Group,
+    /// Its monitoring groups.
+    pub monitors: Vec<Group>,
+}
+
+/// Where resctrl is mounted.
+pub fn root(roots: &Roots) -> PathBuf {
+    roots.sys.join("fs/resctrl")
+}
+
+/// Whether it is mounted, and the CPU counts what caches do.
+pub fn monitors(roots: &Roots) -> bool {
+    root(roots).join("info/L3_MON").is_dir()
+}
+
+/// All groups. One that goes meanwhile is left out.
+///
+/// # Errors
+/// When the root cannot be listed.
+pub fn groups(roots: &Roots) -> io::Result<Vec<Control>> {
+    let root = root(roots);
+    let mut names = roots.list(&root)?;
+    names.retain(|name| !["info", "mon_groups", "mon_data"].contains(&name.as_str()));
+    names.sort_unstable();
+    let others = names.iter().map(|name| root.join(name));
+    let others = others.filter_map(|path| Some((tasks(roots, &path)?, path)));
+    let all = std::iter::once((HashSet::new(), root.clone())).chain(others);
+    Ok(all
+        .map(|(tasks, path)| Control {
+            monitors: monitors_of(roots, &path),
+            own: Group { path, tasks },
+        })
+        .collect())
+}
+
+fn monitors_of(roots: &Roots, control: &Path) -> Vec<Group> {
+    let dir = control.join("mon_groups");
+    let mut names = roots.list(&dir).unwrap_or_default();
+    names.sort_unstable();
+    let paths = names.iter().map(|name| dir.join(name));
+    let group = |path: PathBuf| {
+        let tasks = tasks(roots, &path)?;
+        Some(Group { path, tasks })
+    };
+    paths.filter_map(group).collect()
+}
+
+/// Threads of a group; `None` for what is no group.
+pub fn tasks(roots: &Roots, group: &Path) -> Option<HashSet<i32>> {
+    let text = roots.read_text(&group.join("tasks")).ok()?;
+    let tids = text.split_ascii_whitespace().map(str::parse);
+    tids.collect::<Result<_, _>>().ok()
+}
+
+/// What a group did, by id of the last-level cache.
+pub fn counts(roots: &Roots, group: &Path) -> BTreeMap<u32, Counts> {
+    let dir = group.join("mon_data");
+    let names = roots.list(&dir).unwrap_or_default();
+    let cache = |name: &String| {
+        let id = name.strip_prefix("mon_L3_")?.parse().ok()?;
+        let dir = dir.join(name);
+        // "Unavailable", "Error" and "Unassigned" are no numbers.
+        let count = |event| roots.read_text(&dir.join(event)).ok()?.parse().ok();
+        Some((id, EVENTS.map(count)))
+    };
+    names.iter().filter_map(cache).collect()
+}
+
+/// Puts threads in a group, one write each, as older kernels want it.
+///
+/// # Errors
+/// The kernel's: it wants root, and that the threads are in the group's control group. A thread
+/// that ended is none.
+pub fn add_tasks(group: &Path, tids: impl IntoIterator<Item = i32>) -> io::Result<()> {
+    let mut tids = tids.into_iter().peekable();
+    if tids.peek().is_none() {
+        return Ok(());
+    }
+    let mut file = OpenOptions::new().append(true).open(group.join("tasks"))?;
+    for tid in tids {
+        match file.write_all(format!("{tid}\n").as_bytes()) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_that_are_no_numbers_are_unknown() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("mon_data/mon_L3_01");
+        std::fs::create_dir_all(&cache).unwrap();
+        std::fs::write(cache.join("llc_occupancy"), "4096\n").unwrap();
+        std::fs::write(cache.join("mbm_total_bytes"), "Unavailable\n").unwrap();
+        let counts = counts(&Roots::default(), dir.path());
+        assert_eq!(counts, BTreeMap::from([(1, [Some(4096), None, None])]));
+    }
+}

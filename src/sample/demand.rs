@@ -1,0 +1,149 @@
+//! What all vCPUs together wanted of each logical CPU: time on it, and delay before it.
+//!
+//! A vCPU's own counters tell its core; threads of one core are told apart here, at two numbers
+//! a CPU however many vCPUs there are.
+
+use super::reading::{Columns, Reading};
+
+/// Totals of all logical CPUs.
+#[derive(Debug, Default)]
+pub struct Demand {
+    /// Which placed columns are time and delay.
+    columns: Option<[usize; 2]>,
+    /// By the CPU's number.
+    totals: Vec<OfCpu>,
+    known: bool,
+}
+
+/// Of one logical CPU, nanoseconds.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct OfCpu {
+    /// vCPUs were on it.
+    pub time: u64,
+    /// vCPUs that were found on it had waited.
+    pub delay: u64,
+}
+
+impl Demand {
+    /// Nothing yet, by these columns.
+    pub fn new(columns: &Columns) -> Self {
+        Self {
+            columns: time_and_delay(columns),
+            ..Self::default()
+        }
+    }
+
+    /// Charges one vCPU's tick to the CPU where it was found.
+    pub fn charge(&mut self, reading: &Reading) {
+        let (Some([time, delay]), Some(cpu)) = (self.columns, reading.cpu) else {
+            return;
+        };
+        let (deltas, added) = reading.placed();
+        if added >> time & 1 == 0 {
+            return;
+        }
+        let cpu = cpu as usize;
+        if cpu >= self.totals.len() {
+            // A number the topology does not have is nobody's.
+            let last = reading
+                .topology
+                .cpus
+                .last()
+                .map_or(0, |cpu| cpu.id as usize);
+            if cpu > last {
+                return;
+            }
+            self.totals.resize(last + 1, OfCpu::default());
+        }
+        let total = &mut self.totals[cpu];
+        total.time = total.time.wrapping_add(deltas[time]);
+        total.delay = total.delay.wrapping_add(deltas[delay]);
+        self.known = true;
+    }
+
+    /// Of this CPU; `None` until the time of any vCPU is known.
+    pub fn of(&self, cpu: u32) -> Option<OfCpu> {
+        let total = self.totals.get(cpu as usize).copied();
+        self.known.then(|| total.unwrap_or_default())
+    }
+
+    /// How many series it makes of so many CPUs.
+    pub fn series(&self, cpus: usize) -> usize {
+        if self.known {
+            2 * cpus
+        } else {
+            0
+        }
+    }
+}
+
+/// The placed columns that are time and delay.
+pub fn time_and_delay(columns: &Columns) -> Option<[usize; 2]> {
+    let mut placed = columns.placed.iter();
+    let time = "kvm_vcpu_time_seconds_total";
+    let time = placed.clone().position(|column| column.metric == time)?;
+    let delay = "kvm_vcpu_delay_seconds_total";
+    Some([time, placed.position(|column| column.metric == delay)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::topology::Topology;
+    use crate::sample::fixture;
+    use crate::sample::reading::{Column, ColumnId, Scope, Unit};
+    use std::sync::Arc;
+
+    fn columns() -> (Columns, [ColumnId; 3]) {
+        let mut columns = Columns::default();
+        let mut add = |metric| {
+            columns.add(Column {
+                metric,
+                labels: Vec::new(),
+                unit: Unit::Nanoseconds,
+                scope: Scope::Placed,
+            })
+        };
+        let ids = [
+            add("kvm_vcpu_timeslices_total"),
+            add("kvm_vcpu_delay_seconds_total"),
+            add("kvm_vcpu_time_seconds_total"),
+        ];
+        (columns, ids)
+    }
+
+    #[test]
+    fn vcpus_add_up_on_the_cpu_where_they_are_found() {
+        let (columns, [slices, delay, time]) = columns();
+        let cpus = (0..4).map(|cpu| fixture::cpu(cpu, cpu as i32 % 2, 0));
+        let topology = Topology {
+            cpus: cpus.collect(),
+        };
+        let mut reading = Reading::new(&columns, Arc::new(topology));
+        let mut demand = Demand::new(&columns);
+        assert_eq!((demand.of(2), demand.series(4)), (None, 0));
+        let mut charge = |cpu, ran: Option<[u64; 2]>| {
+            reading.clear();
+            reading.cpu = cpu;
+            reading.add(slices, 1);
+            if let Some([t, d]) = ran {
+                reading.add(time, t);
+                reading.add(delay, d);
+            }
+            demand.charge(&reading);
+        };
+        charge(Some(2), None);
+        charge(None, Some([1000, 1000]));
+        charge(Some(2), Some([5, 7]));
+        charge(Some(2), Some([10, 0]));
+        charge(Some(3), Some([1, 1]));
+        // A CPU that the topology does not have yet.
+        charge(Some(9), Some([1, 1]));
+        let of = |time, delay| Some(OfCpu { time, delay });
+        assert_eq!(
+            [0, 2, 3].map(|cpu| demand.of(cpu)),
+            [of(0, 0), of(15, 7), of(1, 1)]
+        );
+        assert_eq!(demand.series(4), 8);
+    }
+}

@@ -1,0 +1,131 @@
+//! The `numa` source: how far the NUMA nodes are from each other, and what their memory is used
+//! for.
+//!
+//! - `kvm_host_numa_distance{from,to}`: 10 is the node itself (ACPI SLIT)
+//! - `kvm_host_numa_memory_bytes{numa_node,state}`: the states add up to the node's memory
+//! - `kvm_host_hugepages{numa_node,size,state}`: pools of huge pages, in pages
+
+use std::sync::Arc;
+
+use super::{fact, unreadable, Found, HostReader};
+use crate::host::memory::size_name;
+use crate::host::nodes::{self, NodeMemory, Pool};
+use crate::host::roots::Roots;
+use crate::host::topology::Topology;
+use crate::sample::slow::{Fact, FactValue};
+use crate::sample::{Reason, SourceInfo};
+
+/// Distances of more nodes than this are left out: they grow with the square.
+const MOST_NODES: usize = 64;
+
+/// Reads the nodes.
+pub struct Numa {
+    roots: Arc<Roots>,
+}
+
+impl Numa {
+    /// The reader over these roots.
+    pub fn new(roots: Arc<Roots>) -> Self {
+        Self { roots }
+    }
+}
+
+impl HostReader for Numa {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "numa",
+            needs: "NUMA nodes in sysfs (CONFIG_NUMA)",
+            cost: "about 8 small files a node and period",
+        }
+    }
+
+    fn read(&mut self, _topology: &Topology) -> Found {
+        let roots = &self.roots;
+        let numbers = nodes::numbers(roots);
+        let Some(first) = numbers.first() else {
+            return Found::nothing(no_nodes(roots));
+        };
+        let mut facts = Vec::new();
+        if numbers.len() <= MOST_NODES {
+            let of_node = |from: &u32| distances(roots, *from, &numbers);
+            facts.extend(numbers.iter().flat_map(of_node));
+        }
+        let mut missing = None;
+        for node in &numbers {
+            let pools = nodes::pools(roots, *node);
+            match nodes::memory(roots, *node) {
+                Some(memory) => facts.extend(of_memory(*node, &memory, &pools)),
+                None if node == first => missing = Some(no_memory(roots, *node)),
+                // A node may have CPUs alone.
+                None => {}
+            }
+            facts.extend(pools.iter().flat_map(|pool| of_pool(*node, pool)));
+        }
+        Found { facts, missing }
+    }
+}
+
+fn distances(roots: &Roots, from: u32, numbers: &[u32]) -> Vec<Fact> {
+    let distances = nodes::distances(roots, from).unwrap_or_default();
+    // Distances without numbers would be anybody's.
+    let distances = distances
+        .iter()
+        .filter(|_| distances.len() == numbers.len());
+    let one = |(to, distance): (&u32, &u64)| {
+        let labels = [("from", from.to_string()), ("to", to.to_string())];
+        fact("kvm_host_numa_distance", labels, FactValue::Int(*distance))
+    };
+    numbers.iter().zip(distances).map(one).collect()
+}
+
+fn of_memory(node: u32, memory: &NodeMemory, pools: &[Pool]) -> Vec<Fact> {
+    let in_pools = pools.iter().map(|p| p.size.saturating_mul(p.total));
+    let hugetlb = in_pools.fold(0, u64::saturating_add);
+    let known = [
+        ("free", memory.free),
+        ("anon", memory.anon),
+        ("shmem", memory.shmem),
+        ("file", memory.file),
+        ("slab", memory.slab),
+        ("hugetlb", hugetlb),
+    ];
+    let sum = known
+        .iter()
+        .fold(0, |sum: u64, (_, n)| sum.saturating_add(*n));
+    // The numbers are not of one instant: where they are more than there is, the rest is unknown.
+    let other = memory.total.checked_sub(sum).map(|rest| ("other", rest));
+    let one = |(state, bytes): (&str, u64)| {
+        let labels = [("numa_node", node.to_string()), ("state", state.to_owned())];
+        fact("kvm_host_numa_memory_bytes", labels, FactValue::Int(bytes))
+    };
+    known.into_iter().chain(other).map(one).collect()
+}
+
+fn of_pool(node: u32, pool: &Pool) -> [Fact; 2] {
+    let states = [
+        ("free", pool.free),
+        ("used", pool.total.saturating_sub(pool.free)),
+    ];
+    states.map(|(state, pages)| {
+        let labels = [
+            ("numa_node", node.to_string()),
+            ("size", size_name(pool.size)),
+            ("state", state.to_owned()),
+        ];
+        fact("kvm_host_hugepages", labels, FactValue::Int(pages))
+    })
+}
+
+fn no_nodes(roots: &Roots) -> Reason {
+    Reason {
+        code: "no_numa",
+        detail: format!("{} has no node", nodes::directory(roots).display()),
+        fix: Some("a kernel with CONFIG_NUMA=y, as distributions build it".to_owned()),
+    }
+}
+
+fn no_memory(roots: &Roots, node: u32) -> Reason {
+    let path = nodes::directory(roots).join(format!("node{node}/meminfo"));
+    let error = std::io::Error::new(std::io::ErrorKind::InvalidData, "tells no memory");
+    unreadable(&path, &error)
+}

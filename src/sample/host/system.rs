@@ -1,0 +1,91 @@
+//! The `system` source: kernel and microcode, SMT and isolated CPUs.
+//!
+//! - `kvm_host_info{kernel,microcode,cpu_model}`
+//! - `kvm_host_smt_active`: 1 where threads of a core run side by side, else 0
+//! - `kvm_host_cpu_isolated{cpu}`: 1 for a CPU the scheduler's load balancing leaves alone
+//!   (`isolcpus=`, or an isolated cpuset partition), else 0
+
+use std::sync::Arc;
+
+use super::{fact, label, Found, HostReader};
+use crate::host::cpu_model::{field, first_block};
+use crate::host::cpulist;
+use crate::host::roots::Roots;
+use crate::host::topology::Topology;
+use crate::sample::slow::{Fact, FactValue};
+use crate::sample::SourceInfo;
+
+/// Reads what the kernel says of itself and of the CPUs.
+pub struct System {
+    roots: Arc<Roots>,
+}
+
+impl System {
+    /// The reader over these roots.
+    pub fn new(roots: Arc<Roots>) -> Self {
+        Self { roots }
+    }
+
+    fn sysfs(&self, file: &str) -> Option<String> {
+        let dir = self.roots.sys.join("devices/system/cpu");
+        self.roots.read_text(&dir.join(file)).ok()
+    }
+
+    fn versions(&self) -> Option<Fact> {
+        let path = self.roots.proc.join("sys/kernel/osrelease");
+        let kernel = self.roots.read_text(&path).ok();
+        let block = first_block(&self.roots).unwrap_or_default();
+        let of_cpu = |name| field(&block, name).map(str::to_owned);
+        let known = [
+            ("kernel", kernel),
+            ("microcode", of_cpu("microcode")),
+            ("cpu_model", of_cpu("model name")),
+        ];
+        let labels = known
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, label(&text?))));
+        let labels: Vec<_> = labels.collect();
+        (!labels.is_empty()).then_some(Fact {
+            metric: "kvm_host_info",
+            labels,
+            value: FactValue::Int(1),
+        })
+    }
+
+    fn smt(&self) -> Option<Fact> {
+        let active: u64 = self.sysfs("smt/active")?.parse().ok()?;
+        Some(fact(
+            "kvm_host_smt_active",
+            [],
+            FactValue::Int(active.min(1)),
+        ))
+    }
+
+    fn isolated(&self, topology: &Topology) -> Option<Vec<Fact>> {
+        let isolated = cpulist::parse(&self.sysfs("isolated")?)?;
+        let one = |cpu: u32| {
+            let value = FactValue::Int(u64::from(isolated.contains(&cpu)));
+            fact("kvm_host_cpu_isolated", [("cpu", cpu.to_string())], value)
+        };
+        Some(topology.cpus.iter().map(|cpu| one(cpu.id)).collect())
+    }
+}
+
+impl HostReader for System {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "system",
+            needs: "procfs and sysfs",
+            cost: "4 small files a period",
+        }
+    }
+
+    fn read(&mut self, topology: &Topology) -> Found {
+        let facts = self.versions().into_iter().chain(self.smt());
+        let isolated = self.isolated(topology).unwrap_or_default();
+        Found {
+            facts: facts.chain(isolated).collect(),
+            missing: None,
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Each source over the fixture machines.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::fake_host::{FakeHost, NodeMemory};
+use crate::host::roots::Roots;
+use crate::snapshot::catalog;
+
+fn roots(host: &FakeHost) -> Arc<Roots> {
+    Arc::new(Roots::below(host.root()))
+}
+
+fn xeon() -> FakeHost {
+    let host = FakeHost::new();
+    host.cpus(2, 4, 2, 1).xeon_server();
+    host
+}
+
+fn epyc() -> FakeHost {
+    let host = FakeHost::new();
+    host.cpus(2, 8, 2, 4).epyc_server();
+    host
+}
+
+fn hybrid() -> FakeHost {
+    let host = FakeHost::new();
+    host.hybrid(2, 4).hybrid_client();
+    host
+}
+
+/// A source under test, and the host it reads.
+struct Watched<'a, R> {
+    host: &'a FakeHost,
+    source: Reporting<R>,
+}
+
+impl<'a, R: HostReader> Watched<'a, R> {
+    fn new(host: &'a FakeHost, reader: fn(Arc<Roots>) -> R) -> Self {
+        let config = Periodic::<15>::default();
+        let source = Reporting::new(&config, reader(roots(host)));
+        Self { host, source }
+    }
+
+    /// One reading, as `metric{label="value"} number` without `kvm_host_`.
+    fn read(&mut self) -> Vec<String> {
+        let topology = Topology::read(&roots(self.host), &Topology::default()).unwrap();
+        let facts = self.source.read(&topology).unwrap();
+        facts.iter().map(line).collect()
+    }
+
+    fn code(&self) -> &'static str {
+        self.source.state().code()
+    }
+}
+
+fn line(fact: &Fact) -> String {
+    let metric = catalog::find(fact.metric).expect("it is in the catalogue");
+    let labels = fact.labels.iter().map(|(name, value)| {
+        assert!(metric.labels.contains(name), "{name} of {}", metric.name);
+        format!("{name}={value}")
+    });
+    let labels = labels.collect::<Vec<_>>().join(",");
+    let value = match &fact.value {
+        FactValue::Int(n) => n.to_string(),
+        FactValue::Nanoseconds(n) => format!("{}s", *n as f64 / 1e9),
+        FactValue::Float(x) => x.to_string(),
+        FactValue::Histogram(_) => panic!("{fact:?}"),
+    };
+    let name = metric.name.strip_prefix("kvm_host_").unwrap();
+    format!("{name}{{{labels}}} {value}")
+}
+
+#[track_caller]
+fn assert_has(lines: &[String], expected: &[&str]) {
+    for line in expected {
+        assert!(lines.iter().any(|l| l == line), "no {line} in {lines:#?}");
+    }
+}
+
+#[track_caller]
+fn assert_lacks(lines: &[String], part: &str) {
+    let found = lines.iter().find(|line| line.contains(part));
+    assert_eq!(found, None);
+}
+
+#[test]
+fn a_core_is_as_fast_as_the_fastest_of_its_threads() {
+    let host = xeon();
+    let lines = Watched::new(&host, Frequency::new).read();
+    assert_eq!(lines.len(), 8 * 4);
+    assert_has(
+        &lines,
+        &[
+            "core_frequency_hertz{package=0,core=3} 2900003000",
+            "core_frequency_min_hertz{package=0,core=3} 800000000",
+            "core_frequency_max_hertz{package=1,core=0} 3500000000",
+            "core_frequency_base_hertz{package=1,core=0} 2400000000",
+        ],
+    );
+}
+
+#[test]
+fn amds_base_frequency_is_that_of_cppc_and_a_hybrids_is_unknown() {
+    let base = "core_frequency_base_hertz{package=1,core=7} 2450000000";
+    assert_has(&Watched::new(&epyc(), Frequency::new).read(), &[base]);
+    let host = hybrid();
+    let lines = Watched::new(&host, Frequency::new).read();
+    assert_lacks(&lines, "base");
+    assert_has(
+        &lines,
+        &[
+            "core_frequency_max_hertz{package=0,core=0} 5200000000",
+            "core_frequency_max_hertz{package=0,core=8} 3900000000",
+        ],
+    );
+}
+
+#[test]
+fn a_driver_that_does_not_know_the_frequency_gives_none() {
+    let host = xeon();
+    for cpu in 0..16 {
+        let file = format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq");
+        host.file(file, if cpu < 8 { "0\n" } else { "<unknown>\n" });
+    }
+    let mut watched = Watched::new(&host, Frequency::new);
+    let lines = watched.read();
+    assert_lacks(&lines, "core_frequency_hertz");
+    assert_eq!((lines.len(), watched.code()), (8 * 3, "no_cpufreq"));
+}
+
+#[test]
+fn an_event_that_both_threads_count_is_one_of_their_core() {
+    let host = xeon();
+    let mut watched = Watched::new(&host, Thermal::new);
+    let lines = watched.read();
+    assert_eq!(lines.len(), 2 * 8 + 2 * 2 + 2);
+    assert_has(
+        &lines,
+        &[
+            "core_throttles_total{package=0,core=2} 3",
+            "core_throttled_seconds_total{package=0,core=2} 1.2s",
+            "core_throttles_total{package=0,core=1} 0",
+            "package_throttles_total{package=0} 7",
+            "package_throttled_seconds_total{package=0} 4.5s",
+            "temperature_celsius{package=0} 61",
+            "temperature_celsius{package=1} 65.5",
+        ],
+    );
+    // The thread that counted goes offline; the other comes back anew.
+    host.online("0-1,3-15").throttles(10, [1, 5], [8, 9]);
+    let lines = watched.read();
+    assert_has(&lines, &["core_throttles_total{package=0,core=2} 4"]);
+}
+
+#[test]
+fn amds_packages_are_told_by_the_order_of_their_devices() {
+    let host = epyc();
+    let mut watched = Watched::new(&host, Thermal::new);
+    let lines = watched.read();
+    let expected = [
+        "temperature_celsius{package=0} 55.875",
+        "temperature_celsius{package=1} 71.25",
+    ];
+    assert_eq!(
+        (lines, watched.code()),
+        (expected.map(String::from).into(), "")
+    );
+    // Three devices on two packages are anybody's.
+    host.sensor(3, "k10temp", "0000:00:1a.3", &[("Tctl", 1000)]);
+    assert_eq!(watched.read().len(), 0);
+    assert_eq!(watched.code(), "no_sensor");
+}
+
+#[test]
+fn uses_of_a_nodes_memory_add_up_to_all_of_it() {
+    let host = xeon();
+    let mut watched = Watched::new(&host, Numa::new);
+    let lines = watched.read();
+    assert_has(
+        &lines,
+        &[
+            "numa_distance{from=0,to=1} 21",
+            "numa_distance{from=1,to=1} 10",
+            "hugepages{numa_node=1,size=2m,state=free} 24",
+            "hugepages{numa_node=1,size=2m,state=used} 1000",
+            "hugepages{numa_node=0,size=1g,state=used} 12",
+            "numa_memory_bytes{numa_node=0,state=hugetlb} 19327352832",
+        ],
+    );
+    let of_node = lines
+        .iter()
+        .filter(|l| l.starts_with("numa_memory_bytes{numa_node=1"));
+    let bytes = of_node.map(|l| l.split(' ').nth(1).unwrap().parse::<u64>().unwrap());
+    assert_eq!(bytes.sum::<u64>(), 64 << 30);
+    assert_eq!(watched.code(), "");
+}
+
+#[test]
+fn a_rest_below_nothing_is_unknown() {
+    let host = epyc();
+    let memory = NodeMemory {
+        total: 100,
+        free: 60,
+        anon: 60,
+        file: 0,
+        shmem: 0,
+        slab: 0,
+    };
+    host.node_memory(3, memory);
+    let lines = Watched::new(&host, Numa::new).read();
+    assert_has(&lines, &["numa_memory_bytes{numa_node=3,state=anon} 61440"]);
+    assert_lacks(&lines, "numa_node=3,state=other");
+    assert_has(
+        &lines,
+        &[
+            "numa_distance{from=0,to=3} 12",
+            "numa_distance{from=0,to=4} 32",
+        ],
+    );
+}
+
+#[test]
+fn distances_of_other_nodes_than_those_there_are_are_left_out() {
+    let host = xeon();
+    host.distance(0, "10 21 31");
+    let lines = Watched::new(&host, Numa::new).read();
+    assert_lacks(&lines, "from=0");
+    assert_has(&lines, &["numa_distance{from=1,to=0} 21"]);
+}
+
+fn feature(lines: &[String], name: &str) -> Option<bool> {
+    let start = format!("cpu_feature{{feature={name}}} ");
+    let value = lines.iter().find_map(|line| line.strip_prefix(&start))?;
+    Some(value == "1")
+}
+
+#[test]
+fn features_are_listed_or_not_or_unknown() {
+    let [xeon, epyc, hybrid] =
+        [xeon(), epyc(), hybrid()].map(|host| Watched::new(&host, CpuFeatures::new).read());
+    let of = |name: &str| [&xeon, &epyc, &hybrid].map(|lines| feature(lines, name));
+    let (yes, no) = (Some(true), Some(false));
+    assert_eq!(of("vmx"), [yes, no, yes]);
+    assert_eq!(of("ept"), [yes, no, yes]);
+    assert_eq!(of("npt"), [no, yes, no]);
+    assert_eq!(of("intel_pt"), [yes, no, yes]);
+    assert_eq!(of("sev_snp"), [no, yes, no]);
+    assert_eq!(of("smep"), [yes; 3]);
+    assert_eq!(of("apicv"), [yes, no, no]);
+    // Before Linux 5.6 there is no line of its own for what VMX has.
+    let host = FakeHost::new();
+    host.cpuinfo(&[("flags", "vmx ept")]);
+    let old = Watched::new(&host, CpuFeatures::new).read();
+    assert_eq!(feature(&old, "apicv"), None);
+    assert_eq!(feature(&old, "ept"), yes);
+}
+
+#[test]
+fn an_arm_machine_has_none_of_the_features_and_says_so() {
+    let host = FakeHost::new();
+    host.cpuinfo(&[("CPU implementer", "0x41"), ("Features", "fp asimd sve")]);
+    let mut watched = Watched::new(&host, CpuFeatures::new);
+    assert_eq!(watched.read().len(), 0);
+    assert_eq!(watched.code(), "not_x86");
+}
+
+#[test]
+fn parameters_of_kvm_are_told_and_no_others() {
+    let host = epyc();
+    host.parameter("kvmgt", "x", "1")
+        .parameter("nvme", "y", "2");
+    let mut watched = Watched::new(&host, KvmParameters::new);
+    let lines = watched.read();
+    assert_eq!(lines.len(), 6);
+    let avic = "kvm_parameter_info{module=kvm_amd,parameter=avic,value=Y} 1";
+    assert_has(&lines, &[avic]);
+    let long = "x\u{7}".repeat(200);
+    host.parameter("kvm", "odd", &long);
+    let odd = watched
+        .read()
+        .into_iter()
+        .find(|l| l.contains("odd"))
+        .unwrap();
+    assert!(odd.len() < 250 && !odd.contains('\u{7}'), "{odd}");
+    host.remove("sys/module");
+    assert_eq!((watched.read().len(), watched.code()), (0, "no_kvm"));
+}
+
+#[test]
+fn a_vulnerability_has_one_state() {
+    let lines = Watched::new(&xeon(), Vulnerabilities::new).read();
+    let expected = [
+        "vulnerability_info{vulnerability=itlb_multihit,state=mitigated,detail=Split huge pages} 1",
+        "vulnerability_info{vulnerability=meltdown,state=not_affected,detail=} 1",
+        "vulnerability_info{vulnerability=mmio_stale_data,state=mitigated,\
+         detail=Clear CPU buffers; SMT vulnerable} 1",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn the_system_tells_versions_smt_and_isolated_cpus() {
+    let host = xeon();
+    host.cpuinfo(&[("model name", "Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz")]);
+    let lines = Watched::new(&host, System::new).read();
+    assert_eq!(lines.len(), 2 + 16);
+    assert_has(
+        &lines,
+        &[
+            "info{kernel=6.12.43+deb13-amd64,microcode=0xd0003f6,\
+             cpu_model=Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz} 1",
+            "smt_active{} 1",
+            "cpu_isolated{cpu=1} 0",
+            "cpu_isolated{cpu=11} 1",
+        ],
+    );
+}
+
+#[test]
+fn lines_of_the_kernel_count_by_kind_from_the_first_reading_on() {
+    let host = FakeHost::new();
+    let mut text = "4,1,1,-;mce: [Hardware Error]: before\n".to_owned();
+    host.kernel_log(&text);
+    let mut watched = Watched::new(&host, Log::new);
+    let zero = watched.read();
+    assert!(zero.iter().all(|line| line.ends_with(" 0")), "{zero:?}");
+    assert_eq!(zero.len(), 7);
+    for (n, (priority, line)) in (2..).zip([
+        (4, "mce: [Hardware Error]: Machine check events logged"),
+        (3, "[Hardware Error]: Corrected error, no action required."),
+        (
+            3,
+            "Memory failure: 0x1234: recovery action for dirty LRU page: Recovered",
+        ),
+        (
+            2,
+            "CPU3: Package temperature above threshold, cpu clock throttled (total events = 7)",
+        ),
+        (
+            4,
+            "x86/split lock detection: #AC: CPU 0/KVM/771 took a split_lock trap at address: 0x1",
+        ),
+        (4, "kvm: kvm [4711]: ignored rdmsr: 0x611 data 0x0"),
+        (
+            4,
+            "kvm: SMP vm created on host with unstable TSC; guest TSC will not be reliable",
+        ),
+        (6, "usb 1-1: new device"),
+        // A user may write what he likes, but not as the kernel.
+        (12, "mce: [Hardware Error]: forged"),
+    ]) {
+        text += &format!("{priority},{n},99,-;{line}\n SUBSYSTEM=kvm: \n");
+    }
+    text += "4,14,1,-;kvm: three were lost\n";
+    host.kernel_log(&text);
+    let expected = [
+        "kernel_log_lines_total{kind=machine_check} 2",
+        "kernel_log_lines_total{kind=memory_failure} 1",
+        "kernel_log_lines_total{kind=throttle} 1",
+        "kernel_log_lines_total{kind=split_lock} 1",
+        "kernel_log_lines_total{kind=kvm_msr} 1",
+        "kernel_log_lines_total{kind=kvm} 2",
+        "kernel_log_lost_total{} 3",
+    ];
+    assert_eq!(watched.read(), expected);
+    assert_eq!(watched.read(), expected, "nothing new");
+}
+
+#[test]
+fn a_machine_that_tells_nothing_gives_reasons() {
+    let host = FakeHost::new();
+    host.remove("sys/devices/system/node");
+    let codes = [
+        empty(&host, Frequency::new),
+        empty(&host, Thermal::new),
+        empty(&host, Numa::new),
+        empty(&host, CpuFeatures::new),
+        empty(&host, KvmParameters::new),
+        empty(&host, Vulnerabilities::new),
+        empty(&host, System::new),
+        empty(&host, Log::new),
+    ];
+    let expected = [
+        "no_cpufreq",
+        "no_sensor",
+        "no_numa",
+        "unreadable",
+        "no_kvm",
+        "unreadable",
+        "no_data",
+        "no_kmsg",
+    ];
+    assert_eq!(codes, expected);
+}
+
+fn empty<R: HostReader>(host: &FakeHost, reader: fn(Arc<Roots>) -> R) -> &'static str {
+    let mut watched = Watched::new(host, reader);
+    assert_eq!(watched.read(), [""; 0]);
+    assert!(matches!(watched.source.state(), SourceState::Down(_)));
+    watched.code()
+}
+
+#[test]
+fn a_source_that_is_switched_off_reads_nothing() {
+    let host = xeon();
+    let config = Periodic::<15> {
+        enabled: false,
+        ..Periodic::default()
+    };
+    let roots = roots(&host);
+    let mut source = Reporting::new(&config, Thermal::new(roots.clone()));
+    assert_eq!(source.read(&Topology::default()).unwrap(), []);
+    assert_eq!((source.state().code(), roots.opens()), ("disabled", 0));
+    let reason = source.state().reason().cloned().unwrap();
+    assert_eq!(
+        reason.fix.as_deref(),
+        Some("set sources.thermal.enabled: true")
+    );
+}

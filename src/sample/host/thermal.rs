@@ -1,0 +1,186 @@
+//! The `thermal` source: how often and for how long the hardware slowed cores and packages down
+//! because they were too hot, and how hot packages are.
+//!
+//! - `kvm_host_core_throttles_total{package,core}`, `kvm_host_package_throttles_total{package}`
+//! - `kvm_host_core_throttled_seconds_total{package,core}`,
+//!   `kvm_host_package_throttled_seconds_total{package}` (since Linux 5.7)
+//! - `kvm_host_temperature_celsius{package}`
+//!
+//! Throttling: `cpuN/thermal_throttle`, Intel only (drivers/thermal/intel/therm_throt.c). Every
+//! thread of a core counts the same event, so that the highest count is the core's. A CPU that
+//! goes offline takes its files with it; what it counted stays.
+//!
+//! Temperature: hwmon's `coretemp`, whose "Package id N" is the package; on AMD `k10temp`, one
+//! device for each node of a package in ascending PCI order (drivers/hwmon/{coretemp,k10temp}.c).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{core, fact, Found, HostReader};
+use crate::host::hwmon::{self, Chip};
+use crate::host::roots::Roots;
+use crate::host::topology::{Cpu, Topology};
+use crate::sample::slow::{Fact, FactValue};
+use crate::sample::total::Total;
+use crate::sample::{Reason, SourceInfo};
+
+/// Counters of a CPU, and what they count: of its core, and of its package.
+const COUNTERS: [(&str, &str); 4] = [
+    ("core_throttle_count", "kvm_host_core_throttles_total"),
+    (
+        "core_throttle_total_time_ms",
+        "kvm_host_core_throttled_seconds_total",
+    ),
+    ("package_throttle_count", "kvm_host_package_throttles_total"),
+    (
+        "package_throttle_total_time_ms",
+        "kvm_host_package_throttled_seconds_total",
+    ),
+];
+
+/// Reads throttle counters and temperature sensors.
+pub struct Thermal {
+    roots: Arc<Roots>,
+    totals: HashMap<(u32, &'static str), Total>,
+}
+
+impl Thermal {
+    /// The reader over these roots.
+    pub fn new(roots: Arc<Roots>) -> Self {
+        Self {
+            roots,
+            totals: HashMap::new(),
+        }
+    }
+
+    fn advance(&mut self, cpu: &Cpu) {
+        let dir = format!("devices/system/cpu/cpu{}/thermal_throttle", cpu.id);
+        let dir = self.roots.sys.join(dir);
+        for (file, _) in COUNTERS {
+            let text = self.roots.read_text(&dir.join(file));
+            let Some(now) = text.ok().and_then(|text| text.parse().ok()) else {
+                continue;
+            };
+            let total = self.totals.entry((cpu.id, file)).or_default();
+            total.advance(now);
+        }
+    }
+
+    /// The highest count of all CPUs of each core or package.
+    fn highest<K: Ord>(
+        &self,
+        topology: &Topology,
+        file: &'static str,
+        key: impl Fn(&Cpu) -> K,
+    ) -> BTreeMap<K, u64> {
+        let mut highest = BTreeMap::new();
+        for cpu in &topology.cpus {
+            if let Some(total) = self.totals.get(&(cpu.id, file)) {
+                let of_key = highest.entry(key(cpu)).or_insert(0);
+                *of_key = total.sum().max(*of_key);
+            }
+        }
+        highest
+    }
+
+    fn throttling(&mut self, topology: &Topology) -> Vec<Fact> {
+        for cpu in topology.cpus.iter().filter(|cpu| cpu.online) {
+            self.advance(cpu);
+        }
+        let mut facts = Vec::new();
+        for (file, metric) in COUNTERS {
+            let value = |n: u64| match file.ends_with("_ms") {
+                true => FactValue::Nanoseconds(n.saturating_mul(1_000_000)),
+                false => FactValue::Int(n),
+            };
+            if file.starts_with("core") {
+                let cores = self.highest(topology, file, |c| (c.place.package, c.place.core));
+                facts.extend(
+                    cores
+                        .into_iter()
+                        .map(|(c, n)| fact(metric, core(c), value(n))),
+                );
+            } else {
+                let packages = self.highest(topology, file, |cpu| cpu.place.package);
+                let of_package = |(p, n)| fact(metric, [package(p)], value(n));
+                facts.extend(packages.into_iter().map(of_package));
+            }
+        }
+        facts
+    }
+}
+
+fn package(number: i32) -> (&'static str, String) {
+    ("package", number.to_string())
+}
+
+impl HostReader for Thermal {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "thermal",
+            needs: "coretemp or k10temp in hwmon; throttle counters are Intel's",
+            cost: "4 small files a CPU and period, and some of hwmon",
+        }
+    }
+
+    fn read(&mut self, topology: &Topology) -> Found {
+        let mut facts = self.throttling(topology);
+        let packages: BTreeSet<i32> = topology.cpus.iter().map(|cpu| cpu.place.package).collect();
+        let temperatures = temperatures(&hwmon::chips(&self.roots), &packages);
+        let missing = temperatures.is_empty().then(|| no_sensor(&self.roots.sys));
+        facts.extend(temperatures.into_iter().map(|(number, millidegrees)| {
+            let celsius = FactValue::Float(millidegrees as f64 / 1000.0);
+            fact("kvm_host_temperature_celsius", [package(number)], celsius)
+        }));
+        Found { facts, missing }
+    }
+}
+
+/// Thousandths of a degree by package.
+fn temperatures(chips: &[Chip], packages: &BTreeSet<i32>) -> BTreeMap<i32, i64> {
+    let mut found = BTreeMap::new();
+    let mut keep = |package: i32, millidegrees: i64| {
+        let highest = found.entry(package).or_insert(millidegrees);
+        *highest = millidegrees.max(*highest);
+    };
+    for chip in chips.iter().filter(|chip| chip.name == "coretemp") {
+        for (label, millidegrees) in &chip.temperatures {
+            let number = label.strip_prefix("Package id ");
+            let number = number.and_then(|number| number.trim().parse().ok());
+            if let Some(number) = number.filter(|number| packages.contains(number)) {
+                keep(number, *millidegrees);
+            }
+        }
+    }
+    let nodes: Vec<&Chip> = chips.iter().filter(|chip| chip.name == "k10temp").collect();
+    let a_package = nodes.len() / packages.len().max(1);
+    // As many on each package, or nobody knows which is whose.
+    if a_package > 0 && nodes.len() % packages.len() == 0 {
+        for (chips, package) in nodes.chunks(a_package).zip(packages) {
+            let hottest = chips.iter().filter_map(|chip| die_or_control(chip)).max();
+            hottest.into_iter().for_each(|t| keep(*package, t));
+        }
+    }
+    found
+}
+
+/// `Tdie` is the die's own; where there is none, `Tctl` has no offset (or it cannot be told).
+fn die_or_control(chip: &Chip) -> Option<i64> {
+    let of = |name: &str| {
+        let mut all = chip.temperatures.iter();
+        all.find(|(label, _)| label == name).map(|(_, t)| *t)
+    };
+    of("Tdie").or_else(|| of("Tctl"))
+}
+
+fn no_sensor(sys: &Path) -> Reason {
+    Reason {
+        code: "no_sensor",
+        detail: format!(
+            "no package has a temperature in {}/class/hwmon, as in most virtual machines",
+            sys.display()
+        ),
+        fix: Some("modprobe coretemp, or k10temp on AMD".to_owned()),
+    }
+}

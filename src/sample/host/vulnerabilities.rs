@@ -1,0 +1,116 @@
+//! The `vulnerabilities` source: what the CPU is vulnerable to, and what the kernel does about it.
+//!
+//! Feeds `kvm_host_vulnerability_info{vulnerability,state,detail}`, from
+//! `cpu/vulnerabilities` (Documentation/admin-guide/hw-vuln). `state` is `not_affected`,
+//! `mitigated`, `vulnerable` or `unknown`; `detail` is the rest of the kernel's words, which may
+//! name a part that is still vulnerable.
+
+use std::sync::Arc;
+
+use super::{fact, label, unreadable, Found, HostReader};
+use crate::host::roots::Roots;
+use crate::host::topology::Topology;
+use crate::sample::slow::{Fact, FactValue};
+use crate::sample::SourceInfo;
+
+/// Most files: Linux 6.18 has 19.
+const MOST: usize = 128;
+
+/// Reads cpu/vulnerabilities.
+pub struct Vulnerabilities {
+    roots: Arc<Roots>,
+}
+
+impl Vulnerabilities {
+    /// The reader over these roots.
+    pub fn new(roots: Arc<Roots>) -> Self {
+        Self { roots }
+    }
+}
+
+impl HostReader for Vulnerabilities {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "vulnerabilities",
+            needs: "cpu/vulnerabilities in sysfs (Linux 4.15)",
+            cost: "about 20 small files a period",
+        }
+    }
+
+    fn read(&mut self, _topology: &Topology) -> Found {
+        let dir = self.roots.sys.join("devices/system/cpu/vulnerabilities");
+        let mut names = match self.roots.list(&dir) {
+            Ok(names) => names,
+            Err(error) => return Found::nothing(unreadable(&dir, &error)),
+        };
+        names.sort_unstable();
+        names.truncate(MOST);
+        let one = |name: &String| -> Option<Fact> {
+            let text = self.roots.read_text(&dir.join(name)).ok()?;
+            let (state, detail) = parse(&text);
+            let labels = [
+                ("vulnerability", label(name)),
+                ("state", state.to_owned()),
+                ("detail", label(detail)),
+            ];
+            let metric = "kvm_host_vulnerability_info";
+            Some(fact(metric, labels, FactValue::Int(1)))
+        };
+        Found {
+            facts: names.iter().filter_map(one).collect(),
+            missing: None,
+        }
+    }
+}
+
+/// State and detail. The kernel's texts begin with a fixed word (arch/x86/kernel/cpu/bugs.c);
+/// `itlb_multihit` puts `KVM: ` before it.
+fn parse(text: &str) -> (&'static str, &str) {
+    let text = text.strip_prefix("KVM: ").unwrap_or(text);
+    let words = [
+        ("Not affected", "not_affected"),
+        ("Mitigation", "mitigated"),
+        ("Vulnerable", "vulnerable"),
+        ("Processor vulnerable", "vulnerable"),
+    ];
+    let found = words.iter().find_map(|(word, state)| {
+        let detail = text.strip_prefix(word)?;
+        Some((*state, detail.trim_start_matches([':', ';', ',', ' '])))
+    });
+    let unknown = || text.strip_prefix("Unknown: ").unwrap_or(text);
+    found.unwrap_or_else(|| ("unknown", unknown()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn the_first_words_are_the_state() {
+        for (text, expected) in [
+            ("Not affected", ("not_affected", "")),
+            ("Vulnerable", ("vulnerable", "")),
+            (
+                "Vulnerable: Safe RET, no microcode",
+                ("vulnerable", "Safe RET, no microcode"),
+            ),
+            (
+                "Mitigation: PTE Inversion; VMX: cache flushes, SMT vulnerable",
+                (
+                    "mitigated",
+                    "PTE Inversion; VMX: cache flushes, SMT vulnerable",
+                ),
+            ),
+            (
+                "KVM: Mitigation: Split huge pages",
+                ("mitigated", "Split huge pages"),
+            ),
+            ("Processor vulnerable", ("vulnerable", "")),
+            ("Unknown: No mitigations", ("unknown", "No mitigations")),
+            ("what", ("unknown", "what")),
+            ("", ("unknown", "")),
+        ] {
+            assert_eq!(parse(text), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What sysfs, procfs and /dev tell of three machines as such: frequencies, throttling, sensors,
+//! NUMA memory, CPU features, KVM's parameters, vulnerabilities and the kernel's log. Texts are
+//! those of Linux 6.x, shortened.
+
+use super::FakeHost;
+
+const CPU: &str = "sys/devices/system/cpu";
+const NODE: &str = "sys/devices/system/node";
+
+/// Memory of a node, kB.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeMemory {
+    pub total: u64,
+    pub free: u64,
+    pub anon: u64,
+    pub file: u64,
+    pub shmem: u64,
+    pub slab: u64,
+}
+
+impl FakeHost {
+    /// Frequencies of a CPU in kHz: now, lowest, highest.
+    pub fn frequency(&self, cpu: u32, now: u64, min: u64, max: u64) -> &Self {
+        let dir = format!("{CPU}/cpu{cpu}/cpufreq");
+        for (file, khz) in [
+            ("scaling_cur_freq", now),
+            ("cpuinfo_min_freq", min),
+            ("cpuinfo_max_freq", max),
+        ] {
+            self.file(format!("{dir}/{file}"), format!("{khz}\n"));
+        }
+        self
+    }
+
+    /// Throttle counters of a CPU as Intel has them: count and milliseconds of core and package.
+    pub fn throttles(&self, cpu: u32, core: [u64; 2], package: [u64; 2]) -> &Self {
+        let dir = format!("{CPU}/cpu{cpu}/thermal_throttle");
+        for (what, [count, milliseconds]) in [("core", core), ("package", package)] {
+            let count = format!("{count}\n");
+            self.file(format!("{dir}/{what}_throttle_count"), count);
+            let file = format!("{dir}/{what}_throttle_total_time_ms");
+            self.file(file, format!("{milliseconds}\n"));
+        }
+        self
+    }
+
+    /// A chip of hwmon, with label and thousandths of a degree of each temperature.
+    pub fn sensor(&self, n: u32, name: &str, device: &str, temperatures: &[(&str, i64)]) -> &Self {
+        let dir = format!("sys/class/hwmon/hwmon{n}");
+        self.file(format!("{dir}/name"), format!("{name}\n"));
+        self.link(format!("{dir}/device"), &format!("../../../{device}"));
+        for (n, (label, millidegrees)) in (1..).zip(temperatures) {
+            self.file(format!("{dir}/temp{n}_label"), format!("{label}\n"));
+            self.file(format!("{dir}/temp{n}_input"), format!("{millidegrees}\n"));
+        }
+        self
+    }
+
+    /// Memory of a node.
+    pub fn node_memory(&self, node: u32, m: NodeMemory) -> &Self {
+        let line = |name: &str, kb: u64| format!("Node {node} {name}:{kb:>16} kB\n");
+        let text = [
+            line("MemTotal", m.total),
+            line("MemFree", m.free),
+            line("MemUsed", m.total - m.free),
+            line("Active(anon)", m.anon / 2),
+            line("FilePages", m.file),
+            line("AnonPages", m.anon),
+            line("Shmem", m.shmem),
+            line("Slab", m.slab),
+            format!("Node {node} HugePages_Total:     0\n"),
+        ];
+        self.file(format!("{NODE}/node{node}/meminfo"), text.concat())
+    }
+
+    /// Distances of a node, as firmware tells them.
+    pub fn distance(&self, node: u32, distances: &str) -> &Self {
+        self.file(
+            format!("{NODE}/node{node}/distance"),
+            format!("{distances}\n"),
+        )
+    }
+
+    /// A node's pool of huge pages of so many kB.
+    pub fn pool(&self, node: u32, size_kb: u64, total: u64, free: u64) -> &Self {
+        let dir = format!("{NODE}/node{node}/hugepages/hugepages-{size_kb}kB");
+        self.file(format!("{dir}/nr_hugepages"), format!("{total}\n"));
+        self.file(format!("{dir}/free_hugepages"), format!("{free}\n"));
+        self.file(format!("{dir}/surplus_hugepages"), "0\n")
+    }
+
+    /// Further lines of the first CPU in cpuinfo.
+    pub fn cpuinfo(&self, lines: &[(&str, &str)]) -> &Self {
+        let before = std::fs::read_to_string(self.path("proc/cpuinfo")).unwrap_or_default();
+        let lines = lines
+            .iter()
+            .map(|(key, value)| format!("\n{key}\t: {value}"));
+        let lines = lines.collect::<String>();
+        let block = format!("{}{lines}\n\n", before.trim_end());
+        self.file("proc/cpuinfo", block)
+    }
+
+    /// A parameter of a module.
+    pub fn parameter(&self, module: &str, parameter: &str, value: &str) -> &Self {
+        let file = format!("sys/module/{module}/parameters/{parameter}");
+        self.file(file, format!("{value}\n"))
+    }
+
+    /// What the CPU is vulnerable to.
+    pub fn vulnerability(&self, name: &str, text: &str) -> &Self {
+        self.file(format!("{CPU}/vulnerabilities/{name}"), format!("{text}\n"))
+    }
+
+    /// Kernel release, whether SMT is active, and which CPUs are isolated.
+    pub fn system(&self, kernel: &str, smt: bool, isolated: &str) -> &Self {
+        self.file("proc/sys/kernel/osrelease", format!("{kernel}\n"));
+        self.file(format!("{CPU}/smt/active"), format!("{}\n", u8::from(smt)));
+        self.file(format!("{CPU}/isolated"), format!("{isolated}\n"))
+    }
+
+    /// The kernel's log: what is in it when it is opened, and later all of it.
+    pub fn kernel_log(&self, text: &str) -> &Self {
+        self.file("dev/kmsg", text)
+    }
+
+    /// A two-socket Xeon: 2 x 4 cores of 2 threads, a node each; throttled once.
+    pub fn xeon_server(&self) -> &Self {
+        for cpu in 0..16 {
+            // Second threads sleep.
+            let now = if cpu < 8 {
+                2_900_000 + u64::from(cpu)
+            } else {
+                800_000
+            };
+            self.frequency(cpu, now, 800_000, 3_500_000);
+            let base = format!("{CPU}/cpu{cpu}/cpufreq/base_frequency");
+            self.file(base, "2400000\n");
+            let hot = u64::from(cpu % 8 == 2);
+            let package = u64::from(cpu % 8 < 4);
+            self.throttles(cpu, [3 * hot, 1200 * hot], [7 * package, 4500 * package]);
+        }
+        for package in 0..2 {
+            let label = format!("Package id {package}");
+            let temperatures = [
+                (&*label, 61_000 + 4_500 * i64::from(package)),
+                ("Core 0", 59_000),
+            ];
+            self.sensor(
+                package,
+                "coretemp",
+                &format!("coretemp.{package}"),
+                &temperatures,
+            );
+            let memory = NodeMemory {
+                total: 64 << 20,
+                free: 5 << 20,
+                anon: 20 << 20,
+                file: 8 << 20,
+                shmem: 2 << 20,
+                slab: 1 << 20,
+            };
+            self.node_memory(package, memory);
+            self.pool(package, 2048, 1024, 24)
+                .pool(package, 1 << 20, 16, 4);
+        }
+        self.distance(0, "10 21").distance(1, "21 10");
+        self.cpuinfo(&[
+            ("microcode", "0xd0003f6"),
+            (
+                "flags",
+                "fpu vme vmx ept vpid smx intel_pt hle avx2 smep smap md_clear cqm_occup_llc cqm_mbm_total",
+            ),
+            ("vmx flags", "vnmi preemption_timer posted_intr invvpid apicv ept_x_only"),
+        ]);
+        for (module, parameter, value) in [
+            ("kvm", "halt_poll_ns", "200000"),
+            ("kvm", "enable_pmu", "Y"),
+            ("kvm", "nx_huge_pages", "Y"),
+            ("kvm_intel", "pt_mode", "0"),
+            ("kvm_intel", "nested", "Y"),
+            ("kvm_intel", "ept", "Y"),
+            ("kvm_intel", "enable_mediated_pmu", "N"),
+        ] {
+            self.parameter(module, parameter, value);
+        }
+        self.vulnerability("meltdown", "Not affected")
+            .vulnerability("itlb_multihit", "KVM: Mitigation: Split huge pages")
+            .vulnerability(
+                "mmio_stale_data",
+                "Mitigation: Clear CPU buffers; SMT vulnerable",
+            )
+            .system("6.12.43+deb13-amd64", true, "2-3,10-11")
+            .kernel_log("4,1,1,-;mce: [Hardware Error]: logged before\n")
+    }
+
+    /// A two-socket EPYC in NPS4 mode: 2 x 8 cores of 2 threads, four nodes each, SEV-SNP on.
+    pub fn epyc_server(&self) -> &Self {
+        for cpu in 0..32 {
+            self.frequency(cpu, 3_400_000, 1_500_000, 3_700_000);
+            let nominal = format!("{CPU}/cpu{cpu}/acpi_cppc/nominal_freq");
+            self.file(nominal, "2450\n");
+        }
+        // Listed in no order, as directories are.
+        self.sensor(0, "nvme", "nvme0", &[("Composite", 40_000)])
+            .sensor(
+                1,
+                "k10temp",
+                "0000:00:19.3",
+                &[("Tctl", 71_250), ("Tccd1", 70_000)],
+            )
+            .sensor(2, "k10temp", "0000:00:18.3", &[("Tctl", 55_875)]);
+        for node in 0..8u32 {
+            let memory = NodeMemory {
+                total: 32 << 20,
+                free: 20 << 20,
+                anon: 4 << 20,
+                file: 3 << 20,
+                shmem: 0,
+                slab: 1 << 19,
+            };
+            self.node_memory(node, memory);
+            let to = |to: u32| match (to == node, to / 4 == node / 4) {
+                (true, _) => "10",
+                (_, true) => "12",
+                _ => "32",
+            };
+            self.distance(node, &(0..8).map(to).collect::<Vec<_>>().join(" "));
+            self.pool(node, 1 << 20, 4, 0);
+        }
+        self.cpuinfo(&[
+            ("microcode", "0xa0011d5"),
+            (
+                "flags",
+                "fpu vme svm ibs npt avic x2avic smep smap sme sev sev_es sev_snp avx2",
+            ),
+        ]);
+        for (module, parameter, value) in [
+            ("kvm", "halt_poll_ns", "0"),
+            ("kvm", "enable_pmu", "Y"),
+            ("kvm_amd", "avic", "Y"),
+            ("kvm_amd", "nested", "1"),
+            ("kvm_amd", "npt", "Y"),
+            ("kvm_amd", "sev_snp", "Y"),
+        ] {
+            self.parameter(module, parameter, value);
+        }
+        self.vulnerability("meltdown", "Not affected")
+            .vulnerability("spec_rstack_overflow", "Vulnerable: Safe RET, no microcode")
+            .system("6.8.12-15-pve", true, "")
+    }
+
+    /// A hybrid client of 2 performance cores of 2 threads and 4 efficiency cores.
+    pub fn hybrid_client(&self) -> &Self {
+        for cpu in 0..8 {
+            let max = if cpu < 4 { 5_200_000 } else { 3_900_000 };
+            self.frequency(cpu, max - 1_000_000, 800_000, max);
+            self.throttles(cpu, [0, 0], [1, 5]);
+        }
+        let temperatures = [("Package id 0", 48_000), ("Core 0", 47_000)];
+        self.sensor(0, "coretemp", "coretemp.0", &temperatures);
+        self.cpuinfo(&[
+            ("microcode", "0x3a"),
+            ("flags", "fpu vmx ept intel_pt smep smap"),
+            ("vmx flags", "vnmi posted_intr ept_5level"),
+        ]);
+        self.parameter("kvm", "halt_poll_ns", "200000")
+            .parameter("kvm_intel", "nested", "N")
+            .vulnerability("retbleed", "Not affected")
+            .system("6.17.0", true, "")
+    }
+}
