@@ -9,10 +9,13 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[path = "support/cpu_clock.rs"]
+mod cpu_clock;
+use cpu_clock::least;
+
 use flate2::write::GzEncoder;
 use flate2::Compression;
 use prometheus_client::registry::Registry;
-use rustix::time::{clock_gettime, ClockId};
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text;
 use vcpu_exporter::snapshot::Snapshot;
@@ -93,20 +96,4 @@ fn compress(body: &[u8], zipped: &mut Vec<u8>) {
     let mut gzip = GzEncoder::new(zipped, Compression::new(1));
     gzip.write_all(body).expect("a Vec takes everything");
     gzip.finish().expect("a Vec takes everything");
-}
-
-/// The least CPU time of several runs.
-fn least(runs: usize, mut job: impl FnMut()) -> Duration {
-    let times = (0..runs).map(|_| {
-        let begun = cpu_time();
-        job();
-        cpu_time() - begun
-    });
-    times.min().unwrap_or_default()
-}
-
-/// CPU time of this thread.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -15,9 +15,12 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Duration;
 
+#[path = "support/cpu_clock.rs"]
+mod cpu_clock;
+use cpu_clock::measure as cpu_time_of;
+
 use perf_event::events::Hardware;
 use perf_event::{Builder, Counter};
-use rustix::time::{clock_gettime, ClockId};
 use vcpu_exporter::pt::{self, Clocks, Summary};
 
 #[path = "pt/iptr.rs"]
@@ -105,9 +108,7 @@ impl Cost {
 
     fn of<T>(counter: Option<&mut Counter>, job: &mut dyn FnMut() -> T) -> (Self, T) {
         let counter = counter.and_then(|c| (c.reset().is_ok() && c.enable().is_ok()).then_some(c));
-        let begun = cpu_time();
-        let result = job();
-        let time = cpu_time() - begun;
+        let (time, result) = cpu_time_of(job);
         let instructions = counter.and_then(|counter| counter.read().ok());
         (Self { time, instructions }, result)
     }
@@ -133,10 +134,4 @@ impl Cost {
             bytes / time / 1e6,
         );
     }
-}
-
-/// CPU time of this thread.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -17,8 +17,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[path = "support/cpu_clock.rs"]
+mod cpu_clock;
+use cpu_clock::measure;
+
 use rustix::fs::{readlinkat_raw, seek, statat, AtFlags, RawDir, SeekFrom};
-use rustix::time::{clock_gettime, ClockId};
 use vcpu_exporter::discover::{Inventory, Scanner};
 use vcpu_exporter::host::roots::Roots;
 
@@ -31,17 +34,6 @@ const VCPUS: u32 = 16;
 const OTHERS: i32 = 1000;
 const ROUNDS: u32 = 50;
 const MOST: f64 = 1.5;
-
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn measure<T>(work: impl FnOnce() -> T) -> (Duration, T) {
-    let start = cpu_time();
-    let result = work();
-    (cpu_time() - start, result)
-}
 
 fn fixture() -> fake_host::FakeHost {
     let host = fake_host::FakeHost::new();

@@ -17,10 +17,13 @@ use std::sync::mpsc::{sync_channel, SyncSender};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[path = "support/cpu_clock.rs"]
+mod cpu_clock;
+use cpu_clock::measure;
+
 use arc_swap::ArcSwap;
 use perf_event::events::Software;
 use perf_event::{Builder as PerfBuilder, Counter, ReadFormat};
-use rustix::time::{clock_gettime, ClockId};
 use vcpu_exporter::cli::pipeline::{sources, Sources};
 use vcpu_exporter::config::Config;
 use vcpu_exporter::discover::{Inventory, Vcpu, Vm, VmKey};
@@ -75,17 +78,6 @@ impl Threads {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-}
-
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-fn measure(work: impl FnOnce()) -> Duration {
-    let start = cpu_time();
-    work();
-    cpu_time() - start
 }
 
 /// An inventory of one VM whose vCPUs these threads are.
@@ -206,8 +198,8 @@ fn main() -> ExitCode {
             if active {
                 threads.run();
             }
-            ticks += measure(|| sampler.tick());
-            pictures += measure(|| builder.publish(&sampler.view()));
+            ticks += measure(|| sampler.tick()).0;
+            pictures += measure(|| builder.publish(&sampler.view())).0;
             if active {
                 threads.run();
             }
@@ -218,7 +210,8 @@ fn main() -> ExitCode {
                         false => bare.read_idle(&mut buffer),
                     }
                 }
-            });
+            })
+            .0;
         }
         let per_vcpu = |time: Duration| time.as_nanos() as f64 / f64::from(ROUNDS) / VCPUS as f64;
         let ratio = ticks.as_secs_f64() / bares.as_secs_f64();

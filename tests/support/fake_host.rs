@@ -168,7 +168,16 @@ pub struct FakeHost {
 impl FakeHost {
     /// A host with four CPUs and no process.
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::below(tempfile::tempdir().unwrap())
+    }
+
+    /// The same in memory, as /proc and /sys are, where there is a place for it.
+    pub fn in_memory() -> Self {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self::below(dir.unwrap())
+    }
+
+    fn below(dir: TempDir) -> Self {
         let host = Self {
             dir,
             threads: Mutex::default(),
