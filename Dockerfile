@@ -19,6 +19,8 @@ LABEL org.opencontainers.image.title="vcpu-exporter" \
       org.opencontainers.image.description="Per-vCPU metrics of KVM virtual machines for Prometheus" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /vcpu-exporter /usr/local/bin/vcpu-exporter
+# Whom pushes by OTLP trust, unless told otherwise.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY deploy/vcpu-exporter.yml /etc/vcpu-exporter.yml
 EXPOSE 9752
 # Root in the container, because Docker gives --cap-add to no other user; with --cap-drop ALL it is a root with

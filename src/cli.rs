@@ -23,6 +23,7 @@ mod log;
 mod out;
 pub mod pipeline;
 mod pt;
+mod push;
 mod serve;
 
 /// What every vCPU of every KVM virtual machine on this host is doing, for Prometheus.

@@ -13,10 +13,12 @@ use std::time::Duration;
 use serde::Deserialize;
 
 mod host;
+pub mod otlp;
 mod raw;
 pub mod values;
 
 pub use host::{Periodic, Resctrl};
+pub use otlp::Otlp;
 pub use raw::{ExitReason, RawEvent, MAX_EXIT_REASONS, MAX_RAW_EVENTS};
 
 /// A configuration file is refused beyond this (bytes): the documented example has 6 kB.
@@ -44,6 +46,9 @@ pub struct Config {
     /// `sources`
     #[serde(deserialize_with = "values::section")]
     pub sources: Sources,
+    /// `otlp`
+    #[serde(deserialize_with = "values::section")]
+    pub otlp: Otlp,
     /// `log`
     #[serde(deserialize_with = "values::section")]
     pub log: Log,

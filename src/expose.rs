@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod negotiate;
+pub mod otlp;
 pub mod text;
 
 mod buffers;

@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod cpu_model;
 pub mod cpulist;
 pub mod hwmon;
+pub mod identity;
 pub mod kernel_log;
 pub mod memory;
 pub mod nodes;

@@ -36,6 +36,22 @@ pub struct RequestLabels {
     pub code: u16,
 }
 
+/// Label of what belongs to a receiver of pushes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EndpointLabel {
+    /// Its URL, in which there is no secret.
+    pub endpoint: String,
+}
+
+/// Labels of what became of pushes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// The receiver's URL, in which there is no secret.
+    pub endpoint: String,
+    /// What became of it.
+    pub outcome: &'static str,
+}
+
 /// Handles to all of them; cloning shares the values.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
@@ -59,8 +75,34 @@ pub struct Telemetry {
     pub http_requests: Family<RequestLabels, Counter>,
     /// Time to encode and compress a scrape.
     pub scrape_duration: Histogram,
+    /// Pushing.
+    pub otlp: Otlp,
     /// `process_*`
     pub process: Process,
+}
+
+/// What became of pushes by OTLP.
+#[derive(Debug, Clone)]
+pub struct Otlp {
+    /// Pushes by outcome: `delivered`, `failed`, `refused`.
+    pub pushes: Family<OutcomeLabels, Counter>,
+    /// Data points by outcome: `delivered`, `rejected`, `refused`.
+    pub data_points: Family<OutcomeLabels, Counter>,
+    /// Time of one push, from encoding to the last answer.
+    pub duration: Family<EndpointLabel, Histogram, fn() -> Histogram>,
+    /// When the last one was delivered, seconds since the epoch.
+    pub last_delivery: Family<EndpointLabel, Gauge<f64, AtomicU64>>,
+}
+
+impl Default for Otlp {
+    fn default() -> Self {
+        Self {
+            pushes: Family::default(),
+            data_points: Family::default(),
+            duration: Family::new_with_constructor(durations),
+            last_delivery: Family::default(),
+        }
+    }
 }
 
 /// The process' own figures, as Prometheus clients name them; refreshed by the inventory lane,
@@ -102,6 +144,7 @@ impl Telemetry {
             host_file_opens: Counter::default(),
             http_requests: Family::default(),
             scrape_duration: durations(),
+            otlp: Otlp::default(),
             process: Process::default(),
         };
         let registry = telemetry.register();
@@ -163,9 +206,37 @@ impl Telemetry {
             Unit::Seconds,
             self.scrape_duration.clone(),
         );
+        self.otlp.register(r);
         self.process
             .register(all.sub_registry_with_prefix("process"));
         all
+    }
+}
+
+impl Otlp {
+    fn register(&self, r: &mut Registry) {
+        r.register(
+            "otlp_pushes",
+            "Pushes by OTLP: delivered, failed (tried again) or refused",
+            self.pushes.clone(),
+        );
+        r.register(
+            "otlp_data_points",
+            "Data points pushed by OTLP: delivered, rejected by a receiver that took the rest, or refused",
+            self.data_points.clone(),
+        );
+        r.register_with_unit(
+            "otlp_push_duration",
+            "Time of one push by OTLP, from encoding to the last answer",
+            Unit::Seconds,
+            self.duration.clone(),
+        );
+        r.register_with_unit(
+            "otlp_last_delivery_timestamp",
+            "Unix time of the last push by OTLP that was delivered",
+            Unit::Seconds,
+            self.last_delivery.clone(),
+        );
     }
 }
 

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use vcpu_exporter::config::otlp::{Compression, HeaderSource, Protocol, Temporality};
 use vcpu_exporter::config::{Config, EventSet, LogFormat, LogLevel, Periodic, Placement, MAX_FILE};
 
 fn parse(text: &str) -> Config {
@@ -70,6 +71,19 @@ sources:
   vulnerabilities: {enabled: false, period: 6s}
   system: {enabled: false, period: 7s}
   kernel_log: {enabled: false, period: 8s}
+otlp:
+  enabled: false
+  resource: {team: kvm}
+  endpoints:
+    - url: https://a:4318/otlp/
+      protocol: grpc
+      temporality: delta
+      compression: gzip
+      interval: 1m
+      timeout: 5s
+      headers: {X-Key: one, x-file: {file: /k}, x-env: {env: KEY}}
+      tls: {ca_file: /ca, cert_file: /cert, key_file: /key}
+    - {url: 'http://b', basic_auth: {username: me, password: {env: P}}}
 log: {level: debug, format: json}
 ",
     );
@@ -133,6 +147,26 @@ log: {level: debug, format: json}
         of_host(&config.sources.kernel_log),
     ];
     assert_eq!(host, [1, 2, 3, 4, 5, 6, 7, 8].map(|s| (false, s)));
+    let otlp = &config.otlp;
+    assert!(!otlp.enabled);
+    assert_eq!(otlp.resource["team"], "kvm");
+    let [a, b] = &otlp.endpoints[..] else {
+        panic!("{otlp:?}");
+    };
+    assert_eq!(a.url.as_str(), "https://a:4318/otlp");
+    assert_eq!(a.protocol, Some(Protocol::Grpc));
+    assert_eq!(a.temporality, Some(Temporality::Delta));
+    assert_eq!(a.compression, Some(Compression::Gzip));
+    assert_eq!(a.interval, Some(Duration::from_secs(60)));
+    assert_eq!(a.timeout, Some(Duration::from_secs(5)));
+    assert_eq!(a.headers["x-key"], HeaderSource::Value("one".into()));
+    assert_eq!(a.headers["x-file"], HeaderSource::File("/k".into()));
+    assert_eq!(a.headers["x-env"], HeaderSource::Env("KEY".into()));
+    assert_eq!(a.tls.key_file, Some("/key".into()));
+    let auth = b.basic_auth.as_ref().unwrap();
+    assert_eq!(auth.username, "me");
+    assert_eq!(auth.password, HeaderSource::Env("P".into()));
+    assert_eq!((b.protocol, b.interval), (None, None));
     assert_eq!(
         (config.log.level, config.log.format),
         (LogLevel::Debug, LogFormat::Json)
@@ -180,6 +214,22 @@ const REFUSED: &[(&str, &str)] = &[
     ("sources:\n  pt:\n    max_duty: 1%\n", "line 3 column 15: sources.pt.max_duty: invalid type: string \"1%\", expected a number"),
     ("sources:\n  pt:\n    max_bytes: 3MiB\n", "line 3 column 16: sources.pt.max_bytes: invalid value: string \"3MiB\", expected a power of two from 64KiB to 256MiB"),
     ("sources:\n  pt:\n    max_bytes: 32KiB\n", "line 3 column 16: sources.pt.max_bytes: "),
+    ("otlp:\n  endpoint: x\n", "line 2 column 3: otlp: unknown field `endpoint`, expected one of `enabled`, `resource`, `endpoints`"),
+    ("otlp:\n  endpoints: [{}]\n", "otlp.endpoints[0]: missing field `url`"),
+    ("otlp:\n  endpoints:\n    - url: collector:4317\n", "line 3 column 12: otlp.endpoints[0].url: expected http:// or https://, a host and a port"),
+    ("otlp:\n  endpoints:\n    - url: https://me:secret@c\n", "line 3 column 12: otlp.endpoints[0].url: expected no user and password in the URL"),
+    ("otlp:\n  endpoints: [{url: 'http://c', protocol: http/json}]\n", "otlp.endpoints[0].protocol: unknown variant `http/json`, expected `grpc` or `http/protobuf`"),
+    ("otlp:\n  endpoints: [{url: 'http://c', interval: 100ms}]\n", "otlp.endpoints[0].interval: invalid value: string \"100ms\", expected a duration from 1s to 1h"),
+    ("otlp:\n  endpoints: [{url: 'http://c', timeout: 0ms}]\n", "otlp.endpoints[0].timeout: invalid value: string \"0ms\", expected a duration from 100ms to 5m"),
+    ("otlp:\n  endpoints: [{url: 'http://c', headers: {Content-Type: x}}]\n", "otlp.endpoints[0].headers: invalid value: string \"Content-Type\", expected a mapping of header names"),
+    ("otlp:\n  endpoints: [{url: 'http://c', headers: {a: {file: key}}}]\n", "otlp.endpoints[0].headers.a.file: invalid value: string \"key\", expected an absolute path"),
+    ("otlp:\n  endpoints: [{url: 'http://c', headers: {a: {path: /key}}}]\n", "otlp.endpoints[0].headers.a: expected one key, file or env"),
+    ("otlp:\n  endpoints: [{url: 'http://c', headers: {a: x, A: y}}]\n", "otlp.endpoints[0].headers: `A` is there twice"),
+    ("otlp:\n  endpoints: [{url: 'https://c', tls: {cert_file: /c}}]\n", "otlp.endpoints: entry [0]: expected cert_file and key_file together"),
+    ("otlp:\n  endpoints: [{url: 'http://c', tls: {ca_file: /c}}]\n", "otlp.endpoints: entry [0]: expected https:// in the url"),
+    ("otlp:\n  endpoints: [{url: 'http://c', headers: {Authorization: x}, basic_auth: {username: a, password: b}}]\n", "otlp.endpoints: entry [0]: expected basic_auth or an authorization header"),
+    ("otlp:\n  endpoints: [{url: 'http://c', basic_auth: {username: 'a:b', password: x}}]\n", "otlp.endpoints[0].basic_auth.username: invalid value: string \"a:b\", expected a user's name without a colon"),
+    ("otlp:\n  endpoints: [{url: 'http://c'}, {url: 'http://c/'}]\n", "otlp.endpoints: entry [1] is entry [0] again"),
     ("log:\n  level: loud\n", "line 2 column 10: log.level: unknown variant `loud`, expected one of `error`, `warn`"),
     ("log:\n  level: info\n  level: warn\n", "log: duplicate field `level`"),
     ("web:\n\tlisten_address: x\n", "line 2 column 1: "),
@@ -209,6 +259,26 @@ fn more_than_16_raw_events_are_refused() {
     let error = refusal(&list(17));
     assert!(error.contains("invalid length 17"), "{error}");
     assert!(error.contains("at most 16"), "{error}");
+}
+
+#[test]
+fn a_secret_is_not_repeated() {
+    let long = "hunter2 ".repeat(2000);
+    let number = "otlp: {endpoints: [{url: 'http://c', headers: {a: 123456}}]}";
+    let error = refusal(number);
+    assert!(
+        error.contains("headers.a: expected a text; put quotes around it"),
+        "{error}"
+    );
+    for text in [
+        "otlp: {endpoints: [{url: 'https://me:hunter2@c'}]}".to_owned(),
+        "otlp: {endpoints: [{url: 'http://c', headers: {a: \"hunter2\\n\"}}]}".to_owned(),
+        format!("otlp: {{endpoints: [{{url: 'http://c', headers: {{a: {long}}}}}]}}"),
+        format!("otlp: {{endpoints: [{{url: 'http://c', basic_auth: {{username: a, password: {long}}}}}]}}"),
+    ] {
+        let error = refusal(&text);
+        assert!(!error.contains("hunter2"), "{error}");
+    }
 }
 
 #[test]

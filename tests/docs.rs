@@ -8,6 +8,7 @@ use std::process::Command;
 use expect_test::expect_file;
 use vcpu_exporter::cli;
 use vcpu_exporter::config::Config;
+use vcpu_exporter::expose::otlp::settings;
 use vcpu_exporter::snapshot::catalog;
 
 fn root() -> PathBuf {
@@ -23,13 +24,14 @@ const EXAMPLE: &str = "deploy/vcpu-exporter.yml";
 
 const RULES: &str = "alerts/recording.yaml";
 
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "CHANGELOG.md",
     "docs/METRICS.md",
     "docs/CONFIGURATION.md",
     "docs/CONTENTION.md",
     "docs/ARCHITECTURE.md",
+    "docs/OTLP.md",
     "docs/PT.md",
     "docs/TRUTH.md",
 ];
@@ -124,15 +126,32 @@ fn the_example_configuration_has_every_key() {
     }
 }
 
+/// The comment of the example that begins with this line, as it would be without `#`.
+fn commented(begin: &str) -> Vec<String> {
+    let text = read(EXAMPLE);
+    let lines = text.lines().map(str::trim);
+    let comment = lines
+        .skip_while(|line| !line.starts_with(begin))
+        .map_while(|line| line.strip_prefix('#'));
+    comment.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_endpoint_of_the_example_is_accepted() {
+    let endpoint = commented("#   - url:").join("\n");
+    let config = format!("otlp:\n  endpoints:\n{endpoint}\n");
+    let config = Config::parse(&config).unwrap_or_else(|error| panic!("{error}\n{config}"));
+    let endpoint = &config.otlp.endpoints[0];
+    assert_eq!(endpoint.headers.len(), 3);
+    assert!(endpoint.basic_auth.is_some() && endpoint.tls.key_file.is_some());
+    // It names every key there is.
+    let text = format!("{endpoint:?}");
+    assert!(!text.contains("None"), "{text}");
+}
+
 #[test]
 fn the_raw_event_of_the_example_is_accepted() {
-    let text = read(EXAMPLE);
-    let comments: Vec<&str> = text
-        .lines()
-        .skip_while(|line| !line.trim().starts_with("#   - name:"))
-        .take_while(|line| line.trim().starts_with('#'))
-        .map(|line| line.trim().trim_start_matches('#'))
-        .collect();
+    let comments = commented("#   - name:");
     let config = format!(
         "sources:\n  pmu:\n    raw:\n   {}\n",
         comments.join("\n   ")
@@ -147,6 +166,24 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     let rest = text.split(&fence).skip(1);
     rest.filter_map(|block| Some(block.split_once("\n```")?.0.to_owned()))
         .collect()
+}
+
+#[test]
+fn configurations_in_the_documents_are_accepted() {
+    let mut pushing = 0;
+    for document in DOCUMENTS {
+        for yaml in blocks(&read(document), "yaml") {
+            // Prometheus' own.
+            if yaml.starts_with("scrape_configs:") {
+                continue;
+            }
+            let config = Config::parse(&yaml);
+            let config = config.unwrap_or_else(|error| panic!("{document}: {error}\n{yaml}"));
+            let endpoints = settings::resolve(&config.otlp, &|_| None);
+            pushing += endpoints.unwrap_or_default().len();
+        }
+    }
+    assert!(pushing >= 5, "{pushing}");
 }
 
 fn commands(document: &str) -> Vec<String> {

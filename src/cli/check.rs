@@ -99,7 +99,8 @@ pub(super) fn run(common: &CommonArgs, args: &CheckArgs) -> anyhow::Result<ExitC
     privileges::drop_all_but(&privileges::needed(config.sources.pt.enabled));
     let topology = Topology::read(&roots, &Topology::default());
     let seen = look(&config, &roots);
-    let findings = findings(&config, &roots, &topology, seen.as_deref());
+    let mut findings = findings(&config, &roots, &topology, seen.as_deref());
+    findings.extend(probes::otlp(&config));
     let usable = usable(&findings);
     match args.json {
         true => out::print_json(&serde_json::json!({ "usable": usable, "findings": findings }))?,

@@ -34,6 +34,7 @@ pub(super) struct Serving {
 /// address answers.
 pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::Result<()> {
     let config = args.start()?;
+    let endpoints = super::push::endpoints(&config)?;
     let limit = privileges::raise_descriptor_limit();
     tracing::debug!(?limit, "raised the limit of open files");
     let listener = listen(config.web.listen_address)?;
@@ -46,7 +47,7 @@ pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::
     let (telemetry, registry) = Telemetry::new();
     let pipeline = Pipeline::new(
         &config,
-        roots,
+        roots.clone(),
         Arc::new(Perf),
         own_start_time(),
         telemetry.clone(),
@@ -71,13 +72,15 @@ pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::
     let running = pipeline
         .start(&config.sampling, &stop, watchdog())
         .context("cannot start the sampler's threads")?;
-    let ended = running.ended();
+    let pushing = super::push::start(&config, endpoints, &roots, &app)?;
+    let (ended, pushes_ended) = (running.ended(), pushing.ended());
     let served = runtime.block_on(async {
         let told = told_to_stop()?;
         let over = async move {
             tokio::select! {
                 () = told => {}
                 () = ended => {}
+                () = pushes_ended => {}
             }
         };
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -88,8 +91,11 @@ pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::
     });
     notify(&[NotifyState::Stopping]);
     let threads = running.stop();
+    // After the sampler, for its last picture.
+    let pushed = pushing.stop();
     served.context("the HTTP server failed")?;
-    Ok(threads?)
+    threads?;
+    Ok(pushed?)
 }
 
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -120,28 +120,40 @@ pub(super) fn event_sets<'de, D>(deserializer: D) -> Result<Vec<EventSet>, D::Er
 where
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_any(Unique(PhantomData))
+    unique(deserializer)
 }
 
 pub(super) fn raw_events<'de, D>(deserializer: D) -> Result<Vec<RawEvent>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_any(Unique(PhantomData))
+    unique(deserializer)
 }
 
 pub(super) fn exit_reasons<'de, D>(deserializer: D) -> Result<Vec<ExitReason>, D::Error>
 where
     D: Deserializer<'de>,
 {
+    unique(deserializer)
+}
+
+/// A list in which none comes twice.
+pub(super) fn unique<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Entry + Deserialize<'de>,
+{
     deserializer.deserialize_any(Unique(PhantomData))
 }
 
 /// An entry of a list in which none may come twice.
-trait Entry {
+pub(super) trait Entry {
+    /// What the list is, after "expected".
     const EXPECTED: &'static str;
+    /// Its greatest length.
     const MOST: usize;
 
+    /// Whether the two may not stand in one list.
     fn same(&self, other: &Self) -> bool;
 
     /// What is wrong with it as a whole.

@@ -46,6 +46,14 @@ pub const PT_BYTES: RangeInclusive<usize> = 64 << 10..=256 << 20;
 /// Possible `limits.max_series`.
 pub const MAX_SERIES: RangeInclusive<u64> = 1..=10_000_000;
 
+/// Possible `otlp.endpoints[].interval`.
+pub const OTLP_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Possible `otlp.endpoints[].timeout`.
+pub const OTLP_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(300);
+
 /// What a listen address looks like.
 pub const LISTEN_ADDRESS: &str =
     "an IP address and a port, such as 127.0.0.1:9752, 0.0.0.0:9752 or [::]:9752";
@@ -150,6 +158,20 @@ fn bytes(text: &str) -> Option<usize> {
         _ => return None,
     };
     number.parse::<usize>().ok()?.checked_mul(unit)
+}
+
+pub(super) fn otlp_interval<'de, D>(deserializer: D) -> Result<Duration, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_str(Span(OTLP_INTERVAL))
+}
+
+pub(super) fn otlp_timeout<'de, D>(deserializer: D) -> Result<Duration, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_str(Span(OTLP_TIMEOUT))
 }
 
 pub(super) fn max_series<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {

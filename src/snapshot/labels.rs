@@ -1,18 +1,31 @@
 //! Label sets, rendered once.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 /// A label set: its pairs for structured outputs and the status page, and the same rendered
 /// for the text formats.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Labels {
-    pairs: Box<[(&'static str, Cow<'static, str>)]>,
+    pairs: Box<[Pair]>,
     text: Box<str>,
+    kept: OnceLock<Box<[u8]>>,
 }
+
+/// A label's name and its value as it is.
+pub type Pair = (&'static str, Cow<'static, str>);
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        self.pairs == other.pairs
+    }
+}
+
+impl Eq for Labels {}
 
 impl Labels {
     /// Renders a label set. Values are data from outside and are escaped here, nowhere else.
-    pub fn new(pairs: impl IntoIterator<Item = (&'static str, Cow<'static, str>)>) -> Self {
+    pub fn new(pairs: impl IntoIterator<Item = Pair>) -> Self {
         let pairs: Box<[_]> = pairs.into_iter().collect();
         let mut text = String::new();
         for (name, value) in &pairs {
@@ -27,6 +40,7 @@ impl Labels {
         Self {
             pairs,
             text: text.into(),
+            kept: OnceLock::new(),
         }
     }
 
@@ -37,8 +51,14 @@ impl Labels {
     }
 
     /// The pairs, values as they are.
-    pub fn pairs(&self) -> &[(&'static str, Cow<'static, str>)] {
+    pub fn pairs(&self) -> &[Pair] {
         &self.pairs
+    }
+
+    /// The labels in the form of one more output, made when it is first asked for and kept as
+    /// long as they are: a host that does not push has no memory for it. There is one such form.
+    pub fn kept(&self, render: impl FnOnce(&[Pair]) -> Box<[u8]>) -> &[u8] {
+        self.kept.get_or_init(|| render(&self.pairs))
     }
 
     /// The value of one label.

@@ -27,7 +27,7 @@ impl Value {
     pub fn as_f64(self) -> f64 {
         match self {
             Value::Int(n) => n as f64,
-            Value::Nanoseconds(n) => n as f64 / 1e9,
+            Value::Nanoseconds(n) => seconds(n),
             Value::Float(x) => x,
         }
     }
@@ -37,6 +37,19 @@ impl Value {
             Unit::Count => Value::Int(raw),
             Unit::Nanoseconds => Value::Nanoseconds(raw),
         }
+    }
+}
+
+/// The float that is nearest to these nanoseconds in seconds, which is what a reader of their
+/// exact decimal has.
+fn seconds(ns: u64) -> f64 {
+    const NS_PER_S: u64 = 1_000_000_000;
+    match ns >> f64::MANTISSA_DIGITS {
+        // Exact as a float, so that there is one rounding.
+        0 => ns as f64 / 1e9,
+        // The fraction's own rounding is then too small to matter: it is below 2^-54, and none of
+        // its values that is not one comes as near to where the sum's rounding turns.
+        _ => (ns / NS_PER_S) as f64 + (ns % NS_PER_S) as f64 / 1e9,
     }
 }
 
@@ -263,6 +276,22 @@ impl<V: Visitor> Family<'_, V> {
             if let Some(&raw) = values.get(pick.index) {
                 let value = Value::of(pick.column.unit, raw);
                 self.sample(labels, &pick.column.labels, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn seconds_are_the_nearest_float(ns: u64, high in 0u64..4_000_000_000) {
+            for ns in [ns, high * 1_000_000_000 + ns % 1_000_000_000] {
+                let exact = format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
+                prop_assert_eq!(Value::Nanoseconds(ns).as_f64(), exact.parse::<f64>().unwrap());
             }
         }
     }

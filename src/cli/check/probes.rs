@@ -12,9 +12,11 @@ use crate::host::thread::{parse_sched, parse_schedstat};
 use crate::host::topology::{Cpu, Topology, TopologyError};
 
 mod inventory;
+mod otlp;
 mod pt;
 
 pub(super) use inventory::{blind_spot, hidepid, kvm, kvm_debugfs, procfs};
+pub(super) use otlp::otlp;
 pub(super) use pt::pt;
 
 pub(super) fn topology(topology: &Result<Topology, TopologyError>) -> Finding {

@@ -1,0 +1,51 @@
+//! Pushing by OTLP, as `serve` starts it and `check` tries it.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::pipeline::own_start_time;
+use crate::config::Config;
+use crate::expose::otlp::{self, settings, Clock, Pusher, Pushing, Resource, Settings};
+use crate::expose::App;
+use crate::host::identity::Identity;
+use crate::host::roots::Roots;
+
+/// A variable of the environment; one that is not text is not set.
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Where to push, by the configuration and the environment.
+///
+/// # Errors
+/// When a variable cannot be followed.
+pub(super) fn endpoints(config: &Config) -> anyhow::Result<Vec<Settings>> {
+    settings::resolve(&config.otlp, &env).context("cannot tell where to push")
+}
+
+/// Starts pushing what `app` shows.
+///
+/// # Errors
+/// When its thread cannot be started.
+pub(super) fn start(
+    config: &Config,
+    endpoints: Vec<Settings>,
+    roots: &Roots,
+    app: &Arc<App>,
+) -> anyhow::Result<Pushing> {
+    let clock = Clock::new(own_start_time());
+    let host = Identity::read(roots);
+    let service = env("OTEL_SERVICE_NAME").filter(|name| !name.is_empty());
+    let resource = Resource::new(&host, service, &config.otlp.resource);
+    let pusher = |settings: Settings| {
+        tracing::info!(
+            endpoint = settings.url,
+            interval = ?settings.interval,
+            "pushing by OTLP"
+        );
+        Pusher::new(settings, resource.clone(), clock, Arc::clone(app))
+    };
+    let pushers = endpoints.into_iter().map(pusher).collect();
+    otlp::start(pushers).context("cannot start the thread that pushes")
+}

@@ -1,0 +1,249 @@
+//! `otlp`: where the picture is pushed to. What is left out here the standard `OTEL_*` variables
+//! say, and what they leave out too has the standard's default (`expose::otlp::settings`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::values;
+
+mod read;
+
+pub use read::header_name;
+
+/// Most endpoints: each walks the picture and keeps a connection of its own.
+pub const MAX_ENDPOINTS: usize = 8;
+
+/// `otlp`: pushing.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+pub struct Otlp {
+    /// Whether anything is pushed; `false` overrules the environment too.
+    #[serde(deserialize_with = "values::flag")]
+    pub enabled: bool,
+    /// Attributes of the resource, over the detected ones.
+    #[serde(deserialize_with = "read::attributes")]
+    pub resource: BTreeMap<String, String>,
+    /// Where to push, at most [`MAX_ENDPOINTS`], of different URLs.
+    #[serde(deserialize_with = "read::endpoints")]
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Default for Otlp {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            resource: BTreeMap::new(),
+            endpoints: Vec::new(),
+        }
+    }
+}
+
+/// One entry of `otlp.endpoints`. `None` leaves a setting to the environment.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an endpoint with a url")]
+pub struct Endpoint {
+    /// `http://` or `https://`, host, port, and for HTTP the path before `/v1/metrics`.
+    #[serde(deserialize_with = "read::url")]
+    pub url: Url,
+    /// How it is spoken to.
+    #[serde(default)]
+    pub protocol: Option<Protocol>,
+    /// Totals or increments.
+    #[serde(default)]
+    pub temporality: Option<Temporality>,
+    /// How bodies are compressed.
+    #[serde(default)]
+    pub compression: Option<Compression>,
+    /// From one push to the next, 1 s to 1 h.
+    #[serde(default, deserialize_with = "read::interval")]
+    pub interval: Option<Duration>,
+    /// For one request and its answer, 100 ms to 5 min.
+    #[serde(default, deserialize_with = "read::timeout")]
+    pub timeout: Option<Duration>,
+    /// Headers of every request.
+    #[serde(default, deserialize_with = "read::headers")]
+    pub headers: BTreeMap<String, HeaderSource>,
+    /// User and password.
+    #[serde(default)]
+    pub basic_auth: Option<BasicAuth>,
+    /// Certificates.
+    #[serde(default, deserialize_with = "values::section")]
+    pub tls: Tls,
+}
+
+/// An endpoint's URL, without user and password.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Url(String);
+
+impl Url {
+    /// Takes what is an `http` or `https` URL with a host, and has neither user nor query.
+    pub fn new(text: &str) -> Result<Self, UrlError> {
+        let rest = text
+            .strip_prefix("http://")
+            .or_else(|| text.strip_prefix("https://"))
+            .ok_or(UrlError::NotHttp)?;
+        let authority = rest.split('/').next().unwrap_or_default();
+        if rest.contains('@') {
+            return Err(UrlError::User);
+        }
+        let plain = |c: char| c.is_ascii_graphic() && !"?#\"<>\\^`{|}".contains(c);
+        let uri: Result<http::Uri, _> = text.parse();
+        match uri {
+            Ok(uri)
+                if uri.host().is_some_and(|host| !host.is_empty())
+                    && has_port(authority)
+                    && text.chars().all(plain) =>
+            {
+                Ok(Self(text.trim_end_matches('/').to_owned()))
+            }
+            _ => Err(UrlError::NotHttp),
+        }
+    }
+
+    /// The URL, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A port that is there is a number: `http` takes `:` and nothing after it.
+fn has_port(authority: &str) -> bool {
+    let after_host = authority.rsplit(']').next().unwrap_or_default();
+    match after_host.rsplit_once(':') {
+        Some((_, port)) => port.parse::<u16>().is_ok_and(|port| port > 0),
+        None => true,
+    }
+}
+
+/// Why a text is no URL of an endpoint. It never says the text, which may have a password in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// It is something else.
+    #[error("expected http:// or https://, a host and a port, such as http://127.0.0.1:4317 or https://otlp.example.com/otlp")]
+    NotHttp,
+    /// There is a user or password in it.
+    #[error("expected no user and password in the URL, where they would be shown: set basic_auth instead")]
+    User,
+}
+
+/// How an endpoint is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Protocol {
+    /// gRPC.
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// HTTP with protobuf bodies.
+    #[serde(rename = "http/protobuf")]
+    Http,
+}
+
+/// What counters and histograms say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Temporality {
+    /// Totals since the series' start.
+    Cumulative,
+    /// What was added since the last push that arrived.
+    Delta,
+}
+
+/// How bodies are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// As they are.
+    None,
+    /// gzip.
+    Gzip,
+}
+
+/// Where a header's value comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum HeaderSource {
+    /// The configuration itself.
+    Value(String),
+    /// A file, read again for each push.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+}
+
+impl fmt::Debug for HeaderSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(_) => f.write_str("Value(..)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Env(name) => f.debug_tuple("Env").field(name).finish(),
+        }
+    }
+}
+
+/// `basic_auth`: the `Authorization` header of RFC 7617.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a username and a password")]
+pub struct BasicAuth {
+    /// The user; it has no colon.
+    #[serde(deserialize_with = "read::username")]
+    pub username: String,
+    /// The password.
+    #[serde(deserialize_with = "read::header_source")]
+    pub password: HeaderSource,
+}
+
+/// `tls`: certificates, as PEM files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+pub struct Tls {
+    /// Whom to trust, in place of the system's roots.
+    #[serde(deserialize_with = "read::path")]
+    pub ca_file: Option<PathBuf>,
+    /// The client's own certificate.
+    #[serde(deserialize_with = "read::path")]
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    #[serde(deserialize_with = "read::path")]
+    pub key_file: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_have_a_host_and_no_secrets() {
+        for text in [
+            "http://127.0.0.1:4317",
+            "https://otlp.example.com",
+            "https://[::1]:4318/otlp/",
+            "http://collector:4318/v1/metrics",
+        ] {
+            assert!(Url::new(text).is_ok(), "{text}");
+        }
+        for text in [
+            "",
+            "127.0.0.1:4317",
+            "ftp://x",
+            "http://",
+            "http://:4317",
+            "http://x:",
+            "http://x:0",
+            "http://x:99999",
+            "http://x/?key=1",
+            "http://x/#a",
+            "http://x y",
+        ] {
+            assert_eq!(Url::new(text), Err(UrlError::NotHttp), "{text}");
+        }
+        for text in ["http://user:secret@x", "https://x/@"] {
+            assert_eq!(Url::new(text), Err(UrlError::User), "{text}");
+        }
+        assert_eq!(
+            Url::new("http://x/otlp/").unwrap().as_str(),
+            "http://x/otlp"
+        );
+    }
+}

@@ -1,0 +1,265 @@
+//! How the values of `otlp` are written. None that may be a secret is repeated in an error.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
+use serde::Deserialize;
+
+use super::super::raw;
+use super::super::values::{self, Text};
+use super::{Endpoint, HeaderSource, Tls, Url, MAX_ENDPOINTS};
+
+/// Longest value of a header or an attribute (bytes).
+const MAX_VALUE: usize = 8192;
+
+pub(super) fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    struct UrlText;
+    impl Visitor<'_> for UrlText {
+        type Value = Url;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a URL")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Url, E> {
+            Url::new(text).map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_str(UrlText)
+}
+
+pub(super) fn interval<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    values::otlp_interval(deserializer).map(Some)
+}
+
+pub(super) fn timeout<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    values::otlp_timeout(deserializer).map(Some)
+}
+
+pub(super) fn path<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<PathBuf>, D::Error> {
+    values::absolute_path(deserializer).map(Some)
+}
+
+pub(super) fn username<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    deserializer.deserialize_str(Text {
+        expected: "a user's name without a colon",
+        read: |text| (is_value(text) && !text.contains(':')).then(|| text.to_owned()),
+    })
+}
+
+/// Whether it may be a header's value, or an attribute's.
+fn is_value(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_VALUE && !text.chars().any(char::is_control)
+}
+
+/// A map of names to something.
+struct Map<T> {
+    expected: &'static str,
+    name: fn(&str) -> Option<String>,
+    value: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Map<T> {
+    type Value = BTreeMap<String, T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    /// A key with nothing after it.
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(BTreeMap::new())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut all = BTreeMap::new();
+        while let Some((name, value)) = map.next_entry::<String, T>()? {
+            let read = (self.name)(&name)
+                .ok_or_else(|| A::Error::invalid_value(Unexpected::Str(&name), &self))?;
+            if all.insert(read, value).is_some() {
+                return Err(A::Error::custom(format!("`{name}` is there twice")));
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// The value of an attribute.
+#[derive(Deserialize)]
+struct Attribute(#[serde(deserialize_with = "attribute")] String);
+
+fn attribute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    deserializer.deserialize_str(Text {
+        expected: "a text of at most 8192 bytes",
+        read: |text| is_value(text).then(|| text.to_owned()),
+    })
+}
+
+pub(super) fn attributes<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let all: BTreeMap<String, Attribute> = deserializer.deserialize_any(Map {
+        expected: "a mapping of attributes and texts, such as deployment.environment.name: prod",
+        name: |name| is_value(name).then(|| name.to_owned()),
+        value: PhantomData,
+    })?;
+    Ok(all.into_iter().map(|(k, v)| (k, v.0)).collect())
+}
+
+/// A header's value as it is written.
+#[derive(Deserialize)]
+struct Header(#[serde(deserialize_with = "header_source")] HeaderSource);
+
+pub(super) fn headers<'de, D>(deserializer: D) -> Result<BTreeMap<String, HeaderSource>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let all: BTreeMap<String, Header> = deserializer.deserialize_any(Map {
+        expected:
+            "a mapping of header names to a text, {file: PATH} or {env: NAME}; not headers that \
+                   the transport makes",
+        name: |name| header_name(name),
+        value: PhantomData,
+    })?;
+    Ok(all.into_iter().map(|(k, v)| (k, v.0)).collect())
+}
+
+/// Headers that say how the body is sent, which is not the user's to say.
+const OF_TRANSPORT: [&str; 8] = [
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A header's name in lower case, as HTTP/2 wants it. gRPC keeps names that begin with `grpc-`,
+/// and takes those that end in `-bin` for base64.
+pub fn header_name(name: &str) -> Option<String> {
+    let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
+    let name = name.as_str();
+    let free =
+        !OF_TRANSPORT.contains(&name) && !name.starts_with("grpc-") && !name.ends_with("-bin");
+    free.then(|| name.to_owned())
+}
+
+pub(super) fn header_source<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<HeaderSource, D::Error> {
+    struct Source;
+    impl<'de> Visitor<'de> for Source {
+        type Value = HeaderSource;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a text, {file: PATH} or {env: NAME}")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<HeaderSource, E> {
+            // Never shown: it may be a secret.
+            match is_value(text) {
+                true => Ok(HeaderSource::Value(text.to_owned())),
+                false => Err(E::custom(
+                    "expected one line of text, or {file: PATH} or {env: NAME}",
+                )),
+            }
+        }
+
+        // What looks like a number may be a secret too: these would be shown.
+        fn visit_bool<E: Error>(self, _: bool) -> Result<HeaderSource, E> {
+            Err(E::custom(QUOTES))
+        }
+
+        fn visit_i64<E: Error>(self, _: i64) -> Result<HeaderSource, E> {
+            Err(E::custom(QUOTES))
+        }
+
+        fn visit_u64<E: Error>(self, _: u64) -> Result<HeaderSource, E> {
+            Err(E::custom(QUOTES))
+        }
+
+        fn visit_f64<E: Error>(self, _: f64) -> Result<HeaderSource, E> {
+            Err(E::custom(QUOTES))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HeaderSource, A::Error> {
+            let wrong = || A::Error::custom("expected one key, file or env");
+            let source = match map.next_key::<String>()?.as_deref() {
+                Some("file") => HeaderSource::File(map.next_value::<AbsolutePath>()?.0),
+                Some("env") => HeaderSource::Env(map.next_value()?),
+                _ => return Err(wrong()),
+            };
+            match map.next_key::<String>()? {
+                None => Ok(source),
+                Some(_) => Err(wrong()),
+            }
+        }
+    }
+    deserializer.deserialize_any(Source)
+}
+
+const QUOTES: &str = "expected a text; put quotes around it";
+
+#[derive(Deserialize)]
+struct AbsolutePath(#[serde(deserialize_with = "values::absolute_path")] PathBuf);
+
+pub(super) fn endpoints<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Endpoint>, D::Error> {
+    raw::unique(deserializer)
+}
+
+impl raw::Entry for Endpoint {
+    const EXPECTED: &'static str = "a list of endpoints of different URLs";
+    const MOST: usize = MAX_ENDPOINTS;
+
+    fn same(&self, other: &Self) -> bool {
+        self.url == other.url
+    }
+
+    fn fault(&self) -> Option<&'static str> {
+        let tls = &self.tls;
+        if tls.cert_file.is_some() != tls.key_file.is_some() {
+            return Some("expected cert_file and key_file together");
+        }
+        if *tls != Tls::default() && self.url.as_str().starts_with("http://") {
+            return Some("expected https:// in the url where there is tls");
+        }
+        (self.basic_auth.is_some() && self.headers.contains_key("authorization"))
+            .then_some("expected basic_auth or an authorization header, not both")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_names_are_in_lower_case_and_not_the_transports() {
+        assert_eq!(header_name("X-Api-Key").as_deref(), Some("x-api-key"));
+        for name in [
+            "",
+            "a b",
+            "ü",
+            "Content-Type",
+            "TE",
+            "grpc-timeout",
+            "key-bin",
+        ] {
+            assert_eq!(header_name(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The picture, pushed by OTLP: the same samples as `/metrics`, under names that become the same
+//! again in Prometheus (docs/OTLP.md).
+//!
+//! A thread and a runtime of their own: a receiver that is slow, away or hostile takes nothing
+//! from the sampler and no turn of a scrape. Nothing is kept for a receiver that is away; totals
+//! are, so the next push has them, and increments are counted from the last one that arrived.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder as ThreadBuilder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{watch, Notify};
+use tokio::task::{JoinError, JoinSet};
+
+use super::App;
+
+mod answer;
+mod delta;
+mod encode;
+pub mod names;
+mod own;
+mod protobuf;
+mod push;
+mod resource;
+mod schedule;
+pub mod settings;
+mod starts;
+mod transport;
+
+pub use answer::Answer;
+pub use encode::{Encoder, Picture, Request, REQUEST};
+pub use push::{Outcome, Pusher};
+pub use resource::Resource;
+pub use schedule::Schedule;
+pub use settings::Settings;
+pub use starts::Clock;
+pub use transport::{Client, SetupError};
+
+/// Threads for looking up names, which may hang.
+const RESOLVERS: usize = 2;
+
+/// The thread that pushes; none where there is nowhere to push to.
+#[derive(Debug)]
+pub struct Pushing {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<Result<(), JoinError>>>,
+    ended: Arc<Notify>,
+}
+
+/// A task of the thread panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("pushing by OTLP failed; this is a bug of the exporter, please report it")]
+pub struct PushingFailed;
+
+/// Starts pushing to every endpoint.
+///
+/// # Errors
+/// When the thread or its runtime cannot be started.
+pub fn start(pushers: Vec<Pusher>) -> io::Result<Pushing> {
+    let (stop, stopped) = watch::channel(false);
+    let mut pushing = Pushing {
+        stop,
+        thread: None,
+        ended: Arc::default(),
+    };
+    if pushers.is_empty() {
+        return Ok(pushing);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(RESOLVERS)
+        .enable_all()
+        .build()?;
+    let ended = Arc::clone(&pushing.ended);
+    let builder = ThreadBuilder::new().name("otlp".to_owned());
+    pushing.thread = Some(builder.spawn(move || {
+        let result = runtime.block_on(all(pushers, stopped));
+        // A name that is being looked up keeps nobody waiting.
+        runtime.shutdown_background();
+        ended.notify_one();
+        result
+    })?);
+    Ok(pushing)
+}
+
+/// Ends when all have been told to stop, or when one has panicked.
+async fn all(pushers: Vec<Pusher>, stopped: watch::Receiver<bool>) -> Result<(), JoinError> {
+    let mut tasks = JoinSet::new();
+    for pusher in pushers {
+        tasks.spawn(run(pusher, stopped.clone()));
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
+    Ok(())
+}
+
+/// Pushes whenever it is time, and once more at the end.
+async fn run(mut pusher: Pusher, mut stopped: watch::Receiver<bool>) {
+    let mut schedule = Schedule::new(pusher.settings().interval, Instant::now());
+    let timeout = pusher.settings().timeout;
+    loop {
+        tokio::select! {
+            () = told(&mut stopped) => break,
+            () = tokio::time::sleep_until(schedule.due().into()) => {}
+        }
+        let outcome = tokio::select! {
+            outcome = pusher.push() => outcome,
+            () = grace(&mut stopped, timeout / 2) => break,
+        };
+        schedule.follow(&outcome, Instant::now());
+    }
+    // The sampler has stopped: this is the last there is.
+    let last = tokio::time::timeout(timeout, pusher.push()).await;
+    tracing::debug!(
+        endpoint = pusher.settings().url,
+        ?last,
+        "pushed for the last time"
+    );
+}
+
+/// Resolves when it is time to stop.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    // Nobody left to tell us is as good as being told.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Resolves some time after that: for a push that is under way.
+async fn grace(stopped: &mut watch::Receiver<bool>, time: Duration) {
+    told(stopped).await;
+    tokio::time::sleep(time).await;
+}
+
+impl Pushing {
+    /// Resolves once the thread has ended, which without being asked to it does by a bug alone.
+    /// Living on would leave receivers without numbers that they count on.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let ended = Arc::clone(&self.ended);
+        async move { ended.notified().await }
+    }
+
+    /// Pushes the newest picture once more and waits for the end, for at most one and a half
+    /// timeouts of the most patient endpoint.
+    ///
+    /// # Errors
+    /// When pushing had failed by a bug.
+    pub fn stop(self) -> Result<(), PushingFailed> {
+        // Nobody listens only if the thread has ended by itself.
+        let _ = self.stop.send(true);
+        let ended = self.thread.map(JoinHandle::join);
+        match ended {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(error))) => {
+                tracing::error!(%error, "pushing failed");
+                Err(PushingFailed)
+            }
+            Some(Err(_)) => Err(PushingFailed),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! What an endpoint's answer means (OTLP specification 1.x, "Failures" of both transports).
+
+use std::time::{Duration, SystemTime};
+
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use prost::Message;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// The longest an endpoint can send us away for: one that asks for more is broken or hostile.
+const LONGEST_AFTER: Duration = Duration::from_secs(600);
+
+/// Longest message of an endpoint that is repeated (characters).
+const LONGEST_MESSAGE: usize = 200;
+
+/// What became of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It arrived.
+    Delivered {
+        /// Data points the endpoint would not have.
+        rejected: u64,
+        /// What it said about that, or wanted to say.
+        message: Option<String>,
+    },
+    /// It may be tried again.
+    Retry {
+        /// What went wrong.
+        reason: String,
+        /// Not before this time has passed.
+        after: Option<Duration>,
+    },
+    /// It would be refused again.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Answer {
+    pub(super) fn retry(reason: impl Into<String>) -> Self {
+        Answer::Retry {
+            reason: reason.into(),
+            after: None,
+        }
+    }
+
+    pub(super) fn refused(reason: impl Into<String>) -> Self {
+        Answer::Refused {
+            reason: reason.into(),
+        }
+    }
+
+    /// What a response over HTTP says. `retry_after` is the header of that name.
+    pub(super) fn of_http(
+        status: http::StatusCode,
+        retry_after: Option<&str>,
+        body: &[u8],
+        now: SystemTime,
+    ) -> Self {
+        let reason = || format!("it answered {status}{}", said(body));
+        match status.as_u16() {
+            200..=299 => match ExportMetricsServiceResponse::decode(body) {
+                Ok(response) => Self::of_response(response),
+                // What is no OTLP answer says nothing against the request.
+                Err(_) => Self::of_response(ExportMetricsServiceResponse::default()),
+            },
+            429 | 502 | 503 | 504 => Answer::Retry {
+                reason: reason(),
+                after: retry_after.and_then(|text| seconds_or_date(text, now)),
+            },
+            _ => Answer::refused(reason()),
+        }
+    }
+
+    pub(super) fn of_response(response: ExportMetricsServiceResponse) -> Self {
+        let partial = response.partial_success.unwrap_or_default();
+        let message = printable(&partial.error_message);
+        Answer::Delivered {
+            rejected: u64::try_from(partial.rejected_data_points).unwrap_or(0),
+            message: (!message.is_empty()).then_some(message),
+        }
+    }
+
+    /// What a gRPC status that is not OK says.
+    pub(super) fn of_status(status: &Status) -> Self {
+        let after = status.get_details_retry_info();
+        let after = after.and_then(|info| info.retry_delay);
+        let after = after.map(|after| after.min(LONGEST_AFTER));
+        let message = printable(status.message());
+        let code = status.code();
+        let reason = format!("it answered {code:?}: {message}");
+        match code {
+            Code::Cancelled
+            | Code::DeadlineExceeded
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unavailable
+            | Code::DataLoss => Answer::Retry { reason, after },
+            // Only one that says when has hope to recover.
+            Code::ResourceExhausted if after.is_some() => Answer::Retry { reason, after },
+            _ => Answer::Refused { reason },
+        }
+    }
+}
+
+/// RFC 9110, 10.2.3: seconds, or a date.
+fn seconds_or_date(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    let after = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(now)
+            .unwrap_or_default(),
+    };
+    Some(after.min(LONGEST_AFTER))
+}
+
+/// What the body of an error says: a `google.rpc.Status`, or text.
+fn said(body: &[u8]) -> String {
+    let status = tonic_types::Status::decode(body);
+    let message = match &status {
+        Ok(status) if !status.message.is_empty() => printable(&status.message),
+        _ => printable(&String::from_utf8_lossy(
+            body.get(..4 * LONGEST_MESSAGE).unwrap_or(body),
+        )),
+    };
+    match message.is_empty() {
+        true => String::new(),
+        false => format!(": {message}"),
+    }
+}
+
+/// One short line of what a stranger says, for the log and the terminal.
+pub(super) fn printable(text: &str) -> String {
+    let words = text.split(|c: char| c.is_control() || c.is_whitespace());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    words.join(" ").chars().take(LONGEST_MESSAGE).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsPartialSuccess;
+    use tonic_types::ErrorDetails;
+
+    fn http(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 30);
+        let status = http::StatusCode::from_u16(status).unwrap();
+        Answer::of_http(status, retry_after, body, now)
+    }
+
+    fn delivered(rejected: u64, message: Option<&str>) -> Answer {
+        let message = message.map(str::to_owned);
+        Answer::Delivered { rejected, message }
+    }
+
+    fn partial(rejected: i64, message: &str) -> Vec<u8> {
+        ExportMetricsServiceResponse {
+            partial_success: Some(ExportMetricsPartialSuccess {
+                rejected_data_points: rejected,
+                error_message: message.to_owned(),
+            }),
+        }
+        .encode_to_vec()
+    }
+
+    #[test]
+    fn over_http_a_few_codes_may_be_retried() {
+        for status in [429, 502, 503, 504] {
+            assert!(
+                matches!(http(status, None, b""), Answer::Retry { .. }),
+                "{status}"
+            );
+        }
+        for status in [301, 400, 401, 403, 404, 413, 415, 500, 501] {
+            assert!(
+                matches!(http(status, None, b""), Answer::Refused { .. }),
+                "{status}"
+            );
+        }
+        assert_eq!(http(200, None, b""), delivered(0, None));
+        assert_eq!(http(202, None, b"<html>"), delivered(0, None));
+    }
+
+    #[test]
+    fn a_partial_success_says_what_was_rejected() {
+        let two = "two\x1b[31m\nlines";
+        assert_eq!(
+            http(200, None, &partial(3, two)),
+            delivered(3, Some("two [31m lines"))
+        );
+        assert_eq!(
+            http(200, None, &partial(0, "hint")),
+            delivered(0, Some("hint"))
+        );
+        assert_eq!(http(200, None, &partial(-3, "")), delivered(0, None));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_bounded() {
+        let after = |text| match http(429, Some(text), b"") {
+            Answer::Retry { after, .. } => after.map(|after| after.as_secs()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(after("7"), Some(7));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(30));
+        assert_eq!(after("Sat, 06 Nov 1993 08:49:37 GMT"), Some(0));
+        assert_eq!(after("99999999"), Some(600));
+        assert_eq!(after("soon"), None);
+        assert_eq!(after("-1"), None);
+    }
+
+    #[test]
+    fn the_reason_is_one_short_line() {
+        let body = [b"no such tenant\r\n".as_slice(), &[b'x'; 100_000]].concat();
+        let Answer::Refused { reason } = http(404, None, &body) else {
+            panic!("not refused");
+        };
+        assert!(
+            reason.starts_with("it answered 404 Not Found: no such tenant xxx"),
+            "{reason}"
+        );
+        assert!(reason.len() < 300);
+        let status = tonic_types::Status {
+            code: 3,
+            message: "bad name".to_owned(),
+            details: Vec::new(),
+        };
+        let Answer::Refused { reason } = http(400, None, &status.encode_to_vec()) else {
+            panic!("not refused");
+        };
+        assert_eq!(reason, "it answered 400 Bad Request: bad name");
+    }
+
+    #[test]
+    fn over_grpc_exhaustion_may_be_retried_where_it_says_when() {
+        let retry = |code| {
+            matches!(
+                Answer::of_status(&Status::new(code, "")),
+                Answer::Retry { .. }
+            )
+        };
+        let retryable: Vec<i32> = (1..=16).filter(|n| retry(Code::from_i32(*n))).collect();
+        // Cancelled, DeadlineExceeded, Aborted, OutOfRange, Unavailable, DataLoss
+        assert_eq!(retryable, [1, 4, 10, 11, 14, 15]);
+        let mut details = ErrorDetails::new();
+        details.set_retry_info(Some(Duration::from_secs(5000)));
+        let status = Status::with_error_details(Code::ResourceExhausted, "busy", details);
+        let reason = "it answered ResourceExhausted: busy".to_owned();
+        let after = Some(LONGEST_AFTER);
+        assert_eq!(Answer::of_status(&status), Answer::Retry { reason, after });
+    }
+}

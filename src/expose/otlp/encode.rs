@@ -1,0 +1,374 @@
+//! The picture as OTLP requests (opentelemetry-proto 1.x, `ExportMetricsServiceRequest`).
+//!
+//! Written by hand for what the SDK cannot carry: a sample's own time, a series' own start, any
+//! number of series. The attributes of a row are rendered once and kept with it, so that a data
+//! point is a few copies, as a line of `/metrics` is.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+
+use super::delta::{Id, Ledger, Promise};
+use super::own::{self, Histogram};
+use super::protobuf::{attribute, bytes, fixed64, head, uint, varint, varint_len};
+use super::starts::{unix_ns, Clock, Starts};
+use super::{names, Resource};
+use crate::sample::Buckets;
+use crate::snapshot::labels::Pair;
+use crate::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
+
+/// Bytes of data points after which a request ends. gRPC receivers take 4 MiB unless told
+/// otherwise, and count what comes out of the compression.
+pub const REQUEST: usize = 2 << 20;
+
+/// A part of the picture.
+#[derive(Debug)]
+pub struct Request {
+    /// The encoded `ExportMetricsServiceRequest`.
+    pub body: Bytes,
+    /// Data points in it.
+    pub points: u64,
+    /// What the receiver has had once it has this.
+    pub(super) promises: Vec<Promise>,
+}
+
+/// What is to be pushed.
+#[derive(Debug, Clone, Copy)]
+pub struct Picture<'a> {
+    /// The sample.
+    pub snapshot: &'a Snapshot,
+    /// The exporter's own metrics.
+    pub registry: &'a Registry,
+    /// What the sample's age is measured against.
+    pub now: Instant,
+    /// The same by the wall clock, in nanoseconds since the Unix epoch: the time stamp of what
+    /// the exporter says of itself.
+    pub now_unix: u64,
+}
+
+/// Encodes pictures for one receiver; keeps its buffers from one to the next.
+#[derive(Debug)]
+pub struct Encoder {
+    resource: Resource,
+    clock: Clock,
+    /// What was delivered, where increments are wanted.
+    ledger: Option<Ledger>,
+    points: Vec<u8>,
+    metrics: Vec<u8>,
+}
+
+impl Encoder {
+    /// An encoder of totals.
+    pub fn cumulative(resource: Resource, clock: Clock) -> Self {
+        Self {
+            resource,
+            clock,
+            ledger: None,
+            points: Vec::new(),
+            metrics: Vec::new(),
+        }
+    }
+
+    /// An encoder of increments.
+    pub fn delta(resource: Resource, clock: Clock) -> Self {
+        Self {
+            ledger: Some(Ledger::new(clock.process())),
+            ..Self::cumulative(resource, clock)
+        }
+    }
+
+    /// The whole picture, in requests that any receiver takes.
+    pub fn encode(&mut self, picture: &Picture<'_>) -> Vec<Request> {
+        let snapshot = picture.snapshot;
+        let mut writer = Writer {
+            resource: &self.resource,
+            starts: Starts::new(self.clock, snapshot),
+            taken: unix_ns(snapshot.taken),
+            now: picture.now_unix,
+            ledger: self.ledger.as_mut(),
+            metric: None,
+            points: &mut self.points,
+            metrics: &mut self.metrics,
+            in_request: 0,
+            promises: Vec::new(),
+            requests: Vec::new(),
+        };
+        snapshot.visit(picture.now, &mut writer);
+        own::visit(picture.registry, &mut writer);
+        writer.end_metric();
+        writer.end_request();
+        let Writer {
+            starts,
+            requests,
+            ledger,
+            ..
+        } = writer;
+        if let Some(ledger) = ledger {
+            ledger.end_round(starts.vms());
+        }
+        requests
+    }
+
+    /// Takes note that a request has arrived.
+    pub fn delivered(&mut self, request: Request) {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.deliver(request.promises);
+        }
+    }
+}
+
+struct Writer<'a> {
+    resource: &'a Resource,
+    starts: Starts<'a>,
+    taken: u64,
+    now: u64,
+    ledger: Option<&'a mut Ledger>,
+    metric: Option<&'static Metric>,
+    /// Data points of the metric under way.
+    points: &'a mut Vec<u8>,
+    /// Metrics of the request under way.
+    metrics: &'a mut Vec<u8>,
+    in_request: u64,
+    promises: Vec<Promise>,
+    requests: Vec<Request>,
+}
+
+impl Visitor for Writer<'_> {
+    fn metric(&mut self, metric: &'static Metric) {
+        self.end_metric();
+        self.metric = Some(metric);
+    }
+
+    #[inline]
+    fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
+        let Some(metric) = self.metric else {
+            return;
+        };
+        let mut point = Point {
+            start: 0,
+            time: self.time(metric),
+            value,
+        };
+        if metric.kind == Kind::Counter {
+            point.start = self.starts.of(metric, row, point.time);
+            let id = Id {
+                metric,
+                labels: [row, fixed],
+                part: 0,
+                start: point.start,
+            };
+            let Some((value, start)) = self.sent(id, point.time, value) else {
+                return;
+            };
+            (point.value, point.start) = (value, start);
+        }
+        let (row, fixed) = (row.kept(number_attributes), fixed.kept(number_attributes));
+        point.append(row, fixed, self.points);
+        self.end_point();
+    }
+
+    fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+        own::Histograms::put_histogram(self, row, buckets.into());
+    }
+}
+
+impl own::Histograms for Writer<'_> {
+    fn put_histogram(&mut self, labels: &Labels, mut histogram: Histogram) {
+        let Some(metric) = self.metric else {
+            return;
+        };
+        let (time, none) = (self.time(metric), Labels::default());
+        let begun = self.starts.of(metric, labels, time);
+        let mut start = begun;
+        let buckets = histogram.counts.len();
+        let promised = self.promises.len();
+        for part in 0..=buckets {
+            let id = Id {
+                metric,
+                labels: [labels, &none],
+                part,
+                start: begun,
+            };
+            let total = match histogram.counts.get(part) {
+                Some(count) => Value::Int(*count),
+                None => Value::Float(histogram.sum),
+            };
+            // All parts were delivered together, so either all are sent or none.
+            let Some((value, since)) = self.sent(id, time, total) else {
+                self.promises.truncate(promised);
+                return;
+            };
+            start = since;
+            match (histogram.counts.get_mut(part), value) {
+                (Some(count), Value::Int(n)) => *count = n,
+                (_, sum) => histogram.sum = sum.as_f64(),
+            }
+        }
+        append_histogram(labels, &histogram, [start, time], self.points);
+        self.end_point();
+    }
+}
+
+impl Writer<'_> {
+    /// What the exporter says of itself is of now; all else is of the sample.
+    fn time(&self, metric: &Metric) -> u64 {
+        match metric.source {
+            "self" => self.now,
+            _ => self.taken,
+        }
+    }
+
+    /// What is sent of a total, and since when: the total itself, or its increment.
+    #[inline]
+    fn sent(&mut self, id: Id<'_>, time: u64, total: Value) -> Option<(Value, u64)> {
+        let Some(ledger) = &mut self.ledger else {
+            return Some((total, id.start));
+        };
+        let (increment, start, promise) = ledger.increment(id, time, total)?;
+        self.promises.push(promise);
+        Some((increment, start))
+    }
+
+    #[inline]
+    fn end_point(&mut self) {
+        self.in_request += 1;
+        if self.points.len() + self.metrics.len() >= REQUEST {
+            // The metric goes on in the next request.
+            self.end_metric();
+            self.end_request();
+        }
+    }
+
+    /// Appends the metric under way to the request, if it has a point.
+    fn end_metric(&mut self) {
+        let Some(metric) = self.metric.filter(|_| !self.points.is_empty()) else {
+            return;
+        };
+        let temporality = match self.ledger {
+            Some(_) => DELTA,
+            None => CUMULATIVE,
+        };
+        append_metric(metric, temporality, self.points, self.metrics);
+        self.points.clear();
+    }
+
+    fn end_request(&mut self) {
+        if self.metrics.is_empty() {
+            return;
+        }
+        self.requests.push(Request {
+            body: self.resource.request(self.metrics).into(),
+            points: std::mem::take(&mut self.in_request),
+            promises: std::mem::take(&mut self.promises),
+        });
+        self.metrics.clear();
+    }
+}
+
+/// `AGGREGATION_TEMPORALITY_DELTA`
+const DELTA: u64 = 1;
+
+/// `AGGREGATION_TEMPORALITY_CUMULATIVE`
+const CUMULATIVE: u64 = 2;
+
+/// Appends a `Metric` with these data points.
+fn append_metric(metric: &Metric, temporality: u64, points: &[u8], out: &mut Vec<u8>) {
+    let mut own = Vec::with_capacity(256);
+    bytes(&mut own, 1, names::name(metric).as_bytes());
+    bytes(&mut own, 2, metric.help.as_bytes());
+    bytes(&mut own, 3, names::unit(metric).as_bytes());
+    // What follows the data points in Sum and Histogram; a Gauge has nothing.
+    let mut tail = Vec::with_capacity(4);
+    let field = match metric.kind {
+        Kind::Gauge | Kind::Info => 5,
+        Kind::Counter => {
+            uint(&mut tail, 2, temporality);
+            uint(&mut tail, 3, 1); // is_monotonic
+            7
+        }
+        Kind::Histogram => {
+            uint(&mut tail, 2, temporality);
+            9
+        }
+    };
+    let data = points.len() + tail.len();
+    head(out, 2, own.len() + 1 + varint_len(data) + data); // ScopeMetrics.metrics
+    out.extend_from_slice(&own);
+    head(out, field, data);
+    out.extend_from_slice(points);
+    out.extend_from_slice(&tail);
+}
+
+/// `NumberDataPoint.attributes` is field 7.
+fn number_attributes(pairs: &[Pair]) -> Box<[u8]> {
+    attributes(7, pairs)
+}
+
+fn attributes(field: u32, pairs: &[Pair]) -> Box<[u8]> {
+    let mut out = Vec::new();
+    for (name, value) in pairs {
+        attribute(&mut out, field, name, value);
+    }
+    out.into()
+}
+
+/// One `NumberDataPoint`.
+struct Point {
+    start: u64,
+    time: u64,
+    value: Value,
+}
+
+impl Point {
+    /// Its fixed fields: a tag and eight bytes each.
+    const FIELD: usize = 9;
+
+    #[inline]
+    fn append(&self, row: &[u8], fixed: &[u8], out: &mut Vec<u8>) {
+        let fields = if self.start == 0 { 2 } else { 3 };
+        let len = row.len() + fixed.len() + fields * Self::FIELD;
+        // One check of the capacity for the point.
+        out.reserve(len + 8);
+        out.push(1 << 3 | 2); // data_points, the first field of Gauge and Sum
+        varint(out, len as u64);
+        if self.start != 0 {
+            fixed64(out, 2, self.start);
+        }
+        fixed64(out, 3, self.time);
+        out.extend_from_slice(row);
+        out.extend_from_slice(fixed);
+        match self.value {
+            // as_int is signed; a number beyond it is a float, as it is to Prometheus.
+            Value::Int(n) if i64::try_from(n).is_ok() => fixed64(out, 6, n),
+            value => fixed64(out, 4, value.as_f64().to_bits()),
+        }
+    }
+}
+
+/// Appends one `HistogramDataPoint`.
+fn append_histogram(
+    labels: &Labels,
+    histogram: &Histogram,
+    [start, time]: [u64; 2],
+    out: &mut Vec<u8>,
+) {
+    let mut point = Vec::with_capacity(256);
+    point.extend_from_slice(&attributes(9, labels.pairs()));
+    fixed64(&mut point, 2, start);
+    fixed64(&mut point, 3, time);
+    fixed64(&mut point, 4, histogram.counts.iter().sum());
+    fixed64(&mut point, 5, histogram.sum.to_bits());
+    // Packed: bucket_counts are fixed64, explicit_bounds double.
+    let packed = |out: &mut Vec<u8>, field, words: &mut dyn ExactSizeIterator<Item = u64>| {
+        head(out, field, 8 * words.len());
+        words.for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+    };
+    packed(&mut point, 6, &mut histogram.counts.iter().copied());
+    packed(
+        &mut point,
+        7,
+        &mut histogram.bounds.iter().map(|x| x.to_bits()),
+    );
+    bytes(out, 1, &point);
+}

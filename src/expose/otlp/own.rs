@@ -1,0 +1,246 @@
+//! The exporter's own metrics, read out of prometheus-client's registry.
+//!
+//! The registry shows its values to encoders of its own alone, one of text and one of protobuf
+//! that needs a compiler of protobuf at build time. So the text is read back: it is what
+//! `/metrics` shows, and so nothing can be pushed that is not there. It is a few dozen lines.
+
+use std::collections::BTreeMap;
+
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::registry::Registry;
+
+use crate::sample::Buckets;
+use crate::snapshot::{catalog, Kind, Labels, Metric, Value, Visitor};
+
+/// A classic histogram.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Histogram {
+    /// Upper bounds of the buckets, infinity left out.
+    pub(super) bounds: Vec<f64>,
+    /// What each bucket alone has counted, and last the one without a bound.
+    pub(super) counts: Vec<u64>,
+    /// Sum of everything observed.
+    pub(super) sum: f64,
+}
+
+impl From<&Buckets> for Histogram {
+    fn from(buckets: &Buckets) -> Self {
+        let bounds = buckets.iter().filter_map(|(bound, _)| bound);
+        Self {
+            bounds: bounds.map(|ns| ns as f64 / 1e9).collect(),
+            counts: buckets.iter().map(|(_, count)| count).collect(),
+            sum: Value::Nanoseconds(buckets.sum()).as_f64(),
+        }
+    }
+}
+
+/// Receives histograms of the metric announced last.
+pub(super) trait Histograms: Visitor {
+    /// One of them.
+    fn put_histogram(&mut self, labels: &Labels, histogram: Histogram);
+}
+
+/// Gives all metrics of the registry that the catalogue knows to `visitor`.
+pub(super) fn visit(registry: &Registry, visitor: &mut impl Histograms) {
+    let mut text = String::new();
+    // Writing to a String cannot fail; a metric that refuses has been logged by /metrics too.
+    if let Err(error) = encode_registry(&mut text, registry) {
+        tracing::error!(%error, "cannot encode the exporter's own metrics; they are not pushed");
+        return;
+    }
+    let mut announced = None;
+    let mut histograms = Parts::default();
+    for (metric, sample) in text.lines().filter_map(sample) {
+        if announced != Some(metric.name) {
+            histograms.give(visitor);
+            visitor.metric(metric);
+            announced = Some(metric.name);
+        }
+        match metric.kind {
+            Kind::Histogram => histograms.take(metric, sample),
+            _ => visitor.sample(&sample.labels, &Labels::default(), sample.value),
+        }
+    }
+    histograms.give(visitor);
+}
+
+struct Sample<'a> {
+    name: &'a str,
+    labels: Labels,
+    /// Of a bucket.
+    bound: Option<f64>,
+    value: Value,
+}
+
+/// Reads a line of OpenMetrics as prometheus-client writes it: no time stamps, no exemplars.
+fn sample(line: &str) -> Option<(&'static Metric, Sample<'_>)> {
+    let end = line.find(['{', ' '])?;
+    let (name, rest) = line.split_at(end);
+    let metric = metric(name)?;
+    let (pairs, value) = match rest.strip_prefix('{') {
+        Some(rest) => labels(rest)?,
+        None => (Vec::new(), rest),
+    };
+    let value = value.trim();
+    let value = match value.parse() {
+        Ok(n) => Value::Int(n),
+        Err(_) => Value::Float(value.parse().ok()?),
+    };
+    let bound = pairs.iter().find(|(name, _)| *name == "le");
+    let bound = bound.and_then(|(_, bound)| bound.parse().ok());
+    // The catalogue's own names: a label of a series lives as long as the program.
+    let named = |name: &str| metric.labels.iter().find(|known| **known == name).copied();
+    let known = pairs.into_iter();
+    let known = known.filter_map(|(name, value)| Some((named(name)?, value.into())));
+    let sample = Sample {
+        name,
+        labels: Labels::new(known),
+        bound,
+        value,
+    };
+    Some((metric, sample))
+}
+
+/// The metric a sample of this name is of.
+fn metric(name: &str) -> Option<&'static Metric> {
+    let ends = ["_bucket", "_count", "_sum"];
+    catalog::find(name).or_else(|| {
+        let family = ends.iter().find_map(|end| name.strip_suffix(end))?;
+        catalog::find(family).filter(|metric| metric.kind == Kind::Histogram)
+    })
+}
+
+/// Label pairs up to the closing brace, unescaped, and what comes after it.
+fn labels(mut rest: &str) -> Option<(Vec<(&str, String)>, &str)> {
+    let mut pairs = Vec::new();
+    loop {
+        if let Some(value) = rest.strip_prefix('}') {
+            return Some((pairs, value));
+        }
+        let (name, after) = rest.split_once("=\"")?;
+        let mut value = String::new();
+        let mut chars = after.char_indices();
+        let end = loop {
+            match chars.next()? {
+                (end, '"') => break end,
+                (_, '\\') => match chars.next()?.1 {
+                    'n' => value.push('\n'),
+                    c => value.push(c),
+                },
+                (_, c) => value.push(c),
+            }
+        };
+        pairs.push((name.trim_start_matches(','), value));
+        rest = after.get(end + 1..)?;
+    }
+}
+
+/// Histograms of one metric, put together from their lines.
+#[derive(Default)]
+struct Parts(BTreeMap<String, (Labels, Histogram, u64)>);
+
+impl Parts {
+    fn take(&mut self, metric: &Metric, sample: Sample<'_>) {
+        let id = sample.labels.text().to_owned();
+        let new = || (sample.labels, Histogram::default(), 0);
+        let (_, histogram, below) = self.0.entry(id).or_insert_with(new);
+        match (&sample.name[metric.name.len()..], sample.value) {
+            ("_sum", value) => histogram.sum = value.as_f64(),
+            ("_bucket", Value::Int(n)) => {
+                // Each line has all that the buckets before it have.
+                histogram.counts.push(n.saturating_sub(*below));
+                *below = n;
+                histogram
+                    .bounds
+                    .extend(sample.bound.filter(|bound| bound.is_finite()));
+            }
+            _ => {}
+        }
+    }
+
+    fn give(&mut self, visitor: &mut impl Histograms) {
+        for (_, (labels, histogram, _)) in std::mem::take(&mut self.0) {
+            visitor.put_histogram(&labels, histogram);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{RequestLabels, Telemetry};
+    use proptest::prelude::*;
+
+    #[derive(Default)]
+    struct Seen(Vec<String>);
+
+    impl Visitor for Seen {
+        fn metric(&mut self, metric: &'static Metric) {
+            self.0.push(metric.name.to_owned());
+        }
+
+        fn sample(&mut self, row: &Labels, _: &Labels, value: Value) {
+            self.0.push(format!("  {{{}}} {value:?}", row.text()));
+        }
+
+        fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+            self.put_histogram(row, buckets.into());
+        }
+    }
+
+    impl Histograms for Seen {
+        fn put_histogram(&mut self, labels: &Labels, h: Histogram) {
+            assert_eq!(h.bounds.len() + 1, h.counts.len());
+            self.0
+                .push(format!("  {{{}}} {:?} {}", labels.text(), h.counts, h.sum));
+        }
+    }
+
+    #[test]
+    fn every_kind_of_metric_is_read_back() {
+        let (telemetry, registry) = Telemetry::new();
+        telemetry.ticks.inc_by(7);
+        telemetry.tick_cpu.inc_by(0.25);
+        telemetry.tick_duration.observe(0.000_2);
+        telemetry.tick_duration.observe(0.02);
+        telemetry.tick_duration.observe(100.0);
+        let labels = RequestLabels {
+            path: "/metrics",
+            code: 200,
+        };
+        telemetry.http_requests.get_or_create(&labels).inc();
+        let mut seen = Seen::default();
+        visit(&registry, &mut seen);
+        let after = |metric: &str| {
+            let at = seen.0.iter().position(|line| line == metric).unwrap();
+            seen.0[at + 1].clone()
+        };
+        assert_eq!(after("kvm_exporter_ticks_total"), "  {} Int(7)");
+        assert_eq!(
+            after("kvm_exporter_tick_cpu_seconds_total"),
+            "  {} Float(0.25)"
+        );
+        assert_eq!(
+            after("kvm_exporter_http_requests_total"),
+            "  {path=\"/metrics\",code=\"200\"} Int(1)"
+        );
+        let duration = after("kvm_exporter_tick_duration_seconds");
+        assert_eq!(duration, "  {} [0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1] 100.0202");
+        assert!(after("kvm_exporter_build_info").ends_with("Int(1)"));
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_values_are_read_back(value in "\\PC{0,40}") {
+            let written = Labels::new([("source", value.clone().into())]);
+            let line = format!("kvm_exporter_read_errors_total{{{}}} 1", written.text());
+            let (_, sample) = sample(&line).unwrap();
+            prop_assert_eq!(sample.labels.get("source"), Some(value.as_str()));
+        }
+
+        #[test]
+        fn no_line_makes_it_panic(line in "(kvm_exporter_read_errors_total|process_open_fds)?[{}a=\",\\\\ 1n]{0,30}") {
+            let _ = sample(&line);
+        }
+    }
+}

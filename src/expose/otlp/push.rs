@@ -1,0 +1,279 @@
+//! One endpoint: encodes the newest picture, sends it, and takes note of what became of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::answer::Answer;
+use super::encode::{Encoder, Picture, Request};
+use super::settings::Settings;
+use super::starts::{unix_ns, Clock};
+use super::transport::Client;
+use super::{App, Resource};
+use crate::config::otlp::Temporality;
+use crate::telemetry::{EndpointLabel, OutcomeLabels, Telemetry};
+
+/// Failures are told at most this often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// What became of one push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was no sample yet.
+    NoSample,
+    /// All of it arrived.
+    Delivered {
+        /// Data points.
+        points: u64,
+        /// Those of them that the receiver would not have.
+        rejected: u64,
+    },
+    /// It may be tried again.
+    Failed {
+        /// What went wrong.
+        reason: String,
+        /// Not before this time has passed.
+        after: Option<Duration>,
+    },
+    /// A part of it would be refused again.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Pushes to one endpoint.
+#[derive(Debug)]
+pub struct Pusher {
+    settings: Settings,
+    encoder: Encoder,
+    app: Arc<App>,
+    /// Made with the first push, and anew after a failure: certificates may have been replaced.
+    client: Option<Client>,
+    trouble: Trouble,
+}
+
+impl Pusher {
+    /// A pusher of what `app` shows.
+    pub fn new(settings: Settings, resource: Resource, clock: Clock, app: Arc<App>) -> Self {
+        Self {
+            encoder: match settings.temporality {
+                Temporality::Cumulative => Encoder::cumulative(resource, clock),
+                Temporality::Delta => Encoder::delta(resource, clock),
+            },
+            settings,
+            app,
+            client: None,
+            trouble: Trouble::default(),
+        }
+    }
+
+    /// The endpoint.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Pushes the newest picture. May be dropped at any time: what has not been answered counts
+    /// as not delivered.
+    pub async fn push(&mut self) -> Outcome {
+        let Some(snapshot) = self.app.snapshots.load() else {
+            return Outcome::NoSample;
+        };
+        let begun = Instant::now();
+        let requests = self.encoder.encode(&Picture {
+            snapshot: &snapshot,
+            registry: &self.app.registry,
+            now: begun,
+            now_unix: unix_ns(SystemTime::now()),
+        });
+        // The sampler may fill its buffers again.
+        drop(snapshot);
+        let outcome = self.send_all(requests).await;
+        if matches!(outcome, Outcome::Failed { .. }) {
+            self.client = None;
+        }
+        self.account(&outcome, begun.elapsed());
+        self.trouble
+            .tell(&self.settings.url, &outcome, Instant::now());
+        outcome
+    }
+
+    /// Sends one request after the other, up to one that may be tried again: what follows would
+    /// fail like it. One that is refused costs only itself.
+    async fn send_all(&mut self, requests: Vec<Request>) -> Outcome {
+        let (mut points, mut rejected, mut refusal) = (0, 0, None);
+        for request in requests {
+            match self.send(&request).await {
+                Answer::Delivered {
+                    rejected: n,
+                    message,
+                } => {
+                    points += request.points;
+                    rejected += n;
+                    if let Some(message) = message {
+                        self.trouble.hint(&self.settings.url, n, &message);
+                    }
+                    self.count_points("delivered", request.points.saturating_sub(n));
+                    self.count_points("rejected", n);
+                    self.encoder.delivered(request);
+                }
+                Answer::Retry { reason, after } => return Outcome::Failed { reason, after },
+                Answer::Refused { reason } => {
+                    self.count_points("refused", request.points);
+                    refusal = Some(reason);
+                }
+            }
+        }
+        match refusal {
+            Some(reason) => Outcome::Refused { reason },
+            None => Outcome::Delivered { points, rejected },
+        }
+    }
+
+    async fn send(&mut self, request: &Request) -> Answer {
+        let client = match self.client.take() {
+            Some(client) => client,
+            None => match Client::new(&self.settings) {
+                Ok(client) => client,
+                Err(error) => return Answer::retry(error.to_string()),
+            },
+        };
+        let client = self.client.insert(client);
+        client.send(request.body.clone()).await
+    }
+
+    fn telemetry(&self) -> &Telemetry {
+        &self.app.telemetry
+    }
+
+    fn count_points(&self, outcome: &'static str, points: u64) {
+        if points > 0 {
+            let labels = self.labels(outcome);
+            let counter = &self.telemetry().otlp.data_points;
+            counter.get_or_create(&labels).inc_by(points);
+        }
+    }
+
+    fn labels(&self, outcome: &'static str) -> OutcomeLabels {
+        OutcomeLabels {
+            endpoint: self.settings.url.clone(),
+            outcome,
+        }
+    }
+
+    fn account(&self, outcome: &Outcome, took: Duration) {
+        let word = match outcome {
+            Outcome::NoSample => return,
+            Outcome::Delivered { .. } => "delivered",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Refused { .. } => "refused",
+        };
+        let otlp = &self.telemetry().otlp;
+        otlp.pushes.get_or_create(&self.labels(word)).inc();
+        let endpoint = EndpointLabel {
+            endpoint: self.settings.url.clone(),
+        };
+        let duration = otlp.duration.get_or_create(&endpoint);
+        duration.observe(took.as_secs_f64());
+        drop(duration);
+        if word == "delivered" {
+            let now = unix_ns(SystemTime::now()) as f64 / 1e9;
+            otlp.last_delivery.get_or_create(&endpoint).set(now);
+        }
+    }
+}
+
+/// Says what goes wrong, but not each time.
+#[derive(Debug, Default)]
+struct Trouble {
+    told: Option<Instant>,
+    hinted: Option<Instant>,
+    /// Pushes that failed since one was delivered.
+    failures: u64,
+    /// Whether somebody has been told that they fail.
+    known: bool,
+}
+
+impl Trouble {
+    fn tell(&mut self, endpoint: &str, outcome: &Outcome, now: Instant) {
+        match outcome {
+            Outcome::NoSample => {}
+            Outcome::Delivered { .. } => {
+                if std::mem::take(&mut self.known) {
+                    tracing::info!(endpoint, failures = self.failures, "pushes arrive again");
+                }
+                self.failures = 0;
+            }
+            Outcome::Failed { reason, .. } => self.warn(endpoint, reason, "tried again", now),
+            Outcome::Refused { reason } => {
+                self.warn(
+                    endpoint,
+                    reason,
+                    "not tried again before the next is due",
+                    now,
+                );
+            }
+        }
+    }
+
+    fn warn(&mut self, endpoint: &str, reason: &str, then: &str, now: Instant) {
+        self.failures += 1;
+        if is_time(&mut self.told, now) {
+            self.known = true;
+            let failures = self.failures;
+            tracing::warn!(endpoint, reason, failures, "a push failed; it is {then}");
+        }
+    }
+
+    /// What a receiver says about a request it took.
+    fn hint(&mut self, endpoint: &str, rejected: u64, message: &str) {
+        if is_time(&mut self.hinted, Instant::now()) {
+            tracing::warn!(
+                endpoint,
+                rejected,
+                message,
+                "the receiver took a push and complains"
+            );
+        }
+    }
+}
+
+fn is_time(last: &mut Option<Instant>, now: Instant) -> bool {
+    let is = last.is_none_or(|last| now.saturating_duration_since(last) >= TELL_EVERY);
+    if is {
+        *last = Some(now);
+    }
+    is
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_at_most_once_a_minute() {
+        let (mut last, now) = (None, Instant::now());
+        let times = [0, 1, 59, 60, 61, 119, 120];
+        let told = times.map(|s| is_time(&mut last, now + Duration::from_secs(s)));
+        assert_eq!(told, [true, false, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn an_end_is_told_to_whom_the_trouble_was_told() {
+        let mut trouble = Trouble::default();
+        let now = Instant::now();
+        let failed = Outcome::Failed {
+            reason: "x".to_owned(),
+            after: None,
+        };
+        let delivered = Outcome::Delivered {
+            points: 1,
+            rejected: 0,
+        };
+        trouble.tell("e", &failed, now);
+        assert!(trouble.known);
+        trouble.tell("e", &delivered, now);
+        assert!(!trouble.known && trouble.failures == 0);
+        trouble.tell("e", &failed, now);
+        assert!(!trouble.known, "it was told a moment ago");
+    }
+}

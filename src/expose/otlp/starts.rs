@@ -1,0 +1,187 @@
+//! When each series began to count: what OTLP calls its start time.
+//!
+//! What the exporter counts itself begins with the later of the two, its own start or the vCPU
+//! thread's; what the kernel counts for a VM begins with the VM. A VM that is started anew under
+//! its old name therefore has a start of its own, and no backend takes its small totals for a
+//! counter that went backwards.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{clock_gettime, ClockId};
+
+use crate::snapshot::{Labels, Metric, Snapshot};
+
+/// Sources whose totals are the kernel's own: they were there before the exporter.
+const OF_THE_KERNEL: [&str; 2] = ["cgroup", "kvm_stat"];
+
+/// Turns clock ticks since boot into nanoseconds since the Unix epoch, always the same way: a
+/// start that moved with each adjustment of the clock would be taken for a restart.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    boot: u64,
+    ns_per_tick: u64,
+    process: u64,
+}
+
+impl Clock {
+    /// The machine's clock; the exporter began at `born` clock ticks since boot, 0 for now.
+    pub fn new(born: u64) -> Self {
+        let now = unix_ns(SystemTime::now());
+        let up = clock_gettime(ClockId::Boottime);
+        let up = up.tv_sec as u64 * 1_000_000_000 + up.tv_nsec as u64;
+        let clock = Self {
+            boot: now.saturating_sub(up),
+            ns_per_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            process: now,
+        };
+        let process = if born == 0 { now } else { clock.at(born) };
+        Self { process, ..clock }
+    }
+
+    /// When the exporter began.
+    pub(super) fn process(&self) -> u64 {
+        self.process
+    }
+
+    fn at(&self, ticks: u64) -> u64 {
+        self.boot
+            .saturating_add(ticks.saturating_mul(self.ns_per_tick))
+    }
+}
+
+/// Nanoseconds since the Unix epoch, good until the year 2554; 0 before 1970.
+pub(super) fn unix_ns(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A VM or one of its vCPUs.
+#[derive(Debug)]
+struct Begun<'a> {
+    vm: &'a str,
+    vcpu: Option<u32>,
+    at: u64,
+}
+
+/// The starts of all VMs and vCPUs of a picture, in its order.
+#[derive(Debug)]
+pub(super) struct Starts<'a> {
+    clock: Clock,
+    all: Vec<Begun<'a>>,
+    /// Where the last one was found: rows come in the same order.
+    last: usize,
+}
+
+impl<'a> Starts<'a> {
+    pub(super) fn new(clock: Clock, snapshot: &'a Snapshot) -> Self {
+        let mut all = Vec::new();
+        for vm in &snapshot.inventory.vms {
+            let begun = |vcpu, ticks| Begun {
+                vm: &vm.name,
+                vcpu,
+                at: clock.at(ticks),
+            };
+            all.push(begun(None, vm.key.start_time));
+            let vcpus = vm.vcpus.iter();
+            all.extend(vcpus.map(|vcpu| begun(Some(vcpu.index), vcpu.start_time)));
+        }
+        Self {
+            clock,
+            all,
+            last: 0,
+        }
+    }
+
+    /// The start of a metric's series of these labels, and never after its `sample` was taken.
+    pub(super) fn of(&mut self, metric: &Metric, row: &Labels, sample: u64) -> u64 {
+        let process = self.clock.process;
+        let start = match metric.source {
+            "self" => process,
+            source => {
+                let begun = self.begun(row).unwrap_or(process);
+                match OF_THE_KERNEL.contains(&source) {
+                    true => begun,
+                    false => begun.max(process),
+                }
+            }
+        };
+        start.min(sample)
+    }
+
+    /// All VMs, and when each began.
+    pub(super) fn vms(&self) -> impl Iterator<Item = (&'a str, u64)> + '_ {
+        let vms = self.all.iter().filter(|begun| begun.vcpu.is_none());
+        vms.map(|vm| (vm.vm, vm.at))
+    }
+
+    fn begun(&mut self, row: &Labels) -> Option<u64> {
+        let vm = row.get("vm")?;
+        let vcpu = row.get("vcpu").and_then(|index| index.parse().ok());
+        let is = |begun: &Begun<'_>| begun.vcpu == vcpu && begun.vm == vm;
+        let (before, after) = self.all.split_at(self.last.min(self.all.len()));
+        let found = match after.iter().position(is) {
+            Some(n) => before.len() + n,
+            None => before.iter().position(is)?,
+        };
+        self.last = found;
+        Some(self.all[found].at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::catalog::find;
+
+    #[test]
+    fn ticks_become_nanoseconds_and_the_exporters_start_is_one_of_them() {
+        let born = Clock::new(1000);
+        let now = unix_ns(SystemTime::now());
+        assert_eq!(born.process, born.at(1000));
+        assert!(born.at(0) < now && born.process < now);
+        assert!(Clock::new(0).process >= now);
+    }
+
+    #[test]
+    fn without_an_inventory_a_series_begins_with_the_exporter() {
+        let clock = Clock {
+            boot: 10,
+            ns_per_tick: 1,
+            process: 100,
+        };
+        let mut starts = Starts {
+            clock,
+            all: Vec::new(),
+            last: 0,
+        };
+        let cycles = find("kvm_vcpu_cycles_total").unwrap();
+        let stat = find("kvm_vm_kvm_stat_total").unwrap();
+        let row = |vm, vcpu: Option<&'static str>| {
+            let vcpu = vcpu.map(|vcpu| ("vcpu", vcpu.into()));
+            Labels::new(std::iter::once(("vm", std::borrow::Cow::from(vm))).chain(vcpu))
+        };
+        assert_eq!(starts.of(cycles, &row("a", Some("0")), 1000), 100);
+        let begun = |vm, vcpu, at| Begun { vm, vcpu, at };
+        starts.all = vec![
+            begun("a", None, 20),
+            begun("a", Some(0), 30),
+            begun("b", None, 200),
+            begun("b", Some(0), 210),
+            begun("b", Some(7), 5000),
+        ];
+        assert_eq!(starts.of(cycles, &row("a", Some("0")), 1000), 100);
+        assert_eq!(starts.of(cycles, &row("b", Some("0")), 1000), 210);
+        assert_eq!(
+            starts.of(cycles, &row("b", Some("7")), 1000),
+            1000,
+            "not in the future"
+        );
+        assert_eq!(starts.of(stat, &row("b", None), 1000), 200);
+        assert_eq!(
+            starts.of(stat, &row("a", None), 1000),
+            20,
+            "back at the beginning"
+        );
+        assert_eq!(starts.of(stat, &row("c", None), 1000), 100);
+    }
+}

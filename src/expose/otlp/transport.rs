@@ -1,0 +1,268 @@
+//! Requests on their way: one client for each endpoint, over gRPC or HTTP.
+//!
+//! Both go through hyper and one TLS configuration (rustls with ring), so that certificates work
+//! the same on both. HTTP is opentelemetry-otlp's own client (`HyperClient`), which bounds the
+//! answer at 4 MiB, as tonic does.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::prelude::{Engine as _, BASE64_STANDARD};
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+use super::answer::Answer;
+use super::settings::Settings;
+use crate::config::otlp::{HeaderSource, Protocol, Tls};
+use crate::telemetry::VERSION;
+
+mod grpc;
+mod http1;
+
+use grpc::Grpc;
+use http1::Http;
+
+/// A file with a header's value or a certificate is refused beyond this (bytes).
+const MAX_FILE: u64 = 1 << 20;
+
+/// Connects with TLS where the URL says `https`.
+type Connector = HttpsConnector<HttpConnector>;
+
+/// Why an endpoint cannot be talked to as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A file of the configuration cannot be used.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The variable of a header is not set.
+    #[error("the environment variable {0} of a header is not set")]
+    Variable(String),
+    /// The value of a header is none.
+    #[error("the value of the header {0} has characters that headers cannot have")]
+    Header(String),
+    /// There is no way to check certificates.
+    #[error("TLS: {0}; set tls.ca_file")]
+    Tls(String),
+    /// The URL is none to hyper.
+    #[error("{0} is no URL")]
+    Url(String),
+}
+
+/// Talks to one endpoint.
+#[derive(Debug)]
+pub struct Client {
+    settings: Settings,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Grpc(Grpc),
+    Http(Http),
+}
+
+impl Client {
+    /// A client that has read its certificates and connects with the first request. It must be
+    /// made and used on a tokio runtime.
+    ///
+    /// # Errors
+    /// When a file of the settings cannot be used.
+    pub fn new(settings: &Settings) -> Result<Self, SetupError> {
+        let uri = settings.url.parse();
+        let uri = uri.map_err(|_| SetupError::Url(settings.url.clone()))?;
+        let tls = tls(settings)?;
+        Ok(Self {
+            settings: settings.clone(),
+            way: match settings.protocol {
+                Protocol::Grpc => Way::Grpc(Grpc::new(tls, uri, settings)),
+                Protocol::Http => Way::Http(Http::new(tls, uri, settings)),
+            },
+        })
+    }
+
+    /// Sends one request and waits for its answer, for at most the endpoint's timeout.
+    pub async fn send(&self, body: Bytes) -> Answer {
+        let headers = match headers(&self.settings) {
+            Ok(headers) => headers,
+            // A file that is being replaced is there again soon.
+            Err(error) => return Answer::retry(error.to_string()),
+        };
+        let timeout = self.settings.timeout;
+        let answer = async {
+            match &self.way {
+                Way::Grpc(grpc) => grpc.send(body, headers).await,
+                Way::Http(http) => http.send(body, headers, SystemTime::now()).await,
+            }
+        };
+        let answered = tokio::time::timeout(timeout, answer).await;
+        answered.unwrap_or_else(|_| Answer::retry(no_answer(timeout)))
+    }
+}
+
+fn no_answer(timeout: Duration) -> String {
+    format!("it did not answer within {:.1} s", timeout.as_secs_f64())
+}
+
+/// An error with its causes, which is where hyper says what happened.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    super::answer::printable(&text)
+}
+
+/// The headers of a request; their values are read anew, so that a key can be replaced.
+fn headers(settings: &Settings) -> Result<HeaderMap, SetupError> {
+    let mut headers = HeaderMap::new();
+    let agent = format!("vcpu-exporter/{VERSION}");
+    let agent = HeaderValue::from_str(&agent);
+    headers.extend(agent.ok().map(|agent| (http::header::USER_AGENT, agent)));
+    for (name, source) in &settings.headers {
+        insert(&mut headers, name, &value(source)?)?;
+    }
+    if let Some(auth) = &settings.basic_auth {
+        let pair = format!("{}:{}", auth.username, value(&auth.password)?);
+        let basic = format!("Basic {}", BASE64_STANDARD.encode(pair));
+        insert(&mut headers, http::header::AUTHORIZATION.as_str(), &basic)?;
+    }
+    Ok(headers)
+}
+
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), SetupError> {
+    let wrong = || SetupError::Header(name.to_owned());
+    let key: HeaderName = name.parse().map_err(|_| wrong())?;
+    let mut value = HeaderValue::from_str(value).map_err(|_| wrong())?;
+    // No log of any library shows it.
+    value.set_sensitive(true);
+    headers.insert(key, value);
+    Ok(())
+}
+
+fn value(source: &HeaderSource) -> Result<String, SetupError> {
+    match source {
+        HeaderSource::Value(value) => Ok(value.clone()),
+        HeaderSource::Env(name) => {
+            let value = std::env::var(name);
+            let value = value.map_err(|_| SetupError::Variable(name.clone()))?;
+            Ok(value.trim().to_owned())
+        }
+        HeaderSource::File(path) => {
+            let text = String::from_utf8(read(path)?);
+            let text = text.map_err(|_| unusable(path, "is not text"))?;
+            Ok(text.trim().to_owned())
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SetupError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path)?;
+        io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE + 1), &mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|error| unusable(path, error))?;
+    match bytes.len() as u64 > MAX_FILE {
+        true => Err(unusable(path, "is longer than 1 MiB")),
+        false => Ok(bytes),
+    }
+}
+
+fn unusable(path: &Path, reason: impl ToString) -> SetupError {
+    SetupError::File {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+/// Whom to trust and who we are. Without TLS in the URL nothing is read.
+fn tls(settings: &Settings) -> Result<ClientConfig, SetupError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let wrong = |error: rustls::Error| SetupError::Tls(error.to_string());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(wrong)?;
+    if !settings.url.starts_with("https://") {
+        let nobody = RootCertStore::empty();
+        return Ok(config.with_root_certificates(nobody).with_no_client_auth());
+    }
+    let Tls {
+        ca_file,
+        cert_file,
+        key_file,
+    } = &settings.tls;
+    let config = config.with_root_certificates(roots(ca_file.as_deref())?);
+    match (cert_file, key_file) {
+        (Some(cert), Some(key)) => {
+            let pem = PrivateKeyDer::from_pem_slice(&read(key)?);
+            let secret = pem.map_err(|_| unusable(key, "has no private key in PEM form"))?;
+            let certificates = certificates(cert)?;
+            config
+                .with_client_auth_cert(certificates, secret)
+                .map_err(|error| unusable(key, error))
+        }
+        _ => Ok(config.with_no_client_auth()),
+    }
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, SetupError> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = ca_file else {
+        // Some of a system's many roots may be of a kind that rustls does not take.
+        let system = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(system.certs);
+        return match (roots.is_empty(), system.errors.first()) {
+            (false, _) => Ok(roots),
+            (true, Some(error)) => Err(SetupError::Tls(error.to_string())),
+            (true, None) => Err(SetupError::Tls(
+                "the system has no root certificates".into(),
+            )),
+        };
+    };
+    for certificate in certificates(path)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| unusable(path, error))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {
+    let bytes = read(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        _ => Err(unusable(path, "has no certificate in PEM form")),
+    }
+}
+
+/// A connector for one protocol.
+fn connector(tls: ClientConfig, protocol: Protocol, timeout: Duration) -> Connector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false); // https comes through here too
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(timeout));
+    let builder = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http();
+    match protocol {
+        Protocol::Grpc => builder.enable_http2().wrap_connector(tcp),
+        Protocol::Http => builder.enable_http1().wrap_connector(tcp),
+    }
+}

@@ -1,0 +1,112 @@
+//! OTLP over gRPC: a unary call of tonic's, with a message that is encoded already.
+
+use bytes::{Buf, BufMut, Bytes};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use prost::Message;
+use rustls::ClientConfig;
+use tonic::codec::{
+    BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder,
+};
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+use super::{chain, connector, Answer, Connector, Settings};
+use crate::config::otlp::{Compression, Protocol};
+
+const METHOD: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+
+#[derive(Debug)]
+pub(super) struct Grpc {
+    client: tonic::client::Grpc<Client<Connector, tonic::body::Body>>,
+    timeout: std::time::Duration,
+}
+
+impl Grpc {
+    pub(super) fn new(tls: ClientConfig, origin: Uri, settings: &Settings) -> Self {
+        let connector = connector(tls, Protocol::Grpc, settings.timeout);
+        let http2 = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .build(connector);
+        let client = tonic::client::Grpc::with_origin(http2, origin);
+        Self {
+            client: match settings.compression {
+                Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
+                Compression::None => client,
+            },
+            timeout: settings.timeout,
+        }
+    }
+
+    pub(super) async fn send(&self, body: Bytes, headers: HeaderMap) -> Answer {
+        let mut client = self.client.clone();
+        if let Err(error) = client.ready().await {
+            return Answer::retry(chain(&error));
+        }
+        let mut request = tonic::Request::new(body);
+        *request.metadata_mut() = MetadataMap::from_headers(headers);
+        // Tells the other side when we shall have given up.
+        request.set_timeout(self.timeout);
+        let method = PathAndQuery::from_static(METHOD);
+        match client.unary(request, method, Encoded).await {
+            Ok(response) => Answer::of_response(response.into_inner()),
+            Err(status) => of(&status),
+        }
+    }
+}
+
+/// A status that has a source was made here, of what became of the connection.
+fn of(status: &Status) -> Answer {
+    match std::error::Error::source(status) {
+        Some(error) if status.code() != Code::Ok => Answer::retry(chain(error)),
+        _ => Answer::of_status(status),
+    }
+}
+
+/// Sends bytes as they are and reads answers.
+#[derive(Debug, Clone, Copy)]
+struct Encoded;
+
+impl Codec for Encoded {
+    type Encode = Bytes;
+    type Decode = ExportMetricsServiceResponse;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Encoded {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, body: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(body);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}
+
+impl Decoder for Encoded {
+    type Item = ExportMetricsServiceResponse;
+    type Error = Status;
+
+    fn decode(&mut self, body: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        let bytes = body.copy_to_bytes(body.remaining());
+        let response = Self::Item::decode(bytes);
+        // What cannot be understood of an OK says nothing against the request.
+        Ok(Some(response.unwrap_or_default()))
+    }
+}
