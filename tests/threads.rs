@@ -109,9 +109,9 @@ fn told(source: &mut Threads, vm: &Vm) -> BTreeMap<&'static str, Used> {
     assert_eq!(source.state(), SourceState::Up);
     let sum = |metric: &str, role: &str| {
         let of_role = |f: &&Fact| f.metric == metric && f.labels.contains(&("role", role.into()));
-        let values = facts.iter().filter(of_role).map(|fact| match fact.value {
-            FactValue::Nanoseconds(n) | FactValue::Int(n) => n,
-            FactValue::Float(x) => panic!("{x}"),
+        let values = facts.iter().filter(of_role).map(|fact| match &fact.value {
+            FactValue::Nanoseconds(n) | FactValue::Int(n) => *n,
+            other => panic!("{other:?}"),
         });
         values.sum()
     };

@@ -12,13 +12,22 @@ mod browser;
 mod exporter;
 #[path = "../support/micro_vm.rs"]
 mod micro_vm;
+#[path = "../support/otlp_series.rs"]
+mod otlp_series;
 #[path = "../support/prometheus.rs"]
 mod prometheus;
 #[path = "../support/pt_data.rs"]
 mod pt_data;
 #[path = "../support/real_vms.rs"]
 mod real_vms;
+#[path = "../support/rotel.rs"]
+mod rotel;
+#[path = "../support/snapshots.rs"]
+mod snapshots;
+#[path = "../support/victoria.rs"]
+mod victoria;
 
+mod otlp;
 mod page;
 mod pt;
 mod scraped;

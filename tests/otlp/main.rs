@@ -1,0 +1,271 @@
+//! Pushing by OTLP, against receivers of the official messages that do as they are told: what
+//! arrives is what `/metrics` shows, and what a receiver does wrong costs nothing but its own data.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use vcpu_exporter::config::otlp::{Compression, HeaderSource, Protocol, Temporality, Tls};
+use vcpu_exporter::discover::{Inventory, Vcpu, Vm, VmKey};
+use vcpu_exporter::expose::negotiate::Format;
+use vcpu_exporter::expose::otlp::{
+    names, Answer, Client, Clock, Encoder, Outcome, Picture, Pusher, Resource, Schedule, Settings,
+    REQUEST,
+};
+use vcpu_exporter::expose::{text, App};
+use vcpu_exporter::host::identity::Identity;
+use vcpu_exporter::snapshot::{self, catalog, Kind, Snapshot, CATALOG};
+use vcpu_exporter::telemetry::{RequestLabels, SourceLabel, Telemetry};
+
+#[path = "../support/exposition.rs"]
+mod exposition;
+#[path = "../support/otlp_series.rs"]
+mod otlp_series;
+#[path = "../support/otlp_sink.rs"]
+mod otlp_sink;
+#[path = "../support/snapshots.rs"]
+mod snapshots;
+
+mod contents;
+mod failures;
+
+use exposition::Exposition;
+use otlp_series::{assert_same, exposed, points, series, translated, All, Point};
+use otlp_sink::{Does, Sink};
+use snapshots::Host;
+
+const NASTY: &str = "we\"ird\\vm\nname <b>&amp; ünï";
+
+fn runtime<T>(job: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(job)
+}
+
+/// What the exporter shows, with every metric of its own in use.
+fn app(snapshot: Snapshot) -> Arc<App> {
+    let (telemetry, registry) = Telemetry::new();
+    telemetry.ticks.inc();
+    telemetry.tick_duration.observe(0.002);
+    telemetry.tick_duration.observe(7.0);
+    telemetry.tick_cpu.inc_by(0.25);
+    let source = SourceLabel { source: "pmu" };
+    telemetry.read_errors.get_or_create(&source).inc();
+    let labels = RequestLabels {
+        path: "/metrics",
+        code: 200,
+    };
+    telemetry.http_requests.get_or_create(&labels).inc();
+    telemetry.process.refresh();
+    let snapshots = snapshot::Handle::default();
+    snapshots.publish(Arc::new(snapshot));
+    Arc::new(App {
+        snapshots,
+        telemetry,
+        registry,
+        max_age: Duration::from_secs(10),
+    })
+}
+
+fn settings(url: String, protocol: Protocol) -> Settings {
+    Settings {
+        url,
+        protocol,
+        temporality: Temporality::Cumulative,
+        compression: Compression::None,
+        interval: Duration::from_secs(15),
+        timeout: Duration::from_secs(20),
+        headers: BTreeMap::new(),
+        basic_auth: None,
+        tls: Tls::default(),
+    }
+}
+
+fn resource() -> Resource {
+    let host = Identity {
+        name: Some("kvm-07".to_owned()),
+        ..Identity::default()
+    };
+    Resource::new(&host, None, &BTreeMap::new())
+}
+
+fn clock() -> Clock {
+    Clock::new(0)
+}
+
+fn unix_ns(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64
+}
+
+/// The picture as it is when 1.5 s old.
+fn picture<'a>(app: &'a App, snapshot: &'a Snapshot) -> Picture<'a> {
+    let age = Duration::from_millis(1500);
+    Picture {
+        snapshot,
+        registry: &app.registry,
+        now: snapshot.taken_mono + age,
+        now_unix: unix_ns(snapshot.taken + age),
+    }
+}
+
+/// What `/metrics` shows of the same picture.
+fn shown(picture: &Picture<'_>) -> All {
+    let mut out = Vec::new();
+    text::encode(
+        Format::Text,
+        picture.snapshot,
+        picture.registry,
+        picture.now,
+        &mut out,
+    );
+    let text = String::from_utf8(out).unwrap();
+    let samples = Exposition::parse(&text).samples;
+    exposed(samples.iter().map(|s| (&s.name, &s.labels, s.value)))
+}
+
+fn all_points(sink: &Sink) -> Vec<Point> {
+    sink.taken().iter().flat_map(points).collect()
+}
+
+const BOTH: [Protocol; 2] = [Protocol::Http, Protocol::Grpc];
+
+/// A server of this protocol, and the settings to reach it.
+fn serve(sink: &Sink, protocol: Protocol) -> (otlp_sink::Server, Settings) {
+    serve_at(sink, protocol, "127.0.0.1:0")
+}
+
+fn serve_at(sink: &Sink, protocol: Protocol, at: &str) -> (otlp_sink::Server, Settings) {
+    let server = match protocol {
+        Protocol::Http => sink.http(at),
+        Protocol::Grpc => sink.grpc(at),
+    };
+    let url = match protocol {
+        Protocol::Http => format!("http://{}/v1/metrics", server.address),
+        Protocol::Grpc => format!("http://{}", server.address),
+    };
+    (server, settings(url, protocol))
+}
+
+/// The snapshot with an inventory in which each VM has started at this time.
+fn with_starts(mut snapshot: Snapshot, starts: &[(&str, u64)]) -> Snapshot {
+    let vm = |(name, start_time): &(&str, u64)| {
+        let vcpu = |index| Vcpu {
+            index,
+            tid: 1,
+            start_time: *start_time,
+        };
+        Arc::new(Vm {
+            key: VmKey {
+                pid: 1,
+                start_time: *start_time,
+                ordinal: 0,
+            },
+            name: (*name).to_owned(),
+            name_source: "cmdline",
+            uuid: None,
+            vmm: "qemu",
+            manager: None,
+            facts: Vec::new(),
+            vcpus: (0..2).map(vcpu).collect(),
+        })
+    };
+    snapshot.inventory = Arc::new(Inventory {
+        vms: starts.iter().map(vm).collect(),
+        ..Inventory::default()
+    });
+    // After the clocks that are made next.
+    snapshot.taken = SystemTime::now() + Duration::from_secs(5);
+    snapshot
+}
+
+/// A pusher, and the series its receiver has in the end: what each push says is laid over the last.
+struct Watch {
+    app: Arc<App>,
+    pusher: Pusher,
+    sink: Sink,
+    has: All,
+}
+
+impl Watch {
+    fn new(sink: &Sink, settings: Settings, app: &Arc<App>) -> Self {
+        Self {
+            pusher: Pusher::new(settings, resource(), clock(), Arc::clone(app)),
+            app: Arc::clone(app),
+            sink: sink.clone(),
+            has: All::new(),
+        }
+    }
+
+    async fn push(&mut self) -> Outcome {
+        let outcome = self.pusher.push().await;
+        for point in all_points(&self.sink) {
+            let mut one = All::new();
+            point.series(&mut one);
+            let cumulative = !matches!(
+                point.kind,
+                otlp_series::Kind::Sum { cumulative: false }
+                    | otlp_series::Kind::Histogram { cumulative: false }
+            );
+            for (id, value) in one {
+                let before = self.has.entry(id).or_insert(0.0);
+                *before = if cumulative { value } else { *before + value };
+            }
+        }
+        outcome
+    }
+
+    /// Publishes the picture of a host where all has gone on.
+    fn go_on(&self, by: u64) {
+        let newest = self.app.snapshots.load().unwrap();
+        let mut snapshot = Host::named(["a", "b"]).snapshot();
+        snapshot.inventory = newest.inventory.clone();
+        snapshot.taken = newest.taken + Duration::from_secs(1);
+        snapshot.cell_totals = newest.cell_totals.iter().map(|n| n + by).collect();
+        snapshot.vcpu_values = newest.vcpu_values.iter().map(|n| n + by).collect();
+        self.app.snapshots.publish(Arc::new(snapshot));
+    }
+
+    /// Fails unless the receiver has the totals of the newest picture.
+    #[track_caller]
+    fn assert_totals(&self) {
+        let snapshot = self.app.snapshots.load().unwrap();
+        let mut shown = shown(&picture(&self.app, &snapshot));
+        let totals =
+            |id: &otlp_series::Id| id.0.starts_with("kvm_vcpu_") && id.0.ends_with("_total");
+        shown.retain(|id, _| totals(id));
+        assert!(shown.len() > 50);
+        for (id, value) in &shown {
+            // Sums of increments of seconds are floats.
+            let has = self.has.get(id).copied().unwrap_or(f64::NAN);
+            assert!(
+                (has - value).abs() <= value * 1e-12,
+                "{id:?}: {has}, not {value}"
+            );
+        }
+    }
+
+    fn outcomes(&self, word: &str) -> u64 {
+        let pushes = &self.app.telemetry.otlp.pushes;
+        let labels = vcpu_exporter::telemetry::OutcomeLabels {
+            endpoint: self.pusher.settings().url.clone(),
+            outcome: match word {
+                "delivered" => "delivered",
+                "failed" => "failed",
+                _ => "refused",
+            },
+        };
+        pushes.get_or_create(&labels).get()
+    }
+}
+
+/// An app whose VMs began after the exporter.
+fn young_app() -> Arc<App> {
+    app(with_starts(Host::named(["a", "b"]).snapshot(), &[]))
+}
+
+const OVER: Temporality = Temporality::Delta;

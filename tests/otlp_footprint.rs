@@ -1,0 +1,185 @@
+//! What a push of a very large host costs in memory. One test, because what is measured belongs to
+//! the whole process.
+// An allocator that counts cannot be had without unsafe code.
+#![allow(unsafe_code)]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use vcpu_exporter::config::otlp::{Compression, Otlp, Temporality};
+use vcpu_exporter::config::Config;
+use vcpu_exporter::expose::otlp::{settings, Clock, Outcome, Pusher, Resource, Settings};
+use vcpu_exporter::expose::App;
+use vcpu_exporter::host::identity::Identity;
+use vcpu_exporter::snapshot;
+use vcpu_exporter::telemetry::Telemetry;
+
+#[path = "support/snapshots.rs"]
+mod snapshots;
+
+/// The system's allocator, and how much of it is held now and was held at most.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+fn take(bytes: usize) {
+    let held = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    MOST.fetch_max(held, Ordering::Relaxed);
+}
+
+fn give(bytes: usize) {
+    HELD.fetch_sub(bytes, Ordering::Relaxed);
+}
+
+// SAFETY: every call is handed on as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        take(layout.size());
+        System.alloc(layout)
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        give(layout.size());
+        System.dealloc(pointer, layout);
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        take(size);
+        give(layout.size());
+        System.realloc(pointer, layout, size)
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Takes every request and keeps nothing, or refuses all.
+fn receiver(status: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("an address");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            while answer(&client, status).is_some() {}
+        }
+    });
+    address
+}
+
+/// Reads one request and answers it; `None` at the end of the connection.
+fn answer(mut client: &TcpStream, status: &str) -> Option<()> {
+    let mut reader = BufReader::with_capacity(4096, client);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+        if line == "\r\n" {
+            break;
+        }
+        let line = line.to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+    }
+    let body = std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink());
+    assert_eq!(body.ok()?, length);
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+    client.write_all(answer.as_bytes()).ok()
+}
+
+fn endpoint(address: SocketAddr) -> Settings {
+    let yaml = format!("otlp: {{endpoints: [{{url: 'http://{address}', timeout: 1m}}]}}");
+    let otlp: Otlp = Config::parse(&yaml).expect("a configuration").otlp;
+    let mut all = settings::resolve(&otlp, &|_| None).expect("an endpoint");
+    all.remove(0)
+}
+
+/// The most that was held beyond what is held now, while `job` ran, and what it left.
+fn cost<T>(job: impl FnOnce() -> T) -> (T, usize, usize) {
+    let before = HELD.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    let result = job();
+    let most = MOST.load(Ordering::Relaxed) - before;
+    (
+        result,
+        most,
+        HELD.load(Ordering::Relaxed).saturating_sub(before),
+    )
+}
+
+const MB: usize = 1_000_000;
+
+#[test]
+fn a_push_of_ten_thousand_vcpus_takes_less_than_a_hundred_megabytes() {
+    let (telemetry, registry) = Telemetry::new();
+    let snapshots = snapshot::Handle::default();
+    let mut snapshot = snapshots::Host::of_vcpus(10_000).snapshot();
+    snapshot.taken = SystemTime::now();
+    let series = snapshot.count_series() as u64;
+    snapshots.publish(Arc::new(snapshot));
+    let app = Arc::new(App {
+        snapshots,
+        telemetry,
+        registry,
+        max_age: Duration::from_secs(10),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let (takes, refuses) = (receiver("200 OK"), receiver("503 Service Unavailable"));
+    let kinds = [
+        (Temporality::Cumulative, Compression::None),
+        (Temporality::Delta, Compression::Gzip),
+    ];
+    for (temporality, compression) in kinds {
+        let settings = Settings {
+            temporality,
+            compression,
+            ..endpoint(takes)
+        };
+        let resource = Resource::new(&Identity::default(), None, &BTreeMap::new());
+        let pusher =
+            |settings| Pusher::new(settings, resource.clone(), Clock::new(1), Arc::clone(&app));
+        let mut first = pusher(settings.clone());
+        let (outcome, most, left) = cost(|| runtime.block_on(first.push()));
+        let Outcome::Delivered { points, rejected } = outcome else {
+            panic!("{outcome:?}");
+        };
+        println!(
+            "{temporality:?} {compression:?}: {points} points, at most {} MB, {} MB kept",
+            most / MB,
+            left / MB
+        );
+        assert!(points > series, "{points} of {series}");
+        assert_eq!(rejected, 0);
+        assert!(most < 100 * MB, "{most} bytes");
+
+        // Away for long: nothing gathers.
+        let mut away = pusher(Settings {
+            url: endpoint(refuses).url,
+            ..settings
+        });
+        let failed =
+            |outcome: Outcome| assert!(matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+        failed(runtime.block_on(away.push()));
+        let ((), most, left) = cost(|| {
+            for _ in 0..5 {
+                failed(runtime.block_on(away.push()));
+            }
+        });
+        println!(
+            "  5 that failed: at most {} MB, {} kB kept",
+            most / MB,
+            left / 1000
+        );
+        assert!(most < 100 * MB, "{most} bytes");
+        assert!(left < MB, "{left} bytes");
+    }
+}
