@@ -38,7 +38,7 @@ impl Devices {
     pub fn new(config: &config::Devices, roots: Arc<Roots>) -> Self {
         Self {
             roots,
-            config: config.clone(),
+            config: *config,
             vms: HashMap::new(),
         }
     }

@@ -84,7 +84,7 @@ impl KvmStat {
     /// The source over these roots.
     pub fn new(config: &config::KvmStat, roots: Arc<Roots>) -> Self {
         Self {
-            config: config.clone(),
+            config: *config,
             roots,
             vms: HashMap::new(),
         }
