@@ -44,10 +44,10 @@ pub(super) fn page(app: &App, now: Instant) -> Markup {
                     (health(app.readiness(now)))
                     @if let Some(snapshot) = &snapshot {
                         (summary(snapshot))
+                        (waiting::section(snapshot))
                         (sources(snapshot))
                         (blind_spots(snapshot))
                         (dropped(snapshot))
-                        (waiting::section(snapshot))
                         (vcpus::table(snapshot))
                     }
                 }
@@ -135,14 +135,10 @@ fn sources(snapshot: &Snapshot) -> Markup {
 }
 
 fn source(row: &SourceRow, pmu_mode: Option<&str>) -> Markup {
-    let (class, word) = match row.state {
-        SourceState::Up => ("up", "up"),
-        SourceState::Degraded(_) => ("degraded", "degraded"),
-        SourceState::Down(_) => ("down", "down"),
-    };
+    let word = word(&row.state);
     html! {
         li {
-            h3 { (row.info.name) " " span class={ "badge " (class) } { (word) } }
+            h3 { (row.info.name) " " span class={ "badge " (word) } { (word) } }
             div {
                 @if let Some(reason) = row.reason() { (why(reason)) }
                 @if let Some(mode) = pmu_mode {
@@ -155,6 +151,17 @@ fn source(row: &SourceRow, pmu_mode: Option<&str>) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// A source's state in a word, which is a class of the style sheet too.
+fn word(state: &SourceState) -> &'static str {
+    match state {
+        SourceState::Up => "up",
+        SourceState::Degraded(_) => "degraded",
+        // As somebody wanted it: no reason to be alarmed.
+        SourceState::Down(reason) if reason.code == "disabled" => "off",
+        SourceState::Down(_) => "down",
     }
 }
 
@@ -281,6 +288,22 @@ mod tests {
         let classes = [0.0, 0.05, 0.2].map(severity);
         assert_eq!(classes, ["calm", "degraded", "down"]);
         assert_eq!(percent(0.1234), "12.3\u{a0}%");
+    }
+
+    #[test]
+    fn what_is_switched_off_is_not_down() {
+        let down = |code| {
+            SourceState::Down(Reason {
+                code,
+                detail: String::new(),
+                fix: None,
+            })
+        };
+        let words = [SourceState::Up, down("disabled"), down("no_pt")].map(|state| word(&state));
+        assert_eq!(words, ["up", "off", "down"]);
+        assert!(words
+            .iter()
+            .all(|word| STYLE.contains(&format!(".{word} "))));
     }
 
     #[test]
