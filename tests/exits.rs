@@ -1,5 +1,5 @@
-//! Real KVM guests whose exits are known: by the VMM's own count, and to the last one where the
-//! guest leaves as often as the test tells it to.
+//! Real KVM guests whose exits are known: by the VMM's own count or the guest's, and to the last
+//! one where the guest leaves as often as the test tells it to.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
@@ -14,9 +14,15 @@ use vcpu_exporter::demo::vm::{Exit, Vm};
 mod exporter;
 #[path = "support/micro_vm.rs"]
 mod micro_vm;
+#[path = "support/real_vms.rs"]
+mod real_vms;
+#[path = "support/timer_guest.rs"]
+mod timer_guest;
 
 use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};
+use real_vms::qemu_works;
+use timer_guest::TimerGuest;
 
 const EVENTS: &str = "kvm_vcpu_kvm_events_total";
 const EXITS: &str = "kvm_vcpu_exits_total";
@@ -163,6 +169,42 @@ fn halts_are_exits_to_the_vmm_that_has_no_interrupt_controller_in_the_kernel() {
     assert_eq!(counted("userspace_exit"), 2500.0);
     assert_eq!(counted("vcpu_wakeup"), 0.0);
     assert_eq!(counted("pio"), 0.0);
+}
+
+/// Each interrupt ends a halt, unless the guest was kept so long from halting again that the next
+/// one is due before. A stop ends a halt without an interrupt.
+#[test]
+fn wakeups_are_as_many_as_the_timer_interrupts_that_the_guest_itself_counted() {
+    let _alone = alone();
+    if !qemu_works() {
+        return;
+    }
+    let Some(exporter) = exporter("") else {
+        return;
+    };
+    let guest = TimerGuest::start();
+    let vm = guest.name();
+    exporter.until(|e| e.all(EVENTS, &[("vm", vm)]).count() > 0);
+    let first = guest.stopped(|| exporter.scrape_anew());
+    guest.wait(3000);
+    let last = guest.stopped(|| exporter.scrape_anew());
+
+    let (least, most) = (last.0 - first.2, last.2 - first.0);
+    assert!(most - least <= 4, "it stands still: {first:?} {last:?}");
+    let (least, most) = (f64::from(least), f64::from(most));
+    let counted = |name: &str| event(&last.1, vm, name) - event(&first.1, vm, name);
+    let (wakeups, writes) = (counted("vcpu_wakeup"), counted("pio"));
+    println!("{least} to {most} interrupts: {wakeups} wakeups, {writes} port writes");
+    assert!(
+        least * 0.99 <= wakeups && wakeups <= most * 1.01,
+        "{wakeups} wakeups by {least} to {most} interrupts"
+    );
+    // It may stand still between its count and its write.
+    assert!(
+        least - 1.0 <= writes && writes <= most + 1.0,
+        "{writes} port writes by {least} to {most} interrupts"
+    );
+    assert_eq!(counted("mmio"), 0.0);
 }
 
 /// The exporter came later than the guest and missed a fixed number of exits. Each scrape between

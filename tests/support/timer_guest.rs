@@ -1,0 +1,156 @@
+//! A real QEMU guest that halts until its timer interrupts it, and counts the interrupts.
+//!
+//! The interrupt controller and the timer are KVM's own, so that halts are KVM's to wait out. The
+//! count is in the guest's memory, which is a file of the host's: it is read there, without QEMU,
+//! KVM or a tracepoint having a say.
+
+// Clippy knows tests by their attribute, not their helpers.
+#![allow(clippy::expect_used)]
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use rustix::process::{kill_process, Pid, Signal};
+use tempfile::TempDir;
+
+use crate::micro_vm::eventually;
+use crate::real_vms::{qemu, unique, Guest};
+
+/// Where the guest counts, from the start of its memory.
+const COUNT: u64 = 0x1000;
+
+/// A firmware of real mode, which is all that ever runs. It is mapped at f000:0000.
+///
+/// The timer is channel 0 of an i8254 at 1,193,182 Hz, divided by 2,386: 500 interrupts a second.
+/// They reach the CPU through an i8259 alone, once the local APIC is off (IA32_APIC_BASE, bit 11).
+#[rustfmt::skip]
+const MAIN: &[u8] = &[
+    0x31, 0xc0,                         // xor ax, ax
+    0x8e, 0xd8,                         // mov ds, ax
+    0x8e, 0xd0,                         // mov ss, ax
+    0xbc, 0x00, 0x70,                   // mov sp, 0x7000
+    0xc7, 0x06, 0x20, 0x00, 0x80, 0x00, // mov word [8 * 4], 0x80: offset of HANDLER
+    0x8c, 0x0e, 0x22, 0x00,             // mov [8 * 4 + 2], cs
+    0xb0, 0x11,                         // mov al, 0x11: initialise, cascaded, four words
+    0xe6, 0x20,                         // out 0x20, al
+    0xb0, 0x08,                         // mov al, 8: IRQ 0 is vector 8
+    0xe6, 0x21,                         // out 0x21, al
+    0xb0, 0x04,                         // mov al, 4: the other i8259 is at IRQ 2
+    0xe6, 0x21,                         // out 0x21, al
+    0xb0, 0x01,                         // mov al, 1: 8086 mode, ended by software
+    0xe6, 0x21,                         // out 0x21, al
+    0xb0, 0xfe,                         // mov al, 0xfe: all masked but IRQ 0
+    0xe6, 0x21,                         // out 0x21, al
+    0x66, 0xb9, 0x1b, 0x00, 0x00, 0x00, // mov ecx, 0x1b: IA32_APIC_BASE
+    0x0f, 0x32,                         // rdmsr
+    0x80, 0xe4, 0xf7,                   // and ah, 0xf7: without bit 11
+    0x0f, 0x30,                         // wrmsr
+    0xb0, 0x34,                         // mov al, 0x34: channel 0, both bytes, mode 2
+    0xe6, 0x43,                         // out 0x43, al
+    0xb0, 0x52,                         // mov al, 0x52: 2,386 is 0x0952
+    0xe6, 0x40,                         // out 0x40, al
+    0xb0, 0x09,                         // mov al, 0x09
+    0xe6, 0x40,                         // out 0x40, al
+    0xfb,                               // sti
+    0xf4,                               // hlt
+    0xeb, 0xfc,                         // jmp to the sti
+];
+
+/// One write to a port for each interrupt.
+#[rustfmt::skip]
+const HANDLER: &[u8] = &[
+    0x66, 0xff, 0x06, 0x00, 0x10, // inc dword [COUNT]
+    0xb0, 0x20,                   // mov al, 0x20: end of interrupt
+    0xe6, 0x20,                   // out 0x20, al
+    0xcf,                         // iret
+];
+
+/// Where a CPU begins: f000:fff0.
+const RESET: &[u8] = &[0xea, 0x00, 0x00, 0x00, 0xf0]; // jmp 0xf000:0
+
+fn firmware() -> Vec<u8> {
+    let mut image = vec![0; 1 << 16];
+    for (at, code) in [(0, MAIN), (0x80, HANDLER), (0xfff0, RESET)] {
+        image[at..at + code.len()].copy_from_slice(code);
+    }
+    image
+}
+
+/// The guest, from its first interrupt on.
+pub(crate) struct TimerGuest {
+    guest: Guest,
+    name: String,
+    memory: File,
+    _dir: TempDir,
+}
+
+impl TimerGuest {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (bios, ram) = (dir.path().join("bios"), dir.path().join("ram"));
+        fs::write(&bios, firmware()).expect("the firmware is written");
+        let name = unique("timer");
+        let guest = qemu(&[
+            "-name",
+            &format!("guest={name},debug-threads=on"),
+            "-bios",
+            &bios.display().to_string(),
+            "-object",
+            &format!(
+                "memory-backend-file,id=ram,size=32M,share=on,mem-path={}",
+                ram.display()
+            ),
+            "-machine",
+            "pc,memory-backend=ram",
+            // What falls due while it is stopped must not come in a burst, without a halt between.
+            "-global",
+            "kvm-pit.lost_tick_policy=discard",
+        ]);
+        let memory = eventually(|| {
+            let file = File::open(&ram).ok()?;
+            (file.metadata().ok()?.len() > COUNT).then_some(file)
+        });
+        let timer = Self {
+            guest,
+            name,
+            memory: memory.expect("QEMU makes its memory"),
+            _dir: dir,
+        };
+        timer.wait(1);
+        timer
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many interrupts it took.
+    pub(crate) fn interrupts(&self) -> u32 {
+        let mut count = [0; 4];
+        let read = self.memory.read_exact_at(&mut count, COUNT);
+        read.expect("its memory can be read");
+        u32::from_le_bytes(count)
+    }
+
+    /// Returns when it took so many more.
+    pub(crate) fn wait(&self, more: u32) {
+        let wanted = self.interrupts() + more;
+        let came = eventually(|| (self.interrupts() >= wanted).then_some(()));
+        came.expect("the guest's timer interrupts it");
+    }
+
+    /// Has it stand still while `look` looks; gives its count before and after, too.
+    pub(crate) fn stopped<T>(&self, look: impl FnOnce() -> T) -> (u32, T, u32) {
+        self.signal(Signal::STOP);
+        let before = self.interrupts();
+        let seen = look();
+        let after = self.interrupts();
+        self.signal(Signal::CONT);
+        (before, seen, after)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.guest.pid()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process"), signal).expect("it is there");
+    }
+}
