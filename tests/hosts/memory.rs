@@ -4,8 +4,10 @@ use crate::exposition::Exposition;
 use crate::machine::Machine;
 
 const MIB: f64 = 1048576.0;
-/// Memory of each VM.
-const RAM: f64 = 64.0 * MIB;
+/// Memory of each VM, in the script too. Its process has pages of the program beside it, which are
+/// shared memory here, where programs lie in a tmpfs, and are not accounted to its cgroup: they
+/// have to be less than the sixteenth that a cgroup may differ from its process.
+const RAM: f64 = 160.0 * MIB;
 /// What a micro-VM's process has of its own, at most.
 const OWN: f64 = 8.0 * MIB;
 
@@ -20,7 +22,7 @@ echo 0 >node0/cpuset.mems
 read -r me _ </proc/self/stat
 start_with_memory() {
     mkfifo "/tmp/$1.in" "/tmp/$1.out"
-    vcpu-exporter micro-vm --control --name "$1" --load halt --vcpus 1 --memory 64 \
+    vcpu-exporter micro-vm --control --name "$1" --load halt --vcpus 1 --memory 160 \
         0<>"/tmp/$1.in" 1<>"/tmp/$1.out" &
     eval "$1=$!"
     read -r ready <"/tmp/$1.out"
