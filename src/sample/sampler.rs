@@ -234,11 +234,11 @@ fn with_refusals(own: SourceState, slots: &[Slot], source: usize) -> SourceState
 }
 
 /// Once for each change, however many vCPUs it concerns.
-fn log_change(source: &str, now: &SourceState) {
+pub(super) fn log_change(source: &str, now: &SourceState) {
     match now.reason() {
         None => tracing::info!(source, "the source is up"),
         Some(Reason { code, detail, fix }) => {
-            let fix = fix.as_deref().unwrap_or_default();
+            let fix = fix.as_deref();
             tracing::warn!(source, code, %detail, fix, "the source is not all it could be");
         }
     }

@@ -23,6 +23,7 @@ use crate::config;
 use crate::discover::{Inventory, Vcpu, Vm, VmKey};
 use crate::host::roots::Roots;
 use crate::pt::{self, Clocks};
+use crate::sample::sampler::log_change;
 use crate::sample::slow::{Fact, VmFacts};
 use crate::sample::{Reason, SourceInfo, SourceState};
 use crate::stop::Stop;
@@ -375,7 +376,7 @@ impl PtLane {
         let newest = self.newest.load();
         let before = newest.sources.first().map_or("", |(_, state)| state.code());
         if before != state.code() && self.config.enabled {
-            log_change(&state);
+            log_change(SOURCE, &state);
         }
         self.newest.store(Arc::new(VmFacts {
             vms: self.vms.iter().map(|(key, vm)| (*key, lists(vm))).collect(),
@@ -405,16 +406,6 @@ fn info() -> SourceInfo {
         needs: "an Intel CPU with processor trace, CAP_PERFMON, CAP_IPC_LOCK",
         cost: "a few per cent of a core's speed while one of its vCPUs is recorded, by default 10 \
                ms a minute, and 2 to 100 ms of decoding after it",
-    }
-}
-
-fn log_change(state: &SourceState) {
-    match state.reason() {
-        None => tracing::info!(source = SOURCE, "the source is up"),
-        Some(Reason { code, detail, fix }) => {
-            let fix = fix.as_deref().unwrap_or_default();
-            tracing::warn!(source = SOURCE, code, %detail, fix, "the source is not all it could be");
-        }
     }
 }
 
