@@ -90,6 +90,20 @@ pub struct Reason {
     pub fix: Option<String>,
 }
 
+impl Reason {
+    /// The code of what is switched off.
+    pub const DISABLED: &'static str = "disabled";
+
+    /// The source of this name is switched off.
+    pub(crate) fn disabled(source: &str) -> Self {
+        Self {
+            code: Self::DISABLED,
+            detail: "switched off in the configuration".to_owned(),
+            fix: Some(format!("set sources.{source}.enabled: true")),
+        }
+    }
+}
+
 /// One measured thing about vCPU threads.
 pub trait Source: Send {
     /// What it is.

@@ -160,7 +160,7 @@ fn word(state: &SourceState) -> &'static str {
         SourceState::Up => "up",
         SourceState::Degraded(_) => "degraded",
         // As somebody wanted it: no reason to be alarmed.
-        SourceState::Down(reason) if reason.code == "disabled" => "off",
+        SourceState::Down(reason) if reason.code == Reason::DISABLED => "off",
         SourceState::Down(_) => "down",
     }
 }

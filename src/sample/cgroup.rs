@@ -148,7 +148,7 @@ impl VmSource for CgroupSource {
 
     fn state(&self) -> SourceState {
         if !self.enabled {
-            return SourceState::Down(disabled());
+            return SourceState::Down(Reason::disabled("cgroup"));
         }
         if self.mounts == Mounts::default() {
             return SourceState::Down(no_cgroupfs(&self.roots));
@@ -202,14 +202,6 @@ fn gone_or(error: &io::Error, what: &str) -> ReadError {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ESRCH) => ReadError::Gone,
         _ => ReadError::Failed(format!("{what}: {error}")),
-    }
-}
-
-fn disabled() -> Reason {
-    Reason {
-        code: "disabled",
-        detail: "switched off in the configuration".to_owned(),
-        fix: Some("set sources.cgroup.enabled: true".to_owned()),
     }
 }
 

@@ -86,7 +86,7 @@ impl VmSource for Devices {
 
     fn state(&self) -> SourceState {
         if !self.config.enabled {
-            return SourceState::Down(disabled());
+            return SourceState::Down(Reason::disabled("devices"));
         }
         if !vfio::is_there(&self.roots) {
             return SourceState::Down(no_vfio());
@@ -153,14 +153,6 @@ fn gone_or(error: &io::Error) -> ReadError {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ESRCH) => ReadError::Gone,
         _ => ReadError::Failed(format!("cannot read its descriptors: {error}")),
-    }
-}
-
-fn disabled() -> Reason {
-    Reason {
-        code: "disabled",
-        detail: "switched off in the configuration".to_owned(),
-        fix: Some("set sources.devices.enabled: true".to_owned()),
     }
 }
 

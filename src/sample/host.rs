@@ -82,7 +82,7 @@ impl<R: HostReader> HostSource for Reporting<R> {
     fn read(&mut self, topology: &Topology) -> Result<Vec<Fact>, ReadError> {
         let found = match self.enabled {
             true => self.reader.read(topology),
-            false => Found::nothing(disabled(self.info().name)),
+            false => Found::nothing(Reason::disabled(self.info().name)),
         };
         self.state = match (found.facts.is_empty(), found.missing) {
             (true, reason) => SourceState::Down(reason.unwrap_or_else(no_data)),
@@ -99,14 +99,6 @@ impl Found {
             facts: Vec::new(),
             missing: Some(reason),
         }
-    }
-}
-
-fn disabled(source: &str) -> Reason {
-    Reason {
-        code: "disabled",
-        detail: "switched off in the configuration".to_owned(),
-        fix: Some(format!("set sources.{source}.enabled: true")),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::host::memory::{parse_resident, text, Nodes, Resident};
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
 use crate::sample::slow::{Fact, FactValue, VmSource};
-use crate::sample::{ReadError, SourceInfo, SourceState};
+use crate::sample::{ReadError, Reason, SourceInfo, SourceState};
 
 mod cgroup;
 mod pace;
@@ -246,7 +246,7 @@ impl VmSource for Memory {
 
     fn state(&self) -> SourceState {
         if !self.config.enabled {
-            return SourceState::Down(trouble::disabled());
+            return SourceState::Down(Reason::disabled("memory"));
         }
         let all = self.vms.values();
         trouble::state(all.map(|kept| kept.trouble.as_ref()))

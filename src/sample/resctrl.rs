@@ -72,11 +72,7 @@ impl Resctrl {
 
     fn missing(&self) -> Option<Reason> {
         if !self.config.enabled {
-            return Some(Reason {
-                code: "disabled",
-                detail: "switched off in the configuration".to_owned(),
-                fix: Some("set sources.resctrl.enabled: true".to_owned()),
-            });
+            return Some(Reason::disabled("resctrl"));
         }
         let root = resctrl::root(&self.roots);
         (!resctrl::monitors(&self.roots)).then(|| Reason {

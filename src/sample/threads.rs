@@ -149,7 +149,7 @@ impl VmSource for Threads {
 
     fn state(&self) -> SourceState {
         if !self.enabled {
-            return SourceState::Down(disabled());
+            return SourceState::Down(Reason::disabled("threads"));
         }
         if self.lacks_schedstat {
             return SourceState::Down(no_schedstat());
@@ -211,14 +211,6 @@ fn labels(role: Role, key: CellKey) -> Vec<(&'static str, String)> {
     }
     labels.extend(key.numa_node.map(|node| ("numa_node", node.to_string())));
     labels
-}
-
-fn disabled() -> Reason {
-    Reason {
-        code: "disabled",
-        detail: "switched off in the configuration".to_owned(),
-        fix: Some("set sources.threads.enabled: true".to_owned()),
-    }
 }
 
 fn no_schedstat() -> Reason {

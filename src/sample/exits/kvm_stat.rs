@@ -93,7 +93,7 @@ impl KvmStat {
     /// Why nothing can be read: `kvm/exits` is the sum over all VMs, and of the same kind.
     fn missing(&self) -> Option<Reason> {
         if !self.config.enabled {
-            return Some(disabled());
+            return Some(Reason::disabled("kvm_stat"));
         }
         let dir = self.roots.debug.join("kvm");
         let file = dir.join("exits");
@@ -215,14 +215,6 @@ fn fact(stat: &str, total: u64) -> Fact {
         metric: "kvm_vm_kvm_stat_total",
         labels: vec![("stat", stat.to_owned())],
         value: FactValue::Int(total),
-    }
-}
-
-fn disabled() -> Reason {
-    Reason {
-        code: "disabled",
-        detail: "switched off in the configuration".to_owned(),
-        fix: Some("set sources.kvm_stat.enabled: true".to_owned()),
     }
 }
 

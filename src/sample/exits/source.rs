@@ -73,7 +73,7 @@ impl Exits {
             roots,
             counters,
             columns: Arc::new(ids),
-            plan: Err(disabled()),
+            plan: Err(Reason::disabled("exits")),
         };
         if config.enabled {
             exits.plan = exits.look();
@@ -151,14 +151,6 @@ impl Source for Exits {
             Ok(reader) => Ok(Box::new(reader)),
             Err(reason) => Err(OpenError::Refused(reason)),
         }
-    }
-}
-
-fn disabled() -> Reason {
-    Reason {
-        code: "disabled",
-        detail: "switched off in the configuration".to_owned(),
-        fix: Some("set sources.exits.enabled: true".to_owned()),
     }
 }
 

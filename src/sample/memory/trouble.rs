@@ -109,12 +109,3 @@ impl Trouble {
         !matches!(self, Self::TooSlow(_) | Self::NoFile("numa_maps"))
     }
 }
-
-/// The source is switched off.
-pub(super) fn disabled() -> Reason {
-    Reason {
-        code: "disabled",
-        detail: "switched off in the configuration".to_owned(),
-        fix: Some("set sources.memory.enabled: true".to_owned()),
-    }
-}

@@ -121,9 +121,8 @@ pub(super) fn no_vmx_tracing() -> Reason {
 /// Nothing is recorded.
 pub(super) fn disabled() -> Reason {
     Reason {
-        code: "disabled",
         detail: "switched off in the configuration, as it is by default".to_owned(),
-        fix: Some(format!("set sources.{SOURCE}.enabled: true")),
+        ..Reason::disabled(SOURCE)
     }
 }
 

@@ -262,5 +262,5 @@ fn switched_off_it_has_no_columns_and_opens_nothing() {
         .read(&mut Reading::new(&columns, Arc::default()))
         .unwrap();
     assert_eq!((columns, counters.descriptors()), (Columns::default(), 0));
-    assert_eq!(exits.state(), SourceState::Down(disabled()));
+    assert_eq!(exits.state(), SourceState::Down(Reason::disabled("exits")));
 }

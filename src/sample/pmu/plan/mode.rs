@@ -15,7 +15,7 @@ pub(super) fn decide(
     kernel: &dyn Kernel,
 ) -> (Mode, Option<Reason>) {
     if !config.enabled {
-        return (Mode::Off, Some(disabled()));
+        return (Mode::Off, Some(Reason::disabled("pmu")));
     }
     if machine.foreign_pid.is_some() {
         return (Mode::Off, Some(pid_namespace()));
@@ -57,14 +57,6 @@ fn without_pmu(errno: i32, machine: &Machine, kernel: &dyn Kernel) -> (Mode, Opt
         }
         libc::ENOSYS => (Mode::Off, Some(no_perf())),
         _ => (Mode::Off, Some(refused(errno))),
-    }
-}
-
-fn disabled() -> Reason {
-    Reason {
-        code: "disabled",
-        detail: "switched off in the configuration".to_owned(),
-        fix: Some("set sources.pmu.enabled: true".to_owned()),
     }
 }
 
