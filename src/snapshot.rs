@@ -76,6 +76,8 @@ pub struct Snapshot {
     pub sources: Vec<SourceRow>,
     /// `kvm_exporter_pmu_mode`: mode and reason, once known.
     pub pmu_mode: Option<Arc<Labels>>,
+    /// Name of the scenario where the host is a synthetic one, else nothing.
+    pub synthetic: Option<Arc<str>>,
     /// What the series limit took away.
     pub dropped: Vec<DroppedRow>,
     /// Series in the exposition, the exporter's own left out.

@@ -203,6 +203,7 @@ mod tests {
             facts: Arc::new([]),
             sources: Vec::new(),
             pmu_mode: None,
+            synthetic: None,
             dropped: Vec::new(),
             series: 0,
         }

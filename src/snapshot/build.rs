@@ -25,6 +25,7 @@ use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
 pub struct Builder {
     handle: Handle,
     pmu_mode: Option<Arc<Labels>>,
+    synthetic: Option<Arc<str>>,
     inventory: Arc<Inventory>,
     cpu_labels: Arc<[Arc<Labels>]>,
     cpu_places: Arc<[Arc<Labels>]>,
@@ -63,6 +64,7 @@ impl Builder {
         Self {
             handle,
             pmu_mode: pmu_mode.map(mode),
+            synthetic: None,
             inventory: Arc::default(),
             cpu_labels: Arc::new([]),
             cpu_places: Arc::new([]),
@@ -76,6 +78,11 @@ impl Builder {
             facts: FactRows::default(),
             spare: None,
         }
+    }
+
+    /// Says in every picture that the host is a synthetic one, and which scenario it follows.
+    pub fn synthetic(&mut self, scenario: &str) {
+        self.synthetic = Some(scenario.into());
     }
 
     /// Builds the picture of what the sampler knows and publishes it.
@@ -185,6 +192,7 @@ impl Builder {
             facts: self.facts.follow(view.facts, view.inventory).clone(),
             sources: self.sources.clone(),
             pmu_mode: self.pmu_mode.clone(),
+            synthetic: self.synthetic.clone(),
             dropped: dropped_rows(view),
             series: 0,
         }

@@ -790,6 +790,14 @@ pub const CATALOG: &[Metric] = &[
         source: "self",
     },
     Metric {
+        name: "kvm_exporter_synthetic",
+        kind: Kind::Gauge,
+        unit: "",
+        help: "1 where the host is a synthetic one that follows a scenario; absent on a real host",
+        labels: &[],
+        source: "self",
+    },
+    Metric {
         name: "kvm_exporter_sample_age_seconds",
         kind: Kind::Gauge,
         unit: "seconds",

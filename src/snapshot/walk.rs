@@ -101,6 +101,10 @@ impl Snapshot {
                     family.sample(&source.labels, &none, Value::Int(delivers(source)));
                 }),
                 "kvm_exporter_pmu_mode" => self.pmu_mode.iter().for_each(|mode| family.one(mode)),
+                "kvm_exporter_synthetic" => {
+                    let scenario = self.synthetic.iter();
+                    scenario.for_each(|_| family.one(&none));
+                }
                 "kvm_exporter_dropped_series" => self.dropped.iter().for_each(|row| {
                     family.sample(&row.labels, &none, Value::Int(row.series));
                 }),

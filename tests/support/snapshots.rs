@@ -79,6 +79,7 @@ impl Host {
                 ("mode", "host_only"),
                 ("reason", "mediated_vpmu"),
             ])),
+            synthetic: None,
             dropped: vec![DroppedRow {
                 labels: labels(&[("what", "user_events")]),
                 series: 12,

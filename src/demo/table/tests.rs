@@ -84,6 +84,7 @@ fn snapshot(
         facts: Arc::new([]),
         sources: vec![],
         pmu_mode: None,
+        synthetic: None,
         dropped: vec![],
         series: 0,
     }
