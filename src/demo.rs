@@ -13,6 +13,7 @@
 //! - [`guests`] starts the three micro-VMs of the demo and ends them.
 //! - [`table`] draws the newest snapshot for a terminal.
 
+pub mod files;
 pub mod guest;
 pub mod guests;
 pub mod micro_vm;

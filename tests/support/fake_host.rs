@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 #[path = "fake_devices.rs"]
 mod fake_devices;
-pub use fake_devices::Pci;
+pub use devices::Pci;
 
 #[path = "fake_memory.rs"]
 mod fake_memory;
@@ -34,128 +34,29 @@ pub use fake_memory::Block;
 
 #[path = "fake_machine.rs"]
 mod fake_machine;
-pub use fake_machine::NodeMemory;
+pub use machine::NodeMemory;
 
 #[path = "fake_vms.rs"]
 mod fake_vms;
 
-/// As Linux 6.18 on x86-64 shows it.
-const KVM_EXIT_FORMAT: &str = include_str!("../../src/sample/exits/format/kvm_exit-x86-6.18.txt");
-pub use fake_vms::{domstatus, FakeVm, START, UUID_A, UUID_B};
+#[path = "../../src/demo/files/devices.rs"]
+mod devices;
+#[path = "../../src/demo/files/domain.rs"]
+mod domain;
+#[path = "../../src/demo/files/machine.rs"]
+mod machine;
+#[path = "../../src/demo/files/memory.rs"]
+mod memory;
+#[path = "../../src/demo/files/thread.rs"]
+mod thread;
 
 /// What /proc tells of one thread; change it with [`FakeHost::set`].
-#[derive(Debug, Clone)]
-pub struct Thread {
-    pub comm: String,
-    /// Clock ticks since boot.
-    pub start_time: u64,
-    /// CPU it last ran on.
-    pub cpu: u32,
-    /// Clock ticks.
-    pub user_ticks: u64,
-    /// Clock ticks.
-    pub system_ticks: u64,
-    /// Clock ticks.
-    pub guest_ticks: u64,
-    pub minor_faults: u64,
-    pub major_faults: u64,
-    /// schedstat, ns.
-    pub run: u64,
-    /// schedstat, ns.
-    pub delay: u64,
-    pub timeslices: u64,
-    pub migrations: u64,
-    pub voluntary: u64,
-    pub involuntary: u64,
-    /// CPU list.
-    pub cpus_allowed: String,
-    /// User the process runs as.
-    pub uid: u32,
-    /// `PF_*` of include/linux/sched.h.
-    pub flags: u64,
-    /// Text of /proc/TID/syscall.
-    pub syscall: String,
-}
+pub use thread::Thread;
 
-impl Thread {
-    fn new(comm: &str, start_time: u64) -> Self {
-        Self {
-            // TASK_COMM_LEN is 16 with its NUL (include/linux/sched.h).
-            comm: comm.chars().take(15).collect(),
-            start_time,
-            cpu: 0,
-            user_ticks: 0,
-            system_ticks: 0,
-            guest_ticks: 0,
-            minor_faults: 0,
-            major_faults: 0,
-            run: 0,
-            delay: 0,
-            timeslices: 0,
-            migrations: 0,
-            voluntary: 0,
-            involuntary: 0,
-            cpus_allowed: "0-3".into(),
-            uid: 0,
-            // PF_USER_WORKER: a thread the kernel added.
-            flags: if comm.starts_with("kvm-nx-") {
-                0x4000
-            } else {
-                0
-            },
-            syscall: "running".into(),
-        }
-    }
-
-    /// The 52 fields of proc_pid_stat(5).
-    fn stat(&self, tid: i32) -> String {
-        let mut fields = [0u64; 53];
-        fields[4] = 1; // parent
-        fields[9] = self.flags;
-        fields[10] = self.minor_faults;
-        fields[12] = self.major_faults;
-        fields[14] = self.user_ticks;
-        fields[15] = self.system_ticks;
-        fields[18] = 20; // priority
-        fields[20] = 1; // threads
-        fields[22] = self.start_time;
-        fields[38] = 17; // SIGCHLD
-        fields[39] = u64::from(self.cpu);
-        fields[43] = self.guest_ticks;
-        let fields: Vec<String> = fields[4..].iter().map(u64::to_string).collect();
-        format!("{tid} ({}) S {}\n", self.comm, fields.join(" "))
-    }
-
-    fn schedstat(&self) -> String {
-        format!("{} {} {}\n", self.run, self.delay, self.timeslices)
-    }
-
-    fn sched(&self, tid: i32) -> String {
-        let line = |name: &str, value: u64| format!("{name:<45}:{value:>21}\n");
-        format!(
-            "{} ({tid}, #threads: 1)\n{}\n{}{}{}{}",
-            self.comm,
-            "-".repeat(67),
-            line("se.nr_migrations", self.migrations),
-            line("nr_switches", self.voluntary + self.involuntary),
-            line("nr_voluntary_switches", self.voluntary),
-            line("nr_involuntary_switches", self.involuntary),
-        )
-    }
-
-    fn status(&self, pid: i32, tid: i32) -> String {
-        format!(
-            "Name:\t{}\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\n\
-             PPid:\t1\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nThreads:\t1\nCpus_allowed:\tff\nCpus_allowed_list:\t{}\n\
-             Mems_allowed_list:\t0\nvoluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
-            self.comm,
-            self.cpus_allowed,
-            self.voluntary,
-            self.involuntary,
-            uid = self.uid,
-        )
-    }
-}
+/// As Linux 6.18 on x86-64 shows it.
+const KVM_EXIT_FORMAT: &str = include_str!("../../src/sample/exits/format/kvm_exit-x86-6.18.txt");
+pub use domain::domstatus;
+pub use fake_vms::{FakeVm, START, UUID_A, UUID_B};
 
 /// A host in a temporary directory, removed with it.
 #[derive(Debug)]
@@ -213,6 +114,14 @@ impl FakeHost {
             .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         file.write_all(text.as_ref()).unwrap();
         file.set_len(text.as_ref().len() as u64).unwrap();
+        self
+    }
+
+    /// Writes several files.
+    fn files(&self, files: Vec<(String, String)>) -> &Self {
+        for (path, text) in files {
+            self.file(path, text);
+        }
         self
     }
 
@@ -350,20 +259,7 @@ impl FakeHost {
 
     /// KVM's tracepoints in tracefs, as the vendor's module (`kvm_intel`, `kvm_amd`) has them.
     pub fn tracepoints(&self, module: &str) -> &Self {
-        let names = [
-            "exit",
-            "userspace_exit",
-            "vcpu_wakeup",
-            "pio",
-            "mmio",
-            "inj_virq",
-        ];
-        for (id, name) in (101..).zip(names) {
-            let dir = format!("sys/kernel/tracing/events/kvm/kvm_{name}");
-            self.file(format!("{dir}/id"), format!("{id}\n"));
-        }
-        let format = "sys/kernel/tracing/events/kvm/kvm_exit/format";
-        self.file(format, KVM_EXIT_FORMAT);
+        self.files(machine::tracepoints(KVM_EXIT_FORMAT));
         self.file(format!("sys/module/{module}/refcnt"), "0\n")
     }
 
@@ -385,20 +281,7 @@ impl FakeHost {
         self.remove("sys/devices/system/cpu");
         self.remove("sys/devices/system/node");
         self.remove("sys/bus/event_source/devices");
-        let firsts = packages * cores;
-        let mut of_node: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for cpu in 0..firsts * threads {
-            let (package, core) = (cpu % firsts / cores, cpu % cores);
-            let siblings: Vec<u32> = (0..threads).map(|t| cpu % firsts + t * firsts).collect();
-            self.cpu(cpu, package, core, &siblings, package);
-            let node = package * nodes + core * nodes / cores;
-            of_node.entry(node).or_default().push(cpu);
-        }
-        self.online(&format!("0-{}", firsts * threads - 1));
-        for (node, cpus) in &of_node {
-            self.node(*node, cpus);
-        }
-        self
+        self.files(machine::cpus(packages, cores, threads, nodes))
     }
 
     /// A client of `p` performance cores with two threads and `e` efficiency cores with one.
@@ -418,12 +301,12 @@ impl FakeHost {
         let pmu = "sys/bus/event_source/devices";
         self.file(
             format!("{pmu}/cpu_core/cpus"),
-            list(&(0..2 * p).collect::<Vec<_>>()),
+            machine::list(&(0..2 * p).collect::<Vec<_>>()),
         );
         self.file(format!("{pmu}/cpu_core/type"), "4\n");
         self.file(
             format!("{pmu}/cpu_atom/cpus"),
-            list(&(2 * p..all).collect::<Vec<_>>()),
+            machine::list(&(2 * p..all).collect::<Vec<_>>()),
         );
         self.file(format!("{pmu}/cpu_atom/type"), "10\n")
     }
@@ -434,26 +317,13 @@ impl FakeHost {
     }
 
     fn cpu(&self, id: u32, package: u32, core: u32, siblings: &[u32], llc: u32) {
-        let dir = format!("sys/devices/system/cpu/cpu{id}");
-        self.file(
-            format!("{dir}/topology/physical_package_id"),
-            format!("{package}\n"),
-        );
-        self.file(format!("{dir}/topology/core_id"), format!("{core}\n"));
-        self.file(
-            format!("{dir}/topology/thread_siblings_list"),
-            list(siblings),
-        );
-        self.file(format!("{dir}/cache/index0/level"), "1\n");
-        self.file(format!("{dir}/cache/index0/id"), format!("{core}\n"));
-        self.file(format!("{dir}/cache/index3/level"), "3\n");
-        self.file(format!("{dir}/cache/index3/id"), format!("{llc}\n"));
+        self.files(machine::cpu(id, package, core, siblings, llc));
     }
 
     fn node(&self, node: u32, cpus: &[u32]) {
         self.file(
             format!("sys/devices/system/node/node{node}/cpulist"),
-            list(cpus),
+            machine::list(cpus),
         );
     }
 }
@@ -462,9 +332,4 @@ impl Default for FakeHost {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn list(numbers: &[u32]) -> String {
-    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
-    format!("{}\n", numbers.join(","))
 }

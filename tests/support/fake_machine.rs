@@ -2,75 +2,30 @@
 //! NUMA memory, CPU features, KVM's parameters, vulnerabilities and the kernel's log. Texts are
 //! those of Linux 6.x, shortened.
 
+use super::machine::{self, NodeMemory, CPU, NODE};
 use super::FakeHost;
-
-const CPU: &str = "sys/devices/system/cpu";
-const NODE: &str = "sys/devices/system/node";
-
-/// Memory of a node, kB.
-#[derive(Debug, Clone, Copy)]
-pub struct NodeMemory {
-    pub total: u64,
-    pub free: u64,
-    pub anon: u64,
-    pub file: u64,
-    pub shmem: u64,
-    pub slab: u64,
-}
 
 impl FakeHost {
     /// Frequencies of a CPU in kHz: now, lowest, highest.
     pub fn frequency(&self, cpu: u32, now: u64, min: u64, max: u64) -> &Self {
-        let dir = format!("{CPU}/cpu{cpu}/cpufreq");
-        for (file, khz) in [
-            ("scaling_cur_freq", now),
-            ("cpuinfo_min_freq", min),
-            ("cpuinfo_max_freq", max),
-        ] {
-            self.file(format!("{dir}/{file}"), format!("{khz}\n"));
-        }
-        self
+        self.files(machine::frequency(cpu, now, min, max))
     }
 
     /// Throttle counters of a CPU as Intel has them: count and milliseconds of core and package.
     pub fn throttles(&self, cpu: u32, core: [u64; 2], package: [u64; 2]) -> &Self {
-        let dir = format!("{CPU}/cpu{cpu}/thermal_throttle");
-        for (what, [count, milliseconds]) in [("core", core), ("package", package)] {
-            let count = format!("{count}\n");
-            self.file(format!("{dir}/{what}_throttle_count"), count);
-            let file = format!("{dir}/{what}_throttle_total_time_ms");
-            self.file(file, format!("{milliseconds}\n"));
-        }
-        self
+        self.files(machine::throttles(cpu, core, package))
     }
 
     /// A chip of hwmon, with label and thousandths of a degree of each temperature.
     pub fn sensor(&self, n: u32, name: &str, device: &str, temperatures: &[(&str, i64)]) -> &Self {
-        let dir = format!("sys/class/hwmon/hwmon{n}");
-        self.file(format!("{dir}/name"), format!("{name}\n"));
-        self.link(format!("{dir}/device"), &format!("../../../{device}"));
-        for (n, (label, millidegrees)) in (1..).zip(temperatures) {
-            self.file(format!("{dir}/temp{n}_label"), format!("{label}\n"));
-            self.file(format!("{dir}/temp{n}_input"), format!("{millidegrees}\n"));
-        }
-        self
+        self.files(machine::sensor(n, name, temperatures));
+        let link = format!("sys/class/hwmon/hwmon{n}/device");
+        self.link(link, &format!("../../../{device}"))
     }
 
     /// Memory of a node.
     pub fn node_memory(&self, node: u32, m: NodeMemory) -> &Self {
-        let line = |name: &str, kb: u64| format!("Node {node} {name}:{kb:>16} kB\n");
-        let text = [
-            line("MemTotal", m.total),
-            line("MemFree", m.free),
-            line("MemUsed", m.total - m.free),
-            line("Active(anon)", m.anon / 2),
-            line("FilePages", m.file),
-            line("AnonPages", m.anon),
-            line("Shmem", m.shmem),
-            line("Slab", m.slab),
-            format!("Node {node} HugePages_Total:     0\n"),
-        ];
-        self.file(format!("{NODE}/node{node}/meminfo"), text.concat())
+        self.files(machine::node_memory(node, m))
     }
 
     /// Distances of a node, as firmware tells them.
@@ -83,10 +38,7 @@ impl FakeHost {
 
     /// A node's pool of huge pages of so many kB.
     pub fn pool(&self, node: u32, size_kb: u64, total: u64, free: u64) -> &Self {
-        let dir = format!("{NODE}/node{node}/hugepages/hugepages-{size_kb}kB");
-        self.file(format!("{dir}/nr_hugepages"), format!("{total}\n"));
-        self.file(format!("{dir}/free_hugepages"), format!("{free}\n"));
-        self.file(format!("{dir}/surplus_hugepages"), "0\n")
+        self.files(machine::pool(node, size_kb, total, free))
     }
 
     /// Further lines of the first CPU in cpuinfo.

@@ -1,6 +1,7 @@
 //! The memory of a [`FakeHost`]'s VMs, as smaps, numa_maps and status of their processes and
 //! numa_stat of their cgroups tell it. Formats were taken from QEMU 7.2 on Linux 6.18.
 
+use super::memory::{numa_stat, resident};
 use super::FakeHost;
 
 /// One mapping of a VMM.
@@ -123,10 +124,7 @@ impl FakeHost {
         let others = before.lines().filter(|line| !line.starts_with("Rss"));
         let others = others.filter(|line| !line.starts_with("Hugetlb"));
         let mut status: String = others.map(|line| format!("{line}\n")).collect();
-        status += &format!(
-            "RssAnon:\t{anon:8} kB\nRssFile:\t   18952 kB\nRssShmem:\t{shmem:8} kB\nHugetlbPages:\t{:8} kB\n",
-            sum(|b| b.is_huge())
-        );
+        status += &resident(anon, shmem, sum(|b| b.is_huge()));
         self.file(format!("proc/{pid}/status"), status)
     }
 
@@ -138,26 +136,9 @@ impl FakeHost {
         shmem: &[u64],
         anon_thp: &[u64],
     ) -> &Self {
-        let line = |name: &str, bytes: &[u64]| {
-            let nodes = bytes.iter().enumerate();
-            let nodes: String = nodes
-                .map(|(node, bytes)| format!(" N{node}={bytes}"))
-                .collect();
-            format!("{name}{nodes}\n")
-        };
-        let none = vec![0; anon.len()];
-        let text = [
-            line("anon", anon),
-            line("file", shmem),
-            line("kernel_stack", &none),
-            line("shmem", shmem),
-            line("anon_thp", anon_thp),
-            line("file_thp", &none),
-            line("shmem_thp", &none),
-        ];
         self.file(
             format!("sys/fs/cgroup/{path}/memory.numa_stat"),
-            text.concat(),
+            numa_stat(anon, shmem, anon_thp),
         )
     }
 }

@@ -4,6 +4,7 @@
 //! (cgroup v1), the others from their documentation and sources. A VM uses the thread ids
 //! `pid + 1 ..= pid + 10 + vcpus`: give pids at least 100 apart.
 
+use super::domain::{domstatus, nova_metadata, scope};
 use super::FakeHost;
 
 /// One made VM.
@@ -122,23 +123,7 @@ impl FakeHost {
         uuid: &str,
         vcpus: u32,
     ) -> FakeVm {
-        let metadata = format!(
-            r#"<metadata>
-  <nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1">
-    <nova:package version="27.1.0"/>
-    <nova:name>{display_name}</nova:name>
-    <nova:creationTime>2026-11-01 10:00:00</nova:creationTime>
-    <nova:flavor name="m1.small">
-      <nova:memory>2048</nova:memory>
-      <nova:vcpus>{vcpus}</nova:vcpus>
-    </nova:flavor>
-    <nova:owner>
-      <nova:user uuid="3e1c0b2f0d6b4c5e9a4b8f2f6a1d7c00">ann</nova:user>
-      <nova:project uuid="9f8e7d6c5b4a39281706f5e4d3c2b1a0">shop</nova:project>
-    </nova:owner>
-  </nova:instance>
-</metadata>"#
-        );
+        let metadata = nova_metadata(display_name, "m1.small", vcpus);
         self.libvirt(pid, domain, uuid, vcpus, &systemd_scope(domain), &metadata)
     }
 
@@ -246,30 +231,6 @@ impl FakeHost {
     }
 }
 
-/// What libvirt keeps of a running domain in /run/libvirt/qemu/NAME.xml.
-pub fn domstatus(pid: i32, name: &str, uuid: &str, vcpus: &[i32], metadata: &str) -> String {
-    let threads: String = vcpus
-        .iter()
-        .enumerate()
-        .map(|(n, tid)| format!("    <vcpu id='{n}' pid='{tid}'/>\n"))
-        .collect();
-    format!(
-        "<!--\nWARNING: THIS IS AN AUTO-GENERATED FILE.\n-->\n\
-         <domstatus state='running' reason='booted' pid='{pid}'>\n  <vcpus>\n{threads}  </vcpus>\n  \
-         <domain type='kvm' id='1'>\n    <name>{name}</name>\n    <uuid>{uuid}</uuid>\n{metadata}\n  \
-         </domain>\n</domstatus>\n"
-    )
-}
-
 fn systemd_scope(name: &str) -> String {
-    let escaped: String = name
-        .bytes()
-        .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b':' => {
-                char::from(b).to_string()
-            }
-            _ => format!("\\x{b:02x}"),
-        })
-        .collect();
-    format!("0::/machine.slice/machine-qemu\\x2d1\\x2d{escaped}.scope/libvirt/emulator\n")
+    format!("0::/{}/libvirt/emulator\n", scope(1, name))
 }

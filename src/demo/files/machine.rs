@@ -1,0 +1,143 @@
+//! The machine as such: topology, frequencies, throttling, sensors and NUMA memory.
+
+/// Paths below the host's root and the texts of the files there.
+pub type Files = Vec<(String, String)>;
+
+/// Directory of the CPUs.
+pub const CPU: &str = "sys/devices/system/cpu";
+/// Directory of the NUMA nodes.
+pub const NODE: &str = "sys/devices/system/node";
+
+/// Memory of a node, kB.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)] // the kernel's words
+pub struct NodeMemory {
+    pub total: u64,
+    pub free: u64,
+    pub anon: u64,
+    pub file: u64,
+    pub shmem: u64,
+    pub slab: u64,
+}
+
+/// Topology of a CPU and the ids of its first and its last-level cache.
+pub fn cpu(id: u32, package: u32, core: u32, siblings: &[u32], llc: u32) -> Files {
+    let dir = format!("{CPU}/cpu{id}");
+    let file = |name: &str, text: String| (format!("{dir}/{name}"), text);
+    vec![
+        file("topology/physical_package_id", format!("{package}\n")),
+        file("topology/core_id", format!("{core}\n")),
+        file("topology/thread_siblings_list", list(siblings)),
+        file("cache/index0/level", "1\n".into()),
+        file("cache/index0/id", format!("{core}\n")),
+        file("cache/index3/level", "3\n".into()),
+        file("cache/index3/id", format!("{llc}\n")),
+    ]
+}
+
+/// Cores all alike, numbered as Linux numbers a server: first threads of all cores, then second
+/// threads. Each package is split evenly into its nodes and has one last-level cache.
+pub fn cpus(packages: u32, cores: u32, threads: u32, nodes: u32) -> Files {
+    let firsts = packages * cores;
+    let mut files = Files::new();
+    let mut of_node = vec![Vec::new(); (packages * nodes) as usize];
+    for id in 0..firsts * threads {
+        let (package, core) = (id % firsts / cores, id % cores);
+        let siblings: Vec<u32> = (0..threads).map(|t| id % firsts + t * firsts).collect();
+        files.extend(cpu(id, package, core, &siblings, package));
+        let node = package * nodes + core * nodes / cores;
+        of_node[node as usize].push(id);
+    }
+    files.push((
+        format!("{CPU}/online"),
+        format!("0-{}\n", firsts * threads - 1),
+    ));
+    let nodes = of_node.iter().enumerate();
+    files.extend(nodes.map(|(node, cpus)| (format!("{NODE}/node{node}/cpulist"), list(cpus))));
+    files
+}
+
+/// A CPU list, one by one.
+pub fn list(numbers: &[u32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
+    format!("{}\n", numbers.join(","))
+}
+
+/// Frequencies of a CPU in kHz: now, lowest, highest.
+pub fn frequency(cpu: u32, now: u64, min: u64, max: u64) -> Files {
+    let files = [
+        ("scaling_cur_freq", now),
+        ("cpuinfo_min_freq", min),
+        ("cpuinfo_max_freq", max),
+    ];
+    let file = |(name, khz)| (format!("{CPU}/cpu{cpu}/cpufreq/{name}"), format!("{khz}\n"));
+    files.map(file).into()
+}
+
+/// Throttle counters of a CPU as Intel has them: count and milliseconds of core and package.
+pub fn throttles(cpu: u32, core: [u64; 2], package: [u64; 2]) -> Files {
+    let dir = format!("{CPU}/cpu{cpu}/thermal_throttle");
+    let file = |what: &str, n: u64| (format!("{dir}/{what}"), format!("{n}\n"));
+    vec![
+        file("core_throttle_count", core[0]),
+        file("core_throttle_total_time_ms", core[1]),
+        file("package_throttle_count", package[0]),
+        file("package_throttle_total_time_ms", package[1]),
+    ]
+}
+
+/// A chip of hwmon, with label and thousandths of a degree of each temperature; its device is a
+/// link.
+pub fn sensor(n: u32, name: &str, temperatures: &[(&str, i64)]) -> Files {
+    let dir = format!("sys/class/hwmon/hwmon{n}");
+    let mut files = vec![(format!("{dir}/name"), format!("{name}\n"))];
+    for (n, (label, millidegrees)) in (1..).zip(temperatures) {
+        files.push((format!("{dir}/temp{n}_label"), format!("{label}\n")));
+        files.push((format!("{dir}/temp{n}_input"), format!("{millidegrees}\n")));
+    }
+    files
+}
+
+/// Memory of a node.
+pub fn node_memory(node: u32, m: NodeMemory) -> Files {
+    let line = |name: &str, kb: u64| format!("Node {node} {name}:{kb:>16} kB\n");
+    let text = [
+        line("MemTotal", m.total),
+        line("MemFree", m.free),
+        line("MemUsed", m.total - m.free),
+        line("Active(anon)", m.anon / 2),
+        line("FilePages", m.file),
+        line("AnonPages", m.anon),
+        line("Shmem", m.shmem),
+        line("Slab", m.slab),
+        format!("Node {node} HugePages_Total:     0\n"),
+    ];
+    vec![(format!("{NODE}/node{node}/meminfo"), text.concat())]
+}
+
+/// A node's pool of huge pages of so many kB.
+pub fn pool(node: u32, size_kb: u64, total: u64, free: u64) -> Files {
+    let dir = format!("{NODE}/node{node}/hugepages/hugepages-{size_kb}kB");
+    vec![
+        (format!("{dir}/nr_hugepages"), format!("{total}\n")),
+        (format!("{dir}/free_hugepages"), format!("{free}\n")),
+        (format!("{dir}/surplus_hugepages"), "0\n".into()),
+    ]
+}
+
+/// KVM's tracepoints in tracefs, from number 101 on; `format` is that of kvm_exit.
+pub fn tracepoints(format: &str) -> Files {
+    let names = [
+        "exit",
+        "userspace_exit",
+        "vcpu_wakeup",
+        "pio",
+        "mmio",
+        "inj_virq",
+    ];
+    let dir = "sys/kernel/tracing/events/kvm";
+    let id = |(id, name): (u32, &str)| (format!("{dir}/kvm_{name}/id"), format!("{id}\n"));
+    let ids = (101..).zip(names).map(id);
+    ids.chain([(format!("{dir}/kvm_exit/format"), format.to_owned())])
+        .collect()
+}
