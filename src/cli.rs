@@ -56,9 +56,9 @@ enum Command {
     Catalog(catalog::CatalogArgs),
     /// Use Intel Processor Trace by hand
     Pt(pt::PtArgs),
-    /// Start three tiny KVM guests and watch them
+    /// Start three tiny KVM guests and watch them, or a host that does not exist
     #[cfg(feature = "demo")]
-    Demo,
+    Demo(demo::DemoArgs),
     /// One guest of the demo
     #[cfg(feature = "demo")]
     #[command(hide = true)]
@@ -128,9 +128,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Catalog(args)) => catalog::run(&args)?,
         Some(Command::Pt(args)) => return pt::run(&common, &args),
         #[cfg(feature = "demo")]
-        Some(Command::Demo) => {
+        Some(Command::Demo(args)) => {
             let common = common.quiet();
-            return demo::run(|on_ready| serve::run(&common, on_ready));
+            return match args.scenario() {
+                Some(scenario) => demo::synthetic::run(&common, &args, scenario),
+                None => demo::run(|on_ready| serve::run(&common, on_ready)),
+            };
         }
         #[cfg(feature = "demo")]
         Some(Command::MicroVm(args)) => return Ok(crate::demo::micro_vm::main(&args)?),

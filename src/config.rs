@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::Deserialize;
 
 pub mod otlp;
@@ -222,7 +223,11 @@ impl Config {
     }
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
+/// Reads a text file of at most [`MAX_FILE`] bytes.
+///
+/// # Errors
+/// When it cannot be read, is longer, or is not UTF-8.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
     let failed = |error| ConfigError::Read {
         path: path.to_owned(),
         error,
@@ -243,9 +248,16 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn parse_named(text: &str, path: &Path) -> Result<Config, ConfigError> {
-    let config: Result<Option<Config>, _> = serde_yaml::from_str(text);
-    config
+/// Reads YAML. `path` is what errors call the text. No text is the default.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] with line, column, key path and what was expected.
+pub fn parse_named<T: DeserializeOwned + Default>(
+    text: &str,
+    path: &Path,
+) -> Result<T, ConfigError> {
+    let value: Result<Option<T>, _> = serde_yaml::from_str(text);
+    value
         .map(Option::unwrap_or_default)
         .map_err(|error| ConfigError::Invalid {
             path: path.to_owned(),

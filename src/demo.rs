@@ -11,6 +11,7 @@
 //! - [`micro_vm`] is the process: its arguments and vCPU threads.
 //! - [`protocol`] is what it is told and answers, line by line.
 //! - [`guests`] starts the three micro-VMs of the demo and ends them.
+//! - [`synthetic`] is a host that does not exist, made of `files`.
 //! - [`table`] draws the newest snapshot for a terminal.
 
 pub mod files;
@@ -19,5 +20,6 @@ pub mod guests;
 pub mod micro_vm;
 pub mod pace;
 pub mod protocol;
+pub mod synthetic;
 pub mod table;
 pub mod vm;

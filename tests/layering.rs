@@ -38,7 +38,7 @@ const STAGES: &[(&str, &[&str])] = &[
             "snapshot",
         ],
     ),
-    ("demo", &["snapshot"]),
+    ("demo", &["config", "sample", "snapshot"]),
 ];
 
 /// The command's edge wires everything together.

@@ -8,12 +8,44 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::Args;
 
 use super::out;
 use super::serve::Serving;
 use crate::demo::guests::{Guest, Guests};
 use crate::demo::table::{clip, render, Screen};
 use crate::snapshot::Snapshot;
+
+pub(super) mod synthetic;
+
+/// Arguments of `demo`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct DemoArgs {
+    /// Watch a synthetic host that follows this scenario: calm, troubles, incident, or the path of
+    /// a YAML file
+    #[arg(long, value_name = "SCENARIO")]
+    synthetic: Option<String>,
+    /// Run the scenario so many times as fast; rates stay what they are [default: 1]
+    #[arg(long, value_name = "N", requires = "synthetic", value_parser = speed)]
+    speed: Option<f64>,
+    /// Another number makes other noise [default: 1]
+    #[arg(long, value_name = "N", requires = "synthetic")]
+    seed: Option<u64>,
+}
+
+impl DemoArgs {
+    /// The scenario that is asked for.
+    pub(super) fn scenario(&self) -> Option<&str> {
+        self.synthetic.as_deref()
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: Option<f64> = text.parse().ok();
+    speed
+        .filter(|speed| (0.01..=10_000.0).contains(speed))
+        .ok_or_else(|| "expected a number from 0.01 to 10000".to_owned())
+}
 
 /// How often it looks for a new snapshot: often enough not to show a tick twice or miss one.
 const LOOK: Duration = Duration::from_millis(100);

@@ -180,6 +180,13 @@ impl Pipeline {
         })
     }
 
+    /// Says in every picture that the host is a synthetic one, and which scenario it follows.
+    #[must_use]
+    pub fn synthetic(mut self, scenario: &str) -> Self {
+        self.builder.synthetic(scenario);
+        self
+    }
+
     /// Where the newest snapshot is found.
     pub fn snapshots(&self) -> Handle {
         self.snapshots.clone()
@@ -255,6 +262,8 @@ impl Pipeline {
         Ok(running)
     }
 }
+
+mod in_step;
 
 impl Running {
     fn spawn(&mut self, name: &str, run: impl FnOnce(&Stop) + Send + 'static) -> io::Result<()> {

@@ -13,7 +13,10 @@ use super::CommonArgs;
 use crate::config::Config;
 use crate::expose::{http, App};
 use crate::host::privileges;
+use crate::host::roots::Roots;
+use crate::sample::pmu::counters::OpenCounters;
 use crate::sample::pmu::perf::Perf;
+use crate::sample::pt::{PerfPt, RecordPt};
 use crate::snapshot::Handle;
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
@@ -30,28 +33,59 @@ pub(super) struct Serving {
     pub(super) snapshots: Handle,
 }
 
+/// What is served: the machine, or a host that stands in for it.
+pub(super) struct Host {
+    pub(super) config: Config,
+    pub(super) roots: Arc<Roots>,
+    pub(super) counters: Arc<dyn OpenCounters>,
+    pub(super) recorder: Box<dyn RecordPt>,
+    /// See [`crate::sample::sched::SchedSource::new`].
+    pub(super) born_after: u64,
+    /// Of a synthetic host: the scenario's name, and what moves the host on before each turn.
+    pub(super) synthetic: Option<(String, Moves)>,
+}
+
+impl Host {
+    /// This machine.
+    fn own(config: Config) -> Self {
+        let roots = super::roots(&config.paths);
+        super::hold_kernel_log(&config, &roots);
+        Self {
+            config,
+            roots,
+            counters: Arc::new(Perf),
+            recorder: Box::new(PerfPt),
+            born_after: own_start_time(),
+            synthetic: None,
+        }
+    }
+}
+
 /// Runs until SIGINT or SIGTERM. `on_ready` is called once the first picture is there and the
 /// address answers.
 pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::Result<()> {
-    let config = args.start()?;
+    run_host(args.start()?, Host::own, on_ready)
+}
+
+/// As [`run`], with the host that `make` makes of the configuration.
+pub(super) fn run_host(
+    config: Config,
+    make: impl FnOnce(Config) -> Host,
+    on_ready: impl FnOnce(Serving),
+) -> anyhow::Result<()> {
     let endpoints = super::push::endpoints(&config)?;
     let limit = privileges::raise_descriptor_limit();
     tracing::debug!(?limit, "raised the limit of open files");
     let listener = listen(config.web.listen_address)?;
-    let roots = super::roots(&config.paths);
-    super::hold_kernel_log(&config, &roots);
+    let host = make(config);
     // Before the first thread, because threads inherit what is left; and before anything is
     // probed, because only what works with what is left works.
-    let dropped = privileges::drop_all_but(&privileges::needed(config.sources.pt.enabled));
+    let needed = privileges::needed(host.config.sources.pt.enabled);
+    let dropped = privileges::drop_all_but(&needed);
     tracing::debug!(?dropped, "dropped what is not needed");
     let (telemetry, registry) = Telemetry::new();
-    let pipeline = Pipeline::new(
-        &config,
-        roots.clone(),
-        Arc::new(Perf),
-        own_start_time(),
-        telemetry.clone(),
-    )?;
+    let (config, roots) = (host.config.clone(), host.roots.clone());
+    let (pipeline, moves) = pipeline(host, telemetry.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(HTTP_THREADS)
         .max_blocking_threads(http::WORKERS)
@@ -69,9 +103,11 @@ pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::
         max_age: max_age(&config),
     });
     let stop = Stop::default();
-    let running = pipeline
-        .start(&config.sampling, &stop, watchdog())
-        .context("cannot start the sampler's threads")?;
+    let running = match moves {
+        None => pipeline.start(&config.sampling, &stop, watchdog()),
+        Some(moves) => pipeline.start_in_step(&config.sampling, &stop, moves, watchdog()),
+    };
+    let running = running.context("cannot start the sampler's threads")?;
     let pushing = super::push::start(&config, endpoints, &roots, &app)?;
     let (ended, pushes_ended) = (running.ended(), pushing.ended());
     let served = runtime.block_on(async {
@@ -96,6 +132,24 @@ pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::
     served.context("the HTTP server failed")?;
     threads?;
     Ok(pushed?)
+}
+
+type Moves = Box<dyn FnMut(Duration) + Send>;
+
+/// The stages over a host, and what moves it on where that is not time alone.
+fn pipeline(host: Host, telemetry: Telemetry) -> anyhow::Result<(Pipeline, Option<Moves>)> {
+    let pipeline = Pipeline::with_recorder(
+        &host.config,
+        host.roots,
+        host.counters,
+        host.recorder,
+        host.born_after,
+        telemetry,
+    )?;
+    Ok(match host.synthetic {
+        None => (pipeline, None),
+        Some((scenario, moves)) => (pipeline.synthetic(&scenario), Some(moves)),
+    })
 }
 
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

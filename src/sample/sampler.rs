@@ -200,20 +200,23 @@ impl Sampler {
     /// Ticks on a fixed schedule until told to stop; `after_tick` sees the sampler after each.
     pub fn run(mut self, period: Duration, stop: &Stop, mut after_tick: impl FnMut(&Sampler)) {
         let mut schedule = Schedule::new(Instant::now(), period);
-        let mut cpu = thread_cpu_seconds();
         while !stop.wait_until(schedule.due()) {
-            let start = Instant::now();
-            self.tick();
-            after_tick(&self);
-            let end = Instant::now();
-            let cpu_now = thread_cpu_seconds();
-            let t = &self.telemetry;
-            t.ticks.inc();
-            t.tick_duration.observe((end - start).as_secs_f64());
-            t.tick_cpu.inc_by((cpu_now - cpu).max(0.0));
-            t.missed_ticks.inc_by(schedule.ended(end));
-            cpu = cpu_now;
+            self.timed_tick(&mut schedule, &mut after_tick);
         }
+    }
+
+    /// Ticks once in its turn of `schedule`, and keeps account of what that took, `after_tick`
+    /// included.
+    pub fn timed_tick(&mut self, schedule: &mut Schedule, mut after_tick: impl FnMut(&Sampler)) {
+        let (start, cpu) = (Instant::now(), thread_cpu_seconds());
+        self.tick();
+        after_tick(self);
+        let end = Instant::now();
+        let t = &self.telemetry;
+        t.ticks.inc();
+        t.tick_duration.observe((end - start).as_secs_f64());
+        t.tick_cpu.inc_by((thread_cpu_seconds() - cpu).max(0.0));
+        t.missed_ticks.inc_by(schedule.ended(end));
     }
 }
 

@@ -1,0 +1,70 @@
+//! All stages on one thread, for a host that changes between their turns and never meanwhile.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Pipeline, Running};
+use crate::config::Sampling;
+use crate::sample::schedule::Schedule;
+use crate::stop::Stop;
+
+/// Recordings made in one turn at the most, should the lane be far behind.
+const MOST_RECORDINGS: usize = 64;
+
+impl Pipeline {
+    /// As [`Pipeline::start`], with one thread that takes all turns one after the other, and calls
+    /// `before` ahead of each with the time since the start.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start_in_step(
+        mut self,
+        periods: &Sampling,
+        stop: &Stop,
+        mut before: impl FnMut(Duration) + Send + 'static,
+        mut after_tick: impl FnMut() + Send + 'static,
+    ) -> io::Result<Running> {
+        let (tick, inventory) = (periods.tick, periods.inventory);
+        let begun = Instant::now();
+        before(Duration::ZERO);
+        self.find();
+        self.read_slow(begun);
+        self.tick();
+        let mut running = Running {
+            stop: stop.clone(),
+            threads: Vec::new(),
+            ended: Arc::default(),
+        };
+        running.spawn("in step", move |stop| {
+            let mut schedule = Schedule::new(begun + tick, tick);
+            let mut find_at = begun + inventory;
+            while !stop.wait_until(schedule.due()) {
+                let now = Instant::now();
+                before(now - begun);
+                if find_at <= now {
+                    self.find();
+                    find_at = now + inventory;
+                }
+                self.turn(now, &mut schedule);
+                after_tick();
+            }
+        })?;
+        Ok(running)
+    }
+
+    /// Reads the slow sources that are due, records whose turn came since the last time, and ticks.
+    fn turn(&mut self, now: Instant, schedule: &mut Schedule) {
+        self.slow.pass(now);
+        for _ in 0..MOST_RECORDINGS {
+            let due = self.pt.due();
+            self.pt.pass(due.min(now));
+            if due > now {
+                break;
+            }
+        }
+        let builder = &mut self.builder;
+        self.sampler
+            .timed_tick(schedule, |sampler| builder.publish(&sampler.view()));
+    }
+}

@@ -1,0 +1,422 @@
+//! A VM's files: its QEMU process, its domain in libvirt, its groups and its devices.
+
+use std::io;
+
+use super::counters::nanoseconds;
+use super::counts::Counted;
+use super::scenario::VmSpec;
+use super::state::{ThreadTotals, VcpuTotals, VmTotals, LLC_BYTES};
+use super::tree::Tree;
+use crate::demo::files::devices::Pci;
+use crate::demo::files::thread::Thread;
+use crate::demo::files::{domain, memory};
+
+/// Process ids of VMs begin here and lie so far apart: a VM has one thread for each vCPU, up to 288.
+const FIRST_PID: i32 = 10_000;
+const PIDS: i32 = 400;
+
+/// Clock ticks since boot at which the VMs had started that are there from the beginning, and at
+/// which the exporter is taken to have started.
+const BOOT: u64 = 5_000;
+pub(super) const EXPORTER: u64 = 1_000_000;
+
+/// Descriptors of the process: of the VM, of its first vCPU, and of its device.
+const VM_FD: i32 = 10;
+const VCPU_FD: i32 = 11;
+const DEVICE_FD: i32 = 9;
+
+/// A VM that runs.
+#[derive(Debug)]
+pub(super) struct Guest {
+    /// Its number in the scenario.
+    number: usize,
+    spec: VmSpec,
+    pid: i32,
+    vcpus: Vec<Thread>,
+    /// Emulator, vhost worker and I/O thread.
+    others: Vec<(i32, Thread)>,
+    scope: String,
+    device_far: bool,
+}
+
+impl Guest {
+    pub(super) fn new(number: usize, spec: &VmSpec, totals: &VmTotals) -> Self {
+        let pid = FIRST_PID + number as i32 * PIDS;
+        let start = match totals.born {
+            0 => BOOT + number as u64,
+            born => EXPORTER + 100 * born,
+        };
+        let mut others = vec![
+            (pid, Thread::new("qemu-system-x86_64", start)),
+            (pid + 1, vhost(pid, start + 1)),
+        ];
+        if spec.iothread {
+            others.push((pid + 2, Thread::new("IO iothread1", start + 1)));
+        }
+        let vcpu = |n| Thread::new(&format!("CPU {n}/KVM"), start + 2 + u64::from(n));
+        Self {
+            number,
+            vcpus: (0..spec.vcpus).map(vcpu).collect(),
+            others,
+            scope: domain::scope(number as u32 + 1, &spec.name),
+            spec: spec.clone(),
+            pid,
+            device_far: totals.rates.device_far,
+        }
+    }
+
+    pub(super) fn tid(&self, vcpu: usize) -> i32 {
+        self.pid + 10 + vcpu as i32
+    }
+
+    /// Its QEMU starts.
+    pub(super) fn make(&mut self, tree: &Tree, totals: &VmTotals) -> io::Result<()> {
+        self.make_process(tree)?;
+        self.make_groups(tree)?;
+        self.update_memory(tree, totals.rates.memory_far)?;
+        self.make_device(tree)?;
+        for n in 0..self.vcpus.len() {
+            let dir = format!("{}/vcpu{n}/pid", self.debugfs());
+            tree.file(&dir, &format!("{}\n", self.tid(n)))?;
+        }
+        tree.file(&self.libvirt(), &self.domstatus())
+    }
+
+    fn make_process(&mut self, tree: &Tree) -> io::Result<()> {
+        let pid = self.pid;
+        let name = self.spec.name.replace(',', ",,");
+        let args = [
+            "/usr/bin/qemu-system-x86_64",
+            "-name",
+            &format!("guest={name},debug-threads=on"),
+            "-uuid",
+            &self.uuid(),
+            "-accel",
+            "kvm",
+            "-smp",
+            &self.spec.vcpus.to_string(),
+        ];
+        let cmdline: String = args.iter().flat_map(|arg| [arg, "\0"]).collect();
+        tree.file(&format!("proc/{pid}/cmdline"), &cmdline)?;
+        tree.link(&format!("proc/{pid}/exe"), args[0])?;
+        let fd = |n: i32, target: &str| tree.link(&format!("proc/{pid}/fd/{n}"), target);
+        fd(0, "/dev/null")?;
+        fd(8, "/dev/kvm")?;
+        fd(VM_FD, "anon_inode:kvm-vm")?;
+        for n in 0..self.spec.vcpus {
+            fd(VCPU_FD + n as i32, &format!("anon_inode:kvm-vcpu:{n}"))?;
+        }
+        let emulator = format!("0::/{}/libvirt/emulator\n", self.scope);
+        tree.file(&format!("proc/{pid}/cgroup"), &emulator)?;
+        tree.file(&format!("proc/{pid}/comm"), "qemu-system-x86\n")?;
+        for (tid, thread) in &mut self.others {
+            thread.cpus_allowed = list(&self.spec.cpus);
+            still(tree, pid, *tid, thread, &emulator)?;
+        }
+        for (n, thread) in self.vcpus.iter().enumerate() {
+            let group = format!("0::/{}/libvirt/vcpu{n}\n", self.scope);
+            still(tree, pid, pid + 10 + n as i32, thread, &group)?;
+        }
+        Ok(())
+    }
+
+    fn make_groups(&self, tree: &Tree) -> io::Result<()> {
+        let own = self.group();
+        for n in 0..self.vcpus.len() {
+            tree.file(&format!("{own}/vcpu{n}/cpu.max"), "max 100000\n")?;
+        }
+        tree.file(&format!("{own}/emulator/cpu.max"), "max 100000\n")?;
+        let max = self.spec.quota.map_or("max".to_owned(), |cores| {
+            ((cores * 100_000.0) as u64).to_string()
+        });
+        tree.file(&format!("{own}/cpu.max"), &format!("{max} 100000\n"))?;
+        tree.file(&format!("{own}/cpu.weight"), "100\n")?;
+        let cpus = list(&self.spec.cpus);
+        tree.file(
+            &format!("{own}/cpuset.cpus.effective"),
+            &format!("{cpus}\n"),
+        )?;
+        let tids: String = (0..self.vcpus.len())
+            .map(|n| format!("{}\n", self.tid(n)))
+            .collect();
+        tree.file(&format!("{}/tasks", self.resctrl()), &tids)
+    }
+
+    /// Two GPUs, one on its own node and one on the other; it holds one of them.
+    fn make_device(&self, tree: &Tree) -> io::Result<()> {
+        if !self.spec.device {
+            return Ok(());
+        }
+        for far in [false, true] {
+            let (address, group, node) = self.device(far);
+            let gpu = Pci {
+                id: (0x10de, 0x20b5),
+                numa_node: node as i32,
+                ..Pci::new(&address, 0x03_0200, group)
+            };
+            tree.sysfs(gpu.sysfs())?;
+        }
+        self.hold_device(tree)
+    }
+
+    fn hold_device(&self, tree: &Tree) -> io::Result<()> {
+        let (_, group, _) = self.device(self.device_far);
+        let fd = format!("proc/{}/fd/{DEVICE_FD}", self.pid);
+        tree.link(&fd, &format!("/dev/vfio/{group}"))
+    }
+
+    /// Address, group and node of the device on its own node or on the other.
+    fn device(&self, far: bool) -> (String, u32, u32) {
+        let node = if far {
+            1 - self.spec.node()
+        } else {
+            self.spec.node()
+        };
+        let bus = if node == 0 { 0x17 } else { 0xb1 };
+        let number = self.number as u32;
+        let address = format!("0000:{bus:02x}:{:02x}.{}", number / 8 % 32, number % 8);
+        (address, 40 + 2 * number + node, node)
+    }
+
+    /// Its QEMU ends.
+    pub(super) fn remove(&self, tree: &Tree) -> io::Result<()> {
+        tree.remove(&format!("proc/{}", self.pid))?;
+        tree.remove(&self.libvirt())?;
+        tree.remove(&format!("sys/fs/cgroup/{}", self.scope))?;
+        tree.remove(&self.debugfs())?;
+        tree.remove(&self.resctrl())
+    }
+
+    /// Writes what its threads did.
+    pub(super) fn update(&mut self, tree: &Tree, totals: &VmTotals) -> io::Result<()> {
+        let pid = self.pid;
+        let mut ticks = [0; 2];
+        for (n, (thread, done)) in self.vcpus.iter_mut().zip(&totals.vcpus).enumerate() {
+            let tid = pid + 10 + n as i32;
+            let allowed = list(&totals.rates.allowed[n]);
+            if thread.cpus_allowed != allowed {
+                thread.cpus_allowed = allowed;
+                let path = format!("proc/{pid}/task/{tid}/status");
+                tree.file(&path, &thread.status(pid, tid))?;
+            }
+            follow(thread, &done.thread, done.guest);
+            moving(tree, &format!("proc/{pid}/task/{tid}"), tid, thread)?;
+            ticks = [ticks[0] + thread.user_ticks, ticks[1] + thread.system_ticks];
+        }
+        for ((tid, thread), done) in self.others.iter_mut().zip(&totals.threads) {
+            follow(thread, done, 0.0);
+            moving(tree, &format!("proc/{pid}/task/{tid}"), *tid, thread)?;
+            ticks = [ticks[0] + thread.user_ticks, ticks[1] + thread.system_ticks];
+        }
+        // The whole process' times, in the file of its first thread.
+        let process = Thread {
+            user_ticks: ticks[0],
+            system_ticks: ticks[1],
+            ..self.others[0].1.clone()
+        };
+        tree.file(&format!("proc/{pid}/stat"), &process.stat(pid))
+    }
+
+    /// Writes what is read now and then. `llc` are the misses a second of each cache.
+    pub(super) fn update_slow(
+        &mut self,
+        tree: &Tree,
+        totals: &VmTotals,
+        llc: [f64; 2],
+    ) -> io::Result<()> {
+        self.update_memory(tree, totals.rates.memory_far)?;
+        if self.device_far != totals.rates.device_far {
+            self.device_far = totals.rates.device_far;
+            if self.spec.device {
+                self.hold_device(tree)?;
+            }
+        }
+        self.update_group(tree, totals)?;
+        self.update_caches(tree, totals, llc)?;
+        for (stat, value) in kvm_stats(totals) {
+            let path = format!("{}/{stat}", self.debugfs());
+            tree.file(&path, &format!("{}\n", value as u64))?;
+        }
+        Ok(())
+    }
+
+    /// 2 % of a guest's memory stay where they were when the rest moves.
+    fn update_memory(&self, tree: &Tree, far: bool) -> io::Result<()> {
+        let bytes = self.spec.memory / 100 * 96;
+        let most = bytes / 50 * 49;
+        let node = self.spec.node() as usize;
+        let mut nodes = [0; 2];
+        nodes[node] = if far { bytes - most } else { bytes };
+        nodes[1 - node] = if far { most } else { 0 };
+        // What is in transparent huge pages, as QEMU asks for.
+        let huge = nodes.map(|bytes| bytes / 10 * 9 >> 21 << 21);
+        let text = memory::numa_stat(&nodes, &[0; 2], &huge);
+        tree.file(
+            &format!("sys/fs/cgroup/{}/memory.numa_stat", self.scope),
+            &text,
+        )?;
+        let status = self.others[0].1.status(self.pid, self.pid);
+        let resident = memory::resident(bytes >> 10, 0, 0);
+        tree.file(&format!("proc/{}/status", self.pid), &(status + &resident))
+    }
+
+    /// Bytes on each node.
+    pub(super) fn memory(&self) -> [u64; 2] {
+        let mut nodes = [0; 2];
+        nodes[self.spec.node() as usize] = self.spec.memory;
+        nodes
+    }
+
+    fn update_group(&self, tree: &Tree, totals: &VmTotals) -> io::Result<()> {
+        let own = self.group();
+        let micros = |seconds: f64| (seconds * 1e6) as u64;
+        let time: f64 = totals.vcpus.iter().map(|vcpu| vcpu.thread.time).sum();
+        let delay: f64 = totals.vcpus.iter().map(|vcpu| vcpu.thread.delay).sum();
+        let [periods, throttled, lost] = totals.quota;
+        let mut stat = format!("usage_usec {}\n", micros(time));
+        if self.spec.quota.is_some() {
+            stat += &format!(
+                "nr_periods {}\nnr_throttled {}\nthrottled_usec {}\n",
+                periods as u64,
+                throttled as u64,
+                micros(lost)
+            );
+        }
+        tree.file(&format!("{own}/cpu.stat"), &stat)?;
+        // One waits at a time for the most part; that all do is rare.
+        for (name, some, full) in [
+            ("cpu", delay, 0.0),
+            ("memory", 0.0, 0.0),
+            ("io", 0.01 * time, 0.004 * time),
+        ] {
+            let line = |kind, total| {
+                format!(
+                    "{kind} avg10=0.00 avg60=0.00 avg300=0.00 total={}\n",
+                    micros(total)
+                )
+            };
+            let text = line("some", some) + &line("full", full);
+            tree.file(&format!("{own}/{name}.pressure"), &text)?;
+        }
+        Ok(())
+    }
+
+    fn update_caches(&self, tree: &Tree, totals: &VmTotals, llc: [f64; 2]) -> io::Result<()> {
+        let own = totals.misses();
+        for cache in 0..2 {
+            let part = own[cache] / llc[cache].max(1.0);
+            let [all, local] = totals.traffic[cache];
+            let dir = format!("{}/mon_data/mon_L3_{cache:02}", self.resctrl());
+            for (name, value) in [
+                ("llc_occupancy", part * LLC_BYTES),
+                ("mbm_total_bytes", all),
+                ("mbm_local_bytes", local),
+            ] {
+                tree.file(&format!("{dir}/{name}"), &format!("{}\n", value as u64))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn group(&self) -> String {
+        format!("sys/fs/cgroup/{}/libvirt", self.scope)
+    }
+
+    fn debugfs(&self) -> String {
+        format!("sys/kernel/debug/kvm/{}-{VM_FD}", self.pid)
+    }
+
+    fn resctrl(&self) -> String {
+        format!("sys/fs/resctrl/mon_groups/qemu-{}", self.number + 1)
+    }
+
+    /// libvirt names the file as the domain; a number does, for names with a slash in them.
+    fn libvirt(&self) -> String {
+        format!("run/libvirt/qemu/{}.xml", self.number + 1)
+    }
+
+    fn uuid(&self) -> String {
+        format!("5e7c1f00-0000-4000-8000-{:012}", self.number + 1)
+    }
+
+    fn domstatus(&self) -> String {
+        let tids: Vec<i32> = (0..self.vcpus.len()).map(|n| self.tid(n)).collect();
+        let (name, flavor) = (
+            domain::escape(&self.spec.name),
+            domain::escape(&self.spec.flavor),
+        );
+        let nova = domain::nova_metadata(&name, &flavor, self.spec.vcpus);
+        domain::domstatus(self.pid, &name, &self.uuid(), &tids, &nova)
+    }
+}
+
+/// A worker of virtio devices, which the kernel added to the process (Linux 6.4 and later).
+fn vhost(pid: i32, start: u64) -> Thread {
+    const PF_USER_WORKER: u64 = 0x4000;
+    Thread {
+        flags: PF_USER_WORKER,
+        ..Thread::new(&format!("vhost-{pid}"), start)
+    }
+}
+
+/// Files of a thread that do not move while it runs.
+fn still(tree: &Tree, pid: i32, tid: i32, thread: &Thread, group: &str) -> io::Result<()> {
+    let dir = format!("proc/{pid}/task/{tid}");
+    tree.file(&format!("{dir}/comm"), &format!("{}\n", thread.comm))?;
+    tree.file(&format!("{dir}/cgroup"), group)?;
+    tree.file(&format!("{dir}/syscall"), "running\n")?;
+    tree.file(&format!("{dir}/status"), &thread.status(pid, tid))
+}
+
+fn moving(tree: &Tree, dir: &str, tid: i32, thread: &Thread) -> io::Result<()> {
+    tree.file(&format!("{dir}/stat"), &thread.stat(tid))?;
+    tree.file(&format!("{dir}/schedstat"), &thread.schedstat())?;
+    tree.file(&format!("{dir}/sched"), &thread.sched(tid))
+}
+
+/// What a thread did, of which so many seconds in a guest.
+fn follow(thread: &mut Thread, done: &ThreadTotals, guest: f64) {
+    let ticks = |seconds: f64| (seconds * 100.0) as u64;
+    thread.cpu = done.cpu;
+    thread.run = nanoseconds(done.time);
+    thread.delay = nanoseconds(done.delay);
+    thread.guest_ticks = ticks(guest);
+    // A guest's time is user time too.
+    thread.user_ticks = thread.guest_ticks;
+    thread.system_ticks = ticks((done.time - guest).max(0.0));
+    thread.voluntary = done.voluntary as u64;
+    thread.involuntary = done.involuntary as u64;
+    thread.timeslices = 1 + thread.voluntary + thread.involuntary;
+    thread.migrations = done.migrations;
+    thread.minor_faults = done.minor_faults as u64;
+}
+
+/// Counters of KVM debugfs (virt/kvm, arch/x86/kvm), of all vCPUs.
+fn kvm_stats(totals: &VmTotals) -> [(&'static str, f64); 12] {
+    let sum = |counted: Counted| -> f64 {
+        let vcpus: &[VcpuTotals] = &totals.vcpus;
+        vcpus.iter().map(|vcpu| counted.of(&vcpu.counts)).sum()
+    };
+    let (halts, io) = (sum(Counted::Reason(12)), sum(Counted::Reason(30)));
+    let faults = sum(Counted::Reason(48));
+    [
+        ("exits", sum(Counted::Exits)),
+        ("io_exits", io),
+        ("mmio_exits", sum(Counted::Event(3))),
+        ("halt_exits", halts),
+        ("irq_exits", sum(Counted::Reason(1))),
+        ("irq_injections", sum(Counted::Event(4))),
+        ("insn_emulation", io),
+        ("halt_attempted_poll", 0.9 * halts),
+        ("halt_successful_poll", 0.5 * halts),
+        ("halt_wakeup", 0.4 * halts),
+        ("pf_taken", faults),
+        ("pf_fixed", 0.98 * faults),
+    ]
+}
+
+/// A CPU list, one by one.
+fn list(cpus: &[u32]) -> String {
+    let cpus: Vec<String> = cpus.iter().map(u32::to_string).collect();
+    cpus.join(",")
+}

@@ -1,0 +1,176 @@
+//! The synthetic host: a tree of files, counters and recordings that all follow one state.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::counters::{Counting, Threads};
+use super::guest::{Guest, EXPORTER};
+use super::machine;
+use super::model::Model;
+use super::pt::Recorder;
+use super::scenario::Scenario;
+use super::state::State;
+use super::timeline::{happenings, Happening};
+use super::tree::Tree;
+use crate::sample::pmu::counters::OpenCounters;
+use crate::sample::pt::RecordPt;
+
+/// What is read now and then is written so often at the most.
+const SLOW: Duration = Duration::from_millis(250);
+
+/// A host that does not exist.
+#[derive(Debug)]
+pub struct Host {
+    tree: Tree,
+    scenario: Arc<Scenario>,
+    state: State,
+    guests: Vec<Option<Guest>>,
+    threads: Threads,
+    seed: u64,
+    /// Steps from one writing of slow files to the next, and the next.
+    slow_every: u64,
+    slow_due: u64,
+    told: Duration,
+}
+
+impl Host {
+    /// A host that follows a scenario from its beginning, `speed` times as fast as it is written. It
+    /// changes once each `step` of time.
+    ///
+    /// # Errors
+    /// When its directory cannot be written.
+    pub fn new(scenario: Arc<Scenario>, seed: u64, speed: f64, step: Duration) -> io::Result<Self> {
+        let tree = Tree::new()?;
+        machine::make(&tree)?;
+        let state = State::new(Model::new(scenario.clone(), seed), step, speed);
+        let slow_every = SLOW.as_nanos().div_ceil(step.as_nanos().max(1));
+        let mut host = Self {
+            guests: scenario.vms.iter().map(|_| None).collect(),
+            tree,
+            scenario,
+            state,
+            threads: Threads::default(),
+            seed,
+            slow_every: u64::try_from(slow_every).unwrap_or(u64::MAX).max(1),
+            slow_due: 0,
+            told: Duration::ZERO,
+        };
+        host.write()?;
+        Ok(host)
+    }
+
+    /// The directory that is the host.
+    pub fn root(&self) -> &Path {
+        self.tree.root()
+    }
+
+    /// Its counters.
+    pub fn counters(&self) -> Arc<dyn OpenCounters> {
+        Arc::new(self.threads.clone())
+    }
+
+    /// Its Intel PT.
+    pub fn recorder(&self) -> Box<dyn RecordPt> {
+        Box::new(Recorder::new(self.threads.clone(), self.seed))
+    }
+
+    /// Clock ticks since its boot at which the exporter is taken to have started: VMs that are there
+    /// from the beginning are older.
+    pub fn born_after(&self) -> u64 {
+        EXPORTER
+    }
+
+    /// Brings everything to this time since the beginning, and says what happened meanwhile.
+    ///
+    /// # Errors
+    /// When its directory cannot be written.
+    pub fn advance(&mut self, elapsed: Duration) -> io::Result<Vec<Happening>> {
+        if self.state.advance(elapsed) {
+            self.write()?;
+        }
+        let now = self.state.script();
+        let happened = happenings(&self.scenario, self.told, now);
+        self.told = now;
+        Ok(happened)
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let slow = self.state.steps() >= self.slow_due;
+        if slow {
+            self.slow_due = self.state.steps() + self.slow_every;
+            machine::update(&self.tree, &self.state)?;
+        }
+        let llc = self.misses();
+        let changed = self.start_and_end()?;
+        for (guest, totals) in self.guests.iter_mut().zip(&self.state.vms) {
+            let (Some(guest), Some(totals)) = (guest, totals) else {
+                continue;
+            };
+            guest.update(&self.tree, totals)?;
+            if slow {
+                guest.update_slow(&self.tree, totals, llc)?;
+            }
+        }
+        self.count();
+        if changed {
+            machine::memory(&self.tree, self.memory())?;
+        }
+        Ok(())
+    }
+
+    /// Makes processes of VMs that started and removes those of VMs that ended.
+    fn start_and_end(&mut self) -> io::Result<bool> {
+        let mut changed = false;
+        for (n, (guest, totals)) in self.guests.iter_mut().zip(&self.state.vms).enumerate() {
+            match (guest.take(), totals) {
+                (Some(old), None) => old.remove(&self.tree)?,
+                (None, Some(totals)) => {
+                    let mut new = Guest::new(n, &self.scenario.vms[n], totals);
+                    new.make(&self.tree, totals)?;
+                    new.update_slow(&self.tree, totals, [1.0; 2])?;
+                    *guest = Some(new);
+                }
+                (same, _) => {
+                    *guest = same;
+                    continue;
+                }
+            }
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// Gives the counters what vCPUs have counted.
+    fn count(&self) {
+        let mut threads = self.threads.lock();
+        threads.clear();
+        for (guest, totals) in self.guests.iter().zip(&self.state.vms) {
+            let (Some(guest), Some(totals)) = (guest, totals) else {
+                continue;
+            };
+            let rates = &totals.rates.vcpus;
+            for (n, (vcpu, rates)) in totals.vcpus.iter().zip(rates).enumerate() {
+                let counting = Counting {
+                    counts: vcpu.counts,
+                    enabled: vcpu.thread.time,
+                    running: vcpu.running,
+                    now: *rates,
+                };
+                threads.insert(guest.tid(n), counting);
+            }
+        }
+    }
+
+    /// Misses a second of each last-level cache.
+    fn misses(&self) -> [f64; 2] {
+        let all = self.state.vms.iter().flatten().map(|vm| vm.misses());
+        all.fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d])
+    }
+
+    fn memory(&self) -> [u64; 2] {
+        let all = self.guests.iter().flatten().map(Guest::memory);
+        all.fold([0; 2], |[a, b], [c, d]| [a + c, b + d])
+    }
+}

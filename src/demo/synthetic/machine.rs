@@ -1,0 +1,177 @@
+//! The machine's files: a server of two Xeon Gold 6338, as Linux 6.12 shows it.
+
+use std::io;
+
+use super::scenario::{CORES, CPUS};
+use super::state::State;
+use super::tree::Tree;
+use crate::demo::files::machine::{self as files, NodeMemory, CPU, NODE};
+
+/// As Linux 6.18 on x86-64 shows it.
+const KVM_EXIT_FORMAT: &str = include_str!("../../sample/exits/format/kvm_exit-x86-6.18.txt");
+
+/// Lines of /proc/cpuinfo about the first CPU.
+const CPUINFO: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 106\n\
+    model name\t: Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz\nstepping\t: 6\nmicrocode\t: 0xd0003f6\n\
+    flags\t\t: fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat clflush mmx fxsr sse \
+    sse2 ht syscall nx pdpe1gb rdtscp lm constant_tsc arch_perfmon aperfmperf pni vmx smx est ssse3 fma \
+    sse4_1 sse4_2 x2apic avx f16c rdrand ept vpid smep smap avx2 avx512f intel_pt cqm_llc cqm_occup_llc \
+    cqm_mbm_total cqm_mbm_local md_clear flush_l1d arch_capabilities\n\
+    vmx flags\t: vnmi preemption_timer posted_intr invvpid ept_x_only ept_ad ept_1gb flexpriority apicv \
+    tsc_offset vtpr mtf vapic ept vpid unrestricted_guest vapic_reg vid ple shadow_vmcs pml\n\n";
+
+/// Files of one line that never change.
+const LINES: &[(&str, &str)] = &[
+    ("proc/sys/kernel/osrelease", "6.12.43+deb13-amd64"),
+    ("proc/sys/kernel/perf_event_paranoid", "2"),
+    ("proc/sys/kernel/nmi_watchdog", "1"),
+    (
+        "proc/pressure/cpu",
+        "some avg10=0.00 avg60=0.00 avg300=0.00 total=0",
+    ),
+    ("sys/devices/system/cpu/smt/active", "1"),
+    ("sys/devices/system/cpu/isolated", ""),
+    (
+        "sys/fs/cgroup/cgroup.controllers",
+        "cpuset cpu io memory hugetlb pids",
+    ),
+    ("sys/module/kvm/parameters/enable_pmu", "Y"),
+    ("sys/module/kvm/parameters/halt_poll_ns", "200000"),
+    ("sys/module/kvm/parameters/nx_huge_pages", "N"),
+    ("sys/module/kvm_intel/parameters/enable_mediated_pmu", "N"),
+    ("sys/module/kvm_intel/parameters/ept", "Y"),
+    ("sys/module/kvm_intel/parameters/nested", "Y"),
+    ("sys/module/kvm_intel/parameters/pt_mode", "0"),
+    (
+        "sys/kernel/mm/transparent_hugepage/enabled",
+        "always [madvise] never",
+    ),
+    ("sys/kernel/debug/kvm/exits", "0"),
+    ("sys/fs/resctrl/info/L3_MON/num_rmids", "224"),
+    ("dev/kmsg", "6,1,1,-;Linux version 6.12.43+deb13-amd64"),
+];
+
+/// What the CPU is vulnerable to.
+const VULNERABILITIES: &[(&str, &str)] = &[
+    ("itlb_multihit", "Not affected"),
+    ("l1tf", "Not affected"),
+    ("mds", "Not affected"),
+    ("meltdown", "Not affected"),
+    (
+        "mmio_stale_data",
+        "Mitigation: Clear CPU buffers; SMT vulnerable",
+    ),
+    ("retbleed", "Not affected"),
+    (
+        "spec_store_bypass",
+        "Mitigation: Speculative Store Bypass disabled via prctl",
+    ),
+    (
+        "spectre_v1",
+        "Mitigation: usercopy/swapgs barriers and __user pointer sanitization",
+    ),
+    (
+        "spectre_v2",
+        "Mitigation: Enhanced / Automatic IBRS; IBPB: conditional; PBRSB-eIBRS: SW sequence",
+    ),
+    ("tsx_async_abort", "Not affected"),
+];
+
+/// PMUs: directory, name and text. No event trace and no power events, as on this CPU.
+const PMUS: &[(&str, &str, &str)] = &[
+    ("cpu", "type", "4"),
+    ("cpu/format", "event", "config:0-7"),
+    ("cpu/format", "umask", "config:8-15"),
+    ("cpu/format", "edge", "config:18"),
+    ("cpu/format", "inv", "config:23"),
+    ("cpu/format", "cmask", "config:24-31"),
+    ("cpu/events", "cpu-cycles", "event=0x3c"),
+    ("cpu/events", "instructions", "event=0xc0"),
+    ("intel_pt", "type", "8"),
+    ("intel_pt/caps", "psb_cyc", "1"),
+    ("intel_pt/caps", "ip_filtering", "1"),
+    ("intel_pt/caps", "mtc", "1"),
+    ("intel_pt/caps", "topa_output", "1"),
+    ("intel_pt/format", "pt", "config:0"),
+    ("intel_pt/format", "cyc", "config:1"),
+    ("intel_pt/format", "mtc", "config:9"),
+    ("intel_pt/format", "tsc", "config:10"),
+    ("intel_pt/format", "noretcomp", "config:11"),
+    ("intel_pt/format", "branch", "config:13"),
+    ("intel_pt/format", "psb_period", "config:24-27"),
+];
+
+/// Writes what never changes, but for memory.
+pub(super) fn make(tree: &Tree) -> io::Result<()> {
+    tree.files(files::cpus(2, CORES, 2, 1))?;
+    tree.files(files::tracepoints(KVM_EXIT_FORMAT))?;
+    tree.file("proc/cpuinfo", CPUINFO)?;
+    let line = |path: &str, text: &str| tree.file(path, &format!("{text}\n"));
+    LINES.iter().try_for_each(|(path, text)| line(path, text))?;
+    for (name, text) in VULNERABILITIES {
+        line(&format!("{CPU}/vulnerabilities/{name}"), text)?;
+    }
+    for (dir, name, text) in PMUS {
+        line(&format!("sys/bus/event_source/devices/{dir}/{name}"), text)?;
+    }
+    for node in 0..2 {
+        let distance = if node == 0 { "10 20" } else { "20 10" };
+        line(&format!("{NODE}/node{node}/distance"), distance)?;
+        tree.files(files::pool(node, 1 << 20, 0, 0))?;
+    }
+    for cpu in 0..CPUS {
+        tree.files(files::frequency(cpu, 2_600_000, 800_000, 3_200_000))?;
+        line(&format!("{CPU}/cpu{cpu}/cpufreq/base_frequency"), "2000000")?;
+        tree.files(files::throttles(cpu, [0; 2], [0; 2]))?;
+    }
+    Ok(())
+}
+
+/// Writes clocks, throttling and temperatures as they are now.
+pub(super) fn update(tree: &Tree, state: &State) -> io::Result<()> {
+    for cpu in 0..CPUS {
+        let package = super::scenario::node_of(cpu) as usize;
+        // Cores differ a little, and hardly from one look to the next.
+        let part = 1.0 + f64::from(cpu % CORES % 7) * 0.002;
+        let khz = (state.now.hertz[package] * part / 1e7).round() as u64 * 10_000;
+        let path = format!("{CPU}/cpu{cpu}/cpufreq/scaling_cur_freq");
+        tree.file(&path, &format!("{khz}\n"))?;
+        let seconds = state.throttled[package];
+        if seconds > 0.0 {
+            // Some ten events for each second of it.
+            let counts = [(seconds * 10.0) as u64, (seconds * 1000.0) as u64];
+            tree.files(files::throttles(cpu, [0; 2], counts))?;
+        }
+    }
+    (0..2).try_for_each(|package| sensor(tree, state, package))
+}
+
+fn sensor(tree: &Tree, state: &State, package: usize) -> io::Result<()> {
+    let hot = state.now.throttled[package] > 0.0;
+    let drift = (state.now.hertz[package] / 1e6) as i64 % 40 * 100;
+    let millidegrees = if hot { 97_000 } else { 62_000 } + drift;
+    let label = format!("Package id {package}");
+    let temperatures = [(&*label, millidegrees), ("Core 0", millidegrees - 2000)];
+    tree.files(files::sensor(package as u32, "coretemp", &temperatures))?;
+    let link = format!("sys/class/hwmon/hwmon{package}/device");
+    tree.link(&link, &format!("../../../coretemp.{package}"))
+}
+
+/// Writes the nodes' memory, of which VMs have so many bytes.
+pub(super) fn memory(tree: &Tree, used: [u64; 2]) -> io::Result<()> {
+    const TOTAL: u64 = 512 << 20;
+    let node = |node: u32, used: u64| {
+        let (anon, file, slab) = ((used >> 10).min(TOTAL - (24 << 20)), 12 << 20, 3 << 20);
+        let free = TOTAL - anon - file - slab - (2 << 20);
+        let memory = NodeMemory {
+            total: TOTAL,
+            free,
+            anon,
+            file,
+            shmem: 0,
+            slab,
+        };
+        tree.files(files::node_memory(node, memory))
+    };
+    (0..2).zip(used).try_for_each(|(n, used)| node(n, used))
+}

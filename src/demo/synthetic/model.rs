@@ -1,0 +1,297 @@
+//! What everything does at a moment, as rates per second: a function of the scenario, the seed and
+//! the time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::noise::{Key, Noise};
+use super::places::{places, Place};
+use super::scenario::{node_of, Scenario, VmSpec, CPUS};
+use super::timeline::{influence, Influence, OfVm};
+
+/// Xeon Gold 6338: base clock, all-core turbo and its lowest clock (Intel's ARK, product 212285).
+pub(super) const BASE_HERTZ: f64 = 2.0e9;
+const TURBO_HERTZ: f64 = 2.6e9;
+const THROTTLED_HERTZ: f64 = 1.2e9;
+
+/// What KVM and the kernel take for one exit, seconds.
+pub(super) const EXIT_SECONDS: f64 = 2.2e-6;
+
+/// How long a vCPU that finds its CPU free waits, for each second it runs.
+const WAKEUP_DELAY: f64 = 0.003;
+
+/// How fast demand and the rest drift.
+const DRIFT: Duration = Duration::from_secs(540);
+
+/// What a vCPU does.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct VcpuRates {
+    pub(super) cpu: u32,
+    /// Seconds a second on a core, and waiting for one.
+    pub(super) time: f64,
+    pub(super) delay: f64,
+    /// Part of the time that is the host's.
+    pub(super) host: f64,
+    pub(super) hertz: f64,
+    pub(super) cpi: f64,
+    pub(super) cache_mpki: f64,
+    /// Part of the loads from DRAM that go to the other node.
+    pub(super) remote: f64,
+    /// Exits for each second of its time, and those of port I/O that a storm adds.
+    pub(super) exits: f64,
+    pub(super) storm: f64,
+    /// Part of the time that counters count.
+    pub(super) running: f64,
+}
+
+/// What a thread beside the vCPUs does.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct ThreadRates {
+    pub(super) cpu: u32,
+    pub(super) time: f64,
+    pub(super) delay: f64,
+}
+
+/// What a VM does.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct VmRates {
+    pub(super) vcpus: Vec<VcpuRates>,
+    /// CPUs each vCPU may use.
+    pub(super) allowed: Vec<Vec<u32>>,
+    /// Emulator, vhost worker and I/O thread.
+    pub(super) threads: [ThreadRates; 3],
+    /// Part of quota periods that are used up, and seconds a second that it costs.
+    pub(super) throttled: [f64; 2],
+    pub(super) memory_far: bool,
+    pub(super) device_far: bool,
+}
+
+/// Everything at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Moment {
+    /// `None` for a VM that does not run.
+    pub(super) vms: Vec<Option<VmRates>>,
+    /// Hertz of each package's cores.
+    pub(super) hertz: [f64; 2],
+    /// Part of the time each package is throttled.
+    pub(super) throttled: [f64; 2],
+}
+
+/// The rates of one scenario and seed.
+#[derive(Debug, Clone)]
+pub(super) struct Model {
+    pub(super) scenario: Arc<Scenario>,
+    noise: Noise,
+    places: Vec<Vec<Place>>,
+}
+
+/// What noise is asked for.
+mod key {
+    pub(super) const DEMAND: u64 = 1;
+    pub(super) const DEMAND_OF_VCPU: u64 = 2;
+    pub(super) const CPI: u64 = 3;
+    pub(super) const MISSES: u64 = 4;
+    pub(super) const EXITS: u64 = 5;
+    pub(super) const HERTZ: u64 = 6;
+    pub(super) const DELAY: u64 = 7;
+    pub(super) const THREAD: u64 = 8;
+}
+
+impl Model {
+    pub(super) fn new(scenario: Arc<Scenario>, seed: u64) -> Self {
+        Self {
+            places: places(&scenario),
+            noise: Noise::new(seed),
+            scenario,
+        }
+    }
+
+    /// Everything at this time.
+    pub(super) fn at(&self, at: Duration) -> Moment {
+        let influence = influence(&self.scenario, at);
+        let hertz = [0, 1].map(|package| self.hertz(package, &influence, at));
+        let vms = self.scenario.vms.iter().enumerate().map(|(n, spec)| {
+            let view = View {
+                model: self,
+                n,
+                spec,
+                of: &influence.vms[n],
+                at,
+            };
+            spec.runs(at).then(|| view.wants(&influence, hertz))
+        });
+        let mut vms: Vec<Option<VmRates>> = vms.collect();
+        share_cpus(&mut vms);
+        Moment {
+            vms,
+            hertz,
+            throttled: influence.throttled,
+        }
+    }
+
+    fn hertz(&self, package: usize, influence: &Influence, at: Duration) -> f64 {
+        let clock = match influence.throttled[package] > 0.0 {
+            true => THROTTLED_HERTZ,
+            false => TURBO_HERTZ,
+        };
+        clock * self.around(0.01, (key::HERTZ, package as u64), at)
+    }
+
+    /// Around 1, at most so far from it.
+    fn around(&self, part: f64, key: Key, at: Duration) -> f64 {
+        1.0 + part * self.noise.slow(key, at, DRIFT)
+    }
+}
+
+/// One VM at one time.
+struct View<'a> {
+    model: &'a Model,
+    n: usize,
+    spec: &'a VmSpec,
+    of: &'a OfVm,
+    at: Duration,
+}
+
+impl View<'_> {
+    /// What the VM wants, as if it were alone on the host but for its quota.
+    fn wants(&self, influence: &Influence, hertz: [f64; 2]) -> VmRates {
+        let (mut vcpus, mut allowed) = (Vec::new(), Vec::new());
+        for vcpu in 0..self.spec.vcpus {
+            let (cpu, cpus) = self.place(vcpu);
+            allowed.push(cpus);
+            let time = self.demand(vcpu);
+            let waking = self.model.around(0.5, self.key(key::DELAY, vcpu), self.at);
+            vcpus.push(VcpuRates {
+                cpu,
+                time,
+                delay: WAKEUP_DELAY * waking * time,
+                hertz: hertz[node_of(cpu) as usize],
+                running: influence.running,
+                ..self.work(vcpu, cpu)
+            });
+        }
+        let throttled = self.throttle(&mut vcpus);
+        VmRates {
+            threads: self.threads(&vcpus),
+            vcpus,
+            allowed,
+            throttled,
+            memory_far: self.of.memory_far,
+            device_far: self.of.device_far,
+        }
+    }
+
+    fn place(&self, vcpu: u32) -> (u32, Vec<u32>) {
+        match &self.of.cpus {
+            Some(cpus) => {
+                let cpu = cpus[vcpu as usize % cpus.len()];
+                (cpu, vec![cpu])
+            }
+            None => {
+                let place = &self.model.places[self.n][vcpu as usize];
+                (place.cpu(self.at), place.allowed.clone())
+            }
+        }
+    }
+
+    fn demand(&self, vcpu: u32) -> f64 {
+        let of_one = self.of.demand_of.filter(|(n, _)| *n == vcpu);
+        if let Some((_, demand)) = of_one {
+            return demand;
+        }
+        let demand = self.of.demand.unwrap_or(self.spec.workload.demand);
+        let of_vm = self
+            .model
+            .around(0.1, (key::DEMAND, self.n as u64), self.at);
+        let of_vcpu = self
+            .model
+            .around(0.15, self.key(key::DEMAND_OF_VCPU, vcpu), self.at);
+        (demand * of_vm * of_vcpu).min(0.98)
+    }
+
+    fn work(&self, vcpu: u32, cpu: u32) -> VcpuRates {
+        let around = |part, what| self.model.around(part, self.key(what, vcpu), self.at);
+        let work = &self.spec.workload;
+        let usual = work.exits * around(0.1, key::EXITS);
+        let exits = self.of.exits.unwrap_or(usual);
+        let far = self.of.memory_far != (node_of(cpu) != self.spec.node());
+        VcpuRates {
+            host: (0.01 + exits * EXIT_SECONDS).min(0.5),
+            cpi: work.cpi * around(0.04, key::CPI) * self.of.cpi,
+            cache_mpki: work.cache_mpki * around(0.06, key::MISSES) * self.of.misses,
+            remote: if far { 0.96 } else { 0.02 },
+            exits,
+            storm: (exits - usual).max(0.0),
+            ..VcpuRates::default()
+        }
+    }
+
+    fn key(&self, what: u64, vcpu: u32) -> Key {
+        (what, (self.n as u64) << 16 | u64::from(vcpu))
+    }
+
+    /// Holds the VM to its quota: what it loses it waits for, as on kernels before 6.18.
+    fn throttle(&self, vcpus: &mut [VcpuRates]) -> [f64; 2] {
+        let wanted: f64 = vcpus.iter().map(|vcpu| vcpu.time).sum();
+        let Some(quota) = self.spec.quota.filter(|quota| wanted > *quota) else {
+            return [0.0; 2];
+        };
+        for vcpu in vcpus {
+            let left = vcpu.time * quota / wanted;
+            vcpu.delay += vcpu.time - left;
+            vcpu.time = left;
+        }
+        // The more it wants, the more periods have it run into the quota.
+        [(2.0 * (wanted / quota - 1.0)).min(0.95), wanted - quota]
+    }
+
+    fn threads(&self, vcpus: &[VcpuRates]) -> [ThreadRates; 3] {
+        let busy: f64 = vcpus.iter().map(|vcpu| vcpu.time).sum();
+        let thread = |n: u64, part: f64, cpu: u32| {
+            let key = (key::THREAD + n, self.n as u64);
+            let time = (part * busy * self.model.around(0.2, key, self.at)).min(0.1);
+            let delay = WAKEUP_DELAY * time;
+            ThreadRates { cpu, time, delay }
+        };
+        let cpu = |n: usize| vcpus[n % vcpus.len()].cpu;
+        let mut threads = [
+            thread(0, 0.01, cpu(0)),
+            thread(1, 0.02, cpu(1)),
+            ThreadRates::default(),
+        ];
+        if self.spec.iothread {
+            threads[2] = thread(2, 0.03, cpu(vcpus.len() - 1));
+        }
+        if let Some((vcpu, share)) = self.of.iothread {
+            let cpu = cpu(vcpu as usize);
+            threads[2] = ThreadRates {
+                cpu,
+                time: share,
+                delay: 0.02 * share,
+            };
+        }
+        threads
+    }
+}
+
+/// Gives each CPU's time to those that want it. Threads beside vCPUs sleep much and so go first;
+/// what they leave is shared by the vCPUs as they want it.
+fn share_cpus(vms: &mut [Option<VmRates>]) {
+    let (mut others, mut wanted) = ([0.0; CPUS as usize], [0.0; CPUS as usize]);
+    for vm in vms.iter().flatten() {
+        vm.threads
+            .iter()
+            .for_each(|t| others[t.cpu as usize] += t.time);
+        vm.vcpus
+            .iter()
+            .for_each(|v| wanted[v.cpu as usize] += v.time);
+    }
+    for vcpu in vms.iter_mut().flatten().flat_map(|vm| &mut vm.vcpus) {
+        let cpu = vcpu.cpu as usize;
+        let left = (1.0_f64 - others[cpu]).max(0.0);
+        let given = vcpu.time * (left / wanted[cpu]).min(1.0);
+        // While it finds the CPU taken it waits.
+        vcpu.delay = (vcpu.delay + vcpu.time - given).min(1.0 - given);
+        vcpu.time = given;
+    }
+}

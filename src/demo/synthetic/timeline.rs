@@ -1,0 +1,178 @@
+//! Which troubles are on at a moment, and what they change.
+
+use std::time::Duration;
+
+use super::scenario::{Kind, Scenario};
+
+/// What is different from a calm day.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Influence {
+    pub(super) vms: Vec<OfVm>,
+    /// Part of the time each package is throttled.
+    pub(super) throttled: [f64; 2],
+    /// Part of the time that counters have hardware to count on.
+    pub(super) running: f64,
+}
+
+/// What is different for one VM.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct OfVm {
+    /// What every vCPU wants in place of its workload's demand.
+    pub(super) demand: Option<f64>,
+    /// What one vCPU wants.
+    pub(super) demand_of: Option<(u32, f64)>,
+    /// Cycles per instruction and cache misses are so many times as high.
+    pub(super) cpi: f64,
+    pub(super) misses: f64,
+    /// Exits for each second of vCPU time; what is more than usual is port I/O.
+    pub(super) exits: Option<f64>,
+    /// Its memory is on the other node.
+    pub(super) memory_far: bool,
+    /// Its device is on the other node.
+    pub(super) device_far: bool,
+    /// CPUs its vCPUs are squeezed onto, one for each in turn.
+    pub(super) cpus: Option<Vec<u32>>,
+    /// The vCPU on whose CPU its I/O thread runs, and the part of it that it takes.
+    pub(super) iothread: Option<(u32, f64)>,
+}
+
+impl Default for OfVm {
+    fn default() -> Self {
+        Self {
+            demand: None,
+            demand_of: None,
+            cpi: 1.0,
+            misses: 1.0,
+            exits: None,
+            memory_far: false,
+            device_far: false,
+            cpus: None,
+            iothread: None,
+        }
+    }
+}
+
+/// What the troubles that are on at this time change.
+pub(super) fn influence(scenario: &Scenario, at: Duration) -> Influence {
+    let mut all = Influence {
+        vms: vec![OfVm::default(); scenario.vms.len()],
+        throttled: [0.0; 2],
+        running: 1.0,
+    };
+    for trouble in scenario.troubles.iter().filter(|t| t.is_on(at)) {
+        all.add(&trouble.kind);
+    }
+    all
+}
+
+impl Influence {
+    fn add(&mut self, kind: &Kind) {
+        match kind {
+            Kind::NoisyNeighbour {
+                vm,
+                demand,
+                victims,
+                cpi,
+                misses,
+            } => {
+                self.vms[*vm].demand = Some(*demand);
+                for victim in victims {
+                    self.vms[*victim].cpi *= cpi;
+                    self.vms[*victim].misses *= misses;
+                }
+            }
+            Kind::MemoryRemote { vm, cpi } => {
+                self.vms[*vm].memory_far = true;
+                self.vms[*vm].cpi *= cpi;
+            }
+            Kind::SharedCores {
+                vm,
+                cpus,
+                demand,
+                cpi,
+            } => {
+                self.vms[*vm].cpus = Some(cpus.clone());
+                self.vms[*vm].demand = Some(*demand);
+                self.vms[*vm].cpi *= cpi;
+            }
+            Kind::Quota { vm, demand } => self.vms[*vm].demand = Some(*demand),
+            Kind::IothreadOnCore {
+                vm,
+                vcpu,
+                demand,
+                share,
+            } => {
+                self.vms[*vm].demand_of = Some((*vcpu, *demand));
+                self.vms[*vm].iothread = Some((*vcpu, *share));
+            }
+            Kind::PackageThrottled { package, share } => self.throttled[*package as usize] = *share,
+            Kind::ExitStorm { vm, exits } => self.vms[*vm].exits = Some(*exits),
+            Kind::DeviceRemote { vm } => self.vms[*vm].device_far = true,
+            Kind::Multiplexed { share } => self.running = *share,
+        }
+    }
+}
+
+/// What begins or ends, for whoever watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happening {
+    /// When, in the script's time.
+    pub at: Duration,
+    /// What, in a line.
+    pub text: String,
+}
+
+/// What happens after `from` and up to `to`, in order; at 0 everything is as it is.
+pub(super) fn happenings(scenario: &Scenario, from: Duration, to: Duration) -> Vec<Happening> {
+    let mut all = Vec::new();
+    let mut add = |at: Duration, text: String| {
+        if from < at && at <= to {
+            all.push(Happening { at, text });
+        }
+    };
+    for trouble in &scenario.troubles {
+        let expected = trouble.expect.iter().map(expected);
+        let expected: Vec<String> = expected.collect();
+        let expected = match expected.is_empty() {
+            true => "no alert".to_owned(),
+            false => expected.join(", "),
+        };
+        add(
+            trouble.start,
+            format!("{} begins; expected: {expected}", trouble.name),
+        );
+        add(trouble.end(), format!("{} ends", trouble.name));
+    }
+    for vm in &scenario.vms {
+        add(vm.starts, format!("VM {} starts", vm.name));
+        vm.ends
+            .into_iter()
+            .for_each(|end| add(end, format!("VM {} ends", vm.name)));
+    }
+    all.sort_by_key(|happening| happening.at);
+    all
+}
+
+fn expected(expect: &super::scenario::Expect) -> String {
+    let labels = expect
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}=\"{value}\""));
+    let labels: Vec<String> = labels.collect();
+    let within = crate::config::values::show_duration(expect.within);
+    format!("{}{{{}}} within {within}", expect.alert, labels.join(","))
+}
+
+impl std::fmt::Display for Happening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let s = self.at.as_secs();
+        write!(
+            f,
+            "{:02}:{:02}:{:02} {}",
+            s / 3600,
+            s / 60 % 60,
+            s % 60,
+            self.text
+        )
+    }
+}
