@@ -18,7 +18,7 @@ use crate::host::roots::Roots;
 const LEAST_TICK: Duration = Duration::from_millis(100);
 const LEAST: Duration = Duration::from_millis(250);
 /// Nor the time between two recordings of a vCPU.
-const LEAST_PT: Duration = Duration::from_secs(2);
+const LEAST_PT: Duration = Duration::from_secs(6);
 
 /// Exit reasons counted apart: those that tell the scenarios' VMs apart.
 const REASONS: [&str; 5] = [
@@ -77,7 +77,7 @@ pub(crate) fn scaled(mut config: Config, speed: f64) -> Config {
     s.pmu.events = vec![EventSet::DramLoads];
     s.exits.reasons = REASONS.map(|name| ExitReason(name.to_owned())).into();
     s.pt.enabled = true;
-    s.pt.window = Duration::from_millis(1);
+    s.pt.window = Duration::from_micros(500);
     s.pt.period = shorter(s.pt.period, LEAST_PT);
     // Recording costs this host nothing.
     s.pt.max_duty = 0.5;

@@ -9,11 +9,11 @@ use super::model::{VcpuRates, EXIT_SECONDS};
 use super::noise::mix;
 use crate::sample::pt::{Capture, Drained, RecordError, RecordPt, Request, Step};
 
-/// Conditional branches for each instruction; a sixth of them more are calls, returns and the like.
+/// Conditional branches for each instruction.
 const BRANCHES: f64 = 0.14;
-/// How many of seven are taken.
-const TAKEN: u64 = 4;
-/// Cycles between two packets of branches at the most: they hold 47 branches.
+/// Conditional branches for each call, return or other indirect branch.
+const INDIRECT: u32 = 24;
+/// Branches in a packet at the most.
 const MOST_BRANCHES: u32 = 47;
 /// The bus clock that core:bus ratios refer to, hertz.
 const BUS: f64 = 100e6;
@@ -70,8 +70,11 @@ fn trace(rates: &VcpuRates, seconds: f64, seed: u64) -> Vec<u8> {
     vcpu.packets.begin(rates.hertz);
     while left > 0.0 {
         let between = rates.hertz / rates.exits.max(1.0);
-        let run = ((between - handling).max(0.1 * between) * vcpu.length()).min(left);
-        vcpu.work(run, BRANCHES / rates.cpi);
+        let run = (between - handling).max(0.1 * between) * vcpu.length();
+        vcpu.work(run.min(left), BRANCHES / rates.cpi);
+        if run > left {
+            break;
+        }
         vcpu.packets.cross(false);
         let host = handling * (0.6 + 0.4 * vcpu.length());
         vcpu.work(host, BRANCHES / 1.7);
@@ -107,10 +110,10 @@ impl Vcpu {
         for _ in 0..packets as u64 {
             self.packets.cyc((cycles / packets) as u64);
             let len = each.clamp(1, MOST_BRANCHES);
-            let bits = (0..len).fold(0, |bits, _| bits << 1 | u64::from(self.next() % 7 < TAKEN));
-            self.packets.tnt(bits, len);
-            // A sixth of 47 are eight, of which some are compressed away.
-            (0..len / 7).for_each(|_| self.packets.tip());
+            // Five of eight are taken.
+            let bits = self.next() | self.next() & self.next();
+            self.packets.tnt(bits & ((1 << len) - 1), len);
+            (0..len / INDIRECT).for_each(|_| self.packets.tip());
         }
     }
 }
