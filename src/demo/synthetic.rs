@@ -11,10 +11,12 @@
 //! - `state` adds the rates up in steps of a fixed length, `counts` those of counters.
 //! - `host` writes the state into the tree (`tree`): the machine's files (`machine`), each VM's
 //!   (`guest`); `counters` and `pt` answer in the kernel's place.
+//! - `configuration` sets the exporter to watch it.
 //!
 //! Nothing changes while the exporter reads: whoever runs it moves the host on and reads it by turns
 //! on one thread.
 
+mod configuration;
 mod counters;
 mod counts;
 mod guest;
@@ -31,6 +33,7 @@ mod timeline;
 mod tree;
 mod troubles;
 
+pub use configuration::configuration;
 pub use host::Host;
 pub use scenario::{Scenario, ScenarioError};
 pub use timeline::Happening;

@@ -13,6 +13,8 @@
 //! ```
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// Unit tests of the library have the texts of a host twice: here and in the demo.
+#![allow(clippy::duplicate_mod)]
 
 use std::collections::BTreeMap;
 use std::fs;

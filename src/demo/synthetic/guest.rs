@@ -249,7 +249,7 @@ impl Guest {
         nodes[node] = if far { bytes - most } else { bytes };
         nodes[1 - node] = if far { most } else { 0 };
         // What is in transparent huge pages, as QEMU asks for.
-        let huge = nodes.map(|bytes| bytes / 10 * 9 >> 21 << 21);
+        let huge = nodes.map(|bytes| (bytes / 10 * 9) & !0x1f_ffff);
         let text = memory::numa_stat(&nodes, &[0; 2], &huge);
         tree.file(
             &format!("sys/fs/cgroup/{}/memory.numa_stat", self.scope),

@@ -48,6 +48,7 @@ const LINES: &[(&str, &str)] = &[
     ),
     ("sys/kernel/debug/kvm/exits", "0"),
     ("sys/fs/resctrl/info/L3_MON/num_rmids", "224"),
+    ("sys/class/vfio/vfio/uevent", ""),
     ("dev/kmsg", "6,1,1,-;Linux version 6.12.43+deb13-amd64"),
 ];
 
