@@ -24,7 +24,7 @@ const EXAMPLE: &str = "deploy/vcpu-exporter.yml";
 
 const RULES: &str = "alerts/recording.yaml";
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "CHANGELOG.md",
     "docs/METRICS.md",
@@ -33,6 +33,7 @@ const DOCUMENTS: [&str; 9] = [
     "docs/ARCHITECTURE.md",
     "docs/OTLP.md",
     "docs/PT.md",
+    "docs/SYNTHETIC.md",
     "docs/TRUTH.md",
 ];
 

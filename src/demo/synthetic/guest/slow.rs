@@ -1,0 +1,129 @@
+//! Files of a VM that are read now and then: its memory, its groups and what KVM counts for it.
+
+use std::io;
+
+use super::super::counts::Counted;
+use super::super::state::{VcpuTotals, VmTotals, LLC_BYTES};
+use super::super::tree::Tree;
+use super::Guest;
+use crate::demo::files::memory;
+
+impl Guest {
+    /// Writes what is read now and then. `llc` are the misses a second of each cache.
+    pub(in super::super) fn update_slow(
+        &mut self,
+        tree: &Tree,
+        totals: &VmTotals,
+        llc: [f64; 2],
+    ) -> io::Result<()> {
+        self.update_memory(tree, totals.rates.memory_far)?;
+        if self.device_far != totals.rates.device_far {
+            self.device_far = totals.rates.device_far;
+            if self.spec.device {
+                self.hold_device(tree)?;
+            }
+        }
+        self.update_group(tree, totals)?;
+        self.update_caches(tree, totals, llc)?;
+        for (stat, value) in kvm_stats(totals) {
+            let path = format!("{}/{stat}", self.debugfs());
+            tree.file(&path, &format!("{}\n", value as u64))?;
+        }
+        Ok(())
+    }
+
+    /// 2 % of a guest's memory stay where they were when the rest moves.
+    pub(super) fn update_memory(&self, tree: &Tree, far: bool) -> io::Result<()> {
+        let bytes = self.spec.memory / 100 * 96;
+        let most = bytes / 50 * 49;
+        let node = self.spec.node() as usize;
+        let mut nodes = [0; 2];
+        nodes[node] = if far { bytes - most } else { bytes };
+        nodes[1 - node] = if far { most } else { 0 };
+        // What is in transparent huge pages, as QEMU asks for.
+        let huge = nodes.map(|bytes| (bytes / 10 * 9) & !0x1f_ffff);
+        let text = memory::numa_stat(&nodes, &[0; 2], &huge);
+        tree.file(
+            &format!("sys/fs/cgroup/{}/memory.numa_stat", self.scope),
+            &text,
+        )?;
+        let status = self.others[0].1.status(self.pid, self.pid);
+        let resident = memory::resident(bytes >> 10, 0, 0);
+        tree.file(&format!("proc/{}/status", self.pid), &(status + &resident))
+    }
+
+    fn update_group(&self, tree: &Tree, totals: &VmTotals) -> io::Result<()> {
+        let own = self.group();
+        let micros = |seconds: f64| (seconds * 1e6) as u64;
+        let time: f64 = totals.vcpus.iter().map(|vcpu| vcpu.thread.time).sum();
+        let delay: f64 = totals.vcpus.iter().map(|vcpu| vcpu.thread.delay).sum();
+        let [periods, throttled, lost] = totals.quota;
+        let mut stat = format!("usage_usec {}\n", micros(time));
+        if self.spec.quota.is_some() {
+            stat += &format!(
+                "nr_periods {}\nnr_throttled {}\nthrottled_usec {}\n",
+                periods as u64,
+                throttled as u64,
+                micros(lost)
+            );
+        }
+        tree.file(&format!("{own}/cpu.stat"), &stat)?;
+        // One waits at a time for the most part; that all do is rare.
+        for (name, some, full) in [
+            ("cpu", delay, 0.0),
+            ("memory", 0.0, 0.0),
+            ("io", 0.01 * time, 0.004 * time),
+        ] {
+            let line = |kind, total| {
+                format!(
+                    "{kind} avg10=0.00 avg60=0.00 avg300=0.00 total={}\n",
+                    micros(total)
+                )
+            };
+            let text = line("some", some) + &line("full", full);
+            tree.file(&format!("{own}/{name}.pressure"), &text)?;
+        }
+        Ok(())
+    }
+
+    fn update_caches(&self, tree: &Tree, totals: &VmTotals, llc: [f64; 2]) -> io::Result<()> {
+        let own = totals.misses();
+        for cache in 0..2 {
+            let part = own[cache] / llc[cache].max(1.0);
+            let [all, local] = totals.traffic[cache];
+            let dir = format!("{}/mon_data/mon_L3_{cache:02}", self.resctrl());
+            for (name, value) in [
+                ("llc_occupancy", part * LLC_BYTES),
+                ("mbm_total_bytes", all),
+                ("mbm_local_bytes", local),
+            ] {
+                tree.file(&format!("{dir}/{name}"), &format!("{}\n", value as u64))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counters of KVM debugfs (virt/kvm, arch/x86/kvm), of all vCPUs.
+fn kvm_stats(totals: &VmTotals) -> [(&'static str, f64); 12] {
+    let sum = |counted: Counted| -> f64 {
+        let vcpus: &[VcpuTotals] = &totals.vcpus;
+        vcpus.iter().map(|vcpu| counted.of(&vcpu.counts)).sum()
+    };
+    let (halts, io) = (sum(Counted::Reason(12)), sum(Counted::Reason(30)));
+    let faults = sum(Counted::Reason(48));
+    [
+        ("exits", sum(Counted::Exits)),
+        ("io_exits", io),
+        ("mmio_exits", sum(Counted::Event(3))),
+        ("halt_exits", halts),
+        ("irq_exits", sum(Counted::Reason(1))),
+        ("irq_injections", sum(Counted::Event(4))),
+        ("insn_emulation", io),
+        ("halt_attempted_poll", 0.9 * halts),
+        ("halt_successful_poll", 0.5 * halts),
+        ("halt_wakeup", 0.4 * halts),
+        ("pf_taken", faults),
+        ("pf_fixed", 0.98 * faults),
+    ]
+}
