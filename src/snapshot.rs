@@ -1,7 +1,7 @@
 //! One immutable picture of everything known. All output is drawn from the newest one.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 
@@ -13,31 +13,64 @@ use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
 pub mod build;
 pub mod catalog;
 pub mod facts;
+pub mod growth;
 pub mod labels;
-pub mod last_tick;
 pub mod walk;
 
 pub use catalog::{Kind, Metric, CATALOG};
 pub use facts::FactRow;
 pub use labels::Labels;
-pub use last_tick::LastTick;
 pub use walk::{Value, Visitor};
 
-/// The newest snapshot, shared by all outputs. Empty until the first tick has ended.
+/// How often the older snapshots beside the newest change places. Rates are then over 5 to 10 s:
+/// long enough for a wait that counts when it ends, short enough to follow what happens.
+const ROTATION: Duration = Duration::from_secs(5);
+
+/// The newest snapshot, shared by all outputs, and two older ones, so that anybody can show rates
+/// at any time without having looked before. Empty until the first tick has ended.
 #[derive(Debug, Default, Clone)]
 pub struct Handle {
-    newest: Arc<ArcSwapOption<Snapshot>>,
+    kept: Arc<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    newest: ArcSwapOption<Snapshot>,
+    /// Less than [`ROTATION`] older than the newest: the next base.
+    next: ArcSwapOption<Snapshot>,
+    base: ArcSwapOption<Snapshot>,
 }
 
 impl Handle {
-    /// Replaces the newest snapshot and gives back the one before.
+    /// Replaces the newest snapshot and gives back the one that is no longer kept: one for each
+    /// that comes once all places are taken. There is one publisher.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
-        self.newest.swap(Some(snapshot))
+        let Kept { newest, next, base } = &*self.kept;
+        let taken = snapshot.taken_mono;
+        let before = newest.swap(Some(snapshot));
+        let waits = |next: &Snapshot| taken.saturating_duration_since(next.taken_mono) < ROTATION;
+        match &*next.load() {
+            None => next.swap(before),
+            Some(next) if waits(next) => before,
+            // The one before the newest takes the place, not the newest: so the base is never
+            // twice as old, and exactly one is given back.
+            Some(_) => base.swap(next.swap(before)),
+        }
     }
 
     /// The newest snapshot.
     pub fn load(&self) -> Option<Arc<Snapshot>> {
-        self.newest.load_full()
+        self.kept.newest.load_full()
+    }
+
+    /// A base and the newest snapshot, for rates over the time between them: 5 to 10 s, less just
+    /// after the start, and two ticks where those are longer. `None` before the second tick.
+    pub fn window(&self) -> Option<(Arc<Snapshot>, Arc<Snapshot>)> {
+        let Kept { newest, next, base } = &*self.kept;
+        // The older one first: what is published meanwhile cannot come before it.
+        let base = base.load_full().or_else(|| next.load_full())?;
+        let newest = newest.load_full()?;
+        (base.taken_mono < newest.taken_mono).then_some((base, newest))
     }
 }
 
@@ -70,8 +103,13 @@ pub struct Snapshot {
     pub cell_totals: Vec<u64>,
     /// `vcpus.len()` rows of `per_vcpu.len()` values.
     pub vcpu_values: Vec<u64>,
+    /// `vcpus.len()` rows of `placed.len()` totals of each vCPU over all its cells, those that are
+    /// not visible among them: a cell that comes back is no growth.
+    pub vcpu_totals: Vec<u64>,
     /// What slow sources know of VMs and the host, in the catalogue's order.
     pub facts: Arc<[FactRow]>,
+    /// The same half a minute to a minute ago, for what grew: slow sources read every 15 s or less often.
+    pub facts_before: Arc<[FactRow]>,
     /// State of each source.
     pub sources: Vec<SourceRow>,
     /// `kvm_exporter_pmu_mode`: mode and reason, once known.
@@ -112,8 +150,8 @@ pub struct VcpuRow {
     pub cells: std::ops::Range<usize>,
     /// Which of the vCPU's columns are known.
     pub known: ColumnSet,
-    /// What it did between the last two ticks, once there were two.
-    pub last_tick: Option<LastTick>,
+    /// Which placed columns are known in any of its cells.
+    pub known_totals: ColumnSet,
 }
 
 /// What one vCPU did at one place.
@@ -173,3 +211,8 @@ impl SourceRow {
         self.state.reason()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

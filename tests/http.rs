@@ -61,6 +61,13 @@ impl Server {
         }
     }
 
+    /// Publishes a snapshot and what the host did a second later.
+    fn publish_two(&self, snapshot: Snapshot) {
+        let later = snapshots::later(&snapshot, Duration::from_secs(1));
+        self.app.snapshots.publish(Arc::new(snapshot));
+        self.app.snapshots.publish(Arc::new(later));
+    }
+
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -301,7 +308,8 @@ fn requests_are_counted_by_known_path_alone() {
 #[test]
 fn the_page_escapes_names_and_says_what_is_wrong() {
     let name = "<script>alert(1)</script>\"'&\u{202e}";
-    let server = Server::start(Some(Host::named([name, "web"]).snapshot()));
+    let server = Server::start(None);
+    server.publish_two(Host::named([name, "web"]).snapshot());
     let page = server.get("/");
     assert_eq!(
         page.header("content-type"),
@@ -327,7 +335,8 @@ fn the_page_escapes_names_and_says_what_is_wrong() {
 
 #[test]
 fn a_large_host_has_a_short_page() {
-    let server = Server::start(Some(Host::of_vcpus(4_000).snapshot()));
+    let server = Server::start(None);
+    server.publish_two(Host::of_vcpus(4_000).snapshot());
     let page = server.get("/");
     let rows = page.text().matches("<tr").count();
     assert!((400..=501).contains(&rows), "{rows} rows");

@@ -1,12 +1,12 @@
 //! A live table of what the vCPUs do, from two successive snapshots, for a terminal.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::io::{self, Write};
 
 use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
 
-use crate::snapshot::{ColumnRow, Snapshot, VcpuRow};
+use crate::snapshot::growth::{Columns, Counter, Growth};
+use crate::snapshot::{Snapshot, VcpuRow};
 
 /// Longest VM name shown, in characters.
 const MAX_NAME: usize = 24;
@@ -20,9 +20,7 @@ const UNKNOWN: &str = "-";
 /// A number in the table: the growth of one counter, summed over the columns that match.
 struct Rate {
     title: &'static str,
-    metric: &'static str,
-    /// Label the column must carry, if it matters.
-    label: Option<(&'static str, &'static str)>,
+    counter: Counter,
     /// Nanoseconds to seconds where the counter is a time.
     scale: f64,
     decimals: usize,
@@ -31,8 +29,7 @@ struct Rate {
 const fn time(title: &'static str, metric: &'static str) -> Rate {
     Rate {
         title,
-        metric,
-        label: None,
+        counter: Counter::of(metric),
         scale: 1e-9,
         decimals: 3,
     }
@@ -41,17 +38,16 @@ const fn time(title: &'static str, metric: &'static str) -> Rate {
 const fn count(title: &'static str, metric: &'static str) -> Rate {
     Rate {
         title,
-        metric,
-        label: None,
+        counter: Counter::of(metric),
         scale: 1.0,
         decimals: 0,
     }
 }
 
-const fn labelled(rate: Rate, name: &'static str, value: &'static str) -> Rate {
+const fn switches(title: &'static str, kind: &'static str) -> Rate {
     Rate {
-        label: Some((name, value)),
-        ..rate
+        counter: Counter::of("kvm_vcpu_context_switches_total").with("type", kind),
+        ..count(title, "")
     }
 }
 
@@ -60,16 +56,8 @@ const RATES: &[Rate] = &[
     time("time s/s", "kvm_vcpu_time_seconds_total"),
     time("delay s/s", "kvm_vcpu_delay_seconds_total"),
     count("migrations/s", "kvm_vcpu_migrations_total"),
-    labelled(
-        count("waits/s", "kvm_vcpu_context_switches_total"),
-        "type",
-        "voluntary",
-    ),
-    labelled(
-        count("preempted/s", "kvm_vcpu_context_switches_total"),
-        "type",
-        "involuntary",
-    ),
+    switches("waits/s", "voluntary"),
+    switches("preempted/s", "involuntary"),
     time("in guest s/s", "kvm_vcpu_guest_seconds_total"),
     count("page faults/s", "kvm_vcpu_page_faults_total"),
 ];
@@ -77,13 +65,12 @@ const RATES: &[Rate] = &[
 /// The table of what happened between two snapshots, at most `width` characters wide if the
 /// identifying columns allow; each line ends in a line feed.
 pub fn render(prev: &Snapshot, now: &Snapshot, width: u16) -> String {
-    let elapsed = now.taken_mono.saturating_duration_since(prev.taken_mono);
-    let before = Before::new(prev);
-    let rows: Vec<Vec<String>> = now
-        .vcpus
-        .iter()
-        .enumerate()
-        .map(|(n, vcpu)| row(&before, now, n, vcpu, elapsed.as_secs_f64()))
+    let growth = Growth::new(prev, now);
+    let columns = |rate: &Rate| growth.columns(&rate.counter);
+    let columns: Vec<Columns> = RATES.iter().map(columns).collect();
+    let vcpus = now.vcpus.iter().enumerate();
+    let rows: Vec<Vec<String>> = vcpus
+        .map(|(n, vcpu)| row(&growth, &columns, n, vcpu))
         .collect();
     fit(&rows, usize::from(width))
 }
@@ -142,26 +129,17 @@ fn draw(titles: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-fn row(before: &Before<'_>, now: &Snapshot, n: usize, vcpu: &VcpuRow, elapsed: f64) -> Vec<String> {
-    let known = before.vcpus.get(vcpu.labels.text());
-    // Another thread under the same name has its own totals: nothing is known of it yet.
-    let prev_n = known.filter(|&&n| {
-        before
-            .snapshot
-            .vcpus
-            .get(n)
-            .is_some_and(|p| p.tid == vcpu.tid)
-    });
+fn row(growth: &Growth<'_>, columns: &[Columns], n: usize, vcpu: &VcpuRow) -> Vec<String> {
+    let elapsed = growth.span().as_secs_f64();
     let mut cells = identity(vcpu);
-    cells.extend(RATES.iter().map(|rate| {
-        let grown = prev_n.and_then(|&prev_n| rate.grown(before, prev_n, now, n));
-        match grown {
+    cells.extend(RATES.iter().zip(columns).map(
+        |(rate, columns)| match growth.of_vcpu(n, columns) {
             Some(grown) if elapsed > 0.0 => {
                 format!("{:.*}", rate.decimals, grown as f64 * rate.scale / elapsed)
             }
             _ => UNKNOWN.to_owned(),
-        }
-    }));
+        },
+    ));
     cells
 }
 
@@ -186,82 +164,6 @@ fn printable(name: &str) -> Cow<'_, str> {
     }
     let visible = |c: char| if c.is_control() { '?' } else { c };
     Cow::Owned(name.chars().take(MAX_NAME).map(visible).collect())
-}
-
-/// The earlier snapshot and where to find things in it.
-struct Before<'a> {
-    snapshot: &'a Snapshot,
-    vcpus: HashMap<&'a str, usize>,
-    cells: HashMap<&'a str, usize>,
-}
-
-impl<'a> Before<'a> {
-    fn new(snapshot: &'a Snapshot) -> Self {
-        let vcpus = snapshot.vcpus.iter().enumerate();
-        let cells = snapshot.cells.iter().enumerate();
-        Self {
-            snapshot,
-            vcpus: vcpus.map(|(n, row)| (row.labels.text(), n)).collect(),
-            cells: cells.map(|(n, row)| (row.labels.text(), n)).collect(),
-        }
-    }
-}
-
-impl Rate {
-    /// How far the counter of vCPU `n` has grown since `before`, where it was vCPU `prev_n`.
-    fn grown(&self, before: &Before<'_>, prev_n: usize, now: &Snapshot, n: usize) -> Option<u64> {
-        let placed = matching(&now.placed, self).map(|c| placed_growth(before, now, n, c));
-        let own = matching(&now.per_vcpu, self).map(|c| own_growth(before, prev_n, now, n, c));
-        placed.chain(own).flatten().reduce(u64::saturating_add)
-    }
-
-    fn is(&self, column: &ColumnRow) -> bool {
-        column.metric.name == self.metric
-            && self
-                .label
-                .is_none_or(|(name, value)| column.labels.get(name) == Some(value))
-    }
-}
-
-fn matching<'a>(columns: &'a [ColumnRow], rate: &'a Rate) -> impl Iterator<Item = usize> + 'a {
-    let matching = columns.iter().enumerate().filter(|(_, c)| rate.is(c));
-    matching.map(|(n, _)| n)
-}
-
-/// Growth of a column charged to places: a place new to the vCPU began at 0.
-fn placed_growth(before: &Before<'_>, now: &Snapshot, n: usize, column: usize) -> Option<u64> {
-    let range = now.vcpus.get(n)?.cells.clone();
-    let cells = range.filter_map(|cell| {
-        let total = cell_total(now, cell, column)?;
-        let label = now.cells.get(cell)?.labels.text();
-        let earlier = before.cells.get(label);
-        let earlier = earlier.and_then(|&cell| cell_total(before.snapshot, cell, column));
-        Some(total.saturating_sub(earlier.unwrap_or(0)))
-    });
-    cells.reduce(u64::saturating_add)
-}
-
-fn own_growth(
-    before: &Before<'_>,
-    prev_n: usize,
-    now: &Snapshot,
-    n: usize,
-    column: usize,
-) -> Option<u64> {
-    let total = vcpu_value(now, n, column)?;
-    Some(total.saturating_sub(vcpu_value(before.snapshot, prev_n, column)?))
-}
-
-fn cell_total(snapshot: &Snapshot, cell: usize, column: usize) -> Option<u64> {
-    let known = snapshot.cells.get(cell)?.known;
-    let at = cell * snapshot.placed.len() + column;
-    (known >> column & 1 == 1).then(|| snapshot.cell_totals.get(at).copied())?
-}
-
-fn vcpu_value(snapshot: &Snapshot, vcpu: usize, column: usize) -> Option<u64> {
-    let known = snapshot.vcpus.get(vcpu)?.known;
-    let at = vcpu * snapshot.per_vcpu.len() + column;
-    (known >> column & 1 == 1).then(|| snapshot.vcpu_values.get(at).copied())?
 }
 
 /// Shows one table after the other: in place on a terminal, else the first few and then no more.

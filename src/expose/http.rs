@@ -177,36 +177,18 @@ async fn not_found() -> (StatusCode, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discover::Inventory;
-    use crate::snapshot::{self, Labels, Snapshot};
+    use crate::snapshot::fixture::{empty, labels};
+    use crate::snapshot::{self, Snapshot};
     use crate::telemetry::Telemetry;
     use std::io::{Read, Write};
     use std::time::Duration;
 
     /// A host of so many CPUs that its exposition fills any socket's buffer.
     fn large() -> Snapshot {
-        let cpu = Arc::new(Labels::new([("cpu", "a".repeat(100).into())]));
-        Snapshot {
-            taken: std::time::SystemTime::now(),
-            taken_mono: Instant::now(),
-            tick: 1,
-            inventory: Arc::new(Inventory::default()),
-            cpu_labels: vec![cpu; 300_000].into(),
-            demand: Vec::new(),
-            vms: Vec::new(),
-            vcpus: Vec::new(),
-            cells: Vec::new(),
-            placed: Arc::new([]),
-            per_vcpu: Arc::new([]),
-            cell_totals: Vec::new(),
-            vcpu_values: Vec::new(),
-            facts: Arc::new([]),
-            sources: Vec::new(),
-            pmu_mode: None,
-            synthetic: None,
-            dropped: Vec::new(),
-            series: 0,
-        }
+        let mut snapshot = empty(Instant::now(), Duration::ZERO);
+        let cpu = labels(&[("cpu", &"a".repeat(100))]);
+        snapshot.cpu_labels = vec![cpu; 300_000].into();
+        snapshot
     }
 
     fn app(snapshot: Snapshot) -> Arc<App> {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use maud::{html, Markup, DOCTYPE};
 
 use super::site::{App, NotReady};
+use super::view::{View, VmView};
 use crate::sample::{Reason, SourceState};
-use crate::snapshot::{Snapshot, SourceRow, VmRow};
+use crate::snapshot::{Snapshot, SourceRow};
 use crate::telemetry::{REVISION, VERSION};
 
 mod vcpus;
@@ -28,6 +29,7 @@ pub(super) const STYLE: &str = include_str!("status/style.css");
 /// Renders the page.
 pub(super) fn page(app: &App, now: Instant) -> Markup {
     let snapshot = app.snapshots.load();
+    let view = View::of(&app.snapshots, now);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -44,11 +46,11 @@ pub(super) fn page(app: &App, now: Instant) -> Markup {
                     (health(app.readiness(now)))
                     @if let Some(snapshot) = &snapshot {
                         (summary(snapshot))
-                        (waiting::section(snapshot))
+                        @if let Some(view) = &view { (waiting::section(view)) }
                         (sources(snapshot))
                         (blind_spots(snapshot))
                         (dropped(snapshot))
-                        (vcpus::table(snapshot))
+                        @if let Some(view) = &view { (vcpus::table(view)) }
                     }
                 }
                 footer {
@@ -218,9 +220,8 @@ fn dropped(snapshot: &Snapshot) -> Markup {
 }
 
 /// What is known about a VM beside its name, in a line.
-fn about(vm: &VmRow) -> String {
-    let shown = vm.info.pairs().iter();
-    let shown = shown.filter(|(name, value)| *name != "vm" && !value.is_empty());
+fn about(vm: &VmView) -> String {
+    let shown = vm.info.iter();
     let shown: Vec<String> = shown
         .map(|(name, value)| format!("{name} {value}"))
         .collect();

@@ -1,5 +1,5 @@
 //! Builds the picture at the end of each tick. Labels are rendered when a VM or a place is first
-//! seen, and the buffers of the picture before last are filled again, so that a steady host
+//! seen, and the buffers of a picture that is no longer kept are filled again, so that a steady host
 //! costs a copy of its numbers and no allocation for each.
 
 use std::collections::HashMap;
@@ -7,15 +7,12 @@ use std::sync::Arc;
 
 use super::catalog;
 use super::facts::FactRows;
-use super::last_tick::{Memory, Totals};
 use super::{
-    CellRow, ColumnRow, CpuRow, DroppedRow, Handle, Labels, LastTick, Snapshot, SourceRow, VcpuRow,
-    VmRow,
+    CellRow, ColumnRow, CpuRow, DroppedRow, Handle, Labels, Snapshot, SourceRow, VcpuRow, VmRow,
 };
 use crate::discover::{Inventory, Vm};
 use crate::host::topology::{Cpu, Topology};
-use crate::sample::demand::time_and_delay;
-use crate::sample::ledger::{Account, CellKey, MAX_CELLS_AHEAD};
+use crate::sample::ledger::{CellKey, MAX_CELLS_AHEAD};
 use crate::sample::reading::{Column, ColumnSet};
 use crate::sample::sampler::View;
 use crate::sample::slot::{Slot, SlotKey};
@@ -34,11 +31,9 @@ pub struct Builder {
     placed: Arc<[ColumnRow]>,
     per_vcpu: Arc<[ColumnRow]>,
     hidden: ColumnSet,
-    /// Which placed columns are time and delay.
-    time_and_delay: Option<[usize; 2]>,
     sources: Vec<SourceRow>,
     facts: FactRows,
-    /// The picture before last, for its buffers.
+    /// A picture that is no longer kept, for its buffers.
     spare: Option<Arc<Snapshot>>,
 }
 
@@ -49,7 +44,6 @@ struct VcpuLabels {
     placement: Option<(Whereabouts, Arc<Labels>)>,
     /// Parallel to the account's cells.
     cells: Vec<(CellKey, Arc<Labels>)>,
-    memory: Memory,
 }
 
 impl Builder {
@@ -73,7 +67,6 @@ impl Builder {
             placed: Arc::new([]),
             per_vcpu: Arc::new([]),
             hidden: 0,
-            time_and_delay: None,
             sources: Vec::new(),
             facts: FactRows::default(),
             spare: None,
@@ -90,9 +83,7 @@ impl Builder {
         self.refresh_labels(view);
         let mut snapshot = self.empty(view);
         for (slot, labels) in view.slots.iter().zip(&mut self.vcpus) {
-            let totals = self.time_and_delay.and_then(|c| totals(&slot.account, c));
-            let last_tick = labels.memory.follow(view.taken_mono, totals);
-            add_vcpu(&mut snapshot, slot, labels, last_tick, view);
+            add_vcpu(&mut snapshot, slot, labels, view);
         }
         snapshot.series = snapshot.count_series();
         self.spare = self.handle.publish(Arc::new(snapshot));
@@ -107,9 +98,9 @@ impl Builder {
             self.placed = column_rows(&view.columns.placed, hidden);
             self.per_vcpu = column_rows(&view.columns.vcpu, 0);
             self.hidden = hidden;
-            self.time_and_delay = time_and_delay(view.columns);
         }
-        self.facts.follow(view.facts, view.inventory);
+        self.facts
+            .follow(view.facts, view.inventory, view.taken_mono);
         self.refresh_sources(view);
     }
 
@@ -163,18 +154,23 @@ impl Builder {
         cpus.filter_map(row).collect()
     }
 
-    /// A picture without vCPUs, in the buffers of the one before last where nobody reads it.
+    /// A picture without vCPUs, in the buffers of one no longer kept where nobody reads it.
     fn empty(&mut self, view: &View<'_>) -> Snapshot {
         let spare = self.spare.take().and_then(|s| Arc::try_unwrap(s).ok());
-        let (mut vcpus, mut cells, mut cell_totals, mut vcpu_values, mut vms) = match spare {
-            Some(s) => (s.vcpus, s.cells, s.cell_totals, s.vcpu_values, s.vms),
+        let (mut vms, mut vcpus, mut cells, numbers) = match spare {
+            Some(s) => {
+                let numbers = [s.cell_totals, s.vcpu_values, s.vcpu_totals];
+                (s.vms, s.vcpus, s.cells, numbers)
+            }
             None => Default::default(),
         };
         vcpus.clear();
         cells.clear();
-        cell_totals.clear();
-        vcpu_values.clear();
         vms.clone_from(&self.vms);
+        let [cell_totals, vcpu_values, vcpu_totals] = numbers.map(|mut numbers| {
+            numbers.clear();
+            numbers
+        });
         Snapshot {
             taken: view.taken,
             taken_mono: view.taken_mono,
@@ -189,7 +185,9 @@ impl Builder {
             per_vcpu: self.per_vcpu.clone(),
             cell_totals,
             vcpu_values,
-            facts: self.facts.follow(view.facts, view.inventory).clone(),
+            vcpu_totals,
+            facts: self.facts.now().clone(),
+            facts_before: self.facts.before().clone(),
             sources: self.sources.clone(),
             pmu_mode: self.pmu_mode.clone(),
             synthetic: self.synthetic.clone(),
@@ -199,29 +197,12 @@ impl Builder {
     }
 }
 
-/// The vCPU's totals over all its cells, the invisible ones too; `None` while they are unknown.
-fn totals(account: &Account, [time, delay]: [usize; 2]) -> Option<Totals> {
-    let known = account.cells.iter().any(|cell| cell.known >> time & 1 == 1);
-    let sum = |column: usize| {
-        let totals = account.cells.iter().filter_map(|c| c.totals.get(column));
-        totals.fold(0, |sum: u64, total| sum.wrapping_add(*total))
-    };
-    known.then(|| Totals {
-        time: sum(time),
-        delay: sum(delay),
-    })
-}
-
-fn add_vcpu(
-    snapshot: &mut Snapshot,
-    slot: &Slot,
-    labels: &mut VcpuLabels,
-    last_tick: Option<LastTick>,
-    view: &View<'_>,
-) {
+fn add_vcpu(snapshot: &mut Snapshot, slot: &Slot, labels: &mut VcpuLabels, view: &View<'_>) {
     let account = &slot.account;
     let first = snapshot.cells.len();
     labels.follow(slot);
+    let row = snapshot.vcpu_totals.len();
+    snapshot.vcpu_totals.resize(row + snapshot.placed.len(), 0);
     for (n, (cell, (_, labels))) in account.cells.iter().zip(&labels.cells).enumerate() {
         if account.is_visible(n, view.limit.ttl(), view.taken_mono) {
             snapshot.cells.push(CellRow {
@@ -229,6 +210,10 @@ fn add_vcpu(
                 known: cell.known,
             });
             snapshot.cell_totals.extend_from_slice(&cell.totals);
+        }
+        let sums = snapshot.vcpu_totals[row..].iter_mut();
+        for (sum, total) in sums.zip(&cell.totals) {
+            *sum = sum.wrapping_add(*total);
         }
     }
     snapshot.vcpu_values.extend_from_slice(&account.values);
@@ -240,7 +225,7 @@ fn add_vcpu(
         tid: slot.vcpu.tid,
         cells: first..snapshot.cells.len(),
         known: account.known,
-        last_tick,
+        known_totals: account.cells.iter().fold(0, |set, cell| set | cell.known),
     });
 }
 
@@ -251,7 +236,6 @@ impl VcpuLabels {
             labels: Arc::new(Labels::new(identity(slot))),
             placement: None,
             cells: Vec::with_capacity(MAX_CELLS_AHEAD),
-            memory: Memory::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::catalog::{self, Metric, CATALOG};
 use super::Labels;
@@ -18,7 +19,14 @@ pub struct FactRow {
     pub labels: Arc<Labels>,
     /// Its value.
     pub value: FactValue,
+    /// When the tick ended that first knew it: less than a tick after it was read. What is read
+    /// again and has not changed keeps its time.
+    pub since: Instant,
 }
+
+/// How often the older rows change places, see [`FactRows::before`]: twice the usual period of a
+/// slow source, so that there are two readings to compare.
+const ROTATION: Duration = Duration::from_secs(30);
 
 /// Renders facts as rows. A list of facts that was there the time before keeps its rows: a lane
 /// that replaces one list of thousands costs the picture that list and a copy of pointers.
@@ -29,6 +37,16 @@ pub struct FactRows {
     /// By the address of the list, which [`Rendered`] keeps from being given to another.
     rendered: HashMap<usize, Rendered>,
     rows: Arc<[FactRow]>,
+    older: Option<Older>,
+}
+
+/// The rows as they were.
+#[derive(Debug)]
+struct Older {
+    before: Arc<[FactRow]>,
+    /// They take the place of `before` when they are old enough.
+    next: Arc<[FactRow]>,
+    next_is_of: Instant,
 }
 
 /// One list of facts of one VM, or of the host.
@@ -48,6 +66,7 @@ impl FactRows {
         &mut self,
         facts: &[Arc<VmFacts>],
         inventory: &Arc<Inventory>,
+        now: Instant,
     ) -> &Arc<[FactRow]> {
         let as_before = self.of.len() == facts.len()
             && self.of.iter().zip(facts).all(|(a, b)| Arc::ptr_eq(a, b))
@@ -55,9 +74,35 @@ impl FactRows {
         if !as_before {
             self.of = facts.to_vec();
             self.inventory = inventory.clone();
-            self.render();
+            self.render(now);
         }
+        self.rotate(now);
         &self.rows
+    }
+
+    /// What [`follow`](Self::follow) gave last.
+    pub fn now(&self) -> &Arc<[FactRow]> {
+        &self.rows
+    }
+
+    /// The same half a minute to a minute before, or less after the start.
+    pub fn before(&self) -> &Arc<[FactRow]> {
+        self.older
+            .as_ref()
+            .map_or(&self.rows, |older| &older.before)
+    }
+
+    fn rotate(&mut self, now: Instant) {
+        let rows = &self.rows;
+        let older = self.older.get_or_insert_with(|| Older {
+            before: rows.clone(),
+            next: rows.clone(),
+            next_is_of: now,
+        });
+        if now.saturating_duration_since(older.next_is_of) >= ROTATION {
+            older.before = std::mem::replace(&mut older.next, rows.clone());
+            older.next_is_of = now;
+        }
     }
 
     /// State of each source that the facts came from.
@@ -65,7 +110,7 @@ impl FactRows {
         self.of.iter().flat_map(|facts| &facts.sources)
     }
 
-    fn render(&mut self) {
+    fn render(&mut self, now: Instant) {
         let mut before = std::mem::take(&mut self.rendered);
         let mut order = Vec::new();
         let of_vm = |vm| {
@@ -80,7 +125,7 @@ impl FactRows {
         for (vm, facts) in lists.filter(|(_, facts)| !facts.is_empty()) {
             let address = facts.as_ptr() as usize;
             let known = before.remove(&address).filter(|known| known.is_of(vm));
-            let rendered = known.unwrap_or_else(|| Rendered::new(vm, facts));
+            let rendered = known.unwrap_or_else(|| Rendered::new(vm, facts, now));
             self.rendered.insert(address, rendered);
             order.push(address);
         }
@@ -95,11 +140,11 @@ impl FactRows {
 }
 
 impl Rendered {
-    fn new(vm: Option<&Arc<Vm>>, facts: &Arc<[Fact]>) -> Self {
+    fn new(vm: Option<&Arc<Vm>>, facts: &Arc<[Fact]>, now: Instant) -> Self {
         Self {
             _facts: facts.clone(),
             vm: vm.cloned(),
-            rows: facts.iter().filter_map(|fact| row(vm, fact)).collect(),
+            rows: facts.iter().filter_map(|fact| row(vm, fact, now)).collect(),
         }
     }
 
@@ -109,7 +154,7 @@ impl Rendered {
     }
 }
 
-fn row(vm: Option<&Arc<Vm>>, fact: &Fact) -> Option<(usize, FactRow)> {
+fn row(vm: Option<&Arc<Vm>>, fact: &Fact, since: Instant) -> Option<(usize, FactRow)> {
     let position = catalog::position(fact.metric)?;
     let own = fact.labels.iter();
     let own = own.map(|(name, value)| (*name, value.clone().into()));
@@ -119,6 +164,7 @@ fn row(vm: Option<&Arc<Vm>>, fact: &Fact) -> Option<(usize, FactRow)> {
         metric: &CATALOG[position],
         labels: Arc::new(Labels::new(labels)),
         value: fact.value.clone(),
+        since,
     };
     Some((position, row))
 }
@@ -167,7 +213,7 @@ mod tests {
             sources: Vec::new(),
         };
         let mut rows = FactRows::default();
-        let rows = rows.follow(&[Arc::new(facts)], &inventory);
+        let rows = rows.follow(&[Arc::new(facts)], &inventory, Instant::now());
         let told: Vec<_> = rows
             .iter()
             .map(|r| (r.metric.name, r.labels.text()))
@@ -200,21 +246,40 @@ mod tests {
             })
         };
         let (old, stays, new) = (list(1), list(2), list(3));
+        let now = Instant::now();
         let mut rows = FactRows::default();
         let here = inventory(vec![vm(1, "a")]);
         let lanes = [facts(&[&old]), facts(&[&stays])];
-        let before = told(rows.follow(&lanes, &here));
+        let before = told(rows.follow(&lanes, &here, now));
         let lanes = [facts(&[&new]), facts(&[&stays])];
-        let after = told(rows.follow(&lanes, &here));
+        let after = told(rows.follow(&lanes, &here, now));
         assert_eq!(after[1], before[1], "the same labels");
         assert_eq!(after[0].1, FactValue::Int(3));
         let renamed = inventory(vec![vm(1, "b")]);
-        let after = told(rows.follow(&lanes, &renamed));
+        let after = told(rows.follow(&lanes, &renamed, now));
         assert!(after.iter().all(|(labels, ..)| labels.contains("vm=\"b\"")));
-        assert!(rows.follow(&lanes, &inventory(Vec::new())).is_empty());
+        assert!(rows.follow(&lanes, &inventory(Vec::new()), now).is_empty());
         assert!(
             rows.rendered.is_empty(),
             "nothing is kept of a VM that is gone"
         );
+    }
+
+    #[test]
+    fn older_rows_are_kept_to_see_what_grew() {
+        let (mut rows, start) = (FactRows::default(), Instant::now());
+        let here = inventory(vec![vm(1, "a")]);
+        let mut value_before = |second: u64| {
+            let list: Arc<[Fact]> = Arc::from([fact("kvm_vm_vcpus", second)]);
+            let facts = VmFacts {
+                vms: HashMap::from([(vm(1, "").key, vec![list])]),
+                ..VmFacts::default()
+            };
+            let now = start + Duration::from_secs(second);
+            assert_eq!(rows.follow(&[Arc::new(facts)], &here, now)[0].since, now);
+            rows.before()[0].value.clone()
+        };
+        let values = [0, 15, 30, 45, 60, 75, 90].map(&mut value_before);
+        assert_eq!(values, [0, 0, 0, 0, 30, 30, 60].map(FactValue::Int));
     }
 }

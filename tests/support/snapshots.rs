@@ -12,7 +12,7 @@ use vcpu_exporter::sample::slow::FactValue;
 use vcpu_exporter::sample::{Buckets, Reason, SourceInfo, SourceState, Unit, Whereabouts};
 use vcpu_exporter::snapshot::catalog;
 use vcpu_exporter::snapshot::{
-    CellRow, ColumnRow, DroppedRow, FactRow, Labels, LastTick, Snapshot, SourceRow, VcpuRow, VmRow,
+    CellRow, ColumnRow, DroppedRow, FactRow, Labels, Snapshot, SourceRow, VcpuRow, VmRow,
 };
 
 /// What to build.
@@ -73,7 +73,9 @@ impl Host {
             per_vcpu,
             cell_totals: Vec::new(),
             vcpu_values: Vec::new(),
+            vcpu_totals: Vec::new(),
             facts: Arc::new([]),
+            facts_before: Arc::new([]),
             sources: sources(),
             pmu_mode: Some(labels(&[
                 ("mode", "host_only"),
@@ -136,12 +138,15 @@ impl Host {
             tid: 20_000 + n as i32,
             cells: first..snapshot.cells.len(),
             known: all(snapshot.per_vcpu.len()),
-            last_tick: Some(LastTick {
-                span: Duration::from_secs(1),
-                time: Duration::from_millis(600),
-                delay: Duration::from_millis(n as u64 % 400),
-            }),
+            known_totals: all(snapshot.placed.len()),
         });
+        let width = snapshot.placed.len();
+        let of_cells = snapshot.cell_totals[first * width..].chunks_exact(width);
+        let sums = of_cells.fold(vec![0; width], |mut sums, totals| {
+            sums.iter_mut().zip(totals).for_each(|(s, t)| *s += t);
+            sums
+        });
+        snapshot.vcpu_totals.extend(sums);
         let columns = Arc::clone(&snapshot.per_vcpu);
         let values = columns.iter().enumerate().map(|(c, _)| number(n, c));
         snapshot.vcpu_values.extend(values);
@@ -166,6 +171,57 @@ impl Host {
     }
 }
 
+/// What the host looks like a while after `before`: each vCPU was on a core for 0.6 of the time and
+/// waited for n thousandths of it, n being its number, up to 0.4; all else stands still.
+pub(crate) fn later(before: &Snapshot, after: Duration) -> Snapshot {
+    let mut now = copy(before);
+    now.taken += after;
+    now.taken_mono += after;
+    now.tick += 1;
+    let width = now.placed.len();
+    let place = |name: &str| {
+        now.placed
+            .iter()
+            .position(|c| c.metric.name == name)
+            .unwrap()
+    };
+    let time = place("kvm_vcpu_time_seconds_total");
+    let delay = place("kvm_vcpu_delay_seconds_total");
+    for n in 0..now.vcpus.len() {
+        let cell = now.vcpus[n].cells.start;
+        let waited = after * (n as u32 % 400) / 1000;
+        for (column, grown) in [(time, after * 6 / 10), (delay, waited)] {
+            let grown = grown.as_nanos() as u64;
+            now.cell_totals[cell * width + column] += grown;
+            now.vcpu_totals[n * width + column] += grown;
+        }
+    }
+    now
+}
+
+fn copy(of: &Snapshot) -> Snapshot {
+    Snapshot {
+        inventory: of.inventory.clone(),
+        cpu_labels: of.cpu_labels.clone(),
+        demand: of.demand.clone(),
+        vms: of.vms.clone(),
+        vcpus: of.vcpus.clone(),
+        cells: of.cells.clone(),
+        placed: of.placed.clone(),
+        per_vcpu: of.per_vcpu.clone(),
+        cell_totals: of.cell_totals.clone(),
+        vcpu_values: of.vcpu_values.clone(),
+        vcpu_totals: of.vcpu_totals.clone(),
+        facts: of.facts.clone(),
+        facts_before: of.facts_before.clone(),
+        sources: of.sources.clone(),
+        pmu_mode: of.pmu_mode.clone(),
+        synthetic: of.synthetic.clone(),
+        dropped: of.dropped.clone(),
+        ..*of
+    }
+}
+
 /// The snapshot with what recordings told of its VMs: a count, a time and a histogram.
 pub(crate) fn recorded(mut snapshot: Snapshot) -> Snapshot {
     let mut rows = Vec::new();
@@ -178,6 +234,7 @@ pub(crate) fn recorded(mut snapshot: Snapshot) -> Snapshot {
                     metric: catalog::find(metric).unwrap(),
                     labels: labels(&pairs),
                     value: value(n),
+                    since: snapshot.taken_mono,
                 });
             }
         };

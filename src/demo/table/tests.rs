@@ -1,122 +1,49 @@
 //! Tables of hand-built snapshots.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::host::topology::Place;
 use crate::sample::reading::Unit;
-use crate::sample::Whereabouts;
-use crate::snapshot::catalog::find;
-use crate::snapshot::{CellRow, Labels};
-
-fn labels(pairs: &[(&'static str, &str)]) -> Arc<Labels> {
-    let pairs = pairs.iter().map(|(n, v)| (*n, v.to_string().into()));
-    Arc::new(Labels::new(pairs))
-}
-
-fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -> ColumnRow {
-    ColumnRow {
-        metric: find(metric).unwrap(),
-        labels: labels(fixed),
-        unit,
-        dropped: false,
-    }
-}
-
-fn vcpu(vm: &str, index: u32, cells: std::ops::Range<usize>) -> VcpuRow {
-    VcpuRow {
-        labels: labels(&[("vm", vm), ("vcpu", &index.to_string())]),
-        placement: None,
-        whereabouts: Some(Whereabouts {
-            cpu: 5,
-            place: Place {
-                package: 0,
-                core: 2,
-                numa_node: 1,
-            },
-        }),
-        index,
-        tid: 100 + index as i32,
-        cells,
-        known: 1,
-        last_tick: None,
-    }
-}
-
-fn cell(vm: &str, index: u32, core: u32) -> CellRow {
-    let (index, core) = (index.to_string(), core.to_string());
-    CellRow {
-        labels: labels(&[("vm", vm), ("vcpu", &index), ("core", &core)]),
-        known: 0b111,
-    }
-}
+use crate::snapshot::fixture::{column, empty};
 
 /// Placed columns: time, voluntary and involuntary switches. Own column: migrations.
-fn snapshot(
-    taken_mono: Instant,
-    vcpus: Vec<VcpuRow>,
-    cells: Vec<CellRow>,
-    cell_totals: Vec<u64>,
-    vcpu_values: Vec<u64>,
-) -> Snapshot {
+fn snapshot(start: Instant, after: u64) -> Snapshot {
     let switches = "kvm_vcpu_context_switches_total";
-    Snapshot {
-        taken: SystemTime::UNIX_EPOCH,
-        taken_mono,
-        tick: 1,
-        inventory: Arc::default(),
-        cpu_labels: Arc::new([]),
-        demand: Vec::new(),
-        vms: vec![],
-        vcpus,
-        cells,
-        placed: Arc::new([
-            column("kvm_vcpu_time_seconds_total", &[], Unit::Nanoseconds),
-            column(switches, &[("type", "voluntary")], Unit::Count),
-            column(switches, &[("type", "involuntary")], Unit::Count),
-        ]),
-        per_vcpu: Arc::new([column("kvm_vcpu_migrations_total", &[], Unit::Count)]),
-        cell_totals,
-        vcpu_values,
-        facts: Arc::new([]),
-        sources: vec![],
-        pmu_mode: None,
-        synthetic: None,
-        dropped: vec![],
-        series: 0,
+    let mut snapshot = empty(start, Duration::from_secs(after));
+    snapshot.placed = Arc::new([
+        column("kvm_vcpu_time_seconds_total", &[], Unit::Nanoseconds),
+        column(switches, &[("type", "voluntary")], Unit::Count),
+        column(switches, &[("type", "involuntary")], Unit::Count),
+    ]);
+    snapshot.per_vcpu = Arc::new([column("kvm_vcpu_migrations_total", &[], Unit::Count)]);
+    snapshot
+}
+
+fn place(core: i32) -> Place {
+    Place {
+        package: 0,
+        core,
+        numa_node: 1,
     }
 }
 
 /// Two snapshots 2 s apart: a vCPU that moved to another core, and one that is new.
 fn two() -> (Snapshot, Snapshot) {
     let start = Instant::now();
-    let prev = snapshot(
-        start,
-        vec![vcpu("a", 0, 0..1)],
-        vec![cell("a", 0, 1)],
-        vec![10_000_000_000, 50, 7],
-        vec![3],
-    );
-    let now = snapshot(
-        start + Duration::from_secs(2),
-        vec![vcpu("a", 0, 0..2), vcpu("b\u{1b}[2J", 1, 2..3)],
-        vec![cell("a", 0, 1), cell("a", 0, 2), cell("b", 1, 1)],
-        vec![
-            11_000_000_000,
-            60,
-            7, // the old core
-            500_000_000,
-            190,
-            1, // the new core, from 0
-            9,
-            9,
-            9,
-        ],
-        vec![9, 9],
-    );
+    let mut prev = snapshot(start, 0);
+    prev.add_vm("a", &[]);
+    prev.add_vcpu(&[(4, place(1), &[10_000_000_000, 50, 7])], &[3]);
+    let mut now = snapshot(start, 2);
+    now.add_vm("a", &[]);
+    let old_core = (4, place(1), &[11_000_000_000, 60, 7][..]);
+    let new_core = (5, place(2), &[500_000_000, 190, 1][..]);
+    now.add_vcpu(&[old_core, new_core], &[9]);
+    now.add_vm("b\u{1b}[2J", &[]);
+    now.add_vcpu(&[(5, place(2), &[9, 9, 9])], &[9]);
     (prev, now)
 }
 
@@ -127,7 +54,7 @@ fn growth_is_summed_over_places_and_shown_per_second() {
     expect_test::expect![[r#"
         VM     vCPU  CPU  core  node  time s/s  delay s/s  migrations/s  waits/s  preempted/s  in guest s/s  page faults/s
         a         0    5     2     1     0.750          -             3      100            0             -              -
-        b?[2J     1    5     2     1         -          -             -        -            -             -              -
+        b?[2J     0    5     2     1         -          -             -        -            -             -              -
     "#]]
     .assert_eq(&text);
 }
@@ -135,8 +62,8 @@ fn growth_is_summed_over_places_and_shown_per_second() {
 #[test]
 fn what_is_not_known_is_not_shown_as_nought() {
     let (prev, mut now) = two();
-    for cell in &mut now.cells {
-        cell.known = 0;
+    for vcpu in &mut now.vcpus {
+        vcpu.known_totals = 0;
     }
     assert!(render(&prev, &now, 200).contains(" -          -             3        -"));
 }
@@ -160,8 +87,7 @@ fn a_narrow_terminal_loses_columns_from_the_right() {
 #[test]
 fn a_snapshot_that_contradicts_itself_is_survived() {
     let (mut prev, mut now) = two();
-    now.cell_totals.truncate(4);
-    now.vcpus[0].cells = 0..99;
+    now.vcpu_totals.truncate(4);
     prev.vcpu_values.clear();
     assert!(render(&prev, &now, 200).contains('a'));
     assert!(render(&now, &prev, 200).contains('a'));

@@ -3,7 +3,7 @@
 use maud::{html, Markup};
 
 use super::{about, grouped, percent, severity};
-use crate::snapshot::{LastTick, Snapshot, VcpuRow, VmRow};
+use crate::expose::view::{VcpuView, View, VmView};
 
 /// Rows of the table, VMs and vCPUs together: a page a browser opens at once.
 const MAX_ROWS: usize = 500;
@@ -20,13 +20,13 @@ const COLUMNS: [&str; 8] = [
 ];
 
 /// The table, at most [`MAX_ROWS`] rows of it.
-pub(super) fn table(snapshot: &Snapshot) -> Markup {
-    let shown = first_rows(&snapshot.vms);
-    let left_out = LeftOut::of(snapshot, &shown);
+pub(super) fn table(view: &View) -> Markup {
+    let shown = first_rows(&view.vms);
+    let left_out = LeftOut::of(view, &shown);
     html! {
         section aria-labelledby="vms" {
             h2 #vms { "Virtual machines" }
-            @if snapshot.vms.is_empty() {
+            @if view.vms.is_empty() {
                 p { "No KVM virtual machine runs on this host." }
             } @else {
                 div.scroll role="region" aria-labelledby="vms" tabindex="0" {
@@ -36,7 +36,7 @@ pub(super) fn table(snapshot: &Snapshot) -> Markup {
                             "spent on a core and waiting for one"
                         }
                         thead { tr { @for name in COLUMNS { th scope="col" { (name) } } } }
-                        @for (vm, vcpus) in &shown { (rows(snapshot, vm, *vcpus)) }
+                        @for (vm, vcpus) in &shown { (rows(vm, *vcpus)) }
                     }
                 }
                 (left_out.note())
@@ -45,17 +45,17 @@ pub(super) fn table(snapshot: &Snapshot) -> Markup {
     }
 }
 
-fn rows(snapshot: &Snapshot, vm: &VmRow, vcpus: usize) -> Markup {
-    let of_vm = snapshot.vcpus.get(vm.vcpus.clone()).unwrap_or_default();
+fn rows(vm: &VmView, vcpus: usize) -> Markup {
+    let of_vm = &vm.vcpus;
     html! {
         tbody {
             tr.vm {
                 th scope="rowgroup" colspan=(COLUMNS.len()) {
                     div {
-                        bdi { (vm.labels.get("vm").unwrap_or("?")) }
+                        bdi { (vm.name) }
                         " " span.muted {
                             (grouped(of_vm.len())) " vCPU" @if of_vm.len() != 1 { "s" }
-                            (cores(of_vm))
+                            (cores(vm))
                         }
                         @let about = about(vm);
                         @if !about.is_empty() { p.about { bdi { (about) } } }
@@ -67,34 +67,28 @@ fn rows(snapshot: &Snapshot, vm: &VmRow, vcpus: usize) -> Markup {
     }
 }
 
-/// How many cores the vCPUs together had in the last tick, and how many more they were ready for.
-fn cores(vcpus: &[VcpuRow]) -> Markup {
-    let known = || vcpus.iter().filter_map(|vcpu| vcpu.last_tick.as_ref());
-    let sum = |share: fn(&LastTick) -> f64| known().map(share).sum::<f64>();
+/// How many cores the vCPUs together had, and how many more they were ready for.
+fn cores(vm: &VmView) -> Markup {
+    let known = vm.numbers.time.zip(vm.numbers.delay);
     html! {
-        @if known().next().is_some() {
-            (format!(
-                " · had {:.2} cores, waited for {:.2}",
-                sum(LastTick::time_share),
-                sum(LastTick::delay_share),
-            ))
+        @if let Some((time, delay)) = known {
+            (format!(" · had {time:.2} cores, waited for {delay:.2}"))
         }
     }
 }
 
-fn row(vcpu: &VcpuRow) -> Markup {
-    let place = vcpu.whereabouts;
-    let last = vcpu.last_tick;
-    let delay = last.map(|last| last.delay_share());
+fn row(vcpu: &VcpuView) -> Markup {
+    let place = vcpu.place;
+    let delay = vcpu.numbers.delay;
     html! {
         tr {
             th scope="row" { (vcpu.index) }
             td { (vcpu.tid) }
             td { (or_unknown(place.map(|w| w.cpu))) }
-            td { (or_unknown(place.map(|w| w.place.package))) }
-            td { (or_unknown(place.map(|w| w.place.core))) }
-            td { (or_unknown(place.map(|w| w.place.numa_node))) }
-            td { (or_unknown(last.map(|last| percent(last.time_share())))) }
+            td { (or_unknown(place.map(|w| w.package))) }
+            td { (or_unknown(place.map(|w| w.core))) }
+            td { (or_unknown(place.map(|w| w.node))) }
+            td { (or_unknown(vcpu.numbers.time.map(percent))) }
             td.(delay.map_or("", severity)) { (or_unknown(delay.map(percent))) }
         }
     }
@@ -111,7 +105,7 @@ fn or_unknown(value: Option<impl maud::Render>) -> Markup {
 }
 
 /// How many vCPUs of each VM fit into the table, VM by VM.
-fn first_rows(vms: &[VmRow]) -> Vec<(&VmRow, usize)> {
+fn first_rows(vms: &[VmView]) -> Vec<(&VmView, usize)> {
     let mut room = MAX_ROWS;
     let mut shown = Vec::new();
     for vm in vms {
@@ -132,11 +126,11 @@ struct LeftOut {
 }
 
 impl LeftOut {
-    fn of(snapshot: &Snapshot, shown: &[(&VmRow, usize)]) -> Self {
+    fn of(view: &View, shown: &[(&VmView, usize)]) -> Self {
         let vcpus: usize = shown.iter().map(|(_, vcpus)| vcpus).sum();
         Self {
-            vcpus: snapshot.vcpus.len().saturating_sub(vcpus),
-            vms: snapshot.vms.len().saturating_sub(shown.len()),
+            vcpus: view.host.vcpus.saturating_sub(vcpus),
+            vms: view.vms.len().saturating_sub(shown.len()),
         }
     }
 
@@ -150,30 +144,5 @@ impl LeftOut {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn vm(vcpus: std::ops::Range<usize>) -> VmRow {
-        VmRow {
-            labels: Default::default(),
-            info: Default::default(),
-            vcpus,
-        }
-    }
-
-    #[test]
-    fn rows_are_bounded_whatever_the_vms_look_like() {
-        let one_large = [vm(0..10_000), vm(10_000..10_001)];
-        let shown = first_rows(&one_large);
-        assert_eq!((shown.len(), shown[0].1), (1, MAX_ROWS - 1));
-        let many_empty = vec![vm(0..0); 10_000];
-        assert_eq!(first_rows(&many_empty).len(), MAX_ROWS);
-        let small = [vm(0..2), vm(2..3)];
-        let counts: Vec<usize> = first_rows(&small).iter().map(|(_, n)| *n).collect();
-        assert_eq!(counts, [2, 1]);
     }
 }

@@ -1,0 +1,88 @@
+//! What slow sources know, by VM.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use super::host::CoreKey;
+use super::{over, owned, DeviceView};
+use crate::snapshot::growth::{facts_of, grown_facts, number};
+use crate::snapshot::{FactRow, Snapshot};
+
+/// What slow sources know of one VM.
+#[derive(Default)]
+pub(super) struct OfVm {
+    /// Bytes by node.
+    pub(super) memory: Vec<(u32, f64)>,
+    pub(super) devices: Vec<DeviceView>,
+    pub(super) quota: Option<f64>,
+    pub(super) throttled: Option<f64>,
+    /// Cores that its threads other than vCPUs used, by core where that is known.
+    pub(super) io: Vec<(Option<CoreKey>, f64)>,
+}
+
+/// By the VM's name.
+pub(super) type Known<'a> = HashMap<&'a str, OfVm>;
+
+pub(super) fn of_vms(newest: &Snapshot) -> Known<'_> {
+    let mut known = Known::new();
+    let facts = |metric| facts_of(&newest.facts, metric).iter();
+    for row in facts("kvm_vm_memory_bytes") {
+        let node = by_label(row, "numa_node").zip(number(&row.value));
+        of(&mut known, row, |vm| vm.memory.extend(node));
+    }
+    for row in facts("kvm_vm_cpu_quota_cores") {
+        of(&mut known, row, |vm| vm.quota = number(&row.value));
+    }
+    for row in facts("kvm_vm_device_info") {
+        of(&mut known, row, |vm| vm.devices.push(device(row)));
+    }
+    let time = grown_facts(newest, "kvm_vm_thread_time_seconds_total");
+    for (row, grown) in time.filter(|(row, _)| row.labels.get("role") != Some("vcpu")) {
+        of(&mut known, row, |vm| {
+            vm.io.push((by_core(row), grown.rate()))
+        });
+    }
+    throttled(newest, &mut known);
+    known
+}
+
+/// The VM a row is about.
+fn of<'a>(known: &mut Known<'a>, row: &'a FactRow, learn: impl FnOnce(&mut OfVm)) {
+    if let Some(vm) = row.labels.get("vm") {
+        learn(known.entry(vm).or_default());
+    }
+}
+
+/// The worst level counts: a quota on any of them holds the VM back.
+fn throttled<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
+    let periods = grown_facts(newest, "kvm_vm_cpu_periods_total");
+    let periods: HashMap<&str, f64> = periods
+        .map(|(row, grown)| (row.labels.text(), grown.by))
+        .collect();
+    for (row, grown) in grown_facts(newest, "kvm_vm_cpu_throttled_periods_total") {
+        let ratio = periods.get(row.labels.text());
+        let ratio = ratio.and_then(|periods| over(grown.by, *periods));
+        of(known, row, |vm| {
+            vm.throttled = vm.throttled.into_iter().chain(ratio).reduce(f64::max);
+        });
+    }
+}
+
+fn device(row: &FactRow) -> DeviceView {
+    DeviceView {
+        name: owned(&row.labels, "device").unwrap_or_default(),
+        class: owned(&row.labels, "class"),
+        node: by_label(row, "numa_node"),
+        remote: None,
+    }
+}
+
+/// The number in a label.
+pub(super) fn by_label<T: FromStr>(row: &FactRow, name: &str) -> Option<T> {
+    row.labels.get(name)?.parse().ok()
+}
+
+/// The core a row is about.
+pub(super) fn by_core(row: &FactRow) -> Option<CoreKey> {
+    Some((by_label(row, "package")?, by_label(row, "core")?))
+}

@@ -1,0 +1,95 @@
+//! What is measured of a vCPU: growth of its counters, and the ratios of these.
+
+use super::{over, Numbers};
+use crate::snapshot::growth::{Columns, Counter, Growth};
+
+/// Counters in the order of [`Raw::grown`].
+const COUNTERS: [Counter; RAW] = [
+    Counter::of("kvm_vcpu_time_seconds_total"),
+    Counter::of("kvm_vcpu_delay_seconds_total"),
+    Counter::of("kvm_vcpu_cycles_total").with("mode", "guest"),
+    Counter::of("kvm_vcpu_instructions_total").with("mode", "guest"),
+    Counter::of("kvm_vcpu_cache_misses_total").with("mode", "guest"),
+    Counter::of("kvm_vcpu_exits_total"),
+    Counter::of("kvm_vcpu_migrations_total"),
+    Counter::of("kvm_vcpu_dram_loads_total")
+        .with("mode", "guest")
+        .with("target", "local"),
+    Counter::of("kvm_vcpu_dram_loads_total")
+        .with("mode", "guest")
+        .with("target", "remote"),
+    Counter::of("kvm_vcpu_pmu_enabled_seconds_total"),
+    Counter::of("kvm_vcpu_pmu_running_seconds_total"),
+];
+
+const RAW: usize = 11;
+
+/// Where these counters are found.
+pub(super) struct Meter {
+    columns: [Columns; RAW],
+    seconds: f64,
+}
+
+/// What grew, of a vCPU or of several.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Raw {
+    grown: [Option<u64>; RAW],
+}
+
+impl Meter {
+    pub(super) fn new(growth: &Growth<'_>) -> Self {
+        Self {
+            columns: COUNTERS.map(|counter| growth.columns(&counter)),
+            seconds: growth.span().as_secs_f64(),
+        }
+    }
+
+    /// The columns of time on a core.
+    pub(super) fn time(&self) -> &Columns {
+        &self.columns[0]
+    }
+
+    /// What grew of vCPU `n`.
+    pub(super) fn read(&self, growth: &Growth<'_>, n: usize) -> Raw {
+        let grown = |columns: &Columns| growth.of_vcpu(n, columns);
+        Raw {
+            grown: self.columns.each_ref().map(grown),
+        }
+    }
+
+    /// Rates and ratios of what grew.
+    pub(super) fn numbers(&self, raw: &Raw) -> Numbers {
+        let [time, delay, cycles, instructions, misses, exits, migrations, local, remote, enabled, running] =
+            raw.grown.map(|grown| grown.map(|n| n as f64));
+        let rate = |grown: Option<f64>| over(grown?, self.seconds);
+        let ratio = |part: Option<f64>, whole: Option<f64>| over(part?, whole?);
+        let both = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
+        Numbers {
+            time: rate(time).map(|ns| ns / 1e9),
+            delay: rate(delay).map(|ns| ns / 1e9),
+            delay_ratio: ratio(delay, both(time, delay)),
+            cpi: ratio(cycles, instructions),
+            cache_mpki: ratio(misses, instructions).map(|misses| misses * 1e3),
+            exits: rate(exits),
+            migrations: rate(migrations),
+            dram_remote: ratio(remote, both(local, remote)),
+            counted: ratio(running, enabled).map(|ratio| ratio.min(1.0)),
+        }
+    }
+}
+
+impl std::iter::Sum for Raw {
+    /// What is known of all; a ratio's two sides are known of the same vCPUs.
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        let add = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.saturating_add(b)),
+            (a, b) => a.or(b),
+        };
+        all.fold(Self::default(), |mut sum, raw| {
+            for (total, grown) in sum.grown.iter_mut().zip(raw.grown) {
+                *total = add(*total, grown);
+            }
+            sum
+        })
+    }
+}

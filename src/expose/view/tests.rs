@@ -1,0 +1,378 @@
+//! Views of hand-built hosts: two nodes, each a package of two cores with two threads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::host::topology::{Cpu, Place};
+use crate::sample::demand::OfCpu;
+use crate::sample::reading::Unit;
+use crate::sample::slow::FactValue;
+use crate::snapshot::fixture::{column, empty, labels};
+use crate::snapshot::CpuRow;
+
+/// CPU n and n + 4 are threads of core n; cores 0 and 1 are of node 0.
+fn place(cpu: u32) -> Place {
+    let core = cpu % 4;
+    Place {
+        package: (core / 2) as i32,
+        core: (core % 2) as i32,
+        numa_node: core / 2,
+    }
+}
+
+/// What a vCPU did, per second: ms on a core, ms of waiting, millions of guest instructions, CPI,
+/// cache misses per 1000 instructions, exits.
+#[derive(Clone, Copy)]
+struct Did {
+    cpu: u32,
+    time: u64,
+    delay: u64,
+    cpi: f64,
+    mpki: f64,
+    exits: u64,
+}
+
+impl Default for Did {
+    fn default() -> Self {
+        Self {
+            cpu: 0,
+            time: 500,
+            delay: 0,
+            cpi: 1.0,
+            mpki: 1.0,
+            exits: 1000,
+        }
+    }
+}
+
+impl Did {
+    fn on(cpu: u32) -> Self {
+        Self {
+            cpu,
+            ..Self::default()
+        }
+    }
+
+    fn totals(self, seconds: u64) -> Vec<u64> {
+        let instructions = 1_000_000 * seconds;
+        vec![
+            self.time * 1_000_000 * seconds,
+            self.delay * 1_000_000 * seconds,
+            (instructions as f64 * self.cpi) as u64,
+            instructions,
+            (instructions as f64 / 1000.0 * self.mpki) as u64,
+            self.exits * seconds,
+        ]
+    }
+}
+
+/// Labels.
+type Pairs = Vec<(&'static str, &'static str)>;
+
+struct Host {
+    vms: Vec<(&'static str, Pairs, Vec<Did>)>,
+    /// Facts at the beginning and at the end.
+    facts: Vec<(&'static str, Pairs, [f64; 2])>,
+}
+
+/// Seconds after which the base and the newest snapshot were taken.
+const TAKEN: [u64; 2] = [60, 68];
+
+impl Host {
+    fn of(vms: &[(&'static str, Vec<Did>)]) -> Self {
+        let vms = vms.iter();
+        Self {
+            vms: vms
+                .map(|(name, did)| (*name, vec![], did.clone()))
+                .collect(),
+            facts: Vec::new(),
+        }
+    }
+
+    fn fact(
+        mut self,
+        metric: &'static str,
+        labels: &[(&'static str, &'static str)],
+        values: [f64; 2],
+    ) -> Self {
+        self.facts.push((metric, labels.to_vec(), values));
+        self
+    }
+
+    fn snapshot(&self, start: Instant, after: u64) -> Snapshot {
+        let mut snapshot = empty(start, Duration::from_secs(after)).on((0..8).map(cpu).collect());
+        let guest = [("mode", "guest")];
+        snapshot.placed = Arc::new([
+            column("kvm_vcpu_time_seconds_total", &[], Unit::Nanoseconds),
+            column("kvm_vcpu_delay_seconds_total", &[], Unit::Nanoseconds),
+            column("kvm_vcpu_cycles_total", &guest, Unit::Count),
+            column("kvm_vcpu_instructions_total", &guest, Unit::Count),
+            column("kvm_vcpu_cache_misses_total", &guest, Unit::Count),
+            column("kvm_vcpu_exits_total", &[("reason", "hlt")], Unit::Count),
+        ]);
+        let mut wanted = [OfCpu::default(); 8];
+        for (name, info, vcpus) in &self.vms {
+            snapshot.add_vm(name, info);
+            for did in vcpus {
+                let totals = did.totals(after);
+                wanted[did.cpu as usize].time += totals[0];
+                wanted[did.cpu as usize].delay += totals[1];
+                snapshot.add_vcpu(&[(did.cpu, place(did.cpu), &totals)], &[]);
+            }
+        }
+        let row = |(n, demand): (u32, OfCpu)| CpuRow {
+            labels: labels(&[("cpu", &n.to_string())]),
+            demand,
+        };
+        snapshot.demand = (0..).zip(wanted).map(row).collect();
+        snapshot
+    }
+
+    fn view(&self) -> View {
+        let start = Instant::now();
+        let mut newest = self.snapshot(start, TAKEN[1]);
+        let facts = |n: usize, after| {
+            let mut snapshot = empty(start, Duration::from_secs(after));
+            for (metric, labels, values) in &self.facts {
+                snapshot.add_fact(metric, labels, FactValue::Float(values[n]));
+            }
+            snapshot.facts
+        };
+        (newest.facts_before, newest.facts) = (facts(0, 20), facts(1, 60));
+        let now = newest.taken_mono + Duration::from_millis(1500);
+        View::new(&self.snapshot(start, TAKEN[0]), &newest, now)
+    }
+}
+
+fn cpu(id: u32) -> Cpu {
+    Cpu {
+        id,
+        place: place(id),
+        siblings: vec![id % 4, id % 4 + 4],
+        core_type: Default::default(),
+        llc: Some(place(id).numa_node),
+        online: true,
+    }
+}
+
+fn close(a: Option<f64>, b: f64) -> bool {
+    a.is_some_and(|a| (a - b).abs() < 1e-6)
+}
+
+fn troubles(vm: &VmView) -> Vec<Cause> {
+    vm.trouble().map(|cause| cause.cause).collect()
+}
+
+#[test]
+fn numbers_are_rates_and_ratios_of_the_window() {
+    let busy = Did {
+        delay: 125,
+        cpi: 2.5,
+        ..Did::on(5)
+    };
+    let view = Host::of(&[("a", vec![Did::on(1), busy])]).view();
+    assert_eq!((view.age, view.window), (1.5, 8.0));
+    let vm = &view.vms[0];
+    let [calm, waits] = [0, 1].map(|n| &vm.vcpus[n].numbers);
+    assert!(close(calm.time, 0.5) && close(calm.delay_ratio, 0.0));
+    assert!(close(waits.delay, 0.125) && close(waits.delay_ratio, 0.2));
+    assert!(close(waits.cpi, 2.5) && close(waits.cache_mpki, 1.0));
+    assert!(close(vm.numbers.cpi, 1.75) && close(vm.numbers.exits, 2000.0));
+    assert!(close(vm.numbers.delay_ratio, 125.0 / 1125.0));
+    assert_eq!(vm.numbers.migrations, None, "it is not counted");
+    let core = &view.nodes[0].cores[1];
+    assert!(close(core.demand, 1.125) && close(view.host.demand, 1.125));
+    let seen: Vec<_> = core
+        .threads
+        .iter()
+        .map(|t| (t.cpu, t.vcpus.len()))
+        .collect();
+    assert_eq!(seen, [(1, 1), (5, 1)]);
+    assert_eq!(core.threads[1].vcpus[0], Tenant { vm: 0, vcpu: 1 });
+}
+
+#[test]
+fn nothing_is_known_before_the_second_tick() {
+    let snapshot = Host::of(&[("a", vec![Did::on(1)])]).snapshot(Instant::now(), 60);
+    let view = View::new(&snapshot, &snapshot, snapshot.taken_mono);
+    let vm = &view.vms[0];
+    assert_eq!(vm.numbers, Numbers::default());
+    assert_eq!(vm.vcpus[0].numbers, Numbers::default());
+    assert_eq!(
+        (vm.memory_remote, vm.throttled, vm.nodes_used),
+        (None, None, None)
+    );
+    assert_eq!((vm.causes.len(), vm.verdict.as_str()), (0, ""));
+    assert_eq!(view.host.demand, None);
+    let handle = Handle::default();
+    assert!(View::of(&handle, Instant::now()).is_none());
+    handle.publish(Arc::new(snapshot));
+    assert!(View::of(&handle, Instant::now()).is_some());
+}
+
+#[test]
+fn a_calm_host_has_no_troubles() {
+    let view = Host::of(&[("a", vec![Did::on(0), Did::on(1)]), ("b", vec![Did::on(2)])]).view();
+    for vm in &view.vms {
+        assert!(troubles(vm).is_empty() && vm.verdict.is_empty(), "{vm:?}");
+        assert!(!vm.causes.is_empty(), "they are known to be none");
+    }
+}
+
+#[test]
+fn an_io_thread_on_the_core_of_a_vcpu_is_told() {
+    let waits = Did {
+        delay: 306,
+        ..Did::on(0)
+    };
+    let io = [
+        ("vm", "db"),
+        ("role", "iothread"),
+        ("package", "0"),
+        ("core", "0"),
+    ];
+    let host = Host::of(&[("db", vec![waits, Did::on(1), Did::on(2)])]);
+    let view = host
+        .fact("kvm_vm_thread_time_seconds_total", &io, [10.0, 30.0])
+        .view();
+    let vm = &view.vms[0];
+    assert!(close(vm.io_time, 0.5) && close(vm.io_on_its_cores, 0.5));
+    assert!(close(vm.vcpus[1].io_on_core, 0.0));
+    assert_eq!(troubles(vm), [Cause::Delay, Cause::Starved]);
+    assert_eq!(
+        vm.verdict,
+        "vCPU 0 waits 38\u{a0}% of the time it wants to run; an I/O thread of the same VM uses its \
+         core."
+    );
+}
+
+#[test]
+fn who_wants_the_same_cpu_is_named() {
+    let waits = Did {
+        time: 300,
+        delay: 300,
+        ..Did::on(0)
+    };
+    let view = Host::of(&[("a", vec![waits]), ("b", vec![waits]), ("c", vec![waits])]).view();
+    assert!(view.vms[0]
+        .verdict
+        .ends_with("b and 1 more want the same CPU."));
+    let view = Host::of(&[("a", vec![waits, waits])]).view();
+    assert!(view.vms[0]
+        .verdict
+        .ends_with("2 of its own vCPUs want the same CPU."));
+}
+
+#[test]
+fn a_quota_is_told_and_not_the_waiting_it_makes() {
+    let waits = Did {
+        delay: 400,
+        ..Did::on(0)
+    };
+    let level = [("vm", "ci"), ("level", "vm")];
+    let host = Host::of(&[("ci", vec![waits])])
+        .fact("kvm_vm_cpu_quota_cores", &level, [0.5, 0.5])
+        .fact("kvm_vm_cpu_periods_total", &level, [100.0, 500.0])
+        .fact("kvm_vm_cpu_throttled_periods_total", &level, [0.0, 240.0]);
+    let vm = &host.view().vms[0];
+    assert_eq!(troubles(vm), [Cause::Quota]);
+    assert_eq!(
+        vm.verdict,
+        "Its CPU quota of 0.5 cores runs out in 60\u{a0}% of all periods."
+    );
+}
+
+#[test]
+fn memory_and_devices_are_held_against_where_the_vm_runs() {
+    let memory = |node| [("vm", "db"), ("numa_node", node)];
+    let device = [
+        ("vm", "db"),
+        ("device", "0000:3b:00.0"),
+        ("class", "gpu"),
+        ("numa_node", "1"),
+    ];
+    let host = Host::of(&[("db", vec![Did::on(0), Did::on(5)])])
+        .fact("kvm_vm_memory_bytes", &memory("0"), [1e9; 2])
+        .fact("kvm_vm_memory_bytes", &memory("1"), [3e9; 2])
+        .fact("kvm_vm_device_info", &device, [1.0; 2]);
+    let vm = &host.view().vms[0];
+    assert_eq!((vm.nodes_used, vm.devices_remote), (Some(1), Some(1)));
+    assert!(close(vm.memory_remote, 0.75));
+    assert_eq!(troubles(vm), [Cause::MemoryRemote, Cause::DeviceRemote]);
+    assert_eq!(
+        vm.verdict,
+        "75\u{a0}% of its memory is on node 1, where it does not run. Its gpu device 0000:3b:00.0 is \
+         on node 1, where it does not run."
+    );
+    // What is idle runs nowhere in particular.
+    let idle = Did {
+        time: 10,
+        ..Did::on(0)
+    };
+    let host = Host::of(&[("db", vec![idle])]).fact("kvm_vm_memory_bytes", &memory("1"), [1.0; 2]);
+    assert!(troubles(&host.view().vms[0]).is_empty());
+}
+
+#[test]
+fn peers_are_of_one_flavor_and_leave_the_vm_itself_out() {
+    let names = ["a", "b", "c", "d", "e"];
+    let cpi = |cpi| vec![Did { cpi, ..Did::on(0) }];
+    let mut host = Host::of(&names.map(|name| (name, cpi(if name == "c" { 2.0 } else { 1.0 }))));
+    for vm in &mut host.vms {
+        vm.1 = vec![("openstack_flavor", "m1.small")];
+    }
+    let view = host.view();
+    let troubled: Vec<&str> = view
+        .vms
+        .iter()
+        .filter(|vm| troubles(vm).contains(&Cause::CpiPeers))
+        .map(|vm| vm.name.as_str())
+        .collect();
+    assert_eq!(troubled, ["c"]);
+    host.vms[0].1.clear();
+    let known = |vm: &VmView| vm.causes.iter().any(|c| c.cause == Cause::CpiPeers);
+    assert!(
+        !host.view().vms.iter().any(known),
+        "three others are too few"
+    );
+}
+
+#[test]
+fn siblings_hot_packages_and_exits_are_seen() {
+    let full = |cpu| Did {
+        time: 990,
+        exits: 80_000,
+        mpki: 30.0,
+        ..Did::on(cpu)
+    };
+    // Both threads of core 0 are busy while core 1 of the node is idle, and enough of it.
+    let mut host = Host::of(&[("a", vec![full(0)]), ("b", vec![Did::on(4)])]).fact(
+        "kvm_host_package_throttled_seconds_total",
+        &[("package", "0")],
+        [0.0, 10.0],
+    );
+    let view = host.view();
+    let vm = &view.vms[0];
+    assert!(close(vm.smt_shared, 0.98 / 1.49) && close(vm.hot, 0.25));
+    assert!(close(view.nodes[0].cores[1].throttled, 0.25));
+    assert_eq!(view.nodes[1].cores[0].throttled, None);
+    let mut seen = troubles(vm);
+    seen.sort_by_key(|cause| Cause::ALL.iter().position(|c| c == cause));
+    assert_eq!(
+        seen,
+        [Cause::Cache, Cause::Smt, Cause::Throttling, Cause::Exits]
+    );
+    // No core is idle any more: it is what the host can give.
+    host.vms.push(("c", vec![], vec![full(1), full(5)]));
+    assert!(!troubles(&host.view().vms[0]).contains(&Cause::Smt));
+}
+
+#[test]
+fn a_view_is_read_back_as_it_was_written() {
+    let view = Host::of(&[("a", vec![Did::on(0)])]).view();
+    let json = serde_json::to_string(&view).unwrap();
+    let back: View = serde_json::from_str(&json).unwrap();
+    assert_eq!(back.vms[0].vcpus, view.vms[0].vcpus);
+    assert!(json.contains(r#""cause":"delay""#) && json.contains(r#""cpi":1.0"#));
+}

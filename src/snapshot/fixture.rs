@@ -1,0 +1,147 @@
+//! Snapshots for unit tests.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{catalog, CellRow, ColumnRow, FactRow, Labels, Snapshot, VcpuRow, VmRow};
+use crate::discover::Inventory;
+use crate::host::topology::{Place, Topology};
+use crate::sample::reading::Unit;
+use crate::sample::slow::FactValue;
+use crate::sample::Whereabouts;
+
+/// Labels of borrowed values.
+pub(crate) fn labels(pairs: &[(&'static str, &str)]) -> Arc<Labels> {
+    let pairs = pairs.iter().map(|(n, v)| (*n, v.to_string().into()));
+    Arc::new(Labels::new(pairs))
+}
+
+/// A column of the catalogue.
+pub(crate) fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -> ColumnRow {
+    ColumnRow {
+        metric: catalog::find(metric).unwrap(),
+        labels: labels(fixed),
+        unit,
+        dropped: false,
+    }
+}
+
+/// A snapshot of nothing, taken so long after `start`.
+pub(crate) fn empty(start: Instant, after: Duration) -> Snapshot {
+    Snapshot {
+        taken: SystemTime::UNIX_EPOCH + after,
+        taken_mono: start + after,
+        tick: 1 + after.as_secs(),
+        inventory: Arc::new(Inventory::default()),
+        cpu_labels: Arc::new([]),
+        demand: Vec::new(),
+        vms: Vec::new(),
+        vcpus: Vec::new(),
+        cells: Vec::new(),
+        placed: Arc::new([]),
+        per_vcpu: Arc::new([]),
+        cell_totals: Vec::new(),
+        vcpu_values: Vec::new(),
+        vcpu_totals: Vec::new(),
+        facts: Arc::new([]),
+        facts_before: Arc::new([]),
+        sources: Vec::new(),
+        pmu_mode: None,
+        synthetic: None,
+        dropped: Vec::new(),
+        series: 0,
+    }
+}
+
+impl Snapshot {
+    /// The same on these CPUs.
+    pub(crate) fn on(mut self, cpus: Vec<crate::host::topology::Cpu>) -> Self {
+        self.inventory = Arc::new(Inventory {
+            topology: Arc::new(Topology { cpus }),
+            ..Inventory::default()
+        });
+        self
+    }
+
+    /// Adds a VM without vCPUs, and these labels of `kvm_vm_info`.
+    pub(crate) fn add_vm(&mut self, name: &str, info: &[(&'static str, &str)]) {
+        let first = self.vcpus.len();
+        let name = [("vm", name)];
+        self.vms.push(VmRow {
+            labels: labels(&name),
+            info: labels(&[&name, info].concat()),
+            vcpus: first..first,
+        });
+    }
+
+    /// Adds a vCPU of the last VM, found on the last of its cells: each a CPU, its place, and
+    /// totals of all placed columns.
+    pub(crate) fn add_vcpu(&mut self, cells: &[(u32, Place, &[u64])], own: &[u64]) {
+        let vm = self.vms.last_mut().unwrap();
+        let name = vm.labels.get("vm").unwrap().to_owned();
+        let index = vm.vcpus.len().to_string();
+        let first = self.cells.len();
+        let mut sums = vec![0; self.placed.len()];
+        for (_, place, totals) in cells {
+            assert_eq!(totals.len(), sums.len());
+            self.cells.push(CellRow {
+                labels: cell_labels(&name, &index, *place),
+                known: all(totals.len()),
+            });
+            self.cell_totals.extend_from_slice(totals);
+            sums.iter_mut().zip(*totals).for_each(|(s, t)| *s += t);
+        }
+        self.vcpu_totals.extend(sums);
+        self.vcpu_values.extend_from_slice(own);
+        let at = cells
+            .last()
+            .map(|&(cpu, place, _)| Whereabouts { cpu, place });
+        self.vcpus.push(VcpuRow {
+            labels: labels(&[("vm", &name), ("vcpu", &index)]),
+            placement: None,
+            whereabouts: at,
+            index: vm.vcpus.len() as u32,
+            tid: 100 + self.vcpus.len() as i32,
+            cells: first..self.cells.len(),
+            known: all(own.len()),
+            known_totals: if cells.is_empty() {
+                0
+            } else {
+                all(self.placed.len())
+            },
+        });
+        vm.vcpus.end += 1;
+    }
+
+    /// Adds a fact that was first known by this snapshot; in the catalogue's order.
+    pub(crate) fn add_fact(
+        &mut self,
+        metric: &str,
+        pairs: &[(&'static str, &str)],
+        value: FactValue,
+    ) {
+        let mut facts = self.facts.to_vec();
+        facts.push(FactRow {
+            metric: catalog::find(metric).unwrap(),
+            labels: labels(pairs),
+            value,
+            since: self.taken_mono,
+        });
+        facts.sort_by_key(|row| catalog::position(row.metric.name));
+        self.facts = facts.into();
+    }
+}
+
+fn cell_labels(vm: &str, vcpu: &str, place: Place) -> Arc<Labels> {
+    labels(&[
+        ("vm", vm),
+        ("vcpu", vcpu),
+        ("package", &place.package.to_string()),
+        ("core", &place.core.to_string()),
+        ("numa_node", &place.numa_node.to_string()),
+    ])
+}
+
+fn all(columns: usize) -> u128 {
+    (1 << columns) - 1
+}

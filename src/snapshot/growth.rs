@@ -1,0 +1,245 @@
+//! What grew from one snapshot to a later one of the same exporter.
+
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::{catalog, ColumnRow, CpuRow, FactRow, Snapshot, Value};
+use crate::sample::demand::OfCpu;
+use crate::sample::slow::FactValue;
+
+/// Counters of a vCPU: the columns of a metric, all of them or those with given labels.
+#[derive(Debug, Clone, Copy)]
+pub struct Counter {
+    metric: &'static str,
+    labels: [Option<(&'static str, &'static str)>; 2],
+}
+
+impl Counter {
+    /// All columns of a metric.
+    pub const fn of(metric: &'static str) -> Self {
+        Self {
+            metric,
+            labels: [None; 2],
+        }
+    }
+
+    /// Those of them whose fixed label `name` is `value`. At most two labels can be asked for; of
+    /// more the last counts.
+    pub const fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        let n = if self.labels[0].is_none() { 0 } else { 1 };
+        self.labels[n] = Some((name, value));
+        self
+    }
+
+    fn is(&self, column: &ColumnRow) -> bool {
+        let mut labels = self.labels.iter().flatten();
+        column.metric.name == self.metric
+            && labels.all(|(name, value)| column.labels.get(name) == Some(value))
+    }
+
+    fn among(&self, columns: &[ColumnRow]) -> Vec<usize> {
+        let numbered = columns.iter().enumerate();
+        let mine = numbered.filter(|(_, column)| self.is(column));
+        mine.map(|(n, _)| n).collect()
+    }
+}
+
+/// Where a [`Counter`] is found, asked once for all vCPUs.
+#[derive(Debug)]
+pub struct Columns {
+    placed: Vec<usize>,
+    own: Vec<usize>,
+}
+
+/// Two snapshots, and where things of the later one are in the earlier.
+#[derive(Debug)]
+pub struct Growth<'a> {
+    before: &'a Snapshot,
+    now: &'a Snapshot,
+    vcpus: HashMap<&'a str, usize>,
+    cells: OnceCell<HashMap<&'a str, usize>>,
+}
+
+impl<'a> Growth<'a> {
+    /// What grew since `before`.
+    pub fn new(before: &'a Snapshot, now: &'a Snapshot) -> Self {
+        let vcpus = before.vcpus.iter().zip(0..);
+        Self {
+            before,
+            now,
+            vcpus: vcpus.map(|(row, n)| (row.labels.text(), n)).collect(),
+            cells: OnceCell::new(),
+        }
+    }
+
+    /// Time between the two.
+    pub fn span(&self) -> Duration {
+        let (now, before) = (self.now.taken_mono, self.before.taken_mono);
+        now.saturating_duration_since(before)
+    }
+
+    /// Where the counter is found.
+    pub fn columns(&self, counter: &Counter) -> Columns {
+        Columns {
+            placed: counter.among(&self.now.placed),
+            own: counter.among(&self.now.per_vcpu),
+        }
+    }
+
+    /// How far the counter of vCPU `n` has grown, summed over its columns, in the raw unit of
+    /// these. `None` where it is not known or the vCPU was not there before; another thread under
+    /// the same name was not.
+    pub fn of_vcpu(&self, n: usize, columns: &Columns) -> Option<u64> {
+        let before = self.earlier(n)?;
+        let placed = columns.placed.iter().map(|&c| {
+            let total = vcpu_total(self.now, n, c)?;
+            // What was not known had not begun to count.
+            let earlier = vcpu_total(self.before, before, c).unwrap_or(0);
+            Some(total.saturating_sub(earlier))
+        });
+        let own = columns.own.iter().map(|&c| {
+            let earlier = vcpu_value(self.before, before, c)?;
+            Some(vcpu_value(self.now, n, c)?.saturating_sub(earlier))
+        });
+        placed.chain(own).flatten().reduce(u64::saturating_add)
+    }
+
+    /// The same by cell of vCPU `n`, for counters charged to places. A cell that was not visible
+    /// before is new or came back with its old total: it gets no more than the other cells leave
+    /// of the vCPU's growth.
+    pub fn by_cell(&self, n: usize, columns: &Columns) -> Vec<(usize, u64)> {
+        let (Some(all), Some(vcpu)) = (self.of_vcpu(n, columns), self.now.vcpus.get(n)) else {
+            return Vec::new();
+        };
+        let total = |snapshot: &Snapshot, cell| {
+            let totals = columns.placed.iter();
+            let totals = totals.filter_map(|&c| cell_total(snapshot, cell, c));
+            totals.reduce(u64::saturating_add)
+        };
+        let known = vcpu.cells.clone().filter_map(|cell| {
+            let now = total(self.now, cell)?;
+            let before = self.earlier_cell(cell);
+            Some((
+                cell,
+                now,
+                before.map(|c| total(self.before, c).unwrap_or(0)),
+            ))
+        });
+        let known: Vec<_> = known.collect();
+        let grown =
+            |&(_, now, before): &(usize, u64, Option<u64>)| Some(now.saturating_sub(before?));
+        let mut left = all.saturating_sub(known.iter().filter_map(grown).sum());
+        let share = |cell: &(usize, u64, Option<u64>)| {
+            let grown = grown(cell).unwrap_or_else(|| {
+                let mine = cell.1.min(left);
+                left -= mine;
+                mine
+            });
+            (cell.0, grown)
+        };
+        known.iter().map(share).collect()
+    }
+
+    /// What all vCPUs wanted of each logical CPU, in nanoseconds.
+    pub fn demand(&self) -> impl Iterator<Item = (&'a CpuRow, OfCpu)> + '_ {
+        let before = self.before.demand.iter();
+        let before: HashMap<&str, OfCpu> = before.map(|r| (r.labels.text(), r.demand)).collect();
+        self.now.demand.iter().filter_map(move |row| {
+            let earlier = before.get(row.labels.text())?;
+            let grown = OfCpu {
+                time: row.demand.time.saturating_sub(earlier.time),
+                delay: row.demand.delay.saturating_sub(earlier.delay),
+            };
+            Some((row, grown))
+        })
+    }
+
+    /// Where vCPU `n` was before.
+    fn earlier(&self, n: usize) -> Option<usize> {
+        let now = self.now.vcpus.get(n)?;
+        let before = *self.vcpus.get(now.labels.text())?;
+        let same_thread = self.before.vcpus.get(before)?.tid == now.tid;
+        same_thread.then_some(before)
+    }
+
+    fn earlier_cell(&self, cell: usize) -> Option<usize> {
+        let cells = self.cells.get_or_init(|| {
+            let cells = self.before.cells.iter().zip(0..);
+            cells.map(|(row, n)| (row.labels.text(), n)).collect()
+        });
+        let label = self.now.cells.get(cell)?.labels.text();
+        cells.get(label).copied()
+    }
+}
+
+fn vcpu_total(snapshot: &Snapshot, vcpu: usize, column: usize) -> Option<u64> {
+    let known = snapshot.vcpus.get(vcpu)?.known_totals;
+    let at = vcpu * snapshot.placed.len() + column;
+    (known >> column & 1 == 1).then(|| snapshot.vcpu_totals.get(at).copied())?
+}
+
+fn vcpu_value(snapshot: &Snapshot, vcpu: usize, column: usize) -> Option<u64> {
+    let known = snapshot.vcpus.get(vcpu)?.known;
+    let at = vcpu * snapshot.per_vcpu.len() + column;
+    (known >> column & 1 == 1).then(|| snapshot.vcpu_values.get(at).copied())?
+}
+
+fn cell_total(snapshot: &Snapshot, cell: usize, column: usize) -> Option<u64> {
+    let known = snapshot.cells.get(cell)?.known;
+    let at = cell * snapshot.placed.len() + column;
+    (known >> column & 1 == 1).then(|| snapshot.cell_totals.get(at).copied())?
+}
+
+/// How far a fact has grown from one reading to a later one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grown {
+    /// In the metric's unit.
+    pub by: f64,
+    /// Time between the two readings, to within a tick.
+    pub over: Duration,
+}
+
+impl Grown {
+    /// Growth a second.
+    pub fn rate(self) -> f64 {
+        self.by / self.over.as_secs_f64()
+    }
+}
+
+/// The rows of one metric among facts in the catalogue's order.
+pub fn facts_of<'a>(facts: &'a [FactRow], metric: &str) -> &'a [FactRow] {
+    let wanted = catalog::position(metric);
+    let rest = &facts[facts.partition_point(|row| catalog::position(row.metric.name) < wanted)..];
+    &rest[..rest.partition_point(|row| catalog::position(row.metric.name) == wanted)]
+}
+
+/// The facts of a counter that were read at least twice, each with its growth.
+pub fn grown_facts<'a>(
+    snapshot: &'a Snapshot,
+    metric: &str,
+) -> impl Iterator<Item = (&'a FactRow, Grown)> {
+    let before = facts_of(&snapshot.facts_before, metric).iter();
+    let before: HashMap<&str, &FactRow> = before.map(|row| (row.labels.text(), row)).collect();
+    let now = facts_of(&snapshot.facts, metric).iter();
+    now.filter_map(move |row| {
+        let earlier = before.get(row.labels.text())?;
+        let over = row.since.saturating_duration_since(earlier.since);
+        let by = number(&row.value)? - number(&earlier.value)?;
+        (!over.is_zero() && by >= 0.0).then_some((row, Grown { by, over }))
+    })
+}
+
+/// A fact's value in the metric's unit; a histogram has none.
+pub fn number(value: &FactValue) -> Option<f64> {
+    let value = match value {
+        FactValue::Int(n) => Value::Int(*n),
+        FactValue::Nanoseconds(n) => Value::Nanoseconds(*n),
+        FactValue::Float(x) => Value::Float(*x),
+        FactValue::Histogram(_) => return None,
+    };
+    Some(value.as_f64())
+}
+
+#[cfg(test)]
+mod tests;

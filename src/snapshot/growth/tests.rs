@@ -1,0 +1,137 @@
+//! Growth between hand-built snapshots.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::*;
+use crate::host::topology::Place;
+use crate::sample::reading::Unit;
+use crate::snapshot::fixture::{column, empty, labels};
+
+const TIME: Counter = Counter::of("kvm_vcpu_time_seconds_total");
+const SWITCHES: &str = "kvm_vcpu_context_switches_total";
+const WAITS: Counter = Counter::of(SWITCHES).with("type", "voluntary");
+const MIGRATIONS: Counter = Counter::of("kvm_vcpu_migrations_total");
+
+fn place(core: i32) -> Place {
+    Place {
+        package: 0,
+        core,
+        numa_node: 0,
+    }
+}
+
+/// One vCPU after so many seconds, with these cells of (core, time, waits).
+fn snapshot(start: Instant, after: u64, cells: &[(i32, [u64; 2])], migrations: u64) -> Snapshot {
+    let mut snapshot = empty(start, Duration::from_secs(after));
+    snapshot.placed = Arc::new([
+        column("kvm_vcpu_time_seconds_total", &[], Unit::Nanoseconds),
+        column(SWITCHES, &[("type", "voluntary")], Unit::Count),
+    ]);
+    snapshot.per_vcpu = Arc::new([column("kvm_vcpu_migrations_total", &[], Unit::Count)]);
+    snapshot.add_vm("a", &[]);
+    let cells: Vec<_> = cells
+        .iter()
+        .map(|(c, totals)| (1, place(*c), &totals[..]))
+        .collect();
+    snapshot.add_vcpu(&cells, &[migrations]);
+    snapshot
+}
+
+fn grown(before: &Snapshot, now: &Snapshot, counter: &Counter) -> Option<u64> {
+    let growth = Growth::new(before, now);
+    growth.of_vcpu(0, &growth.columns(counter))
+}
+
+#[test]
+fn growth_is_summed_over_places() {
+    let start = Instant::now();
+    let before = snapshot(start, 0, &[(1, [10, 50])], 3);
+    let now = snapshot(start, 2, &[(1, [11, 60]), (2, [5, 190])], 9);
+    let growth = Growth::new(&before, &now);
+    assert_eq!(growth.span(), Duration::from_secs(2));
+    let of = |counter| growth.of_vcpu(0, &growth.columns(counter));
+    assert_eq!(of(&TIME), Some(6));
+    assert_eq!(of(&WAITS), Some(200));
+    assert_eq!(of(&MIGRATIONS), Some(6));
+    let other = Counter::of(SWITCHES).with("type", "involuntary");
+    assert_eq!(
+        (of(&other), of(&Counter::of("kvm_vcpu_exits_total"))),
+        (None, None)
+    );
+    assert_eq!(growth.by_cell(0, &growth.columns(&TIME)), [(0, 1), (1, 5)]);
+}
+
+#[test]
+fn a_cell_that_comes_back_is_no_growth() {
+    let start = Instant::now();
+    // The vCPU was on core 2 long ago: that cell was not visible, but in the vCPU's totals.
+    let mut before = snapshot(start, 0, &[(1, [10, 0])], 0);
+    before.vcpu_totals[0] = 10 + 5000;
+    let now = snapshot(start, 5, &[(1, [13, 0]), (2, [5004, 0])], 0);
+    assert_eq!(grown(&before, &now, &TIME), Some(7));
+    let growth = Growth::new(&before, &now);
+    assert_eq!(growth.by_cell(0, &growth.columns(&TIME)), [(0, 3), (1, 4)]);
+}
+
+#[test]
+fn what_was_not_there_before_is_unknown() {
+    let start = Instant::now();
+    let before = snapshot(start, 0, &[(1, [10, 50])], 3);
+    let mut now = snapshot(start, 2, &[(1, [11, 60])], 9);
+    now.vcpus[0].tid += 1;
+    assert_eq!(grown(&before, &now, &TIME), None);
+    let mut now = snapshot(start, 2, &[(1, [11, 60])], 9);
+    now.vcpus[0].known_totals = 0b10;
+    assert_eq!(grown(&before, &now, &TIME), None);
+    assert_eq!(grown(&before, &now, &WAITS), Some(10));
+    assert_eq!(grown(&empty(start, Duration::ZERO), &now, &WAITS), None);
+}
+
+#[test]
+fn snapshots_that_contradict_themselves_are_survived() {
+    let start = Instant::now();
+    let mut before = snapshot(start, 0, &[(1, [10, 50])], 3);
+    let mut now = snapshot(start, 2, &[(1, [11, 60])], 9);
+    now.vcpus[0].cells = 0..99;
+    now.vcpu_totals.clear();
+    before.vcpu_values.clear();
+    for (before, now) in [(&before, &now), (&now, &before)] {
+        let growth = Growth::new(before, now);
+        for counter in [TIME, WAITS, MIGRATIONS] {
+            let columns = growth.columns(&counter);
+            growth.of_vcpu(0, &columns);
+            growth.by_cell(0, &columns);
+        }
+    }
+}
+
+#[test]
+fn a_fact_grows_from_reading_to_reading() {
+    let (start, metric) = (Instant::now(), "kvm_vm_cpu_periods_total");
+    let read = |after, value| {
+        let mut snapshot = empty(start, Duration::from_secs(after));
+        snapshot.add_fact("kvm_vm_vcpus", &[("vm", "a")], FactValue::Int(7));
+        snapshot.add_fact(metric, &[("vm", "a")], value);
+        snapshot.add_fact("kvm_exporter_series", &[], FactValue::Int(7));
+        snapshot.facts
+    };
+    let mut snapshot = empty(start, Duration::from_secs(65));
+    let told = |snapshot: &Snapshot| -> Vec<f64> {
+        grown_facts(snapshot, metric)
+            .map(|(row, grown)| {
+                assert_eq!(row.labels, labels(&[("vm", "a")]));
+                grown.rate()
+            })
+            .collect()
+    };
+    snapshot.facts_before = read(20, FactValue::Int(100));
+    snapshot.facts = read(60, FactValue::Int(500));
+    assert_eq!(told(&snapshot), [10.0]);
+    // Not read again since, or begun anew.
+    snapshot.facts_before = snapshot.facts.clone();
+    assert!(told(&snapshot).is_empty());
+    snapshot.facts = read(62, FactValue::Int(1));
+    assert!(told(&snapshot).is_empty());
+    assert!(facts_of(&snapshot.facts, "kvm_vm_cpu_weight").is_empty());
+}
