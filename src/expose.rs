@@ -9,8 +9,10 @@ mod buffers;
 mod classic;
 mod guard;
 mod metrics;
+mod runbooks;
 mod site;
 mod status;
+pub mod view;
 
 pub use http::{router, serve};
 pub use site::App;

@@ -2,7 +2,10 @@
 //!
 //! | path | answers |
 //! |---|---|
-//! | `/` | the status page, for people |
+//! | `/` | the status page, for people; `sort`, `colour` and `open` say how it is looked at |
+//! | `/api/view` | what the status page shows, as JSON ([`View`](super::view::View)); 503 before the first tick |
+//! | `/runbooks/` | a list of what to do about each alert |
+//! | `/runbooks/NAME` | the runbook of an alert, as text |
 //! | `/metrics` | the newest snapshot as OpenMetrics or Prometheus text; 503 before the first tick |
 //! | `/healthz` | 200 while the process serves |
 //! | `/readyz` | 200 while the newest snapshot is fresh, else 503 with the reason |
@@ -18,7 +21,7 @@ use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderValue};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -28,8 +31,9 @@ use tokio::sync::{oneshot, Semaphore};
 
 use super::guard::{Guarded, Limits, Slots};
 use super::metrics::metrics;
-use super::site::{unavailable, App, Scrapes, Site};
-use super::status;
+use super::site::{unavailable, App, NotReady, Scrapes, Site};
+use super::view::View;
+use super::{runbooks, status};
 use crate::telemetry::RequestLabels;
 
 /// Requests worked on at a time; a hypervisor's CPUs are for its guests. The runtime needs as many
@@ -53,7 +57,10 @@ fn router_within(app: Arc<App>, limits: Limits, slots: Slots) -> Router {
     });
     Router::new()
         .route("/", get(status_page))
-        .route("/style.css", get(style))
+        .route("/api/view", get(view))
+        .route("/runbooks", get(runbooks::list))
+        .route("/runbooks/", get(runbooks::list))
+        .route("/runbooks/{name}", get(runbooks::one))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -110,12 +117,9 @@ async fn account(State(site): State<Arc<Site>>, request: Request, next: Next) ->
     let requests = &site.app.telemetry.http_requests;
     requests.get_or_create(&labels).inc();
     let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, status::security_policy());
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            status::CONTENT_SECURITY_POLICY,
-        ),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ] {
@@ -130,8 +134,12 @@ async fn account(State(site): State<Arc<Site>>, request: Request, next: Next) ->
 
 /// A path as a label value: what clients ask for must not make series.
 fn known_path(path: &str) -> &'static str {
-    const KNOWN: [&str; 5] = ["/", "/metrics", "/healthz", "/readyz", "/style.css"];
-    KNOWN.into_iter().find(|&p| p == path).unwrap_or("other")
+    const KNOWN: [&str; 5] = ["/", "/metrics", "/healthz", "/readyz", "/api/view"];
+    match path.strip_prefix("/runbooks") {
+        Some("") => "/runbooks/",
+        Some(name) if name.starts_with('/') => "/runbooks/",
+        _ => KNOWN.into_iter().find(|&p| p == path).unwrap_or("other"),
+    }
 }
 
 async fn healthz() -> &'static str {
@@ -149,19 +157,31 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
     }
 }
 
-async fn status_page(State(site): State<Arc<Site>>) -> Response {
-    let page = site
-        .work(|site| status::page(&site.app, Instant::now()))
-        .await;
-    match page {
-        Some(page) => Html(page.into_string()).into_response(),
+async fn status_page(State(site): State<Arc<Site>>, uri: Uri) -> Response {
+    let page = move |site: &Site| {
+        let query = uri.query().unwrap_or_default();
+        status::page(&site.app, Instant::now(), query).into_string()
+    };
+    match site.work(page).await {
+        Some(page) => Html(page).into_response(),
         None => unavailable(&"too many requests at once"),
     }
 }
 
-async fn style() -> Response {
-    let css = HeaderValue::from_static("text/css; charset=utf-8");
-    ([(header::CONTENT_TYPE, css)], status::STYLE).into_response()
+async fn view(State(site): State<Arc<Site>>) -> Response {
+    let json = |site: &Site| {
+        let view = View::of(&site.app.snapshots, Instant::now());
+        view.map(|view| serde_json::to_vec(&view))
+    };
+    match site.work(json).await {
+        Some(Some(Ok(json))) => {
+            let format = HeaderValue::from_static("application/json");
+            ([(header::CONTENT_TYPE, format)], json).into_response()
+        }
+        Some(Some(Err(error))) => unavailable(&error),
+        Some(None) => unavailable(&NotReady::NoSample),
+        None => unavailable(&"too many requests at once"),
+    }
 }
 
 async fn method_not_allowed() -> (StatusCode, &'static str) {
@@ -170,7 +190,7 @@ async fn method_not_allowed() -> (StatusCode, &'static str) {
 }
 
 async fn not_found() -> (StatusCode, &'static str) {
-    let text = "not found; there are /, /metrics, /healthz and /readyz\n";
+    let text = "not found; there are /, /api/view, /metrics, /runbooks/, /healthz and /readyz\n";
     (StatusCode::NOT_FOUND, text)
 }
 

@@ -1,35 +1,62 @@
-//! The page at `/`: what is watched, what is not and why, who waits for a core. No script, nothing
-//! from elsewhere.
+//! The page at `/`: what is wrong now and why, who runs where, what is measured and what is not.
+//!
+//! It works as it is, and a script of its own keeps it new: it asks for the same address every two
+//! seconds and takes over what differs. Nothing comes from elsewhere, and the security policy lets
+//! nothing else in: style and script are known to it by their hashes.
 //!
 //! Names of VMs come from whoever starts VMs. maud escapes every value; `<bdi>` keeps letters that
 //! run right to left from rearranging what stands beside them.
 
-use std::collections::BTreeSet;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use maud::{html, Markup, DOCTYPE};
+use axum::http::HeaderValue;
+use base64::prelude::{Engine, BASE64_STANDARD};
+use maud::{html, Markup, PreEscaped, DOCTYPE};
+use ring::digest::{digest, SHA256};
 
 use super::site::{App, NotReady};
-use super::view::{View, VmView};
-use crate::sample::{Reason, SourceState};
-use crate::snapshot::{Snapshot, SourceRow};
-use crate::telemetry::{REVISION, VERSION};
+use super::view::{CauseView, View};
+use look::Look;
 
-mod vcpus;
-mod waiting;
+mod columns;
+mod format;
+mod look;
+mod map;
+mod now;
+mod sources;
+mod vms;
 
-/// Nothing but our own style sheet may be loaded, and no page may frame this one.
-pub(super) const CONTENT_SECURITY_POLICY: &str =
-    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; \
-     frame-ancestors 'none'";
+const STYLE: &str = include_str!("status/style.css");
+const SCRIPT: &str = include_str!("status/live.js");
 
-/// `/style.css`
-pub(super) const STYLE: &str = include_str!("status/style.css");
+/// Nothing but the page's own style and script may run, it may talk to nobody but this exporter,
+/// and no page may frame it.
+pub(super) fn security_policy() -> HeaderValue {
+    static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+        let policy = format!(
+            "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; \
+             base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+            hash(STYLE),
+            hash(SCRIPT)
+        );
+        // It is ASCII; were it not, nothing at all is let in.
+        HeaderValue::from_str(&policy)
+            .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
+    });
+    POLICY.clone()
+}
 
-/// Renders the page.
-pub(super) fn page(app: &App, now: Instant) -> Markup {
-    let snapshot = app.snapshots.load();
+/// A text's hash as Content-Security-Policy writes it.
+fn hash(text: &str) -> String {
+    let digest = digest(&SHA256, text.as_bytes());
+    format!("sha256-{}", BASE64_STANDARD.encode(digest))
+}
+
+/// Renders the page as the address' `query` asks to look at it.
+pub(super) fn page(app: &App, now: Instant, query: &str) -> Markup {
     let view = View::of(&app.snapshots, now);
+    let look = Look::of(query);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -37,195 +64,116 @@ pub(super) fn page(app: &App, now: Instant) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { "vcpu-exporter" }
-                link rel="stylesheet" href="/style.css";
+                title { (title(view.as_ref())) }
+                style { (PreEscaped(STYLE)) }
             }
             body {
-                (top())
-                main {
-                    (health(app.readiness(now)))
-                    @if let Some(snapshot) = &snapshot {
-                        (summary(snapshot))
-                        @if let Some(view) = &view { (waiting::section(view)) }
-                        (sources(snapshot))
-                        (blind_spots(snapshot))
-                        (dropped(snapshot))
-                        @if let Some(view) = &view { (vcpus::table(view)) }
-                    }
-                }
-                footer {
-                    p {
-                        "Version " (VERSION) ", revision " (REVISION) ". "
-                        "Every metric is described in " a href="/metrics" { "/metrics" }
-                        " and by " code { "vcpu-exporter catalog" } "; "
-                        code { "vcpu-exporter check" } " says what each source needs. "
-                        "Reload the page for the newest tick."
-                    }
-                }
+                a.skip href="#main" { "Skip to content" }
+                (top(view.as_ref()))
+                p #lost.banner.down role="alert" hidden {}
+                main #main { (sections(app, view.as_ref(), &look, now)) }
+                (foot())
+                script { (PreEscaped(SCRIPT)) }
             }
         }
     }
 }
 
-fn top() -> Markup {
+fn title(view: Option<&View>) -> String {
+    let troubled = view.map_or(0, |view| {
+        view.vms.iter().filter(|vm| vm.worst() >= 1.0).count()
+    });
+    match troubled {
+        0 => "vcpu-exporter".to_owned(),
+        n => format!("({n}) vcpu-exporter"),
+    }
+}
+
+fn sections(app: &App, view: Option<&View>, look: &Look, now: Instant) -> Markup {
+    html! {
+        form #look method="get" action="/" {
+            @for (name, value) in look.fields() {
+                input type="hidden" name=(name) value=(value);
+            }
+        }
+        (health(&app.readiness(now), view))
+        @if let Some(view) = view {
+            (now::section(view))
+            (map::section(view, look))
+            (vms::section(view, look))
+            (sources::section(view))
+            (sources::blind_spots(view))
+            (sources::dropped(view))
+        }
+    }
+}
+
+fn top(view: Option<&View>) -> Markup {
+    let scenario = view.and_then(|view| view.synthetic.as_ref());
     html! {
         header {
-            div {
+            div.brand {
                 h1 { "vcpu-exporter" }
-                p { "What every vCPU of this host is doing" }
+                p.muted { "What every vCPU of this host is doing" }
             }
             nav aria-label="Endpoints" {
                 a href="/metrics" { "Metrics" }
+                a href="/api/view" { "JSON" }
+                a href="/runbooks/" { "Runbooks" }
                 a href="/readyz" { "Readiness" }
                 a href="/healthz" { "Health" }
             }
         }
-    }
-}
-
-fn health(readiness: Result<Duration, NotReady>) -> Markup {
-    html! {
-        @match readiness {
-            Ok(age) => p.banner.up role="status" {
-                strong { "Sampling." } " The newest sample is " (seconds(age)) " old."
-            },
-            Err(reason) => p.banner.down role="status" {
-                strong { "Not ready:" } " " (reason.to_string()) "."
-            },
-        }
-    }
-}
-
-fn summary(snapshot: &Snapshot) -> Markup {
-    let cpus = &snapshot.inventory.topology.cpus;
-    let online = cpus.iter().filter(|cpu| cpu.online);
-    let places = online.clone().map(|cpu| cpu.place);
-    let cores: BTreeSet<_> = places.clone().map(|p| (p.package, p.core)).collect();
-    let nodes: BTreeSet<_> = places.map(|p| p.numa_node).collect();
-    html! {
-        section aria-labelledby="host" {
-            h2 #host { "Host" }
-            dl.facts {
-                (fact("VMs", grouped(snapshot.vms.len())))
-                (fact("vCPUs", grouped(snapshot.vcpus.len())))
-                (fact("CPUs online", grouped(online.clone().count())))
-                (fact("Cores", grouped(cores.len())))
-                (fact("NUMA nodes", grouped(nodes.len())))
-                (fact("vCPUs per CPU", ratio(snapshot.vcpus.len(), online.count())))
-                (fact("Series", grouped(snapshot.series)))
+        @if let Some(scenario) = scenario {
+            p #synthetic.banner.synthetic role="note" {
+                strong { "Synthetic host." } " Nothing here is real: it follows the scenario "
+                strong { (scenario) } "."
             }
         }
     }
 }
 
-fn fact(name: &str, value: String) -> Markup {
-    html! { div { dt { (name) } dd { (value) } } }
-}
-
-fn sources(snapshot: &Snapshot) -> Markup {
+fn health(readiness: &Result<Duration, NotReady>, view: Option<&View>) -> Markup {
     html! {
-        section aria-labelledby="sources" {
-            h2 #sources { "Sources" }
-            ul.sources {
-                @for row in &snapshot.sources {
-                    @let mode = snapshot.pmu_mode.as_ref().filter(|_| row.info.name == "pmu");
-                    (source(row, mode.and_then(|labels| labels.get("mode"))))
-                }
-            }
-        }
-    }
-}
-
-fn source(row: &SourceRow, pmu_mode: Option<&str>) -> Markup {
-    let word = word(&row.state);
-    html! {
-        li {
-            h3 { (row.info.name) " " span class={ "badge " (word) } { (word) } }
-            div {
-                @if let Some(reason) = row.reason() { (why(reason)) }
-                @if let Some(mode) = pmu_mode {
-                    p { "Mode " strong { (mode) } ": " (pmu_mode_means(mode)) "." }
-                }
-                details {
-                    summary { "What it needs and costs" }
-                    p { "Needs " (row.info.needs) "." }
-                    p { "Costs " (row.info.cost) "." }
-                }
-            }
-        }
-    }
-}
-
-/// A source's state in a word, which is a class of the style sheet too.
-fn word(state: &SourceState) -> &'static str {
-    match state {
-        SourceState::Up => "up",
-        SourceState::Degraded(_) => "degraded",
-        // As somebody wanted it: no reason to be alarmed.
-        SourceState::Down(reason) if reason.code == Reason::DISABLED => "off",
-        SourceState::Down(_) => "down",
-    }
-}
-
-fn why(reason: &Reason) -> Markup {
-    html! {
-        @if reason.code == "blind_spots" {
-            p { a href="#blind" { "Some things cannot be seen" } "." }
-        } @else {
-            p { (reason.detail) " " span.muted { "(" (reason.code) ")" } }
-        }
-        @if let Some(fix) = &reason.fix { p { strong { "Fix: " } (fix) } }
-    }
-}
-
-/// What `kvm_exporter_pmu_mode` says, in a sentence.
-fn pmu_mode_means(mode: &str) -> &'static str {
-    match mode {
-        "full" => "guest and host are counted apart",
-        "host_only" => "only the host side is counted, guests have the counters to themselves",
-        "software" => "no hardware counters here, the kernel's software events stand in",
-        "off" => "nothing is counted",
-        _ => "see kvm_exporter_pmu_mode",
-    }
-}
-
-fn blind_spots(snapshot: &Snapshot) -> Markup {
-    let spots = &snapshot.inventory.blind_spots;
-    html! {
-        @if !spots.is_empty() {
-            section aria-labelledby="blind" {
-                h2 #blind { "What the inventory could not see" }
-                ul { @for spot in spots { li { (spot) } } }
-            }
-        }
-    }
-}
-
-fn dropped(snapshot: &Snapshot) -> Markup {
-    html! {
-        @if !snapshot.dropped.is_empty() {
-            section aria-labelledby="dropped" {
-                h2 #dropped { "Left out by limits.max_series" }
-                ul {
-                    @for row in &snapshot.dropped {
-                        li {
-                            code { (row.labels.get("what").unwrap_or("unknown")) } ": "
-                            (grouped(row.series)) " series"
-                        }
+        section #health aria-label="Health" {
+            @match readiness {
+                Ok(age) => p.health {
+                    span.dot.up aria-hidden="true" {}
+                    span role="status" { strong { "Sampling." } }
+                    " The newest sample is " (seconds(*age)) " old"
+                    @if let Some(view) = view.filter(|view| view.window > 0.0) {
+                        "; rates are over " (format!("{:.0}\u{a0}s", view.window))
                     }
-                }
+                    "." noscript { " Reload the page for the newest." }
+                },
+                Err(reason) => p.banner.down role="status" {
+                    strong { "Not ready:" } " " (reason.to_string()) "."
+                },
             }
         }
     }
 }
 
-/// What is known about a VM beside its name, in a line.
-fn about(vm: &VmView) -> String {
-    let shown = vm.info.iter();
-    let shown: Vec<String> = shown
-        .map(|(name, value)| format!("{name} {value}"))
-        .collect();
-    shown.join(" · ")
+fn foot() -> Markup {
+    html! {
+        footer {
+            p {
+                "Version " (super::view::VERSION) ", revision " (super::view::REVISION) ". "
+                "Every metric is described in " a href="/metrics" { "/metrics" } " and by "
+                code { "vcpu-exporter catalog" } "; " code { "vcpu-exporter check" }
+                " says what each source needs."
+            }
+        }
+    }
+}
+
+/// A cause, and the runbook that says what to do.
+fn runbook_link(cause: &CauseView) -> Markup {
+    html! {
+        a.cause href={ "/runbooks/" (cause.alert) } title={ "Runbook: " (cause.alert) } {
+            (cause.cause.title()) " " (format::number(cause.score)) "×"
+        }
+    }
 }
 
 /// A duration of seconds, to a tenth.
@@ -233,88 +181,37 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1}\u{a0}s", duration.as_secs_f64())
 }
 
-/// A share of a tick from which waiting is worth a look: at 5 % of CPU Ready operators of VMware
-/// begin to look, too.
-const NOTICEABLE: f64 = 0.05;
-
-/// A share of a tick from which waiting is what makes a guest slow.
-const SEVERE: f64 = 0.2;
-
-/// How bad a share of waiting is, as a class of the style sheet.
-fn severity(share: f64) -> &'static str {
-    match share {
-        s if s >= SEVERE => "down",
-        s if s >= NOTICEABLE => "degraded",
-        _ => "calm",
-    }
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}\u{a0}%", share * 100.0)
-}
-
-fn ratio(n: usize, of: usize) -> String {
-    match of {
-        0 => "–".to_owned(),
-        of => format!("{:.1}", n as f64 / of as f64),
-    }
-}
-
-/// A number with its thousands apart.
-fn grouped(n: impl TryInto<u64>) -> String {
-    let digits = n.try_into().unwrap_or(u64::MAX).to_string();
-    let mut text = String::with_capacity(digits.len() * 2);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
-            text.push('\u{202f}'); // narrow no-break space
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn thousands_stand_apart() {
-        assert_eq!(grouped(7_u64), "7");
-        assert_eq!(grouped(999_u64), "999");
-        assert_eq!(grouped(1_234_567_u64), "1\u{202f}234\u{202f}567");
-    }
-
-    #[test]
-    fn waiting_has_three_degrees() {
-        let classes = [0.0, 0.05, 0.2].map(severity);
-        assert_eq!(classes, ["calm", "degraded", "down"]);
-        assert_eq!(percent(0.1234), "12.3\u{a0}%");
-    }
-
-    #[test]
-    fn what_is_switched_off_is_not_down() {
-        let down = |code| {
-            SourceState::Down(Reason {
-                code,
-                detail: String::new(),
-                fix: None,
-            })
-        };
-        let words = [SourceState::Up, down("disabled"), down("no_pt")].map(|state| word(&state));
-        assert_eq!(words, ["up", "off", "down"]);
-        assert!(words
-            .iter()
-            .all(|word| STYLE.contains(&format!(".{word} "))));
-    }
-
-    #[test]
-    fn a_host_without_cpus_has_no_ratio() {
-        assert_eq!(ratio(3, 0), "–");
-        assert_eq!(ratio(3, 2), "1.5");
-    }
-
-    #[test]
-    fn the_style_sheet_loads_nothing() {
+    fn style_and_script_load_nothing_and_end_where_they_end() {
         assert!(!STYLE.contains("url(") && !STYLE.contains("@import"));
+        for text in [STYLE, SCRIPT] {
+            assert!(!text.contains("</") && !text.contains("<!--"));
+            assert!(!text.contains("http:") && !text.contains("https:"));
+        }
+        assert!(!SCRIPT.contains("innerHTML") && !SCRIPT.contains("eval("));
+    }
+
+    #[test]
+    fn the_policy_knows_style_and_script_by_their_hashes() {
+        let policy = security_policy();
+        let policy = policy.to_str().unwrap();
+        assert!(policy.contains(&hash(STYLE)) && policy.contains(&hash(SCRIPT)));
+        assert!(!policy.contains("unsafe"));
+        // As `printf '' | openssl dgst -sha256 -binary | base64` has it.
+        assert_eq!(
+            hash(""),
+            "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+        );
+    }
+
+    #[test]
+    fn every_state_of_a_source_has_a_look() {
+        for word in ["up", "degraded", "down", "off"] {
+            assert!(STYLE.contains(&format!(".{word} ")), "{word}");
+        }
     }
 }

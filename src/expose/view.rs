@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::snapshot::growth::Growth;
 use crate::snapshot::{Handle, Labels, Snapshot};
-use crate::telemetry::{REVISION, VERSION};
+pub use crate::telemetry::{REVISION, VERSION};
 
 pub mod cause;
 mod host;

@@ -14,6 +14,10 @@ mod exporter;
 mod micro_vm;
 #[path = "../support/otlp_series.rs"]
 mod otlp_series;
+#[path = "../support/page_host.rs"]
+mod page_host;
+#[path = "../support/playwright.rs"]
+mod playwright;
 #[path = "../support/prometheus.rs"]
 mod prometheus;
 #[path = "../support/pt_data.rs"]

@@ -1,0 +1,154 @@
+//! How somebody looks at the page: the order of VMs, which are open, what colours mean. It is all
+//! in the address, so that the page works without a script, and a reload or a link keeps it.
+
+use std::collections::BTreeSet;
+
+use percent_encoding::percent_decode_str;
+
+use super::columns::Column;
+
+/// VMs shown with their vCPUs at a time.
+const MAX_OPEN: usize = 32;
+
+/// A way to look at the page.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Look {
+    pub(super) sort: Column,
+    /// From the least.
+    pub(super) up: bool,
+    pub(super) colour: Colour,
+    /// Names of VMs that are shown with their vCPUs.
+    pub(super) open: BTreeSet<String>,
+}
+
+/// What the colours of vCPUs mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Colour {
+    #[default]
+    Delay,
+    Cpi,
+}
+
+impl Colour {
+    pub(super) const ALL: [Self; 2] = [Self::Delay, Self::Cpi];
+
+    /// Its name in the address.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Delay => "delay",
+            Self::Cpi => "cpi",
+        }
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Delay => "Delay",
+            Self::Cpi => "Cycles per instruction",
+        }
+    }
+}
+
+impl Look {
+    /// What an address asks for; what it gets wrong is as if it were not there.
+    pub(super) fn of(query: &str) -> Self {
+        let mut look = Self::default();
+        let mut toggled = None;
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match (name, decoded(value)) {
+                ("sort", value) => look.sort(&value),
+                ("colour", value) => {
+                    let known = Colour::ALL.into_iter().find(|c| c.key() == value);
+                    look.colour = known.unwrap_or(look.colour);
+                }
+                ("open", value) => look.open(value),
+                ("toggle", value) => toggled = Some(value),
+                _ => {}
+            }
+        }
+        if let Some(vm) = toggled {
+            if !look.open.remove(&vm) {
+                look.open(vm);
+            }
+        }
+        look
+    }
+
+    fn sort(&mut self, value: &str) {
+        let (key, up) = match value.strip_suffix(UP) {
+            Some(key) => (key, true),
+            None => (value, false),
+        };
+        if let Some(column) = Column::ALL.into_iter().find(|c| c.key() == key) {
+            (self.sort, self.up) = (column, up);
+        }
+    }
+
+    fn open(&mut self, vm: String) {
+        if self.open.len() < MAX_OPEN {
+            self.open.insert(vm);
+        }
+    }
+
+    /// The value of `sort` that a press on a column's head asks for: the other way round where it
+    /// is sorted by it already.
+    pub(super) fn sort_by(&self, column: Column) -> String {
+        let up = match column == self.sort {
+            true => !self.up,
+            false => column == Column::Name,
+        };
+        sort_value(column, up)
+    }
+
+    /// The pairs that make this look, as fields of a form.
+    pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![
+            ("sort", sort_value(self.sort, self.up)),
+            ("colour", self.colour.key().to_owned()),
+        ];
+        fields.extend(self.open.iter().map(|vm| ("open", vm.clone())));
+        fields
+    }
+}
+
+/// Ends the value of `sort` where the least comes first.
+const UP: &str = ".up";
+
+fn sort_value(column: Column, up: bool) -> String {
+    format!("{}{}", column.key(), if up { UP } else { "" })
+}
+
+/// A value of a form (application/x-www-form-urlencoded).
+fn decoded(value: &str) -> String {
+    let spaced = value.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_and_what_is_wrong_in_it_left_out() {
+        let look = Look::of("sort=delay.up&colour=cpi&open=a%26b&open=c+d&open=e&toggle=e");
+        assert_eq!((look.sort, look.up), (Column::Delay, true));
+        assert_eq!(look.colour, Colour::Cpi);
+        assert!(look.open.iter().eq(["a&b", "c d"]));
+        for nonsense in ["", "&&=&", "sort=x&colour=%ff&sort", "x=y"] {
+            assert_eq!(Look::of(nonsense), Look::default(), "{nonsense}");
+        }
+        let toggled = Look::of("open=a&toggle=b");
+        assert!(toggled.open.iter().eq(["a", "b"]));
+        let many: String = (0..1000).map(|n| format!("open={n}&")).collect();
+        assert_eq!(Look::of(&many).open.len(), MAX_OPEN);
+    }
+
+    #[test]
+    fn a_second_press_sorts_the_other_way_round() {
+        let look = Look::of("sort=delay");
+        assert_eq!(look.sort_by(Column::Delay), "delay.up");
+        assert_eq!(look.sort_by(Column::Exits), "exits");
+        assert_eq!(look.sort_by(Column::Name), "name.up");
+        assert_eq!(Look::of("sort=name.up").sort_by(Column::Name), "name");
+    }
+}

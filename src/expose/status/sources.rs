@@ -1,0 +1,94 @@
+//! Sources and their states, what cannot be seen, and what is left out.
+
+use maud::{html, Markup};
+
+use super::format::grouped;
+use crate::expose::view::{SourceView, View};
+
+pub(super) fn section(view: &View) -> Markup {
+    let count = |state: &str| view.sources.iter().filter(|s| s.state == state).count();
+    let states = ["up", "degraded", "down", "off"].map(|state| (state, count(state)));
+    let states = states.iter().filter(|(_, n)| *n > 0);
+    let states: Vec<String> = states.map(|(state, n)| format!("{n} {state}")).collect();
+    html! {
+        section #sources aria-labelledby="sources-title" {
+            div.head {
+                h2 #sources-title { "Sources" }
+                p.muted { (states.join(", ")) }
+            }
+            ul.sources {
+                @for row in &view.sources {
+                    @let mode = view.pmu_mode.as_deref().filter(|_| row.name == "pmu");
+                    (source(row, mode))
+                }
+            }
+        }
+    }
+}
+
+fn source(row: &SourceView, pmu_mode: Option<&str>) -> Markup {
+    html! {
+        li {
+            h3 { span class={ "badge " (row.state) } { (row.state) } " " (row.name) }
+            div {
+                (why(row))
+                @if let Some(mode) = pmu_mode {
+                    p { "Mode " strong { (mode) } ": " (pmu_mode_means(mode)) "." }
+                }
+                details #{ "source-" (row.name) } {
+                    summary { "What it needs and costs" }
+                    p { "Needs " (row.needs) "." }
+                    p { "Costs " (row.cost) "." }
+                }
+            }
+        }
+    }
+}
+
+fn why(row: &SourceView) -> Markup {
+    html! {
+        @if row.reason.as_deref() == Some("blind_spots") {
+            p { a href="#blind" { "Some things cannot be seen" } "." }
+        } @else if let Some((detail, reason)) = row.detail.as_ref().zip(row.reason.as_ref()) {
+            p { (detail) " " span.muted { "(" (reason) ")" } }
+        }
+        @if let Some(fix) = &row.fix { p { strong { "Fix: " } (fix) } }
+    }
+}
+
+/// What `kvm_exporter_pmu_mode` says, in a sentence.
+fn pmu_mode_means(mode: &str) -> &'static str {
+    match mode {
+        "full" => "guest and host are counted apart",
+        "host_only" => "only the host side is counted, guests have the counters to themselves",
+        "software" => "no hardware counters here, the kernel's software events stand in",
+        "off" => "nothing is counted",
+        _ => "see kvm_exporter_pmu_mode",
+    }
+}
+
+pub(super) fn blind_spots(view: &View) -> Markup {
+    html! {
+        @if !view.blind_spots.is_empty() {
+            section #blind aria-labelledby="blind-title" {
+                h2 #blind-title { "What the inventory could not see" }
+                ul.plain { @for spot in &view.blind_spots { li { (spot) } } }
+            }
+        }
+    }
+}
+
+pub(super) fn dropped(view: &View) -> Markup {
+    html! {
+        @if !view.dropped.is_empty() {
+            section #dropped aria-labelledby="dropped-title" {
+                h2 #dropped-title { "Left out by limits.max_series" }
+                ul.plain {
+                    @for row in &view.dropped {
+                        li { code { (row.what) } ": " (grouped(row.series)) " series" }
+                    }
+                }
+            }
+        }
+    }
+}

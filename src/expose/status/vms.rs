@@ -1,0 +1,257 @@
+//! The table of VMs, sortable by each cause; a row opens to the VM's vCPUs.
+
+use maud::{html, Markup};
+
+use super::columns::Column;
+use super::format::{count, grouped, number, or_unknown, percent, plural, Severity};
+use super::look::Look;
+use super::runbook_link;
+use crate::expose::view::{VcpuView, View, VmView};
+
+/// VMs shown: a page a browser opens at once.
+const MAX_VMS: usize = 1000;
+
+/// vCPUs shown of all open VMs together.
+const MAX_VCPUS: usize = 1024;
+
+/// The section.
+pub(super) fn section(view: &View, look: &Look) -> Markup {
+    let vms = sorted(view, look);
+    let left_out = vms.len().saturating_sub(MAX_VMS);
+    html! {
+        section #vms aria-labelledby="vms-title" {
+            div.head {
+                h2 #vms-title { "Virtual machines" }
+                p.muted {
+                    "Press a column's head to sort, a name for its vCPUs. Rates are over the last "
+                    (format!("{:.0}", view.window)) " s."
+                }
+            }
+            @if view.vms.is_empty() {
+                p { "No KVM virtual machine runs on this host." }
+            } @else {
+                div.scroll #vms-scroll role="region" aria-labelledby="vms-title" tabindex="0" {
+                    table.vms {
+                        thead { tr { @for column in Column::ALL { (head(column, look)) } } }
+                        (rows(&vms, look))
+                    }
+                }
+                @if left_out > 0 {
+                    p.note {
+                        (plural(left_out, "more VM")) " are left out here; "
+                        a href="/metrics" { "/metrics" } " has them all."
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// VMs with their positions, in the order that is looked for.
+fn sorted<'a>(view: &'a View, look: &Look) -> Vec<(usize, &'a VmView)> {
+    let mut vms: Vec<_> = view.vms.iter().enumerate().collect();
+    vms.sort_by(|(_, a), (_, b)| {
+        let order = look.sort.compare(a, b);
+        if look.up {
+            order
+        } else {
+            order.reverse()
+        }
+    });
+    vms
+}
+
+fn head(column: Column, look: &Look) -> Markup {
+    let sorted = (column == look.sort).then_some(match look.up {
+        true => ("ascending", "▲"),
+        false => ("descending", "▼"),
+    });
+    html! {
+        th scope="col" aria-sort=[sorted.map(|(word, _)| word)] {
+            button form="look" name="sort" value=(look.sort_by(column))
+                data-key={ "sort:" (column.key()) } title=(column.help()) {
+                (column.title())
+                span.arrow aria-hidden="true" { (sorted.map_or("", |(_, arrow)| arrow)) }
+            }
+        }
+    }
+}
+
+fn rows(vms: &[(usize, &VmView)], look: &Look) -> Markup {
+    html! {
+        @for (n, vm, open) in opened(vms, look) {
+            tbody.open[open.is_some()] #{ "vm-" (n) } {
+                tr {
+                    @for column in Column::ALL { (cell(column, n, vm, open.is_some())) }
+                }
+                @if let Some(shown) = open {
+                    tr.more #{ "more-" (n) } {
+                        td colspan=(Column::ALL.len()) { (details(vm, shown)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The VMs that are shown, and of those that are open how many vCPUs.
+fn opened<'a>(vms: &[(usize, &'a VmView)], look: &Look) -> Vec<(usize, &'a VmView, Option<usize>)> {
+    let mut room = MAX_VCPUS;
+    let shown = vms.iter().take(MAX_VMS);
+    let open = |&(n, vm): &(usize, &'a VmView)| {
+        let open = look
+            .open
+            .contains(&vm.name)
+            .then(|| vm.vcpus.len().min(room));
+        room -= open.unwrap_or(0);
+        (n, vm, open)
+    };
+    shown.map(open).collect()
+}
+
+fn cell(column: Column, n: usize, vm: &VmView, open: bool) -> Markup {
+    match column {
+        Column::Name => name(n, vm, open),
+        _ => value(column, vm),
+    }
+}
+
+fn name(n: usize, vm: &VmView, open: bool) -> Markup {
+    html! {
+        th scope="row" {
+            button.toggle form="look" name="toggle" value=(vm.name) data-key={ "open:" (vm.name) }
+                aria-expanded=(if open { "true" } else { "false" })
+                aria-controls=[open.then(|| format!("more-{n}"))] {
+                span.arrow aria-hidden="true" { (if open { "▾" } else { "▸" }) }
+                bdi { (vm.name) }
+            }
+        }
+    }
+}
+
+fn value(column: Column, vm: &VmView) -> Markup {
+    let value = column.value(vm).map(|value| column.text(value));
+    let score = column.cause().and_then(|cause| {
+        let mut causes = vm.causes.iter();
+        Some(causes.find(|known| known.cause == cause)?.score)
+    });
+    let score = if column == Column::Worst {
+        column.value(vm)
+    } else {
+        score
+    };
+    let severity = Severity::of(score.unwrap_or(0.0));
+    html! {
+        td.(severity.class()) {
+            @if let Some(mark) = severity.mark() { span.mark { (mark) } }
+            (or_unknown(value))
+        }
+    }
+}
+
+fn details(vm: &VmView, shown: usize) -> Markup {
+    html! {
+        div.details {
+            @if !vm.verdict.is_empty() { p.verdict { (vm.verdict) } }
+            @if vm.trouble().next().is_some() {
+                p.causes { @for cause in vm.trouble() { (runbook_link(cause)) " " } }
+            }
+            p.muted { (about(vm)) }
+            (vcpus(vm, shown))
+            @if shown < vm.vcpus.len() {
+                p.note { (plural(vm.vcpus.len() - shown, "more vCPU")) " are left out here." }
+            }
+        }
+    }
+}
+
+/// What is known about a VM beside its numbers.
+fn about(vm: &VmView) -> Markup {
+    let info = vm
+        .info
+        .iter()
+        .map(|(name, value)| format!("{name} {value}"));
+    let node = |share: &crate::expose::view::NodeShare| {
+        let known =
+            |what, share: Option<f64>| share.map(|s| format!("{} of its {what}", percent(s)));
+        let known = [known("time", share.time), known("memory", share.memory)];
+        let known: Vec<String> = known.into_iter().flatten().collect();
+        format!("node {}: {}", share.node, known.join(", "))
+    };
+    let device = |device: &crate::expose::view::DeviceView| {
+        let class = device.class.as_deref().unwrap_or("device");
+        let node = device.node.map(|node| format!(" on node {node}"));
+        format!("{class} {}{}", device.name, node.unwrap_or_default())
+    };
+    let quota = vm
+        .quota
+        .map(|cores| format!("quota {} cores", number(cores)));
+    let io = vm
+        .io_time
+        .map(|time| format!("other threads {time:.2} cores"));
+    let all = info
+        .chain(vm.nodes.iter().map(node))
+        .chain(vm.devices.iter().map(device))
+        .chain(quota)
+        .chain(io);
+    let all: Vec<String> = all.collect();
+    html! {
+        @for (n, fact) in all.iter().enumerate() {
+            @if n > 0 { " · " }
+            bdi { (fact) }
+        }
+    }
+}
+
+const VCPU_COLUMNS: [&str; 13] = [
+    "vCPU", "Thread", "CPU", "Package", "Core", "Node", "Cores", "Delay", "CPI", "Misses", "Exits",
+    "Moves", "I/O here",
+];
+
+fn vcpus(vm: &VmView, shown: usize) -> Markup {
+    html! {
+        table.vcpus {
+            caption.visually-hidden { "vCPUs of " (vm.name) }
+            thead { tr { @for name in VCPU_COLUMNS { th scope="col" { (name) } } } }
+            tbody { @for vcpu in vm.vcpus.iter().take(shown) { (vcpu_row(vcpu)) } }
+        }
+    }
+}
+
+fn vcpu_row(vcpu: &VcpuView) -> Markup {
+    let place = vcpu.place;
+    let numbers = &vcpu.numbers;
+    let cores = |time: Option<f64>| or_unknown(time.map(|time| format!("{time:.2}")));
+    html! {
+        tr {
+            th scope="row" { (grouped(vcpu.index)) }
+            td { (vcpu.tid) }
+            td { (or_unknown(place.map(|at| at.cpu))) }
+            td { (or_unknown(place.map(|at| at.package))) }
+            td { (or_unknown(place.map(|at| at.core))) }
+            td { (or_unknown(place.map(|at| at.node))) }
+            td { (cores(numbers.time)) }
+            (delay(vcpu))
+            td { (cores(numbers.cpi)) }
+            td { (or_unknown(numbers.cache_mpki.map(number))) }
+            td { (or_unknown(numbers.exits.map(count))) }
+            td { (or_unknown(numbers.migrations.map(number))) }
+            td { (cores(vcpu.io_on_core)) }
+        }
+    }
+}
+
+fn delay(vcpu: &VcpuView) -> Markup {
+    use crate::expose::view::cause::{Cause, MIN_DEMAND};
+    let numbers = &vcpu.numbers;
+    let wanted = numbers.time.zip(numbers.delay).map_or(0.0, |(t, d)| t + d);
+    let ratio = numbers.delay_ratio;
+    let judged = ratio.filter(|_| wanted >= MIN_DEMAND).unwrap_or(0.0);
+    let severity = Severity::of(judged / Cause::Delay.threshold());
+    html! {
+        td.(severity.class()) {
+            @if let Some(mark) = severity.mark() { span.mark { (mark) } }
+            (or_unknown(ratio.map(percent)))
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A real browser (Debian package `chromium`), driven by playwright-core, which tests/run installs
+//! from npm into target.
+#![allow(clippy::expect_used, clippy::print_stdout)]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Where tests/run puts the package.
+const PACKAGE: &str = "target/browser";
+
+/// A script under way.
+pub(crate) struct Script {
+    child: Child,
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Script {
+    /// Starts tests/e2e/browser/page.mjs against a page; says why it cannot.
+    pub(crate) fn start(url: &str) -> Option<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let package = root.join(PACKAGE);
+        let missing = [
+            (
+                PathBuf::from("/usr/bin/chromium"),
+                "apt-get install chromium",
+            ),
+            (PathBuf::from("/usr/bin/node"), "apt-get install nodejs npm"),
+            (
+                package.join("node_modules/playwright-core"),
+                "tests/run installs it",
+            ),
+        ];
+        if let Some((what, how)) = missing.iter().find(|(what, _)| !what.exists()) {
+            println!("skipped: {} is not there ({how})", what.display());
+            return None;
+        }
+        let pictures = package.join("pictures");
+        std::fs::create_dir_all(&pictures).expect("a directory");
+        let child = Command::new("timeout")
+            .args(["300", "/usr/bin/node"])
+            .arg(root.join("tests/e2e/browser/page.mjs"))
+            .arg(url)
+            .args([&package, &pictures])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node starts");
+        Some(Self { child })
+    }
+
+    /// Does what the script asks for until it ends, and holds it to having succeeded.
+    pub(crate) fn follow(mut self, mut act: impl FnMut(&str)) {
+        let said = self.child.stdout.take().expect("its output is a pipe");
+        for line in BufReader::new(said).lines() {
+            let line = line.expect("UTF-8");
+            println!("{line}");
+            if let Some(what) = line.strip_prefix("do ") {
+                act(what);
+            }
+        }
+        let status = self.child.wait().expect("it has ended");
+        assert!(status.success(), "{status}");
+    }
+}
