@@ -30,6 +30,7 @@ const DOCUMENTS: [&str; 10] = [
     "docs/METRICS.md",
     "docs/CONFIGURATION.md",
     "docs/CONTENTION.md",
+    "docs/ALERTS.md",
     "docs/ARCHITECTURE.md",
     "docs/OTLP.md",
     "docs/PT.md",
