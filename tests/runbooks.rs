@@ -1,0 +1,272 @@
+//! Every alert has a runbook, and a runbook names only what exists.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // helpers of tests, which clippy does not see as tests
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use vcpu_exporter::snapshot::catalog;
+
+/// In this order: a tired reader finds the same thing at the same place on every page.
+const HEADINGS: [&str; 7] = [
+    "What it means",
+    "Is it real?",
+    "What to look at",
+    "Likely causes",
+    "Fix",
+    "Verify",
+    "If it is noise",
+];
+
+const INDEX: &str = "README";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// Stem and text of all files of a folder with this extension; none where there is no such folder.
+fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
+    let entries = std::fs::read_dir(root().join(folder));
+    let paths = entries.into_iter().flatten().map(|e| e.unwrap().path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|e| e == extension));
+    let mut files: Vec<_> = paths
+        .map(|path| {
+            let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            (stem, std::fs::read_to_string(&path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// The pages for alerts, and the index.
+fn pages() -> Vec<(String, String)> {
+    files("docs/runbooks", "md")
+}
+
+fn runbooks() -> Vec<(String, String)> {
+    let pages = pages().into_iter();
+    pages.filter(|(name, _)| name != INDEX).collect()
+}
+
+/// Pages that name metrics, panels and files; the walk-through is one of them.
+fn documents() -> Vec<(String, String)> {
+    let walkthrough = files("docs", "md").into_iter();
+    let walkthrough = walkthrough.filter(|(name, _)| name == "WALKTHROUGH");
+    pages().into_iter().chain(walkthrough).collect()
+}
+
+/// Values of a key of the rules: `alert` or `record`.
+fn rules(key: &str) -> BTreeSet<String> {
+    let mark = format!("- {key}: ");
+    let files = files("alerts", "yaml");
+    let lines = files.iter().flat_map(|(_, text)| text.lines());
+    lines
+        .filter_map(|line| Some(line.trim().strip_prefix(&mark)?.to_owned()))
+        .collect()
+}
+
+/// The text between ```LANGUAGE and ```.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    let (mut rest, mut blocks) = (text, vec![]);
+    while let Some((_, after)) = rest.split_once(fence.as_str()) {
+        let (block, after) = after.split_once("\n```").unwrap_or((after, ""));
+        blocks.push(block);
+        rest = after;
+    }
+    blocks
+}
+
+/// Lines outside of blocks: a comment in a command is no heading.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let parts = text.split("\n```").enumerate();
+    parts
+        .filter(|(n, _)| n % 2 == 0)
+        .flat_map(|(_, part)| part.lines())
+}
+
+#[test]
+fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
+    let alerts = rules("alert");
+    let names: BTreeSet<String> = runbooks().into_iter().map(|(name, _)| name).collect();
+    assert!(!names.is_empty());
+    if alerts.is_empty() {
+        println!("skipped: there are no alerts in alerts/*.yaml");
+        return;
+    }
+    assert_eq!(names, alerts);
+}
+
+#[test]
+fn the_index_names_every_runbook() {
+    let pages = pages();
+    let (_, index) = pages.iter().find(|(name, _)| name == INDEX).unwrap();
+    for (name, _) in runbooks() {
+        assert!(
+            index.contains(&format!("| [{name}]({name}.md) | ")),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_runbook_has_the_same_headings() {
+    for (name, text) in runbooks() {
+        let headings: Vec<&str> = prose(&text)
+            .filter_map(|line| line.strip_prefix("## "))
+            .collect();
+        assert_eq!(headings, HEADINGS, "{name}");
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some(format!("# {name}").as_str()));
+        // What it means for the guest, before anything else.
+        assert_eq!(lines.next(), Some(""), "{name}");
+        assert!(lines.next().is_some_and(|line| line.len() > 20), "{name}");
+        for needed in ["promql", "sh"] {
+            assert!(!blocks(&text, needed).is_empty(), "{name}: no {needed}");
+        }
+    }
+}
+
+/// Each query as a rule of its own, for promtool to parse.
+#[test]
+fn the_queries_are_promql() {
+    let documents = documents();
+    let queries = documents
+        .iter()
+        .flat_map(|(_, text)| blocks(text, "promql"));
+    let rule = |(n, query): (usize, &str)| {
+        let query = query.replace('\n', "\n          ");
+        format!("      - record: query:{n}\n        expr: |\n          {query}\n")
+    };
+    let rules: String = queries.enumerate().map(rule).collect();
+    assert!(!rules.is_empty());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rules.yml");
+    let group = format!("groups:\n  - name: runbooks\n    rules:\n{rules}");
+    std::fs::write(&file, group).unwrap();
+    let promtool = Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(&file)
+        .output();
+    let Ok(promtool) = promtool else {
+        println!("skipped: promtool is missing (Debian package prometheus)");
+        return;
+    };
+    let said = String::from_utf8_lossy(&promtool.stderr);
+    assert!(promtool.status.success(), "{said}\n{rules}");
+}
+
+/// Words of the text that look like a metric of ours or a rule over some.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
+    let words = words.map(|word| word.trim_end_matches(':'));
+    words.filter(|word| {
+        let families = ["kvm_vm", "kvm_vcpu", "kvm_host", "kvm_exporter"];
+        let rest = families.iter().find_map(|f| word.strip_prefix(f));
+        // `kvm_vcpu_` alone is the begin of a regular expression.
+        rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with(['_', ':']))
+    })
+}
+
+/// In the catalogue, or a series that a histogram of it has.
+fn is_metric(name: &str) -> bool {
+    let parts = ["_bucket", "_sum", "_count"];
+    let family = parts.iter().find_map(|part| name.strip_suffix(part));
+    catalog::find(name).is_some() || family.is_some_and(|name| catalog::find(name).is_some())
+}
+
+#[test]
+fn every_metric_and_rule_that_is_named_exists() {
+    let recorded = rules("record");
+    for (document, text) in documents() {
+        for name in names(&text) {
+            let exists = match name.contains(':') {
+                true => recorded.contains(name),
+                false => is_metric(name),
+            };
+            assert!(exists, "{document}: {name}");
+        }
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for (folder, page) in [("docs/runbooks", true), ("docs", false)] {
+        for (name, text) in documents() {
+            let is_page = name != "WALKTHROUGH";
+            if is_page != page {
+                continue;
+            }
+            let targets = text.split("](").skip(1);
+            let targets = targets.filter_map(|rest| Some(rest.split_once(')')?.0));
+            for target in targets.filter(|t| !t.starts_with("http")) {
+                let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+                let path = root().join(folder).join(file);
+                if file.starts_with("images/") && !path.parent().unwrap().exists() {
+                    println!("skipped: there are no pictures in docs/images");
+                    continue;
+                }
+                assert!(path.exists(), "{name}: {target}");
+                if !anchor.is_empty() {
+                    let heading = format!("## {}", anchor.replace('-', " "));
+                    let text = std::fs::read_to_string(path).unwrap().to_lowercase();
+                    assert!(text.contains(&heading), "{name}: {target}");
+                }
+            }
+        }
+    }
+}
+
+/// Titles of a dashboard's panels, those in collapsed rows too.
+fn titles(panels: &Value, into: &mut BTreeSet<String>) {
+    for panel in panels.as_array().into_iter().flatten() {
+        into.extend(panel["title"].as_str().map(str::to_owned));
+        titles(&panel["panels"], into);
+    }
+}
+
+/// Titles in quotes after the word panel or panels, up to the end of the sentence or bracket.
+fn panels_named(text: &str) -> Vec<String> {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut named = vec![];
+    for after in text.split(" panel").skip(1) {
+        let after = after.trim_start_matches(['s', ' ']);
+        if !after.starts_with('"') {
+            continue;
+        }
+        // "A", "B" and "C": what stands between titles is nothing else.
+        for (n, part) in after.split('"').enumerate() {
+            match n % 2 {
+                1 => named.push(part.to_owned()),
+                _ if n > 0 && ![", ", " and "].contains(&part) => break,
+                _ => {}
+            }
+        }
+    }
+    named
+}
+
+#[test]
+fn panels_that_are_named_exist() {
+    let dashboards = files("dashboards", "json");
+    if dashboards.is_empty() {
+        println!("skipped: there are no dashboards in dashboards/*.json");
+        return;
+    }
+    let mut known = BTreeSet::new();
+    for (_, text) in &dashboards {
+        let dashboard: Value = serde_json::from_str(text).unwrap();
+        titles(&dashboard["panels"], &mut known);
+    }
+    let mut count = 0;
+    for (document, text) in documents() {
+        for title in panels_named(&text) {
+            assert!(known.contains(&title), "{document}: no panel {title:?}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
+}
