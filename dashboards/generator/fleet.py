@@ -107,8 +107,8 @@ def hosts():
         [
             column("instance", "Host", links=[HOST_LINK]),
             column(letter(0), "Exporter", width=80, mappings=[up], cell="color-text"),
-            column(letter(1), "VMs", width=60),
-            column(letter(2), "vCPUs", width=65),
+            column(letter(1), "VMs", width=60, unit="none"),
+            column(letter(2), "vCPUs", width=65, unit="none"),
             column(letter(3), "Overcommit", width=95, unit="none", decimals=2),
             column(letter(4), "Demand", width=110, unit="percentunit", decimals=0, cell="gauge", maximum=1.5,
                    limits=steps((0.8, YELLOW), (1, RED))),

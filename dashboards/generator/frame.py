@@ -32,7 +32,6 @@ def _datasource():
         "description": "The Prometheus that scrapes the exporters and has their recording rules.",
         "type": "datasource",
         "query": "prometheus",
-        "current": {},
         "hide": 0,
         "includeAll": False,
         "multi": False,
@@ -73,9 +72,7 @@ def _variable(uid, name):
         "description": description,
         "type": "query",
         "datasource": DATASOURCE,
-        "definition": definition,
         "query": {"query": definition, "refId": f"Variable-{name}"},
-        "current": {"selected": True, "text": ["All"], "value": ["$__all"]} if several else {},
         "hide": 0,
         "includeAll": several,
         "multi": several,
@@ -86,6 +83,8 @@ def _variable(uid, name):
         # By number for vCPUs, else by name.
         "sort": 3 if name == "vcpu" else 1,
     }
+    if several:
+        variable["current"] = {"selected": True, "text": ["All"], "value": ["$__all"]}
     # All jobs are those of the list: `.+` would take in those of other exporters.
     if several and name != "job":
         variable["allValue"] = ".+"

@@ -214,7 +214,7 @@ def state_timeline(title, description, queries, unit, width, height, limits=None
         targets=_targets(queries, "time_series"),
         options={
             "alignValue": "center",
-            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": legend},
+            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": legend, "calcs": []},
             "mergeValues": True,
             "rowHeight": row,
             "showValue": show,
@@ -299,7 +299,6 @@ def table(title, description, queries, columns, width, height, sort=None, none="
         options={
             "showHeader": True,
             "cellHeight": "sm",
-            "footer": {"show": False, "reducer": ["sum"], "countRows": False, "fields": ""},
             "frameIndex": 0,
             "sortBy": [{"displayName": sort[0], "desc": sort[1]}] if sort else [],
         },
