@@ -68,14 +68,28 @@ def color(name):
     return {"mode": "fixed", "fixedColor": name}
 
 
-def timeseries(title, description, queries, unit, width=8, height=7, limits=(), stack=False, legend="list", maximum=None,
-               decimals=None, overrides=(), links=()):
+def timeseries(
+    title,
+    description,
+    queries,
+    unit,
+    width=8,
+    height=7,
+    limits=(),
+    stack=False,
+    legend="list",
+    maximum=None,
+    decimals=None,
+    overrides=(),
+    links=(),
+    none="No data",
+):
     """limits: (value, colour) of the alerts, drawn as dashed lines; the axis always reaches the first."""
     custom = {
         "drawStyle": "line",
         "lineInterpolation": "linear",
         "lineWidth": 1,
-        "fillOpacity": 40 if stack else 8,
+        "fillOpacity": 40 if stack else 0,
         "gradientMode": "none",
         "showPoints": "never",
         "pointSize": 4,
@@ -97,14 +111,20 @@ def timeseries(title, description, queries, unit, width=8, height=7, limits=(), 
         "mappings": [],
         "thresholds": steps(*limits),
         "links": list(links),
+        "noValue": none,
     }
     if maximum is not None:
         defaults["max"] = maximum
-    if decimals is not None:
+    # With 0 decimals Grafana marks 0 % and 100 % alone.
+    if decimals is not None and (unit, decimals) != ("percentunit", 0):
         defaults["decimals"] = decimals
     calcs = ["lastNotNull", "max"] if legend == "table" else []
     return _panel(
-        "timeseries", title, description, width, height,
+        "timeseries",
+        title,
+        description,
+        width,
+        height,
         targets=_targets(queries, "time_series"),
         options={
             "legend": {
@@ -112,6 +132,7 @@ def timeseries(title, description, queries, unit, width=8, height=7, limits=(), 
                 "placement": "right" if legend == "table" else "bottom",
                 "showLegend": True,
                 "calcs": calcs,
+                **({"width": 190} if legend == "table" else {}),
             },
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
@@ -119,8 +140,25 @@ def timeseries(title, description, queries, unit, width=8, height=7, limits=(), 
     )
 
 
-def stat(title, description, queries, unit, width=3, height=4, limits=None, decimals=None, text="value", graph="area",
-         links=(), mappings=(), overrides=(), fields="", none="none", calc="lastNotNull", mode="value"):
+def stat(
+    title,
+    description,
+    queries,
+    unit,
+    width=3,
+    height=4,
+    limits=None,
+    decimals=None,
+    text="value",
+    graph="area",
+    links=(),
+    mappings=(),
+    overrides=(),
+    fields="",
+    none="none",
+    calc="lastNotNull",
+    mode="value",
+):
     defaults = {
         "unit": unit,
         "color": {"mode": "thresholds"},
@@ -132,7 +170,11 @@ def stat(title, description, queries, unit, width=3, height=4, limits=None, deci
     if decimals is not None:
         defaults["decimals"] = decimals
     return _panel(
-        "stat", title, description, width, height,
+        "stat",
+        title,
+        description,
+        width,
+        height,
         targets=_targets(queries, "table" if fields else "time_series"),
         options={
             "reduceOptions": {"calcs": [calc], "fields": fields, "values": False},
@@ -160,7 +202,11 @@ def bargauge(title, description, queries, unit, width=8, height=7, limits=None, 
     if maximum is not None:
         defaults["max"] = maximum
     return _panel(
-        "bargauge", title, description, width, height,
+        "bargauge",
+        title,
+        description,
+        width,
+        height,
         targets=_targets(queries, "time_series"),
         options={
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
@@ -175,10 +221,14 @@ def bargauge(title, description, queries, unit, width=8, height=7, limits=None, 
     )
 
 
-def heatmap(title, description, queries, unit, width, height, low, high, scheme="RdYlGn", decimals=2):
-    """One row a series, in the order of their names; the colour is the value."""
+def heatmap(title, description, queries, unit, width, height, low, high, scheme="RdYlGn", decimals=2, zeros=True):
+    """One row a series, in the order of their names; the colour is the value. zeros: whether 0 has a colour, too."""
     return _panel(
-        "heatmap", title, description, width, height,
+        "heatmap",
+        title,
+        description,
+        width,
+        height,
         targets=_targets(queries, "time_series"),
         options={
             "calculate": False,
@@ -196,7 +246,7 @@ def heatmap(title, description, queries, unit, width, height, low, high, scheme=
                 "max": high,
             },
             "exemplars": {"color": "rgba(255,0,255,0.7)"},
-            "filterValues": {"le": -1e9},
+            "filterValues": {"le": -1 if zeros else 1e-9},
             "legend": {"show": True},
             "rowsFrame": {"layout": "auto"},
             "showValue": "never",
@@ -207,10 +257,27 @@ def heatmap(title, description, queries, unit, width, height, low, high, scheme=
     )
 
 
-def state_timeline(title, description, queries, unit, width, height, limits=None, mappings=(), row=0.85, links=(), show="never",
-                   scheme="thresholds", legend=True):
+def state_timeline(
+    title,
+    description,
+    queries,
+    unit,
+    width,
+    height,
+    limits=None,
+    mappings=(),
+    row=0.85,
+    links=(),
+    show="never",
+    scheme="thresholds",
+    legend=True,
+):
     return _panel(
-        "state-timeline", title, description, width, height,
+        "state-timeline",
+        title,
+        description,
+        width,
+        height,
         targets=_targets(queries, "time_series"),
         options={
             "alignValue": "center",
@@ -235,9 +302,23 @@ def state_timeline(title, description, queries, unit, width, height, limits=None
     )
 
 
-def column(field, name, width=None, unit=None, decimals=None, limits=None, cell=None, links=(), mappings=(), maximum=None, align=None,
-           none=None):
+def column(
+    field,
+    name,
+    width=None,
+    unit=None,
+    decimals=None,
+    limits=None,
+    cell=None,
+    links=(),
+    mappings=(),
+    maximum=None,
+    align=None,
+    none=None,
+):
     """A column of a table: a label, or Value (Value #A and so on where there are several queries)."""
+    # Else text that looks like a number would be formatted as one.
+    unit = unit or (None if field.startswith("Value") else "string")
     properties = {"displayName": name}
     if width:
         properties["custom_width"] = width
@@ -254,7 +335,9 @@ def column(field, name, width=None, unit=None, decimals=None, limits=None, cell=
         properties["custom_cellOptions"] = {"type": "gauge", "mode": "basic", "valueDisplayMode": "color"}
         properties["min"] = 0
     elif cell:
-        properties["custom_cellOptions"] = {"type": cell, "mode": "basic"} if cell == "color-background" else {"type": cell}
+        properties["custom_cellOptions"] = (
+            {"type": cell, "mode": "basic"} if cell == "color-background" else {"type": cell}
+        )
     if maximum is not None:
         properties["max"] = maximum
     if mappings:
@@ -267,11 +350,23 @@ def column(field, name, width=None, unit=None, decimals=None, limits=None, cell=
 
 
 def hidden(field):
-    """A column that is not shown, but that links of its row need. Grafana 12.2 renamed the first property to the second."""
+    """A column that is not shown, but that links of its row need. Grafana 12.2 gave the property its second name."""
     return field, override(field, custom_hidden=True, custom_hideFrom={"viz": True, "legend": True, "tooltip": True})
 
 
-def table(title, description, queries, columns, width, height, sort=None, none="No data", unit="short", matrix=None, filterable=False):
+def table(
+    title,
+    description,
+    queries,
+    columns,
+    width,
+    height,
+    sort=None,
+    none="No data",
+    unit="short",
+    matrix=None,
+    filterable=False,
+):
     """The columns in their order; other labels are left out. sort: (column's name, descending)."""
     names = [field for field, _ in columns]
     transformations = [{"id": "merge", "options": {}}] if len(queries) > 1 else []
@@ -293,7 +388,11 @@ def table(title, description, queries, columns, width, height, sort=None, none="
             },
         ]
     return _panel(
-        "table", title, description, width, height,
+        "table",
+        title,
+        description,
+        width,
+        height,
         targets=_targets(queries, "table"),
         transformations=transformations,
         options={
@@ -322,7 +421,14 @@ def table(title, description, queries, columns, width, height, sort=None, none="
 
 
 def text(title, description, content, width, height):
-    panel = _panel("text", title, description, width, height, options={"mode": "markdown", "content": textwrap.dedent(content).strip()})
+    panel = _panel(
+        "text",
+        title,
+        description,
+        width,
+        height,
+        options={"mode": "markdown", "content": textwrap.dedent(content).strip()},
+    )
     del panel["datasource"]
     return panel
 

@@ -5,6 +5,9 @@ HOST = 'job="$job",instance="$instance"'
 VM = HOST + ',vm="$vm"'
 VCPU = VM + ',vcpu=~"$vcpu"'
 
+# By core without its node, as joins need it.
+CORE_DEMAND = f"max by (job, instance, package, core) (kvm_host_core:demand:rate5m{{{HOST}}})"
+
 # Which last-level cache a core belongs to.
 LLC = f"""max by (job, instance, package, core, llc) (kvm_host_cpu_info{{{HOST},online="true"}})"""
 
@@ -14,6 +17,10 @@ sum by (job, instance, vm, llc) (
   kvm_vm:time_by_core:rate5m{{{HOST},core!=""}}
     * on (job, instance, package, core) group_left (llc) {LLC}
 )"""
+
+
+# Cache misses a second of each VM's guest.
+MISSES = f'sum by (job, instance, vm) (kvm_vcpu:cache_misses:rate5m{{{HOST},mode="guest"}})'
 
 
 def padded(expr, to, label):
@@ -30,3 +37,13 @@ def by_core(expr, how="max"):
 
 # It begins with a letter: a heat map sorts names that begin with a number by that number alone.
 PLACE = "N{{numa_node}} P{{package}} C{{padded_core}}"
+
+
+def worst(count, on, selector):
+    """The series that were highest at some time of what is shown. topk alone picks others at every step."""
+    return f"{selector}\n  and on ({on}) topk({count}, max_over_time({selector}[$__range] @ end()))"
+
+
+def worst_of(count, on, expr):
+    """The same of an expression."""
+    return f"({expr})\n  and on ({on}) topk({count}, max_over_time(({expr})[$__range:$__interval] @ end()))"

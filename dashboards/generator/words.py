@@ -1,6 +1,6 @@
 """What is said in more than one place: the limits of the alerts, and the causes of a slow VM in plain words."""
 
-# The limits that panels draw, by the alert that has them in its expression (alerts/alerts.yaml). A test holds both equal.
+# The limits that panels draw, by the alert that has them in its expression (alerts/alerts.yaml); a test compares.
 LIMITS = {
     "KvmVmCacheMissStorm": 10,
     "KvmVmMemoryRemote": 0.5,
@@ -24,7 +24,8 @@ CAUSES = {
     "delay": (
         "Delay",
         "KvmVcpuDelayHigh",
-        "Its vCPUs wait for a core: others want the same cores. The guest sees it as steal. See delay, and the cores on KVM / Host.",
+        "Its vCPUs wait for a core: others want the same cores. The guest sees it as steal. See delay, and "
+        "the cores on KVM / Host.",
     ),
     "starved": (
         "Starved",
@@ -49,12 +50,14 @@ CAUSES = {
     "cache": (
         "Cache",
         "KvmVmCacheMissStorm",
-        "It misses the cache far more than in the hour before: a neighbour may push its data out. See neighbours in its cache.",
+        "It misses the cache far more than in the hour before: a neighbour may push its data out. See "
+        "neighbours in its cache.",
     ),
     "smt": (
         "SMT",
         "KvmVmSmtContention",
-        "Its vCPUs share cores with busy siblings while other cores of its nodes idle. See time beside a busy sibling.",
+        "Its vCPUs share cores with busy siblings while other cores of its nodes idle. See time beside a "
+        "busy sibling.",
     ),
     "throttling": (
         "Heat",
@@ -69,12 +72,14 @@ CAUSES = {
     "cpi_week": (
         "CPI, week",
         "KvmVmCpiAboveItsWeek",
-        "The guest needs more cycles per instruction than in its last week: the same work takes longer. A symptom, not yet a cause.",
+        "The guest needs more cycles per instruction than in its last week: the same work takes longer. A "
+        "symptom, not yet a cause.",
     ),
     "cpi_peers": (
         "CPI, peers",
         "KvmVmCpiAbovePeers",
-        "The guest needs more cycles per instruction than other VMs of its flavor: its place may be worse. A symptom, not yet a cause.",
+        "The guest needs more cycles per instruction than other VMs of its flavor: its place may be worse. "
+        "A symptom, not yet a cause.",
     ),
 }
 

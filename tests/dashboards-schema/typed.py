@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes dashboards as TypeScript: typed.py TYPES_DIR OUT DASHBOARD.json...
 
-Each object becomes a literal of Grafana's own type for it, so that the compiler refuses a misspelt option, a value that is
-none of an enum's, and a number where text belongs. TYPES_DIR has PANEL/panelcfg/x/.
+Each object becomes a literal of Grafana's own type for it, so that the compiler refuses a misspelt option, a value that
+is none of an enum's, and a number where text belongs. TYPES_DIR has PANEL/panelcfg/x/.
 """
 
 import json
@@ -13,7 +13,8 @@ import sys
 HEAD = """\
 import type { Dashboard, AnnotationQuery, FieldConfig } from '@grafana/schema';
 // The later package no longer has it.
-import type { PrometheusDataQuery } from './node_modules/schema-10/dist/esm/raw/composable/prometheus/dataquery/x/PrometheusDataQuery_types.gen';
+import type { PrometheusDataQuery } from
+    './node_modules/schema-10/dist/esm/raw/composable/prometheus/dataquery/x/PrometheusDataQuery_types.gen';
 
 type Plain<T> = T extends string ? `${T}` : T extends number | boolean | bigint | null | undefined ? T
     : T extends (infer Item)[] ? Plain<Item>[] : T extends object ? { [Key in keyof T]: Plain<T[Key]> } : T;
@@ -64,7 +65,7 @@ class Writer:
         self.overrides(f"{where}_override", kind, panel)
 
     def overrides(self, where, kind, panel):
-        """An override sets one property by name: custom.NAME is of the panel's own, what has no dot is of every panel."""
+        """An override sets properties by name: custom.NAME is the panel's own, what has no dot is of every panel."""
         for at, override in enumerate(panel.get("fieldConfig", {}).get("overrides", [])):
             custom, common = {}, {}
             for one in override["properties"]:
