@@ -2,8 +2,10 @@
 
 from .frame import dashboard as framed
 from .frame import to_cell, to_runbook
-from .panels import BLUE, GREEN, ORANGE, RED, YELLOW, column, hidden, query, row, says, stat, steps, table, timeseries
+from .layout import row
+from .panels import BLUE, GREEN, ORANGE, RED, YELLOW, query, says, stat, steps, timeseries
 from .selectors import HOSTS
+from .tables import column, hidden, table
 from .words import CAUSES, LIMITS, runbook
 
 FIRING = f'ALERTS{{alertname=~"Kvm.*",alertstate="firing",{HOSTS}}}'
@@ -62,14 +64,7 @@ def glance():
             width=3,
             none="0",
         ),
-        stat(
-            "vCPUs",
-            """vCPUs of all VMs.""",
-            [query(f"sum(kvm_vm_vcpus{{{HOSTS}}})")],
-            "none",
-            width=3,
-            none="0",
-        ),
+        stat("vCPUs", """vCPUs of all VMs.""", [query(f"sum(kvm_vm_vcpus{{{HOSTS}}})")], "none", width=3, none="0"),
         stat(
             "VMs in trouble",
             f"""VMs with a score of 1 or more for any cause: what is observed is at or over the limit of its alert.
@@ -323,13 +318,5 @@ def dashboard():
     return framed(
         "kvm-fleet",
         "Which KVM host or VM is in trouble, and why: the page to begin with.",
-        [
-            glance(),
-            [alerts(), hosts()],
-            [trouble()],
-            row("Top lists"),
-            tops(),
-            row("Over time"),
-            over_time(),
-        ],
+        [glance(), [alerts(), hosts()], [trouble()], row("Top lists"), tops(), row("Over time"), over_time()],
     )

@@ -1,6 +1,7 @@
 """What surrounds the panels: variables, links, annotations."""
 
-from .panels import DATASOURCE, layout
+from .layout import layout
+from .panels import DATASOURCE
 
 # Variables each dashboard has, in order; links hand on those the target knows.
 VARIABLES = {
@@ -18,11 +19,7 @@ TITLES = {
     "kvm-pt": "KVM / PT",
 }
 # Those of which several can be chosen, or all.
-SEVERAL = {
-    "kvm-fleet": ("job", "instance"),
-    "kvm-vcpu": ("vcpu",),
-    "kvm-pt": ("vm",),
-}
+SEVERAL = {"kvm-fleet": ("job", "instance"), "kvm-vcpu": ("vcpu",), "kvm-pt": ("vm",)}
 
 
 def _datasource():

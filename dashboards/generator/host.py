@@ -2,24 +2,10 @@
 
 from .frame import dashboard as framed
 from .frame import to_cell, to_series
-from .panels import (
-    GREEN,
-    ORANGE,
-    RED,
-    YELLOW,
-    bargauge,
-    column,
-    heatmap,
-    query,
-    row,
-    says,
-    stat,
-    state_timeline,
-    steps,
-    table,
-    timeseries,
-)
+from .layout import row
+from .panels import GREEN, ORANGE, RED, YELLOW, bargauge, heatmap, query, says, stat, state_timeline, steps, timeseries
 from .selectors import CORE_DEMAND, HOST, MISSES, PLACE, TIME_BY_LLC, by_core, worst, worst_of
+from .tables import column, table
 from .words import LIMITS, runbook
 
 VM_CELL = to_cell("kvm-vm", "vm", job=None, instance=None)
@@ -49,13 +35,7 @@ def glance():
             limits=steps((5, YELLOW), (age, RED)),
             decimals=1,
         ),
-        stat(
-            "VMs",
-            """VMs that run here now.""",
-            [query(f"count(kvm_vm_info{{{HOST}}})")],
-            "none",
-            none="0",
-        ),
+        stat("VMs", """VMs that run here now.""", [query(f"count(kvm_vm_info{{{HOST}}})")], "none", none="0"),
         stat(
             "vCPUs per CPU",
             """Overcommit: vCPUs over online CPUs. It is a plan, not a load: look at the demand beside it. Over 1
@@ -233,12 +213,7 @@ def sharing():
             f"""Misses of the last-level cache (of L2 on AMD) of the ten VMs with most. The one that grew first is
             the likely noisy neighbour; the others' CPI follows. Move it to another cache, or limit it.
             {runbook("KvmVmCacheMissStorm")}""",
-            [
-                query(
-                    worst_of(10, "vm", MISSES),
-                    "{{vm}}",
-                )
-            ],
+            [query(worst_of(10, "vm", MISSES), "{{vm}}")],
             "short",
             width=12,
             height=9,

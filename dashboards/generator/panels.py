@@ -1,4 +1,4 @@
-"""Panels, as Grafana 10 to 12 read them. Each function returns one panel without its place, which layout() gives it."""
+"""Panels, as Grafana 10 to 12 read them. Each function returns one without its place, which layout.py gives it."""
 
 import textwrap
 
@@ -13,7 +13,7 @@ def query(expr, legend="", now=False):
     return {"expr": expr, "legendFormat": legend or "__auto", "now": now}
 
 
-def _targets(queries, form):
+def query_targets(queries, form):
     targets = []
     for at, one in enumerate(queries):
         now = one["now"] or form == "table"
@@ -32,7 +32,7 @@ def _targets(queries, form):
     return targets
 
 
-def _panel(kind, title, description, width, height, **rest):
+def panel(kind, title, description, width, height, **rest):
     return {
         "type": kind,
         "title": title,
@@ -119,13 +119,13 @@ def timeseries(
     if decimals is not None and (unit, decimals) != ("percentunit", 0):
         defaults["decimals"] = decimals
     calcs = ["lastNotNull", "max"] if legend == "table" else []
-    return _panel(
+    return panel(
         "timeseries",
         title,
         description,
         width,
         height,
-        targets=_targets(queries, "time_series"),
+        targets=query_targets(queries, "time_series"),
         options={
             "legend": {
                 "displayMode": legend,
@@ -169,13 +169,13 @@ def stat(
     }
     if decimals is not None:
         defaults["decimals"] = decimals
-    return _panel(
+    return panel(
         "stat",
         title,
         description,
         width,
         height,
-        targets=_targets(queries, "table" if fields else "time_series"),
+        targets=query_targets(queries, "table" if fields else "time_series"),
         options={
             "reduceOptions": {"calcs": [calc], "fields": fields, "values": False},
             "orientation": "auto",
@@ -201,13 +201,13 @@ def bargauge(title, description, queries, unit, width=8, height=7, limits=None, 
         defaults["decimals"] = decimals
     if maximum is not None:
         defaults["max"] = maximum
-    return _panel(
+    return panel(
         "bargauge",
         title,
         description,
         width,
         height,
-        targets=_targets(queries, "time_series"),
+        targets=query_targets(queries, "time_series"),
         options={
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
             "orientation": "horizontal",
@@ -223,13 +223,13 @@ def bargauge(title, description, queries, unit, width=8, height=7, limits=None, 
 
 def heatmap(title, description, queries, unit, width, height, low, high, scheme="RdYlGn", decimals=2, zeros=True):
     """One row a series, in the order of their names; the colour is the value. zeros: whether 0 has a colour, too."""
-    return _panel(
+    return panel(
         "heatmap",
         title,
         description,
         width,
         height,
-        targets=_targets(queries, "time_series"),
+        targets=query_targets(queries, "time_series"),
         options={
             "calculate": False,
             "cellGap": 1,
@@ -272,13 +272,13 @@ def state_timeline(
     scheme="thresholds",
     legend=True,
 ):
-    return _panel(
+    return panel(
         "state-timeline",
         title,
         description,
         width,
         height,
-        targets=_targets(queries, "time_series"),
+        targets=query_targets(queries, "time_series"),
         options={
             "alignValue": "center",
             "legend": {"displayMode": "list", "placement": "bottom", "showLegend": legend, "calcs": []},
@@ -302,176 +302,9 @@ def state_timeline(
     )
 
 
-def column(
-    field,
-    name,
-    width=None,
-    unit=None,
-    decimals=None,
-    limits=None,
-    cell=None,
-    links=(),
-    mappings=(),
-    maximum=None,
-    align=None,
-    none=None,
-):
-    """A column of a table: a label, or Value (Value #A and so on where there are several queries)."""
-    # Else text that looks like a number would be formatted as one.
-    unit = unit or (None if field.startswith("Value") else "string")
-    properties = {"displayName": name}
-    if width:
-        properties["custom_width"] = width
-    if align:
-        properties["custom_align"] = align
-    if unit:
-        properties["unit"] = unit
-    if decimals is not None:
-        properties["decimals"] = decimals
-    if limits:
-        properties["thresholds"] = limits
-        properties["color"] = {"mode": "thresholds"}
-    if cell == "gauge":
-        properties["custom_cellOptions"] = {"type": "gauge", "mode": "basic", "valueDisplayMode": "color"}
-        properties["min"] = 0
-    elif cell:
-        properties["custom_cellOptions"] = (
-            {"type": cell, "mode": "basic"} if cell == "color-background" else {"type": cell}
-        )
-    if maximum is not None:
-        properties["max"] = maximum
-    if mappings:
-        properties["mappings"] = list(mappings)
-    if none:
-        properties["noValue"] = none
-    if links:
-        properties["links"] = list(links)
-    return field, override(field, **properties)
-
-
-def hidden(field):
-    """A column that is not shown, but that links of its row need. Grafana 12.2 gave the property its second name."""
-    return field, override(field, custom_hidden=True, custom_hideFrom={"viz": True, "legend": True, "tooltip": True})
-
-
-def table(
-    title,
-    description,
-    queries,
-    columns,
-    width,
-    height,
-    sort=None,
-    none="No data",
-    unit="short",
-    matrix=None,
-    filterable=False,
-):
-    """The columns in their order; other labels are left out. sort: (column's name, descending)."""
-    names = [field for field, _ in columns]
-    transformations = [{"id": "merge", "options": {}}] if len(queries) > 1 else []
-    if matrix:
-        row, across = matrix
-        transformations.append(
-            {"id": "groupingToMatrix", "options": {"rowField": row, "columnField": across, "valueField": "Value"}}
-        )
-    else:
-        transformations += [
-            {"id": "filterFieldsByName", "options": {"include": {"names": names}}},
-            {
-                "id": "organize",
-                "options": {
-                    "excludeByName": {},
-                    "indexByName": {name: at for at, name in enumerate(names)},
-                    "renameByName": {},
-                },
-            },
-        ]
-    return _panel(
-        "table",
-        title,
-        description,
-        width,
-        height,
-        targets=_targets(queries, "table"),
-        transformations=transformations,
-        options={
-            "showHeader": True,
-            "cellHeight": "sm",
-            "frameIndex": 0,
-            "sortBy": [{"displayName": sort[0], "desc": sort[1]}] if sort else [],
-        },
-        fieldConfig={
-            "defaults": {
-                "unit": unit,
-                "noValue": none,
-                "color": {"mode": "thresholds"},
-                "custom": {
-                    "align": "auto",
-                    "cellOptions": {"type": "auto"},
-                    "filterable": filterable,
-                    "inspect": False,
-                },
-                "mappings": [],
-                "thresholds": steps(),
-            },
-            "overrides": [one for _, one in columns],
-        },
-    )
-
-
-def text(title, description, content, width, height):
-    panel = _panel(
-        "text",
-        title,
-        description,
-        width,
-        height,
-        options={"mode": "markdown", "content": textwrap.dedent(content).strip()},
-    )
-    del panel["datasource"]
-    return panel
-
-
-def row(title):
-    """A heading. Its panels follow it, so it is never closed."""
-    return {"type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": {"w": 24, "h": 1}}
-
-
 def says(words):
     """Value mapping: {value: (text, colour)}."""
     options = {}
     for at, (value, (said, colour)) in enumerate(words.items()):
         options[str(value)] = {"index": at, "text": said, **({"color": colour} if colour else {})}
     return {"type": "value", "options": options}
-
-
-def layout(lines):
-    """Gives every panel its place and id.
-
-    Each line is a list of panels from left to right, 24 units wide at most, or a single panel. A tuple of lines among
-    the panels is a column: its lines stand below each other.
-    """
-    panels = []
-    _place(lines, 0, 0, panels)
-    for at, panel in enumerate(panels, start=1):
-        panel["id"] = at
-    return panels
-
-
-def _place(lines, left, top, panels):
-    """Where the lines end, to the right and below."""
-    right, y = left, top
-    for line in lines:
-        x, below = left, y
-        for item in line if isinstance(line, list) else [line]:
-            if isinstance(item, tuple):
-                x, bottom = _place(item, x, y, panels)
-            else:
-                item["gridPos"].update(x=x, y=y)
-                panels.append(item)
-                x, bottom = x + item["gridPos"]["w"], y + item["gridPos"]["h"]
-            below = max(below, bottom)
-        assert x <= 24, [panel["title"] for panel in line]
-        right, y = max(right, x), below
-    return right, y

@@ -2,8 +2,10 @@
 
 from .frame import dashboard as framed
 from .frame import to_cell, to_series
-from .panels import BLUE, ORANGE, RED, YELLOW, bargauge, column, query, row, stat, steps, table, timeseries, override_re
+from .layout import row
+from .panels import BLUE, ORANGE, RED, YELLOW, bargauge, override_re, query, stat, steps, timeseries
 from .selectors import HOST, worst
+from .tables import column, table
 from .words import LIMITS, runbook
 
 VMS = HOST + ',vm=~"$vm"'
@@ -13,15 +15,7 @@ VM_SERIES = to_series("kvm-vm", "vm", job=None, instance=None)
 
 def over_time(title, description, expr, legend, unit, **rest):
     return timeseries(
-        title,
-        description,
-        [query(expr, legend)],
-        unit,
-        width=12,
-        height=8,
-        legend="table",
-        links=[VM_SERIES],
-        **rest,
+        title, description, [query(expr, legend)], unit, width=12, height=8, legend="table", links=[VM_SERIES], **rest
     )
 
 
@@ -238,15 +232,5 @@ def dashboard():
     return framed(
         "kvm-pt",
         "Intel Processor Trace: what short recordings of each vCPU tell of its guest and of the host's work for it.",
-        [
-            quality(),
-            [each_vm()],
-            row("Code"),
-            code(),
-            row("Exits"),
-            exits(),
-            lengths(),
-            row("Volume"),
-            volume(),
-        ],
+        [quality(), [each_vm()], row("Code"), code(), row("Exits"), exits(), lengths(), row("Volume"), volume()],
     )

@@ -2,24 +2,23 @@
 
 from .frame import dashboard as framed
 from .frame import to_cell
+from .layout import row
 from .panels import (
     BLUE,
     ORANGE,
     RED,
     YELLOW,
-    column,
     heatmap,
     override_re,
     query,
     says,
-    row,
     stat,
     state_timeline,
     steps,
-    table,
     timeseries,
 )
 from .selectors import CORE_DEMAND, HOST, PLACE, VCPU, VM, by_core, padded
+from .tables import column, table
 from .words import LIMITS, runbook
 
 HIGH, CRITICAL, STARVED = LIMITS["KvmVcpuDelayHigh"], LIMITS["KvmVcpuDelayCritical"], LIMITS["KvmVcpuStarved"]
@@ -123,10 +122,7 @@ def starved():
         {runbook("KvmVcpuStarved")}""",
         [
             query(f"{delay}\n  and on (vcpu) {most}", "vCPU {{vcpu}}"),
-            query(
-                f"{siblings}\n  and on (vcpu) {most}",
-                "siblings of vCPU {{vcpu}}",
-            ),
+            query(f"{siblings}\n  and on (vcpu) {most}", "siblings of vCPU {{vcpu}}"),
         ],
         "percentunit",
         width=6,

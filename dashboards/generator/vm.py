@@ -2,6 +2,7 @@
 
 from .frame import dashboard as framed
 from .frame import to_cell, to_runbook, to_series
+from .layout import row
 from .panels import (
     BLUE,
     GREEN,
@@ -9,19 +10,17 @@ from .panels import (
     RED,
     YELLOW,
     color,
-    column,
     override,
     override_re,
     query,
-    row,
     says,
     stat,
     state_timeline,
     steps,
-    table,
     timeseries,
 )
 from .selectors import HOST, MISSES, TIME_BY_LLC, VM, worst
+from .tables import column, table
 from .words import CAUSES, LIMITS, NOTHING, UNKNOWN, runbook
 
 SCORE = f"kvm_vm:trouble:score{{{VM}}}"
@@ -375,9 +374,7 @@ def exits():
             f"""SMT: share of its time on a core whose other thread ran a vCPU too. Low is good. Over 30 % while
             cores of its nodes idle, pin it apart; when the host is full it is what SMT is for.
             {runbook("KvmVmSmtContention")}""",
-            [
-                query(f"kvm_vm:smt_shared_ratio:rate5m{{{VM}}}", "beside a busy sibling"),
-            ],
+            [query(f"kvm_vm:smt_shared_ratio:rate5m{{{VM}}}", "beside a busy sibling")],
             "percentunit",
             decimals=0,
             limits=[(LIMITS["KvmVmSmtContention"], RED)],
