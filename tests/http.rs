@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vcpu_exporter::expose::view::View;
 use vcpu_exporter::expose::{serve, App};
 use vcpu_exporter::snapshot::{Handle, Snapshot};
 use vcpu_exporter::telemetry::Telemetry;
@@ -190,7 +191,7 @@ fn prometheus_gets_openmetrics_gzipped() {
 #[test]
 fn before_the_first_tick_there_is_a_reason_instead() {
     let server = Server::start(None);
-    for path in ["/metrics", "/readyz"] {
+    for path in ["/metrics", "/readyz", "/api/view"] {
         let answer = server.get(path);
         assert_eq!(answer.status, 503, "{path}");
         assert_eq!(answer.header("retry-after"), Some("1"));
@@ -242,7 +243,14 @@ fn a_scrape_shows_the_newest_snapshot() {
 #[test]
 fn head_is_get_without_a_body() {
     let server = serving();
-    for path in ["/", "/metrics", "/healthz", "/readyz", "/style.css"] {
+    for path in [
+        "/",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/api/view",
+        "/runbooks/",
+    ] {
         let answer = server.ask("HEAD", path, "");
         assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
         assert_ne!(answer.header("content-length"), Some("0"), "{path}");
@@ -269,7 +277,14 @@ fn other_methods_and_paths_are_refused_in_words() {
 #[test]
 fn every_answer_carries_security_headers() {
     let server = serving();
-    for path in ["/", "/metrics", "/healthz", "/nothing", "/style.css"] {
+    for path in [
+        "/",
+        "/metrics",
+        "/healthz",
+        "/nothing",
+        "/api/view",
+        "/runbooks/",
+    ] {
         let answer = server.get(path);
         assert_eq!(
             answer.header("x-content-type-options"),
@@ -278,9 +293,10 @@ fn every_answer_carries_security_headers() {
         );
         let policy = answer.header("content-security-policy").unwrap();
         assert!(
-            policy.starts_with("default-src 'none'; style-src 'self'"),
+            policy.starts_with("default-src 'none'; style-src 'sha256-"),
             "{path}"
         );
+        assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"));
     }
 }
 
@@ -290,10 +306,12 @@ fn requests_are_counted_by_known_path_alone() {
     server.get("/metrics");
     server.get("/secret-1");
     server.get("/secret-2");
+    server.get("/runbooks/secret-3");
     let text = server.get("/metrics");
     for line in [
         "kvm_exporter_http_requests_total{path=\"/metrics\",code=\"200\"} 1",
         "kvm_exporter_http_requests_total{path=\"other\",code=\"404\"} 2",
+        "kvm_exporter_http_requests_total{path=\"/runbooks/\",code=\"404\"} 1",
         "kvm_exporter_scrape_duration_seconds_count 1",
     ] {
         assert!(
@@ -310,13 +328,13 @@ fn the_page_escapes_names_and_says_what_is_wrong() {
     let name = "<script>alert(1)</script>\"'&\u{202e}";
     let server = Server::start(None);
     server.publish_two(Host::named([name, "web"]).snapshot());
-    let page = server.get("/");
+    let page = server.get("/?open=web");
     assert_eq!(
         page.header("content-type"),
         Some("text/html; charset=utf-8")
     );
     let html = page.text();
-    assert!(!html.contains("<script"));
+    assert_eq!(html.matches("<script").count(), 1, "the page's own");
     assert!(html.contains("<bdi>&lt;script&gt;alert(1)&lt;/script&gt;"));
     for fact in [
         "mediated vPMU",
@@ -325,24 +343,85 @@ fn the_page_escapes_names_and_says_what_is_wrong() {
         "debugfs is locked down",
         "user_events",
         "host_only",
-        "had 1.20 cores, waited for 0.00",
-        "No vCPU waited for 5.0",
+        "Nothing stands out",
+        "name_source cmdline",
     ] {
         assert!(html.contains(fact), "{fact}");
     }
+    // Two VMs, and the two vCPUs of the one that is open.
     assert_eq!(html.matches("<th scope=\"row\">").count(), 4);
+    assert!(!html.contains("Synthetic"));
+}
+
+#[test]
+fn the_page_says_that_a_host_is_a_synthetic_one() {
+    let mut snapshot = Host::named(["web"]).snapshot();
+    snapshot.synthetic = Some("troubles".into());
+    let server = Server::start(Some(snapshot));
+    assert!(server.get("/").text().contains("Synthetic host."));
+    let view: View = serde_json::from_slice(&server.get("/api/view").body).unwrap();
+    assert_eq!(view.synthetic.as_deref(), Some("troubles"));
 }
 
 #[test]
 fn a_large_host_has_a_short_page() {
     let server = Server::start(None);
-    server.publish_two(Host::of_vcpus(4_000).snapshot());
-    let page = server.get("/");
-    let rows = page.text().matches("<tr").count();
-    assert!((400..=501).contains(&rows), "{rows} rows");
-    assert!(page.text().contains("more vCPUs"));
-    // The longest wait of this host is named, though its row is left out.
-    assert!(page.text().contains("39.9\u{a0}%"));
+    server.publish_two(Host::of_vcpus(16_000).snapshot());
+    let open: String = (0..200).map(|n| format!("open=vm-{n:05}&")).collect();
+    let page = server.get(&format!("/?sort=name.up&{open}"));
+    let html = page.text();
+    let (vms, rows) = (
+        html.matches("class=\"toggle\"").count(),
+        html.matches("<tr").count(),
+    );
+    assert_eq!(vms, 1000);
+    // So many are open at a time: each a row, the head of its vCPUs, and 8 of these.
+    assert_eq!(rows, 1 + 1000 + 32 * (1 + 1 + 8));
+    assert!(html.contains("1\u{202f}000\u{a0}more VMs"));
+    // Those that wait longest are named, whatever the order.
+    assert!(html.contains("waits 40\u{a0}% of the time it wants to run"));
+    assert!(page.body.len() < 3_000_000, "{} bytes", page.body.len());
+}
+
+#[test]
+fn what_the_page_knows_is_there_as_json() {
+    let server = Server::start(None);
+    server.publish_two(Host::named(["web", "db"]).snapshot());
+    let answer = server.get("/api/view");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let view: View = serde_json::from_slice(&answer.body).unwrap();
+    let names: Vec<&str> = view.vms.iter().map(|vm| vm.name.as_str()).collect();
+    assert_eq!(names, ["web", "db"]);
+    let time = view.vms[1].numbers.time;
+    assert!(
+        time.is_some_and(|time| (time - 1.2).abs() < 1e-6),
+        "{time:?}"
+    );
+}
+
+#[test]
+fn runbooks_are_served_as_text_and_others_not_found() {
+    let server = serving();
+    let list = server.get("/runbooks/");
+    assert_eq!(
+        list.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert_eq!(server.get("/runbooks/NoSuch").status, 404);
+    assert_eq!(server.get("/runbooks/..%2f..%2fCargo.toml").status, 404);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbooks");
+    for file in folder.read_dir().into_iter().flatten().flatten() {
+        let (path, text) = (file.path(), std::fs::read_to_string(file.path()).unwrap());
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        assert!(
+            list.text().contains(&format!("/runbooks/{name}\"")),
+            "{name}"
+        );
+        let answer = server.get(&format!("/runbooks/{name}"));
+        assert_eq!(answer.text(), text);
+        let kind = answer.header("content-type");
+        assert_eq!(kind, Some("text/plain; charset=utf-8"));
+    }
 }
 
 #[test]

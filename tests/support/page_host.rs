@@ -78,6 +78,10 @@ impl PageHost {
         for n in 0..snapshot.vcpus.len() {
             let at = snapshot.vcpus[n].whereabouts.unwrap();
             let [time, delay] = self.run(&mut snapshot, n);
+            // What a CPU did does not go away with the VM that made it.
+            if snapshot.vcpus[n].labels.get("vm") == Some(VISITOR) {
+                continue;
+            }
             wanted[at.cpu as usize].time += time;
             wanted[at.cpu as usize].delay += delay;
         }

@@ -181,11 +181,13 @@ fn of_thread(view: &View, thread: &ThreadView, colour: Colour) -> Markup {
     html! {
         div.thread.offline[!thread.online] {
             span.cpu { (thread.cpu) }
-            @if !thread.online { span.muted { "offline" } }
-            @for (vm, vcpu) in known.take(MOST_ON_A_THREAD) {
-                (chip(level(vcpu, colour), colour, Some((vm, vcpu))))
+            div.chips {
+                @if !thread.online { span.muted { "offline" } }
+                @for (vm, vcpu) in known.take(MOST_ON_A_THREAD) {
+                    (chip(level(vcpu, colour), colour, Some((vm, vcpu))))
+                }
+                @if more > 0 { span.muted { "+" (more) } }
             }
-            @if more > 0 { span.muted { "+" (more) } }
         }
     }
 }

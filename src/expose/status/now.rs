@@ -40,8 +40,9 @@ fn line(n: usize, vm: &VmView) -> Markup {
             span.score title="times of the threshold from which it is trouble" {
                 (severity.mark().unwrap_or_default()) " " (number(score)) "×"
             }
+            a.name href={ "#vm-" (n) } { bdi { (vm.name) } }
             div {
-                p { a.name href={ "#vm-" (n) } { bdi { (vm.name) } } " " (vm.verdict) }
+                p { (vm.verdict) }
                 p.causes { @for cause in vm.trouble() { (runbook_link(cause)) " " } }
             }
         }

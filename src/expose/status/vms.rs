@@ -210,10 +210,12 @@ const VCPU_COLUMNS: [&str; 13] = [
 
 fn vcpus(vm: &VmView, shown: usize) -> Markup {
     html! {
-        table.vcpus {
-            caption.visually-hidden { "vCPUs of " (vm.name) }
-            thead { tr { @for name in VCPU_COLUMNS { th scope="col" { (name) } } } }
-            tbody { @for vcpu in vm.vcpus.iter().take(shown) { (vcpu_row(vcpu)) } }
+        div.wide {
+            table.vcpus {
+                caption.visually-hidden { "vCPUs of " (vm.name) }
+                thead { tr { @for name in VCPU_COLUMNS { th scope="col" { (name) } } } }
+                tbody { @for vcpu in vm.vcpus.iter().take(shown) { (vcpu_row(vcpu)) } }
+            }
         }
     }
 }

@@ -305,6 +305,10 @@ fn memory_and_devices_are_held_against_where_the_vm_runs() {
         "75\u{a0}% of its memory is on node 1, where it does not run. Its gpu device 0000:3b:00.0 is \
          on node 1, where it does not run."
     );
+    let host =
+        Host::of(&[("db", vec![Did::on(2)])]).fact("kvm_vm_memory_bytes", &memory("1"), [1.0; 2]);
+    let remote = host.view().vms[0].memory_remote;
+    assert!(remote.is_some_and(|r| r == 0.0 && r.is_sign_positive()));
     // What is idle runs nowhere in particular.
     let idle = Did {
         time: 10,

@@ -50,7 +50,9 @@ fn build(
             .map(|(name, value)| ((*name).to_owned(), value.to_string()))
             .collect(),
         nodes_used: (time.total > 0.0 && !time.nodes.is_empty()).then(|| time.used().count()),
-        memory_remote: memory_is_known.then(|| nodes.iter().filter_map(remote).sum()),
+        // An empty sum of floats is -0.
+        memory_remote: memory_is_known
+            .then(|| nodes.iter().filter_map(remote).fold(0.0, |a, b| a + b)),
         devices_remote: devices_remote(&devices),
         devices,
         quota: known.quota,

@@ -120,6 +120,8 @@ assert.equal(await page.locator(".details .vcpus tbody tr").count(), 8);
 ok("a reload keeps the look");
 await page.locator("#vms").scrollIntoViewIfNeeded();
 await picture(page, "open");
+await page.locator("#sources").scrollIntoViewIfNeeded();
+await picture(page, "sources");
 
 // --- runbooks ---
 const links = await page.locator("#now a.cause").evaluateAll((all) => all.map((a) => a.getAttribute("href")));
@@ -139,9 +141,9 @@ assert.equal(await overflow(phone), 0, "the body scrolls sideways");
 await phone.locator('[data-key="open:api-1"]').click();
 await until(phone, () => document.querySelector(".details"));
 assert.equal(await overflow(phone), 0, "the body scrolls sideways when a VM is open");
-await picture(phone, "phone");
-await phone.locator("#vms").scrollIntoViewIfNeeded();
 await picture(phone, "phone-vms");
+await phone.evaluate(() => window.scrollTo({ top: 0, behavior: "instant" }));
+await picture(phone, "phone");
 await phone.context().close();
 ok("dark, light and narrow");
 const bare = await open({ javaScriptEnabled: false });
