@@ -149,7 +149,7 @@ impl Column {
             Self::Memory => vm.memory_remote,
             Self::Devices => vm.devices_remote.map(|n| n as f64),
             Self::Cpi => vm.numbers.cpi,
-            Self::Peers => cause(Cause::CpiPeers).map(|cause| cause.observed),
+            Self::Peers => cause(Cause::CpiPeers).map(|cause| cause.score),
             Self::Cache => vm.numbers.cache_mpki,
             Self::Smt => vm.smt_shared,
             Self::Throttling => vm.hot,

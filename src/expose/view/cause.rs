@@ -2,9 +2,9 @@
 //!
 //! Causes, thresholds and conditions are those of the recording rule `kvm_vm:trouble:score` in
 //! alerts/, which takes five minutes where this takes seconds: what shows here and is over in a
-//! minute does not alert. What needs a history is Prometheus' alone: `cpi_week`, and that cache
-//! misses are three times those of the hour before. Peers are those on this host; Prometheus knows
-//! them on all hosts.
+//! minute does not alert. Peers are those on this host; Prometheus knows them on all hosts. What
+//! needs a history is Prometheus' alone: `cpi_week` is not here, and cache misses are held against
+//! those of peers instead of the VM's own of the hour before.
 
 use std::collections::HashMap;
 
@@ -65,6 +65,13 @@ pub const MIN_BUSY: f64 = 0.25;
 /// A starved vCPU waits so many times as much of its time as its siblings do.
 pub const STARVED_OVER_SIBLINGS: f64 = 3.0;
 
+/// A CPI above its peers' mean and 2 sigma (CPI2, Zhang et al. 2013) is also so many times their
+/// mean: peers that hardly differ make no outlier by a hair.
+pub const CPI_OVER_PEERS: f64 = 1.5;
+
+/// A storm of cache misses is so many times what its peers have.
+pub const CACHE_OVER_PEERS: f64 = 3.0;
+
 /// So many other VMs of a flavor make peers.
 pub const MIN_PEERS: usize = 4;
 
@@ -83,7 +90,7 @@ impl Cause {
         Self::Exits,
     ];
 
-    /// From where on it is trouble.
+    /// From where on it is trouble. What depends on siblings or peers is at least this.
     pub const fn threshold(self) -> f64 {
         match self {
             // Of the time it wants to run: where operators of VMware's CPU Ready begin to look.
@@ -96,9 +103,10 @@ impl Cause {
             Self::MemoryRemote => 0.5,
             // Devices.
             Self::DeviceRemote => 1.0,
-            // Over its peers' mean and 2 sigma, or 1.5 times their mean (CPI2, Zhang et al. 2013).
-            Self::CpiPeers => 1.0,
-            // Misses per 1000 instructions: at 100 cycles a miss, one cycle an instruction.
+            // Cycles per instruction; what counts is what its peers make likely.
+            Self::CpiPeers => 0.0,
+            // Misses per 1000 instructions, or more where its peers miss the cache, too: at 100
+            // cycles a miss, one cycle an instruction.
             Self::Cache => 10.0,
             // Of its time on a core.
             Self::Smt => 0.3,
@@ -200,7 +208,7 @@ fn rank(vm: &VmView, seen: Vec<Seen>, vms: &[VmView], nodes: &[NodeView]) -> Vec
         observed,
         threshold,
         alert: cause.alert().to_owned(),
-        text: verdict::text(cause, observed, vm, vms, nodes),
+        text: verdict::text(Seen(cause, observed, threshold), vm, vms, nodes),
     };
     let mut causes: Vec<CauseView> = seen.into_iter().map(view).collect();
     causes.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -208,7 +216,8 @@ fn rank(vm: &VmView, seen: Vec<Seen>, vms: &[VmView], nodes: &[NodeView]) -> Vec
 }
 
 /// A cause, what is observed of it, and from where on that is trouble.
-struct Seen(Cause, f64, f64);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen(pub(super) Cause, pub(super) f64, pub(super) f64);
 
 /// What is known of each cause.
 fn observe(vm: &VmView, peers: &Peers, nodes: &[NodeView]) -> Vec<Seen> {
@@ -227,8 +236,6 @@ fn observe(vm: &VmView, peers: &Peers, nodes: &[NodeView]) -> Vec<Seen> {
             Cause::DeviceRemote,
             of_busy(vm.devices_remote.map(|n| n as f64)),
         ),
-        (Cause::CpiPeers, of_busy(peers.compare(vm))),
-        (Cause::Cache, of_busy(vm.numbers.cache_mpki)),
         (Cause::Smt, busy.and_then(|time| smt(vm, time, nodes))),
         (Cause::Throttling, of_busy(vm.hot)),
         (
@@ -238,7 +245,11 @@ fn observe(vm: &VmView, peers: &Peers, nodes: &[NodeView]) -> Vec<Seen> {
     ];
     let known = found.into_iter();
     let known = known.filter_map(|(cause, seen)| Some(Seen(cause, seen?, cause.threshold())));
-    known.chain(starved(vm).filter(|_| free)).collect()
+    let known = known.chain(starved(vm).filter(|_| free));
+    let against_peers = [peers.cpi(vm), peers.cache(vm)].into_iter().flatten();
+    known
+        .chain(against_peers.filter(|_| busy.is_some()))
+        .collect()
 }
 
 /// The vCPU that waits most, against its siblings.
@@ -270,37 +281,60 @@ fn smt(vm: &VmView, time: f64, nodes: &[NodeView]) -> Option<f64> {
     (idle >= shared * time).then_some(shared)
 }
 
-/// CPI of busy VMs by flavor and CPU model.
+/// What busy VMs of each flavor measure: name, and what it is.
+#[derive(Default)]
 struct Peers {
     cpi: HashMap<String, Vec<(String, f64)>>,
+    mpki: HashMap<String, Vec<(String, f64)>>,
 }
 
 impl Peers {
     fn of(vms: &[VmView]) -> Self {
-        let mut cpi: HashMap<String, Vec<(String, f64)>> = HashMap::new();
+        let mut peers = Self::default();
         for vm in vms {
             let busy = vm.numbers.time.is_some_and(|time| time >= MIN_BUSY);
-            let known = vm.fact("openstack_flavor").zip(vm.numbers.cpi);
-            if let Some((flavor, of_vm)) = known.filter(|_| busy) {
-                let peers = cpi.entry(flavor.to_owned()).or_default();
-                peers.push((vm.name.clone(), of_vm));
+            let Some(flavor) = vm.fact(FLAVOR).filter(|_| busy) else {
+                continue;
+            };
+            let numbers = [vm.numbers.cpi, vm.numbers.cache_mpki];
+            for (all, number) in [&mut peers.cpi, &mut peers.mpki].into_iter().zip(numbers) {
+                let of_flavor = all.entry(flavor.to_owned()).or_default();
+                of_flavor.extend(number.map(|number| (vm.name.clone(), number)));
             }
         }
-        Self { cpi }
+        peers
     }
 
-    /// Its CPI over what its peers make likely.
-    fn compare(&self, vm: &VmView) -> Option<f64> {
-        let peers = self.cpi.get(vm.fact("openstack_flavor")?)?;
-        let others = peers.iter().filter(|(name, _)| *name != vm.name);
-        let others: Vec<f64> = others.map(|(_, cpi)| *cpi).collect();
-        if others.len() < MIN_PEERS {
-            return None;
-        }
-        let n = others.len() as f64;
-        let mean = others.iter().sum::<f64>() / n;
-        let variance = others.iter().map(|cpi| (cpi - mean).powi(2)).sum::<f64>() / n;
-        let likely = (mean + 2.0 * variance.sqrt()).max(1.5 * mean);
-        over(vm.numbers.cpi?, likely)
+    /// Its CPI against what its peers make likely: their mean and 2 sigma, or a multiple of the
+    /// mean.
+    fn cpi(&self, vm: &VmView) -> Option<Seen> {
+        let others = others(&self.cpi, vm)?;
+        let mean = mean(&others);
+        let squares: Vec<f64> = others.iter().map(|cpi| (cpi - mean).powi(2)).collect();
+        let sigma = self::mean(&squares).sqrt();
+        let limit = (mean + 2.0 * sigma).max(CPI_OVER_PEERS * mean);
+        Some(Seen(Cause::CpiPeers, vm.numbers.cpi?, limit))
     }
+
+    /// Its cache misses against those of its peers.
+    fn cache(&self, vm: &VmView) -> Option<Seen> {
+        let theirs = mean(&others(&self.mpki, vm)?);
+        let threshold = Cause::Cache.threshold().max(CACHE_OVER_PEERS * theirs);
+        Some(Seen(Cause::Cache, vm.numbers.cache_mpki?, threshold))
+    }
+}
+
+/// What makes VMs comparable.
+const FLAVOR: &str = "openstack_flavor";
+
+/// What its peers measure; `None` where they are too few.
+fn others(all: &HashMap<String, Vec<(String, f64)>>, vm: &VmView) -> Option<Vec<f64>> {
+    let peers = all.get(vm.fact(FLAVOR)?)?.iter();
+    let others = peers.filter(|(name, _)| *name != vm.name);
+    let others: Vec<f64> = others.map(|(_, number)| *number).collect();
+    (others.len() >= MIN_PEERS).then_some(others)
+}
+
+fn mean(numbers: &[f64]) -> f64 {
+    numbers.iter().sum::<f64>() / numbers.len() as f64
 }

@@ -326,14 +326,12 @@ fn peers_are_of_one_flavor_and_leave_the_vm_itself_out() {
     for vm in &mut host.vms {
         vm.1 = vec![("openstack_flavor", "m1.small")];
     }
-    let view = host.view();
-    let troubled: Vec<&str> = view
-        .vms
-        .iter()
-        .filter(|vm| troubles(vm).contains(&Cause::CpiPeers))
-        .map(|vm| vm.name.as_str())
-        .collect();
-    assert_eq!(troubled, ["c"]);
+    let peers = |cause| {
+        let view = host.view();
+        let troubled = view.vms.iter().filter(|vm| troubles(vm).contains(&cause));
+        troubled.map(|vm| vm.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(peers(Cause::CpiPeers), ["c"]);
     host.vms[0].1.clear();
     let known = |vm: &VmView| vm.causes.iter().any(|c| c.cause == Cause::CpiPeers);
     assert!(
@@ -343,11 +341,35 @@ fn peers_are_of_one_flavor_and_leave_the_vm_itself_out() {
 }
 
 #[test]
+fn a_storm_of_misses_is_one_against_peers_and_who_makes_it_is_named() {
+    let misses = |mpki| vec![Did { mpki, ..Did::on(0) }];
+    let names = ["a", "b", "c", "d", "e", "z"];
+    let mut host = Host::of(&names.map(|name| match name {
+        "c" => (name, misses(20.0)),
+        "z" => (name, misses(40.0)),
+        _ => (name, misses(2.0)),
+    }));
+    for vm in host.vms.iter_mut().take(5) {
+        vm.1 = vec![("openstack_flavor", "m1.small")];
+    }
+    let view = host.view();
+    let cause = |n: usize| view.vms[n].causes.iter().find(|c| c.cause == Cause::Cache);
+    let storm = cause(2).unwrap();
+    assert_eq!((storm.observed, storm.threshold), (20.0, 10.0));
+    assert!(
+        storm.text.ends_with("; z misses most in the same cache"),
+        "{}",
+        storm.text
+    );
+    assert!(cause(0).is_some_and(|c| c.score < 1.0));
+    assert!(cause(5).is_none(), "it has no peers: that may be how it is");
+}
+
+#[test]
 fn siblings_hot_packages_and_exits_are_seen() {
     let full = |cpu| Did {
         time: 990,
         exits: 80_000,
-        mpki: 30.0,
         ..Did::on(cpu)
     };
     // Both threads of core 0 are busy while core 1 of the node is idle, and enough of it.
@@ -363,10 +385,7 @@ fn siblings_hot_packages_and_exits_are_seen() {
     assert_eq!(view.nodes[1].cores[0].throttled, None);
     let mut seen = troubles(vm);
     seen.sort_by_key(|cause| Cause::ALL.iter().position(|c| c == cause));
-    assert_eq!(
-        seen,
-        [Cause::Cache, Cause::Smt, Cause::Throttling, Cause::Exits]
-    );
+    assert_eq!(seen, [Cause::Smt, Cause::Throttling, Cause::Exits]);
     // No core is idle any more: it is what the host can give.
     host.vms.push(("c", vec![], vec![full(1), full(5)]));
     assert!(!troubles(&host.view().vms[0]).contains(&Cause::Smt));

@@ -1,7 +1,7 @@
 //! What is wrong with a VM, in plain words.
 
-use super::cause::{Cause, CauseView};
-use super::{NodeView, Tenant, VcpuView, VmView};
+use super::cause::{Cause, CauseView, Seen};
+use super::{NodeView, Numbers, Tenant, VcpuView, VmView};
 
 /// So many cores of I/O beside a vCPU are why it waits.
 const IO_MATTERS: f64 = 0.1;
@@ -32,8 +32,7 @@ fn capital(text: &str) -> String {
 
 /// A cause in words, without a full stop.
 pub(super) fn text(
-    cause: Cause,
-    observed: f64,
+    Seen(cause, observed, threshold): Seen,
     vm: &VmView,
     vms: &[VmView],
     nodes: &[NodeView],
@@ -48,14 +47,14 @@ pub(super) fn text(
             remote_nodes(vm)
         ),
         Cause::DeviceRemote => devices(vm),
-        Cause::CpiPeers => cpi(observed, vm),
+        Cause::CpiPeers => cpi(observed, threshold),
         Cause::Cache => cache(observed, vm, vms, nodes),
         Cause::Smt => format!(
             "{} of its time it shares a core with a busy thread, while cores of its nodes are idle",
             percent(observed)
         ),
         Cause::Throttling => format!(
-            "the cores it runs on were too hot for {} of the time",
+            "the package it runs on was too hot for {} of the time",
             percent(observed)
         ),
         Cause::Exits => format!(
@@ -173,15 +172,13 @@ fn what(device: &super::DeviceView) -> String {
     }
 }
 
-fn cpi(observed: f64, vm: &VmView) -> String {
-    let cpi = vm.numbers.cpi.map(|cpi| format!("{cpi:.2}"));
-    let cpi = cpi.unwrap_or_else(|| "?".to_owned());
-    match observed >= 1.0 {
+fn cpi(observed: f64, limit: f64) -> String {
+    match observed >= limit {
         true => format!(
-            "it needs {cpi} cycles an instruction, more than VMs of its flavor do ({} of their limit)",
-            percent(observed)
+            "it needs {observed:.2} cycles an instruction, where {limit:.2} would be much for VMs of its \
+             flavor"
         ),
-        false => format!("it needs {cpi} cycles an instruction, as VMs of its flavor do"),
+        false => format!("it needs {observed:.2} cycles an instruction, as VMs of its flavor do"),
     }
 }
 
@@ -190,13 +187,15 @@ fn cache(observed: f64, vm: &VmView, vms: &[VmView], nodes: &[NodeView]) -> Stri
         "it misses the cache {} times in 1000 instructions",
         number(observed)
     );
-    match neighbour(vm, vms, nodes).filter(|_| observed >= Cause::Cache.threshold()) {
-        Some(other) => format!("{misses}; {} in the same cache is busy too", other.name),
+    let is_high = observed >= Cause::Cache.threshold();
+    match neighbour(vm, vms, nodes).filter(|_| is_high) {
+        Some(other) => format!("{misses}; {} misses most in the same cache", other.name),
         None => misses,
     }
 }
 
-/// The busiest other VM in a cache that the VM uses, where caches are told apart.
+/// The other VM with most misses in a cache that the VM uses, where caches are told apart; none
+/// where that are fewer than its own.
 fn neighbour<'a>(vm: &VmView, vms: &'a [VmView], nodes: &[NodeView]) -> Option<&'a VmView> {
     let cores = || nodes.iter().flat_map(|node| &node.cores);
     let mine = |core: &&super::CoreView| {
@@ -210,11 +209,19 @@ fn neighbour<'a>(vm: &VmView, vms: &'a [VmView], nodes: &[NodeView]) -> Option<&
     let tenants = beside.flat_map(|core| &core.threads).flat_map(|t| &t.vcpus);
     let others = tenants.filter_map(|tenant| vms.get(tenant.vm));
     let others = others.filter(|other| other.name != vm.name);
-    let busy = |other: &&VmView| {
-        let misses = other.numbers.cache_mpki.unwrap_or(0.0);
-        misses * other.numbers.time.unwrap_or(0.0)
+    // A second: instructions are about time over CPI.
+    let misses = |vm: &VmView| -> f64 {
+        let Numbers {
+            time,
+            cpi,
+            cache_mpki,
+            ..
+        } = vm.numbers;
+        let known = time.zip(cpi).zip(cache_mpki);
+        known.map_or(0.0, |((time, cpi), mpki)| mpki * time / cpi)
     };
-    others.max_by(|a, b| busy(a).total_cmp(&busy(b)))
+    let most = others.max_by(|a, b| misses(a).total_cmp(&misses(b)));
+    most.filter(|other| misses(other) > misses(vm))
 }
 
 /// A share as whole percents, or tenths below 10.
