@@ -24,7 +24,7 @@ const EXAMPLE: &str = "deploy/vcpu-exporter.yml";
 
 const RULES: &str = "alerts/recording.yaml";
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "CHANGELOG.md",
     "docs/METRICS.md",
