@@ -20,6 +20,10 @@ pub(super) const EXIT_SECONDS: f64 = 2.2e-6;
 /// How long a vCPU that finds its CPU free waits, for each second it runs.
 const WAKEUP_DELAY: f64 = 0.003;
 
+/// What each thread beside the vCPUs takes of its CPU at the most, unless it is the trouble: little
+/// enough that a vCPU that is there too hardly waits for it.
+const MOST_OF_OTHERS: f64 = 0.03;
+
 /// How fast demand and the rest drift.
 const DRIFT: Duration = Duration::from_secs(540);
 
@@ -249,7 +253,7 @@ impl View<'_> {
         let busy: f64 = vcpus.iter().map(|vcpu| vcpu.time).sum();
         let thread = |n: u64, part: f64, cpu: u32| {
             let key = (key::THREAD + n, self.n as u64);
-            let time = (part * busy * self.model.around(0.2, key, self.at)).min(0.1);
+            let time = (part * busy * self.model.around(0.2, key, self.at)).min(MOST_OF_OTHERS);
             let delay = WAKEUP_DELAY * time;
             ThreadRates { cpu, time, delay }
         };
