@@ -152,7 +152,7 @@ def hosts():
             column(letter(0), "Exporter", width=80, mappings=[up], cell="color-text"),
             column(letter(1), "VMs", width=60, unit="none"),
             column(letter(2), "vCPUs", width=65, unit="none"),
-            column(letter(3), "Overcommit", width=95, unit="none", decimals=2),
+            column(letter(3), "Overcommit", width=110, unit="none", decimals=2),
             column(
                 letter(4),
                 "Demand",

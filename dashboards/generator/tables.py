@@ -69,6 +69,11 @@ def table(
     filterable=False,
 ):
     """The columns in their order; other labels are left out. sort: (column's name, descending)."""
+    if len(queries) > 1:
+        # Grafana's name for it where the first query alone has an answer.
+        first = dict(columns).get("Value #A")
+        if first:
+            columns = [*columns, ("Value", {**first, "matcher": {"id": "byName", "options": "Value"}})]
     names = [field for field, _ in columns]
     transformations = [{"id": "merge", "options": {}}] if len(queries) > 1 else []
     if matrix:

@@ -21,57 +21,76 @@ from .panels import (
 )
 from .selectors import HOST, MISSES, TIME_BY_LLC, VM, worst
 from .tables import column, table
-from .words import CAUSES, LIMITS, NOTHING, UNKNOWN, runbook
+from .words import CAUSES, LIMITS, NOTHING, ONLY_SYMPTOMS, UNKNOWN, runbook
 
 SCORE = f"kvm_vm:trouble:score{{{VM}}}"
 NEIGHBOUR = to_series("kvm-vm", "vm", job=None, instance=None)
 VCPU_SERIES = to_series("kvm-vcpu", "vcpu", job=None, instance=None, vm=None)
 
 
+def _by_cause(score):
+    """The score of each cause, which `score` makes of a selector, with the cause's runbook."""
+    with_runbook = lambda expr, name: f'label_replace({expr}, "runbook", "{name}", "", "")'
+    of = lambda cause: f'kvm_vm:trouble:score{{{VM},cause="{cause}"}}'
+    return "\nor ".join(with_runbook(score(of(cause)), name) for cause, (_, name, _) in CAUSES.items())
+
+
+def _over(selector):
+    """Over its limit for a tenth of the time shown, or now: a moment is no trouble."""
+    return f"(quantile_over_time(0.9, {selector}[$__range]) >= 1 or {selector} >= 1)"
+
+
+def _worst(selector):
+    return f"max by (job, instance, vm, cause) (max_over_time({selector}[$__range]) and {_over(selector)})"
+
+
+def _now(selector):
+    return f"max by (job, instance, vm, cause) ({selector}) and {_worst(selector)}"
+
+
 def _verdict_query():
-    """Every cause that is over its limit, with its runbook; else that there is none; else that nothing is known."""
-    scores = [
-        f'label_replace(kvm_vm:trouble:score{{{VM},cause="{cause}"}} >= 1, "runbook", "{name}", "", "")'
-        for cause, (_, name, _) in CAUSES.items()
-    ]
-    known = f"0 * max by (job, instance, vm) ({SCORE})"
-    explained = f'max by (job, instance, vm) (kvm_vm:trouble:score{{{VM},cause!~"cpi_.*"}} >= 1)'
-    nothing = f'label_replace({known} unless {explained}, "cause", "none", "", "")'
-    exists = f"0 * max by (job, instance, vm) (kvm_vm_info{{{VM}}})"
-    unknown = f'label_replace({exists} unless {known}, "cause", "unknown", "", "")'
-    return "\nor ".join([*scores, nothing, unknown])
+    """Every cause that was over its limit; else that there is none, CPI high or not; else that nothing is known."""
+    score = lambda causes: f"kvm_vm:trouble:score{{{VM}{causes}}}"
+    row_of = lambda expr, cause: f'label_replace(0 * {expr}, "cause", "{cause}", "", "")'
+    explained = "max by (job, instance, vm) " + _over(score(',cause!~"cpi_.*"'))
+    symptom = "max by (job, instance, vm) " + _over(score(',cause=~"cpi_.*"'))
+    known = f"max by (job, instance, vm) (max_over_time({score('')}[$__range]))"
+    exists = f"max by (job, instance, vm) (kvm_vm_info{{{VM}}})"
+    return "\nor ".join(
+        [
+            _by_cause(_worst),
+            row_of(f"{symptom} unless {explained}", "symptom"),
+            row_of(f"{known} unless {explained} unless {symptom}", "none"),
+            row_of(f"{exists} unless {known}", "unknown"),
+        ]
+    )
 
 
 def verdict():
     words = {cause: (sentence, RED) for cause, (_, _, sentence) in CAUSES.items()}
     words["cpi_week"] = (words["cpi_week"][0], ORANGE)
     words["cpi_peers"] = (words["cpi_peers"][0], ORANGE)
+    words["symptom"] = (ONLY_SYMPTOMS, BLUE)
     words["none"] = (NOTHING, GREEN)
     words["unknown"] = (UNKNOWN, BLUE)
+    score = {"unit": "none", "decimals": 1, "limits": steps((1, ORANGE), (2, RED))}
     return table(
         "Why is it slow?",
-        f"""The verdict: every cause whose score is 1 or more, the worst first, in a sentence. The score is what is
-        observed over the limit of the cause's alert. When no cause on the host is over its limit it says so, and
-        the guest itself is where to look: its own load, its programs, its steal and I/O. A click on the runbook
+        f"""The verdict: every cause that is over its limit, or was for a tenth of the time shown, in a sentence,
+        the worst now first. The score is what is observed over the limit of the cause's alert. When no cause on the
+        host is over its limit it says so, and the guest itself is where to look: its own load, its programs, its
+        I/O. A cause that is below 1 now was there before: move the time to when it began. A click on the runbook
         opens it. {runbook("the one in the row")}""",
-        [query(_verdict_query())],
+        [query(_verdict_query()), query(_by_cause(_now))],
         [
             column("cause", "Verdict", mappings=[says(words)], cell="color-text"),
-            column(
-                "Value",
-                "Times the limit",
-                width=125,
-                unit="none",
-                decimals=1,
-                cell="gauge",
-                limits=steps((1, ORANGE), (2, RED)),
-                maximum=5,
-            ),
+            column("Value #B", "Now", width=150, cell="gauge", maximum=5, **score),
+            column("Value #A", "Worst", width=80, cell="color-text", **score),
             column("runbook", "Runbook", width=215, links=[to_runbook("instance", "__value.raw")]),
         ],
         width=24,
         height=7,
-        sort=("Times the limit", True),
+        sort=("Now", True),
         none="Nothing is known about this VM: it does not run here now, or Prometheus does not scrape its host",
     )
 
@@ -84,10 +103,10 @@ def facts():
         [query(f"max by (instance, vmm, manager, openstack_flavor, openstack_project) (kvm_vm_info{{{VM}}})")],
         [
             column("instance", "Host", links=[to_cell("kvm-host", job=None, instance=None)]),
-            column("manager", "Manager", width=90),
+            column("manager", "Manager", width=110),
             column("vmm", "VMM", width=65),
-            column("openstack_flavor", "Flavor", width=90),
-            column("openstack_project", "Project", width=90),
+            column("openstack_flavor", "Flavor", width=130),
+            column("openstack_project", "Project", width=130),
         ],
         width=13,
         height=4,

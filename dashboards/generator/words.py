@@ -84,6 +84,11 @@ CAUSES = {
 }
 
 NOTHING = "Nothing on the host explains it: look inside the guest."
+# A storm of misses becomes usual after half an hour, and its score falls, while the neighbour goes on.
+ONLY_SYMPTOMS = (
+    "No cause on the host is over its limit: look inside the guest, and whether "
+    "neighbours in its cache are others than before."
+)
 UNKNOWN = (
     "Nothing can be said: no score is known for this VM. It uses too little CPU to be judged, "
     "or the rules of alerts/recording.yaml are not loaded."
