@@ -1,7 +1,7 @@
 """What surrounds the panels: variables, links, annotations."""
 
 from .layout import layout
-from .panels import DATASOURCE
+from .panels import BLUE, DATASOURCE, ORANGE, query, stat, steps
 
 # Variables each dashboard has, in order; links hand on those the target knows.
 VARIABLES = {
@@ -168,6 +168,37 @@ def _alerts(uid):
     }
 
 
+def _origin():
+    """A line on every page: made-up numbers must say that they are."""
+    hosts = 'job=~"$job",instance=~"$instance"'
+    return stat(
+        "Origin of the data",
+        """Whether the numbers on this page are those of real hosts, or of a synthetic one that somebody runs to see
+        the dashboards and alerts at work (`vcpu-exporter demo --synthetic`), for which every number is made up.""",
+        [
+            query(
+                f"max(kvm_exporter_synthetic{{{hosts}}}) or max(0 * kvm_exporter_build_info{{{hosts}}})",
+                now=True,
+            )
+        ],
+        "none",
+        width=24,
+        height=2,
+        limits=steps((1, ORANGE), base=BLUE),
+        mappings=[
+            {
+                "type": "value",
+                "options": {
+                    "0": {"text": "measured", "color": BLUE, "index": 0},
+                    "1": {"text": "SYNTHETIC: every number here is made up", "color": ORANGE, "index": 1},
+                },
+            }
+        ],
+        graph="none",
+        none="no exporter",
+    )
+
+
 def dashboard(uid, description, lines):
     return {
         "uid": uid,
@@ -188,5 +219,5 @@ def dashboard(uid, description, lines):
         "templating": {"list": [_datasource()] + [_variable(uid, name) for name in VARIABLES[uid][1:]]},
         "annotations": {"list": [_alerts(uid)]},
         "links": _links(uid),
-        "panels": layout(lines),
+        "panels": layout([_origin()] + lines),
     }
