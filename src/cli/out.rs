@@ -35,16 +35,24 @@ pub(super) fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
     print(&text)
 }
 
-/// Names of VMs come from outside: control characters, which a terminal would obey, are escaped.
+/// Names of VMs come from outside: what a terminal would obey is escaped.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(is_obeyed) {
         return Cow::Borrowed(text);
     }
-    let escape = |c: char| match c.is_control() {
+    let escape = |c: char| match is_obeyed(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };
     Cow::Owned(text.chars().map(escape).collect())
+}
+
+/// Control characters, and those that turn round or hide what stands beside them (Unicode's
+/// Bidi_Control, separators of lines, and characters without width).
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Columns of the terminal standard output is; `None` where it is none, and lines may be long.
@@ -142,5 +150,6 @@ mod tests {
     fn a_terminal_obeys_no_name() {
         assert_eq!(printable("web-1 é"), "web-1 é");
         assert_eq!(printable("a\x1b[2Jb\n\u{9b}"), "a\\u{1b}[2Jb\\n\\u{9b}");
+        assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
     }
 }
