@@ -25,6 +25,7 @@ pub mod pipeline;
 mod pt;
 mod push;
 mod serve;
+mod top;
 
 /// What every vCPU of every KVM virtual machine on this host is doing, for Prometheus.
 #[derive(Debug, Parser)]
@@ -52,6 +53,8 @@ enum Command {
     Check(check::CheckArgs),
     /// List the VMs and their vCPUs, and where each runs now
     List(list::ListArgs),
+    /// Show what every vCPU does now, as top shows processes
+    Top(top::TopArgs),
     /// Describe every metric
     Catalog(catalog::CatalogArgs),
     /// Use Intel Processor Trace by hand
@@ -95,7 +98,7 @@ pub struct CommonArgs {
     /// Where device nodes are [default: /dev]
     #[arg(long = "path.devfs", global = true, value_name = "DIR")]
     devfs: Option<PathBuf>,
-    /// Least important message to log [default: info, in the demo warn]
+    /// Least important message to log [default: info, in the demo warn, in top error]
     #[arg(long = "log.level", global = true, value_name = "LEVEL", value_enum)]
     log_level: Option<LogLevel>,
     /// How messages are logged [default: text]
@@ -125,11 +128,12 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         None | Some(Command::Serve) => serve::run(&common, |_| ())?,
         Some(Command::Check(args)) => return check::run(&common, &args),
         Some(Command::List(args)) => list::run(&common, &args)?,
+        Some(Command::Top(args)) => top::run(&common, &args)?,
         Some(Command::Catalog(args)) => catalog::run(&args)?,
         Some(Command::Pt(args)) => return pt::run(&common, &args),
         #[cfg(feature = "demo")]
         Some(Command::Demo(args)) => {
-            let common = common.quiet();
+            let common = common.quiet(LogLevel::Warn);
             return match args.scenario() {
                 Some(scenario) => demo::synthetic::run(&common, &args, scenario),
                 None => demo::run(|on_ready| serve::run(&common, on_ready)),
@@ -182,11 +186,10 @@ impl CommonArgs {
         Ok(config)
     }
 
-    /// Logs warnings only, unless told otherwise: messages would tear the demo's table.
-    #[cfg(feature = "demo")]
-    fn quiet(mut self) -> Self {
+    /// Logs nothing less important, unless told otherwise: messages would tear a table.
+    fn quiet(mut self, level: LogLevel) -> Self {
         if self.config.is_none() {
-            self.log_level.get_or_insert(LogLevel::Warn);
+            self.log_level.get_or_insert(level);
         }
         self
     }

@@ -168,7 +168,7 @@ fn max_age(config: &Config) -> Duration {
 }
 
 /// Resolves at the first SIGINT or SIGTERM.
-fn told_to_stop() -> std::io::Result<impl std::future::Future<Output = ()>> {
+pub(super) fn told_to_stop() -> std::io::Result<impl std::future::Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {

@@ -1,0 +1,294 @@
+//! Columns of both tables: what they are called, how wide they are, and what they say of a row.
+
+use crate::expose::view::{Cause, Numbers, VcpuView, View, VmView};
+
+/// What is not known.
+pub(super) const UNKNOWN: &str = "-";
+
+/// Which of the two tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Table {
+    /// A row for each vCPU.
+    Vcpus,
+    /// A row for each VM.
+    Vms,
+}
+
+/// A row by its position in the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row {
+    /// Position in [`View::vms`].
+    pub(super) vm: usize,
+    /// Position in [`VmView::vcpus`]; none where the row is the VM.
+    pub(super) vcpu: Option<usize>,
+}
+
+/// What a row is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) vm: &'a VmView,
+    pub(super) vcpu: Option<&'a VcpuView>,
+}
+
+/// A column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Column {
+    Vm,
+    Vcpu,
+    Cpu,
+    Core,
+    Node,
+    /// How many vCPUs a VM has.
+    Vcpus,
+    /// How many NUMA nodes it uses.
+    Nodes,
+    Time,
+    Delay,
+    Cpi,
+    Mpki,
+    Exits,
+    Migrations,
+    Counted,
+    /// The worst of a VM's causes.
+    Worst,
+    Cause(Cause),
+}
+
+const VCPUS: [Column; 12] = [
+    Column::Vm,
+    Column::Vcpu,
+    Column::Cpu,
+    Column::Core,
+    Column::Node,
+    Column::Time,
+    Column::Delay,
+    Column::Cpi,
+    Column::Mpki,
+    Column::Exits,
+    Column::Migrations,
+    Column::Counted,
+];
+
+const VMS: [Column; 17] = [
+    Column::Vm,
+    Column::Vcpus,
+    Column::Time,
+    Column::Worst,
+    Column::Cause(Cause::Delay),
+    Column::Cause(Cause::Starved),
+    Column::Cause(Cause::Quota),
+    Column::Cause(Cause::MemoryRemote),
+    Column::Cause(Cause::DeviceRemote),
+    Column::Cause(Cause::CpiPeers),
+    Column::Cause(Cause::Cache),
+    Column::Cause(Cause::Smt),
+    Column::Cause(Cause::Throttling),
+    Column::Cause(Cause::Exits),
+    Column::Nodes,
+    Column::Delay,
+    Column::Cpi,
+];
+
+impl Table {
+    /// Its columns, most telling first: a narrow screen loses them from the right.
+    pub(super) fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Vcpus => &VCPUS,
+            Self::Vms => &VMS,
+        }
+    }
+
+    /// The column it is sorted by before anybody chooses one.
+    pub(super) fn first_sort(self) -> Column {
+        match self {
+            Self::Vcpus => Column::Delay,
+            Self::Vms => Column::Worst,
+        }
+    }
+}
+
+impl Row {
+    /// What it is about; none where the view has no such row.
+    pub(super) fn subject(self, view: &View) -> Option<Subject<'_>> {
+        let vm = view.vms.get(self.vm)?;
+        let vcpu = match self.vcpu {
+            Some(n) => Some(vm.vcpus.get(n)?),
+            None => None,
+        };
+        Some(Subject { vm, vcpu })
+    }
+}
+
+impl<'a> Subject<'a> {
+    fn numbers(self) -> &'a Numbers {
+        self.vcpu.map_or(&self.vm.numbers, |vcpu| &vcpu.numbers)
+    }
+
+    fn cause(self, cause: Cause) -> Option<f64> {
+        let mut causes = self.vm.causes.iter();
+        Some(causes.find(|known| known.cause == cause)?.score)
+    }
+}
+
+impl Column {
+    /// Its heading.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Vm => "VM",
+            Self::Vcpu => "vCPU",
+            Self::Cpu => "CPU",
+            Self::Core => "core",
+            Self::Node => "node",
+            Self::Vcpus => "vCPUs",
+            Self::Nodes => "nodes",
+            Self::Time => "time",
+            Self::Delay => "delay%",
+            Self::Cpi => "CPI",
+            Self::Mpki => "MPKI",
+            Self::Exits => "exits/s",
+            Self::Migrations => "moves/s",
+            Self::Counted => "counted",
+            Self::Worst => "worst",
+            Self::Cause(cause) => short(cause),
+        }
+    }
+
+    /// Columns of the screen it takes; that of names is given what they need.
+    pub(super) fn width(self) -> usize {
+        match self {
+            Self::Cpi => 5,
+            Self::Mpki => 5,
+            Self::Time | Self::Worst | Self::Cause(_) => self.title().len().max(5),
+            _ => self.title().len(),
+        }
+    }
+
+    /// Whether low comes first unless it is reversed: names and places do, trouble does not.
+    pub(super) fn ascends(self) -> bool {
+        matches!(
+            self,
+            Self::Vm | Self::Vcpu | Self::Cpu | Self::Core | Self::Node
+        )
+    }
+
+    /// The number a row is sorted by; `None` is unknown. Names are no number: their order is the
+    /// view's.
+    pub(super) fn number(self, of: Subject<'_>) -> Option<f64> {
+        let place = || of.vcpu?.place;
+        match self {
+            Self::Vm => None,
+            Self::Vcpu => of.vcpu.map(|vcpu| f64::from(vcpu.index)),
+            Self::Cpu => place().map(|place| f64::from(place.cpu)),
+            Self::Core => place().map(|place| f64::from(place.core)),
+            Self::Node => place().map(|place| f64::from(place.node)),
+            Self::Vcpus => Some(of.vm.vcpus.len() as f64),
+            Self::Nodes => of.vm.nodes_used.map(|nodes| nodes as f64),
+            Self::Time => of.numbers().time,
+            Self::Delay => of.numbers().delay_ratio,
+            Self::Cpi => of.numbers().cpi,
+            Self::Mpki => of.numbers().cache_mpki,
+            Self::Exits => of.numbers().exits,
+            Self::Migrations => of.numbers().migrations,
+            Self::Counted => of.numbers().counted,
+            Self::Worst => of.vm.causes.first().map(|cause| cause.score),
+            Self::Cause(cause) => of.cause(cause),
+        }
+    }
+
+    /// What stands in a row.
+    pub(super) fn text(self, of: Subject<'_>) -> String {
+        if self == Self::Vm {
+            return of.vm.name.clone();
+        }
+        let Some(number) = self.number(of) else {
+            return UNKNOWN.to_owned();
+        };
+        match self {
+            Self::Time | Self::Cpi => fixed(number, 2),
+            Self::Mpki => fixed(number, 1),
+            Self::Delay => fixed(number * 100.0, 1),
+            Self::Counted => format!("{}%", fixed(number * 100.0, 0)),
+            Self::Exits => compact(number, 0),
+            Self::Migrations => compact(number, 1),
+            // The mark says what a colour may not: this is over the threshold.
+            Self::Worst | Self::Cause(_) if number >= 1.0 => format!("{}!", fixed(number, 1)),
+            Self::Worst | Self::Cause(_) => fixed(number, 1),
+            _ => compact(number, 0),
+        }
+    }
+}
+
+/// A cause in as few letters as a heading has.
+fn short(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Delay => "delay",
+        Cause::Starved => "starv",
+        Cause::Quota => "quota",
+        Cause::MemoryRemote => "mem",
+        Cause::DeviceRemote => "dev",
+        Cause::CpiPeers => "peers",
+        Cause::Cache => "cache",
+        Cause::Smt => "smt",
+        Cause::Throttling => "hot",
+        Cause::Exits => "exits",
+    }
+}
+
+/// With so many decimals while it is small: what is large has no need of them, nor the room.
+fn fixed(number: f64, decimals: usize) -> String {
+    match number.abs() {
+        n if n < 100.0 => format!("{number:.decimals$}"),
+        _ => compact(number, 0),
+    }
+}
+
+/// In at most five characters: 999, 12.3k, 4.0M.
+fn compact(number: f64, decimals: usize) -> String {
+    let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")];
+    match number.abs() {
+        n if n >= 1e15 => ">999T".to_owned(),
+        n if n < 100.0 => format!("{number:.decimals$}"),
+        n if n < 1e4 => format!("{number:.0}"),
+        n => {
+            let unit = units.iter().find(|(least, _)| n >= *least);
+            let (least, name) = unit.copied().unwrap_or((1.0, ""));
+            let scale = if name == "k" { 1e3 } else { least };
+            let scaled = number / scale;
+            match scaled.abs() {
+                s if s < 100.0 => format!("{scaled:.1}{name}"),
+                _ => format!("{scaled:.0}{name}"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_any_size_fit() {
+        let texts = [0.0, 7.25, 99.94, 1234.0, 45_678.0, 123_456.0, 1.5e6, 9e300];
+        let short = texts.map(|n| compact(n, 1));
+        assert_eq!(
+            short,
+            ["0.0", "7.2", "99.9", "1234", "45.7k", "123k", "1.5M", ">999T"]
+        );
+        for n in [
+            0.0, 1.0, 99.99, 999.9, 9_999.9, 99_999.0, 999_999.0, 1e9, 1e14,
+        ] {
+            assert!(compact(n, 1).len() <= 6, "{}", compact(n, 1));
+            assert!(fixed(n, 2).len() <= 6, "{}", fixed(n, 2));
+        }
+    }
+
+    #[test]
+    fn every_column_has_room_for_its_title() {
+        for table in [Table::Vcpus, Table::Vms] {
+            assert!(table.columns().contains(&table.first_sort()));
+            for column in table.columns() {
+                assert!(column.title().len() <= column.width());
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The last minute of every vCPU and VM that is there: one small ring of bytes for each number.
+//!
+//! Time is the exporter's own, in whole seconds: a picture that is shown twice adds nothing, and
+//! what was not seen stays unknown.
+
+use std::collections::HashMap;
+
+use crate::expose::view::{Numbers, View};
+
+/// Seconds kept.
+pub(super) const SECONDS: usize = 60;
+
+/// No clock shows more: seconds are added to it.
+const LATEST: u64 = 1 << 53;
+
+/// What a graph shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Graph {
+    Delay,
+    Cpi,
+    Time,
+}
+
+const GRAPHS: [Graph; 3] = [Graph::Delay, Graph::Cpi, Graph::Time];
+
+impl Graph {
+    /// The one after it, from the last to the first.
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Delay => Self::Cpi,
+            Self::Cpi => Self::Time,
+            Self::Time => Self::Delay,
+        }
+    }
+
+    /// What it shows, and what a full column is. One scale for all rows, so that they compare.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Delay => "delay 0-20%",
+            Self::Cpi => "CPI 0-4",
+            Self::Time => "time 0-1",
+        }
+    }
+
+    /// What fills a column: a delay that is critical (alert KvmVcpuDelayCritical), a CPI that few
+    /// programs reach, a whole core.
+    fn full(self) -> f64 {
+        match self {
+            Self::Delay => 0.2,
+            Self::Cpi => 4.0,
+            Self::Time => 1.0,
+        }
+    }
+
+    fn of(self, numbers: &Numbers) -> Option<f64> {
+        match self {
+            Self::Delay => numbers.delay_ratio,
+            Self::Cpi => numbers.cpi,
+            Self::Time => numbers.time,
+        }
+    }
+}
+
+/// A share of what fills a column.
+type Level = u8;
+
+const FULL: Level = 200;
+
+const UNKNOWN: Level = Level::MAX;
+
+/// The last minute of all that was in the newest view.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// The second of the newest view.
+    now: Option<u64>,
+    vms: HashMap<String, OfVm>,
+}
+
+#[derive(Debug, Default)]
+struct OfVm {
+    /// Second of the newest view that had it.
+    seen: u64,
+    whole: Ring,
+    vcpus: HashMap<u32, Ring>,
+}
+
+/// Second `s` is at `s % SECONDS`.
+#[derive(Debug)]
+struct Ring {
+    seen: u64,
+    /// The thread; another one has a history of its own.
+    tid: i32,
+    slots: [[Level; SECONDS]; GRAPHS.len()],
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self {
+            seen: 0,
+            tid: 0,
+            slots: [[UNKNOWN; SECONDS]; GRAPHS.len()],
+        }
+    }
+}
+
+impl Ring {
+    fn update(
+        &mut self,
+        tid: i32,
+        new: &std::ops::RangeInclusive<u64>,
+        known: &std::ops::RangeInclusive<u64>,
+        numbers: &Numbers,
+    ) {
+        let is_new = self.seen == 0 || self.tid != tid;
+        if is_new {
+            *self = Self::default();
+        }
+        (self.seen, self.tid) = (*new.end(), tid);
+        self.forget(new.clone());
+        // What it did before it was seen is not known, whatever the window.
+        let known = if is_new {
+            *new.end()..=*new.end()
+        } else {
+            known.clone()
+        };
+        self.learn(known, numbers);
+    }
+
+    fn forget(&mut self, seconds: std::ops::RangeInclusive<u64>) {
+        for second in seconds {
+            for slots in &mut self.slots {
+                slots[at(second)] = UNKNOWN;
+            }
+        }
+    }
+
+    fn learn(&mut self, seconds: std::ops::RangeInclusive<u64>, numbers: &Numbers) {
+        for (graph, slots) in GRAPHS.iter().zip(&mut self.slots) {
+            let level = level(graph.of(numbers), graph.full());
+            for second in seconds.clone() {
+                slots[at(second)] = level;
+            }
+        }
+    }
+}
+
+fn at(second: u64) -> usize {
+    (second % SECONDS as u64) as usize
+}
+
+fn level(value: Option<f64>, full: f64) -> Level {
+    match value {
+        Some(value) => ((value / full).clamp(0.0, 1.0) * f64::from(FULL)) as Level,
+        None => UNKNOWN,
+    }
+}
+
+impl History {
+    /// Adds a view, and forgets what is not in it.
+    pub(super) fn learn(&mut self, view: &View) {
+        let now = (view.taken.max(0.0) as u64).min(LATEST);
+        let kept = SECONDS as u64;
+        let before = self
+            .now
+            .filter(|before| (*before..*before + kept).contains(&now));
+        if before.is_none() {
+            // The first one, after a long pause, or of a clock that went back.
+            self.vms.clear();
+        }
+        self.now = Some(now);
+        let new = before.map_or(now, |before| (before + 1).min(now))..=now;
+        // Its rates are over the window, so what was not seen in it is known as well.
+        let window = view.window.clamp(1.0, SECONDS as f64) as u64;
+        let known = (*new.start()).max(now.saturating_sub(window - 1))..=now;
+        for vm in &view.vms {
+            let of_vm = self.vms.entry(vm.name.clone()).or_default();
+            of_vm.seen = now;
+            of_vm.whole.update(0, &new, &known, &vm.numbers);
+            for vcpu in &vm.vcpus {
+                let ring = of_vm.vcpus.entry(vcpu.index).or_default();
+                ring.update(vcpu.tid, &new, &known, &vcpu.numbers);
+            }
+            of_vm.vcpus.retain(|_, ring| ring.seen == now);
+        }
+        self.vms.retain(|_, vm| vm.seen == now);
+    }
+
+    /// The last minute in so many columns, oldest first: the highest share of a full column in
+    /// each; `None` where nothing is known. `columns` divides [`SECONDS`].
+    pub(super) fn columns(
+        &self,
+        vm: &str,
+        vcpu: Option<u32>,
+        graph: Graph,
+        columns: usize,
+    ) -> Vec<Option<f64>> {
+        let of_vm = self.vms.get(vm);
+        let ring = match vcpu {
+            Some(index) => of_vm.and_then(|vm| vm.vcpus.get(&index)),
+            None => of_vm.map(|vm| &vm.whole),
+        };
+        let (Some(ring), Some(now)) = (ring, self.now) else {
+            return vec![None; columns];
+        };
+        let slots = &ring.slots[graph as usize];
+        let each = (SECONDS / columns.max(1)).max(1) as u64;
+        // Columns begin at whole multiples, so that they move and do not flicker.
+        let last = now / each;
+        let column = |back: u64| {
+            let first = last.checked_sub(back)? * each;
+            let seconds =
+                first.max((now + 1).saturating_sub(SECONDS as u64))..=now.min(first + each - 1);
+            let levels = seconds.map(|second| slots[at(second)]);
+            let highest = levels.filter(|level| *level != UNKNOWN).max()?;
+            Some(f64::from(highest) / f64::from(FULL))
+        };
+        (0..columns as u64).rev().map(column).collect()
+    }
+
+    /// Rings that are kept.
+    #[cfg(test)]
+    fn rings(&self) -> usize {
+        self.vms.values().map(|vm| 1 + vm.vcpus.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Draws the state. Everything that is drawn is text made safe before; only rows that are visible
+//! are drawn.
+
+use std::time::Instant;
+
+use ratatui::layout::{Constraint, Layout as Split, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::Line;
+use ratatui::Frame;
+
+use super::column::Table;
+use super::state::{About, State};
+use super::words;
+
+mod help;
+mod table;
+
+/// Smallest screen on which anything can be read.
+const LEAST: (u16, u16) = (30, 8);
+
+/// How things look. What a colour says is also said by a mark, a number or a word.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// Whether to use colours (`NO_COLOR` is not set).
+    pub(super) colors: bool,
+    /// Whether the terminal shows more than ASCII.
+    pub(super) unicode: bool,
+}
+
+impl Look {
+    /// As the environment wants it (no-color.org; locale(7)).
+    pub(super) fn of_environment() -> Self {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
+        let locale = locale.unwrap_or_default().to_lowercase();
+        Self {
+            colors: set("NO_COLOR").is_none(),
+            unicode: locale.contains("utf-8") || locale.contains("utf8"),
+        }
+    }
+
+    fn color(self, color: Color) -> Style {
+        match self.colors {
+            true => Style::new().fg(color),
+            false => Style::new(),
+        }
+    }
+}
+
+/// Draws everything.
+pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, look: Look, now: Instant) {
+    let area = frame.area();
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        let text = format!("at least {}x{}", LEAST.0, LEAST.1);
+        return lines(frame, area, vec![Line::from(text)]);
+    }
+    let head = head(state, look, area, now);
+    let [top, middle, bottom] = Split::vertical([
+        Constraint::Length(head.len() as u16),
+        Constraint::Min(0),
+        Constraint::Length(1),
+    ])
+    .areas(area);
+    lines(frame, top, head);
+    match state.help {
+        true => help::draw(frame, middle),
+        false => table::draw(frame, middle, state, look),
+    }
+    lines(frame, bottom, vec![foot(state, usize::from(area.width))]);
+}
+
+/// Lines from the top of an area; what does not fit is cut off.
+fn lines(frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'_>>) {
+    for (line, row) in lines.iter().zip(area.rows()) {
+        frame.render_widget(line, row);
+    }
+}
+
+/// What stands above the table.
+fn head(state: &State, look: Look, area: Rect, now: Instant) -> Vec<Line<'static>> {
+    let width = usize::from(area.width);
+    let text = |text: &str| words::cut(text, width);
+    let title = words::title(state, now);
+    let mut head = vec![Line::styled(text(&title), Modifier::BOLD)];
+    if let Some(trouble) = &state.trouble {
+        let since = if state.view.is_some() {
+            "the last picture stays: "
+        } else {
+            ""
+        };
+        let style = look.color(Color::Red).add_modifier(Modifier::REVERSED);
+        head.push(Line::styled(text(&format!(" {since}{trouble} ")), style));
+    }
+    let Some(view) = &state.view else {
+        return head;
+    };
+    if let Some(banner) = words::synthetic(view) {
+        let style = look.color(Color::Yellow);
+        let style = style.add_modifier(Modifier::REVERSED | Modifier::BOLD);
+        head.push(Line::styled(text(&banner), style));
+    }
+    head.push(Line::from(text(&words::host(view))));
+    if state.help {
+        return head;
+    }
+    let most = 1 + usize::from(area.height) / 6;
+    for line in words::verdicts(view, width, most) {
+        let style = match line.starts_with('!') {
+            true => look.color(Color::Yellow).add_modifier(Modifier::BOLD),
+            false => Style::new(),
+        };
+        head.push(Line::styled(line, style));
+    }
+    head
+}
+
+/// The keys, or what is being typed.
+fn foot(state: &State, width: usize) -> Line<'static> {
+    match &state.prompt {
+        Some(prompt) => {
+            let question = match prompt.about {
+                About::Filter => "VMs with this in their name (Enter keeps it, Esc shows all): ",
+                About::Delay => "Seconds between refreshes: ",
+            };
+            let text = super::safe::text(&prompt.text, usize::MAX);
+            Line::styled(format!("{question}{text}_"), Modifier::BOLD)
+        }
+        None => Line::styled(keys(state, width), Modifier::DIM),
+    }
+}
+
+/// The keys that matter now, as many as fit.
+fn keys(state: &State, width: usize) -> String {
+    let back = state.opened.is_some().then_some("Esc back");
+    let (other, enter) = match state.table {
+        Table::Vcpus => ("v VMs", None),
+        Table::Vms => ("v vCPUs", Some("Enter opens")),
+    };
+    let keys = ["q quit", "h help", other, "/ filter", "< > sort"];
+    let more = ["r reverse", "g graph", "Space pause", "d delay"];
+    let all = back.into_iter().chain(enter).chain(keys).chain(more);
+    let mut line = String::new();
+    for key in all {
+        if line.len() + 2 + key.len() > width {
+            break;
+        }
+        line += key;
+        line += "  ";
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests;

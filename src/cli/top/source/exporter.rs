@@ -1,0 +1,156 @@
+//! Asks an exporter for its view: `GET /api/view`, JSON, plain HTTP.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use axum::body::{to_bytes, Body};
+use http::{StatusCode, Uri};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::runtime::Runtime;
+
+use super::Trouble;
+use crate::expose::view::View;
+
+/// The path of a view below an exporter's address.
+const PATH: &str = "/api/view";
+
+/// An exporter answers from memory: who takes longer is in trouble.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest answer that is read (bytes). A vCPU takes about 500: this is 60,000 of them.
+const MOST: usize = 32 << 20;
+
+/// Where an exporter is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Address {
+    view: Uri,
+    /// Without the path of the view.
+    shown: String,
+}
+
+impl Address {
+    /// From what was given on the command line.
+    pub(in super::super) fn parse(text: &str) -> Result<Self, String> {
+        let expected = "expected http://HOST:PORT";
+        let with_scheme = match text.contains("://") {
+            true => text.to_owned(),
+            false => format!("http://{text}"),
+        };
+        let shown = with_scheme.trim_end_matches('/').to_owned();
+        let uri: Uri = shown.parse().map_err(|_| expected.to_owned())?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(format!("{expected}; TLS is not spoken here")),
+            _ => return Err(expected.to_owned()),
+        }
+        if uri.query().is_some() || uri.authority().is_none_or(|a| a.as_str().contains('@')) {
+            return Err(expected.to_owned());
+        }
+        let view = format!("{shown}{PATH}");
+        let view = view.parse().map_err(|_| expected.to_owned())?;
+        Ok(Self { view, shown })
+    }
+
+    /// That of an exporter on this host that listens there.
+    pub(super) fn local(listens: SocketAddr) -> Self {
+        let ip = match listens.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let shown = format!("http://{}", SocketAddr::new(ip, listens.port()));
+        // An address of numbers always parses.
+        let view = format!("{shown}{PATH}").parse().unwrap_or_default();
+        Self { view, shown }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// A client of one exporter.
+pub(in super::super) struct Exporter {
+    address: Address,
+    client: Client<HttpConnector, Body>,
+    runtime: Runtime,
+}
+
+impl Exporter {
+    /// A client that has not connected yet.
+    pub(super) fn new(address: Address) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let mut client = Client::builder(TokioExecutor::new());
+        // A connection that idles takes the place of another, and may be closed for that.
+        client.pool_max_idle_per_host(0);
+        Ok(Self {
+            address,
+            client: client.build_http(),
+            runtime,
+        })
+    }
+
+    /// Asks once.
+    pub(super) fn ask(&self) -> Result<View, Trouble> {
+        let answer = async { tokio::time::timeout(TIMEOUT, self.answer()).await };
+        self.runtime.block_on(answer).unwrap_or_else(|_| {
+            let seconds = TIMEOUT.as_secs();
+            Err(self.not_yet(&format!("has not answered within {seconds} s")))
+        })
+    }
+
+    async fn answer(&self) -> Result<View, Trouble> {
+        let answer = self.client.get(self.address.view.clone()).await;
+        let answer = answer.map_err(|error| match error.is_connect() {
+            true => Trouble::Nobody {
+                address: self.address.to_string(),
+                reason: root(&error),
+            },
+            false => self.not_yet(&format!("broke off: {}", root(&error))),
+        })?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => {
+                let what = format!("has no {PATH}: it is no vcpu-exporter, or an older one");
+                return Err(self.useless(&what));
+            }
+            status if status.is_server_error() => {
+                return Err(self.not_yet(&format!("answers {status}")))
+            }
+            status => return Err(self.useless(&format!("answers {status}"))),
+        }
+        let body = to_bytes(Body::new(answer.into_body()), MOST).await;
+        let body = body.map_err(|error| self.not_yet(&format!("broke off: {}", root(&error))))?;
+        serde_json::from_slice(&body).map_err(|_| {
+            self.useless("answers what this command does not understand; are their versions alike?")
+        })
+    }
+
+    fn not_yet(&self, what: &str) -> Trouble {
+        Trouble::NotYet(format!("{} {what}", self.address))
+    }
+
+    fn useless(&self, what: &str) -> Trouble {
+        Trouble::Useless(format!("{} {what}", self.address))
+    }
+}
+
+/// What it came from: "Connection refused", not "client error".
+fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! Sampling in this process, as `serve` does, without what `top` does not show.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::super::super::pipeline::{own_start_time, Pipeline};
+use super::super::super::{hold_kernel_log, roots};
+use super::{Opened, Source};
+use crate::config::Config;
+use crate::host::privileges;
+use crate::sample::pmu::perf::Perf;
+use crate::stop::Stop;
+use crate::telemetry::Telemetry;
+
+/// Starts a pipeline of its own. The first tick is over when it returns.
+pub(super) fn open(config: &Config, words: &str) -> anyhow::Result<Opened> {
+    let config = quiet(config);
+    privileges::raise_descriptor_limit();
+    let roots = roots(&config.paths);
+    hold_kernel_log(&config, &roots);
+    // Before the first thread and before anything is probed, as in `serve`.
+    privileges::drop_all_but(&privileges::needed(config.sources.pt.enabled));
+    let (telemetry, _) = Telemetry::new();
+    let pipeline = Pipeline::new(&config, roots, Arc::new(Perf), own_start_time(), telemetry)?;
+    let snapshots = pipeline.snapshots();
+    let running = pipeline
+        .start(&config.sampling, &Stop::default(), || ())
+        .context("cannot start the sampler's threads")?;
+    Ok(Opened {
+        source: Source::Own(snapshots),
+        words: words.to_owned(),
+        running: Some(running),
+    })
+}
+
+/// Gives up what asking an exporter does not need, which is everything.
+pub(super) fn need_nothing() {
+    privileges::drop_all_but(&[]);
+}
+
+/// Somebody who looks for a minute records no traces, and makes no groups on the host.
+fn quiet(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.sources.pt.enabled = false;
+    config.sources.resctrl.create_groups = false;
+    config
+}

@@ -1,0 +1,106 @@
+//! A real terminal without a screen: a server of tmux (Debian package `tmux`) for each test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{kill_process, Pid, Signal};
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up on it.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A terminal in which a command runs. Dropping it ends both.
+pub(crate) struct Tmux {
+    dir: TempDir,
+}
+
+impl Tmux {
+    /// Runs a shell's command in a terminal of 80 columns and 24 rows, and keeps what it leaves
+    /// there. `None`, with a word why, where there is no tmux.
+    pub(crate) fn start(name: &str, command: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let tmux = Self { dir };
+        if Command::new("tmux").arg("-V").output().is_err() {
+            println!("skipped: tmux is not installed (apt-get install tmux)");
+            return None;
+        }
+        // With job control, as a shell of people has it. The end of the shell would end the server
+        // and what stands there.
+        let command = format!("set -m; {command}; sleep 1000");
+        let session = ["new-session", "-d", "-x", "80", "-y", "24", "-s", name];
+        let args: Vec<&str> = session.into_iter().chain(["sh", "-c", &command]).collect();
+        tmux.run(&args);
+        Some(tmux)
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        let output = Command::new("tmux")
+            .arg("-S")
+            .arg(self.dir.path().join("socket"))
+            // No configuration of whoever runs the tests, and UTF-8 whatever the locale.
+            .args(["-f", "/dev/null", "-u"])
+            .args(args)
+            .env("TERM", "xterm-256color")
+            .env_remove("TMUX")
+            .output()
+            .expect("tmux runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {errors}");
+        String::from_utf8(output.stdout).expect("tmux speaks UTF-8")
+    }
+
+    /// Presses keys, by tmux's names for them.
+    pub(crate) fn keys(&self, keys: &[&str]) {
+        for key in keys {
+            self.run(&["send-keys", key]);
+        }
+    }
+
+    /// What tmux knows by a format.
+    pub(crate) fn ask(&self, format: &str) -> String {
+        self.run(&["display-message", "-p", format])
+            .trim_end()
+            .to_owned()
+    }
+
+    /// The screen, once it has this text; fails with what is there when it never does.
+    #[track_caller]
+    pub(crate) fn until(&self, text: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let screen = self.run(&["capture-pane", "-p"]);
+            if screen.contains(text) {
+                return screen;
+            }
+            assert!(Instant::now() < deadline, "no {text:?} in:\n{screen}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends a signal to the shell's child of this name.
+    pub(crate) fn signal(&self, name: &str, signal: Signal) {
+        let shell = self.ask("#{pane_pid}");
+        let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).unwrap();
+        let child = children.split_whitespace().find(|pid| {
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.starts_with(comm.trim()) && !comm.trim().is_empty()
+        });
+        let pid = child.expect("it runs").parse().ok().and_then(Pid::from_raw);
+        kill_process(pid.unwrap(), signal).unwrap();
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        let socket = self.dir.path().join("socket");
+        let kill = Command::new("tmux")
+            .arg("-S")
+            .arg(socket)
+            .arg("kill-server")
+            .output();
+        drop(kill);
+    }
+}
