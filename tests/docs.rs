@@ -38,6 +38,7 @@ const DOCUMENTS: &[&str] = &[
     "docs/SYNTHETIC.md",
     "docs/TRUTH.md",
     "docs/WALKTHROUGH.md",
+    "deploy/stack/README.md",
 ];
 
 /// `UPDATE_EXPECT=1 cargo test --test docs` rewrites the file.
