@@ -6,6 +6,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+#[path = "../support/alertmanager.rs"]
+mod alertmanager;
 #[path = "../support/browser.rs"]
 mod browser;
 #[path = "../support/exporter.rs"]
@@ -31,6 +33,7 @@ mod snapshots;
 #[path = "../support/victoria.rs"]
 mod victoria;
 
+mod alerting;
 mod otlp;
 mod page;
 mod pt;

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 
@@ -24,6 +24,7 @@ pub struct Exporter {
     child: Child,
     address: String,
     log: Receiver<String>,
+    said: Receiver<(SystemTime, String)>,
     _dir: TempDir,
 }
 
@@ -42,8 +43,18 @@ impl Exporter {
         )
     }
 
+    /// The same at an address of the caller's.
+    pub fn at(address: &str, args: &[&str]) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"));
+        Self::spawn_at(address, command, args, "")
+    }
+
     /// The same, started by a command of the caller's, such as one that gives up privileges.
-    pub fn spawn(mut command: Command, args: &[&str], config: &str) -> Self {
+    pub fn spawn(command: Command, args: &[&str], config: &str) -> Self {
+        Self::spawn_at("127.0.0.1:0", command, args, config)
+    }
+
+    fn spawn_at(address: &str, mut command: Command, args: &[&str], config: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("config.yml");
         let mut text = String::from("sampling: {tick: 100ms, inventory: 1s}\n");
@@ -52,23 +63,23 @@ impl Exporter {
         make_readable(dir.path());
         make_readable(&file);
         let mut child = command
-            .args([
-                "--web.listen-address=127.0.0.1:0",
-                "--log.format=json",
-                "--config",
-            ])
+            .arg(format!("--web.listen-address={address}"))
+            .args(["--log.format=json", "--config"])
             .arg(&file)
             .args(args)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the exporter starts");
-        let log = lines_of(child.stderr.take().expect("stderr is a pipe"));
+        let log = lines_of(child.stderr.take().expect("stderr is a pipe"), |line| line);
+        let timed = |line| (SystemTime::now(), line);
+        let said = lines_of(child.stdout.take().expect("stdout is a pipe"), timed);
         let mut exporter = Self {
             child,
             address: String::new(),
             log,
+            said,
             _dir: dir,
         };
         // Where it does not serve, this panics and the exporter must be killed all the same.
@@ -137,6 +148,11 @@ impl Exporter {
         );
     }
 
+    /// Lines on standard output since the last call, and when they came.
+    pub fn said(&self) -> Vec<(SystemTime, String)> {
+        self.said.try_iter().collect()
+    }
+
     /// Log lines so far.
     pub fn log(&self) -> Vec<String> {
         self.log.try_iter().collect()
@@ -177,14 +193,17 @@ fn make_readable(path: &std::path::Path) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("it is ours");
 }
 
-fn lines_of(stderr: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, log) = mpsc::channel();
+fn lines_of<T: Send + 'static>(
+    pipe: impl Read + Send + 'static,
+    of: fn(String) -> T,
+) -> Receiver<T> {
+    let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let _ = sender.send(line);
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let _ = sender.send(of(line));
         }
     });
-    log
+    lines
 }
 
 /// The address in the log's line that says so.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::Path;
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -17,8 +18,15 @@ const CONFIGURATION: &str = include_str!("../../deploy/prometheus.yml");
 /// A running Prometheus. Dropping it kills it.
 pub(crate) struct Prometheus {
     child: Child,
-    address: String,
-    dir: TempDir,
+    api: Api,
+    _dir: TempDir,
+}
+
+/// A Prometheus to ask, whoever started it.
+pub(crate) struct Api {
+    pub(crate) address: String,
+    /// The file its log goes to.
+    pub(crate) log: PathBuf,
 }
 
 /// One element of a query's result.
@@ -26,6 +34,13 @@ pub(crate) struct Prometheus {
 pub(crate) struct Element {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) value: f64,
+}
+
+/// One series: its labels, and the times and values of its samples.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Series {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) samples: Vec<(f64, f64)>,
 }
 
 impl Prometheus {
@@ -50,22 +65,35 @@ impl Prometheus {
             .expect("Prometheus starts");
         let mut prometheus = Self {
             child,
-            address: String::new(),
-            dir,
+            api: Api {
+                address: String::new(),
+                log: dir.path().join("log"),
+            },
+            _dir: dir,
         };
         let ready = eventually(|| {
             let log = prometheus.log();
             let listening = log.lines().find(|line| line.contains("\"Listening on\""))?;
-            prometheus.address = listening.split_once("address=")?.1.to_owned();
+            prometheus.api.address = listening.split_once("address=")?.1.to_owned();
             log.contains("ready to receive web requests").then_some(())
         });
         assert!(ready.is_some(), "not ready:\n{}", prometheus.log());
         Some(prometheus)
     }
+}
 
+impl Deref for Prometheus {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl Api {
     /// All it has logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// An answer of its HTTP API; fails with its words when it refuses.
@@ -83,7 +111,20 @@ impl Prometheus {
         elements.iter().map(element).collect()
     }
 
-    /// The same, once it has what is asked for; fails with the last result when it never has.
+    /// What a query that gives series over time, such as `up[5m]`, gives now: samples as they were stored.
+    pub(crate) fn samples(&self, query: &str) -> Vec<Series> {
+        matrix(&self.api(&format!("query?query={}", encode(query))))
+    }
+
+    /// The values a query had between two times, `step` apart (all in seconds).
+    pub(crate) fn range(&self, query: &str, from: f64, to: f64, step: f64) -> Vec<Series> {
+        let query = encode(query);
+        matrix(&self.api(&format!(
+            "query_range?query={query}&start={from}&end={to}&step={step}"
+        )))
+    }
+
+    /// The same as [`Api::query`], once it has what is asked for; fails with the last result when it never has.
     pub(crate) fn until(&self, query: &str, test: impl Fn(&[Element]) -> bool) -> Vec<Element> {
         let mut last = Vec::new();
         let found = eventually(|| {
@@ -112,11 +153,22 @@ impl Element {
     }
 }
 
-/// Whether a program of the package is here; prints why not.
+impl Series {
+    pub(crate) fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+}
+
+/// Whether a program is here; prints why not, and which package has it.
 pub(crate) fn is_installed(program: &str) -> bool {
-    let is_there = Path::new("/usr/bin").join(program).exists();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|dir| dir.join(program).exists());
     if !is_there {
-        println!("skipped: {program} is not installed (apt-get install prometheus)");
+        let package = match program {
+            "promtool" => "prometheus",
+            program => program,
+        };
+        println!("skipped: {program} is not installed (apt-get install {package})");
     }
     is_there
 }
@@ -142,13 +194,36 @@ fn encode(query: &str) -> String {
 
 /// `{"metric": {label: value, …}, "value": [time, "number"]}`
 fn element(json: &Value) -> Element {
-    let labels = json["metric"].as_object().expect("labels");
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let labels = labels
-        .iter()
-        .map(|(name, value)| (name.clone(), text(value)));
     Element {
-        labels: labels.collect(),
-        value: text(&json["value"][1]).parse().expect("a number"),
+        labels: labels(json),
+        value: sample(&json["value"]).1,
     }
+}
+
+/// `{"result": [{"metric": {label: value, …}, "values": [[time, "number"], …]}, …]}`
+fn matrix(data: &Value) -> Vec<Series> {
+    assert_eq!(data["resultType"], "matrix", "{data}");
+    let series = data["result"].as_array().expect("a matrix").iter();
+    let series = series.map(|json| Series {
+        labels: labels(json),
+        samples: json["values"]
+            .as_array()
+            .expect("values")
+            .iter()
+            .map(sample)
+            .collect(),
+    });
+    series.collect()
+}
+
+fn labels(json: &Value) -> BTreeMap<String, String> {
+    let labels = json["metric"].as_object().expect("labels").iter();
+    let labels = labels.map(|(name, value)| (name.clone(), value.as_str().expect("text").into()));
+    labels.collect()
+}
+
+/// `[time, "number"]`
+fn sample(json: &Value) -> (f64, f64) {
+    let value = json[1].as_str().expect("text").parse();
+    (json[0].as_f64().expect("a time"), value.expect("a number"))
 }

@@ -1,0 +1,198 @@
+//! Alerts follow what happens: the exporter on its synthetic host, a real Prometheus and Alertmanager with our rules
+//! beside it, and all of it many times as fast as in life.
+//!
+//! Times are those of the scenario, in its seconds, and come from the samples that Prometheus stored: how fast this
+//! machine is decides how long the test takes, not what it says. Where something is wrong and Prometheus did not keep up,
+//! it is all done again at half the speed.
+
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tempfile::TempDir;
+use vcpu_exporter::demo::synthetic::Scenario;
+
+use crate::alertmanager::{Stack, Webhook};
+use crate::alone;
+use crate::exporter::Exporter;
+use crate::prometheus::{is_installed, Api};
+
+mod episodes;
+mod evaluation;
+mod history;
+mod panels;
+mod promises;
+
+/// So many times as fast as in life; the next where this machine cannot follow.
+const SPEEDS: [u32; 3] = [60, 30, 15];
+
+/// How long the calm scenario is watched: longer than any alert waits, and than the longest window of one.
+const CALM: Duration = Duration::from_secs(32 * 60);
+
+/// How long after the end of a trouble its alerts may last: five minutes that windows of five minutes still see it, five
+/// more for those that look at their own last five minutes, and two for `keep_firing_for` and the allowance.
+const AFTERMATH: Duration = Duration::from_secs(12 * 60);
+
+/// The time between two evaluations of the rules (deploy/stack/prometheus.yml).
+const EVALUATION: Duration = Duration::from_secs(30);
+
+/// What a trouble's stated times may be missed by. At this speed a scrape or an evaluation that comes a second late, as on
+/// a busy machine, is two evaluations late.
+const ALLOWANCE: Duration = Duration::from_secs(4 * EVALUATION.as_secs());
+
+/// An exporter on a synthetic host and the stack that watches it.
+struct Scene {
+    scenario: Scenario,
+    speed: u32,
+    /// When the scenario began (Unix time).
+    begun: f64,
+    exporter: Exporter,
+    webhook: Webhook,
+    stack: Stack,
+    _data: TempDir,
+}
+
+impl Scene {
+    /// `data` may hold a history under `prometheus`.
+    fn set(scenario: &str, speed: u32, address: &str, data: TempDir) -> Self {
+        let times = speed.to_string();
+        let arguments = [
+            "--synthetic",
+            scenario,
+            "--speed",
+            &times,
+            "--log.level=info",
+        ];
+        let exporter = Exporter::at(address, &[&["demo"], &arguments[..]].concat());
+        let webhook = Webhook::start();
+        let stack = Stack::start(data.path(), exporter.address(), speed, &webhook.url());
+        Self {
+            scenario: Scenario::load(scenario).expect("it is embedded"),
+            speed,
+            begun: seconds(SystemTime::now()),
+            exporter,
+            webhook,
+            stack,
+            _data: data,
+        }
+    }
+
+    fn prometheus(&self) -> &Api {
+        &self.stack.prometheus
+    }
+
+    /// Waits until Prometheus has samples of this time of the scenario.
+    fn watch_until(&self, time: Duration) {
+        let end = self.unix(time);
+        let newest = || self.prometheus().query("max(timestamp(up))")[0].value;
+        self.prometheus().until("up", |up| !up.is_empty());
+        let mut seen = newest();
+        while seen < end {
+            // Nothing else is to be done meanwhile, and asking costs what Prometheus needs.
+            thread::sleep(Duration::from_secs_f64((end - seen).clamp(0.1, 5.0)));
+            let now = newest();
+            assert!(
+                now > seen,
+                "Prometheus stands still:\n{}",
+                self.stack.complaints()
+            );
+            seen = now;
+        }
+    }
+
+    /// Reads the time when the scenario began from what the exporter says as things happen in it.
+    ///
+    /// It says so at the tick that saw it, up to a tenth of a second late: the earliest it can have been is nearest.
+    fn find_beginning(&mut self) {
+        let of = |(at, line): (SystemTime, String)| {
+            Some(seconds(at) - clock(&line)? / f64::from(self.speed))
+        };
+        let said = self.exporter.said().into_iter().filter_map(of);
+        self.begun = said.fold(self.begun, f64::min);
+    }
+
+    /// Unix time of a time of the scenario.
+    fn unix(&self, time: Duration) -> f64 {
+        self.begun + time.as_secs_f64() / f64::from(self.speed)
+    }
+
+    /// The time of the scenario at a Unix time, in its seconds.
+    fn time(&self, unix: f64) -> f64 {
+        (unix - self.begun) * f64::from(self.speed)
+    }
+}
+
+fn seconds(at: SystemTime) -> f64 {
+    let since = at.duration_since(UNIX_EPOCH);
+    since.expect("after 1970").as_secs_f64()
+}
+
+/// `01:10:00 something begins`: the first word in seconds.
+fn clock(line: &str) -> Option<f64> {
+    let mut parts = line.split(' ').next()?.split(':').map(str::parse::<f64>);
+    let mut next = || parts.next()?.ok();
+    Some((next()? * 60.0 + next()?) * 60.0 + next()?)
+}
+
+fn empty() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+#[test]
+fn alerts_fire_for_each_trouble_in_time_and_for_nothing_else() {
+    let _alone = alone();
+    let programs = [
+        "prometheus",
+        "promtool",
+        "prometheus-alertmanager",
+        "python3",
+    ];
+    if !programs.iter().all(|program| is_installed(program)) {
+        return;
+    }
+    let mut tried = Vec::new();
+    for speed in SPEEDS {
+        let (failures, behind) = both(speed);
+        if failures.is_empty() {
+            return;
+        }
+        assert!(!behind.is_empty(), "{failures:#?}");
+        println!(
+            "at {speed} times the speed of life, which was too fast: {failures:#?}{behind:#?}"
+        );
+        tried.extend(behind);
+    }
+    panic!("the rules cost too much, or this machine is too busy: {tried:#?}");
+}
+
+/// Watches both scenarios. Gives what was wrong, and what was too slow for that to mean much.
+fn both(speed: u32) -> (Vec<String>, Vec<String>) {
+    let calm = Scene::set("calm", speed, "127.0.0.1:0", empty());
+    calm.watch_until(CALM);
+    let behind = evaluation::behind(&calm);
+    if !behind.is_empty() {
+        return (vec!["the troubles were not tried".into()], behind);
+    }
+    let quiet = promises::nothing_fired(&calm);
+    let week = history::Week::of(&calm);
+    // The week is that of the same job and instance.
+    let address = calm.exporter.address().to_owned();
+    drop(calm);
+
+    let data = empty();
+    week.write(data.path());
+    let mut troubles = Scene::set("troubles", speed, &address, data);
+    let ends = troubles.scenario.troubles.iter();
+    let last = ends.map(|trouble| trouble.end()).max();
+    let last = last.expect("there are troubles");
+    troubles.watch_until(last + AFTERMATH);
+    let behind = evaluation::behind(&troubles);
+    troubles.find_beginning();
+    let failures = [
+        quiet,
+        evaluation::failed(&troubles),
+        promises::kept(&troubles),
+        promises::delivered(&troubles),
+        panels::shown(&troubles, last),
+    ];
+    (failures.concat(), behind)
+}

@@ -1,0 +1,118 @@
+//! Whether Prometheus kept up: what it did not evaluate cannot be judged.
+
+use super::{Scene, EVALUATION};
+use crate::exporter::Exposition;
+use crate::micro_vm::eventually;
+
+/// The share of evaluations of any group, and of scrapes, that may be missing on a machine with other things to do.
+const MISSED: f64 = 0.1;
+
+/// What was too slow: a group that takes longer than its interval, or too many evaluations or scrapes that are missing.
+/// Prints what it all costs.
+pub(super) fn behind(scene: &Scene) -> Vec<String> {
+    let slow = || {
+        groups(scene)
+            .into_iter()
+            .filter(|group| group.last >= group.interval)
+    };
+    // On a busy machine any single evaluation may be a slow one.
+    let _ = eventually(|| slow().next().is_none().then_some(()));
+    let mut behind: Vec<_> = slow()
+        .map(|group| format!("rules take longer than their interval: {group}"))
+        .collect();
+    let groups = groups(scene);
+    for group in &groups {
+        println!("rules: {group}");
+        if group.missed > MISSED * group.due {
+            behind.push(format!("evaluations are missing: {group}"));
+        }
+    }
+    let average = |metric: &str| -> f64 {
+        let of = scene
+            .prometheus()
+            .query(&format!("avg_over_time({metric}[1h])"));
+        of.iter().map(|e| e.value).sum()
+    };
+    let (up, scrape) = (average("up"), average("scrape_duration_seconds"));
+    if up < 1.0 - MISSED {
+        behind.push(format!(
+            "only {:.0} % of scrapes were answered in time",
+            up * 100.0
+        ));
+    }
+    let share: f64 = groups.iter().map(|group| group.last / group.interval).sum();
+    println!(
+        "rules: {:.0} % of the time all together; a scrape takes {:.0} ms",
+        share * 100.0,
+        scrape * 1e3
+    );
+    behind
+}
+
+/// Rules that could not be evaluated.
+pub(super) fn failed(scene: &Scene) -> Vec<String> {
+    let own = scene.prometheus().own();
+    let failed = own.all("prometheus_rule_evaluation_failures_total", &[]);
+    let failed = failed.filter(|sample| sample.value > 0.0);
+    let failed = failed.map(|sample| {
+        format!(
+            "{} failed evaluations of {}",
+            sample.value,
+            sample.label("rule_group")
+        )
+    });
+    failed.collect()
+}
+
+/// A group of rules. Times are in seconds.
+struct Group {
+    name: String,
+    interval: f64,
+    last: f64,
+    due: f64,
+    missed: f64,
+}
+
+impl std::fmt::Display for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            name, missed, due, ..
+        } = self;
+        let (last, interval) = (self.last * 1e3, self.interval * 1e3);
+        write!(
+            f,
+            "{name}: {last:.0} ms of {interval:.0}; {missed} of {due} evaluations left out"
+        )
+    }
+}
+
+fn groups(scene: &Scene) -> Vec<Group> {
+    let own = scene.prometheus().own();
+    let names = own.all("prometheus_rule_group_interval_seconds", &[]);
+    let groups: Vec<_> = names
+        .map(|sample| group(&own, sample.label("rule_group")))
+        .collect();
+    let usual = EVALUATION.as_secs_f64() / f64::from(scene.speed);
+    assert!(
+        groups.iter().any(|group| group.interval == usual),
+        "the groups are not at speed"
+    );
+    groups
+}
+
+fn group(own: &Exposition, name: &str) -> Group {
+    let of = |metric: &str| {
+        let value = own.one(
+            &format!("prometheus_rule_group_{metric}"),
+            &[("rule_group", name)],
+        );
+        value.unwrap_or_default()
+    };
+    Group {
+        name: name.rsplit(';').next().unwrap_or_default().to_owned(),
+        interval: of("interval_seconds"),
+        last: of("last_duration_seconds"),
+        due: of("iterations_total"),
+        missed: of("iterations_missed_total"),
+    }
+}

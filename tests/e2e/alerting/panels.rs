@@ -1,0 +1,135 @@
+//! Every query of every panel has data on a host where all of it happened.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use vcpu_exporter::demo::synthetic::scenario::Kind;
+
+use super::Scene;
+
+/// Queries that have no data here: dashboard, panel, refId and why.
+const EXCEPTIONS: [(&str, &str, &str, &str); 0] = [];
+
+/// One query of one panel.
+struct Query {
+    dashboard: String,
+    panel: String,
+    reference: String,
+    expr: String,
+}
+
+impl std::fmt::Display for Query {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} / {} / {}",
+            self.dashboard, self.panel, self.reference
+        )
+    }
+}
+
+/// Asks everything of the time up to `end`. Says which queries have no data, and which exceptions have.
+pub(super) fn shown(scene: &Scene, end: Duration) -> Vec<String> {
+    let queries = queries();
+    assert!(queries.len() > 50, "{}", queries.len());
+    let vms = vms_in_trouble(scene);
+    let mut failures = Vec::new();
+    let mut excused = BTreeSet::new();
+    for query in &queries {
+        let exception = EXCEPTIONS.iter().find(|(dashboard, panel, reference, _)| {
+            *dashboard == query.dashboard && *panel == query.panel && *reference == query.reference
+        });
+        match (has_data(scene, query, &vms, end), exception) {
+            (true, None) => {}
+            (false, Some(exception)) => {
+                excused.insert(exception);
+            }
+            (true, Some(_)) => failures.push(format!("{query}: has data, and so is no exception")),
+            (false, None) => failures.push(format!("{query}: no data: {}", query.expr)),
+        }
+    }
+    let stale = EXCEPTIONS
+        .iter()
+        .filter(|exception| !excused.contains(exception));
+    failures.extend(stale.map(|exception| format!("no such query: {exception:?}")));
+    println!(
+        "panels: {} queries, {} of them excused",
+        queries.len(),
+        excused.len()
+    );
+    failures
+}
+
+fn queries() -> Vec<Query> {
+    let output = Command::new("python3")
+        .args([
+            concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards/generate.py"),
+            "--queries",
+        ])
+        .output()
+        .expect("python3 starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let queries: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let queries = queries.as_array().expect("a list").iter();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let query = |query: &Value| Query {
+        dashboard: text(&query["dashboard"]),
+        panel: text(&query["panel"]),
+        reference: text(&query["refId"]),
+        expr: text(&query["expr"]),
+    };
+    queries.map(query).collect()
+}
+
+/// VMs that something happened to: a panel about a cause shows it for one of them.
+fn vms_in_trouble(scene: &Scene) -> Vec<String> {
+    let vms = &scene.scenario.vms;
+    let hit = scene
+        .scenario
+        .troubles
+        .iter()
+        .flat_map(|trouble| match &trouble.kind {
+            Kind::NoisyNeighbour { victims, .. } => victims.clone(),
+            Kind::MemoryRemote { vm, .. }
+            | Kind::SharedCores { vm, .. }
+            | Kind::Quota { vm, .. }
+            | Kind::IothreadOnCore { vm, .. }
+            | Kind::ExitStorm { vm, .. }
+            | Kind::DeviceRemote { vm } => vec![*vm],
+            Kind::PackageThrottled { .. } | Kind::Multiplexed { .. } => Vec::new(),
+        });
+    let names: BTreeSet<_> = hit.map(|vm| vms[vm].name.clone()).collect();
+    names.into_iter().collect()
+}
+
+/// Whether there is data at any time of the run, for any of these VMs.
+fn has_data(scene: &Scene, query: &Query, vms: &[String], end: Duration) -> bool {
+    let about_a_vm = query.expr.contains("$vm");
+    let vms = if about_a_vm { vms } else { &vms[..1] };
+    vms.iter().any(|vm| {
+        let expr = substituted(&query.expr, scene, vm);
+        let unknown = expr
+            .split("\"$")
+            .skip(1)
+            .find(|rest| rest.starts_with(char::is_alphabetic));
+        assert_eq!(unknown, None, "{query}: a variable nobody knows");
+        let (from, to) = (scene.begun, scene.unix(end));
+        let step = (to - from) / 200.0;
+        !scene.prometheus().range(&expr, from, to, step).is_empty()
+    })
+}
+
+/// The query as Grafana would send it for one VM and its first vCPU.
+fn substituted(expr: &str, scene: &Scene, vm: &str) -> String {
+    expr.replace("$vcpu", "0")
+        .replace("$vm", vm)
+        .replace("$job", "vcpu-exporter")
+        .replace("$instance", scene.exporter.address())
+}
