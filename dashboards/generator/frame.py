@@ -196,6 +196,7 @@ def _origin():
         ],
         graph="none",
         none="no exporter",
+        size=16,
     )
 
 

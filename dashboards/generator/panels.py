@@ -158,7 +158,9 @@ def stat(
     none="none",
     calc="lastNotNull",
     mode="value",
+    size=None,
 ):
+    """size: of the value's letters in pixels; without, what fits, which is nothing in a panel of two lines."""
     defaults = {
         "unit": unit,
         "color": {"mode": "thresholds"},
@@ -183,6 +185,7 @@ def stat(
             "colorMode": mode,
             "graphMode": graph,
             "justifyMode": "auto",
+            **({"text": {"valueSize": size}} if size else {}),
         },
         fieldConfig={"defaults": defaults, "overrides": list(overrides)},
     )

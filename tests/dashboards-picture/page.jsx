@@ -27,7 +27,7 @@ function Stat({ panel, all, width, height }) {
     const sparkline = panel.options.graphMode === 'area' && field.values.length > 1
       ? { y: field, x: frame.fields[0], xMin: from, xMax: to, yMin: 0 } : undefined;
     return <BigValue key={at} theme={theme} width={each} height={height} value={shown} colorMode={panel.options.colorMode} graphMode={panel.options.graphMode}
-      justifyMode="auto" textMode="value" sparkline={sparkline} />;
+      justifyMode="auto" textMode="value" text={panel.options.text} sparkline={sparkline} />;
   })}</div>;
 }
 
@@ -42,10 +42,15 @@ function Bars({ panel, all, width, height }) {
   });
 }
 
+const side = field => {
+  const { align } = field.config.custom ?? {};
+  return ['left', 'center'].includes(align) ? align : field.type === 'number' ? 'right' : 'left';
+};
+
 function Cell({ field, row, width }) {
   const value = field.values[row], custom = field.config.custom ?? {}, kind = custom.cellOptions?.type;
   const shown = show(field, value), said = value == null || value === '' ? '' : formattedValueToString(shown);
-  const style = { width, textAlign: ['left', 'center'].includes(custom.align) ? custom.align : field.type === 'number' ? 'right' : 'left' };
+  const style = { width, textAlign: side(field) };
   if (kind === 'color-background' && said) Object.assign(style, { background: shown.color });
   if (kind === 'color-text') style.color = shown.color;
   if (kind === 'gauge' && said) {
@@ -69,7 +74,7 @@ function Table({ panel, all, width, height }) {
     if (field) order.sort((a, b) => before(field.values[a], field.values[b]) * (sort.desc ? -1 : 1));
   }
   return <div style={{ width, height, overflow: 'hidden' }}><table>
-    <thead><tr>{names.map((one, at) => <th key={at}><div className="cell" style={{ width: widths[at] }}>{one}</div></th>)}</tr></thead>
+    <thead><tr>{names.map((one, at) => <th key={at}><div className="cell" style={{ width: widths[at], textAlign: side(fields[at]) }}>{one}</div></th>)}</tr></thead>
     <tbody>{order.slice(0, 60).map(row => <tr key={row}>{fields.map((field, at) => <td key={at}><Cell field={field} row={row} width={widths[at]} /></td>)}</tr>)}</tbody>
   </table></div>;
 }
