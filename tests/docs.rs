@@ -276,7 +276,8 @@ fn links_of_the_documents_lead_somewhere() {
             .skip(1)
             .filter_map(|rest| Some(rest.split_once(')')?.0));
         for target in targets.filter(|t| !t.starts_with("http") && !t.starts_with('#')) {
-            assert!(dir.join(target).exists(), "{document}: {target}");
+            let file = target.split_once('#').map_or(target, |(file, _)| file);
+            assert!(dir.join(file).exists(), "{document}: {target}");
         }
     }
 }
