@@ -331,7 +331,9 @@ fn promtool_takes_the_recording_rules() {
 /// Each query as a rule of its own, for promtool to parse.
 #[test]
 fn the_queries_of_the_documents_are_promql() {
-    let queries = DOCUMENTS.iter().map(|document| blocks(&read(document), "promql"));
+    let queries = DOCUMENTS
+        .iter()
+        .map(|document| blocks(&read(document), "promql"));
     let queries: Vec<String> = queries.flatten().collect();
     assert!(queries.len() > 10, "{queries:?}");
     let rule = |(n, query): (usize, &String)| {

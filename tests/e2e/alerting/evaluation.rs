@@ -5,7 +5,7 @@ use crate::exporter::Exposition;
 use crate::micro_vm::eventually;
 
 /// The share of evaluations of any group, and of scrapes, that may be missing on a machine with other things to do.
-const MISSED: f64 = 0.1;
+const MISSED: f64 = 0.2;
 
 /// What was too slow: a group that takes longer than its interval, or too many evaluations or scrapes that are missing.
 /// Prints what it all costs.
