@@ -3,10 +3,11 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers of tests, which clippy does not see as tests
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use rustix::process::{kill_process, Pid, Signal};
 use serde_yaml::Value;
 
 fn root() -> PathBuf {
@@ -338,4 +339,49 @@ fn local_names_what_is_missing() {
     assert!(run(&["--nonsense"]).contains("--nonsense is no option"));
     assert!(run(&["--speed"]).contains("--speed needs a value"));
     assert!(run(&["--target", "a\"b"]).contains("no spaces, quotes or backslashes in: a\"b"));
+}
+
+/// Ctrl-C leaves no process and no data behind.
+#[test]
+fn local_cleans_up() {
+    if !has("prometheus", "prometheus")
+        || !has("prometheus-alertmanager", "prometheus-alertmanager")
+    {
+        return;
+    }
+    let mut child = Command::new(stack("local"))
+        .args([
+            "--prometheus",
+            "127.0.0.1:0",
+            "--alertmanager",
+            "127.0.0.1:0",
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("bash starts");
+    let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let lines: Vec<_> = stdout.lines().map_while(Result::ok).take(3).collect();
+    let data = lines.last().and_then(|line| line.rsplit(' ').next());
+    let data = PathBuf::from(data.expect("it says where its data are"));
+    assert!(data.join("prometheus.yml").exists(), "{lines:?}");
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let children = fs::read_to_string(children).expect("its children");
+    let of = |pid: &str| Path::new("/proc").join(pid);
+    assert_eq!(
+        children
+            .split_whitespace()
+            .filter(|pid| of(pid).exists())
+            .count(),
+        2
+    );
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a process"), Signal::INT).expect("it can be signalled");
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(130));
+    assert!(!data.exists(), "{}", data.display());
+    assert!(
+        !children.split_whitespace().any(|pid| of(pid).exists()),
+        "{children}"
+    );
 }

@@ -3,7 +3,7 @@
 //! | path | answers |
 //! |---|---|
 //! | `/` | the status page, for people; `sort`, `colour` and `open` say how it is looked at |
-//! | `/api/view` | what the status page shows, as JSON ([`View`](super::view::View)); 503 before the first tick |
+//! | `/api/view` | what the status page shows, as JSON ([`View`]); 503 before the first tick |
 //! | `/runbooks/` | a list of what to do about each alert |
 //! | `/runbooks/NAME` | the runbook of an alert, as text |
 //! | `/metrics` | the newest snapshot as OpenMetrics or Prometheus text; 503 before the first tick |
