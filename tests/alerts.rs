@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_yaml::Value;
 use vcpu_exporter::snapshot::catalog;
+
+#[path = "support/promtool.rs"]
+mod promtool;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
@@ -29,23 +31,6 @@ fn files(folder: &str, end: &str) -> Vec<PathBuf> {
         .collect();
     paths.sort_unstable();
     paths
-}
-
-/// Runs promtool; `None`, with a word why, where it is not installed.
-fn promtool(arguments: &[&str], files: &[PathBuf]) -> Option<(bool, String)> {
-    let output = Command::new("promtool")
-        .args(arguments)
-        .args(files)
-        .output();
-    let Ok(output) = output else {
-        println!("skipped: promtool is missing (Debian package prometheus)");
-        return None;
-    };
-    let said = [output.stdout, output.stderr].concat();
-    Some((
-        output.status.success(),
-        String::from_utf8_lossy(&said).into_owned(),
-    ))
 }
 
 /// One rule of alerts/*.yaml.
@@ -101,7 +86,7 @@ fn recorded() -> BTreeSet<String> {
 
 #[test]
 fn promtool_takes_the_rules() {
-    let Some((taken, said)) = promtool(&["check", "rules"], &files("alerts", ".yaml")) else {
+    let Some((taken, said)) = promtool::run(&["check", "rules"], &files("alerts", ".yaml")) else {
         return;
     };
     assert!(taken, "{said}");
@@ -110,7 +95,8 @@ fn promtool_takes_the_rules() {
 
 #[test]
 fn the_rules_give_what_their_tests_say() {
-    let Some((passed, said)) = promtool(&["test", "rules"], &files("alerts/tests", ".yaml")) else {
+    let Some((passed, said)) = promtool::run(&["test", "rules"], &files("alerts/tests", ".yaml"))
+    else {
         return;
     };
     assert!(passed, "{said}");

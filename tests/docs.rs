@@ -11,6 +11,9 @@ use vcpu_exporter::config::Config;
 use vcpu_exporter::expose::otlp::settings;
 use vcpu_exporter::snapshot::catalog;
 
+#[path = "support/promtool.rs"]
+mod promtool;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
@@ -314,50 +317,13 @@ fn every_metric_that_is_named_exists() {
 }
 
 #[test]
-fn promtool_takes_the_recording_rules() {
-    let promtool = Command::new("promtool")
-        .args(["check", "rules"])
-        .arg(root().join(RULES))
-        .output();
-    let Ok(promtool) = promtool else {
-        println!("skipped: promtool is missing (Debian package prometheus)");
-        return;
-    };
-    let said = [promtool.stdout, promtool.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(promtool.status.success(), "{said}");
-}
-
-/// Each query as a rule of its own, for promtool to parse.
-#[test]
 fn the_queries_of_the_documents_are_promql() {
     let queries = DOCUMENTS
         .iter()
         .map(|document| blocks(&read(document), "promql"));
     let queries: Vec<String> = queries.flatten().collect();
     assert!(queries.len() > 10, "{queries:?}");
-    let rule = |(n, query): (usize, &String)| {
-        let query = query.replace('\n', "\n          ");
-        format!("      - record: query:{n}\n        expr: |\n          {query}\n")
-    };
-    let rules: String = queries.iter().enumerate().map(rule).collect();
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("rules.yml");
-    std::fs::write(
-        &file,
-        format!("groups:\n  - name: docs\n    rules:\n{rules}"),
-    )
-    .unwrap();
-    let Ok(output) = Command::new("promtool")
-        .args(["check", "rules"])
-        .arg(&file)
-        .output()
-    else {
-        println!("skipped: there is no promtool");
-        return;
-    };
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{rules}");
+    promtool::parse(&queries);
 }
 
 /// A metric without a check says so in a row of its own.

@@ -4,12 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 use vcpu_exporter::cli;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::snapshot::catalog;
+
+#[path = "support/promtool.rs"]
+mod promtool;
 
 /// In this order: a tired reader finds the same thing at the same place on every page.
 const HEADINGS: [&str; 7] = [
@@ -132,33 +134,15 @@ fn every_runbook_has_the_same_headings() {
     }
 }
 
-/// Each query as a rule of its own, for promtool to parse.
 #[test]
 fn the_queries_are_promql() {
     let documents = documents();
     let queries = documents
         .iter()
         .flat_map(|(_, text)| blocks(text, "promql"));
-    let rule = |(n, query): (usize, &str)| {
-        let query = query.replace('\n', "\n          ");
-        format!("      - record: query:{n}\n        expr: |\n          {query}\n")
-    };
-    let rules: String = queries.enumerate().map(rule).collect();
-    assert!(!rules.is_empty());
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("rules.yml");
-    let group = format!("groups:\n  - name: runbooks\n    rules:\n{rules}");
-    std::fs::write(&file, group).unwrap();
-    let promtool = Command::new("promtool")
-        .args(["check", "rules"])
-        .arg(&file)
-        .output();
-    let Ok(promtool) = promtool else {
-        println!("skipped: promtool is missing (Debian package prometheus)");
-        return;
-    };
-    let said = String::from_utf8_lossy(&promtool.stderr);
-    assert!(promtool.status.success(), "{said}\n{rules}");
+    let queries: Vec<String> = queries.map(str::to_owned).collect();
+    assert!(!queries.is_empty());
+    promtool::parse(&queries);
 }
 
 /// Words of the text that look like a metric of ours or a rule over some.
