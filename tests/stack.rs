@@ -349,7 +349,10 @@ fn local_cleans_up() {
     {
         return;
     }
-    let mut child = Command::new(stack("local"))
+    // Whoever runs the tests in the background may have Ctrl-C ignored, and bash cannot take that back.
+    let mut child = Command::new("env")
+        .arg("--default-signal=INT")
+        .arg(stack("local"))
         .args([
             "--prometheus",
             "127.0.0.1:0",
