@@ -31,14 +31,27 @@ fn cost(console: &Console, name: &str) -> f64 {
     time as f64 / 4.0 / f64::from(turns)
 }
 
-#[test]
-fn a_watched_guest_is_hardly_disturbed() {
+/// How far two measurements of the same may lie apart.
+const STEADY: f64 = 0.001;
+
+/// Boots until one finds the machine as steady at its end as at its beginning; what an unsteady one shows is not ours.
+const BOOTS: usize = 3;
+
+/// Cost alone, at a tick of 1 s and of 100 ms, and alone again.
+fn measure() -> [f64; 4] {
     let console = Machine::arm64(Clock::Icount).run(SCRIPT);
     let [alone, second, tenth, again] =
         ["alone", "1s", "100ms", "again"].map(|n| cost(&console, n));
     println!("instructions a turn: alone {alone:.0}, tick 1 s {second:.0} ({:+.4} %), tick 100 ms {tenth:.0} ({:+.4} %), again alone {again:.0}",
         (second / alone - 1.0) * 100.0, (tenth / alone - 1.0) * 100.0);
-    assert!((again / alone - 1.0).abs() < 0.001);
+    [alone, second, tenth, again]
+}
+
+#[test]
+fn a_watched_guest_is_hardly_disturbed() {
+    let is_steady = |[alone, _, _, again]: &[f64; 4]| (again / alone - 1.0).abs() < STEADY;
+    let measured = (0..BOOTS).map(|_| measure()).find(is_steady);
+    let [alone, second, tenth, _] = measured.expect("a machine that is steady");
     assert!(second / alone < 1.002);
     assert!(tenth / alone < 1.02);
 }
