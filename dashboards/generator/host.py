@@ -5,7 +5,7 @@ from .frame import to_cell, to_series
 from .layout import row
 from .panels import GREEN, ORANGE, RED, YELLOW, bargauge, heatmap, query, says, stat, state_timeline, steps, timeseries
 from .selectors import CORE_DEMAND, HOST, MISSES, PLACE, TIME_BY_LLC, by_core, worst, worst_of
-from .tables import column, table
+from .tables import column, core_demand, table
 from .words import LIMITS, runbook
 
 VM_CELL = to_cell("kvm-vm", "vm", job=None, instance=None)
@@ -125,16 +125,7 @@ def who():
             column("cpu", "CPU", width=55),
             column("vm", "VM", links=[VM_CELL]),
             column("vcpu", "vCPU", width=60, links=[VCPU_CELL]),
-            column(
-                "Value #A",
-                "Core demand",
-                width=115,
-                unit="none",
-                decimals=2,
-                cell="gauge",
-                maximum=3,
-                limits=steps((1.6, YELLOW), (2.2, RED)),
-            ),
+            core_demand("Value #A", width=115),
             column(
                 "Value #B",
                 "Delay",

@@ -1,6 +1,6 @@
 """Tables and their columns."""
 
-from .panels import panel, query_targets, override, steps
+from .panels import RED, YELLOW, panel, query_targets, override, steps
 
 
 def column(
@@ -49,6 +49,20 @@ def column(
         properties["links"] = list(links)
     return field, override(field, **properties)
 
+
+
+def core_demand(field, width):
+    """What VMs want of the core in the row, in cores: 2 is all that a core of two threads has."""
+    return column(
+        field,
+        "Core demand",
+        width=width,
+        unit="none",
+        decimals=2,
+        cell="gauge",
+        maximum=3,
+        limits=steps((1.6, YELLOW), (2.2, RED)),
+    )
 
 def hidden(field):
     """A column that is not shown, but that links of its row need. Grafana 12.2 gave the property its second name."""

@@ -7,7 +7,6 @@ from .panels import (
     BLUE,
     ORANGE,
     RED,
-    YELLOW,
     heatmap,
     override_re,
     query,
@@ -18,7 +17,7 @@ from .panels import (
     timeseries,
 )
 from .selectors import CORE_DEMAND, HOST, PLACE, VCPU, VM, by_core, padded
-from .tables import column, table
+from .tables import column, core_demand, table
 from .words import LIMITS, runbook
 
 HIGH, CRITICAL, STARVED = LIMITS["KvmVcpuDelayHigh"], LIMITS["KvmVcpuDelayCritical"], LIMITS["KvmVcpuStarved"]
@@ -49,16 +48,7 @@ def siblings():
             column("package", "Package", width=75),
             column("core", "Core", width=60),
             column("cpu", "CPU", width=60),
-            column(
-                "Value #A",
-                "Core demand",
-                width=125,
-                unit="none",
-                decimals=2,
-                cell="gauge",
-                maximum=3,
-                limits=steps((1.6, YELLOW), (2.2, RED)),
-            ),
+            core_demand("Value #A", width=125),
             column(
                 "Value #B",
                 "Time",

@@ -1,21 +1,17 @@
 //! `/runbooks/`: what to do about each alert, embedded when the exporter is built, so that links in
 //! alerts work wherever the exporter can be reached.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::http::header::{self, HeaderValue};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use maud::{html, DOCTYPE};
 
-use super::site::Site;
-
 // RUNBOOKS: name and text of each file of docs/runbooks, by name; build.rs makes the list.
 include!(concat!(env!("OUT_DIR"), "/runbooks.rs"));
 
 /// A list of them.
-pub(super) async fn list(State(_): State<Arc<Site>>) -> Response {
+pub(super) async fn list() -> Response {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
