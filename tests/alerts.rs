@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
+use vcpu_exporter::expose::view::Cause;
 use vcpu_exporter::snapshot::catalog;
 
 #[path = "support/promtool.rs"]
@@ -276,6 +277,21 @@ fn thresholds() -> Vec<Threshold> {
         }
     };
     rows.map(row).collect()
+}
+
+/// What the status page and `top` judge by. The limit of CPI is that of the VM's peers.
+#[test]
+fn the_page_judges_by_the_same_thresholds() {
+    let table = thresholds();
+    for cause in Cause::ALL {
+        let name = serde_json::to_value(cause).unwrap();
+        let row = table.iter().find(|row| {
+            let same = row.cause.as_deref() == name.as_str() && row.alert == cause.alert();
+            let number: f64 = row.number.parse().unwrap();
+            same && (cause == Cause::CpiPeers || number == cause.threshold())
+        });
+        assert!(row.is_some(), "{name}: {}", cause.threshold());
+    }
 }
 
 /// Whether the number stands in the expression on its own, after this.
