@@ -10,6 +10,10 @@ use std::path::PathBuf;
 
 use super::roots::Roots;
 
+mod kinds;
+
+pub use kinds::{kind, Kind};
+
 /// A record has at most 2 KiB with its lines (`PRINTK_MESSAGE_MAX`, kernel/printk/internal.h), and
 /// a read that is too small for it fails.
 const RECORD: usize = 8 << 10;

@@ -761,7 +761,7 @@ pub const CATALOG: &[Metric] = &[
         name: "kvm_host_kernel_log_lines_total",
         kind: Kind::Counter,
         unit: "",
-        help: "Lines of the kernel's log since the exporter started, by kind: machine_check, memory_failure, throttle, split_lock, kvm_msr, kvm (any other line of KVM)",
+        help: "Lines of the kernel's log since the exporter started, by kind: machine_check, memory_error (corrected or not, by an EDAC driver), memory_failure (a page lost), throttle, split_lock, kvm_msr, kvm (any other line of KVM); a kind that this host cannot log is absent",
         labels: &["kind"],
         source: "kernel_log",
     },

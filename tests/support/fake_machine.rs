@@ -75,6 +75,14 @@ impl FakeHost {
         self.file("dev/kmsg", text)
     }
 
+    /// Signs that the kernel would log each kind of line: an EDAC driver, recovery from memory
+    /// errors, and KVM's reports of unknown registers. Throttling and split locks show elsewhere.
+    pub fn logs_every_kind(&self) -> &Self {
+        self.file("sys/devices/system/edac/mc/mc0/ce_count", "0\n")
+            .file("proc/sys/vm/memory_failure_early_kill", "0\n")
+            .parameter("kvm", "report_ignored_msrs", "Y")
+    }
+
     /// A two-socket Xeon: 2 x 4 cores of 2 threads, a node each; throttled once.
     pub fn xeon_server(&self) -> &Self {
         for cpu in 0..16 {
@@ -120,7 +128,7 @@ impl FakeHost {
             ("microcode", "0xd0003f6"),
             (
                 "flags",
-                "fpu vme vmx ept vpid smx intel_pt hle avx2 smep smap md_clear cqm_occup_llc cqm_mbm_total",
+                "fpu vme mce vmx ept vpid smx intel_pt hle avx2 smep smap md_clear cqm_occup_llc cqm_mbm_total split_lock_detect",
             ),
             ("vmx flags", "vnmi preemption_timer posted_intr invvpid apicv ept_x_only"),
         ]);
@@ -142,6 +150,7 @@ impl FakeHost {
                 "Mitigation: Clear CPU buffers; SMT vulnerable",
             )
             .system("6.12.43+deb13-amd64", true, "2-3,10-11")
+            .logs_every_kind()
             .kernel_log("4,1,1,-;mce: [Hardware Error]: logged before\n")
     }
 

@@ -1,6 +1,7 @@
-//! The `kernel_log` source: lines of the kernel's log about machine checks and KVM, counted by kind.
+//! The `kernel_log` source: lines of the kernel's log about hardware errors and KVM, by kind.
 //!
-//! - `kvm_host_kernel_log_lines_total{kind}`: since the exporter started
+//! - `kvm_host_kernel_log_lines_total{kind}`: since the exporter started; a kind that this kernel
+//!   cannot log is absent
 //! - `kvm_host_kernel_log_lost_total`: records overwritten before they were read
 //!
 //! Only lines the kernel wrote itself count, and none of their text is shown: much of it is what a
@@ -11,7 +12,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::{fact, unreadable, Found, HostReader};
-use crate::host::kernel_log::{self, KernelLog, Record};
+use crate::host::cpu_model::{field, first_block};
+use crate::host::kernel_log::{self, KernelLog, Kind, Record};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::sample::slow::{Fact, FactValue};
@@ -20,41 +22,15 @@ use crate::sample::{Reason, SourceInfo};
 /// Most records a reading: a log that is flooded must not hold up the lane.
 const MOST: usize = 20_000;
 
-/// Kinds of lines, and how one is known: it begins so, or it has so within. The first that fits
-/// counts. Texts of Linux 6.18.
-const KINDS: [(&str, &[&str], &[&str]); 6] = [
-    // arch/x86/kernel/cpu/mce/core.c, drivers/edac/mce_amd.c, drivers/firmware/efi/cper.c
-    ("machine_check", &["mce: "], &["[Hardware Error]:"]),
-    // mm/memory-failure.c
-    ("memory_failure", &["Memory failure: ", "MCE: "], &[]),
-    // drivers/thermal/intel/therm_throt.c
-    ("throttle", &[], &["cpu clock throttled"]),
-    // arch/x86/kernel/cpu/bus_lock.c: "x86/split lock detection: #AC: CPU 0/KVM/77 took a …"
-    ("split_lock", &["x86/split lock detection: #"], &[]),
-    // arch/x86/kvm/x86.c, kvm_msr_ignored_check and its like: "kvm: vcpu0, guest …: unhandled rdmsr"
-    (
-        "kvm_msr",
-        &[],
-        &[
-            "unhandled rdmsr",
-            "unhandled wrmsr",
-            "ignored rdmsr",
-            "ignored wrmsr",
-        ],
-    ),
-    (
-        "kvm",
-        &["kvm: ", "kvm [", "kvm_intel: ", "kvm_amd: ", "KVM: "],
-        &[],
-    ),
-];
-
 /// Follows /dev/kmsg.
 pub struct Log {
     roots: Arc<Roots>,
     log: Option<KernelLog>,
-    lines: [u64; KINDS.len()],
+    /// Lines of each of [`Kind::ALL`].
+    lines: [u64; Kind::ALL.len()],
     lost: u64,
+    /// What the CPU has, read once.
+    flags: Option<CpuFlags>,
 }
 
 impl Log {
@@ -63,8 +39,9 @@ impl Log {
         Self {
             roots,
             log: None,
-            lines: [0; KINDS.len()],
+            lines: [0; Kind::ALL.len()],
             lost: 0,
+            flags: None,
         }
     }
 
@@ -75,35 +52,87 @@ impl Log {
         };
         let lines = &mut self.lines;
         let count = |record: Record<'_>| {
-            if let Some(kind) = kind(&record) {
-                lines[kind] += 1;
+            let kind = kernel_log::kind(&record);
+            if let Some(n) = Kind::ALL.iter().position(|one| Some(*one) == kind) {
+                lines[n] += 1;
             }
         };
         self.lost += log.read(MOST, count)?;
         Ok(())
     }
 
-    fn facts(&self) -> Vec<Fact> {
-        let line = |((kind, _, _), n): (&(&str, _, _), &u64)| {
-            let labels = [("kind", (*kind).to_owned())];
+    fn facts(&mut self, topology: &Topology) -> Vec<Fact> {
+        let flags = self
+            .flags
+            .get_or_insert_with(|| CpuFlags::read(&self.roots));
+        let could = |kind| can_log(kind, &self.roots, topology, flags);
+        let known = Kind::ALL.into_iter().zip(self.lines);
+        let known = known.filter(|(kind, n)| *n > 0 || could(*kind));
+        let line = |(kind, n): (Kind, u64)| {
+            let labels = [("kind", kind.label().to_owned())];
             let metric = "kvm_host_kernel_log_lines_total";
-            fact(metric, labels, FactValue::Int(*n))
+            fact(metric, labels, FactValue::Int(n))
         };
         let lost = FactValue::Int(self.lost);
         let lost = fact("kvm_host_kernel_log_lost_total", [], lost);
-        let lines = KINDS.iter().zip(&self.lines).map(line);
-        lines.chain([lost]).collect()
+        known.map(line).chain([lost]).collect()
     }
 }
 
-/// Which kind of line it is.
-fn kind(record: &Record<'_>) -> Option<usize> {
-    let text = record.text;
-    let has = |part: &&str| text.windows(part.len()).any(|w| w == part.as_bytes());
-    let fits = |(_, begins, within): &(&str, &[&str], &[&str])| {
-        begins.iter().any(|b| text.starts_with(b.as_bytes())) || within.iter().any(has)
-    };
-    KINDS.iter().position(fits).filter(|_| record.of_kernel)
+/// Features of the CPU by the kernel's names; `None` where cpuinfo does not list them.
+struct CpuFlags(Option<Vec<String>>);
+
+impl CpuFlags {
+    fn read(roots: &Roots) -> Self {
+        let block = first_block(roots).unwrap_or_default();
+        // x86 has "flags", arm64 has "Features".
+        let listed = field(&block, "flags").or_else(|| field(&block, "Features"));
+        Self(listed.map(|flags| flags.split_ascii_whitespace().map(str::to_owned).collect()))
+    }
+
+    fn lists_any(&self, flags: &[&str]) -> Option<bool> {
+        let listed = self.0.as_ref()?;
+        Some(listed.iter().any(|flag| flags.contains(&flag.as_str())))
+    }
+}
+
+/// Whether this kernel on this machine would log a line of this kind, were there a reason: a 0
+/// would otherwise say that all is well where nobody looks.
+fn can_log(kind: Kind, roots: &Roots, topology: &Topology, flags: &CpuFlags) -> bool {
+    let sys = |path: &str| roots.sys.join(path);
+    match kind {
+        // With neither machine checks of the CPU nor error records of the firmware there are none.
+        Kind::MachineCheck => {
+            flags.lists_any(&["mce"]) != Some(false)
+                || sys("devices/system/machinecheck").exists()
+                || sys("firmware/acpi/tables/HEST").exists()
+        }
+        // A memory controller has an EDAC driver: mcN, not always from 0 on
+        // (drivers/edac/edac_mc_sysfs.c).
+        Kind::MemoryError => {
+            let controllers = roots.list(&sys("devices/system/edac/mc"));
+            let is_one = |name: &String| name.strip_prefix("mc").is_some_and(is_number);
+            controllers.is_ok_and(|names| names.iter().any(is_one))
+        }
+        // CONFIG_MEMORY_FAILURE (mm/memory-failure.c).
+        Kind::MemoryFailure => roots.proc.join("sys/vm/memory_failure_early_kill").exists(),
+        // therm_throt.c makes it for each CPU that it watches.
+        Kind::Throttle => topology.cpus.iter().any(|cpu| {
+            sys(&format!(
+                "devices/system/cpu/cpu{}/thermal_throttle",
+                cpu.id
+            ))
+            .exists()
+        }),
+        // X86_FEATURE_{SPLIT_LOCK,BUS_LOCK}_DETECT (arch/x86/include/asm/cpufeatures.h).
+        Kind::SplitLock => flags.lists_any(&["split_lock_detect", "bus_lock_detect"]) == Some(true),
+        // KVM of x86 has the parameter, and says nothing when it is N (arch/x86/kvm/x86.c).
+        Kind::KvmMsr => {
+            let report = sys("module/kvm/parameters/report_ignored_msrs");
+            roots.read_text(&report).is_ok_and(|value| value != "N")
+        }
+        Kind::Kvm => true,
+    }
 }
 
 impl HostReader for Log {
@@ -115,10 +144,10 @@ impl HostReader for Log {
         }
     }
 
-    fn read(&mut self, _topology: &Topology) -> Found {
+    fn read(&mut self, topology: &Topology) -> Found {
         match self.advance() {
             Ok(()) => Found {
-                facts: self.facts(),
+                facts: self.facts(topology),
                 missing: None,
             },
             Err(error) => {
@@ -128,6 +157,10 @@ impl HostReader for Log {
             }
         }
     }
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<u32>().is_ok()
 }
 
 fn missing(roots: &Roots, error: &io::Error) -> Reason {

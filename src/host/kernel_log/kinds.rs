@@ -1,0 +1,200 @@
+//! Which lines of the kernel's log are counted, and as what.
+//!
+//! [`LINES`] has every text with the file of the kernel that writes it and the versions that do,
+//! over the range the exporter supports (Linux 5.8 to 6.18). Where a text changed, both are there:
+//! the older one stays until no supported kernel writes it.
+
+use super::Record;
+
+/// What a counted line reports; the `kind` label of `kvm_host_kernel_log_lines_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An error that the hardware or the firmware reported.
+    MachineCheck,
+    /// A corrected or uncorrected memory error in the words of an EDAC driver. Such a driver may
+    /// be the only one that reports it: firmware can keep machine checks to itself.
+    MemoryError,
+    /// A page of memory with an uncorrected error, or a process that was killed for using one.
+    MemoryFailure,
+    /// The hardware slowed a core or package down because it was too hot.
+    Throttle,
+    /// A process or a guest locked the memory bus.
+    SplitLock,
+    /// A guest accessed a model-specific register that KVM does not know.
+    KvmMsr,
+    /// Any other line of KVM.
+    Kvm,
+}
+
+impl Kind {
+    /// All of them, in the order of the metric's series.
+    pub const ALL: [Self; 7] = [
+        Self::MachineCheck,
+        Self::MemoryError,
+        Self::MemoryFailure,
+        Self::Throttle,
+        Self::SplitLock,
+        Self::KvmMsr,
+        Self::Kvm,
+    ];
+
+    /// The value of the `kind` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::MachineCheck => "machine_check",
+            Self::MemoryError => "memory_error",
+            Self::MemoryFailure => "memory_failure",
+            Self::Throttle => "throttle",
+            Self::SplitLock => "split_lock",
+            Self::KvmMsr => "kvm_msr",
+            Self::Kvm => "kvm",
+        }
+    }
+}
+
+/// A line that counts: its kind, its text as [`fits`] takes it, and who writes it.
+struct Line {
+    kind: Kind,
+    text: &'static str,
+    #[cfg_attr(not(test), expect(dead_code, reason = "for who adds a version"))]
+    from: &'static str,
+}
+
+const fn line(kind: Kind, text: &'static str, from: &'static str) -> Line {
+    Line { kind, text, from }
+}
+
+/// In the order in which they are tried: the first that fits counts.
+///
+/// Lines of the same subsystem that do not count, because nothing is wrong: "temperature/speed
+/// normal", "CMCI storm subsided", "CPU0: Thermal monitoring enabled (TM1)", "EDAC MC0: Giving
+/// out device to ...", and at boot "x86/split lock detection: #AC: crashing the kernel on ...".
+#[rustfmt::skip]
+const LINES: &[Line] = &[
+    // The file was a part of mce, whose lines begin with "mce: ", until commit 9223d0dccb8f moved
+    // it to the thermal drivers (February 2021, for 5.12). Since 5.5 the clock "is" throttled.
+    line(Kind::Throttle, "CPU#: * temperature is above threshold, cpu clock is throttled",
+        "drivers/thermal/intel/therm_throt.c, throttle_active_work, since the move"),
+    line(Kind::Throttle, "mce: CPU#: * temperature is above threshold, cpu clock is throttled",
+        "arch/x86/kernel/cpu/mce/therm_throt.c, throttle_active_work, 5.5 until the move"),
+    line(Kind::Throttle, "CPU#: * temperature above threshold, cpu clock throttled",
+        "therm_throt.c before 5.5, as older kernels of distributions have it"),
+    line(Kind::Throttle, "mce: CPU#: * temperature above threshold, cpu clock throttled",
+        "therm_throt.c before 5.5, as older kernels of distributions have it"),
+
+    // HW_ERR (include/linux/printk.h) is before each line of a machine check, whoever prints it:
+    // "mce: [Hardware Error]: " (arch/x86/kernel/cpu/mce/core.c), "[Hardware Error]: " (AMD's
+    // decoder, drivers/edac/mce_amd.c), "{1}[Hardware Error]: " (drivers/acpi/apei/ghes.c).
+    line(Kind::MachineCheck, "*[Hardware Error]: ",
+        "HW_ERR, include/linux/printk.h, 5.8 to 6.18"),
+    line(Kind::MachineCheck, "mce: Uncorrected hardware memory error in user-access at ",
+        "arch/x86/kernel/cpu/mce/core.c, kill_me_maybe, 5.8 to 6.18"),
+    line(Kind::MachineCheck, "mce: Memory error not recovered",
+        "arch/x86/kernel/cpu/mce/core.c, kill_me_maybe, 5.8 to 6.18"),
+    line(Kind::MachineCheck, "mce: CMCI storm detected: ",
+        "arch/x86/kernel/cpu/mce/intel.c, 5.8 to 6.7"),
+    line(Kind::MachineCheck, "CPU# BANK# CMCI storm detected",
+        "arch/x86/kernel/cpu/mce/threshold.c, since 6.8, by printk_deferred"),
+    // Caches and buses of arm64 machines, which have no mce.
+    line(Kind::MachineCheck, "EDAC DEVICE#: CE: ",
+        "drivers/edac/edac_device.c, 5.8 to 6.18"),
+    line(Kind::MachineCheck, "EDAC DEVICE#: UE: ",
+        "drivers/edac/edac_device.c, 5.8 to 6.18"),
+
+    line(Kind::MemoryError, "EDAC MC#: # CE ",
+        "drivers/edac/edac_mc.c, edac_ce_error, 5.8 to 6.18"),
+    line(Kind::MemoryError, "EDAC MC#: # UE ",
+        "drivers/edac/edac_mc.c, edac_ue_error, 5.8 to 6.18"),
+
+    line(Kind::MemoryFailure, "Memory failure: ",
+        "mm/memory-failure.c, 5.8 to 6.18"),
+    line(Kind::MemoryFailure, "MCE: Killing * due to hardware memory corruption ",
+        "arch/x86/mm/fault.c, do_sigbus, 5.8 to 6.18"),
+
+    // The name of the task is between, and since 6.13 perhaps whether a guest did it.
+    line(Kind::SplitLock, "x86/split lock detection: * took a split_lock trap ",
+        "arch/x86/kernel/cpu/intel.c, 5.7 to 6.12; bus_lock.c since 6.13"),
+    line(Kind::SplitLock, "x86/split lock detection: * took a bus_lock trap ",
+        "arch/x86/kernel/cpu/intel.c, 5.12 to 6.12; bus_lock.c since 6.13"),
+
+    // vcpu_unimpl puts "kvm [PID]: vcpu0, guest rIP: 0x... " before it (include/linux/kvm_host.h);
+    // since 6.3 the module's name is before that, up to 6.2 svm.c had "SVM: ".
+    line(Kind::KvmMsr, "kvm* rdmsr: 0x",
+        "arch/x86/kvm/{x86,hyperv,pmu}.c: unhandled, Hyper-V unhandled, 5.8 to 6.2; ignored, \
+         5.8 to 6.18"),
+    line(Kind::KvmMsr, "kvm* wrmsr: 0x",
+        "the same; unimplemented HWCR, unimplemented perfctr, 5.8 to 6.2"),
+    line(Kind::KvmMsr, "SVM: kvm* wrmsr: 0x",
+        "arch/x86/kvm/svm/svm.c: unimplemented, 5.8 to 6.2"),
+    line(Kind::KvmMsr, "kvm*Unhandled RDMSR(0x",
+        "arch/x86/kvm/x86.h, kvm_pr_unimpl_rdmsr, since 6.3"),
+    line(Kind::KvmMsr, "kvm*Unhandled WRMSR(0x",
+        "arch/x86/kvm/x86.h, kvm_pr_unimpl_wrmsr, since 6.3"),
+
+    line(Kind::Kvm, "kvm: ", "virt/kvm and arch/*/kvm, pr_fmt of module kvm"),
+    line(Kind::Kvm, "kvm [#]: ", "kvm_pr_unimpl, kvm_err and their like, include/linux/kvm_host.h"),
+    line(Kind::Kvm, "kvm_intel: ", "arch/x86/kvm/vmx, since 6.3 each line, before some"),
+    line(Kind::Kvm, "kvm_amd: ", "arch/x86/kvm/svm, since 6.3 each line, before some"),
+    line(Kind::Kvm, "SVM: ", "arch/x86/kvm/svm, pr_fmt of 5.8 to 6.2"),
+    line(Kind::Kvm, "KVM: ", "arch/x86/kvm and virt/kvm, 5.8 to 6.18, some lines"),
+];
+
+/// What a record reports; `None` for one that does not count.
+///
+/// Only the kernel's own records count. A process can still choose what such a record begins
+/// with: lines about a fatal signal begin with its name. Those never count.
+pub fn kind(record: &Record<'_>) -> Option<Kind> {
+    if !record.of_kernel || is_about_a_signal(record.text) {
+        return None;
+    }
+    let found = LINES.iter().find(|line| fits(line.text, record.text));
+    found.map(|line| line.kind)
+}
+
+/// "NAME[PID]: segfault at ..." (arch/x86/mm/fault.c), "NAME[PID]: unhandled exception: ..."
+/// (arch/arm64/kernel/traps.c), "NAME[PID] bad frame in ..." (arch/x86/kernel/signal.c).
+fn is_about_a_signal(text: &[u8]) -> bool {
+    [
+        "*[#]: segfault at ",
+        "*[#]: unhandled exception: ",
+        "*[#] bad frame in ",
+    ]
+    .iter()
+    .any(|signal| fits(signal, text))
+}
+
+/// Whether a text begins as `pattern` says: `*` stands for any bytes, `#` for a number.
+fn fits(pattern: &str, text: &[u8]) -> bool {
+    let mut pieces = pattern.split('*');
+    let first = pieces.next().unwrap_or_default();
+    let Some(mut rest) = after(first, text) else {
+        return false;
+    };
+    // The earliest place is as good as any later: what follows has more text to be found in.
+    for piece in pieces {
+        let mut places = (0..=rest.len()).map(|at| &rest[at..]);
+        match places.find_map(|text| after(piece, text)) {
+            Some(left) => rest = left,
+            None => return false,
+        }
+    }
+    true
+}
+
+/// The text behind a piece of a pattern at its beginning.
+fn after<'a>(piece: &str, mut text: &'a [u8]) -> Option<&'a [u8]> {
+    for expected in piece.bytes() {
+        let taken = match expected {
+            b'#' => text.iter().take_while(|b| b.is_ascii_digit()).count(),
+            byte => usize::from(text.first() == Some(&byte)),
+        };
+        if taken == 0 {
+            return None;
+        }
+        text = &text[taken..];
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests;
