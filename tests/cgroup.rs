@@ -8,7 +8,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::process::{kill_process, Pid, Signal};
 use vcpu_exporter::demo::guest::Load;
 
 #[path = "support/exporter.rs"]
@@ -17,10 +16,13 @@ mod exporter;
 mod micro_vm;
 #[path = "support/real_vms.rs"]
 mod real_vms;
+#[path = "support/run.rs"]
+mod run;
 
 use exporter::{Exporter, Exposition};
-use micro_vm::{eventually, kvm_works, MicroVm};
+use micro_vm::{kvm_works, MicroVm};
 use real_vms::{qemu_works, Libvirt};
+use run::{allowed_cpus, eventually, Frozen};
 
 const CONFIG: &str = "sources: {cgroup: {period: 1s}}";
 
@@ -56,9 +58,6 @@ impl Group {
             Ok(_) => (Version::V2, root.to_owned()),
             Err(_) => (Version::V1, root.join("cpu")),
         };
-        if version == Version::V2 {
-            let _ = std::fs::write(top.join("cgroup.subtree_control"), "+cpu");
-        }
         let n = MADE.fetch_add(1, Ordering::Relaxed);
         let dir = top.join(format!("vcpu-exporter-test-{}-{n}", std::process::id()));
         if let Err(error) = std::fs::create_dir(&dir) {
@@ -71,7 +70,11 @@ impl Group {
             .join(group.file("cpu.cfs_quota_us", "cpu.max"))
             .exists()
         {
-            println!("skipped: no cpu controller in {}", group.dir.display());
+            println!(
+                "skipped: no cpu controller in {} (v2: echo +cpu >{}/cgroup.subtree_control)",
+                group.dir.display(),
+                top.display()
+            );
             return None;
         }
         Some(group)
@@ -153,12 +156,6 @@ fn quota(exposition: &Exposition, vm: &str) -> Option<(String, f64)> {
     first
 }
 
-/// Stops or continues a VM's process.
-fn signal(vm: &MicroVm, signal: Signal) {
-    let pid = i32::try_from(vm.pid()).ok().and_then(Pid::from_raw);
-    kill_process(pid.expect("a pid"), signal).expect("it can be signalled");
-}
-
 /// A reading that began after `least`, and what the kernel said after it, hold it between them.
 fn assert_between(group: &Group, exporter: &Exporter, vm: &str, level: &str) {
     let before = group.throttling();
@@ -175,19 +172,9 @@ fn assert_between(group: &Group, exporter: &Exporter, vm: &str, level: &str) {
 }
 
 /// Once nothing runs any more the numbers are the same to the last digit.
-fn assert_equal_at_rest(group: &Group, exporter: &Exporter, vm: &MicroVm, name: &str, level: &str) {
-    signal(vm, Signal::STOP);
-    let mut last = group.throttling();
-    eventually(|| {
-        let now = group.throttling();
-        let rests = now == last;
-        last = now;
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        rests.then_some(())
-    })
-    .expect("a stopped guest is not throttled");
-    exporter.until(|e| told(e, name, level) == Some(group.throttling()));
-    signal(vm, Signal::CONT);
+fn assert_equal_at_rest(group: &Group, exporter: &Exporter, vm: &MicroVm, level: &str) {
+    let _frozen = Frozen::new(vm.pid());
+    exporter.until(|e| told(e, vm.name(), level) == Some(group.throttling()));
 }
 
 #[test]
@@ -202,18 +189,16 @@ fn a_quota_around_a_spinning_guest_is_told_as_the_kernel_counts_it() {
         Version::V2 => group.write("cpu.weight", "50"),
     }
     let vm = MicroVm::start("quota", Load::Spin, 2);
+    let name = vm.name();
     group.take(&vm);
     let exporter = Exporter::with(&[], CONFIG);
-    let first = exporter.until(|e| told(e, "quota", "vm").is_some_and(|[_, n, _]| n > 10.0));
-    assert_eq!(quota(&first, "quota"), Some(("vm".to_owned(), 0.2)));
-    assert_eq!(
-        first.one("kvm_vm_cpu_weight", &[("vm", "quota")]),
-        Some(50.0)
-    );
-    assert_between(&group, &exporter, "quota", "vm");
-    assert_equal_at_rest(&group, &exporter, &vm, "quota", "vm");
+    let first = exporter.until(|e| told(e, name, "vm").is_some_and(|[_, n, _]| n > 10.0));
+    assert_eq!(quota(&first, name), Some(("vm".to_owned(), 0.2)));
+    assert_eq!(first.one("kvm_vm_cpu_weight", &[("vm", name)]), Some(50.0));
+    assert_between(&group, &exporter, name, "vm");
+    assert_equal_at_rest(&group, &exporter, &vm, "vm");
     group.quota(5000);
-    exporter.until(|e| quota(e, "quota") == Some(("vm".to_owned(), 0.5)));
+    exporter.until(|e| quota(e, name) == Some(("vm".to_owned(), 0.5)));
 }
 
 #[test]
@@ -227,6 +212,7 @@ fn quotas_above_the_vm_and_on_its_vcpus_are_told_apart() {
     let parts = ["emulator", "vcpu0", "vcpu1"].map(|name| machine.inside(name));
     let [emulator, vcpus @ ..] = &parts;
     let vm = MicroVm::start("machine", Load::Spin, 2);
+    let name = vm.name();
     if machine.version == Version::V2 {
         // Threads of one process may be in groups of their own only below a threaded root.
         parts
@@ -240,13 +226,13 @@ fn quotas_above_the_vm_and_on_its_vcpus_are_told_apart() {
         vcpu.write(file, &vm.tid(index).to_string());
     }
     let exporter = Exporter::with(&[], CONFIG);
-    exporter.until(|e| quota(e, "machine") == Some(("ancestor".to_owned(), 0.4)));
-    assert_between(&slice, &exporter, "machine", "ancestor");
+    exporter.until(|e| quota(e, name) == Some(("ancestor".to_owned(), 0.4)));
+    assert_between(&slice, &exporter, name, "ancestor");
     vcpus.iter().for_each(|vcpu| vcpu.quota(1000));
-    exporter.until(|e| quota(e, "machine") == Some(("vcpu".to_owned(), 0.2)));
-    let throttled = |e: &Exposition| told(e, "machine", "vcpu").is_some_and(|[_, n, _]| n > 10.0);
+    exporter.until(|e| quota(e, name) == Some(("vcpu".to_owned(), 0.2)));
+    let throttled = |e: &Exposition| told(e, name, "vcpu").is_some_and(|[_, n, _]| n > 10.0);
     let seen = exporter.until(throttled);
-    let seen = told(&seen, "machine", "vcpu").expect("it was there");
+    let seen = told(&seen, name, "vcpu").expect("it was there");
     let after: Vec<[f64; 3]> = vcpus.iter().map(Group::throttling).collect();
     for (n, seen) in seen.iter().enumerate() {
         assert!(*seen <= after[0][n] + after[1][n], "{seen} {after:?}");
@@ -269,7 +255,7 @@ fn totals_go_on_when_the_vm_is_moved_and_when_its_group_is_made_anew() {
     let vm = MicroVm::start("moved", Load::Spin, 1);
     first.take(&vm);
     let exporter = Exporter::with(&[], CONFIG);
-    let periods = |e: &Exposition| told(e, "moved", "vm").map(|[periods, ..]| periods);
+    let periods = |e: &Exposition| told(e, vm.name(), "vm").map(|[periods, ..]| periods);
     let start = exporter.until(|e| periods(e).is_some_and(|n| n > 0.0));
     let past = eventually(|| Some(second.throttling()[0]).filter(|n| *n > 400.0));
     let past = past.expect("the other guest is throttled");
@@ -363,9 +349,10 @@ fn pressure_is_the_kernels() {
     let mut vm = MicroVm::start("pressed", Load::Spin, 2);
     group.take(&vm);
     let exporter = Exporter::with(&[], CONFIG);
-    (0..2).for_each(|index| vm.pin(index, 0));
+    let cpu = allowed_cpus()[0];
+    (0..2).for_each(|index| vm.pin(index, cpu));
     let before = eventually(|| Some(total("some")).filter(|t| *t > 0.1)).expect("both want a CPU");
-    let labels = [("vm", "pressed"), ("resource", "cpu"), ("kind", "some")];
+    let labels = [("vm", vm.name()), ("resource", "cpu"), ("kind", "some")];
     let told = |e: &Exposition| e.one("kvm_vm_pressure_seconds_total", &labels);
     let seen = exporter.until(|e| told(e).is_some_and(|told| told >= before));
     let after = total("some");

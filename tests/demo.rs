@@ -7,6 +7,8 @@
 mod exporter;
 #[path = "support/micro_vm.rs"]
 mod micro_vm;
+#[path = "support/run.rs"]
+mod run;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,7 +16,8 @@ use std::sync::{mpsc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use exporter::{get, Exposition, Sample};
-use micro_vm::{comm, ends, eventually, is_alive, kvm_works, DEADLINE};
+use micro_vm::{comm, ends, is_alive, kvm_works};
+use run::{eventually, DEADLINE};
 use rustix::process::{kill_process, Pid, Signal};
 use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
 use vcpu_exporter::demo::guests::{Plan, PLANS};

@@ -16,6 +16,8 @@ mod exporter;
 mod micro_vm;
 #[path = "support/real_vms.rs"]
 mod real_vms;
+#[path = "support/run.rs"]
+mod run;
 #[path = "support/timer_guest.rs"]
 mod timer_guest;
 
@@ -217,12 +219,13 @@ fn the_vmms_own_counts_agree_at_every_scrape() {
     };
     for (load, name) in [(Load::Io, "exits-io"), (Load::Halt, "exits-halt")] {
         let mut vm = MicroVm::start(name, load, 1);
-        exporter.until(|e| e.all(EVENTS, &[("vm", name)]).count() > 0);
+        let name = vm.name().to_owned();
+        exporter.until(|e| e.all(EVENTS, &[("vm", &name)]).count() > 0);
         let (mut least, mut most) = (f64::NEG_INFINITY, f64::INFINITY);
         let mut counted = Vec::new();
         for _ in 0..10 {
             let before = vm.vcpu_stats(0).1.exits as f64;
-            let exits = event(&exporter.scrape_anew(), name, "userspace_exit");
+            let exits = event(&exporter.scrape_anew(), &name, "userspace_exit");
             let after = vm.vcpu_stats(0).1.exits as f64;
             least = least.max(before - exits);
             // The VMM adds one to its count after the kernel does.
@@ -303,8 +306,8 @@ fn whole_vm_counters_are_there_or_their_source_says_why_not() {
     let Some(exporter) = exporter("sources: {kvm_stat: {period: 1s}}") else {
         return;
     };
-    let _vm = MicroVm::start("stat-io", Load::Io, 1);
-    let vm = [("vm", "stat-io")];
+    let io = MicroVm::start("stat-io", Load::Io, 1);
+    let vm = [("vm", io.name())];
     exporter.until(|e| e.all("kvm_vm_vcpus", &vm).count() > 0);
     let stat = "kvm_vm_kvm_stat_total";
     let seen = exporter.until(|e| {
@@ -318,7 +321,7 @@ fn whole_vm_counters_are_there_or_their_source_says_why_not() {
         println!("skipped: no counters of KVM here: {reason}");
         return;
     }
-    let exits = [("vm", "stat-io"), ("stat", "exits")];
+    let exits = [("vm", io.name()), ("stat", "exits")];
     let first = seen.one(stat, &exits);
     exporter.until(|e| e.one(stat, &exits) > first);
 }

@@ -1,8 +1,7 @@
 //! Real QEMU guests and a real libvirt domain, found on the real /proc.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use vcpu_exporter::discover::{Scanner, Vm};
 use vcpu_exporter::host::roots::Roots;
@@ -10,24 +9,17 @@ use vcpu_exporter::host::topology::Topology;
 
 #[path = "support/real_vms.rs"]
 mod real_vms;
+#[path = "support/run.rs"]
+mod run;
 
-use real_vms::{qemu, qemu_works, unique, Libvirt};
-
-/// For what a busy machine makes slow; nothing waits that long when all is well.
-const DEADLINE: Duration = Duration::from_secs(60);
+use real_vms::{qemu, qemu_works, Libvirt};
+use run::{eventually, unique};
 
 /// Scans until it finds what is asked for.
 fn scan_until<T>(scanner: &mut Scanner, what: &str, found: impl Fn(&[Arc<Vm>]) -> Option<T>) -> T {
     let topology = Arc::new(Topology::default());
-    let end = Instant::now() + DEADLINE;
-    loop {
-        let inventory = scanner.scan(&topology);
-        if let Some(found) = found(&inventory.vms) {
-            return found;
-        }
-        assert!(Instant::now() < end, "not found: {what}; {inventory:#?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let seen = eventually(|| found(&scanner.scan(&topology).vms));
+    seen.unwrap_or_else(|| panic!("not found: {what}; {:#?}", scanner.scan(&topology)))
 }
 
 fn named(vms: &[Arc<Vm>], name: &str) -> Option<Arc<Vm>> {

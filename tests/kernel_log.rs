@@ -9,6 +9,8 @@ use std::io::Write;
 mod exporter;
 #[path = "support/fake_host.rs"]
 mod fake_host;
+#[path = "support/run.rs"]
+mod run;
 
 use exporter::{Exporter, Exposition};
 use fake_host::FakeHost;

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use vcpu_exporter::config;
 use vcpu_exporter::discover::{Scanner, Vm};
@@ -25,15 +25,17 @@ use vcpu_exporter::sample::memory::Memory;
 use vcpu_exporter::sample::slow::{Fact, FactValue, VmSource};
 use vcpu_exporter::sample::SourceState;
 
+#[path = "support/run.rs"]
+mod run;
+
+use run::{eventually, unique};
+
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const MIB: u64 = 1 << 20;
 /// What a guest has: as no other mapping of QEMU.
 const RAM: u64 = 72 * MIB;
 /// What QEMU gives a guest besides: firmware and its tables (`info ramblock`: 2.4 MiB).
 const FIRMWARE: u64 = 3 * MIB;
-/// For what a busy machine makes slow; nothing waits that long when all is well.
-const DEADLINE: Duration = Duration::from_secs(60);
-
 /// Whether a process may have huge pages is inherited: one guest is started at a time.
 static START: Mutex<()> = Mutex::new(());
 
@@ -73,9 +75,9 @@ fn lacks_qemu() -> bool {
 impl Guest {
     /// `backend` is QEMU's memory backend and its properties.
     fn start(name: &str, backend: &str, huge_pages: bool) -> Self {
-        let _one = START.lock().unwrap();
+        let _one = START.lock().unwrap_or_else(PoisonError::into_inner);
         rustix::thread::disable_transparent_huge_pages(!huge_pages).unwrap();
-        let name = format!("{name}-{}", std::process::id());
+        let name = unique(name);
         let child = Command::new(QEMU)
             // Some hosts refuse the MSR behind arch-capabilities to nested guests.
             .args([
@@ -162,15 +164,12 @@ fn ask_for_ram(child: &mut Child) -> (ChildStdin, u64) {
 
 fn find(name: &str) -> Arc<Vm> {
     let mut scanner = Scanner::new(Arc::new(Roots::default()));
-    let end = Instant::now() + DEADLINE;
-    loop {
-        let inventory = scanner.scan(&Arc::new(Topology::default()));
-        if let Some(vm) = inventory.vms.iter().find(|vm| vm.name == name) {
-            return vm.clone();
-        }
-        assert!(Instant::now() < end, "no {name} in {inventory:#?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let topology = Arc::new(Topology::default());
+    let found = eventually(|| {
+        let vms = &scanner.scan(&topology).vms;
+        vms.iter().find(|vm| vm.name == name).cloned()
+    });
+    found.unwrap_or_else(|| panic!("no {name} in {:#?}", scanner.scan(&topology)))
 }
 
 /// This machine, but with a second node that has nothing, so that numa_maps is asked.

@@ -4,12 +4,15 @@
 
 #[path = "support/micro_vm.rs"]
 mod micro_vm;
+#[path = "support/run.rs"]
+mod run;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use micro_vm::{comm, descriptors, ends, eventually, is_alive, kvm_works, MicroVm};
+use micro_vm::{comm, descriptors, ends, is_alive, kvm_works, MicroVm};
+use run::eventually;
 use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::demo::guests::Guests;
 use vcpu_exporter::demo::micro_vm::{WAKE_PERIOD, WRITES_PER_WAKE};

@@ -24,6 +24,8 @@ mod exporter;
 mod fake_host;
 #[path = "support/perf_image.rs"]
 mod perf_image;
+#[path = "support/run.rs"]
+mod run;
 
 use exporter::{Exporter, Exposition};
 use fake_host::{FakeHost, FakeVm, UUID_A, UUID_B};

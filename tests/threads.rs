@@ -18,12 +18,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{kill_process, Pid, Signal};
 use vcpu_exporter::config::Config;
 use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::discover::{Scanner, Vm, VmKey};
 use vcpu_exporter::host::roots::Roots;
-use vcpu_exporter::host::thread::{comm, is_of_kernel, parse_stat};
+use vcpu_exporter::host::thread::{comm, parse_stat};
 use vcpu_exporter::host::topology::Topology;
 use vcpu_exporter::sample::slow::{Fact, FactValue, VmSource};
 use vcpu_exporter::sample::threads::Threads;
@@ -35,10 +34,13 @@ mod exporter;
 mod micro_vm;
 #[path = "support/real_vms.rs"]
 mod real_vms;
+#[path = "support/run.rs"]
+mod run;
 
 use exporter::Exporter;
-use micro_vm::{eventually, kvm_works, MicroVm};
-use real_vms::{qemu, qemu_works, unique, Guest};
+use micro_vm::{kvm_works, MicroVm};
+use real_vms::{qemu, qemu_works, Guest};
+use run::{eventually, unique, Frozen};
 
 const TIME: &str = "kvm_vm_thread_time_seconds_total";
 const DELAY: &str = "kvm_vm_thread_delay_seconds_total";
@@ -46,9 +48,6 @@ const ROLES: [&str; 4] = ["vcpu", "emulator", "iothread", "vhost"];
 
 /// User and system time of a process are each rounded down to clock ticks of 10 ms.
 const ROUNDED: u64 = 20_000_000;
-
-/// The firmware takes seconds of CPU time where KVM is nested and must emulate real mode.
-const BOOT: Duration = Duration::from_secs(180);
 
 /// What a role did, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -181,28 +180,13 @@ impl Reading {
             _disk: disk,
         };
         let pid = reading.guest.pid();
-        let end = Instant::now() + BOOT;
-        while kernel(pid)["iothread"].run < 20_000_000 {
-            assert!(Instant::now() < end, "the guest reads: {:?}", kernel(pid));
-            thread::sleep(Duration::from_millis(20));
-        }
+        let reads = || (kernel(pid)["iothread"].run >= 20_000_000).then_some(());
+        assert!(
+            eventually(reads).is_some(),
+            "the guest reads: {:?}",
+            kernel(pid)
+        );
         reading
-    }
-
-    /// Stops it, and returns when none of its own threads runs any more.
-    fn freeze(&self) {
-        let pid = i32::try_from(self.guest.pid()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
-        let stopped = |stat: &[u8]| {
-            let state = stat.iter().rposition(|b| *b == b')').map(|n| n + 2);
-            is_of_kernel(stat) || state.is_some_and(|n| stat[n] == b'T')
-        };
-        let all = || {
-            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            let mut stats = tasks.map(|task| std::fs::read(task.unwrap().path().join("stat")));
-            stats.all(|stat| stat.is_ok_and(|stat| stopped(&stat)))
-        };
-        assert!(eventually(|| all().then_some(())).is_some(), "it stops");
     }
 }
 
@@ -243,7 +227,7 @@ fn time_by_role_lies_between_the_kernels_before_and_after(reading: &Reading) {
 fn at_rest_all_roles_together_are_the_process_own_clock(reading: &Reading) {
     let (pid, mut source) = (reading.guest.pid(), source());
     told(&mut source, &reading.vm);
-    reading.freeze();
+    let _frozen = Frozen::new(pid);
     let (is, kernel) = (told(&mut source, &reading.vm), kernel(pid));
     for role in ["vcpu", "iothread"] {
         assert_eq!(is[role], kernel[role], "{role}");
@@ -330,7 +314,7 @@ fn the_exporter_shows_a_micro_vm_by_role_and_every_source_says_how_it_is() {
     );
     let vm = MicroVm::start("threads-spin", Load::Spin, 2);
     let kernel = || kernel(vm.pid());
-    let of = |role: &'static str| [("vm", "threads-spin"), ("role", role)];
+    let of = |role: &'static str| [("vm", vm.name()), ("role", role)];
     exporter.until(|e| e.sum("kvm_vm_threads", &of("vcpu")) == Some(2.0));
     let mut before = kernel();
     for _ in 0..3 {

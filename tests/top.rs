@@ -10,6 +10,8 @@
 mod exporter;
 #[path = "support/fake_host.rs"]
 mod fake_host;
+#[path = "support/run.rs"]
+mod run;
 #[path = "support/tmux.rs"]
 mod tmux;
 

@@ -15,6 +15,8 @@ use vcpu_exporter::demo::guest::Load;
 mod exporter;
 #[path = "support/micro_vm.rs"]
 mod micro_vm;
+#[path = "support/run.rs"]
+mod run;
 
 use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};
@@ -101,14 +103,12 @@ fn as_nobody_it_shows_what_can_be_seen_and_says_what_cannot() {
         println!("skipped: {PARANOID} cannot be set");
     }
     let vm = MicroVm::start("unprivileged", Load::Spin, 2);
+    let name = vm.name().to_owned();
     let program = Program::copy();
     let exporter = Exporter::spawn(program.as_nobody(), &NOT_THERE, "");
-    let time = |e: &Exposition| e.sum("kvm_vcpu_time_seconds_total", &[("vm", "unprivileged")]);
+    let time = |e: &Exposition| e.sum("kvm_vcpu_time_seconds_total", &[("vm", &name)]);
     let exposition = exporter.until(|e| time(e) > Some(0.1));
-    assert_eq!(
-        exposition.one("kvm_vm_vcpus", &[("vm", "unprivileged")]),
-        Some(2.0)
-    );
+    assert_eq!(exposition.one("kvm_vm_vcpus", &[("vm", &name)]), Some(2.0));
     assert_eq!(reason(&exposition, "sched"), "");
     assert_ne!(
         reason(&exposition, "inventory"),

@@ -28,6 +28,8 @@ mod pt_data;
 mod real_vms;
 #[path = "../support/rotel.rs"]
 mod rotel;
+#[path = "../support/run.rs"]
+mod run;
 #[path = "../support/snapshots.rs"]
 mod snapshots;
 #[path = "../support/victoria.rs"]

@@ -20,9 +20,10 @@ use vcpu_exporter::telemetry::Telemetry;
 
 use crate::alone;
 use crate::exporter::{Exporter, Exposition};
-use crate::micro_vm::{eventually, kvm_works, MicroVm};
+use crate::micro_vm::{kvm_works, MicroVm};
 use crate::otlp_series::{assert_same, exposed, series, All, Id, Point};
 use crate::rotel::Rotel;
+use crate::run::eventually;
 use crate::snapshots::Host;
 use crate::victoria::Victoria;
 
@@ -93,7 +94,7 @@ fn a_collector_gets_every_series_that_metrics_shows_of_the_same_sample() {
     if !kvm_works() {
         return;
     }
-    let _vms = [
+    let vms = [
         MicroVm::start("pushed-spin", Load::Spin, 2),
         MicroVm::start("pushed-halt", Load::Halt, 1),
     ];
@@ -110,13 +111,19 @@ fn a_collector_gets_every_series_that_metrics_shows_of_the_same_sample() {
              compression: {compression}, interval: 1s}}]}}"
         );
         let exporter = Exporter::with(&[], &config);
-        exporter.until(|e| e.all("kvm_vcpu_placement_info", &[]).count() >= 3);
+        exporter.until(|e| {
+            let placed = |vm: &MicroVm| {
+                e.all("kvm_vcpu_placement_info", &[("vm", vm.name())])
+                    .count()
+            };
+            vms.iter().map(placed).sum::<usize>() == 3
+        });
         let (shown, pushed) = both_ways(&exporter, &rotel);
         let (sample, of_push) = (of_the_sample(&shown), of_the_sample(&pushed));
         assert!(sample.len() > 50, "{}", sample.len());
         assert!(sample
             .keys()
-            .any(|(_, labels)| labels.get("vm").is_some_and(|vm| vm == "pushed-spin")));
+            .any(|(_, labels)| labels.get("vm").is_some_and(|vm| vm == vms[0].name())));
         assert_same(&sample, &of_push);
         // The scrape was between two pushes that both told the same; requests by code come as they
         // are answered.

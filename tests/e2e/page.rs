@@ -28,11 +28,13 @@ fn the_status_page_shows_every_vcpu_in_a_real_browser() {
     let vm = MicroVm::start("page-spin", Load::Spin, 2);
     let hostile = MicroVm::start(HOSTILE, Load::Halt, 1);
     exporter.until(|e| {
-        let seen = |vm| e.all("kvm_vcpu_placement_info", &[("vm", vm)]).count();
-        (seen("page-spin"), seen(HOSTILE)) == (2, 1)
+        let seen = |vm: &MicroVm| {
+            e.all("kvm_vcpu_placement_info", &[("vm", vm.name())])
+                .count()
+        };
+        (seen(&vm), seen(&hostile)) == (2, 1)
     });
-    let open = [("open", "page-spin"), ("open", HOSTILE)];
-    let open = open.map(|(name, vm)| format!("{name}={}", encoded(vm)));
+    let open = [&vm, &hostile].map(|vm| format!("open={}", encoded(vm.name())));
     let url = format!("http://{}/?{}", exporter.address(), open.join("&"));
     let Some(page) = browser::load(&url) else {
         return;
@@ -40,7 +42,8 @@ fn the_status_page_shows_every_vcpu_in_a_real_browser() {
     let dom = &page.dom;
     assert!(dom.contains("vcpu-exporter</title>"), "{dom}");
     assert!(dom.contains("Sampling."), "{dom}");
-    assert!(dom.contains("<bdi>page-spin</bdi>"), "{dom}");
+    let name = format!("<bdi>{}</bdi>", vm.name());
+    assert!(dom.contains(&name), "{dom}");
     for tid in [vm.tid(0), vm.tid(1), hostile.tid(0)] {
         assert!(
             dom.contains(&format!("<td>{tid}</td>")),

@@ -12,10 +12,7 @@ use tempfile::TempDir;
 use vcpu_exporter::demo::vm;
 
 use crate::exporter::Exporter;
-use crate::micro_vm::eventually;
-
-/// For what a busy machine makes slow; nothing waits that long when all is well.
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::run::{eventually, DEADLINE};
 
 fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"))

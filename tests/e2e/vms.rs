@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::alone;
 use crate::exporter::{Exporter, Exposition};
-use crate::micro_vm::eventually;
-use crate::real_vms::{qemu, qemu_works, unique, vcpus_held, Libvirt};
+use crate::real_vms::{qemu, qemu_works, vcpus_held, Libvirt};
+use crate::run::{eventually, unique};
 
 /// A picture that is at least one whole inventory pass and one whole tick newer than this call.
 fn after_a_pass(exporter: &Exporter) -> Exposition {

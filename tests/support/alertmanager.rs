@@ -14,8 +14,8 @@ use rustix::process::{kill_process, Pid, Signal};
 use serde_json::Value;
 
 use crate::exporter::get;
-use crate::micro_vm::eventually;
 use crate::prometheus::Api;
+use crate::run::eventually;
 
 /// The stack; dropping it ends it as its users would, and waits for it.
 pub(crate) struct Stack {

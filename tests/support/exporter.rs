@@ -8,16 +8,15 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use tempfile::TempDir;
+
+use crate::run::{eventually, DEADLINE};
 
 #[path = "exposition.rs"]
 mod exposition;
 pub use exposition::{Exposition, Sample};
-
-/// How long anything may take before a test gives up on it.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running exporter; dropping it kills it.
 pub struct Exporter {
@@ -116,36 +115,25 @@ impl Exporter {
 
     /// Scrapes until `test` holds; fails with the last exposition when it never does.
     pub fn until(&self, test: impl Fn(&Exposition) -> bool) -> Exposition {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
+        let mut last = String::new();
+        let found = eventually(|| {
             let exposition = self.scrape();
-            if test(&exposition) {
-                return exposition;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "this never came:\n{}",
-                exposition.text
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
+            last.clone_from(&exposition.text);
+            test(&exposition).then_some(exposition)
+        });
+        found.unwrap_or_else(|| panic!("this never came:\n{last}"))
     }
 
     /// Sends a signal and gives the exit status; fails when it does not end.
     pub fn end(mut self, signal: rustix::process::Signal) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it can be signalled");
-        let deadline = Instant::now() + DEADLINE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().expect("it is ours") {
-                return status.code();
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        panic!(
-            "{signal:?} does not end the exporter:\n{}",
-            self.log().join("\n")
-        );
+        let status = eventually(|| self.child.try_wait().expect("it is ours"));
+        let status = status.unwrap_or_else(|| {
+            let log = self.log().join("\n");
+            panic!("{signal:?} does not end the exporter:\n{log}")
+        });
+        status.code()
     }
 
     /// Lines on standard output since the last call, and when they came.
@@ -169,6 +157,8 @@ impl Drop for Exporter {
 /// The body of a page at `HOST:PORT`, asked for as plainly as can be.
 pub fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("the server answers");
+    let deadline = stream.set_read_timeout(Some(DEADLINE));
+    deadline.expect("a socket has a time-out");
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it listens");
     let mut answer = String::new();

@@ -8,15 +8,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::{kill_process, Pid, Signal};
 use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::demo::protocol::{Reply, Stats, VcpuStats, VcpuThread};
 use vcpu_exporter::demo::vm;
 
-/// How long anything may take before a test gives up on it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+use crate::run::{eventually, unique, DEADLINE};
 
 /// Whether micro-VMs can run here; prints why not.
 pub(crate) fn kvm_works() -> bool {
@@ -27,20 +25,9 @@ pub(crate) fn kvm_works() -> bool {
     works.is_ok()
 }
 
-/// Waits until `look` finds something; `None` when it does not in [`DEADLINE`].
-pub(crate) fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let found = look();
-        if found.is_some() || Instant::now() > deadline {
-            return found;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 /// A running guest. Dropping it kills and reaps it.
 pub(crate) struct MicroVm {
+    name: String,
     child: Child,
     stdin: Option<ChildStdin>,
     replies: Receiver<String>,
@@ -48,10 +35,11 @@ pub(crate) struct MicroVm {
 }
 
 impl MicroVm {
-    /// Starts a guest and waits until its vCPUs run.
+    /// Starts a guest and waits until its vCPUs run. Its name begins with this one.
     pub(crate) fn start(name: &str, load: Load, vcpus: u32) -> Self {
+        let name = unique(name);
         let mut child = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"))
-            .args(["micro-vm", "--control", "--name", name])
+            .args(["micro-vm", "--control", "--name", &name])
             .args(["--load", load.name(), "--vcpus", &vcpus.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -66,6 +54,7 @@ impl MicroVm {
             }
         });
         let mut vm = Self {
+            name,
             child,
             stdin,
             replies,
@@ -77,8 +66,13 @@ impl MicroVm {
                 vm.vcpus = ready.vcpus;
                 vm
             }
-            other => panic!("the micro-VM {name} is not ready: {other:?}"),
+            other => panic!("the micro-VM {} is not ready: {other:?}", vm.name),
         }
+    }
+
+    /// The `vm` label of its series.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its process.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::exporter::{get, Exposition};
-use crate::micro_vm::eventually;
+use crate::run::eventually;
 
 /// The configuration we offer to our users.
 const CONFIGURATION: &str = include_str!("../../deploy/prometheus.yml");

@@ -11,14 +11,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+use crate::run::{eventually, unique};
 
-/// How long libvirt may take for one command.
-const DEADLINE: Duration = Duration::from_secs(30);
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
 /// A guest of QEMU. Dropping it kills it.
 pub(crate) struct Guest(Child);
@@ -39,11 +37,6 @@ impl Drop for Guest {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A name no other run of the tests has.
-pub(crate) fn unique(name: &str) -> String {
-    format!("{name}-{}", std::process::id())
 }
 
 /// Whether QEMU can run guests on KVM here; prints why not.
@@ -166,20 +159,19 @@ impl Libvirt {
         let mark = |which| format!("{which} of answer {}", self.asked);
         let (begin, end) = (mark("begin"), mark("end"));
         self.command(&format!("echo {begin}\n{line}\necho {end}"));
-        let deadline = Instant::now() + DEADLINE;
-        loop {
+        let answer = eventually(|| {
             let text = self.said("answers");
+            text.lines().find(|line| *line == end)?;
             // virsh repeats each command line behind its prompt.
             let said = text.lines().filter(|line| !line.starts_with("virsh # "));
             let answer = said.skip_while(|line| *line != begin).skip(1);
             let lines: Vec<&str> = answer.take_while(|line| *line != end).collect();
-            if text.lines().any(|line| line == end) {
-                return lines.join("\n");
-            }
-            let errors = self.said("errors");
-            assert!(Instant::now() < deadline, "{line}: {text}\n{errors}");
-            thread::sleep(Duration::from_millis(10));
-        }
+            Some(lines.join("\n"))
+        });
+        answer.unwrap_or_else(|| {
+            let [text, errors] = ["answers", "errors"].map(|file| self.said(file));
+            panic!("no answer to {line}: {text}\n{errors}")
+        })
     }
 
     fn said(&self, file: &str) -> String {
@@ -193,10 +185,7 @@ impl Drop for Libvirt {
         if let Some(mut stdin) = self.virsh.stdin.take() {
             let _ = writeln!(stdin, "destroy {}\nquit", self.domain);
         }
-        let deadline = Instant::now() + DEADLINE;
-        while matches!(self.virsh.try_wait(), Ok(None)) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(20));
-        }
+        eventually(|| self.virsh.try_wait().transpose());
         let _ = self.virsh.kill();
         let _ = self.virsh.wait();
         if thread::panicking() {

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::micro_vm::eventually;
 use crate::otlp_series::{Kind, Point};
+use crate::run::eventually;
 
 /// Where tests/run puts it.
 const VENV: &str = "target/rotel";

@@ -10,11 +10,10 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use rustix::process::{kill_process, Pid, Signal};
 use tempfile::TempDir;
 
-use crate::micro_vm::eventually;
-use crate::real_vms::{qemu, unique, Guest};
+use crate::real_vms::{qemu, Guest};
+use crate::run::{eventually, unique, Frozen};
 
 /// Where the guest counts, from the start of its memory.
 const COUNT: u64 = 0x1000;
@@ -141,16 +140,9 @@ impl TimerGuest {
 
     /// Has it stand still while `look` looks; gives its count before and after, too.
     pub(crate) fn stopped<T>(&self, look: impl FnOnce() -> T) -> (u32, T, u32) {
-        self.signal(Signal::STOP);
+        let _frozen = Frozen::new(self.guest.pid());
         let before = self.interrupts();
         let seen = look();
-        let after = self.interrupts();
-        self.signal(Signal::CONT);
-        (before, seen, after)
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.guest.pid()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a process"), signal).expect("it is there");
+        (before, seen, self.interrupts())
     }
 }

@@ -3,14 +3,11 @@
 
 use std::fs;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::{kill_process, Pid, Signal};
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up on it.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::run::eventually;
 
 /// A terminal in which a command runs. Dropping it ends both.
 pub(crate) struct Tmux {
@@ -69,15 +66,13 @@ impl Tmux {
     /// The screen, once it has this text; fails with what is there when it never does.
     #[track_caller]
     pub(crate) fn until(&self, text: &str) -> String {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let screen = self.run(&["capture-pane", "-p"]);
-            if screen.contains(text) {
-                return screen;
-            }
-            assert!(Instant::now() < deadline, "no {text:?} in:\n{screen}");
-            thread::sleep(Duration::from_millis(20));
-        }
+        let mut screen = String::new();
+        let found = eventually(|| {
+            screen = self.run(&["capture-pane", "-p"]);
+            screen.contains(text).then_some(())
+        });
+        assert!(found.is_some(), "no {text:?} in:\n{screen}");
+        screen
     }
 
     /// Sends a signal to the shell's child of this name.

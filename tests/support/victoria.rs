@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::exporter::get;
-use crate::micro_vm::eventually;
 use crate::otlp_series::All;
+use crate::run::eventually;
 
 const PROGRAM: &str = "target/victoria/usr/bin/victoria-metrics";
 

@@ -2,7 +2,7 @@
 
 use super::{Scene, EVALUATION};
 use crate::exporter::Exposition;
-use crate::micro_vm::eventually;
+use crate::run::eventually;
 
 /// The share of evaluations of any group, and of scrapes, that may be missing on a machine with other things to do.
 const MISSED: f64 = 0.2;

@@ -7,7 +7,7 @@ use vcpu_exporter::demo::synthetic::scenario::{Expect, Trouble};
 use super::episodes::{fired, minutes, Episode};
 use super::{Scene, AFTERMATH, ALLOWANCE};
 use crate::alertmanager::Delivery;
-use crate::micro_vm::eventually;
+use crate::run::eventually;
 
 /// Nothing fired, Alertmanager knows of nothing, and nobody was told anything. Says what was not so.
 pub(super) fn nothing_fired(scene: &Scene) -> Vec<String> {
