@@ -26,7 +26,7 @@ use perf_event::events::Software;
 use perf_event::{Builder as PerfBuilder, Counter, ReadFormat};
 use vcpu_exporter::cli::pipeline::{sources, Sources};
 use vcpu_exporter::config::Config;
-use vcpu_exporter::discover::{Inventory, Vcpu, Vm, VmKey};
+use vcpu_exporter::discover::{Inventory, Owner, Vcpu, Vm, VmKey};
 use vcpu_exporter::host::privileges::raise_descriptor_limit;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::thread::parse_stat;
@@ -103,6 +103,7 @@ fn inventory(roots: &Roots, tids: &[i32]) -> Inventory {
         uuid: None,
         vmm: "unknown",
         manager: None,
+        owner: Owner::Host,
         facts: Vec::new(),
         vcpus: vcpus.collect(),
     };

@@ -8,15 +8,26 @@
 //! # Whom to believe
 //!
 //! Descriptors of KVM, debugfs and libvirt's state cannot be feigned; names of threads, command
-//! lines and groups in a login session are anybody's. So a process is a VMM by its descriptors,
-//! a VM has no more vCPUs than KVM made for it, and names give way in order of trust (`naming`):
-//! no VM is renamed by one less to be trusted. What remains for a local user without privileges:
+//! lines and groups in a login session are anybody's, and so is the effective user of a program
+//! that is setuid root. So a process is a VMM by its descriptors, a VM has no more vCPUs than KVM
+//! made for it, and names give way in order of trust (`naming`):
+//!
+//! - a running VM keeps its name against all that are not more to be trusted; who comes later gets
+//!   a suffix, and keeps that;
+//! - a name outlives its VM: only a VM of the same owner, or one more to be trusted, goes on with
+//!   the series of one that ended (the newest 4,096 names of root and managers, and of all users);
+//! - values that look alike because something in them is not drawn are made different (`label`).
+//!
+//! What remains for a local user without privileges:
 //!
 //! - who may open /dev/kvm can run VMs of any name, uuid and claimed manager (OpenStack's SMBIOS,
 //!   Proxmox' pid file); they take series and descriptors as any VM does (`limits.max_series`);
+//! - a name that no VM of root has yet can be squatted: the series end where the real VM starts,
+//!   under whose name they then go on;
+//! - letters of different scripts that look alike make names that look alike;
+//! - a manager's VMs are the operator's: what its users may call them is the manager's to decide;
 //! - where the exporter may not read descriptors, a process whose threads are named as vCPUs is
 //!   taken for a VM, up to 16 VMs of 4096 vCPUs; a blind spot says that VMs are known by name;
-//! - two VMs of one name and equal trust both get a suffix, whoever was first;
 //! - a process with very many descriptors costs one long look when it starts.
 
 use std::sync::Arc;
@@ -29,6 +40,7 @@ mod cmdline;
 mod debugfs;
 mod domains;
 mod guest;
+mod label;
 pub mod lane;
 mod manager;
 mod naming;
@@ -61,7 +73,7 @@ pub struct VmKey {
     pub pid: i32,
     /// The process' start time in clock ticks since boot (field 22 of /proc/PID/stat).
     pub start_time: u64,
-    /// Which VM of the process: the descriptor of its `kvm-vm` file where known, else 0, 1, …
+    /// Which VM of the process: the descriptor its `kvm-vm` file had first where known, else 0, 1, …
     pub ordinal: u32,
 }
 
@@ -82,10 +94,32 @@ pub struct Vm {
     pub vmm: &'static str,
     /// Who manages it: `libvirt`, `openstack`, `kubevirt`, `proxmox`, or none known.
     pub manager: Option<&'static str>,
+    /// Whose it is, when several users share what the exporter has.
+    pub owner: Owner,
     /// What the manager knows, as further labels of `kvm_vm_info`, sorted by label name.
     pub facts: Vec<(&'static str, String)>,
     /// Its vCPUs, sorted by index.
     pub vcpus: Vec<Vcpu>,
+}
+
+/// Whose a VM is. Names, descriptors and series are shared by owners: who runs very many VMs takes
+/// none of them from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Owner {
+    /// Root, or a manager of VMs: the operator's.
+    Host,
+    /// The user who logged in, else the one the VMM runs as; `None` where /proc does not tell.
+    User(Option<u32>),
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host => f.write_str("root and managers"),
+            Self::User(Some(uid)) => write!(f, "user {uid}"),
+            Self::User(None) => f.write_str("unknown user"),
+        }
+    }
 }
 
 /// One vCPU: a thread of its VMM.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use vcpu_exporter::config::Config;
 use vcpu_exporter::demo::guest::Load;
-use vcpu_exporter::discover::{Scanner, Vm, VmKey};
+use vcpu_exporter::discover::{Owner, Scanner, Vm, VmKey};
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::thread::{comm, parse_stat};
 use vcpu_exporter::host::topology::Topology;
@@ -261,6 +261,7 @@ fn this_process() -> Vm {
         uuid: None,
         vmm: "qemu",
         manager: None,
+        owner: Owner::Host,
         facts: Vec::new(),
         vcpus: Vec::new(),
     }

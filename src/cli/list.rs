@@ -183,6 +183,7 @@ mod tests {
             uuid,
             vmm: "qemu",
             manager,
+            owner: crate::discover::Owner::Host,
             facts: vec![],
             vcpus,
         };

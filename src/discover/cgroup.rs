@@ -11,6 +11,7 @@ use crate::host::cgroup::{memberships, unescape};
 pub(super) struct Cgroup {
     paths: Vec<String>,
     in_session: bool,
+    session_user: Option<u32>,
 }
 
 /// Groups at the top, where only root makes any, that managers of VMs keep theirs in.
@@ -30,9 +31,11 @@ impl Cgroup {
         paths.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         paths.dedup();
         let all = paths.len();
+        let session_user = paths.iter().find_map(|path| session_user(path));
         paths.retain(|path| !is_session(path));
         Self {
             in_session: paths.len() < all,
+            session_user,
             paths,
         }
     }
@@ -40,6 +43,11 @@ impl Cgroup {
     /// Whether a user who logged in started the process, and root did not.
     pub(super) fn in_session(&self) -> bool {
         self.in_session
+    }
+
+    /// The user who logged in.
+    pub(super) fn session_user(&self) -> Option<u32> {
+        self.session_user
     }
 
     /// Whether it is in a group of a manager of VMs.
@@ -74,6 +82,16 @@ fn is_session(path: &str) -> bool {
     in_users && !path.contains("/user.slice/user-0.slice")
 }
 
+/// The user of `user.slice/user-UID.slice`, where only root makes any.
+fn session_user(path: &str) -> Option<u32> {
+    if !is_session(path) {
+        return None;
+    }
+    let mut components = path.split('/').skip_while(|c| *c != "user.slice");
+    let slice = components.nth(1)?.strip_prefix("user-")?;
+    slice.strip_suffix(".slice")?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,8 +123,12 @@ mod tests {
         );
         assert_eq!(session.components().count(), 0);
         assert!(session.in_session() && !session.is_managed());
+        assert_eq!(session.session_user(), Some(1000));
         let root = Cgroup::parse(b"0::/user.slice/user-0.slice/session-1.scope\n");
         assert!(!root.in_session() && !root.is_managed());
+        assert_eq!(root.session_user(), None);
+        let service = Cgroup::parse(b"0::/system.slice/user.slice/user-7.slice\n");
+        assert_eq!(service.session_user(), None);
         assert!(Cgroup::parse(b"0::/../../machine.slice/x.scope").is_managed());
         assert!(!Cgroup::parse(b"0::/system.slice/machine.slice/x.scope").is_managed());
     }

@@ -15,6 +15,8 @@ use std::time::{Duration, SystemTime};
 use super::naming;
 use crate::host::roots::Roots;
 
+mod bounds;
+
 /// A running domain has some thousand XML nodes; each takes roxmltree some 100 bytes.
 const MAX_NODES: u32 = 100_000;
 
@@ -32,8 +34,12 @@ pub(super) struct Domain {
     pub(super) nova: Vec<(&'static str, String)>,
 }
 
-/// Parses a `domstatus` document. `None` when it is none, or has a DTD: no entity is ever expanded.
+/// Parses a `domstatus` document. `None` when it is none, when it is larger than one can be, or
+/// has a DTD: no entity is ever expanded.
 pub(super) fn parse(xml: &str) -> Option<Domain> {
+    if !bounds::are_kept(xml) {
+        return None;
+    }
     let options = roxmltree::ParsingOptions {
         nodes_limit: MAX_NODES,
         ..roxmltree::ParsingOptions::default()
@@ -182,7 +188,13 @@ impl Domains {
             return false;
         }
         let domain = match self.roots.read_text(&path) {
-            Ok(xml) => parse(&xml),
+            Ok(xml) => {
+                let domain = parse(&xml);
+                if domain.is_none() && !xml.is_empty() {
+                    tracing::warn!(path = %path.display(), "not a domain's state, or larger than one");
+                }
+                domain
+            }
             Err(error) if is_answer(&error) => {
                 self.unreadable |= is_denied(&error);
                 None

@@ -3,12 +3,13 @@
 use super::cgroup::Cgroup;
 use super::cmdline::Cmdline;
 use super::domains::Domain;
+use super::label;
 use super::manager::{self, Clues};
-use super::naming::{self, Runner, Trust, Unnamed};
+use super::naming::{self, Names, Runner, Trust, Unnamed};
 use super::process::Process;
 use super::vcpus::Machine;
 use super::vmm::Identity;
-use super::{Vm, VmKey};
+use super::{Owner, Vm, VmKey};
 
 /// What is remembered of a VMM.
 #[derive(Debug)]
@@ -62,12 +63,21 @@ impl Guest {
         manager::name_in_cgroup(&self.cgroup).is_some()
     }
 
+    /// Root and managers are one; a user is who logged in, where that is known: users have further
+    /// ids for their containers (subuid(5)), and are not several users by that.
+    fn owner(&self) -> Owner {
+        match self.uid {
+            Some(0) => Owner::Host,
+            _ if self.cgroup.is_managed() => Owner::Host,
+            uid => Owner::User(self.cgroup.session_user().or(uid)),
+        }
+    }
+
     fn trust(&self, known: bool) -> Trust {
-        let runner = match self.uid {
-            Some(0) => Runner::Host,
-            _ if self.cgroup.is_managed() => Runner::Host,
-            _ if self.cgroup.in_session() => Runner::Session,
-            _ => Runner::Service,
+        let runner = match self.owner() {
+            Owner::Host => Runner::Host,
+            Owner::User(_) if self.cgroup.in_session() => Runner::Session,
+            Owner::User(_) => Runner::Service,
         };
         Trust {
             seen: !self.hidden,
@@ -105,6 +115,7 @@ impl Guest {
             uuid: uuid.clone(),
             vmm: self.vmm,
             manager,
+            owner: self.owner(),
             facts: facts.clone(),
             vcpus: machine.vcpus.clone(),
         };
@@ -114,9 +125,9 @@ impl Guest {
     /// The name the operator gave, else what identifies the VM. libvirt's state goes before the
     /// command line, which keeps the name the domain was started with.
     fn name(&self, domain: Option<&Domain>, uuid: Option<&str>) -> (String, &'static str) {
-        let of_domain = domain.and_then(|d| naming::clean(&d.name));
-        let of_line = || naming::clean(self.identity.name.as_deref()?);
-        let of_cgroup = || naming::clean(manager::name_in_cgroup(&self.cgroup)?);
+        let of_domain = domain.and_then(|d| label::clean(&d.name));
+        let of_line = || label::clean(self.identity.name.as_deref()?);
+        let of_cgroup = || label::clean(manager::name_in_cgroup(&self.cgroup)?);
         None.or(of_domain.map(|name| (name, "libvirt")))
             .or_else(|| Some((of_line()?, "cmdline")))
             .or_else(|| Some((of_cgroup()?, "cgroup")))
@@ -129,25 +140,25 @@ impl Guest {
 fn clean(facts: manager::Facts) -> Vec<(&'static str, String)> {
     let mut facts: Vec<_> = facts
         .into_iter()
-        .filter_map(|(label, value)| Some((label, naming::clean(&value)?)))
+        .filter_map(|(label, value)| Some((label, label::clean(&value)?)))
         .collect();
     facts.sort_unstable();
     facts
 }
 
-/// Makes the VMs' names unique and sorts them by name.
-pub(super) fn name_all(vms: Vec<(Trust, Vm)>) -> Vec<Vm> {
+/// Gives the VMs the names they keep and sorts them by name.
+pub(super) fn name_all(vms: Vec<(Trust, Vm)>, names: &mut Names) -> Vec<Vm> {
     let unnamed: Vec<Unnamed<'_>> = vms
         .iter()
         .map(|(trust, vm)| Unnamed {
+            key: vm.key,
             base: &vm.name,
             uuid: vm.uuid.as_deref(),
-            pid: vm.key.pid,
-            ordinal: vm.key.ordinal,
+            owner: vm.owner,
             trust: *trust,
         })
         .collect();
-    let names = naming::unique(&unnamed);
+    let names = names.give(&unnamed);
     let named = |((_, vm), name)| Vm { name, ..vm };
     let mut vms: Vec<Vm> = vms.into_iter().zip(names).map(named).collect();
     vms.sort_by(|a, b| a.name.cmp(&b.name));

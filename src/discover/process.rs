@@ -13,7 +13,7 @@ use super::cmdline::Cmdline;
 use super::vmm::{self, Vmm};
 use super::watch::numbers;
 use crate::host::roots::Roots;
-use crate::host::thread::{comm, effective_uid, is_of_kernel, parse_stat, Stat, BUFFER};
+use crate::host::thread::{comm, is_of_kernel, parse_stat, user, Stat, BUFFER};
 
 /// So much of a command line is read (bytes); one may be megabytes long (execve(2)).
 const MAX_CMDLINE: u64 = 128 << 10;
@@ -105,7 +105,7 @@ pub(super) fn examine(roots: &Roots, pid: i32) -> io::Result<Found> {
     Ok(Found::Vmm(Box::new(Process {
         pid,
         start_time,
-        uid: effective_uid(&status),
+        uid: user(&status),
         cgroup: Cgroup::parse(&roots.read(&dir.join("cgroup")).unwrap_or_default()),
         cmdline,
         vmm,

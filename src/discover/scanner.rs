@@ -19,8 +19,9 @@ use super::blind::{no_processes, Blind};
 use super::debugfs::{DebugVm, Debugfs};
 use super::domains::Domains;
 use super::guest::{name_all, Guest};
+use super::naming::Names;
 use super::process::{examine, is_gone, running_vcpu, Found, Process};
-use super::vcpus::{machines, Evidence, Machine};
+use super::vcpus::{machines, ordinals, Evidence, Machine};
 use super::watch::{Look, Mark, Watch};
 use super::{Inventory, Vm};
 use crate::host::roots::Roots;
@@ -42,6 +43,7 @@ pub struct Scanner {
     roots: Arc<Roots>,
     watch: Watch,
     domains: Domains,
+    names: Names,
     known: HashMap<i32, Known>,
     pids: Vec<i32>,
     pass: u64,
@@ -77,6 +79,7 @@ impl Scanner {
         Self {
             watch: Watch::new(roots.clone()),
             domains: Domains::new(roots.clone()),
+            names: Names::default(),
             roots,
             known: HashMap::new(),
             pids: Vec::new(),
@@ -216,7 +219,10 @@ impl Scanner {
             before: before.map(Known::machines).unwrap_or_default(),
         };
         let pid = process.pid;
-        let machines = machines(&evidence, |tid| running_vcpu(&self.roots, pid, tid));
+        let mut machines = machines(&evidence, |tid| running_vcpu(&self.roots, pid, tid));
+        if in_debugfs.is_empty() {
+            ordinals::keep(&mut machines, evidence.before);
+        }
         let tids = machines.iter().flat_map(|m| &m.vcpus).map(|vcpu| vcpu.tid);
         let marks = tids.filter_map(|tid| Some((tid, self.watch.thread(pid, tid)?)));
         let marks = marks.collect();
@@ -247,10 +253,11 @@ impl Scanner {
     }
 
     /// All VMs by name; those that are as before are the same `Arc`.
-    fn vms(&self) -> Vec<Arc<Vm>> {
+    fn vms(&mut self) -> Vec<Arc<Vm>> {
         let guests = self.guests();
         let vms = guests.flat_map(|guest| guest.vms(self.domains.of(guest.pid)));
-        let vms = name_all(vms.collect());
+        let vms = vms.collect();
+        let vms = name_all(vms, &mut self.names);
         let before: HashMap<_, _> = self.inventory.vms.iter().map(|vm| (vm.key, vm)).collect();
         let keep = |vm: Vm| match before.get(&vm.key) {
             Some(old) if ***old == vm => Arc::clone(old),

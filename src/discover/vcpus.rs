@@ -10,6 +10,8 @@ use super::process::{KvmFds, Process, Thread};
 use super::vmm;
 use super::Vcpu;
 
+pub(super) mod ordinals;
+
 /// vCPUs of a VM that is known by its threads' names alone, at most: those of an x86 host
 /// (`KVM_MAX_VCPUS`, arch/x86/include/asm/kvm_host.h), of which other machines have fewer.
 const MAX_VCPUS: usize = 4096;

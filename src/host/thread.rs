@@ -185,14 +185,17 @@ pub fn cpus_allowed(status: &[u8]) -> Option<&str> {
     std::str::from_utf8(line.trim_ascii()).ok()
 }
 
-/// The effective user id in a process' `status`: the second of four.
-pub fn effective_uid(status: &[u8]) -> Option<u32> {
+/// Whose a process is, by its `status`: the effective user id, unless a program that is setuid root
+/// made it 0. Anybody can start such a program (`su`, `mount`) with descriptors of KVM open.
+pub fn user(status: &[u8]) -> Option<u32> {
     let mut lines = status.split(|b| *b == b'\n');
     let ids = lines.find_map(|line| line.strip_prefix(b"Uid:"))?;
-    let mut ids = ids
+    let ids = ids
         .split(u8::is_ascii_whitespace)
         .filter(|id| !id.is_empty());
-    u32::try_from(number(ids.nth(1)?)?).ok()
+    let mut ids = ids.map(|id| u32::try_from(number(id)?).ok());
+    let (real, effective) = (ids.next()??, ids.next()??);
+    Some(if effective == 0 { real } else { effective })
 }
 
 /// Voluntary and involuntary context switches in a thread's `status`.
@@ -337,17 +340,14 @@ mod tests {
     }
 
     #[test]
-    fn the_effective_user_is_the_second_of_status() {
-        assert_eq!(
-            effective_uid(b"Name:\tUid:\nUid:\t7\t1000\t8\t9\n"),
-            Some(1000)
-        );
-        assert_eq!(effective_uid(b"Name:\tx\nUid:\t7\n"), None);
+    fn a_process_is_its_effective_users_but_for_setuid_root() {
+        assert_eq!(user(b"Name:\tUid:\nUid:\t7\t1000\t8\t9\n"), Some(1000));
+        assert_eq!(user(b"Uid:\t1000\t0\t0\t0\n"), Some(1000));
+        assert_eq!(user(b"Uid:\t0\t0\t0\t0\n"), Some(0));
+        assert_eq!(user(b"Name:\tx\nUid:\t7\n"), None);
         let own = std::fs::read("/proc/self/status").unwrap();
-        assert_eq!(
-            effective_uid(&own),
-            Some(rustix::process::geteuid().as_raw())
-        );
+        let uid = rustix::process::geteuid().as_raw();
+        assert_eq!(user(&own), Some(uid));
     }
 
     proptest! {

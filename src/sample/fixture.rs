@@ -1,6 +1,6 @@
 //! What tests from here on watch: one VM of one vCPU, and CPUs.
 
-use crate::discover::{Vcpu, Vm, VmKey};
+use crate::discover::{Owner, Vcpu, Vm, VmKey};
 use crate::host::topology::{Cpu, Place};
 
 /// A VM whose process and only vCPU thread started at `start_time`.
@@ -16,6 +16,7 @@ pub(crate) fn vm(pid: i32, tid: i32, start_time: u64) -> Vm {
         uuid: None,
         vmm: "qemu",
         manager: None,
+        owner: Owner::Host,
         facts: Vec::new(),
         vcpus: vec![Vcpu {
             index: 0,

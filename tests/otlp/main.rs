@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use vcpu_exporter::config::otlp::{Compression, HeaderSource, Protocol, Temporality, Tls};
-use vcpu_exporter::discover::{Inventory, Vcpu, Vm, VmKey};
+use vcpu_exporter::discover::{Inventory, Owner, Vcpu, Vm, VmKey};
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{
     names, Answer, Client, Clock, Encoder, Outcome, Picture, Pusher, Resource, Schedule, Settings,
@@ -170,6 +170,7 @@ fn with_starts(mut snapshot: Snapshot, starts: &[(&str, u64)]) -> Snapshot {
             uuid: None,
             vmm: "qemu",
             manager: None,
+            owner: Owner::Host,
             facts: Vec::new(),
             vcpus: (0..2).map(vcpu).collect(),
         })

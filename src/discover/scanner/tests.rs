@@ -1,6 +1,7 @@
 //! A scanner on a fixture host.
 
 use super::*;
+use crate::discover::Owner;
 use crate::fake_host::{domstatus, FakeHost, START, UUID_A as A, UUID_B as B};
 
 struct Host {
@@ -316,13 +317,31 @@ fn a_state_of_another_domain_with_this_pid_is_not_believed() {
 }
 
 #[test]
-fn vms_of_one_name_are_told_apart_while_both_live() {
+fn a_namesake_that_appears_gets_the_suffix_and_keeps_it() {
     let mut host = Host::new(FakeHost::new());
-    host.host.qemu(1000, "a", A, 1);
-    host.host.qemu(1100, "a", B, 1);
-    assert_eq!(host.names(), ["a-aaaaaaaa", "a-bbbbbbbb"]);
-    host.host.exit(1000);
+    host.host.qemu(1100, "a", A, 1);
     assert_eq!(host.names(), ["a"]);
+    let running = host.scan();
+    host.host.qemu(1000, "a", B, 1);
+    let both = host.scan();
+    assert!(Arc::ptr_eq(&running.vms[0], &both.vms[0]));
+    assert_eq!(host.names(), ["a", "a-bbbbbbbb"]);
+    host.host.exit(1100);
+    assert_eq!(host.names(), ["a-bbbbbbbb"]);
+}
+
+#[test]
+fn a_users_vm_does_not_go_on_with_the_series_of_a_vm_of_root_that_ended() {
+    let mut host = Host::new(FakeHost::new());
+    host.host.libvirt_v2(1000, "db", A, 1);
+    assert_eq!(host.names(), ["db"]);
+    host.host.exit(1000).remove("run/libvirt/qemu/db.xml");
+    assert_eq!(host.names(), Vec::<String>::new());
+    let fake = host.host.qemu(1100, "db", B, 1);
+    host.host.set(fake.pid, fake.pid, |t| t.uid = 1000);
+    assert_eq!(host.names(), ["db-bbbbbbbb"]);
+    host.host.libvirt_v2(1200, "db", A, 1);
+    assert_eq!(host.names(), ["db", "db-bbbbbbbb"], "restarted");
 }
 
 /// What anybody may do who is let near /dev/kvm: a VM that claims to be another.
@@ -334,8 +353,10 @@ fn a_users_vm_never_takes_the_name_of_one_of_the_hosts() {
     let fake = host
         .host
         .vmm(900, &args, session, 1, |n| format!("CPU {n}/KVM"));
-    host.host.set(fake.pid, fake.pid, |t| t.uid = 1000);
+    // With an id of its own for containers the VM is no less that of who logged in.
+    host.host.set(fake.pid, fake.pid, |t| t.uid = 100_000);
     assert_eq!(host.scan().vms[0].manager, None);
+    assert_eq!(host.scan().vms[0].owner, Owner::User(Some(1000)));
     let real = host.host.libvirt_v2(1000, "web", A, 1);
     host.host.set(real.pid, real.pid, |t| t.uid = 64055);
     let service = "0::/system.slice/vmm.service\n";
@@ -448,8 +469,8 @@ fn several_vms_in_one_process_are_several_vms() {
     assert_eq!(
         lines,
         [
-            "two-1000-10 (cmdline) cloud-hypervisor - \"\" [0=1010]",
-            "two-1000-30 (cmdline) cloud-hypervisor - \"\" [0=1050]",
+            "two (cmdline) cloud-hypervisor - \"\" [0=1010]",
+            "two-1000 (cmdline) cloud-hypervisor - \"\" [0=1050]",
         ]
     );
     assert!(inventory.blind_spots[0].starts_with("1 process runs several VMs"));
@@ -524,4 +545,29 @@ fn a_command_line_of_megabytes_is_cut() {
     let long = format!("kvm\0-name\0b\0{}", "x".repeat(9 << 20));
     host.host.file("proc/1000/cmdline", long);
     assert_eq!(host.names(), ["b"]);
+}
+
+#[test]
+fn a_vm_whose_descriptors_are_renumbered_stays_the_same() {
+    let mut host = Host::new(FakeHost::new());
+    let vm = host.host.qemu(1000, "a", A, 1);
+    let first = host.scan();
+    host.host
+        .close(vm.pid, 10)
+        .fd(vm.pid, 77, "anon_inode:kvm-vm");
+    let second = host.scan();
+    assert_eq!(second.vms[0].key, first.vms[0].key);
+    assert_eq!(second.vms[0].vcpus, first.vms[0].vcpus);
+}
+
+/// 4 MiB of attributes took two minutes: each is compared with all before it.
+#[test]
+fn a_state_of_hostile_metadata_is_not_parsed() {
+    let mut host = Host::new(FakeHost::new());
+    host.host.libvirt_v2(1000, "a", A, 1);
+    let attributes: String = (0..60_000).map(|n| format!(" a{n}=''")).collect();
+    let metadata = format!("<metadata><x{attributes}/></metadata>");
+    host.host
+        .libvirt_xml("a", &domstatus(1000, "other", A, &[1010], &metadata));
+    assert_eq!(host.names(), ["a"], "its cgroup and command line are left");
 }

@@ -78,6 +78,7 @@ impl Host {
             uuid: None,
             vmm: "qemu",
             manager: None,
+            owner: crate::discover::Owner::Host,
             facts: Vec::new(),
             vcpus: (0..vcpus.len()).map(vcpu).collect(),
         };

@@ -1,0 +1,107 @@
+//! Names of VMs that ended, and whose they were.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use super::Trust;
+use crate::discover::Owner;
+
+/// Names kept of root's and the managers' VMs, and as many of all others. Some 1 MiB each.
+const MAX: usize = 4096;
+
+/// Names that a VM of another owner must not go on with, while the exporter runs.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    names: HashMap<String, Kept>,
+    /// Counts additions: the larger, the newer.
+    added: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    owner: Owner,
+    trust: Trust,
+    added: u64,
+}
+
+impl Ended {
+    /// Keeps a name for its owner.
+    pub(super) fn add(&mut self, name: String, owner: Owner, trust: Trust) {
+        self.added += 1;
+        let added = self.added;
+        let kept = Kept {
+            owner,
+            trust,
+            added,
+        };
+        self.names.insert(name, kept);
+        if self.names.len() > MAX {
+            self.trim(owner == Owner::Host);
+        }
+    }
+
+    /// Whether a VM may have this name.
+    pub(super) fn may_take(&self, name: &str, owner: Owner, trust: Trust) -> bool {
+        let kept = self.names.get(name);
+        kept.is_none_or(|kept| kept.owner == owner || kept.trust < trust)
+    }
+
+    /// Forgets the oldest of those that have most: who starts very many VMs makes nobody else's
+    /// names free. Root's and the managers' do not count with the others.
+    fn trim(&mut self, of_host: bool) {
+        let names = self.names.iter();
+        let of_class = names.filter(|(_, kept)| (kept.owner == Owner::Host) == of_host);
+        let mut of_class: Vec<_> = of_class
+            .map(|(n, k)| (k.added, k.owner, n.clone()))
+            .collect();
+        if of_class.len() <= MAX {
+            return;
+        }
+        of_class.sort_unstable_by_key(|(added, ..)| Reverse(*added));
+        let mut rank: HashMap<Owner, usize> = HashMap::new();
+        let mut ranked: Vec<_> = of_class
+            .into_iter()
+            .map(|(_, owner, name)| {
+                let rank = rank.entry(owner).or_default();
+                *rank += 1;
+                (*rank, name)
+            })
+            .collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        // A quarter at once, so that it is not done for each name.
+        for (_, name) in ranked.drain(MAX / 4 * 3..) {
+            self.names.remove(&name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: Owner = Owner::User(Some(1000));
+
+    #[test]
+    fn a_users_flood_of_names_frees_nobody_elses() {
+        let mut ended = Ended::default();
+        let (low, other) = (Trust::default(), Owner::User(Some(7)));
+        ended.add("db".into(), Owner::Host, low);
+        ended.add("web".into(), other, low);
+        for n in 0..3 * MAX {
+            ended.add(format!("x{n}"), USER, low);
+        }
+        assert!(ended.names.len() <= MAX + 2);
+        assert!(!ended.may_take("db", USER, low) && !ended.may_take("web", USER, low));
+        assert!(ended.may_take("x0", other, low), "forgotten");
+        assert!(!ended.may_take(&format!("x{}", 3 * MAX - 1), other, low));
+    }
+
+    #[test]
+    fn a_host_of_many_vms_is_bounded_too() {
+        let mut ended = Ended::default();
+        for n in 0..2 * MAX {
+            ended.add(format!("x{n}"), Owner::Host, Trust::default());
+        }
+        assert!(ended.names.len() <= MAX);
+    }
+}
