@@ -20,8 +20,11 @@ use vcpu_exporter::expose::otlp::{Answer, Client, Settings};
 
 #[path = "support/otlp_sink.rs"]
 mod otlp_sink;
+#[path = "support/run.rs"]
+mod run;
 
 use otlp_sink::Sink;
+use run::DEADLINE;
 
 fn file(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
@@ -93,7 +96,7 @@ fn answer(protocol: Protocol, asks: Asks, tls: Tls) -> Result<Answer, String> {
             temporality: Temporality::Cumulative,
             compression: Compression::Gzip,
             interval: Duration::from_secs(15),
-            timeout: Duration::from_secs(20),
+            timeout: DEADLINE,
             headers: BTreeMap::new(),
             basic_auth: None,
             tls,

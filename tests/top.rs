@@ -15,11 +15,11 @@ mod run;
 #[path = "support/tmux.rs"]
 mod tmux;
 
-use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use exporter::Exporter;
 use fake_host::FakeHost;
+use run::free_address;
 use rustix::process::Signal;
 use tmux::Tmux;
 
@@ -86,15 +86,13 @@ fn it_shows_what_the_exporter_knows_and_obeys_no_name() {
 fn it_samples_by_itself_where_nobody_answers_and_says_so() {
     let host = host();
     let flags = flags(&host);
-    // Somebody who closes every connection is nobody to ask, but not nobody: this one is gone.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = format!("--web.listen-address={}", free.local_addr().unwrap());
-    drop(free);
+    let address = free_address();
+    let nobody = format!("--web.listen-address={address}");
     let mut args: Vec<&str> = flags.iter().map(String::as_str).collect();
     args.push(&nobody);
     let page = text(&once(&args));
     assert!(
-        page.contains("own samples: nobody answers at http://127.0.0.1:"),
+        page.contains(&format!("own samples: nobody answers at http://{address}")),
         "{page}"
     );
     assert_eq!(page.matches("\nweb-1 ").count(), 2, "{page}");
@@ -105,9 +103,7 @@ fn it_samples_by_itself_where_nobody_answers_and_says_so() {
 
 #[test]
 fn an_exporter_that_was_named_must_be_there() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
+    let url = format!("http://{}", free_address());
     let output = once(&["--url", &url]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();

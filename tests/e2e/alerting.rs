@@ -15,6 +15,7 @@ use crate::alertmanager::{Stack, Webhook};
 use crate::alone;
 use crate::exporter::Exporter;
 use crate::prometheus::{is_installed, Api};
+use crate::run::{eventually, free_address, DEADLINE};
 
 mod episodes;
 mod evaluation;
@@ -83,19 +84,17 @@ impl Scene {
     /// Waits until Prometheus has samples of this time of the scenario.
     fn watch_until(&self, time: Duration) {
         let end = self.unix(time);
-        let newest = || self.prometheus().query("max(timestamp(up))")[0].value;
-        self.prometheus().until("up", |up| !up.is_empty());
-        let mut seen = newest();
+        // No sample, too, where none came for as long as Prometheus looks back.
+        let newest = || Some(self.prometheus().query("max(timestamp(up))").first()?.value);
+        let mut seen = f64::NEG_INFINITY;
         while seen < end {
+            let newer = eventually(|| newest().filter(|now| *now > seen));
+            seen = newer.unwrap_or_else(|| {
+                let complaints = self.stack.complaints();
+                panic!("no new sample in {DEADLINE:?}:\n{complaints}")
+            });
             // Nothing else is to be done meanwhile, and asking costs what Prometheus needs.
-            thread::sleep(Duration::from_secs_f64((end - seen).clamp(0.1, 5.0)));
-            let now = newest();
-            assert!(
-                now > seen,
-                "Prometheus stands still:\n{}",
-                self.stack.complaints()
-            );
-            seen = now;
+            thread::sleep(Duration::from_secs_f64((end - seen).clamp(0.0, 5.0)));
         }
     }
 
@@ -166,16 +165,17 @@ fn alerts_fire_for_each_trouble_in_time_and_for_nothing_else() {
 
 /// Watches both scenarios. Gives what was wrong, and what was too slow for that to mean much.
 fn both(speed: u32) -> (Vec<String>, Vec<String>) {
-    let calm = Scene::set("calm", speed, "127.0.0.1:0", empty());
+    // The history is that of the same job and instance.
+    let address = free_address().to_string();
+    let calm = Scene::set("calm", speed, &address, empty());
     calm.watch_until(CALM);
     let behind = evaluation::behind(&calm);
     if !behind.is_empty() {
         return (vec!["the troubles were not tried".into()], behind);
     }
     let quiet = promises::nothing_fired(&calm);
+    let mut stalls = evaluation::stalled(&calm);
     let week = history::Week::of(&calm);
-    // The week is that of the same job and instance.
-    let address = calm.exporter.address().to_owned();
     drop(calm);
 
     let data = empty();
@@ -185,7 +185,8 @@ fn both(speed: u32) -> (Vec<String>, Vec<String>) {
     let last = ends.map(|trouble| trouble.end()).max();
     let last = last.expect("there are troubles");
     troubles.watch_until(last + AFTERMATH);
-    let behind = evaluation::behind(&troubles);
+    stalls.extend(evaluation::behind(&troubles));
+    stalls.extend(evaluation::stalled(&troubles));
     troubles.find_beginning();
     let failures = [
         quiet,
@@ -194,5 +195,5 @@ fn both(speed: u32) -> (Vec<String>, Vec<String>) {
         promises::delivered(&troubles),
         panels::shown(&troubles, last),
     ];
-    (failures.concat(), behind)
+    (failures.concat(), stalls)
 }

@@ -1,5 +1,7 @@
 //! Receivers that die, throttle, hang, refuse and flood.
 
+use std::cell::Cell;
+
 use super::*;
 
 #[test]
@@ -96,6 +98,41 @@ fn a_receiver_that_hangs_is_given_up_and_later_has_all_totals() {
             watch.assert_totals();
         });
     }
+}
+
+/// A receiver over gRPC knows the deadline. Where this process is late to look, the receiver's word comes first.
+#[test]
+fn deadline_that_the_receiver_notices_first_is_the_same_failure() {
+    let sink = Sink::new();
+    runtime(async {
+        let (_server, settings) = serve(&sink, Protocol::Grpc);
+        let settings = Settings {
+            timeout: Duration::from_millis(500),
+            ..settings
+        };
+        let client = Client::new(&settings).unwrap();
+        sink.then(&[Does::Hangs]);
+        let answered = Cell::new(false);
+        let send = async {
+            let answer = client.send(Default::default()).await;
+            answered.set(true);
+            answer
+        };
+        let keep_busy = async {
+            while sink.seen() == 0 && !answered.get() {
+                tokio::task::yield_now().await;
+            }
+            // This blocks the thread that is to look at the deadline.
+            if !answered.get() {
+                eventually(|| (sink.abandoned() > 0).then_some(())).expect("it gives up");
+            }
+        };
+        let (answer, ()) = tokio::join!(send, keep_busy);
+        let Answer::Retry { reason, .. } = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(reason, "it did not answer within 0.5 s");
+    });
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +26,8 @@ mod exposition;
 mod otlp_series;
 #[path = "../support/otlp_sink.rs"]
 mod otlp_sink;
+#[path = "../support/run.rs"]
+mod run;
 #[path = "../support/snapshots.rs"]
 mod snapshots;
 
@@ -34,6 +37,7 @@ mod failures;
 use exposition::Exposition;
 use otlp_series::{assert_same, exposed, points, series, translated, All, Point};
 use otlp_sink::{Does, Sink};
+use run::{eventually, loopback, DEADLINE};
 use snapshots::Host;
 
 const NASTY: &str = "we\"ird\\vm\nname <b>&amp; ünï";
@@ -79,7 +83,7 @@ fn settings(url: String, protocol: Protocol) -> Settings {
         temporality: Temporality::Cumulative,
         compression: Compression::None,
         interval: Duration::from_secs(15),
-        timeout: Duration::from_secs(20),
+        timeout: DEADLINE,
         headers: BTreeMap::new(),
         basic_auth: None,
         tls: Tls::default(),
@@ -136,7 +140,7 @@ const BOTH: [Protocol; 2] = [Protocol::Http, Protocol::Grpc];
 
 /// A server of this protocol, and the settings to reach it.
 fn serve(sink: &Sink, protocol: Protocol) -> (otlp_sink::Server, Settings) {
-    serve_at(sink, protocol, "127.0.0.1:0")
+    serve_at(sink, protocol, &SocketAddr::new(loopback(), 0).to_string())
 }
 
 fn serve_at(sink: &Sink, protocol: Protocol, at: &str) -> (otlp_sink::Server, Settings) {

@@ -28,6 +28,8 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::run::DEADLINE;
+
 /// What it does with one request.
 #[derive(Debug, Clone)]
 pub(crate) enum Does {
@@ -55,6 +57,8 @@ struct Inner {
     headers: Vec<(String, String)>,
     /// Requests that came.
     seen: usize,
+    /// Of these, requests that it no longer works on: their deadline passed, or the client went away.
+    abandoned: usize,
 }
 
 /// The receiver.
@@ -95,7 +99,7 @@ impl Server {
     /// Ends it and waits until it has.
     pub(crate) async fn kill(mut self) {
         let runtime = self.runtime.take().expect("it runs");
-        let end = move || runtime.shutdown_timeout(Duration::from_secs(20));
+        let end = move || runtime.shutdown_timeout(DEADLINE);
         let ended = tokio::task::spawn_blocking(end);
         ended.await.expect("it ends");
     }
@@ -126,6 +130,10 @@ impl Sink {
     /// Decoded sizes of what it has taken.
     pub(crate) fn sizes(&self) -> Vec<usize> {
         self.inner().taken.iter().map(|(_, size)| *size).collect()
+    }
+
+    pub(crate) fn abandoned(&self) -> usize {
+        self.inner().abandoned
     }
 
     pub(crate) fn seen(&self) -> usize {
@@ -249,6 +257,15 @@ fn unzipped(body: &[u8]) -> Bytes {
     plain.into()
 }
 
+/// Work on a request that only ends when it is dropped.
+struct Work<'a>(&'a Sink);
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        self.0.inner().abandoned += 1;
+    }
+}
+
 #[tonic::async_trait]
 impl MetricsService for Sink {
     async fn export(
@@ -278,7 +295,10 @@ impl MetricsService for Sink {
                 let code = tonic::Code::ResourceExhausted;
                 return Err(tonic::Status::with_error_details(code, "busy", details));
             }
-            Does::Hangs => pending().await,
+            Does::Hangs => {
+                let _work = Work(self);
+                pending().await
+            }
         }
         Ok(tonic::Response::new(answer(0)))
     }

@@ -4,14 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
 use crate::otlp_series::{Kind, Point};
-use crate::run::eventually;
+use crate::run::{eventually, free_address};
 
 /// Where tests/run puts it.
 const VENV: &str = "target/rotel";
@@ -40,12 +39,6 @@ fn program() -> Option<PathBuf> {
     agents.into_iter().find(|agent| agent.exists())
 }
 
-/// An address that is free now.
-fn address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("an address");
-    listener.local_addr().expect("an address").to_string()
-}
-
 impl Rotel {
     /// Starts it, if it is there; says why not.
     pub(crate) fn start() -> Option<Self> {
@@ -55,7 +48,7 @@ impl Rotel {
         };
         let dir = tempfile::tempdir().expect("a directory");
         let log = || File::create(dir.path().join("log")).expect("a file");
-        let (grpc, http) = (address(), address());
+        let (grpc, http) = (free_address().to_string(), free_address().to_string());
         let child = Command::new(program)
             .args(["start", "--exporter", "blackhole"])
             .args(["--otlp-grpc-endpoint", &grpc, "--otlp-http-endpoint", &http])

@@ -4,8 +4,10 @@
 //! Tests wait for conditions, never for a time. The deadline only ends a test whose condition does not come.
 #![allow(dead_code, unreachable_pub, clippy::expect_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,15 @@ pub fn allowed_cpus() -> Vec<u32> {
     let set = sched_getaffinity(None).expect("own affinity");
     let all = 0..u32::try_from(CpuSet::MAX_CPU).expect("a number of a CPU");
     all.filter(|cpu| set.is_set(*cpu as usize)).collect()
+}
+
+/// CPU seconds that a hypervisor below this host took from it so far (proc_stat(5)): a thread is charged neither time
+/// nor delay for them.
+pub fn stolen() -> f64 {
+    let stat = fs::read_to_string("/proc/stat").expect("procfs");
+    let ticks = stat.split_whitespace().nth(8).and_then(|n| n.parse().ok());
+    let ticks: f64 = ticks.expect("the first line has all CPUs' ticks");
+    ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// A process that is stopped (SIGSTOP) with all its threads; dropping this continues it.
@@ -88,8 +99,15 @@ pub fn loopback() -> IpAddr {
     Ipv4Addr::new(127, 64 | high, middle, low).into()
 }
 
-/// An address where nothing listens. Nothing else will until this process does.
+/// An address where nothing listens. Nothing else will until this process does, and it is returned once.
 pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((loopback(), 0)).expect("a free port of the loopback network");
-    listener.local_addr().expect("an address")
+    static RETURNED: Mutex<BTreeSet<SocketAddr>> = Mutex::new(BTreeSet::new());
+    let mut returned = RETURNED.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let listener = TcpListener::bind((loopback(), 0)).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        if returned.insert(address) {
+            return address;
+        }
+    }
 }

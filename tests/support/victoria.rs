@@ -2,7 +2,7 @@
 //! tests/receivers fetches it.
 #![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::exporter::get;
 use crate::otlp_series::All;
-use crate::run::eventually;
+use crate::run::{eventually, free_address};
 
 const PROGRAM: &str = "target/victoria/usr/bin/victoria-metrics";
 
@@ -36,9 +36,7 @@ impl Victoria {
             println!("skipped: there is no {PROGRAM} (tests/run fetches it)");
             return None;
         }
-        let listener = TcpListener::bind("127.0.0.1:0").expect("an address");
-        let address = listener.local_addr().expect("an address").to_string();
-        drop(listener);
+        let address = free_address().to_string();
         let dir = tempfile::tempdir().expect("a directory");
         let child = Command::new(program)
             .arg(format!("-storageDataPath={}", dir.path().display()))

@@ -7,6 +7,10 @@ use crate::run::eventually;
 /// The share of evaluations of any group, and of scrapes, that may be missing on a machine with other things to do.
 const MISSED: f64 = 0.2;
 
+/// A stall of two evaluations, in seconds of the scenario: with the two that an alert may take on an idle machine it uses
+/// up the allowance.
+const STALL: f64 = 2.0 * EVALUATION.as_secs_f64();
+
 /// What was too slow: a group that takes longer than its interval, or too many evaluations or scrapes that are missing.
 /// Prints what it all costs.
 pub(super) fn behind(scene: &Scene) -> Vec<String> {
@@ -47,6 +51,33 @@ pub(super) fn behind(scene: &Scene) -> Vec<String> {
         scrape * 1e3
     );
     behind
+}
+
+/// Stalls that are long enough for an alert to be late or to end early, and so explain what was wrong.
+pub(super) fn stalled(scene: &Scene) -> Vec<String> {
+    let oldest = "max(max_over_time(kvm_exporter_sample_age_seconds[1h]))";
+    let oldest = scene.prometheus().query(oldest);
+    let oldest = oldest.first().map_or(0.0, |age| age.value);
+    let stalls = [
+        ("scrapes", longest_gap(scene, "up")),
+        ("evaluations", longest_gap(scene, "kvm_vm:cpi:rate5m")),
+        ("the exporter's samples", oldest),
+    ];
+    let stalls = stalls.map(|(what, seconds)| (what, seconds * f64::from(scene.speed)));
+    println!("longest stalls in seconds of the scenario: {stalls:.0?}");
+    let long = stalls.into_iter().filter(|(_, seconds)| *seconds > STALL);
+    let said = long.map(|(what, seconds)| format!("{what} stood still for {seconds:.0} s"));
+    said.collect()
+}
+
+/// The longest time between two samples of any series of this name, in seconds of this machine.
+fn longest_gap(scene: &Scene, name: &str) -> f64 {
+    let series = scene.prometheus().samples(&format!("{name}[1h]"));
+    let times = series.iter().flat_map(|series| &series.samples);
+    let mut times: Vec<f64> = times.map(|(at, _)| *at).collect();
+    times.sort_by(f64::total_cmp);
+    let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+    gaps.fold(0.0, f64::max)
 }
 
 /// Rules that could not be evaluated.

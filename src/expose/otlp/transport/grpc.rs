@@ -1,5 +1,7 @@
 //! OTLP over gRPC: a unary call of tonic's, with a message that is encoded already.
 
+use std::time::{Duration, Instant};
+
 use bytes::{Buf, BufMut, Bytes};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
@@ -14,7 +16,7 @@ use tonic::codec::{
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use super::{chain, connector, Answer, Connector, Settings};
+use super::{chain, connector, no_answer, Answer, Connector, Settings};
 use crate::config::otlp::{Compression, Protocol};
 
 const METHOD: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -22,7 +24,7 @@ const METHOD: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/E
 #[derive(Debug)]
 pub(super) struct Grpc {
     client: tonic::client::Grpc<Client<Connector, tonic::body::Body>>,
-    timeout: std::time::Duration,
+    timeout: Duration,
 }
 
 impl Grpc {
@@ -48,14 +50,24 @@ impl Grpc {
         }
         let mut request = tonic::Request::new(body);
         *request.metadata_mut() = MetadataMap::from_headers(headers);
-        // Tells the other side when we shall have given up.
+        // The receiver learns the deadline, and may answer that it has passed.
         request.set_timeout(self.timeout);
+        let start = Instant::now();
         let method = PathAndQuery::from_static(METHOD);
         match client.unary(request, method, Encoded).await {
             Ok(response) => Answer::of_response(response.into_inner()),
+            Err(status) if is_deadline(&status) && start.elapsed() >= self.timeout => {
+                Answer::retry(no_answer(self.timeout))
+            }
             Err(status) => of(&status),
         }
     }
+}
+
+/// Whether a status may be the receiver's own look at our deadline. Where this process is late to look itself, that
+/// answer is there first: the reason is the same.
+fn is_deadline(status: &Status) -> bool {
+    matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
 }
 
 /// A status that has a source was made here, of what became of the connection.
