@@ -163,6 +163,7 @@ mod tests {
                 numa_node: 3,
             },
             siblings: vec![5],
+            ids: Default::default(),
             core_type: CoreType::Uniform,
             llc: None,
             online: true,

@@ -3,8 +3,12 @@
 //! Files: Documentation/ABI/stable/sysfs-devices-system-cpu and sysfs-devices-node,
 //! Documentation/ABI/testing/sysfs-devices-system-cpu (caches),
 //! Documentation/ABI/testing/sysfs-bus-event_source-devices (hybrid PMUs' `cpus`).
+//!
+//! A core is a set of SMT siblings, a cache a set of CPUs that share it; their ids repeat on some machines, and
+//! `shared` numbers them. A package is what the kernel says: arm64 by device tree without `socket` nodes has one for
+//! all CPUs (drivers/base/arch_topology.c), and nothing in sysfs tells more; its NUMA nodes are told apart.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -14,12 +18,18 @@ use std::sync::Arc;
 use super::cpulist;
 use super::roots::Roots;
 
+mod cpu;
+mod shared;
+
+use cpu::Found;
+
 /// Where a thread runs; `package` and `core` as node_exporter names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
     /// `physical_package_id`; -1 where firmware does not tell (some arm64 machines).
     pub package: i32,
-    /// `core_id`, unique within the package.
+    /// A number of the core that is unique within the package: its `core_id` where no other core of the package has
+    /// the same, else its lowest CPU.
     pub core: i32,
     /// NUMA node; 0 on a kernel without NUMA.
     pub numa_node: u32,
@@ -55,14 +65,30 @@ pub struct Cpu {
     pub id: u32,
     /// Package, core and node.
     pub place: Place,
-    /// SMT siblings, itself among them, ascending.
+    /// SMT siblings that are online or were, itself among them, ascending: the core.
     pub siblings: Vec<u32>,
+    /// What the kernel calls the parts of the package it lies in.
+    pub ids: Ids,
     /// Kind of core.
     pub core_type: CoreType,
-    /// Id of the last-level cache it shares, where sysfs tells.
+    /// A number of the last-level cache it shares, unique on the machine: its id, else the lowest CPU that shares it.
     pub llc: Option<u32>,
     /// Whether it is online now.
     pub online: bool,
+}
+
+/// Ids of the parts of a package, as sysfs has them: none is unique by itself. `None` is what the kernel does not know
+/// or the architecture does not have: -1, or 65535 as x86 without a cluster level (`BAD_APICID`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ids {
+    /// `die_id`.
+    pub die: Option<u32>,
+    /// `cluster_id`: cores that share something below the last-level cache.
+    pub cluster: Option<u32>,
+    /// `core_id`.
+    pub core: Option<u32>,
+    /// Level and id of the last-level cache.
+    pub cache: Option<(u32, u32)>,
 }
 
 /// All CPUs of the machine.
@@ -95,27 +121,27 @@ pub enum TopologyError {
 }
 
 impl Topology {
-    /// Reads the whole topology. CPUs that are offline keep the place `before` knew.
+    /// Reads the whole topology. CPUs that are offline keep what `before` knew of them; cores and caches keep their
+    /// numbers.
     ///
     /// # Errors
     /// When the list of CPUs cannot be read; single files that are missing leave their fact out.
     pub fn read(roots: &Roots, before: &Topology) -> Result<Self, TopologyError> {
         let dir = roots.sys.join("devices/system/cpu");
-        let online = online(roots, &dir)?;
+        let online: BTreeSet<u32> = online(roots, &dir)?.into_iter().collect();
         let nodes = node_of_cpus(roots);
         let types = core_types(roots);
-        let mut cpus: Vec<Cpu> = online
-            .iter()
-            .map(|&id| read_cpu(roots, &dir, id, &nodes, types.get(&id).copied()))
-            .collect();
+        let found = |&id: &u32| {
+            let dir = dir.join(format!("cpu{id}"));
+            let found = Found::read(roots, &dir, id, before.cpu(id));
+            found.with(nodes.get(&id).copied(), types.get(&id).copied())
+        };
         let offline = before.cpus.iter().filter(|cpu| !online.contains(&cpu.id));
-        cpus.extend(offline.map(|cpu| Cpu {
-            online: false,
-            ..cpu.clone()
-        }));
-        cpus.sort_by_key(|cpu| cpu.id);
-        cpus.dedup_by_key(|cpu| cpu.id);
-        Ok(Self { cpus })
+        let offline = offline.cloned().map(Found::offline);
+        let cpus = online.iter().map(found).chain(offline).collect();
+        Ok(Self {
+            cpus: cpu::number(cpus, before),
+        })
     }
 
     /// The CPU of this number.
@@ -151,51 +177,6 @@ fn online(roots: &Roots, dir: &Path) -> Result<Vec<u32>, TopologyError> {
     })
 }
 
-fn read_cpu(
-    roots: &Roots,
-    dir: &Path,
-    id: u32,
-    nodes: &HashMap<u32, u32>,
-    core_type: Option<CoreType>,
-) -> Cpu {
-    let dir = dir.join(format!("cpu{id}"));
-    let number = |file: &str| read_number(roots, &dir.join(file));
-    let siblings = read_list(roots, &dir.join("topology/thread_siblings_list"));
-    Cpu {
-        id,
-        place: Place {
-            package: number("topology/physical_package_id").unwrap_or(0),
-            // Where sysfs has no topology, or firmware tells it nothing (-1), each CPU is a core.
-            core: number("topology/core_id")
-                .filter(|core| *core >= 0)
-                .unwrap_or(id as i32),
-            numa_node: nodes.get(&id).copied().unwrap_or(0),
-        },
-        siblings: siblings.unwrap_or_else(|| vec![id]),
-        core_type: core_type.unwrap_or_default(),
-        llc: last_level_cache(roots, &dir.join("cache")),
-        online: true,
-    }
-}
-
-/// The id of the cache of the highest level. Where the kernel gives caches no id (many arm64
-/// machines), the first CPU that shares it stands for it.
-fn last_level_cache(roots: &Roots, dir: &Path) -> Option<u32> {
-    let caches = roots.list(dir).ok()?;
-    let (_, index) = caches
-        .iter()
-        .filter(|name| name.starts_with("index"))
-        .filter_map(|name| Some((read_number(roots, &dir.join(name).join("level"))?, name)))
-        .max()?;
-    let dir = dir.join(index);
-    match read_number(roots, &dir.join("id")) {
-        Some(id) => u32::try_from(id).ok(),
-        None => read_list(roots, &dir.join("shared_cpu_list"))?
-            .first()
-            .copied(),
-    }
-}
-
 fn node_of_cpus(roots: &Roots) -> HashMap<u32, u32> {
     let dir = roots.sys.join("devices/system/node");
     let names = roots.list(&dir).unwrap_or_default();
@@ -226,8 +207,10 @@ fn read_number(roots: &Roots, path: &Path) -> Option<i32> {
     roots.read_text(path).ok()?.trim().parse().ok()
 }
 
+/// A list of CPUs; `None` of an empty one.
 fn read_list(roots: &Roots, path: &Path) -> Option<Vec<u32>> {
-    cpulist::parse(&roots.read_text(path).ok()?)
+    let list = cpulist::parse(&roots.read_text(path).ok()?)?;
+    (!list.is_empty()).then_some(list)
 }
 
 /// Follows CPUs that go online and offline, at the cost of one read of a kept file a look.
@@ -237,6 +220,8 @@ pub struct Watch {
     online: File,
     seen: Vec<u8>,
     topology: Arc<Topology>,
+    /// What was read while CPUs came and went is read once more.
+    is_settled: bool,
 }
 
 impl Watch {
@@ -258,17 +243,24 @@ impl Watch {
             online,
             seen,
             topology,
+            is_settled: true,
         })
     }
 
     /// The topology now: the same `Arc` while no CPU went on- or offline.
+    ///
+    /// The caches of a CPU appear after it is in the list of those online (`cacheinfo_cpu_online` is a later step,
+    /// `CPUHP_AP_BASE_CACHEINFO_ONLINE`), so a change is followed by one more look.
     pub fn look(&mut self) -> &Arc<Topology> {
         let now = contents(&self.online).unwrap_or_default();
-        if now != self.seen {
+        let changed = now != self.seen;
+        if changed || !self.is_settled {
             match Topology::read(&self.roots, &self.topology) {
                 Ok(topology) => {
-                    self.topology = Arc::new(topology);
-                    self.seen = now;
+                    if topology != *self.topology {
+                        self.topology = Arc::new(topology);
+                    }
+                    (self.seen, self.is_settled) = (now, !changed);
                 }
                 Err(error) => tracing::warn!(%error, "keeping the CPU topology as it was"),
             }
@@ -283,5 +275,7 @@ fn contents(file: &File) -> io::Result<Vec<u8>> {
     Ok(buffer[..n].to_vec())
 }
 
+#[cfg(test)]
+mod machines;
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,7 @@ pub(super) fn cpu(id: u32, core: i32, numa_node: u32) -> Cpu {
             numa_node,
         },
         siblings: vec![id],
+        ids: Default::default(),
         core_type: Default::default(),
         llc: None,
         online: true,

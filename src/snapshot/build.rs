@@ -314,10 +314,14 @@ fn cpu_labels(topology: &Topology) -> Arc<[Arc<Labels>]> {
     let one = |cpu: &Cpu| {
         let core_type = cpu.core_type.label();
         let core_type = (!core_type.is_empty()).then(|| ("core_type", core_type.into()));
+        let die = cpu.ids.die.map(|die| number("die_id", die));
+        let cluster = cpu.ids.cluster.map(|cluster| number("cluster_id", cluster));
         let llc = cpu.llc.map(|llc| number("llc", llc));
         let online = ("online", if cpu.online { "true" } else { "false" }.into());
-        let pairs = cpu_place(cpu).into_iter().chain(core_type).chain(llc);
-        Arc::new(Labels::new(pairs.chain([online])))
+        let ids = die.into_iter().chain(cluster).chain(core_type).chain(llc);
+        Arc::new(Labels::new(
+            cpu_place(cpu).into_iter().chain(ids).chain([online]),
+        ))
     };
     topology.cpus.iter().map(one).collect()
 }

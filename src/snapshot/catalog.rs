@@ -593,8 +593,8 @@ pub const CATALOG: &[Metric] = &[
         name: "kvm_host_cpu_info",
         kind: Kind::Info,
         unit: "",
-        help: "Logical CPUs of the host and where they lie",
-        labels: &["cpu", "package", "core", "numa_node", "core_type", "llc", "online"],
+        help: "Logical CPUs of the host and where they lie; die_id and cluster_id as the kernel has them, absent where it has none",
+        labels: &["cpu", "package", "core", "numa_node", "die_id", "cluster_id", "core_type", "llc", "online"],
         source: "host",
     },
     Metric {

@@ -6,6 +6,49 @@ use super::machine::{self, NodeMemory, CPU, NODE};
 use super::FakeHost;
 
 impl FakeHost {
+    /// RK3588 (4 + 2 + 2 cores, no SMT) by device tree, as Linux 6.0 and later shows it: core_id counts within a
+    /// cluster, and the package is 0 everywhere (drivers/base/arch_topology.c).
+    pub fn rk3588(&self) -> &Self {
+        self.cpus(1, 8, 1, 1);
+        for (cpu, [cluster, core]) in (0..).zip([
+            [0, 0],
+            [0, 1],
+            [0, 2],
+            [0, 3],
+            [1, 0],
+            [1, 1],
+            [2, 0],
+            [2, 1],
+        ]) {
+            self.file(
+                format!("{CPU}/cpu{cpu}/topology/core_id"),
+                format!("{core}\n"),
+            );
+            self.files(machine::parts(cpu, -1, cluster));
+            let khz = if cluster == 0 { 1_800_000 } else { 2_400_000 };
+            self.frequency(cpu, khz, 408_000, khz);
+        }
+        self
+    }
+
+    /// A virtual machine with `-smp sockets=1,dies=2,cores=16` whose kernel counts core_id within a die.
+    pub fn guest_of_two_dies(&self) -> &Self {
+        self.cpus(1, 32, 1, 1);
+        for cpu in 0..32 {
+            self.file(
+                format!("{CPU}/cpu{cpu}/topology/core_id"),
+                format!("{}\n", cpu % 16),
+            );
+            self.die(cpu, cpu / 16);
+        }
+        self
+    }
+
+    /// The die of a CPU; no cluster.
+    pub fn die(&self, cpu: u32, die: u32) -> &Self {
+        self.files(machine::parts(cpu, die as i32, 65_535))
+    }
+
     /// Frequencies of a CPU in kHz: now, lowest, highest.
     pub fn frequency(&self, cpu: u32, now: u64, min: u64, max: u64) -> &Self {
         self.files(machine::frequency(cpu, now, min, max))

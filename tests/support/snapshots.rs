@@ -340,6 +340,7 @@ fn topology(cpus: u32) -> Topology {
         id,
         place: place_of(id),
         siblings: vec![id & !1, id | 1],
+        ids: Default::default(),
         core_type: CoreType::Uniform,
         llc: Some(id / 2 % 2),
         online: true,

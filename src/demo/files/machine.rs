@@ -35,6 +35,12 @@ pub fn cpu(id: u32, package: u32, core: u32, siblings: &[u32], llc: u32) -> File
     ]
 }
 
+/// What the kernel calls the parts of the package a CPU lies in, beside its core.
+pub fn parts(cpu: u32, die: i32, cluster: i32) -> Files {
+    let file = |name, id| (format!("{CPU}/cpu{cpu}/topology/{name}"), format!("{id}\n"));
+    vec![file("die_id", die), file("cluster_id", cluster)]
+}
+
 /// Cores all alike, numbered as Linux numbers a server: first threads of all cores, then second
 /// threads. Each package is split evenly into its nodes and has one last-level cache.
 pub fn cpus(packages: u32, cores: u32, threads: u32, nodes: u32) -> Files {

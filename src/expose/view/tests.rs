@@ -150,6 +150,7 @@ fn cpu(id: u32) -> Cpu {
         id,
         place: place(id),
         siblings: vec![id % 4, id % 4 + 4],
+        ids: Default::default(),
         core_type: Default::default(),
         llc: Some(place(id).numa_node),
         online: true,

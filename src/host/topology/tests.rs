@@ -56,6 +56,11 @@ fn every_fact_of_a_cpu_is_read() {
                 numa_node: 1
             },
             siblings: vec![1, 3],
+            ids: Ids {
+                core: Some(7),
+                cache: Some((3, 31)),
+                ..Ids::default()
+            },
             core_type: CoreType::Uniform,
             llc: Some(31),
             online: true,
@@ -123,7 +128,7 @@ fn what_firmware_does_not_tell_is_made_the_least_of() {
             "-1",
         );
         write(dir.path(), &format!("cpu/cpu{cpu}/topology/core_id"), "-1");
-        for (index, level, shared) in [(0, 1, cpu.to_string()), (2, 2, "8,16".into())] {
+        for (index, level, shared) in [(0, 1, cpu.to_string()), (2, 2, "0,8,16".into())] {
             let cache = format!("cpu/cpu{cpu}/cache/index{index}");
             write(dir.path(), &format!("{cache}/level"), &level.to_string());
             write(dir.path(), &format!("{cache}/shared_cpu_list"), &shared);
@@ -144,9 +149,9 @@ fn what_firmware_does_not_tell_is_made_the_least_of() {
         numa_node,
     };
     let expected = [
-        (0, place(0, 0), Some(8)),
-        (8, place(8, 0), Some(8)),
-        (16, place(16, 4), Some(8)),
+        (0, place(0, 0), Some(0)),
+        (8, place(8, 0), Some(0)),
+        (16, place(16, 4), Some(0)),
     ];
     assert_eq!(seen, expected);
     assert_eq!(topology.cpu(8).unwrap().siblings, [8]);
