@@ -19,6 +19,8 @@ pub(super) struct Machine<'a> {
     newest: &'a Snapshot,
     wanted: HashMap<u32, Wanted>,
     time: HashMap<CoreKey, f64>,
+    /// Threads of each core that are online.
+    threads: HashMap<CoreKey, usize>,
     /// Frequency now over the one a core is made for.
     frequency: HashMap<CoreKey, f64>,
     too_hot: HashMap<CoreKey, f64>,
@@ -29,7 +31,9 @@ impl<'a> Machine<'a> {
     pub(super) fn new(newest: &'a Snapshot, growth: &Growth<'_>) -> Self {
         let wanted = wanted(growth);
         let mut time: HashMap<CoreKey, f64> = HashMap::new();
+        let mut threads: HashMap<CoreKey, usize> = HashMap::new();
         for cpu in &newest.inventory.topology.cpus {
+            *threads.entry(key(cpu)).or_default() += usize::from(cpu.online);
             if let Some((on_it, _)) = wanted.get(&cpu.id) {
                 *time.entry(key(cpu)).or_default() += on_it;
             }
@@ -38,6 +42,7 @@ impl<'a> Machine<'a> {
             newest,
             wanted,
             time,
+            threads,
             frequency: frequency(newest),
             too_hot: too_hot(newest, "kvm_host_core_throttled_seconds_total", by_core),
             too_hot_packages: too_hot(newest, "kvm_host_package_throttled_seconds_total", |row| {
@@ -64,18 +69,18 @@ impl<'a> Machine<'a> {
     }
 
     /// Share of the time in which both threads of the core ran a vCPU, at least: what is beyond
-    /// one second a second.
+    /// one second a second. `None` of a core that has one thread online.
     fn smt_shared(&self, core: CoreKey) -> Option<f64> {
-        self.time
-            .get(&core)
-            .map(|time| (time - 1.0).clamp(0.0, 1.0))
+        let has_siblings = self.threads.get(&core).is_some_and(|threads| *threads > 1);
+        let time = self.time.get(&core).filter(|_| has_siblings)?;
+        Some((time - 1.0).clamp(0.0, 1.0))
     }
 
     /// Share of the time a vCPU spends on the core beside a busy sibling thread, at least.
     pub(super) fn smt_beside(&self, core: CoreKey) -> Option<f64> {
         let time = self.time.get(&core)?;
         // Both threads' vCPUs have that time beside each other.
-        over(2.0 * self.smt_shared(core)?, *time)
+        over(2.0 * self.smt_shared(core).unwrap_or(0.0), *time)
     }
 
     pub(super) fn host(&self) -> HostView {

@@ -153,6 +153,33 @@ fn an_event_that_both_threads_count_is_one_of_their_core() {
     assert_has(&lines, &["core_throttles_total{package=0,core=2} 4"]);
 }
 
+/// coretemp numbers the dies of the machine, whatever packages are called (`topology_logical_die_id`).
+#[test]
+fn the_temperature_of_a_die_is_of_the_package_it_lies_in() {
+    let host = FakeHost::new();
+    host.cpus(2, 4, 1, 1);
+    for cpu in 0..8 {
+        let package = format!("sys/devices/system/cpu/cpu{cpu}/topology/physical_package_id");
+        host.file(package, if cpu < 4 { "0\n" } else { "3\n" });
+        host.die(cpu, cpu / 2 % 2);
+    }
+    for (die, millidegrees) in [(0, 40_000), (1, 45_000), (2, 70_000), (3, 60_000)] {
+        let label = format!("Package id {die}");
+        host.sensor(
+            die,
+            "coretemp",
+            &format!("coretemp.{die}"),
+            &[(&label, millidegrees)],
+        );
+    }
+    let mut watched = Watched::new(&host, Thermal::new);
+    let expected = [
+        "temperature_celsius{package=0} 45",
+        "temperature_celsius{package=3} 70",
+    ];
+    assert_eq!(watched.read(), expected);
+}
+
 #[test]
 fn amds_packages_are_told_by_the_order_of_their_devices() {
     let host = epyc();

@@ -10,8 +10,10 @@
 //! thread of a core counts the same event, so that the highest count is the core's. A CPU that
 //! goes offline takes its files with it; what it counted stays.
 //!
-//! Temperature: hwmon's `coretemp`, whose "Package id N" is the package; on AMD `k10temp`, one
-//! device for each node of a package in ascending PCI order (drivers/hwmon/{coretemp,k10temp}.c).
+//! Temperature: hwmon's `coretemp`, whose "Package id N" is the N-th die of the machine, whatever
+//! the package is called (`topology_logical_die_id`); on AMD `k10temp`, one device for each node of
+//! a package in ascending PCI order (drivers/hwmon/{coretemp,k10temp}.c). A package is as hot as its
+//! hottest die. "Core N" is `core_id`, which may repeat, and is not read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -126,8 +128,7 @@ impl HostReader for Thermal {
 
     fn read(&mut self, topology: &Topology) -> Found {
         let mut facts = self.throttling(topology);
-        let packages: BTreeSet<i32> = topology.cpus.iter().map(|cpu| cpu.place.package).collect();
-        let temperatures = temperatures(&hwmon::chips(&self.roots), &packages);
+        let temperatures = temperatures(&hwmon::chips(&self.roots), topology);
         let missing = temperatures.is_empty().then(|| no_sensor(&self.roots.sys));
         facts.extend(temperatures.into_iter().map(|(number, millidegrees)| {
             let celsius = FactValue::Float(millidegrees as f64 / 1000.0);
@@ -138,31 +139,51 @@ impl HostReader for Thermal {
 }
 
 /// Thousandths of a degree by package.
-fn temperatures(chips: &[Chip], packages: &BTreeSet<i32>) -> BTreeMap<i32, i64> {
+fn temperatures(chips: &[Chip], topology: &Topology) -> BTreeMap<i32, i64> {
+    let packages: BTreeSet<i32> = topology.cpus.iter().map(|cpu| cpu.place.package).collect();
     let mut found = BTreeMap::new();
     let mut keep = |package: i32, millidegrees: i64| {
         let highest = found.entry(package).or_insert(millidegrees);
         *highest = millidegrees.max(*highest);
     };
-    for chip in chips.iter().filter(|chip| chip.name == "coretemp") {
-        for (label, millidegrees) in &chip.temperatures {
-            let number = label.strip_prefix("Package id ");
-            let number = number.and_then(|number| number.trim().parse().ok());
-            if let Some(number) = number.filter(|number| packages.contains(number)) {
-                keep(number, *millidegrees);
-            }
-        }
+    for (package, millidegrees) in of_dies(chips, topology, &packages) {
+        keep(package, millidegrees);
     }
     let nodes: Vec<&Chip> = chips.iter().filter(|chip| chip.name == "k10temp").collect();
     let a_package = nodes.len() / packages.len().max(1);
     // As many on each package, or nobody knows which is whose.
     if a_package > 0 && nodes.len() % packages.len() == 0 {
-        for (chips, package) in nodes.chunks(a_package).zip(packages) {
+        for (chips, package) in nodes.chunks(a_package).zip(&packages) {
             let hottest = chips.iter().filter_map(|chip| die_or_control(chip)).max();
             hottest.into_iter().for_each(|t| keep(*package, t));
         }
     }
     found
+}
+
+/// Package and temperature of each die that `coretemp` knows.
+fn of_dies(chips: &[Chip], topology: &Topology, packages: &BTreeSet<i32>) -> Vec<(i32, i64)> {
+    let chips = chips.iter().filter(|chip| chip.name == "coretemp");
+    let die = |(label, millidegrees): &(String, i64)| {
+        let number = label.strip_prefix("Package id ")?.trim().parse().ok()?;
+        Some((number, *millidegrees))
+    };
+    let temperatures = chips.flat_map(|chip| &chip.temperatures);
+    let temperatures: Vec<(usize, i64)> = temperatures.filter_map(die).collect();
+    let dies = topology.cpus.iter();
+    let dies: BTreeSet<_> = dies.map(|cpu| (cpu.place.package, cpu.ids.die)).collect();
+    let dies: Vec<i32> = dies.into_iter().map(|(package, _)| package).collect();
+    // A package that was offline from the start is not among the dies, but was counted by the kernel: the number is
+    // then the package's, where packages are numbered from 0 and have one die each.
+    let all_are_known = temperatures.iter().all(|(die, _)| *die < dies.len());
+    let package = |die: usize| match all_are_known {
+        true => dies.get(die).copied(),
+        false => i32::try_from(die).ok().filter(|n| packages.contains(n)),
+    };
+    let known = temperatures.into_iter();
+    known
+        .filter_map(|(die, millidegrees)| Some((package(die)?, millidegrees)))
+        .collect()
 }
 
 /// `Tdie` is the die's own; where there is none, `Tctl` has no offset (or it cannot be told).

@@ -67,8 +67,8 @@ impl Waiting {
         }
         let schedstat = read("schedstat").and_then(|text| parse_schedstat(&text));
         let place = topology.place(stat.cpu);
-        // A CPU of no known place is a core of its own.
-        let alone = (-1, i32::try_from(stat.cpu).unwrap_or(i32::MAX));
+        // A CPU of no known place is a core of its own; -1 is a package where firmware tells none.
+        let alone = (i32::MIN, i32::try_from(stat.cpu).unwrap_or(i32::MAX));
         Some(Now {
             core: place.map_or(alone, |place| (place.package, place.core)),
             run: schedstat.map_or(0, |stat| stat.run),
