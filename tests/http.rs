@@ -12,13 +12,13 @@ use vcpu_exporter::expose::{serve, App};
 use vcpu_exporter::snapshot::{Handle, Snapshot};
 use vcpu_exporter::telemetry::Telemetry;
 
+#[path = "support/run.rs"]
+mod run;
 #[path = "support/snapshots.rs"]
 mod snapshots;
 
+use run::{loopback, DEADLINE};
 use snapshots::Host;
-
-/// A test that waits longer than this for something has failed.
-const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running server; stops when dropped.
 struct Server {
@@ -46,7 +46,7 @@ impl Server {
         let site = Arc::clone(&app);
         let thread = std::thread::spawn(move || {
             run(async move {
-                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+                let listener = tokio::net::TcpListener::bind((loopback(), 0)).await?;
                 tell.send(listener.local_addr()?).unwrap();
                 serve(listener, site, async {
                     let _ = stopped.await;

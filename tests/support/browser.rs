@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::run::DEADLINE;
+
 const CHROMIUM: &str = "/usr/bin/chromium";
 
 /// What became of a page in the browser.
@@ -22,7 +24,8 @@ pub(crate) fn load(url: &str) -> Option<Page> {
     }
     let profile = tempfile::tempdir().expect("a directory");
     let output = Command::new("timeout")
-        .args(["60", CHROMIUM, "--headless", "--dump-dom"])
+        .arg(DEADLINE.as_secs().to_string())
+        .args([CHROMIUM, "--headless", "--dump-dom"])
         // Root may only run it so; it loads nothing but our own page.
         .args(["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
         .args([

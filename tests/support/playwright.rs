@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::run::DEADLINE;
+
 /// Where tests/run puts the package.
 const PACKAGE: &str = "target/browser";
 
@@ -44,10 +46,13 @@ impl Script {
         let pictures = package.join("pictures");
         std::fs::create_dir_all(&pictures).expect("a directory");
         let child = Command::new("timeout")
-            .args(["300", "/usr/bin/node"])
+            // Its own patience ends first, with a word about what did not come.
+            .arg((5 * DEADLINE.as_secs()).to_string())
+            .arg("/usr/bin/node")
             .arg(root.join("tests/e2e/browser/page.mjs"))
             .arg(url)
             .args([&package, &pictures])
+            .arg(DEADLINE.as_millis().to_string())
             .stdout(Stdio::piped())
             .spawn()
             .expect("node starts");

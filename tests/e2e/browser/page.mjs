@@ -1,19 +1,22 @@
 // Drives the status page in a real browser and holds it to what it promises.
 //
-//   node page.mjs URL PLAYWRIGHT PICTURES
+//   node page.mjs URL PLAYWRIGHT PICTURES MILLISECONDS
+//
+// The last is how long it waits for anything (DEADLINE in tests/support/run.rs).
 //
 // What is to happen on the host's side is asked for by a line "do WHAT". Each check that holds is a
 // line "ok WHAT", each figure "figure WHAT"; the first that does not hold ends it with status 1.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 
-const [url, playwright, pictures] = process.argv.slice(2);
+const [url, playwright, pictures, patience] = process.argv.slice(2);
 const { chromium } = createRequire(playwright + "/")("playwright-core");
-const LONG = 30_000;
+const LONG = Number(patience);
 const HOSTILE = `<img src=x onerror="document.title='taken'">`;
 
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
+  timeout: LONG,
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync"],
 });
