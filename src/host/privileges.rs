@@ -73,6 +73,16 @@ pub fn perf_event_paranoid(roots: &Roots) -> Option<i32> {
     roots.read_text(&path).ok()?.trim().parse().ok()
 }
 
+/// Whether a seccomp filter decides about this process' system calls (`Seccomp` in
+/// /proc/self/status is 2, proc_pid_status(5)); `None` where that cannot be read.
+pub fn seccomp_filter(roots: &Roots) -> Option<bool> {
+    let status = roots.read_text(&roots.proc.join("self/status")).ok()?;
+    let mode = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp:"))?;
+    Some(mode.trim() == "2")
+}
+
 /// How much a process may map of perf events' buffers, without `CAP_IPC_LOCK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLock {
@@ -271,6 +281,20 @@ mod tests {
         assert!(lock.allows(4 << 20, 16));
         let text = "kernel.perf_event_mlock_kb is 516, RLIMIT_MEMLOCK is 64 KiB";
         assert_eq!(lock.to_string(), text);
+    }
+
+    #[test]
+    fn seccomp_filter_is_mode_2_of_status() {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = Roots::below(dir.path());
+        assert_eq!(seccomp_filter(&roots), None);
+        std::fs::create_dir_all(roots.proc.join("self")).unwrap();
+        for (mode, expected) in [("0", false), ("2", true)] {
+            let status =
+                format!("Name:\tx\nNoNewPrivs:\t0\nSeccomp:\t{mode}\nSeccomp_filters:\t1\n");
+            std::fs::write(roots.proc.join("self/status"), status).unwrap();
+            assert_eq!(seccomp_filter(&roots), Some(expected));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! and [`source`] puts them together.
 
 pub mod counters;
+pub mod denied;
 pub mod events;
 pub mod meter;
 pub mod perf;

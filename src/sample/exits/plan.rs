@@ -82,6 +82,40 @@ impl Plan {
         }
     }
 
+    /// The same without an event that the kernel refuses, and what depends on it; `None` where
+    /// nothing is left.
+    pub(super) fn without(&self, event: usize, why: &io::Error) -> Option<Self> {
+        let (refused, _) = *self.events.get(event)?;
+        let depends = |feed: Feed| match refused {
+            // How many exits are left for other reasons would not be known.
+            Feed::Exits => matches!(feed, Feed::Exits | Feed::Reason(_)),
+            _ => feed == refused,
+        };
+        let kept = self.events.iter().filter(|(feed, _)| !depends(*feed));
+        let events: Vec<_> = kept.copied().collect();
+        let what = match refused {
+            Feed::Event(n) => EVENTS.get(n).map_or("a tracepoint", |(name, _)| name),
+            Feed::Exits => "kvm_exit: exits",
+            Feed::Reason(_) => "kvm_exit with the filter of a reason: such exits",
+        };
+        let detail = format!("the kernel refuses {what} ({why}), not counted");
+        let lacking = match &self.lacking {
+            Some(before) => Reason {
+                detail: format!("{}; {detail}", before.detail),
+                ..before.clone()
+            },
+            None => Reason {
+                code: "refused",
+                detail,
+                fix: None,
+            },
+        };
+        (!events.is_empty()).then_some(Self {
+            events,
+            lacking: Some(lacking),
+        })
+    }
+
     /// The attributes, as a group is opened with.
     pub(super) fn attrs(&self) -> Vec<Attr> {
         self.events.iter().map(|(_, attr)| *attr).collect()

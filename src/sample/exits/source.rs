@@ -1,13 +1,14 @@
 //! The source itself: opens the planned group on each vCPU thread and reads it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::plan::{self, Feed, Plan};
 use crate::config;
-use crate::host::privileges::perf_event_paranoid;
 use crate::host::roots::Roots;
 use crate::sample::pmu::counters::{CounterError, CounterGroup, OpenCounters};
-use crate::sample::pmu::plan::{foreign_pid, permission_fix, pid_namespace, SHARE_PID_NAMESPACE};
+use crate::sample::pmu::denied::Gate;
+use crate::sample::pmu::plan::{foreign_pid, pid_namespace, SHARE_PID_NAMESPACE};
 use crate::sample::{
     descriptors, Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, Scope,
     Source, SourceInfo, SourceState, Target, Unit,
@@ -21,7 +22,15 @@ pub struct Exits {
     columns: Arc<Ids>,
     /// What is counted, or why nothing is.
     plan: Result<Plan, Reason>,
+    /// What tracefs had at the last look, whether the kernel opened it or not.
+    offered: Option<Plan>,
+    looked: Instant,
+    /// [`PAUSE`], but in tests.
+    pause: Duration,
 }
+
+/// Looks at tracefs are at least this far apart: a tick may open thousands of vCPUs.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The columns of everything that might be counted: which of it the machine has may show only
 /// when its first VM starts, and columns are fixed by then.
@@ -74,43 +83,78 @@ impl Exits {
             counters,
             columns: Arc::new(ids),
             plan: Err(Reason::disabled("exits")),
+            offered: None,
+            looked: Instant::now(),
+            pause: PAUSE,
         };
         if config.enabled {
-            exits.plan = exits.look();
+            exits.look();
         }
         exits
     }
 
-    /// What can be counted now, tried on the exporter's own thread, which needs no VM.
-    fn look(&self) -> Result<Plan, Reason> {
+    /// Looks at what tracefs has. What the kernel opens of it is tried on the exporter's own
+    /// thread, which needs no VM, and only where it is not what was tried before: to close a
+    /// tracepoint again the kernel waits until every CPU has passed by
+    /// (`tracepoint_synchronize_unregister`, kernel/trace/trace_event_perf.c).
+    fn look(&mut self) {
+        self.looked = Instant::now();
         if foreign_pid(&self.roots).is_some() {
-            return Err(pid_namespace());
+            self.plan = Err(pid_namespace());
+            return;
         }
-        let plan = Plan::read(&self.config, &self.roots)?;
-        match self.counters.open(0, &plan.attrs()) {
-            Ok(_) => Ok(plan),
-            Err(error) => Err(refusal(&error, plan.events.len(), &self.roots)),
+        match Plan::read(&self.config, &self.roots) {
+            Err(reason) => (self.offered, self.plan) = (None, Err(reason)),
+            Ok(offered) if self.plan.is_ok() && self.offered.as_ref() == Some(&offered) => {}
+            Ok(offered) => {
+                self.plan = Ok(offered.clone());
+                self.offered = Some(offered);
+                if let Err(reason) = self.open_on(0) {
+                    self.plan = Err(reason);
+                }
+            }
         }
     }
 
-    /// The plan in force. KVM's tracepoints come and go with its modules, which may be loaded only
-    /// for the first VM.
-    fn plan(&mut self) -> Result<&Plan, Reason> {
-        if !matches!(&self.plan, Ok(plan) if plan.lacking.is_none()) {
-            self.plan = self.look();
+    /// Looks again where not everything is counted: KVM's tracepoints come and go with its
+    /// modules, which may be loaded only for the first VM.
+    fn refresh(&mut self) {
+        let complete = matches!(&self.plan, Ok(plan) if plan.lacking.is_none());
+        if !complete && self.looked.elapsed() >= self.pause {
+            self.look();
         }
-        self.plan.as_ref().map_err(Reason::clone)
     }
 
-    fn open_group(&mut self, tid: i32) -> Result<VcpuReader, Reason> {
-        let counters = self.counters.clone();
-        let columns = self.columns.clone();
-        let roots = self.roots.clone();
-        let plan = self.plan()?;
-        let group = counters.open(tid, &plan.attrs());
-        let group = group.map_err(|error| refusal(&error, plan.events.len(), &roots))?;
-        let feeds = plan.events.iter().map(|(feed, _)| *feed).collect();
-        Ok(VcpuReader::new(group, feeds, columns))
+    /// Opens the group on a thread. A tracepoint that the kernel refuses is left out from then on,
+    /// for all vCPUs: each trial costs as much as the first.
+    fn open_on(&mut self, tid: i32) -> Result<VcpuReader, Reason> {
+        let mut looked = tid == 0;
+        loop {
+            let plan = self.plan.as_ref().map_err(Reason::clone)?;
+            let error = match self.counters.open(tid, &plan.attrs()) {
+                Ok(group) => {
+                    let feeds = plan.events.iter().map(|(feed, _)| *feed).collect();
+                    return Ok(VcpuReader::new(group, feeds, self.columns.clone()));
+                }
+                Err(error) => error,
+            };
+            let reason = refusal(&error, plan.events.len(), &self.roots);
+            if reason.code != REFUSED || is_passing(&error) {
+                return Err(reason);
+            }
+            // The modules may have been loaded anew since; their tracepoints then have new numbers.
+            if !std::mem::replace(&mut looked, true) {
+                let before = self.offered.clone();
+                self.look();
+                if self.offered != before {
+                    continue;
+                }
+            }
+            self.plan = match &self.plan {
+                Ok(plan) => plan.without(error.event, &error.error).ok_or(reason),
+                Err(reason) => Err(reason.clone()),
+            };
+        }
     }
 }
 
@@ -140,14 +184,8 @@ impl Source for Exits {
         if !self.config.enabled {
             return Ok(Box::new(Nothing));
         }
-        let tid = target.vcpu.tid;
-        let mut opened = self.open_group(tid);
-        if matches!(&opened, Err(reason) if reason.code == REFUSED) && self.plan.is_ok() {
-            // The modules may have been loaded anew since; then their tracepoints have new numbers.
-            self.plan = self.look();
-            opened = self.open_group(tid);
-        }
-        match opened {
+        self.refresh();
+        match self.open_on(target.vcpu.tid) {
             Ok(reader) => Ok(Box::new(reader)),
             Err(reason) => Err(OpenError::Refused(reason)),
         }
@@ -162,13 +200,13 @@ fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
     if descriptors::are_out(&error.error) {
         return descriptors::none_left(format!("{error}; exits take {events} descriptors a vCPU"));
     }
-    let (code, fix) = match error.error.raw_os_error() {
+    let errno = error.error.raw_os_error();
+    if let Some(denied) = Gate::read(roots).reason(errno, &error.to_string()) {
+        return denied;
+    }
+    let (code, fix) = match errno {
         // Of a thread that has ended sched says so next, and nothing is left of this refusal.
         Some(libc::ESRCH) => ("no_such_thread", Some(SHARE_PID_NAMESPACE.to_owned())),
-        Some(libc::EACCES | libc::EPERM) => (
-            "no_permission",
-            Some(permission_fix(perf_event_paranoid(roots))),
-        ),
         _ => (REFUSED, None),
     };
     Reason {
@@ -176,6 +214,15 @@ fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
         detail: error.to_string(),
         fix,
     }
+}
+
+/// Whether the kernel may answer otherwise the next time.
+fn is_passing(error: &CounterError) -> bool {
+    let errno = error.error.raw_os_error();
+    matches!(
+        errno,
+        Some(libc::ENOMEM | libc::EINTR | libc::EAGAIN | libc::EBUSY)
+    )
 }
 
 /// Of a source that is switched off.
@@ -258,7 +305,7 @@ impl VcpuReader {
     /// after the other, so that the reasons may be ahead of the whole: the next reading has it.
     fn take_other(&mut self, now: u64) -> u64 {
         let new = now.saturating_sub(self.other);
-        self.other += new;
+        self.other = self.other.saturating_add(new);
         new
     }
 }

@@ -10,6 +10,7 @@ use crate::host::roots::Roots;
 use crate::sample::Reason;
 
 use super::counters::Attr;
+use super::denied::Gate;
 use super::events::{self, Code, Event, Side};
 use super::probe::Kernel;
 
@@ -55,8 +56,8 @@ pub struct Machine {
     pub nmi_watchdog: bool,
     /// The KVM module whose mediated vPMU is on: `kvm_intel` or `kvm_amd`.
     pub mediated_vpmu: Option<&'static str>,
-    /// `kernel.perf_event_paranoid`
-    pub paranoid: Option<i32>,
+    /// What stands before perf_event_open.
+    pub gate: Gate,
     /// The exporter's own pid in its procfs root, where that is another than it knows itself by.
     pub foreign_pid: Option<u32>,
     /// The configuration's raw events, in its order, encoded or refused.
@@ -78,7 +79,7 @@ impl Machine {
             model: *model,
             nmi_watchdog: number("nmi_watchdog") == Some(1),
             mediated_vpmu: mediated_vpmu(roots),
-            paranoid: number("perf_event_paranoid"),
+            gate: Gate::read(roots),
             foreign_pid: foreign_pid(roots),
             raw: config.raw.iter().map(raw).collect(),
         }

@@ -12,6 +12,7 @@ use crate::sample::{
 };
 
 use super::counters::{CounterError, CounterGroup, OpenCounters, Times};
+use super::denied::Gate;
 use super::meter::Meter;
 use super::plan::{self, Feed, GroupPlan, Machine, Mode, Plan};
 use super::probe::OwnThread;
@@ -21,8 +22,8 @@ pub struct Pmu {
     plan: Plan,
     columns: Vec<Arc<GroupColumns>>,
     counters: Arc<dyn OpenCounters>,
-    /// `kernel.perf_event_paranoid` at the start.
-    paranoid: Option<i32>,
+    /// What stood before perf_event_open at the start.
+    gate: Gate,
     roots: Arc<Roots>,
 }
 
@@ -49,7 +50,7 @@ impl Pmu {
             columns: columns.map(Arc::new).collect(),
             plan,
             counters,
-            paranoid: machine.paranoid,
+            gate: machine.gate,
             roots: roots.clone(),
         }
     }
@@ -116,7 +117,7 @@ impl Source for Pmu {
         }
         let groups = self.open_groups(target.vcpu.tid);
         let groups = groups.map_err(|error| {
-            OpenError::Refused(refusal(&error, self.descriptors_per_vcpu(), self.paranoid))
+            OpenError::Refused(refusal(&error, self.descriptors_per_vcpu(), self.gate))
         })?;
         Ok(Box::new(VcpuReader { groups }))
     }
@@ -150,16 +151,19 @@ fn event_column(feed: &Feed, columns: &mut Columns) -> ColumnId {
 }
 
 /// Why a thread's counters could not be opened, and what would mend it.
-fn refusal(error: &CounterError, per_vcpu: usize, paranoid: Option<i32>) -> Reason {
+fn refusal(error: &CounterError, per_vcpu: usize, gate: Gate) -> Reason {
     if descriptors::are_out(&error.error) {
         return descriptors::none_left(format!(
             "{error}; the counters take {per_vcpu} descriptors a vCPU"
         ));
     }
-    let (code, fix) = match error.error.raw_os_error() {
+    let errno = error.error.raw_os_error();
+    if let Some(denied) = gate.reason(errno, &error.to_string()) {
+        return denied;
+    }
+    let (code, fix) = match errno {
         // Of a thread that has ended sched says so next, and nothing is left of this refusal.
         Some(libc::ESRCH) => ("no_such_thread", Some(plan::SHARE_PID_NAMESPACE.to_owned())),
-        Some(libc::EACCES | libc::EPERM) => ("no_permission", Some(plan::permission_fix(paranoid))),
         Some(libc::EBUSY) => (
             "busy",
             Some(

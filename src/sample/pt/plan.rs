@@ -6,9 +6,10 @@ use super::{RecordError, Request, Step, SOURCE};
 use crate::config;
 use crate::host::cpu_model::{self, CpuModel, X86Vendor};
 use crate::host::pmu::{Pmu, Words};
-use crate::host::privileges::{perf_event_paranoid, MemoryLock};
+use crate::host::privileges::MemoryLock;
 use crate::host::roots::Roots;
-use crate::sample::pmu::plan::{foreign_pid, permission_fix, pid_namespace};
+use crate::sample::pmu::denied::Gate;
+use crate::sample::pmu::plan::{foreign_pid, pid_namespace};
 use crate::sample::{descriptors, Reason};
 
 /// The PMU's name in sysfs.
@@ -208,21 +209,16 @@ pub fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
         (Some(libc::ESRCH), _) => return None,
         (Some(libc::EBUSY), _) => return Some(busy(&detail)),
         (Some(libc::EPERM), Step::MapRecords | Step::MapTrace) => return Some(mlock_limit(roots)),
-        (Some(libc::EACCES | libc::EPERM), _) => (
-            "no_permission",
-            Some(permission_fix(perf_event_paranoid(roots))),
-        ),
         (Some(libc::EMFILE | libc::ENFILE), _) => return Some(descriptors::none_left(detail)),
         (Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP), _) => ("no_pt", None),
         (Some(libc::ENOMEM), _) => (
             "no_memory",
             Some("lower sources.pt.max_bytes, or free memory".to_owned()),
         ),
-        (Some(libc::ENOSYS), _) => (
-            "no_perf",
-            Some("use a kernel with CONFIG_PERF_EVENTS".to_owned()),
-        ),
-        _ => ("refused", None),
+        (errno, _) => match Gate::read(roots).reason(errno, &detail) {
+            Some(denied) => return Some(denied),
+            None => ("refused", None),
+        },
     };
     Some(Reason { code, detail, fix })
 }

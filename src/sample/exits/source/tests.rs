@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::config::ExitReason;
 use crate::fake_host::FakeHost;
@@ -24,7 +26,8 @@ impl Rig {
             reasons: reasons.collect(),
         };
         let roots = Arc::new(Roots::below(host.root()));
-        let exits = Exits::new(&config, roots, counters.clone(), &mut columns);
+        let mut exits = Exits::new(&config, roots, counters.clone(), &mut columns);
+        exits.pause = Duration::ZERO;
         Self {
             host,
             counters,
@@ -197,6 +200,76 @@ fn modules_loaded_anew_have_other_numbers() {
     );
     let _reader = rig.open().unwrap();
     assert_eq!(counters.opened(TID)[0][0].config, 202);
+}
+
+/// A kernel that refuses events with these ids, and how often it was asked for one.
+fn refusing(ids: &'static [u64], errno: i32) -> (Scripted, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let kernel = Scripted::new().refusing(move |_, attr| {
+        let refused = ids.contains(&attr.config);
+        count.fetch_add(usize::from(refused), Ordering::Relaxed);
+        refused.then_some(errno)
+    });
+    (kernel, asked)
+}
+
+#[test]
+fn refused_tracepoint_is_left_out_for_all_vcpus_after_one_trial() {
+    let (kernel, asked) = refusing(&[105], libc::EINVAL);
+    let mut rig = Rig::new(&["hlt"], kernel);
+    for _ in 0..100 {
+        let mut reader = rig.open().unwrap();
+        assert_eq!(rig.read(&mut *reader).len(), 6, "all but mmio");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    let SourceState::Degraded(reason) = rig.exits.state() else {
+        panic!("{:?}", rig.exits.state());
+    };
+    assert_eq!(reason.code, "refused");
+    assert!(reason.detail.contains("kvm_mmio"), "{reason:?}");
+}
+
+#[test]
+fn refused_kvm_exit_takes_its_reasons_with_it() {
+    let (kernel, asked) = refusing(&[101], libc::ENOENT);
+    let mut rig = Rig::new(&["hlt", "io"], kernel);
+    let mut reader = rig.open().unwrap();
+    assert_eq!(rig.read(&mut *reader).len(), 5, "events, no exits");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(rig.code(), "refused");
+}
+
+#[test]
+fn tracepoint_that_is_refused_on_a_vcpu_alone_is_left_out_for_the_next() {
+    let mut rig = Rig::new(&[], Scripted::new());
+    let (kernel, asked) = refusing(&[105], libc::EINVAL);
+    rig.exits.counters = Arc::new(kernel);
+    for _ in 0..10 {
+        assert!(rig.open().is_ok());
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(rig.code(), "refused");
+}
+
+#[test]
+fn refusal_that_may_pass_is_that_of_one_vcpu() {
+    let mut rig = Rig::new(&[], Scripted::new());
+    rig.exits.counters = Arc::new(Scripted::new().refusing(|_, _| Some(libc::ENOMEM)));
+    assert_eq!(rig.refusal().code, "refused");
+    assert_eq!(rig.exits.state(), SourceState::Up);
+}
+
+#[test]
+fn tracefs_is_looked_at_once_for_a_tick_full_of_new_vcpus() {
+    let mut rig = Rig::on(FakeHost::new(), &[], Scripted::new());
+    rig.exits.pause = Duration::from_secs(3600);
+    rig.exits.looked = Instant::now();
+    let before = rig.exits.roots.opens();
+    for _ in 0..100 {
+        assert_eq!(rig.refusal().code, "no_tracefs");
+    }
+    assert_eq!(rig.exits.roots.opens(), before);
 }
 
 #[test]

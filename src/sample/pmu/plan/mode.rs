@@ -41,21 +41,25 @@ pub(super) fn decide(
 }
 
 fn without_pmu(errno: i32, machine: &Machine, kernel: &dyn Kernel) -> (Mode, Option<Reason>) {
+    let denied = |errno| {
+        let detail = format!("perf_event_open: {}", errno_text(errno));
+        machine.gate.reason(Some(errno), &detail)
+    };
+    if let Some(reason) = denied(errno) {
+        return (Mode::Off, Some(reason));
+    }
     match errno {
-        libc::EACCES | libc::EPERM => (Mode::Off, Some(no_permission(errno, machine))),
         libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP => {
             let software: Vec<Attr> = events::software().iter().map(|(_, attr)| *attr).collect();
             match kernel.opens(&software) {
                 Ok(()) => (Mode::Software, Some(no_pmu())),
-                Err(libc::EACCES | libc::EPERM) => (Mode::Off, Some(no_permission(errno, machine))),
-                Err(_) => (Mode::Off, Some(no_pmu())),
+                Err(errno) => (Mode::Off, denied(errno).or_else(|| Some(no_pmu()))),
             }
         }
         libc::EMFILE | libc::ENFILE => {
             let detail = "no descriptor is left to open a counter".to_owned();
             (Mode::Off, Some(descriptors::none_left(detail)))
         }
-        libc::ENOSYS => (Mode::Off, Some(no_perf())),
         _ => (Mode::Off, Some(refused(errno))),
     }
 }
@@ -101,18 +105,6 @@ fn guest_refused(errno: i32) -> Reason {
     }
 }
 
-fn no_permission(errno: i32, machine: &Machine) -> Reason {
-    let paranoid = match machine.paranoid {
-        Some(level) => format!("kernel.perf_event_paranoid is {level}"),
-        None => "kernel.perf_event_paranoid could not be read".to_owned(),
-    };
-    Reason {
-        code: "no_permission",
-        detail: format!("opening counters: {}; {paranoid}", errno_text(errno)),
-        fix: Some(permission_fix(machine.paranoid)),
-    }
-}
-
 /// What lets the exporter open counters. Levels above 2 are a distribution's own (Debian has 3,
 /// Ubuntu 4), and there the kernel wants CAP_SYS_ADMIN, which is too much to give away: seen on
 /// Debian's 6.12 kernel, which answers EACCES at 3 and opens at 2, with CAP_PERFMON both times.
@@ -137,14 +129,6 @@ fn no_pmu() -> Reason {
              metal, dmesg | grep -i 'performance events' says why"
                 .to_owned(),
         ),
-    }
-}
-
-fn no_perf() -> Reason {
-    Reason {
-        code: "no_perf",
-        detail: "the kernel has no perf_event_open".to_owned(),
-        fix: Some("use a kernel with CONFIG_PERF_EVENTS".to_owned()),
     }
 }
 
