@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::Deserialize;
 
 pub mod otlp;
+mod position;
 mod raw;
 mod sources;
 pub mod values;
@@ -261,21 +262,8 @@ pub fn parse_named<T: DeserializeOwned + Default>(
         .map(Option::unwrap_or_default)
         .map_err(|error| ConfigError::Invalid {
             path: path.to_owned(),
-            message: located(&error),
+            message: position::located(&error, text),
         })
-}
-
-/// serde_yaml puts the position last, and leaves it out on line 1 column 1.
-fn located(error: &serde_yaml::Error) -> String {
-    let text = error.to_string();
-    let Some(at) = error.location() else {
-        return text;
-    };
-    let position = format!("line {} column {}", at.line(), at.column());
-    let text = text
-        .strip_suffix(&format!(" at {position}"))
-        .unwrap_or(&text);
-    format!("{position}: {text}")
 }
 
 impl Default for Web {

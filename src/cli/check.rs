@@ -250,7 +250,7 @@ fn report(findings: &[Finding], usable: bool, width: Option<usize>) -> String {
         };
         let what = format!("{}: {}", finding.need, finding.detail);
         text += &format!("{:SOURCE$}{state:STATE$}", finding.source);
-        text += &out::wrap(&what, width, SOURCE + STATE);
+        text += &out::wrap(&out::printable(&what), width, SOURCE + STATE);
         text.push('\n');
         if let Some(fix) = &finding.fix {
             let again = told.contains(&fix.as_str());
@@ -260,6 +260,7 @@ fn report(findings: &[Finding], usable: bool, width: Option<usize>) -> String {
                 told.push(fix);
                 fix
             };
+            let fix = out::printable(fix);
             text += &format!("{:1$}fix: {fix}\n", "", SOURCE + STATE);
         }
     }

@@ -18,8 +18,9 @@ fn write(to: &mut impl Write, text: &str) -> io::Result<()> {
 }
 
 /// Writes a line about the command itself to standard error; where that is closed, nobody asks.
+/// Errors repeat what is in files and paths: it is made [`printable`] here, for all of them.
 pub(super) fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "vcpu-exporter: {text}");
+    let _ = writeln!(io::stderr(), "vcpu-exporter: {}", printable(text));
 }
 
 /// The same, after whatever stands on the terminal's last line.
