@@ -15,6 +15,7 @@ pub mod exits;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod host;
+mod identity;
 pub mod ledger;
 pub mod limit;
 pub mod memory;

@@ -60,7 +60,7 @@ impl KernelLog {
     /// The file's own.
     pub fn read(&mut self, most: usize, mut each: impl FnMut(Record<'_>)) -> io::Result<u64> {
         let mut buffer = [0; RECORD];
-        let mut lost = 0;
+        let mut lost = 0u64;
         for _ in 0..most {
             let read = match self.file.read(&mut buffer) {
                 Ok(0) => break,
@@ -74,7 +74,8 @@ impl KernelLog {
             // One record, unless a plain file stands in for the device.
             for record in buffer[..read].split(|b| *b == b'\n').filter_map(parse) {
                 let next = self.next.unwrap_or(record.sequence);
-                lost += record.sequence.saturating_sub(next);
+                let skipped = record.sequence.saturating_sub(next);
+                lost = skipped.saturating_add(lost);
                 self.next = Some(record.sequence.saturating_add(1));
                 each(record);
             }

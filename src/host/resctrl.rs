@@ -98,24 +98,17 @@ pub fn counts(roots: &Roots, group: &Path) -> BTreeMap<u32, Counts> {
     names.iter().filter_map(cache).collect()
 }
 
-/// Puts threads in a group, one write each, as older kernels want it.
+/// Puts one thread in a group, which takes it out of its other group of the kind.
 ///
 /// # Errors
-/// The kernel's: it wants root, and that the threads are in the group's control group. A thread
+/// The kernel's: it wants root, and that the thread is in the group's control group. A thread
 /// that ended is none.
-pub fn add_tasks(group: &Path, tids: impl IntoIterator<Item = i32>) -> io::Result<()> {
-    let mut tids = tids.into_iter().peekable();
-    if tids.peek().is_none() {
-        return Ok(());
-    }
+pub fn add_task(group: &Path, tid: i32) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).open(group.join("tasks"))?;
-    for tid in tids {
-        match file.write_all(format!("{tid}\n").as_bytes()) {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-            other => other?,
-        }
+    match file.write_all(format!("{tid}\n").as_bytes()) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other,
     }
-    Ok(())
 }
 
 #[cfg(test)]

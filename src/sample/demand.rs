@@ -56,8 +56,8 @@ impl Demand {
             self.totals.resize(last + 1, OfCpu::default());
         }
         let total = &mut self.totals[cpu];
-        total.time = total.time.wrapping_add(deltas[time]);
-        total.delay = total.delay.wrapping_add(deltas[delay]);
+        total.time = total.time.saturating_add(deltas[time]);
+        total.delay = total.delay.saturating_add(deltas[delay]);
         self.known = true;
     }
 

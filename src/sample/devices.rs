@@ -8,12 +8,11 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::slow::{Fact, FactValue, VmSource};
-use super::{ReadError, Reason, SourceInfo, SourceState};
+use super::slow::{Fact, FactValue, Origin, VmSource};
+use super::{identity, ReadError, Reason, SourceInfo, SourceState};
 use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::host::roots::Roots;
-use crate::host::thread::parse_stat;
 use crate::host::vfio::{self, Device, MAX_DESCRIPTORS};
 
 /// The `devices` source.
@@ -45,7 +44,7 @@ impl Devices {
 
     fn look(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
         let held = vfio::held(&self.roots, vm.key.pid);
-        self.is_same_process(vm)?;
+        identity::check(&self.roots, vm.key)?;
         let (devices, trouble) = match held {
             Ok(held) => {
                 let trouble = held.more.then_some(Trouble::Many);
@@ -58,15 +57,6 @@ impl Devices {
         };
         self.vms.insert(vm.key, trouble);
         Ok(devices.into_iter().map(fact).collect())
-    }
-
-    fn is_same_process(&self, vm: &Vm) -> Result<(), ReadError> {
-        let path = self.roots.proc.join(format!("{}/stat", vm.key.pid));
-        let text = self.roots.read(&path).map_err(|error| gone_or(&error))?;
-        match parse_stat(&text) {
-            Some(stat) if stat.start_time == vm.key.start_time => Ok(()),
-            _ => Err(ReadError::Gone),
-        }
     }
 
     fn count(&self, trouble: Trouble) -> usize {
@@ -145,6 +135,7 @@ fn fact(device: Device) -> Fact {
         metric: "kvm_vm_device_info",
         labels: known.filter_map(|(n, value)| Some((n, value?))).collect(),
         value: FactValue::Int(1),
+        origin: Origin::Exporter,
     }
 }
 

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::slow::{Fact, FactValue, HostSource};
+use super::slow::{Fact, FactValue, HostSource, Origin};
 use super::{ReadError, Reason, SourceInfo, SourceState};
 use crate::config::Periodic;
 use crate::host::topology::Topology;
@@ -128,6 +128,15 @@ fn fact<const N: usize>(
         metric,
         labels: labels.into(),
         value,
+        origin: Origin::Exporter,
+    }
+}
+
+/// The same of a counter that the kernel keeps since it started.
+fn since_boot(fact: Fact) -> Fact {
+    Fact {
+        origin: Origin::Boot,
+        ..fact
     }
 }
 

@@ -103,7 +103,7 @@ impl Account {
         self.current = Some(n);
         let cell = &mut self.cells[n];
         for (total, delta) in cell.totals.iter_mut().zip(deltas) {
-            *total = total.wrapping_add(*delta);
+            *total = total.saturating_add(*delta);
         }
         cell.known |= added;
         cell.touched = now;
@@ -120,7 +120,7 @@ impl Account {
             if set & bit != 0 {
                 self.values[n] = *number;
             } else if added & bit != 0 {
-                self.values[n] = self.values[n].wrapping_add(*number);
+                self.values[n] = self.values[n].saturating_add(*number);
             }
         }
         self.known |= added | set;
@@ -190,7 +190,7 @@ impl Account {
 impl Cell {
     fn absorb(&mut self, other: &Cell) {
         for (total, more) in self.totals.iter_mut().zip(&other.totals) {
-            *total = total.wrapping_add(*more);
+            *total = total.saturating_add(*more);
         }
         self.known |= other.known;
         self.ahead |= other.ahead;
@@ -258,6 +258,31 @@ mod tests {
         // CPUs 0 and 1 are threads of one core.
         assert_eq!(totals(&account), [(Some((0, 0)), 7), (Some((0, 3)), 3)]);
         assert_eq!(account.whereabouts.unwrap().cpu, 1);
+    }
+
+    #[test]
+    fn reading_that_cannot_be_is_skipped_and_no_total_wraps() {
+        let (column, vcpu, columns, mut reading) = setup(1);
+        let mut account = Account::new(&columns);
+        for delta in [5, u64::MAX, 3, u64::MAX - 3] {
+            reading.clear();
+            reading.cpu = Some(0);
+            reading.add(column, delta);
+            reading.add(vcpu, delta);
+            account.charge(&reading, Placement::Core, Instant::now());
+        }
+        assert_eq!(totals(&account), [(Some((0, 0)), 8)]);
+        assert_eq!(account.values[0], 8);
+        account.cells[0].totals[0] = u64::MAX - 1;
+        reading.clear();
+        reading.cpu = Some(0);
+        reading.add(column, 7);
+        account.charge(&reading, Placement::Core, Instant::now());
+        assert_eq!(
+            totals(&account)[0].1,
+            u64::MAX,
+            "it does not begin anew at 0"
+        );
     }
 
     #[test]

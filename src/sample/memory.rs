@@ -26,7 +26,7 @@ use crate::discover::{Vm, VmKey};
 use crate::host::memory::{parse_resident, text, Nodes, Resident};
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
-use crate::sample::slow::{Fact, FactValue, VmSource};
+use crate::sample::slow::{Fact, FactValue, Origin, VmSource};
 use crate::sample::{ReadError, Reason, SourceInfo, SourceState};
 
 mod cgroup;
@@ -274,6 +274,7 @@ fn facts(sample: &Sample, roots: &Roots) -> Vec<Fact> {
         metric,
         labels: label.into_iter().collect(),
         value,
+        origin: Origin::Exporter,
     };
     let mut facts = Vec::new();
     if let Some(known) = &sample.nodes {

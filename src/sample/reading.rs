@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::total::possible;
 use crate::host::topology::Topology;
 
 /// What a column's numbers count.
@@ -122,7 +123,7 @@ impl Values {
 
     fn add(&mut self, n: u8, delta: u64) {
         let cell = &mut self.numbers[usize::from(n)];
-        *cell = cell.saturating_add(delta);
+        *cell = cell.saturating_add(possible(delta));
         self.added |= 1 << n;
     }
 

@@ -17,11 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::slow::{Fact, FactValue, VmSource};
+use super::pmu::plan::{foreign_pid, pid_namespace};
+use super::slow::{Fact, FactValue, Origin, VmSource};
 use super::total::Total;
-use super::{ReadError, Reason, SourceInfo, SourceState};
+use super::{identity, ReadError, Reason, SourceInfo, SourceState};
 use crate::config;
-use crate::discover::{Vm, VmKey};
+use crate::discover::{Vcpu, Vm, VmKey};
 use crate::host::resctrl::{self, Control, Group};
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
@@ -103,10 +104,15 @@ impl Resctrl {
     }
 
     fn look(&mut self, vm: &Vm) -> Result<Vec<Fact>, Reason> {
+        if foreign_pid(&self.roots).is_some() {
+            return Err(pid_namespace());
+        }
         let tasks = self.roots.proc.join(format!("{}/task", vm.key.pid));
         let tids = self.roots.list(&tasks).unwrap_or_default();
         let tids: HashSet<i32> = tids.iter().filter_map(|tid| tid.parse().ok()).collect();
-        let vcpus: HashSet<i32> = vm.vcpus.iter().map(|vcpu| vcpu.tid).collect();
+        let is_there = |vcpu: &&Vcpu| identity::is_vcpu(&self.roots, vm.key.pid, **vcpu);
+        let threads: Vec<Vcpu> = vm.vcpus.iter().filter(is_there).copied().collect();
+        let vcpus: HashSet<i32> = threads.iter().map(|vcpu| vcpu.tid).collect();
         let root = resctrl::root(&self.roots);
         let groups = self.groups().map_err(|error| refused(&root, &error))?;
         let own: Vec<&Group> = own(&groups, &tids).collect();
@@ -114,14 +120,21 @@ impl Resctrl {
         let of_others = own.iter().any(|group| !group.path.ends_with(name(vm.key)));
         let all = vcpus.is_subset(&held);
         let mut paths: Vec<PathBuf> = own.iter().map(|group| group.path.clone()).collect();
-        if !of_others && self.config.create_groups {
+        let ours = !of_others && self.config.create_groups;
+        if ours {
             let control = control_of(&groups, &vcpus).unwrap_or(&root);
-            paths = vec![self.make(vm.key, control, vcpus.difference(&held))?];
+            let outside = threads.iter().filter(|vcpu| !held.contains(&vcpu.tid));
+            paths = vec![self.make(vm.key, control, outside)?];
         } else if !all {
             return Err(no_group());
         }
+        // A group of the exporter's own may be left from an exporter before this one.
+        let origin = match ours {
+            true => Origin::Exporter,
+            false => Origin::Vm,
+        };
         let traffic = self.vms.entry(vm.key).or_default();
-        Ok(traffic.read(&self.roots, &paths))
+        Ok(traffic.read(&self.roots, &paths, origin))
     }
 
     /// Makes the VM's group, or finds it made, and puts these vCPUs in.
@@ -129,7 +142,7 @@ impl Resctrl {
         &mut self,
         vm: VmKey,
         control: &Path,
-        tids: impl Iterator<Item = &'a i32>,
+        vcpus: impl Iterator<Item = &'a Vcpu>,
     ) -> Result<PathBuf, Reason> {
         let path = control.join("mon_groups").join(name(vm));
         match std::fs::create_dir(&path) {
@@ -137,8 +150,25 @@ impl Resctrl {
             other => other.map_err(|error| refused(&path, &error))?,
         }
         self.made.insert(vm, path.clone());
-        resctrl::add_tasks(&path, tids.copied()).map_err(|error| refused(&path, &error))?;
+        for vcpu in vcpus {
+            self.add(vm.pid, *vcpu, &path, control)
+                .map_err(|error| refused(&path, &error))?;
+        }
         Ok(path)
+    }
+
+    /// Puts a vCPU thread in a group. The kernel takes a TID and moves whatever thread has it:
+    /// one that is not the vCPU's is never named, and goes back should the vCPU's thread have
+    /// ended, and its TID been given out again, just while it was named.
+    fn add(&self, pid: i32, vcpu: Vcpu, group: &Path, control: &Path) -> io::Result<()> {
+        if !identity::is_vcpu(&self.roots, pid, vcpu) {
+            return Ok(());
+        }
+        resctrl::add_task(group, vcpu.tid)?;
+        match identity::is_vcpu(&self.roots, pid, vcpu) {
+            true => Ok(()),
+            false => resctrl::add_task(control, vcpu.tid),
+        }
     }
 }
 
@@ -197,7 +227,7 @@ fn remove(group: &Path) {
 }
 
 impl Traffic {
-    fn read(&mut self, roots: &Roots, groups: &[PathBuf]) -> Vec<Fact> {
+    fn read(&mut self, roots: &Roots, groups: &[PathBuf], origin: Origin) -> Vec<Fact> {
         let mut occupancy: BTreeMap<u32, u64> = BTreeMap::new();
         for group in groups {
             for (llc, [occupied, traffic @ ..]) in resctrl::counts(roots, group) {
@@ -207,7 +237,11 @@ impl Traffic {
                 }
                 for (n, bytes) in traffic.into_iter().enumerate() {
                     if let Some(bytes) = bytes {
-                        let total = self.now.entry((group.clone(), llc, n)).or_default();
+                        let total = self.now.entry((group.clone(), llc, n));
+                        let total = total.or_insert_with(|| match origin {
+                            Origin::Exporter => Total::from(bytes),
+                            Origin::Vm | Origin::Boot => Total::default(),
+                        });
                         total.advance(bytes);
                     }
                 }
@@ -215,9 +249,9 @@ impl Traffic {
         }
         self.settle(groups);
         let occupancy = occupancy.into_iter();
-        let occupancy = occupancy.map(|(llc, bytes)| fact(OCCUPANCY, llc, bytes));
+        let occupancy = occupancy.map(|(llc, bytes)| fact(OCCUPANCY, llc, bytes, origin));
         let traffic = self.sums().into_iter();
-        let traffic = traffic.map(|((llc, n), bytes)| fact(TRAFFIC[n], llc, bytes));
+        let traffic = traffic.map(|((llc, n), bytes)| fact(TRAFFIC[n], llc, bytes, origin));
         occupancy.chain(traffic).collect()
     }
 
@@ -280,6 +314,7 @@ impl VmSource for Resctrl {
         if self.missing().is_some() {
             return Ok(Vec::new());
         }
+        identity::check(&self.roots, vm.key)?;
         match self.look(vm) {
             Ok(facts) => {
                 self.troubles.remove(&vm.key);
@@ -307,11 +342,12 @@ impl Drop for Resctrl {
     }
 }
 
-fn fact(metric: &'static str, llc: u32, bytes: u64) -> Fact {
+fn fact(metric: &'static str, llc: u32, bytes: u64, origin: Origin) -> Fact {
     Fact {
         metric,
         labels: vec![("llc", llc.to_string())],
         value: FactValue::Int(bytes),
+        origin,
     }
 }
 

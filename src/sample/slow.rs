@@ -26,6 +26,22 @@ pub struct Fact {
     pub labels: Vec<(&'static str, String)>,
     /// Its value.
     pub value: FactValue,
+    /// Where a counter began at 0; of no matter for anything else.
+    pub origin: Origin,
+}
+
+/// Where the counting began whose total a fact is. OTLP gives it to each series as its start, and
+/// reports no increment of what was counted before the exporter started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// The exporter counts, from when it first saw the VM or the host.
+    #[default]
+    Exporter,
+    /// The kernel counts for the VM, from when the VM started.
+    Vm,
+    /// The kernel counts for the host, or for a group that may be older than the VM: from boot at
+    /// the earliest.
+    Boot,
 }
 
 /// A fact's value.

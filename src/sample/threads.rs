@@ -17,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::slow::{Fact, FactValue, VmSource};
+use super::slow::{Fact, FactValue, Origin, VmSource};
 use super::{ReadError, Reason, SourceInfo, SourceState};
 use crate::config::{Config, Placement};
 use crate::discover::{Role, Vm, VmKey};
@@ -193,12 +193,14 @@ fn facts(account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
             metric,
             labels: labels(role, key),
             value: FactValue::Nanoseconds(total),
+            origin: Origin::Exporter,
         }));
     }
     facts.extend(Role::ALL.map(|role| Fact {
         metric: "kvm_vm_threads",
         labels: labels(role, CellKey::default()),
         value: FactValue::Int(account.count(role)),
+        origin: Origin::Exporter,
     }));
     facts
 }

@@ -213,7 +213,7 @@ fn add_vcpu(snapshot: &mut Snapshot, slot: &Slot, labels: &mut VcpuLabels, view:
         }
         let sums = snapshot.vcpu_totals[row..].iter_mut();
         for (sum, total) in sums.zip(&cell.totals) {
-            *sum = sum.wrapping_add(*total);
+            *sum = sum.saturating_add(*total);
         }
     }
     snapshot.vcpu_values.extend_from_slice(&account.values);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::catalog::{self, Metric, CATALOG};
 use super::Labels;
 use crate::discover::{Inventory, Vm};
-use crate::sample::slow::{Fact, FactValue, VmFacts};
+use crate::sample::slow::{Fact, FactValue, Origin, VmFacts};
 use crate::sample::{SourceInfo, SourceState};
 
 /// One thing known of a VM or the host: a sample, or a histogram.
@@ -19,6 +19,8 @@ pub struct FactRow {
     pub labels: Arc<Labels>,
     /// Its value.
     pub value: FactValue,
+    /// Where a counter began at 0.
+    pub origin: Origin,
     /// When the tick ended that first knew it: less than a tick after it was read. What is read
     /// again and has not changed keeps its time.
     pub since: Instant,
@@ -164,6 +166,7 @@ fn row(vm: Option<&Arc<Vm>>, fact: &Fact, since: Instant) -> Option<(usize, Fact
         metric: &CATALOG[position],
         labels: Arc::new(Labels::new(labels)),
         value: fact.value.clone(),
+        origin: fact.origin,
         since,
     };
     Some((position, row))
@@ -185,6 +188,7 @@ mod tests {
             metric,
             labels: vec![("stat", "x\"y".to_owned())],
             value: FactValue::Int(value),
+            origin: Origin::Exporter,
         }
     }
 

@@ -7,7 +7,7 @@ use super::{catalog, CellRow, ColumnRow, FactRow, Labels, Snapshot, VcpuRow, VmR
 use crate::discover::Inventory;
 use crate::host::topology::{Place, Topology};
 use crate::sample::reading::Unit;
-use crate::sample::slow::FactValue;
+use crate::sample::slow::{FactValue, Origin};
 use crate::sample::Whereabouts;
 
 /// Labels of borrowed values.
@@ -125,6 +125,7 @@ impl Snapshot {
             metric: catalog::find(metric).unwrap(),
             labels: labels(pairs),
             value,
+            origin: Origin::Exporter,
             since: self.taken_mono,
         });
         facts.sort_by_key(|row| catalog::position(row.metric.name));

@@ -6,9 +6,9 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::catalog::{Metric, CATALOG};
-use super::{ColumnRow, Labels, Snapshot, SourceRow};
+use super::{ColumnRow, FactRow, Labels, Snapshot, SourceRow};
 use crate::sample::reading::{ColumnSet, Unit};
-use crate::sample::slow::FactValue;
+use crate::sample::slow::{FactValue, Origin};
 use crate::sample::{Buckets, SourceState};
 
 /// A sample's value.
@@ -59,6 +59,10 @@ pub trait Visitor {
     fn metric(&mut self, metric: &'static Metric);
     /// A sample of the metric announced last; its labels are `row`'s and then `fixed`'s.
     fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value);
+    /// A sample of a fact, with where its counting began.
+    fn fact(&mut self, row: &Labels, value: Value, _origin: Origin) {
+        self.sample(row, &Labels::default(), value);
+    }
     /// A histogram of the metric announced last.
     fn histogram(&mut self, row: &Labels, buckets: &Buckets);
 }
@@ -127,7 +131,7 @@ impl Snapshot {
                 if fact.metric.name != metric.name {
                     break;
                 }
-                family.fact(&fact.labels, &fact.value);
+                family.fact(fact);
                 facts = rest;
             }
         }
@@ -252,17 +256,15 @@ impl<V: Visitor> Family<'_, V> {
         }
     }
 
-    fn fact(&mut self, labels: &Labels, value: &FactValue) {
-        let value = match value {
+    fn fact(&mut self, fact: &FactRow) {
+        self.announce();
+        let value = match &fact.value {
             FactValue::Int(n) => Value::Int(*n),
             FactValue::Nanoseconds(n) => Value::Nanoseconds(*n),
             FactValue::Float(x) => Value::Float(*x),
-            FactValue::Histogram(buckets) => {
-                self.announce();
-                return self.visitor.histogram(labels, buckets);
-            }
+            FactValue::Histogram(buckets) => return self.visitor.histogram(&fact.labels, buckets),
         };
-        self.sample(labels, &Labels::default(), value);
+        self.visitor.fact(&fact.labels, value, fact.origin);
     }
 
     /// A fact: value 1.

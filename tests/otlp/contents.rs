@@ -124,6 +124,126 @@ fn each_series_begins_with_the_exporter_or_with_its_vm() {
     assert_eq!(start("kvm.vcpu.moves", Some("young")) - process, later);
 }
 
+/// Facts of slow sources, each with where its counting began, all at the same total. `old` is
+/// older than the exporter and `young` is not.
+fn counted(total: u64) -> Vec<FactRow> {
+    let row = |metric: &str, pairs: &[(&'static str, &'static str)], origin| {
+        let pairs = pairs.iter().map(|(name, value)| (*name, (*value).into()));
+        FactRow {
+            metric: catalog::find(metric).unwrap(),
+            labels: Arc::new(Labels::new(pairs)),
+            value: FactValue::Int(total),
+            origin,
+            since: Instant::now(),
+        }
+    };
+    let throttled = "kvm_vm_cpu_throttled_periods_total";
+    let (stat, llc) = (("stat", "exits"), ("llc", "0"));
+    let (old, young) = (("vm", "old"), ("vm", "young"));
+    let bandwidth = "kvm_vm_memory_bandwidth_bytes_total";
+    let mut rows = vec![
+        row(throttled, &[old, ("level", "vm")], Origin::Vm),
+        row(throttled, &[young, ("level", "ancestor")], Origin::Boot),
+        row("kvm_vm_kvm_stat_total", &[old, stat], Origin::Vm),
+        row("kvm_vm_kvm_stat_total", &[young, stat], Origin::Vm),
+        row(bandwidth, &[old, llc], Origin::Vm),
+        row(bandwidth, &[young, llc], Origin::Exporter),
+        row(
+            "kvm_host_core_throttles_total",
+            &[("package", "0"), ("core", "0")],
+            Origin::Boot,
+        ),
+        row(
+            "kvm_host_kernel_log_lines_total",
+            &[("kind", "kvm")],
+            Origin::Exporter,
+        ),
+    ];
+    rows.sort_by_key(|row| catalog::position(row.metric.name));
+    rows
+}
+
+/// An app with these facts, of a host whose exporter started 100 s ago.
+fn app_that_counted(total: u64, after: Duration) -> Arc<App> {
+    let starts = [("old", ticks_ago(1000)), ("young", ticks_ago(50))];
+    let mut snapshot = with_starts(Host::named(["old", "young"]).snapshot(), &starts);
+    snapshot.facts = counted(total).into();
+    snapshot.taken += after;
+    app(snapshot)
+}
+
+/// Points of the facts in [`counted`], as `name vm` and the value.
+fn of_facts(requests: &[Request]) -> Vec<(String, Point)> {
+    let names = counted(0).into_iter().map(|row| names::name(row.metric));
+    let names: BTreeSet<String> = names.collect();
+    let decoded = requests
+        .iter()
+        .map(|r| prost::Message::decode(&*r.body).unwrap());
+    let points = decoded.flat_map(|request| points(&request));
+    let of_facts = points.filter(|point| names.contains(&point.name));
+    let named = of_facts.map(|point| {
+        let vm = point.attributes.get("vm").map_or("host", String::as_str);
+        (format!("{} {vm}", point.name), point)
+    });
+    named.collect()
+}
+
+#[test]
+fn first_increment_has_nothing_that_was_counted_before_the_exporter() {
+    let mut encoder = Encoder::delta(resource(), Clock::new(ticks_ago(100)));
+    let mut told = |total, after| {
+        let app = app_that_counted(total, Duration::from_secs(after));
+        let snapshot = app.snapshots.load().unwrap();
+        let requests = encoder.encode(&picture(&app, &snapshot));
+        let told = of_facts(&requests);
+        requests
+            .into_iter()
+            .for_each(|request| encoder.delivered(request));
+        let told = told.into_iter().map(|(name, point)| (name, point.value));
+        told.collect::<Vec<_>>()
+    };
+    let first = [
+        ("kvm.vm.kvm_stat young", 1_000_000.0),
+        ("kvm.vm.memory_bandwidth young", 1_000_000.0),
+        ("kvm.host.kernel_log_lines host", 1_000_000.0),
+    ];
+    assert_eq!(
+        told(1_000_000, 0),
+        first.map(|(name, n)| (name.to_owned(), n))
+    );
+    let second = told(1_000_007, 10);
+    assert_eq!(second.len(), counted(0).len());
+    assert!(second.iter().all(|(_, n)| *n == 7.0), "{second:?}");
+}
+
+#[test]
+fn totals_start_where_their_counting_began() {
+    let (born, boot) = (ticks_ago(100), ticks_ago(0));
+    let app = app_that_counted(5, Duration::ZERO);
+    let snapshot = app.snapshots.load().unwrap();
+    let mut encoder = Encoder::cumulative(resource(), Clock::new(born));
+    let told = of_facts(&encoder.encode(&picture(&app, &snapshot)));
+    let start = |name: &str| {
+        let (_, point) = told.iter().find(|(n, _)| n == name).unwrap();
+        // Seconds after boot.
+        let after = (point.start as f64 - unix_ns(SystemTime::now()) as f64) / 1e9;
+        boot as f64 / rustix::param::clock_ticks_per_second() as f64 + after
+    };
+    let up = start("kvm.host.kernel_log_lines host") + 100.0;
+    let expected = [
+        ("kvm.host.core_throttles host", 0.0),
+        ("kvm.vm.cpu_throttled_periods young", 0.0),
+        ("kvm.vm.cpu_throttled_periods old", (up - 1000.0).max(0.0)),
+        ("kvm.vm.memory_bandwidth old", (up - 1000.0).max(0.0)),
+        ("kvm.vm.memory_bandwidth young", up - 50.0),
+        ("kvm.vm.kvm_stat young", up - 50.0),
+    ];
+    for (name, seconds) in expected {
+        let is = start(name);
+        assert!((is - seconds).abs() < 2.0, "{name}: {is}, not {seconds}");
+    }
+}
+
 #[test]
 fn a_large_host_is_pushed_in_requests_that_receivers_take_and_nothing_is_left_out() {
     let snapshot = Host::of_vcpus(3000).snapshot();

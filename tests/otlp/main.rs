@@ -12,12 +12,13 @@ use vcpu_exporter::config::otlp::{Compression, HeaderSource, Protocol, Temporali
 use vcpu_exporter::discover::{Inventory, Owner, Vcpu, Vm, VmKey};
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{
-    names, Answer, Client, Clock, Encoder, Outcome, Picture, Pusher, Resource, Schedule, Settings,
-    REQUEST,
+    names, Answer, Client, Clock, Encoder, Outcome, Picture, Pusher, Request, Resource, Schedule,
+    Settings, REQUEST,
 };
 use vcpu_exporter::expose::{text, App};
 use vcpu_exporter::host::identity::Identity;
-use vcpu_exporter::snapshot::{self, catalog, Kind, Snapshot, CATALOG};
+use vcpu_exporter::sample::slow::{FactValue, Origin};
+use vcpu_exporter::snapshot::{self, catalog, FactRow, Kind, Labels, Snapshot, CATALOG};
 use vcpu_exporter::telemetry::{RequestLabels, SourceLabel, Telemetry};
 
 #[path = "../support/exposition.rs"]

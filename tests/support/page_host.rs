@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vcpu_exporter::sample::demand::OfCpu;
-use vcpu_exporter::sample::slow::FactValue;
+use vcpu_exporter::sample::slow::{FactValue, Origin};
 use vcpu_exporter::snapshot::{catalog, CpuRow, FactRow, Handle, Labels, Snapshot};
 
 use crate::snapshots::{labels, Host};
@@ -143,6 +143,7 @@ impl PageHost {
                 metric: catalog::find(metric).unwrap(),
                 labels: Arc::new(Labels::new(owned)),
                 value: FactValue::Int(value),
+                origin: Origin::Exporter,
                 since,
             });
         };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use vcpu_exporter::discover::Inventory;
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
-use vcpu_exporter::sample::slow::FactValue;
+use vcpu_exporter::sample::slow::{FactValue, Origin};
 use vcpu_exporter::sample::{Buckets, Reason, SourceInfo, SourceState, Unit, Whereabouts};
 use vcpu_exporter::snapshot::catalog;
 use vcpu_exporter::snapshot::{
@@ -234,6 +234,7 @@ pub(crate) fn recorded(mut snapshot: Snapshot) -> Snapshot {
                     metric: catalog::find(metric).unwrap(),
                     labels: labels(&pairs),
                     value: value(n),
+                    origin: Origin::Exporter,
                     since: snapshot.taken_mono,
                 });
             }

@@ -14,6 +14,7 @@ use super::own::{self, Histogram};
 use super::protobuf::{attribute, bytes, fixed64, head, uint, varint, varint_len};
 use super::starts::{unix_ns, Clock, Starts};
 use super::{names, Resource};
+use crate::sample::slow::Origin;
 use crate::sample::Buckets;
 use crate::snapshot::labels::Pair;
 use crate::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
@@ -142,6 +143,21 @@ impl Visitor for Writer<'_> {
 
     #[inline]
     fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
+        self.point([row, fixed], value, Origin::Exporter);
+    }
+
+    fn fact(&mut self, row: &Labels, value: Value, origin: Origin) {
+        self.point([row, &Labels::default()], value, origin);
+    }
+
+    fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+        own::Histograms::put_histogram(self, row, buckets.into());
+    }
+}
+
+impl Writer<'_> {
+    #[inline]
+    fn point(&mut self, labels: [&Labels; 2], value: Value, origin: Origin) {
         let Some(metric) = self.metric else {
             return;
         };
@@ -150,11 +166,12 @@ impl Visitor for Writer<'_> {
             time: self.time(metric),
             value,
         };
+        let [row, fixed] = labels;
         if metric.kind == Kind::Counter {
-            point.start = self.starts.of(metric, row, point.time);
+            point.start = self.starts.of(metric, row, origin, point.time);
             let id = Id {
                 metric,
-                labels: [row, fixed],
+                labels,
                 part: 0,
                 start: point.start,
             };
@@ -167,10 +184,6 @@ impl Visitor for Writer<'_> {
         point.append(row, fixed, self.points);
         self.end_point();
     }
-
-    fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
-        own::Histograms::put_histogram(self, row, buckets.into());
-    }
 }
 
 impl own::Histograms for Writer<'_> {
@@ -179,7 +192,8 @@ impl own::Histograms for Writer<'_> {
             return;
         };
         let (time, none) = (self.time(metric), Labels::default());
-        let begun = self.starts.of(metric, labels, time);
+        // The exporter fills all histograms itself.
+        let begun = self.starts.of(metric, labels, Origin::Exporter, time);
         let mut start = begun;
         let buckets = histogram.counts.len();
         let promised = self.promises.len();

@@ -1,18 +1,17 @@
 //! When each series began to count: what OTLP calls its start time.
 //!
 //! What the exporter counts itself begins with the later of the two, its own start or the vCPU
-//! thread's; what the kernel counts for a VM begins with the VM. A VM that is started anew under
-//! its old name therefore has a start of its own, and no backend takes its small totals for a
-//! counter that went backwards.
+//! thread's; what the kernel counts for a VM begins with the VM, and what it counts for the host
+//! with boot. Each source says which of these its totals are ([`Origin`]). A VM that is started
+//! anew under its old name therefore has a start of its own, and no backend takes its small totals
+//! for a counter that went backwards.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{clock_gettime, ClockId};
 
+use crate::sample::slow::Origin;
 use crate::snapshot::{Labels, Metric, Snapshot};
-
-/// Sources whose totals are the kernel's own: they were there before the exporter.
-const OF_THE_KERNEL: [&str; 2] = ["cgroup", "kvm_stat"];
 
 /// Turns clock ticks since boot into nanoseconds since the Unix epoch, always the same way: a
 /// start that moved with each adjustment of the clock would be taken for a restart.
@@ -93,17 +92,13 @@ impl<'a> Starts<'a> {
     }
 
     /// The start of a metric's series of these labels, and never after its `sample` was taken.
-    pub(super) fn of(&mut self, metric: &Metric, row: &Labels, sample: u64) -> u64 {
+    pub(super) fn of(&mut self, metric: &Metric, row: &Labels, origin: Origin, sample: u64) -> u64 {
         let process = self.clock.process;
-        let start = match metric.source {
-            "self" => process,
-            source => {
-                let begun = self.begun(row).unwrap_or(process);
-                match OF_THE_KERNEL.contains(&source) {
-                    true => begun,
-                    false => begun.max(process),
-                }
-            }
+        let start = match (metric.source, origin) {
+            ("self", _) => process,
+            (_, Origin::Exporter) => self.begun(row).unwrap_or(process).max(process),
+            (_, Origin::Vm) => self.begun(row).unwrap_or(process),
+            (_, Origin::Boot) => self.clock.boot,
         };
         start.min(sample)
     }
@@ -160,7 +155,10 @@ mod tests {
             let vcpu = vcpu.map(|vcpu| ("vcpu", vcpu.into()));
             Labels::new(std::iter::once(("vm", std::borrow::Cow::from(vm))).chain(vcpu))
         };
-        assert_eq!(starts.of(cycles, &row("a", Some("0")), 1000), 100);
+        assert_eq!(
+            starts.of(cycles, &row("a", Some("0")), Origin::Exporter, 1000),
+            100
+        );
         let begun = |vm, vcpu, at| Begun { vm, vcpu, at };
         starts.all = vec![
             begun("a", None, 20),
@@ -169,19 +167,27 @@ mod tests {
             begun("b", Some(0), 210),
             begun("b", Some(7), 5000),
         ];
-        assert_eq!(starts.of(cycles, &row("a", Some("0")), 1000), 100);
-        assert_eq!(starts.of(cycles, &row("b", Some("0")), 1000), 210);
         assert_eq!(
-            starts.of(cycles, &row("b", Some("7")), 1000),
+            starts.of(cycles, &row("a", Some("0")), Origin::Exporter, 1000),
+            100
+        );
+        assert_eq!(
+            starts.of(cycles, &row("b", Some("0")), Origin::Exporter, 1000),
+            210
+        );
+        assert_eq!(
+            starts.of(cycles, &row("b", Some("7")), Origin::Exporter, 1000),
             1000,
             "not in the future"
         );
-        assert_eq!(starts.of(stat, &row("b", None), 1000), 200);
+        assert_eq!(starts.of(stat, &row("b", None), Origin::Vm, 1000), 200);
         assert_eq!(
-            starts.of(stat, &row("a", None), 1000),
+            starts.of(stat, &row("a", None), Origin::Vm, 1000),
             20,
             "back at the beginning"
         );
-        assert_eq!(starts.of(stat, &row("c", None), 1000), 100);
+        assert_eq!(starts.of(stat, &row("c", None), Origin::Vm, 1000), 100);
+        let of_boot = starts.of(stat, &row("b", None), Origin::Boot, 1000);
+        assert_eq!(of_boot, 10, "whatever the VM's start");
     }
 }

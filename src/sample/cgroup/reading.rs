@@ -9,7 +9,7 @@ use super::totals::{Counted, Totals};
 use crate::host::cgroup::files::{Pressure, Quota, Throttling};
 use crate::host::cgroup::{Group, Hierarchy, Resource};
 use crate::host::roots::Roots;
-use crate::sample::slow::{Fact, FactValue};
+use crate::sample::slow::{Fact, FactValue, Origin};
 
 /// A hierarchy and the VM's groups in it.
 pub(super) type Found = Option<(Hierarchy, Levels)>;
@@ -32,6 +32,14 @@ impl Level {
             Level::Vcpu => "vcpu",
             Level::Vm => "vm",
             Level::Ancestor => "ancestor",
+        }
+    }
+
+    /// A group above the VM's is older than the VM, and counted for others before.
+    fn origin(self) -> Origin {
+        match self {
+            Level::Vcpu | Level::Vm => Origin::Vm,
+            Level::Ancestor => Origin::Boot,
         }
     }
 }
@@ -113,7 +121,8 @@ impl Account {
                 continue;
             };
             let labels = [("level", level.name())];
-            facts.extend([
+            let origin = level.origin();
+            let counted = [
                 int("kvm_vm_cpu_periods_total", &labels, periods),
                 int(
                     "kvm_vm_cpu_throttled_periods_total",
@@ -121,7 +130,8 @@ impl Account {
                     throttled_periods,
                 ),
                 seconds("kvm_vm_cpu_throttled_seconds_total", &labels, throttled),
-            ]);
+            ];
+            facts.extend(counted.map(|fact| Fact { origin, ..fact }));
         }
         facts
     }
@@ -231,6 +241,7 @@ fn tightest(levels: &[LevelReading; 3]) -> Option<Fact> {
         metric: "kvm_vm_cpu_quota_cores",
         labels: vec![("level", level.name().to_owned())],
         value: FactValue::Float(cores),
+        origin: Origin::Vm,
     })
 }
 
@@ -300,5 +311,6 @@ fn fact(metric: &'static str, labels: &[(&'static str, &str)], value: FactValue)
         metric,
         labels: labels.collect(),
         value,
+        origin: Origin::Vm,
     }
 }

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use crate::sample::total::possible;
+
 /// What one group counts now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Counted<const N: usize> {
@@ -55,7 +57,7 @@ impl<const N: usize> Totals<N> {
         for counted in &now {
             let before = self.before(counted, first);
             for (total, (now, before)) in total.iter_mut().zip(counted.values.iter().zip(before)) {
-                *total = total.saturating_add(now.saturating_sub(before));
+                *total = total.saturating_add(possible(now.saturating_sub(before)));
             }
         }
         self.total = Some(total);

@@ -8,16 +8,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::host::roots::Roots;
-use crate::sample::slow::{Fact, FactValue, VmSource};
+use crate::sample::slow::{Fact, FactValue, Origin, VmSource};
 use crate::sample::total::Total;
-use crate::sample::{ReadError, Reason, SourceInfo, SourceState};
+use crate::sample::{identity, ReadError, Reason, SourceInfo, SourceState};
 
 /// The counters that are read (`KVM_STATS_TYPE_CUMULATIVE` of arch/*/kvm and virt/kvm); a kernel
 /// or an architecture has a part of them.
@@ -189,20 +189,13 @@ impl VmSource for KvmStat {
         let Some(dir) = self.directory(vm) else {
             return Ok(Vec::new());
         };
+        let counts = counts(&self.roots, &dir)?;
+        // The directory is named after a PID and a descriptor, which another VM may have by now.
+        identity::check(&self.roots, vm.key)?;
         let Kept { dir: kept, totals } = self.vms.entry(vm.key).or_default();
-        *kept = Some(dir.clone());
-        let mut facts = Vec::new();
-        for stat in STATS {
-            let now = match self.roots.read_text(&dir.join(stat)) {
-                Ok(text) => text.trim().parse().ok(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(ReadError::Failed(format!("{}: {error}", dir.display()))),
-            };
-            if let Some(now) = now {
-                facts.push(fact(stat, totals.entry(stat).or_default().advance(now)));
-            }
-        }
-        Ok(facts)
+        *kept = Some(dir);
+        let total = |(stat, now)| fact(stat, totals.entry(stat).or_default().advance(now));
+        Ok(counts.into_iter().map(total).collect())
     }
 
     fn forget(&mut self, vm: VmKey) {
@@ -210,11 +203,25 @@ impl VmSource for KvmStat {
     }
 }
 
+/// What the counters of a VM's directory say now, those that this kernel has.
+fn counts(roots: &Roots, dir: &Path) -> Result<Vec<(&'static str, u64)>, ReadError> {
+    let mut counts = Vec::new();
+    for stat in STATS {
+        match roots.read_text(&dir.join(stat)) {
+            Ok(text) => counts.extend(text.trim().parse().ok().map(|now| (*stat, now))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(ReadError::Failed(format!("{}: {error}", dir.display()))),
+        }
+    }
+    Ok(counts)
+}
+
 fn fact(stat: &str, total: u64) -> Fact {
     Fact {
         metric: "kvm_vm_kvm_stat_total",
         labels: vec![("stat", stat.to_owned())],
         value: FactValue::Int(total),
+        origin: Origin::Vm,
     }
 }
 

@@ -57,7 +57,7 @@ impl Log {
                 lines[n] += 1;
             }
         };
-        self.lost += log.read(MOST, count)?;
+        self.lost = self.lost.saturating_add(log.read(MOST, count)?);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::host::cpu_model::{field, first_block};
 use crate::host::cpulist;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
-use crate::sample::slow::{Fact, FactValue};
+use crate::sample::slow::{Fact, FactValue, Origin};
 use crate::sample::SourceInfo;
 
 /// Reads what the kernel says of itself and of the CPUs.
@@ -49,6 +49,7 @@ impl System {
             metric: "kvm_host_info",
             labels,
             value: FactValue::Int(1),
+            origin: Origin::Exporter,
         })
     }
 

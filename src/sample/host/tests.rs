@@ -117,6 +117,16 @@ fn amds_base_frequency_is_that_of_cppc_and_a_hybrids_is_unknown() {
 }
 
 #[test]
+fn throttling_is_counted_from_boot() {
+    let host = xeon();
+    let topology = Topology::read(&roots(&host), &Topology::default()).unwrap();
+    let facts = Thermal::new(roots(&host)).read(&topology).facts;
+    let counters = facts.iter().filter(|fact| fact.metric.ends_with("_total"));
+    let origins: Vec<Origin> = counters.map(|fact| fact.origin).collect();
+    assert_eq!(origins, vec![Origin::Boot; 2 * (8 + 2)]);
+}
+
+#[test]
 fn a_driver_that_does_not_know_the_frequency_gives_none() {
     let host = xeon();
     for cpu in 0..16 {

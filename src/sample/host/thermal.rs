@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{core, fact, Found, HostReader};
+use super::{core, fact, since_boot, Found, HostReader};
 use crate::host::hwmon::{self, Chip};
 use crate::host::roots::Roots;
 use crate::host::topology::{Cpu, Topology};
@@ -101,11 +101,11 @@ impl Thermal {
                 facts.extend(
                     cores
                         .into_iter()
-                        .map(|(c, n)| fact(metric, core(c), value(n))),
+                        .map(|(c, n)| since_boot(fact(metric, core(c), value(n)))),
                 );
             } else {
                 let packages = self.highest(topology, file, |cpu| cpu.place.package);
-                let of_package = |(p, n)| fact(metric, [package(p)], value(n));
+                let of_package = |(p, n)| since_boot(fact(metric, [package(p)], value(n)));
                 facts.extend(packages.into_iter().map(of_package));
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Capture, Outcome};
 use crate::pt::{Histogram, Side, Summary};
-use crate::sample::slow::{Fact, FactValue};
+use crate::sample::slow::{Fact, FactValue, Origin};
 use crate::sample::Buckets;
 
 /// Bounds of the histograms in nanoseconds, 256 ns to 0.27 s: [`Histogram`]'s powers of two from
@@ -76,6 +76,7 @@ impl VmTotals {
             metric,
             labels: Vec::new(),
             value: FactValue::Histogram(Arc::new(buckets(histogram))),
+            origin: Origin::Exporter,
         };
         match self.known && sees_guest {
             true => Arc::new([
@@ -216,6 +217,7 @@ impl Facts {
                 .chain(own)
                 .collect(),
             value,
+            origin: Origin::Exporter,
         });
     }
 

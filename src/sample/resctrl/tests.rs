@@ -142,6 +142,59 @@ fn totals_outlive_a_group_that_is_made_anew() {
     assert_eq!(traffic(&mut source), "memory_bandwidth_bytes_total 0 1043");
 }
 
+#[test]
+fn group_left_by_an_exporter_before_counts_from_now_on_and_that_of_others_from_the_vms_start() {
+    let f = Fixture::new();
+    let (fake, vm) = &f.vms[0];
+    let origin = |source: &mut Resctrl| {
+        source.groups = None;
+        let facts = source.read(vm).unwrap();
+        let traffic = facts.iter().find(|fact| fact.metric == TRAFFIC[0]).unwrap();
+        (traffic.value.clone(), traffic.origin)
+    };
+    f.tasks("mon_groups/libvirt", &fake.vcpus);
+    f.counts("mon_groups/libvirt", 0, ["1", "1000", "1"]);
+    let told = origin(&mut f.source(false));
+    assert_eq!(told, (FactValue::Int(1000), Origin::Vm));
+    f.host.remove(format!("{ROOT}/mon_groups/libvirt"));
+    let left = format!("mon_groups/{}", name(vm.key));
+    f.tasks(&left, &fake.vcpus);
+    f.counts(&left, 0, ["1", "1000", "1"]);
+    let mut source = f.source(true);
+    assert_eq!(origin(&mut source), (FactValue::Int(0), Origin::Exporter));
+    f.counts(&left, 0, ["1", "1007", "1"]);
+    assert_eq!(origin(&mut source), (FactValue::Int(7), Origin::Exporter));
+}
+
+#[test]
+fn tid_of_another_thread_by_now_is_never_written() {
+    let f = Fixture::new();
+    let (fake, vm) = &f.vms[0];
+    let group = format!("mon_groups/{}", name(vm.key));
+    f.tasks(&group, &[]);
+    f.host
+        .set(fake.pid, fake.vcpus[1], |thread| thread.start_time += 1);
+    f.read(&mut f.source(true), 0);
+    let tasks = std::fs::read_to_string(f.host.path(format!("{ROOT}/{group}/tasks"))).unwrap();
+    assert_eq!(tasks.trim(), fake.vcpus[0].to_string());
+    // The whole process is another one.
+    f.host
+        .set(fake.pid, fake.pid, |thread| thread.start_time += 1);
+    let mut source = f.source(true);
+    assert!(matches!(source.read(vm), Err(ReadError::Gone)));
+    assert!(source.made.is_empty());
+}
+
+#[test]
+fn in_a_pid_namespace_of_its_own_no_tid_is_written() {
+    let f = Fixture::new();
+    std::os::unix::fs::symlink("999999999", f.host.path("proc/self")).unwrap();
+    let mut source = f.source(true);
+    assert_eq!(f.read(&mut source, 0), [""; 0]);
+    assert_eq!(source.state().code(), "pid_namespace");
+    assert!(!f.exists(&format!("mon_groups/{}", name(f.vms[0].1.key))));
+}
+
 /// The kernel fills a new group with files and lets it be removed with them: this does it.
 #[test]
 fn groups_are_made_where_asked_for_and_removed_at_the_end() {

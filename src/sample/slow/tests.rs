@@ -36,6 +36,7 @@ impl VmSource for Counting {
                 metric: "kvm_vm_vcpus",
                 labels: Vec::new(),
                 value: FactValue::Int(self.read),
+                origin: Origin::Exporter,
             }]),
         }
     }
@@ -124,6 +125,7 @@ impl HostSource for Told {
                 metric: "kvm_host_cpu_info",
                 labels: Vec::new(),
                 value: FactValue::Int(n),
+                origin: Origin::Exporter,
             }]),
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::discover::Role;
 use crate::host::thread::SchedStat;
 use crate::sample::ledger::CellKey;
+use crate::sample::total::possible;
 
 /// Totals of one role at one place, ns.
 #[derive(Debug, Clone, Copy)]
@@ -82,8 +83,8 @@ impl Account {
     /// Charges what a thread did since the last look.
     pub(super) fn charge(&mut self, seen: Seen, now: Instant) {
         let from = self.start(&seen);
-        let run = seen.sched.run.saturating_sub(from.run);
-        let delay = seen.sched.delay.saturating_sub(from.delay);
+        let run = possible(seen.sched.run.saturating_sub(from.run));
+        let delay = possible(seen.sched.delay.saturating_sub(from.delay));
         self.add(seen.role, seen.cell, run, delay, now);
         if seen.of_process {
             self.charged = self.charged.saturating_add(run);
@@ -136,7 +137,7 @@ impl Account {
     /// what a thread is charged with too. It may come late.
     pub(super) fn charge_rest(&mut self, total: u64, now: Instant) {
         let own = total.saturating_sub(self.from.unwrap_or(u64::MAX));
-        let rest = own.saturating_sub(self.charged);
+        let rest = possible(own.saturating_sub(self.charged));
         if rest > 0 {
             self.add(Role::Emulator, CellKey::default(), rest, 0, now);
             self.charged = self.charged.saturating_add(rest);

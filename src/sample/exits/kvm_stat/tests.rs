@@ -14,6 +14,12 @@ fn vm(pid: i32, ordinal: u32) -> Vm {
     vm
 }
 
+/// A VM whose process is there, with the start time that [`vm`] has.
+fn running(host: &FakeHost, pid: i32, ordinal: u32) -> Vm {
+    host.process(pid, 1, &["vmm"], "");
+    vm(pid, ordinal)
+}
+
 /// `stat value` of each fact.
 fn read(source: &mut KvmStat, vm: &Vm) -> Vec<String> {
     let facts = source.read(vm).unwrap();
@@ -44,14 +50,15 @@ fn counters_are_shown_and_gauges_are_not() {
     }
     let mut source = source(&host);
     assert_eq!(source.state(), SourceState::Up);
-    assert_eq!(read(&mut source, &vm(100, 9)), ["exits 7", "halt_exits 3"]);
+    let vm = running(&host, 100, 9);
+    assert_eq!(read(&mut source, &vm), ["exits 7", "halt_exits 3"]);
 }
 
 #[test]
 fn a_counter_that_is_set_back_goes_on() {
     let host = FakeHost::new();
     let mut source = source(&host);
-    let vm = vm(100, 9);
+    let vm = running(&host, 100, 9);
     for (value, total) in [(7, 7), (10, 10), (0, 10), (4, 14)] {
         host.kvm_stat(100, 9, "exits", value);
         assert_eq!(read(&mut source, &vm), [format!("exits {total}")]);
@@ -95,7 +102,26 @@ fn what_is_no_number_is_left_out() {
     let host = FakeHost::new();
     host.kvm_stat(100, 9, "exits", 1);
     host.file("sys/kernel/debug/kvm/100-9/exits", "many\n");
-    assert_eq!(read(&mut source(&host), &vm(100, 9)).len(), 0);
+    let vm = running(&host, 100, 9);
+    assert_eq!(read(&mut source(&host), &vm).len(), 0);
+}
+
+#[test]
+fn pid_of_another_process_by_now_ends_the_vm_and_charges_nothing() {
+    let host = FakeHost::new();
+    host.kvm_stat(100, 9, "exits", 7);
+    let mut source = source(&host);
+    let vm = running(&host, 100, 9);
+    assert_eq!(read(&mut source, &vm), ["exits 7"]);
+    // Another VMM with the same PID and the same descriptor.
+    host.process(100, 2, &["vmm"], "");
+    host.kvm_stat(100, 9, "exits", 1_000_000);
+    assert!(matches!(source.read(&vm), Err(ReadError::Gone)));
+    host.process(100, 1, &["vmm"], "");
+    host.kvm_stat(100, 9, "exits", 8);
+    assert_eq!(read(&mut source, &vm), ["exits 8"]);
+    host.remove("proc/100");
+    assert!(matches!(source.read(&vm), Err(ReadError::Gone)));
 }
 
 /// The real one gives data or a reason.
