@@ -21,12 +21,44 @@ fn facts(clues: &Clues<'_>) -> Option<Facts> {
     ])
 }
 
-/// `pod<uid>` (cgroupfs driver) or `kubepods-…-pod<uid>.slice` with underscores (systemd
-/// driver; kubelet's cgroup_manager_linux.go).
+/// `pod<uid>` (cgroupfs driver), or with underscores `kubepods-burstable-pod<uid>.slice` (systemd
+/// driver; kubelet's cgroup_manager_linux.go). systemd writes all parents of a slice in front of
+/// its name, so a kubelet with a cgroup root of its own has `kubelet-kubepods-…-pod<uid>.slice`.
 fn pod_uid(component: &str) -> Option<String> {
-    let slice = component
-        .strip_prefix("kubepods")
-        .and_then(|c| c.strip_suffix(".slice"));
-    let (_, uid) = slice.unwrap_or(component).rsplit_once("pod")?;
-    naming::uuid(&uid.replace('_', "-"))
+    let slice = component.strip_suffix(".slice");
+    let (parents, uid) = slice.unwrap_or(component).rsplit_once("pod")?;
+    let is_pod = match slice {
+        Some(_) => parents.ends_with('-'),
+        None => parents.is_empty(),
+    };
+    naming::uuid(&uid.replace('_', "-")).filter(|_| is_pod)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pod_is_known_in_every_kubelets_groups() {
+        let uid = "6f1e2d3c-4b5a-4968-8776-655443322110";
+        let scored = uid.replace('-', "_");
+        for component in [
+            format!("pod{uid}"),
+            format!("kubepods-pod{scored}.slice"),
+            format!("kubepods-burstable-pod{scored}.slice"),
+            format!("kubelet-kubepods-besteffort-pod{scored}.slice"),
+            format!("k8s-node1-kubepods-pod{scored}.slice"),
+        ] {
+            assert_eq!(pod_uid(&component).as_deref(), Some(uid), "{component}");
+        }
+        for component in [
+            format!("notapod{uid}"),
+            format!("x-pod{uid}"),
+            format!("tripod{scored}.slice"),
+            "kubepods.slice".to_owned(),
+            "pod".to_owned(),
+        ] {
+            assert_eq!(pod_uid(&component), None, "{component}");
+        }
+    }
 }

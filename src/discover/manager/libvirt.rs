@@ -13,28 +13,49 @@ pub(super) fn is_domain(clues: &Clues<'_>) -> bool {
     clues.domain.is_some() || machine(clues.cgroup).is_some()
 }
 
+/// libvirt's drivers that run VMs on KVM, as they call themselves in names of machines.
+const DRIVERS: &[&str] = &["qemu", "ch"];
+
 /// The domain's name in its cgroup. libvirt drops characters that machined does not like and
-/// cuts it at 64 bytes (virDomainGenerateMachineName), so every other source goes before.
+/// cuts it at 64 bytes (src/hypervisor/domain_driver.c, `virDomainDriverGenerateMachineName`), so
+/// every other source goes before.
 pub(in crate::discover) fn name_in_cgroup(cgroup: &Cgroup) -> Option<&str> {
     let machine = machine(cgroup)?;
-    // `qemu-ID-NAME`, and NAME alone before libvirt 1.3.
-    let numbered = machine
-        .strip_prefix("qemu-")
-        .and_then(|rest| rest.split_once('-'));
-    match numbered {
-        Some((id, name)) if id.parse::<u32>().is_ok() => Some(name),
-        _ => Some(machine),
-    }
+    // `DRIVER-ID-NAME`, with what it was embedded in or whose it is in between
+    // (`qemu-embed-HASH-ID-NAME`, `qemu-USER-ID-NAME`), and NAME alone before libvirt 1.3.
+    let numbered = of_driver(machine).and_then(after_number);
+    Some(numbered.unwrap_or(machine))
 }
 
-/// `qemu-1-NAME` of `machine-qemu-1-NAME.scope` (systemd) or `qemu-1-NAME.libvirt-qemu`.
+/// What is behind the driver's name.
+fn of_driver(machine: &str) -> Option<&str> {
+    let (driver, rest) = machine.split_once('-')?;
+    DRIVERS.contains(&driver).then_some(rest)
+}
+
+/// What is behind the first number between dashes, of which there is one in the first three places.
+fn after_number(rest: &str) -> Option<&str> {
+    let mut rest = rest;
+    for _ in 0..3 {
+        let (part, behind) = rest.split_once('-')?;
+        if part.parse::<u32>().is_ok() {
+            return Some(behind);
+        }
+        rest = behind;
+    }
+    None
+}
+
+/// `qemu-1-NAME` of `machine-qemu-1-NAME.scope` (systemd) or `qemu-1-NAME.libvirt-qemu`, wherever
+/// it stands. libvirt's containers (`machine-lxc-…`) are no VMs.
 fn machine(cgroup: &Cgroup) -> Option<&str> {
     cgroup.components().find_map(|component| {
         let scope = component
             .strip_prefix("machine-")
             .and_then(|c| c.strip_suffix(".scope"))
-            .filter(|c| c.starts_with("qemu-"));
-        scope.or_else(|| component.strip_suffix(".libvirt-qemu"))
+            .filter(|c| of_driver(c).is_some());
+        let driver = |name: &&str| component.strip_suffix(*name)?.strip_suffix(".libvirt-");
+        scope.or_else(|| DRIVERS.iter().find_map(driver))
     })
 }
 
@@ -59,5 +80,23 @@ mod tests {
             name("0::/machine.slice/machine-lxc\\x2d1\\x2dc.scope"),
             None
         );
+        assert_eq!(name("1:cpu:/machine/lxc-1-c.libvirt-lxc"), None);
+    }
+
+    #[test]
+    fn domains_of_every_driver_and_place_are_known() {
+        let name = |text: &str| name_in_cgroup(&Cgroup::parse(text.as_bytes())).map(str::to_owned);
+        let scope = "0::/machine.slice/machine-ch\\x2d1\\x2dweb\\x2d2.scope/libvirt/vcpu0";
+        assert_eq!(name(scope).as_deref(), Some("web-2"));
+        assert_eq!(
+            name("1:cpu:/machine/ch-3-db.libvirt-ch/emulator").as_deref(),
+            Some("db")
+        );
+        let nested = "0::/system.slice/docker-0f.scope/machine.slice/machine-qemu-1-in.scope";
+        assert_eq!(name(nested).as_deref(), Some("in"));
+        let embedded = "0::/machine.slice/machine-qemu-embed-0a1b2c3d-7-web.scope";
+        assert_eq!(name(embedded).as_deref(), Some("web"));
+        let session = "0::/machine.slice/machine-qemu-alice-7-web-1.scope";
+        assert_eq!(name(session).as_deref(), Some("web-1"));
     }
 }
