@@ -106,6 +106,8 @@ fn inventory(roots: &Roots, tids: &[i32]) -> Inventory {
         owner: Owner::Host,
         facts: Vec::new(),
         vcpus: vcpus.collect(),
+        threadless: 0,
+        names_threads: true,
     };
     Inventory {
         generation: 1,

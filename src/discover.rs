@@ -3,7 +3,7 @@
 //! A [`Scanner`] looks at all processes again and again. Each pass asks cheap questions first
 //! (`watch`: a few stat calls a process), and looks closely (`process`, `vcpus`) only where an
 //! answer changed. Who runs a VM (`vmm`) and who manages it (`manager`) is told by small files,
-//! one each; what several of them read is in `cmdline`, `cgroup` and `domains`.
+//! one each; what several of them read is in `program`, `cmdline`, `cgroup` and `domains`.
 //!
 //! # Whom to believe
 //!
@@ -44,14 +44,18 @@ mod label;
 pub mod lane;
 mod manager;
 mod naming;
+mod open_files;
 mod process;
+mod program;
+mod role;
 mod scanner;
 mod vcpus;
 mod vmm;
+mod vmm_file;
 mod watch;
 
+pub use role::{io_uring_of, vhost_of, Role};
 pub use scanner::Scanner;
-pub use vmm::{io_uring_of, vhost_of, Role};
 
 /// Everything known about who runs on this host; replaced whole when something changed.
 #[derive(Debug, Clone, Default)]
@@ -84,13 +88,13 @@ pub struct Vm {
     pub key: VmKey,
     /// Value of the `vm` label: unique on this host, valid UTF-8, at most 128 bytes, not escaped.
     pub name: String,
-    /// Where the name came from: `libvirt` (its run-time state), `cmdline`, `cgroup` (a libvirt
-    /// machine's), `uuid`, `pid`.
+    /// Where the name came from: `libvirt` (its run-time state), `cmdline`, `cgroup` (that of a
+    /// libvirt machine or of a unit `vm@NAME.service`), `uuid`, `pid`.
     pub name_source: &'static str,
     /// UUID in lower case with dashes.
     pub uuid: Option<String>,
-    /// Who runs it: `qemu`, `firecracker`, `cloud-hypervisor`, `crosvm`, `alioth`, `demo-guest`,
-    /// `unknown`.
+    /// Who runs it: `qemu`, `firecracker`, `cloud-hypervisor`, `crosvm`, `alioth`, `libkrun`,
+    /// `stratovirt`, `kvmtool`, `dragonball`, `gvisor`, `demo-guest`, `unknown`.
     pub vmm: &'static str,
     /// Who manages it: `libvirt`, `openstack`, `kubevirt`, `proxmox`, or none known.
     pub manager: Option<&'static str>,
@@ -98,8 +102,12 @@ pub struct Vm {
     pub owner: Owner,
     /// What the manager knows, as further labels of `kvm_vm_info`, sorted by label name.
     pub facts: Vec<(&'static str, String)>,
-    /// Its vCPUs, sorted by index.
+    /// Its vCPUs whose thread is known, sorted by index.
     pub vcpus: Vec<Vcpu>,
+    /// vCPUs it has beside those: their thread is not known, or they have none of their own.
+    pub threadless: u32,
+    /// Whether its VMM names threads by what they do.
+    pub names_threads: bool,
 }
 
 /// Whose a VM is. Names, descriptors and series are shared by owners: who runs very many VMs takes

@@ -129,8 +129,10 @@ pub struct VmRow {
     pub labels: Arc<Labels>,
     /// Labels of `kvm_vm_info`.
     pub info: Arc<Labels>,
-    /// Its vCPUs: a range of [`Snapshot::vcpus`].
+    /// Its vCPUs whose thread is known: a range of [`Snapshot::vcpus`].
     pub vcpus: std::ops::Range<usize>,
+    /// vCPUs it has beside those.
+    pub threadless: u32,
 }
 
 /// One vCPU.

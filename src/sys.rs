@@ -1,6 +1,7 @@
 //! System-level code that the compiler cannot check. Everything else denies `unsafe_code`.
 #![allow(unsafe_code)]
 
+use std::cmp::Ordering;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
@@ -32,5 +33,23 @@ pub(crate) fn set_event_filter(counter: &perf_event::Counter, filter: &CStr) -> 
     match unsafe { libc::ioctl(counter.as_raw_fd(), SET_FILTER, filter.as_ptr()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Compares two descriptors of a task by the open file they stand for: equal ones are duplicates,
+/// the order of others is the kernel's own (kcmp(2)). `None` where the kernel does not say.
+pub(crate) fn compare_files(task: i32, a: i32, b: i32) -> Option<Ordering> {
+    /// `KCMP_FILE` of linux/kcmp.h.
+    const KCMP_FILE: libc::c_int = 0;
+    let (a, b) = (
+        libc::c_ulong::try_from(a).ok()?,
+        libc::c_ulong::try_from(b).ok()?,
+    );
+    // SAFETY: the call takes numbers alone, reads and writes no memory of this process.
+    match unsafe { libc::syscall(libc::SYS_kcmp, task, task, KCMP_FILE, a, b) } {
+        0 => Some(Ordering::Equal),
+        1 => Some(Ordering::Less),
+        2 => Some(Ordering::Greater),
+        _ => None,
     }
 }

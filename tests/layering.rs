@@ -13,7 +13,7 @@ const STAGES: &[(&str, &[&str])] = &[
     ("stop", &[]),
     ("telemetry", &[]),
     ("sys", &[]),
-    ("discover", &["host", "config", "stop", "telemetry"]),
+    ("discover", &["host", "config", "stop", "sys", "telemetry"]),
     (
         "sample",
         &[

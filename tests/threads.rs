@@ -264,6 +264,8 @@ fn this_process() -> Vm {
         owner: Owner::Host,
         facts: Vec::new(),
         vcpus: Vec::new(),
+        threadless: 0,
+        names_threads: true,
     }
 }
 

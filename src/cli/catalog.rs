@@ -31,7 +31,7 @@ pub(super) fn run(args: &CatalogArgs) -> anyhow::Result<()> {
 
 /// The sources in the order of the document, and what each tells.
 const CHAPTERS: &[(&str, &str)] = &[
-    ("inventory", "Which VMs exist, and what is known about them. Join on `vm`."),
+    ("inventory", include_str!("catalog/inventory.md").trim_ascii_end()),
     ("sched", "What the kernel's scheduler did with each vCPU thread: /proc/PID/task/TID/{stat,schedstat,sched,status}. Needs no privilege."),
     ("pmu", "Hardware counters of each vCPU thread, guest and host apart: perf_event_open(2). Needs `CAP_PERFMON` and a PMU; `vcpu-exporter check` says what this host has. The event sets branches, dtlb, stalled, dram_loads and topdown are counted where `sources.pmu.events` names them."),
     ("exits", "Why each vCPU left the guest, and what KVM did about it: tracepoints of KVM, counted on the vCPU's thread and not recorded. Needs tracefs (`CAP_DAC_READ_SEARCH`) and `CAP_PERFMON`. Each counted hit costs 0.2 to 0.5 µs, an exit itself a microsecond or more."),

@@ -187,6 +187,8 @@ mod tests {
             owner: crate::discover::Owner::Host,
             facts: vec![],
             vcpus,
+            threadless: 0,
+            names_threads: true,
         };
         let uuid = Some("b813b8d7-0000-4000-8000-000000000001".to_owned());
         Inventory {

@@ -61,6 +61,17 @@ impl Cgroup {
         self.paths.iter().flat_map(|path| path.split('/'))
     }
 
+    /// The instance of the innermost unit `TEMPLATE@INSTANCE.service` (systemd.unit(5)) whose
+    /// template is one of those wanted.
+    pub(super) fn instance(&self, is_wanted: impl Fn(&str) -> bool) -> Option<&str> {
+        let units = self.paths.iter().flat_map(|path| path.rsplit('/'));
+        let mut instances = units.filter_map(|unit| {
+            let (template, instance) = unit.strip_suffix(".service")?.split_once('@')?;
+            (!template.is_empty() && is_wanted(template)).then_some(instance)
+        });
+        instances.find(|instance| !instance.is_empty())
+    }
+
     /// The component that comes right below `parent`.
     pub(super) fn below(&self, parent: &str) -> Option<&str> {
         self.paths.iter().find_map(|path| {
@@ -131,6 +142,22 @@ mod tests {
         assert_eq!(service.session_user(), None);
         assert!(Cgroup::parse(b"0::/../../machine.slice/x.scope").is_managed());
         assert!(!Cgroup::parse(b"0::/system.slice/machine.slice/x.scope").is_managed());
+    }
+
+    #[test]
+    fn instance_of_a_wanted_template_is_found_wherever_it_stands() {
+        let instance = |text: &str| {
+            let cgroup = Cgroup::parse(text.as_bytes());
+            cgroup.instance(|name| name == "vm").map(str::to_owned)
+        };
+        let unit = "0::/system.slice/system-vm.slice/vm@web\\x2d1.service/payload";
+        assert_eq!(instance(unit).as_deref(), Some("web-1"));
+        assert_eq!(instance("0::/system.slice/sshd@7.service"), None);
+        assert_eq!(instance("0::/system.slice/vm@.service"), None);
+        assert_eq!(
+            instance("0::/user.slice/user-1000.slice/vm@a.service"),
+            None
+        );
     }
 
     #[test]

@@ -14,8 +14,12 @@ impl Cmdline {
 
     /// File name of the executable as it was called.
     pub(super) fn program(&self) -> &str {
-        let path = self.arg(0);
-        path.rsplit('/').next().unwrap_or(path)
+        file_name(self.arg(0))
+    }
+
+    /// All arguments behind the program's name.
+    pub(super) fn args(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().skip(1).map(String::as_str)
     }
 
     /// The argument of this number, empty when there are fewer.
@@ -44,34 +48,52 @@ impl Cmdline {
     }
 }
 
+/// The last component of a path.
+pub(super) fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// The value of `key` in a list such as `type=1,uuid=…`, where a doubled comma is a comma of the
-/// value (QEMU's util/qemu-option.c). The first entry without a key is the value of `implied`.
+/// value; of several the last. A first entry without a key is the value of `implied`, whole: of
+/// `a,,b=c` all is value (QEMU's util/qemu-option.c, `get_opt_name_value`).
 pub(super) fn suboption(list: &str, key: &str, implied: Option<&str>) -> Option<String> {
     let mut found = None;
-    for (n, entry) in entries(list).into_iter().enumerate() {
-        let (name, value) = match entry.split_once('=') {
-            Some((name, value)) => (name, value),
-            None if n == 0 => (implied.unwrap_or_default(), entry.as_str()),
-            None => continue,
+    let mut rest = list;
+    let mut implied = implied;
+    while !rest.is_empty() {
+        let end = rest.find(['=', ',']).unwrap_or(rest.len());
+        let (head, tail) = rest.split_at(end);
+        let name = match tail.strip_prefix('=') {
+            Some(value) => {
+                rest = value;
+                Some(head)
+            }
+            None => implied,
         };
-        if name == key {
-            found = Some(value.to_owned());
+        let value = take_value(&mut rest);
+        if name == Some(key) {
+            found = Some(value);
         }
+        implied = None;
     }
     found
 }
 
-fn entries(list: &str) -> Vec<String> {
-    let mut entries = vec![String::new()];
-    let mut chars = list.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == ',' && chars.next_if_eq(&',').is_none() {
-            entries.push(String::new());
-        } else if let Some(entry) = entries.last_mut() {
-            entry.push(c);
+/// Takes what is before the next single comma, and that comma.
+fn take_value(rest: &mut &str) -> String {
+    let mut value = String::new();
+    while let Some((head, tail)) = rest.split_once(',') {
+        value.push_str(head);
+        *rest = tail;
+        match tail.strip_prefix(',') {
+            Some(more) => *rest = more,
+            None => return value,
         }
+        value.push(',');
     }
-    entries
+    value.push_str(rest);
+    *rest = "";
+    value
 }
 
 #[cfg(test)]
@@ -115,6 +137,11 @@ mod tests {
             Some("web")
         );
         assert_eq!(suboption("process=x,web", "guest", implied), None);
+        assert_eq!(
+            suboption("a,,b=c,x=y", "guest", implied).as_deref(),
+            Some("a,b=c")
+        );
+        assert_eq!(suboption("", "guest", implied), None);
     }
 
     proptest! {
@@ -125,7 +152,7 @@ mod tests {
         }
 
         #[test]
-        fn any_value_survives_doubling_its_commas(value in "[^=]{0,20}", other in "[a-z=]{0,8}") {
+        fn any_value_survives_doubling_its_commas(value in "\\PC{0,20}", other in "[a-z=]{0,8}") {
             let list = format!("guest={},x={other}", value.replace(',', ",,"));
             prop_assert_eq!(suboption(&list, "guest", None), Some(value));
         }

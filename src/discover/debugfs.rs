@@ -67,7 +67,7 @@ impl DebugVm {
     /// alone does not tell: it may be that of an ended thread, given to another process since, or
     /// one of another pid namespace.
     pub(super) fn is_of(&self, is_thread: impl Fn(i32) -> bool, fds: Option<&KvmFds>) -> bool {
-        let has_id = |id: &u32| fds.is_none_or(|fds| fds.vcpus.iter().any(|(_, n)| n == id));
+        let has_id = |id: &u32| fds.is_none_or(|fds| fds.vcpus.iter().any(|vcpu| vcpu.id == *id));
         let mut told = self.vcpus.iter().filter_map(|(_, tid)| *tid).peekable();
         let its_own = match told.peek() {
             Some(_) => told.any(is_thread),

@@ -8,7 +8,7 @@ use super::manager::{self, Clues};
 use super::naming::{self, Names, Runner, Trust, Unnamed};
 use super::process::Process;
 use super::vcpus::Machine;
-use super::vmm::Identity;
+use super::vmm::{is_generic, Identity};
 use super::{Owner, Vm, VmKey};
 
 /// What is remembered of a VMM.
@@ -24,19 +24,21 @@ pub(super) struct Guest {
     pub(super) machines: Vec<Machine>,
     /// Its descriptors may not be read.
     pub(super) hidden: bool,
+    /// Its vCPUs are no threads: any thread may run any of them.
+    pub(super) unbound: bool,
     /// It has several VMs and no debugfs to tell them apart.
     pub(super) mixed: bool,
 }
 
 impl Guest {
     pub(super) fn new(process: Process, machines: Vec<Machine>, in_debugfs: bool) -> Self {
-        let identity = process.vmm.map(|vmm| (vmm.identity)(&process.cmdline));
         Self {
             pid: process.pid,
             start_time: process.start_time,
             uid: process.uid,
             vmm: process.vmm.map_or("unknown", |vmm| vmm.name),
-            identity: identity.unwrap_or_default(),
+            unbound: process.vmm.is_some_and(|vmm| vmm.unbound),
+            identity: process.identity,
             cmdline: process.cmdline,
             cgroup: process.cgroup,
             hidden: process.fds.is_none(),
@@ -45,10 +47,12 @@ impl Guest {
         }
     }
 
-    /// vCPUs whose thread is not known though the VMM names none that could be it.
+    /// vCPUs that have a thread which is not known, and the VMM names none that could be it.
     pub(super) fn unknown_threads(&self) -> usize {
-        let unnamed = self.machines.iter().filter(|machine| !machine.named);
-        unnamed.map(|machine| machine.missing).sum()
+        match self.unbound {
+            true => 0,
+            false => self.machines.iter().map(Machine::threadless).sum(),
+        }
     }
 
     /// vCPUs that are not there yet though their VMM names threads: one is being added, or was
@@ -118,6 +122,8 @@ impl Guest {
             owner: self.owner(),
             facts: facts.clone(),
             vcpus: machine.vcpus.clone(),
+            threadless: u32::try_from(machine.threadless()).unwrap_or(u32::MAX),
+            names_threads: machine.named,
         };
         self.machines.iter().map(|m| (trust, vm(m))).collect()
     }
@@ -128,9 +134,11 @@ impl Guest {
         let of_domain = domain.and_then(|d| label::clean(&d.name));
         let of_line = || label::clean(self.identity.name.as_deref()?);
         let of_cgroup = || label::clean(manager::name_in_cgroup(&self.cgroup)?);
+        let of_unit = || label::clean(self.cgroup.instance(is_generic)?);
         None.or(of_domain.map(|name| (name, "libvirt")))
             .or_else(|| Some((of_line()?, "cmdline")))
             .or_else(|| Some((of_cgroup()?, "cgroup")))
+            .or_else(|| Some((of_unit()?, "cgroup")))
             .or_else(|| Some((uuid?.to_owned(), "uuid")))
             .unwrap_or_else(|| (format!("pid-{}", self.pid), "pid"))
     }

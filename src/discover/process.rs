@@ -1,5 +1,6 @@
 //! A close look at one process: its descriptors of KVM, its threads, who it says it is.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::mem::MaybeUninit;
@@ -10,7 +11,10 @@ use rustix::io::Errno;
 
 use super::cgroup::Cgroup;
 use super::cmdline::Cmdline;
-use super::vmm::{self, Vmm};
+use super::open_files::OpenFiles;
+use super::program::Program;
+use super::vmm::{self, Identity, Invocation, Vmm};
+use super::vmm_file;
 use super::watch::numbers;
 use crate::host::roots::Roots;
 use crate::host::thread::{comm, is_of_kernel, parse_stat, user, Stat, BUFFER};
@@ -23,8 +27,52 @@ const MAX_CMDLINE: u64 = 128 << 10;
 pub(super) struct KvmFds {
     /// Descriptors of VMs, ascending.
     pub(super) vms: Vec<i32>,
-    /// Descriptors of vCPUs with KVM's id of the vCPU, ascending by descriptor.
-    pub(super) vcpus: Vec<(i32, u32)>,
+    /// vCPUs, ascending by their first descriptor.
+    pub(super) vcpus: Vec<VcpuFds>,
+    /// Whether each entry is an object of its own; else some may be duplicates of others.
+    pub(super) distinct: bool,
+}
+
+/// Descriptors of one vCPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct VcpuFds {
+    /// KVM's id of it.
+    pub(super) id: u32,
+    /// Ascending.
+    pub(super) fds: Vec<i32>,
+}
+
+impl KvmFds {
+    /// Puts duplicates together, as far as `grouped` tells which are some.
+    fn distinct(mut self, grouped: impl Fn(&[i32]) -> Option<Vec<Vec<i32>>>) -> Self {
+        self.distinct = self.merge(grouped).is_some();
+        self
+    }
+
+    fn merge(&mut self, grouped: impl Fn(&[i32]) -> Option<Vec<Vec<i32>>>) -> Option<()> {
+        let mut by_id: BTreeMap<u32, Vec<i32>> = BTreeMap::new();
+        for vcpu in &self.vcpus {
+            by_id.entry(vcpu.id).or_default().extend(&vcpu.fds);
+        }
+        let mut vcpus = Vec::new();
+        for (id, fds) in by_id {
+            let files = match fds.len() {
+                1 => vec![fds],
+                _ => grouped(&fds)?,
+            };
+            vcpus.extend(files.into_iter().map(|fds| VcpuFds { id, fds }));
+        }
+        vcpus.sort_unstable_by_key(|vcpu| vcpu.fds.first().copied());
+        if self.vms.len() > 1 {
+            let files = grouped(&self.vms)?;
+            self.vms = files
+                .iter()
+                .filter_map(|fds| fds.first().copied())
+                .collect();
+        }
+        self.vcpus = vcpus;
+        Some(())
+    }
 }
 
 /// One thread of a process.
@@ -48,6 +96,8 @@ pub(super) struct Process {
     pub(super) cmdline: Cmdline,
     pub(super) cgroup: Cgroup,
     pub(super) vmm: Option<&'static Vmm>,
+    /// What its arguments say about its VM.
+    pub(super) identity: Identity,
     /// `None` where they may not be read.
     pub(super) fds: Option<KvmFds>,
     /// Ascending by start.
@@ -70,28 +120,27 @@ pub(super) enum Found {
 ///
 /// # Errors
 /// Any of a file that cannot be read; mostly, that the process is gone.
-pub(super) fn examine(roots: &Roots, pid: i32) -> io::Result<Found> {
+pub(super) fn examine(roots: &Roots, open_files: &OpenFiles, pid: i32) -> io::Result<Found> {
     let leader = roots.proc.join(pid.to_string());
+    let mut task = pid;
     let mut dir = leader.clone();
     let mut descriptors = descriptors(roots, &dir)?;
     if descriptors == Descriptors::None {
         // A leader that ended before its threads has neither descriptors nor memory any more.
         if let Some(tid) = tids(roots, pid)?.into_iter().find(|tid| *tid != pid) {
+            task = tid;
             dir = leader.join(format!("task/{tid}"));
             descriptors = self::descriptors(roots, &dir)?;
         }
     }
     let fds = match descriptors {
         Descriptors::Closed => None,
-        Descriptors::Kvm(fds) => Some(fds),
+        Descriptors::Kvm(fds) => Some(fds.distinct(|fds| open_files.grouped(task, fds))),
         Descriptors::None | Descriptors::Other => return Ok(Found::Other),
     };
-    let mut line = Vec::new();
-    let file = roots.open(&dir.join("cmdline"))?;
-    file.take(MAX_CMDLINE).read_to_end(&mut line)?;
-    let cmdline = Cmdline::parse(&line);
+    let cmdline = cmdline(roots, &dir)?;
     let threads = threads(roots, pid)?;
-    let vmm = vmm::of(&cmdline, threads.iter().map(|t| t.comm.as_str()));
+    let vmm = vmm(&dir, pid, &cmdline, &threads);
     if fds.is_none() && !has_vcpu(vmm, &threads) {
         // A VMM has a thread for each vCPU beside its main one.
         return Ok(match threads.len() {
@@ -107,11 +156,40 @@ pub(super) fn examine(roots: &Roots, pid: i32) -> io::Result<Found> {
         start_time,
         uid: user(&status),
         cgroup: Cgroup::parse(&roots.read(&dir.join("cgroup")).unwrap_or_default()),
+        identity: vmm.map_or_else(Identity::default, |vmm| identity(vmm, &dir, &cmdline)),
         cmdline,
         vmm,
         fds,
         threads,
     })))
+}
+
+fn cmdline(roots: &Roots, dir: &Path) -> io::Result<Cmdline> {
+    let mut line = Vec::new();
+    let file = roots.open(&dir.join("cmdline"))?;
+    file.take(MAX_CMDLINE).read_to_end(&mut line)?;
+    Ok(Cmdline::parse(&line))
+}
+
+fn vmm(dir: &Path, pid: i32, cmdline: &Cmdline, threads: &[Thread]) -> Option<&'static Vmm> {
+    let leader = threads.iter().find(|thread| thread.tid == pid);
+    let comm = leader.map_or("", |thread| &thread.comm);
+    let program = Program::new(link(dir, "exe").as_deref(), cmdline, comm);
+    vmm::of(&program, cmdline, threads.iter().map(|t| t.comm.as_str()))
+}
+
+fn identity(vmm: &Vmm, dir: &Path, cmdline: &Cmdline) -> Identity {
+    (vmm.identity)(&Invocation {
+        cmdline,
+        cwd: link(dir, "cwd").as_deref(),
+        file: &|path| vmm_file::read(dir, path).ok(),
+    })
+}
+
+/// The target of a link of the process, which takes the rights of a debugger to follow.
+fn link(dir: &Path, name: &str) -> Option<String> {
+    let target = std::fs::read_link(dir.join(name)).ok()?;
+    Some(target.to_string_lossy().into_owned())
 }
 
 /// Whether an error says that the process or thread ended.
@@ -122,7 +200,11 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
 }
 
 fn has_vcpu(vmm: Option<&Vmm>, threads: &[Thread]) -> bool {
-    vmm.is_some_and(|vmm| threads.iter().any(|t| (vmm.vcpu)(&t.comm).is_some()))
+    let is_vcpu = |thread: &Thread| match vmm {
+        Some(vmm) => (vmm.vcpu)(&thread.comm).is_some(),
+        None => vmm::is_vcpu_beyond_doubt(&thread.comm),
+    };
+    threads.iter().any(is_vcpu)
 }
 
 /// Opens a directory and lists its numbers, ascending.
@@ -166,7 +248,7 @@ fn descriptors(roots: &Roots, dir: &Path) -> io::Result<Descriptors> {
         };
         match kvm_file(buffer.get(..length).unwrap_or_default()) {
             Some(KvmFile::Vm) => fds.vms.push(*fd),
-            Some(KvmFile::Vcpu(id)) => fds.vcpus.push((*fd, id)),
+            Some(KvmFile::Vcpu(id)) => fds.vcpus.push(VcpuFds { id, fds: vec![*fd] }),
             None => {}
         }
     }
@@ -270,6 +352,35 @@ mod tests {
         for other in others {
             assert_eq!(kvm_file(other.as_bytes()), None, "{other}");
         }
+    }
+
+    #[test]
+    fn duplicates_are_put_together_where_the_kernel_tells() {
+        let one = |fd: i32, id| VcpuFds { id, fds: vec![fd] };
+        let fds = KvmFds {
+            vms: vec![3, 4, 9],
+            vcpus: vec![one(5, 0), one(6, 1), one(7, 0), one(8, 1), one(10, 0)],
+            distinct: false,
+        };
+        // 4 is a duplicate of 3, 7 of 5, and 8 of 6.
+        let grouped = |fds: &[i32]| match fds {
+            [3, 4, 9] => Some(vec![vec![3, 4], vec![9]]),
+            [5, 7, 10] => Some(vec![vec![5, 7], vec![10]]),
+            [6, 8] => Some(vec![vec![6, 8]]),
+            _ => None,
+        };
+        let merged = fds.clone().distinct(grouped);
+        let both = |a: i32, b: i32, id| VcpuFds {
+            id,
+            fds: vec![a, b],
+        };
+        let expected = KvmFds {
+            vms: vec![3, 9],
+            vcpus: vec![both(5, 7, 0), both(6, 8, 1), one(10, 0)],
+            distinct: true,
+        };
+        assert_eq!(merged, expected);
+        assert_eq!(fds.clone().distinct(|_| None), fds);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::debugfs::{DebugVm, Debugfs};
 use super::domains::Domains;
 use super::guest::{name_all, Guest};
 use super::naming::Names;
+use super::open_files::OpenFiles;
 use super::process::{examine, is_gone, running_vcpu, Found, Process};
 use super::vcpus::{machines, ordinals, Evidence, Machine};
 use super::watch::{Look, Mark, Watch};
@@ -44,6 +45,7 @@ pub struct Scanner {
     watch: Watch,
     domains: Domains,
     names: Names,
+    open_files: OpenFiles,
     known: HashMap<i32, Known>,
     pids: Vec<i32>,
     pass: u64,
@@ -80,6 +82,7 @@ impl Scanner {
             watch: Watch::new(roots.clone()),
             domains: Domains::new(roots.clone()),
             names: Names::default(),
+            open_files: OpenFiles::new(&roots),
             roots,
             known: HashMap::new(),
             pids: Vec::new(),
@@ -164,7 +167,7 @@ impl Scanner {
     fn examine(&mut self, pid: i32, look: Look, debugfs: &mut Debugfs) -> Changed {
         let mut before = self.known.remove(&pid);
         let mattered = before.as_ref().is_some_and(Known::matters);
-        let found = match examine(&self.roots, pid) {
+        let found = match examine(&self.roots, &self.open_files, pid) {
             Ok(found) => found,
             Err(error) if is_gone(&error) => return Changed(mattered),
             Err(error) => {
@@ -281,6 +284,10 @@ impl Scanner {
             };
             blind.threads += guest.unknown_threads();
             blind.mixed += usize::from(guest.mixed);
+            blind.unbound += match guest.unbound {
+                true => guest.machines.len(),
+                false => 0,
+            };
             let stateless = guest.in_libvirt() && self.domains.of(guest.pid).is_none();
             blind.domains += usize::from(self.domains.unreadable && stateless);
         }

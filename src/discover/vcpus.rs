@@ -3,10 +3,14 @@
 //! In order of preference: KVM debugfs, the threads' names, the system call a thread is in, what
 //! earlier passes found, and who ever was in a guest. Without debugfs several VMs in one process
 //! are told apart by vCPU ids alone: one that repeats belongs to the next VM, in the order of
-//! descriptors. A vCPU added later to one of them may then be counted to another.
+//! descriptors. A vCPU added later to one of them may then be counted to another. Where the kernel
+//! does not tell either which descriptors are duplicates (`open_files`), an id repeats at most as
+//! often as there are descriptors of VMs, and as threads that say this number.
+
+use std::collections::BTreeMap;
 
 use super::debugfs::DebugVm;
-use super::process::{KvmFds, Process, Thread};
+use super::process::{KvmFds, Process, Thread, VcpuFds};
 use super::vmm;
 use super::Vcpu;
 
@@ -31,6 +35,18 @@ pub(super) struct Machine {
     pub(super) named: bool,
 }
 
+impl Machine {
+    /// vCPUs it has without a thread that is known. A VMM that names threads has one for each
+    /// vCPU: QEMU keeps the descriptor of a vCPU that was removed.
+    pub(super) fn threadless(&self) -> usize {
+        if self.named {
+            0
+        } else {
+            self.missing
+        }
+    }
+}
+
 /// Where the vCPUs of a process come from.
 #[derive(Debug)]
 pub(super) struct Evidence<'a> {
@@ -50,7 +66,8 @@ pub(super) fn machines(
 ) -> Vec<Machine> {
     let mut slots = slots(evidence);
     let threads = &evidence.process.threads;
-    let mut free: Vec<&Thread> = threads.iter().collect();
+    let unbound = evidence.process.vmm.is_some_and(|vmm| vmm.unbound);
+    let mut free: Vec<&Thread> = threads.iter().filter(|_| !unbound).collect();
     by_debugfs(evidence, &mut slots, &mut free);
     by_name(evidence, &mut slots, &mut free);
     for slot in slots.iter_mut().filter(|slot| !slot.named) {
@@ -70,8 +87,8 @@ pub(super) fn machines(
 #[derive(Debug, Default)]
 struct Slot {
     ordinal: u32,
-    /// KVM's ids of its vCPUs, with their descriptors where known.
-    wanted: Vec<(u32, Option<i32>)>,
+    /// Its vCPUs as KVM has them, with their descriptors where known.
+    wanted: Vec<VcpuFds>,
     found: Vec<Vcpu>,
     named: bool,
 }
@@ -85,16 +102,15 @@ impl Slot {
     }
 
     fn wants(&self, index: u32) -> bool {
-        self.wanted.iter().any(|(id, _)| *id == index)
+        self.wanted.iter().any(|vcpu| vcpu.id == index)
     }
 
     fn has(&self, index: u32) -> bool {
         self.found.iter().any(|vcpu| vcpu.index == index)
     }
 
-    fn missing(&self) -> Vec<(u32, Option<i32>)> {
-        let missing = self.wanted.iter().filter(|(id, _)| !self.has(*id));
-        missing.copied().collect()
+    fn missing(&self) -> impl Iterator<Item = &VcpuFds> {
+        self.wanted.iter().filter(|vcpu| !self.has(vcpu.id))
     }
 
     fn take(&mut self, index: u32, thread: &Thread, free: &mut Vec<&Thread>) {
@@ -111,14 +127,16 @@ impl Slot {
 
     /// Threads that are inside KVM_RUN on one of the VM's descriptors.
     fn by_call(&mut self, free: &mut Vec<&Thread>, running: &impl Fn(i32) -> Option<i32>) {
-        if self.missing().is_empty() {
+        if self.missing().next().is_none() {
             return;
         }
         for thread in free.clone() {
-            let fd = running(thread.tid);
-            let of_fd = |(_, f): &&(u32, Option<i32>)| fd.is_some() && *f == fd;
-            if let Some((index, _)) = self.missing().iter().find(of_fd) {
-                self.take(*index, thread, free);
+            let Some(fd) = running(thread.tid) else {
+                continue;
+            };
+            let vcpu = self.missing().find(|vcpu| vcpu.fds.contains(&fd));
+            if let Some(index) = vcpu.map(|vcpu| vcpu.id) {
+                self.take(index, thread, free);
             }
         }
     }
@@ -141,10 +159,10 @@ impl Slot {
     /// order; only where there are as many as vCPUs left, else it would be a guess.
     fn by_guest_time(&mut self, free: &mut Vec<&Thread>) {
         let ran: Vec<&Thread> = free.iter().copied().filter(|t| t.guest_ticks > 0).collect();
-        let mut missing = self.missing();
+        let mut missing: Vec<u32> = self.missing().map(|vcpu| vcpu.id).collect();
         missing.sort_unstable();
         if ran.len() == missing.len() {
-            for ((index, _), thread) in missing.into_iter().zip(ran) {
+            for (index, thread) in missing.into_iter().zip(ran) {
                 self.take(index, thread, free);
             }
         }
@@ -165,36 +183,74 @@ impl Slot {
 fn slots(evidence: &Evidence<'_>) -> Vec<Slot> {
     let fds = evidence.process.fds.clone().unwrap_or_default();
     if evidence.debugfs.is_empty() {
-        return slots_of_fds(&fds);
+        return slots_of_fds(&fds, evidence.process);
     }
     let mut slots: Vec<Slot> = Vec::new();
     for vm in evidence.debugfs {
         let mut slot = Slot::new(vm.fd as usize);
-        slot.wanted = vm.vcpus.iter().map(|(id, _)| (*id, None)).collect();
+        let ids = vm.vcpus.iter().map(|(id, _)| *id);
+        slot.wanted = ids.map(|id| VcpuFds { id, fds: vec![] }).collect();
         slots.push(slot);
     }
-    // Descriptors of one id go to the VMs that have it, both in order.
-    for (fd, id) in &fds.vcpus {
-        let mut wanted = slots.iter_mut().flat_map(|slot| &mut slot.wanted);
-        if let Some(of_id) = wanted.find(|(n, f)| n == id && f.is_none()) {
-            of_id.1 = Some(*fd);
+    for (id, vcpus) in by_id(&fds) {
+        let wanted = slots.iter_mut().flat_map(|slot| &mut slot.wanted);
+        let mut wanted: Vec<&mut VcpuFds> = wanted.filter(|vcpu| vcpu.id == id).collect();
+        let shares = shares(&vcpus, wanted.len());
+        for (vcpu, fds) in wanted.iter_mut().zip(shares) {
+            vcpu.fds = fds;
         }
     }
     slots
 }
 
-fn slots_of_fds(fds: &KvmFds) -> Vec<Slot> {
-    let ordinal = |n: usize| fds.vms.get(n).map_or(n, |fd| *fd as usize);
-    let mut slots = vec![Slot::new(ordinal(0))];
-    for (fd, id) in &fds.vcpus {
-        let next = slots.iter().position(|slot| !slot.wants(*id));
-        let n = next.unwrap_or_else(|| {
-            slots.push(Slot::new(ordinal(slots.len())));
-            slots.len() - 1
-        });
-        slots[n].wanted.push((*id, Some(*fd)));
+fn slots_of_fds(fds: &KvmFds, process: &Process) -> Vec<Slot> {
+    let by_id = by_id(fds);
+    let vms = count_vms(fds, &by_id, process);
+    // Of duplicates the first: they come together where a VM is made.
+    let apart = (fds.vms.len() / vms).max(1);
+    let ordinal = |n: usize| fds.vms.get(n * apart).map_or(n, |fd| *fd as usize);
+    let mut slots: Vec<Slot> = (0..vms).map(|n| Slot::new(ordinal(n))).collect();
+    for (id, vcpus) in &by_id {
+        for (slot, fds) in slots.iter_mut().zip(shares(vcpus, vms)) {
+            slot.wanted.push(VcpuFds { id: *id, fds });
+        }
     }
     slots
+}
+
+/// How many VMs the descriptors of a process are of: as many as vCPUs of one id.
+fn count_vms(fds: &KvmFds, by_id: &BTreeMap<u32, Vec<VcpuFds>>, process: &Process) -> usize {
+    let most = by_id.values().map(Vec::len).max().unwrap_or(0).max(1);
+    if fds.distinct {
+        return most;
+    }
+    // Some may be duplicates. One descriptor of a VM is one VM.
+    let most = most.min(fds.vms.len()).max(1);
+    let mut named: BTreeMap<u32, usize> = BTreeMap::new();
+    for index in process
+        .threads
+        .iter()
+        .filter_map(|t| index_in_name(process, t))
+    {
+        *named.entry(index).or_default() += 1;
+    }
+    named.values().max().map_or(most, |named| most.min(*named))
+}
+
+/// The vCPUs of each id, in the order of their descriptors.
+fn by_id(fds: &KvmFds) -> BTreeMap<u32, Vec<VcpuFds>> {
+    let mut by_id: BTreeMap<u32, Vec<VcpuFds>> = BTreeMap::new();
+    for vcpu in &fds.vcpus {
+        by_id.entry(vcpu.id).or_default().push(vcpu.clone());
+    }
+    by_id
+}
+
+/// Deals descriptors of one id out to as many VMs, in order: duplicates lie beside each other.
+fn shares(vcpus: &[VcpuFds], vms: usize) -> Vec<Vec<i32>> {
+    let size = vcpus.len().div_ceil(vms.max(1)).max(1);
+    let together = |share: &[VcpuFds]| share.iter().flat_map(|vcpu| vcpu.fds.clone()).collect();
+    vcpus.chunks(size).map(together).collect()
 }
 
 /// Threads debugfs names; their index is that of their name where it tells, else KVM's.

@@ -171,8 +171,11 @@ pub struct VmView {
     pub name: String,
     /// What else is known about it: labels of `kvm_vm_info`.
     pub info: Vec<(String, String)>,
-    /// Its vCPUs, by index.
+    /// Its vCPUs whose thread is known, by index.
     pub vcpus: Vec<VcpuView>,
+    /// vCPUs it has beside those.
+    #[serde(default)]
+    pub threadless: u32,
     /// All vCPUs together.
     pub numbers: Numbers,
     /// Nodes that have its time or its memory, ascending.
@@ -203,6 +206,13 @@ pub struct VmView {
     pub causes: Vec<CauseView>,
     /// What is wrong with it, in a sentence or two; empty where nothing stands out.
     pub verdict: String,
+}
+
+impl VmView {
+    /// How many vCPUs it has.
+    pub fn vcpu_count(&self) -> usize {
+        self.vcpus.len() + self.threadless as usize
+    }
 }
 
 /// A vCPU.

@@ -23,6 +23,8 @@ pub(crate) fn vm(pid: i32, tid: i32, start_time: u64) -> Vm {
             tid,
             start_time,
         }],
+        threadless: 0,
+        names_threads: true,
     }
 }
 

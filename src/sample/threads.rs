@@ -1,5 +1,5 @@
-//! The `threads` source: who burns the CPU time of a VM, and where: its vCPUs, its I/O threads, the
-//! kernel's vhost workers, or the rest of its VMM.
+//! The `threads` source: who burns the CPU time of a VM, and where: its vCPUs, its I/O threads, a
+//! migration, the kernel's vhost workers, or the rest of its VMM.
 //!
 //! - `kvm_vm_thread_time_seconds_total{role}`, by place: time on a core
 //! - `kvm_vm_thread_delay_seconds_total{role}`, by place: runnable, but waiting for a core
@@ -103,7 +103,7 @@ impl Threads {
         });
         let facts = match self.lacks_schedstat {
             true => Vec::new(),
-            false => facts(&account, self.ttl, now),
+            false => facts(vm, &account, self.ttl, now),
         };
         self.vms.insert(vm.key, account);
         read.map(|()| facts)
@@ -181,8 +181,9 @@ impl VmSource for Threads {
     }
 }
 
-/// The totals of all cells that belong in the exposition, and how many threads there are.
-fn facts(account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
+/// The totals of all cells that belong in the exposition, and how many threads there are of each
+/// role that could be seen.
+fn facts(vm: &Vm, account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
     let mut facts = Vec::new();
     for (role, key, cell) in account.visible(ttl, now) {
         let totals = [
@@ -196,13 +197,24 @@ fn facts(account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
             origin: Origin::Exporter,
         }));
     }
-    facts.extend(Role::ALL.map(|role| Fact {
+    let roles = Role::ALL.into_iter().filter(|role| is_seen(vm, *role));
+    facts.extend(roles.map(|role| Fact {
         metric: "kvm_vm_threads",
         labels: labels(role, CellKey::default()),
         value: FactValue::Int(account.count(role)),
         origin: Origin::Exporter,
     }));
     facts
+}
+
+/// Whether all threads of a role are known as such. Where the VMM gives threads no names, or it is
+/// not known which, those of I/O and of migration are among the emulator's.
+fn is_seen(vm: &Vm, role: Role) -> bool {
+    match role {
+        Role::Vcpu => vm.threadless == 0,
+        Role::Iothread | Role::Migration => vm.names_threads && role.is_named_by(vm.vmm),
+        Role::Emulator | Role::Vhost => true,
+    }
 }
 
 fn labels(role: Role, key: CellKey) -> Vec<(&'static str, String)> {

@@ -307,6 +307,7 @@ fn vm_row(vm: &Vm, vcpus: std::ops::Range<usize>) -> VmRow {
         info: Arc::new(Labels::new(info)),
         labels: Arc::new(Labels::new([vm_label()])),
         vcpus,
+        threadless: vm.threadless,
     }
 }
 

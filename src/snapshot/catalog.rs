@@ -73,7 +73,7 @@ pub const CATALOG: &[Metric] = &[
         name: "kvm_vm_vcpus",
         kind: Kind::Gauge,
         unit: "",
-        help: "vCPUs the VM has now",
+        help: "vCPUs the VM has now, also those whose thread is not known",
         labels: &["vm"],
         source: "inventory",
     },

@@ -71,6 +71,7 @@ impl Snapshot {
             labels: labels(&name),
             info: labels(&[&name, info].concat()),
             vcpus: first..first,
+            threadless: 0,
         });
     }
 

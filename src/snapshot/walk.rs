@@ -88,7 +88,8 @@ impl Snapshot {
                     infos.for_each(|labels| family.one(labels));
                 }
                 "kvm_vm_vcpus" => self.vms.iter().for_each(|vm| {
-                    family.sample(&vm.labels, &none, Value::Int(vm.vcpus.len() as u64));
+                    let vcpus = vm.vcpus.len() as u64 + u64::from(vm.threadless);
+                    family.sample(&vm.labels, &none, Value::Int(vcpus));
                 }),
                 "kvm_vcpu_placement_info" => {
                     let places = self.vcpus.iter().filter_map(|v| v.placement.as_deref());

@@ -178,6 +178,8 @@ fn with_starts(mut snapshot: Snapshot, starts: &[(&str, u64)]) -> Snapshot {
             owner: Owner::Host,
             facts: Vec::new(),
             vcpus: (0..2).map(vcpu).collect(),
+            threadless: 0,
+            names_threads: true,
         })
     };
     snapshot.inventory = Arc::new(Inventory {

@@ -110,6 +110,7 @@ impl Host {
                 ("name_source", "cmdline"),
             ]),
             vcpus: first..snapshot.vcpus.len(),
+            threadless: 0,
         });
     }
 

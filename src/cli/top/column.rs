@@ -181,7 +181,7 @@ impl Column {
             Self::Cpu => place().map(|place| f64::from(place.cpu)),
             Self::Core => place().map(|place| f64::from(place.core)),
             Self::Node => place().map(|place| f64::from(place.node)),
-            Self::Vcpus => Some(of.vm.vcpus.len() as f64),
+            Self::Vcpus => Some(of.vm.vcpu_count() as f64),
             Self::Nodes => of.vm.nodes_used.map(|nodes| nodes as f64),
             Self::Time => of.numbers().time,
             Self::Delay => of.numbers().delay_ratio,

@@ -71,6 +71,7 @@ pub(super) fn vm(name: &str, delays: &[Option<f64>]) -> VmView {
     VmView {
         name: name.to_owned(),
         info: Vec::new(),
+        threadless: 0,
         vcpus: delays.iter().enumerate().map(vcpu).collect(),
         numbers: Numbers {
             time: Some(1.0),

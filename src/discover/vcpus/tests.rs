@@ -1,5 +1,6 @@
 use super::*;
 use crate::discover::cmdline::Cmdline;
+use crate::discover::program::Program;
 use proptest::prelude::*;
 
 fn thread(tid: i32, comm: &str, guest_ticks: u64) -> Thread {
@@ -13,11 +14,13 @@ fn thread(tid: i32, comm: &str, guest_ticks: u64) -> Thread {
 
 fn process(program: &str, fds: Option<KvmFds>, threads: Vec<Thread>) -> Process {
     let cmdline = Cmdline::parse(program.as_bytes());
+    let called = Program::new(None, &cmdline, "");
     Process {
         pid: 1,
         start_time: 1,
         uid: None,
-        vmm: vmm::by_cmdline(&cmdline),
+        vmm: vmm::of(&called, &cmdline, std::iter::empty()),
+        identity: Default::default(),
         cmdline,
         cgroup: Default::default(),
         fds,
@@ -26,9 +29,14 @@ fn process(program: &str, fds: Option<KvmFds>, threads: Vec<Thread>) -> Process 
 }
 
 fn fds(vms: &[i32], vcpus: &[(i32, u32)]) -> Option<KvmFds> {
+    let one = |(fd, id): &(i32, u32)| VcpuFds {
+        id: *id,
+        fds: vec![*fd],
+    };
     Some(KvmFds {
         vms: vms.into(),
-        vcpus: vcpus.into(),
+        vcpus: vcpus.iter().map(one).collect(),
+        distinct: false,
     })
 }
 
@@ -160,6 +168,85 @@ fn a_repeated_id_is_the_next_vm_without_debugfs() {
         found(&map(&process, &[], &[], &[])),
         ["7: 0=2 1=3", "10: 0=4 1=5"]
     );
+}
+
+/// Firecracker from 1.14 on: a dup() of each vCPU's descriptor.
+#[test]
+fn duplicates_of_vcpus_beside_one_descriptor_of_a_vm_are_one_vm() {
+    let threads = vec![thread(1, "q", 0), thread(2, "q", 0), thread(3, "q", 0)];
+    let twice = fds(&[7], &[(8, 0), (9, 1), (10, 0), (11, 1)]);
+    let unnamed = process("q", twice.clone(), threads);
+    // The thread may have been given either descriptor.
+    let machines = map(&unnamed, &[], &[], &[(2, 10), (3, 9)]);
+    assert_eq!(found(&machines), ["7: 0=2 1=3"]);
+    let named = vec![thread(2, "fc_vcpu 0", 0), thread(3, "fc_vcpu 1", 0)];
+    let named = process("firecracker", twice, named);
+    assert_eq!(found(&map(&named, &[], &[], &[])), ["7: 0=2 1=3"]);
+    let vm = DebugVm {
+        creator: 1,
+        fd: 7,
+        vcpus: vec![(0, None), (1, None)],
+    };
+    let machines = map(&unnamed, &[vm], &[], &[(2, 10), (3, 11)]);
+    assert_eq!(found(&machines), ["7: 0=2 1=3"]);
+}
+
+/// crosvm: a duplicate of the VM's descriptor in each vCPU.
+#[test]
+fn duplicates_of_a_vm_and_of_vcpus_are_one_vm_where_threads_have_names() {
+    let threads = vec![thread(2, "vcpu0", 0), thread(3, "vcpu1", 0)];
+    let doubled = fds(&[7, 8, 9], &[(10, 0), (11, 0), (12, 1), (13, 1)]);
+    let process = process("crosvm", doubled, threads);
+    let process = Process {
+        vmm: vmm::named("cloud-hypervisor"),
+        ..process
+    };
+    assert_eq!(found(&map(&process, &[], &[], &[])), ["7: 0=2 1=3"]);
+}
+
+#[test]
+fn two_vms_with_duplicates_are_two_vms() {
+    let threads = vec![thread(2, "vcpu0", 0), thread(3, "vcpu0", 0)];
+    let doubled = fds(&[7, 8, 20, 21], &[(10, 0), (11, 0), (22, 0), (23, 0)]);
+    let process = process("cloud-hypervisor", doubled, threads);
+    let machines = map(&process, &[], &[], &[]);
+    assert_eq!(found(&machines), ["7: 0=2", "20: 0=3"]);
+}
+
+#[test]
+fn vcpus_the_kernel_tells_apart_are_as_many_vms_as_repeat_an_id() {
+    let threads = (1..4).map(|tid| thread(tid, "q", 0)).collect();
+    let vcpu = |id, fds: &[i32]| VcpuFds {
+        id,
+        fds: fds.into(),
+    };
+    let distinct = Some(KvmFds {
+        vms: vec![7],
+        vcpus: vec![vcpu(0, &[8, 9]), vcpu(0, &[10])],
+        distinct: true,
+    });
+    let process = process("q", distinct, threads);
+    let machines = map(&process, &[], &[], &[(2, 9), (3, 10)]);
+    assert_eq!(found(&machines), ["7: 0=2", "1: 0=3"]);
+}
+
+#[test]
+fn vcpus_that_any_thread_may_run_have_no_thread() {
+    let threads = (1..6).map(|tid| thread(tid, "exe", 5)).collect();
+    let process = process("runsc-sandbox", fds(&[7], &[(8, 0), (9, 1)]), threads);
+    let machines = map(&process, &[], &[], &[(2, 8)]);
+    assert_eq!(found(&machines), ["7:"]);
+    assert_eq!(machines[0].threadless(), 2);
+}
+
+#[test]
+fn vcpus_without_a_thread_are_counted_unless_they_were_removed() {
+    let unnamed = (1..6).map(|tid| thread(tid, "q", 0)).collect();
+    let four = fds(&[7], &[(8, 0), (9, 1), (10, 2), (11, 3)]);
+    let process = |threads| process("kvm", four.clone(), threads);
+    assert_eq!(map(&process(unnamed), &[], &[], &[])[0].threadless(), 4);
+    let named = vec![thread(1, "q", 0), thread(2, "CPU 0/KVM", 0)];
+    assert_eq!(map(&process(named), &[], &[], &[])[0].threadless(), 0);
 }
 
 #[test]

@@ -1,12 +1,10 @@
 //! Alioth. It knows no names.
 
-use super::{number_between, Identity, Vmm};
+use super::{number_between, Vmm, PLAIN};
 
 pub(super) const VMM: Vmm = Vmm {
     name: "alioth",
-    runs: |cmdline| cmdline.program() == "alioth",
+    runs: |program, _| program == "alioth",
     vcpu: |comm| number_between(comm, "vcpu_", ""),
-    iothread: |_| false,
-    telling: false,
-    identity: |_| Identity::default(),
+    ..PLAIN
 };

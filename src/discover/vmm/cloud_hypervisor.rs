@@ -1,16 +1,17 @@
-//! Cloud Hypervisor. It knows no names: the API socket's path tells VMs apart.
+//! Cloud Hypervisor. It knows no names: the paths of its sockets tell VMs apart.
 
-use super::{name_of_socket, number_between, Identity, Vmm};
-use crate::discover::cmdline::{suboption, Cmdline};
+use super::{number_between, Identity, Invocation, Vmm, PLAIN};
+use crate::discover::cmdline::suboption;
 
 pub(super) const VMM: Vmm = Vmm {
     name: "cloud-hypervisor",
-    runs: |cmdline| cmdline.program().starts_with("cloud-hypervisor"),
+    // Without the end that a thread's name has no room for.
+    runs: |program, _| program.starts_with("cloud-hypervis"),
     // vmm/src/cpu.rs
     vcpu: |comm| number_between(comm, "vcpu", ""),
-    iothread,
-    telling: false,
+    iothread: Some(iothread),
     identity,
+    ..PLAIN
 };
 
 /// A thread for each queue of a disk (`ID_qN`) and each pair of queues of a network device
@@ -21,31 +22,57 @@ fn iothread(comm: &str) -> bool {
     number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn identity(cmdline: &Cmdline) -> Identity {
-    // `--api-socket PATH`, `path=PATH` or `fd=N`.
-    let socket = cmdline.option("--api-socket");
-    let path = socket.and_then(|list| suboption(list, "path", Some("path")));
-    let platform = cmdline.option("--platform");
+fn identity(invocation: &Invocation<'_>) -> Identity {
+    // `--api-socket PATH`, `path=PATH` or `fd=N`; `--event-monitor path=PATH` or `fd=N`.
+    let path = |option, implied| suboption(invocation.option(option)?, "path", implied);
+    let named = |path: String| libvirt(&path).or_else(|| invocation.name_of_path(&path));
+    let name = path("--api-socket", Some("path")).and_then(named);
+    let name = name.or_else(|| path("--event-monitor", None).and_then(named));
+    let platform = invocation.option("--platform");
     Identity {
-        name: path.as_deref().and_then(name_of_socket),
+        name,
         uuid: platform.and_then(|list| suboption(list, "uuid", None)),
     }
 }
 
+/// The domain in the paths of libvirt's driver (src/ch/ch_monitor.c): `DIR/NAME-socket` and
+/// `DIR/NAME-event-monitor-fifo` in its state directory.
+fn libvirt(path: &str) -> Option<String> {
+    let (dir, file) = path.rsplit_once('/')?;
+    let name = ["-socket", "-event-monitor-fifo"]
+        .iter()
+        .find_map(|end| file.strip_suffix(end));
+    let name = name.filter(|name| !name.is_empty() && dir.ends_with("/libvirt/ch"))?;
+    Some(name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::tests::identity;
 
     #[test]
     fn the_socket_names_the_vm() {
-        let parse = |line: &[u8]| identity(&Cmdline::parse(line));
-        let plain = parse(
+        let plain = identity(
             b"cloud-hypervisor\0--api-socket\0/run/web.sock\0--platform\0num_pci_segments=1,uuid=u",
         );
         assert_eq!(plain.name.as_deref(), Some("web"));
         assert_eq!(plain.uuid.as_deref(), Some("u"));
-        let keyed = parse(b"cloud-hypervisor\0--api-socket\0path=/run/db.sock");
+        let keyed = identity(b"cloud-hypervisor\0--api-socket\0path=/run/db.sock");
         assert_eq!(keyed.name.as_deref(), Some("db"));
-        assert_eq!(parse(b"cloud-hypervisor\0--api-socket\0fd=3").name, None);
+        let descriptor = identity(b"cloud-hypervisor\0--api-socket\0fd=3");
+        assert_eq!(descriptor.name, None);
+    }
+
+    #[test]
+    fn domain_is_named_by_the_paths_libvirt_made() {
+        let name = |option: &str| {
+            let line = format!("cloud-hypervisor\0--api-socket\0fd=3\0{option}");
+            identity(line.as_bytes()).name
+        };
+        let monitor = "--event-monitor\0path=/run/libvirt/ch/web-event-monitor-fifo";
+        assert_eq!(name(monitor).as_deref(), Some("web"));
+        let socket = "--api-socket\0/run/libvirt/ch/db-socket";
+        assert_eq!(name(socket).as_deref(), Some("db"));
+        assert_eq!(name("--event-monitor\0fd=4"), None);
     }
 }

@@ -1,36 +1,41 @@
 //! crosvm.
 
-use super::{name_of_socket, number_between, Identity, Vmm};
-use crate::discover::cmdline::Cmdline;
+use super::{number_between, Identity, Invocation, Vmm, PLAIN};
 
 pub(super) const VMM: Vmm = Vmm {
     name: "crosvm",
-    runs: |cmdline| cmdline.program() == "crosvm",
+    runs: |program, _| program == "crosvm",
     // src/crosvm/sys/linux/vcpu.rs
-    vcpu: |comm| number_between(comm, "crosvm_vcpu", ""),
+    vcpu,
     // devices/src/virtio: a worker of each device, unless it has a process of its own (a sandbox).
-    iothread: |comm| comm.starts_with("v_"),
+    iothread: Some(|comm| comm.starts_with("v_")),
     telling: true,
+    own: |comm| vcpu(comm).is_some(),
     identity,
+    ..PLAIN
 };
 
-/// `--name`, else the file of the control socket (`-s`, `--socket`).
-fn identity(cmdline: &Cmdline) -> Identity {
-    let socket = cmdline.option("--socket").or_else(|| cmdline.option("-s"));
-    let name = cmdline.option("--name").map(str::to_owned);
+fn vcpu(comm: &str) -> Option<u32> {
+    number_between(comm, "crosvm_vcpu", "")
+}
+
+/// `--name`, else the path of the control socket (`-s`, `--socket`).
+fn identity(invocation: &Invocation<'_>) -> Identity {
+    let socket = || invocation.option("--socket").or(invocation.option("-s"));
+    let name = invocation.option("--name").map(str::to_owned);
     Identity {
-        name: name.or_else(|| socket.and_then(name_of_socket)),
+        name: name.or_else(|| invocation.name_of_path(socket()?)),
         uuid: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::super::tests::identity;
 
     #[test]
     fn a_name_goes_before_a_socket() {
-        let name = |line: &[u8]| identity(&Cmdline::parse(line)).name;
+        let name = |line: &[u8]| identity(line).name;
         assert_eq!(
             name(b"crosvm\0run\0--name\0a\0-s\0/run/b.sock").as_deref(),
             Some("a")

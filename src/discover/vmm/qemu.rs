@@ -1,54 +1,118 @@
-//! QEMU (qemu-options.hx: -name, -uuid, -smbios).
+//! QEMU (qemu-options.hx: -name, -uuid, -smbios, -readconfig).
 
-use super::{number_between, Identity, Vmm};
+use super::{number_between, Identity, Invocation, Vmm, PLAIN};
 use crate::discover::cmdline::{suboption, Cmdline};
+
+mod config;
 
 pub(super) const VMM: Vmm = Vmm {
     name: "qemu",
-    runs,
+    runs: |program, _| is_qemu(program),
     // accel/kvm/kvm-accel-ops.c; only with debug-threads=on, as libvirt and Proxmox start it.
     vcpu: |comm| number_between(comm, "CPU ", "/KVM"),
     // iothread.c; the monitor's own (monitor/monitor.c) does no guest's I/O.
-    iothread: |comm| comm.starts_with("IO ") && comm != "IO mon_iothread",
+    iothread: Some(|comm| comm.starts_with("IO ") && comm != "IO mon_iothread"),
+    migration: Some(migration),
     telling: true,
+    // util/rcu.c; every QEMU that names its threads has it.
+    own: |comm| comm == "call_rcu",
     identity,
+    ..PLAIN
 };
 
-/// `kvm` is Debian's and Proxmox' name of it, `qemu-kvm` that of Red Hat's.
-fn runs(cmdline: &Cmdline) -> bool {
-    let program = cmdline.program();
-    program.starts_with("qemu-system-") || matches!(program, "qemu-kvm" | "kvm" | "qemu")
+/// `kvm` is Debian's and Proxmox' name of it, `qemu-kvm` that of Red Hat's; who asks has seen
+/// descriptors of KVM or threads of a vCPU, which QEMU's tools have not.
+fn is_qemu(program: &str) -> bool {
+    program.starts_with("qemu") || program == "kvm" || program.starts_with("kvm-spice")
 }
 
-fn identity(cmdline: &Cmdline) -> Identity {
-    let name = option(cmdline, "name").and_then(|list| suboption(list, "guest", Some("guest")));
-    let uuid = option(cmdline, "uuid").map(str::to_owned);
-    Identity {
-        name,
-        uuid: uuid.or_else(|| smbios(cmdline, "uuid")),
+/// Threads of a live migration, a background snapshot, COLO or a measurement of the dirty rate:
+/// of both hosts, and the names of all versions (migration/*.c; `mig/…` since QEMU 9.0).
+fn migration(comm: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "live_migration",
+        "migration",
+        "return path",
+        "bg_snapshot",
+        "fault-default",
+        "fault-fast",
+        "listen",
+        "compress",
+        "decompress",
+        "colo",
+        "COLO incoming",
+        "get_dirtyrate",
+    ];
+    const PREFIXES: &[&str] = &[
+        "mig/",
+        "multifdsend_",
+        "multifdrecv_",
+        "multifd-tls",
+        "postcopy/",
+    ];
+    NAMES.contains(&comm) || PREFIXES.iter().any(|prefix| comm.starts_with(prefix))
+}
+
+/// The options in their order: each adds to what was said before or replaces it.
+pub(super) fn identity(invocation: &Invocation<'_>) -> Identity {
+    let mut identity = Identity::default();
+    for (option, value) in options(invocation.cmdline) {
+        match option {
+            // All of them are one list (`merge_lists` of qemu_name_opts, softmmu/vl.c).
+            "name" => identity.set_name(suboption(value, "guest", Some("guest"))),
+            "readconfig" => {
+                let text = (invocation.file)(value);
+                identity.set_name(text.and_then(|text| config::name(&text)));
+            }
+            "uuid" => identity.uuid = Some(value.to_owned()),
+            "smbios" => identity.set_uuid(system(value, "uuid")),
+            _ => {}
+        }
+    }
+    identity
+}
+
+impl Identity {
+    fn set_name(&mut self, name: Option<String>) {
+        self.name = name.or(self.name.take());
+    }
+
+    fn set_uuid(&mut self, uuid: Option<String>) {
+        self.uuid = uuid.or(self.uuid.take());
     }
 }
 
-/// QEMU takes its options with one dash or two.
-fn option<'a>(cmdline: &'a Cmdline, name: &str) -> Option<&'a str> {
-    let two = cmdline.option(&format!("--{name}"));
-    cmdline.option(&format!("-{name}")).or(two)
+/// The options with their values, in order. QEMU takes them with one dash or two, and never as
+/// `-name=value`.
+fn options(cmdline: &Cmdline) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = cmdline.args().zip(cmdline.args().skip(1));
+    pairs.filter_map(|(option, value)| {
+        let name = option.strip_prefix('-')?;
+        Some((name.strip_prefix('-').unwrap_or(name), value))
+    })
 }
 
-/// A field of the system information the guest is told (SMBIOS type 1).
+/// A field of the system information the guest is told (SMBIOS type 1); the last one counts.
 pub(in crate::discover) fn smbios(cmdline: &Cmdline, field: &str) -> Option<String> {
-    let system = |list: &&str| suboption(list, "type", None).as_deref() == Some("1");
-    let mut lists = cmdline.options("-smbios").filter(system);
-    lists.find_map(|list| suboption(list, field, None))
+    let lists = options(cmdline).filter(|(option, _)| *option == "smbios");
+    lists.filter_map(|(_, list)| system(list, field)).last()
+}
+
+/// A field of an `-smbios` list of type 1; the type is read by strtoul(3) with any base.
+fn system(list: &str, field: &str) -> Option<String> {
+    let kind = suboption(list, "type", None)?;
+    let digits = kind.trim_start_matches("0x").trim_start_matches('0');
+    (digits == "1").then(|| suboption(list, field, None))?
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::identity;
     use super::*;
 
     fn parse(args: &[&str]) -> Identity {
         let line = format!("qemu-system-x86_64\0{}\0", args.join("\0"));
-        identity(&Cmdline::parse(line.as_bytes()))
+        identity(line.as_bytes())
     }
 
     #[test]
@@ -58,6 +122,7 @@ mod tests {
             "web",
             "web,process=x",
             "process=x,guest=web",
+            "guest=no,guest=web",
         ] {
             assert_eq!(
                 parse(&["-name", name]).name.as_deref(),
@@ -69,10 +134,97 @@ mod tests {
         assert_eq!(parse(&["-m", "64"]), Identity::default());
     }
 
+    /// As QEMU 7.2 answers `query-name` and `query-uuid`.
     #[test]
-    fn the_uuid_is_an_option_or_the_smbios_one() {
-        assert_eq!(parse(&["-uuid", "u"]).uuid.as_deref(), Some("u"));
-        let smbios = ["-smbios", "type=2,uuid=no", "-smbios", "type=1,uuid=v"];
-        assert_eq!(parse(&smbios).uuid.as_deref(), Some("v"));
+    fn options_are_merged_as_qemu_merges_them() {
+        let name = |args: &[&str]| parse(args).name;
+        let cases: [(&[&str], &str); 6] = [
+            (&["-name", "web", "-name", "debug-threads=on"], "web"),
+            (&["-name", "guest=a", "-name", "process=zz"], "a"),
+            (&["-name", "first", "-name", "guest=second"], "second"),
+            (&["-name", "a,,b=c"], "a,b=c"),
+            (&["-name", "a,,b=c,process=q"], "a,b=c"),
+            (&["-name", "web", "-name", ""], "web"),
+        ];
+        for (args, expected) in cases {
+            assert_eq!(name(args).as_deref(), Some(expected), "{args:?}");
+        }
+        assert_eq!(name(&["-name=web"]), None);
+        let (a, b) = ("type=1,uuid=a", "type=0x1,uuid=b");
+        let uuid = |args: &[&str]| parse(args).uuid;
+        let cases: [(&[&str], &str); 5] = [
+            (&["-uuid", "u", "-smbios", a], "a"),
+            (&["-smbios", a, "-uuid", "u"], "u"),
+            (&["-smbios", a, "-smbios", b], "b"),
+            (&["-smbios", a, "-smbios", "type=1,product=x"], "a"),
+            (&["-smbios", "type=2,uuid=no", "-smbios", a], "a"),
+        ];
+        for (args, expected) in cases {
+            assert_eq!(uuid(args).as_deref(), Some(expected), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn configuration_names_the_guest_in_the_order_of_options() {
+        let name = |line: &str| {
+            let cmdline = Cmdline::parse(line.replace(' ', "\0").as_bytes());
+            let file = |path: &str| match path {
+                "web.cfg" => Some("[name]\nguest = \"web\"\n".to_owned()),
+                "other.cfg" => Some("[machine]\ntype = \"pc\"\n".to_owned()),
+                _ => None,
+            };
+            let invocation = Invocation {
+                cmdline: &cmdline,
+                cwd: None,
+                file: &file,
+            };
+            super::identity(&invocation).name
+        };
+        assert_eq!(name("q -readconfig web.cfg").as_deref(), Some("web"));
+        assert_eq!(
+            name("q -name a -readconfig web.cfg").as_deref(),
+            Some("web")
+        );
+        assert_eq!(name("q -readconfig web.cfg -name a").as_deref(), Some("a"));
+        assert_eq!(
+            name("q -name a -readconfig other.cfg").as_deref(),
+            Some("a")
+        );
+        assert_eq!(name("q -readconfig gone.cfg"), None);
+    }
+
+    #[test]
+    fn threads_of_a_migration_are_known_in_all_versions() {
+        let of_migration = [
+            "live_migration",
+            "migration",
+            "return path",
+            "multifdsend_0",
+            "multifdrecv_15",
+            "multifd-tls-han",
+            "postcopy/fault",
+            "postcopy/listen",
+            "fault-default",
+            "bg_snapshot",
+            "mig/src/main",
+            "mig/src/send_12",
+            "mig/src/return",
+            "mig/dst/recv_3",
+            "mig/dst/preempt",
+            "mig/snapshot",
+        ];
+        for comm in of_migration {
+            assert!(migration(comm), "{comm}");
+        }
+        for comm in [
+            "worker",
+            "vnc_worker",
+            "call_rcu",
+            "IO iothread1",
+            "migrate",
+            "mig",
+        ] {
+            assert!(!migration(comm), "{comm}");
+        }
     }
 }

@@ -141,7 +141,7 @@ impl Column {
         match self {
             Self::Name => None,
             Self::Worst => vm.causes.first().map(|cause| cause.score),
-            Self::Vcpus => Some(vm.vcpus.len() as f64),
+            Self::Vcpus => Some(vm.vcpu_count() as f64),
             Self::Time => vm.numbers.time,
             Self::Delay => cause(Cause::Delay).map(|cause| cause.observed),
             Self::Starved => cause(Cause::Starved).map(|cause| cause.score),

@@ -94,7 +94,13 @@ impl<'a> Machine<'a> {
             kernel: info("kernel"),
             cpu_model: info("cpu_model"),
             vms: self.newest.vms.len(),
-            vcpus: self.newest.vcpus.len(),
+            vcpus: self.newest.vcpus.len()
+                + self
+                    .newest
+                    .vms
+                    .iter()
+                    .map(|vm| vm.threadless as usize)
+                    .sum::<usize>(),
             cpus: online().count(),
             cores: cores.len(),
             packages: packages.len(),

@@ -65,6 +65,7 @@ fn build(
         nodes,
         numbers,
         vcpus,
+        threadless: row.threadless,
         causes: Vec::new(),
         verdict: String::new(),
     }

@@ -81,6 +81,8 @@ impl Host {
             owner: crate::discover::Owner::Host,
             facts: Vec::new(),
             vcpus: (0..vcpus.len()).map(vcpu).collect(),
+            threadless: 0,
+            names_threads: true,
         };
         let source = source(&host);
         let host = Self {

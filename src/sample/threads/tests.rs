@@ -149,7 +149,12 @@ fn threads_older_than_the_exporter_begin_at_nothing_and_younger_ones_at_their_bi
         .process(1100);
     assert_eq!(host.times(), "iothread@0:2");
     let cells = host.facts().len();
-    assert_eq!(cells, 2 * 3 + 4, "a cell of 0 for each role that is there");
+    let counts = crate::discover::Role::ALL.len();
+    assert_eq!(
+        cells,
+        2 * 3 + counts,
+        "a cell of 0 for each role that is there"
+    );
     host.ran(VCPU, 0, 10 * S).process(1200);
     assert_eq!(host.times(), "vcpu@0:1 iothread@0:2");
     // All but 9 s of its past, what two roundings may hide, and these 3 s.
@@ -362,4 +367,24 @@ fn placement_bounds_the_labels() {
     host.source.placement = Placement::None;
     host.ran(VCPU, 1, S).ran(IOTHREAD, 2, S);
     assert_eq!(host.times(), "vcpu@:1 iothread@:1");
+}
+
+/// Threads that have no names may do anything.
+#[test]
+fn roles_that_cannot_be_seen_are_absent_and_not_0() {
+    let roles = |vm: &Vm| {
+        let account = Account::default();
+        let facts = facts(vm, &account, Duration::ZERO, Instant::now());
+        let role = |fact: Fact| fact.labels.into_iter().map(|(_, role)| role).collect();
+        facts.into_iter().map(role).collect::<Vec<String>>()
+    };
+    let mut vm = crate::sample::fixture::vm(PID, VCPU, START);
+    let all = ["vcpu", "emulator", "migration", "iothread", "vhost"];
+    assert_eq!(roles(&vm), all);
+    vm.vmm = "cloud-hypervisor";
+    assert_eq!(roles(&vm), ["vcpu", "emulator", "iothread", "vhost"]);
+    vm.vmm = "unknown";
+    assert_eq!(roles(&vm), ["vcpu", "emulator", "vhost"]);
+    (vm.vmm, vm.names_threads, vm.threadless) = ("qemu", false, 4);
+    assert_eq!(roles(&vm), ["emulator", "vhost"]);
 }

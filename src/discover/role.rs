@@ -1,0 +1,131 @@
+//! What the threads of a VM do for it.
+
+use super::vmm;
+
+/// What a thread does for a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Runs a vCPU.
+    Vcpu,
+    /// All of the VMM that is none of the others: main loop, monitor, workers.
+    Emulator,
+    /// Moves the VM to another host, takes it in from one, or saves it.
+    Migration,
+    /// Does I/O of the guest's devices and nothing else.
+    Iothread,
+    /// A worker of the kernel's vhost, which serves virtio devices.
+    Vhost,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 5] = [
+        Role::Vcpu,
+        Role::Emulator,
+        Role::Migration,
+        Role::Iothread,
+        Role::Vhost,
+    ];
+
+    /// Value of the `role` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Role::Vcpu => "vcpu",
+            Role::Emulator => "emulator",
+            Role::Migration => "migration",
+            Role::Iothread => "iothread",
+            Role::Vhost => "vhost",
+        }
+    }
+
+    /// Whether it is known how a VMM of this kind names the threads of this role; the emulator's
+    /// are all the others.
+    pub fn is_named_by(self, vmm: &str) -> bool {
+        let known = vmm::named(vmm);
+        match self {
+            Role::Iothread => known.is_some_and(|vmm| vmm.iothread.is_some()),
+            Role::Migration => known.is_some_and(|vmm| vmm.migration.is_some()),
+            Role::Vcpu | Role::Emulator | Role::Vhost => true,
+        }
+    }
+
+    /// What a thread of this name does, in a VMM of this kind ([`Vm::vmm`](super::Vm)). Names are
+    /// the process' own to choose; whether a thread is one of the kernel's is not.
+    pub fn of(vmm: &str, comm: &str, of_kernel: bool) -> Self {
+        if of_kernel {
+            return match vhost_of(comm) {
+                Some(_) => Role::Vhost,
+                None => Role::Emulator,
+            };
+        }
+        match vmm::named(vmm) {
+            Some(vmm) if (vmm.vcpu)(comm).is_some() => Role::Vcpu,
+            Some(vmm) if vmm.iothread.is_some_and(|is| is(comm)) => Role::Iothread,
+            Some(vmm) if vmm.migration.is_some_and(|is| is(comm)) => Role::Migration,
+            _ => Role::Emulator,
+        }
+    }
+}
+
+/// The thread for which the kernel made this vhost worker (drivers/vhost/vhost.c,
+/// `vhost_worker_create`).
+pub fn vhost_of(comm: &str) -> Option<i32> {
+    let tid = comm.strip_prefix("vhost-")?;
+    tid.parse().ok().filter(|tid| *tid > 0)
+}
+
+/// The thread for which the kernel made this worker of io_uring (io_uring/{io-wq,sqpoll}.c).
+pub fn io_uring_of(comm: &str) -> Option<i32> {
+    let worker = comm.strip_prefix("iou-wrk-");
+    let tid = worker.or_else(|| comm.strip_prefix("iou-sqp-"))?;
+    tid.parse().ok().filter(|tid| *tid > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_told_by_name_and_by_whose_thread_it_is() {
+        use Role::{Emulator, Iothread, Migration, Vcpu, Vhost};
+        let cases = [
+            ("qemu", "IO iothread1", false, Iothread),
+            ("qemu", "IO mon_iothread", false, Emulator),
+            ("qemu", "qemu-system-x86", false, Emulator),
+            ("qemu", "worker", false, Emulator),
+            ("qemu", "vnc_worker", false, Emulator),
+            ("qemu", "CPU 3/KVM", false, Vcpu),
+            ("qemu", "vhost-4711", true, Vhost),
+            ("qemu", "vhost-4711", false, Emulator),
+            ("qemu", "vhost-", true, Emulator),
+            ("qemu", "kvm-nx-lpage-re", true, Emulator),
+            ("qemu", "IO iothread1", true, Emulator),
+            ("qemu", "live_migration", false, Migration),
+            ("qemu", "mig/src/send_0", false, Migration),
+            ("qemu", "multifdrecv_3", false, Migration),
+            ("qemu", "mig/src/main", true, Emulator),
+            ("crosvm", "migration", false, Emulator),
+            ("firecracker", "fc_api", false, Emulator),
+            ("firecracker", "IO x", false, Emulator),
+            ("cloud-hypervisor", "_disk0_q1", false, Iothread),
+            ("cloud-hypervisor", "_net2_qp12", false, Iothread),
+            ("cloud-hypervisor", "_net2_ctrl", false, Emulator),
+            ("cloud-hypervisor", "vmm", false, Emulator),
+            ("cloud-hypervisor", "_q", false, Emulator),
+            ("crosvm", "v_block", false, Iothread),
+            ("crosvm", "v_gpu", false, Iothread),
+            ("crosvm", "CMOS_alarm", false, Emulator),
+            ("unknown", "CPU 0/KVM", false, Emulator),
+        ];
+        for (vmm, comm, of_kernel, role) in cases {
+            assert_eq!(Role::of(vmm, comm, of_kernel), role, "{vmm} {comm}");
+        }
+        assert!(Iothread.is_named_by("firecracker") && !Iothread.is_named_by("unknown"));
+        assert!(Migration.is_named_by("qemu") && !Migration.is_named_by("cloud-hypervisor"));
+        assert_eq!(vhost_of("vhost-12"), Some(12));
+        assert_eq!(vhost_of("vhost--12"), None);
+        assert_eq!(io_uring_of("iou-wrk-12"), Some(12));
+        assert_eq!(io_uring_of("iou-sqp-7"), Some(7));
+        assert_eq!(io_uring_of("iou-12"), None);
+    }
+}

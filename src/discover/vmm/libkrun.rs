@@ -1,0 +1,55 @@
+//! libkrun: a library that makes a VMM of the program that uses it (krunvm, muvm, microsandbox,
+//! boxlite, crun's `krun`). It began as a part of Firecracker and kept the names of its vCPU
+//! threads.
+
+use super::{number_between, Identity, Invocation, Vmm, PLAIN};
+
+/// Programs that hold descriptors of KVM only as users of libkrun.
+const PROGRAMS: &[&str] = &["krunvm", "muvm", "msb", "crun", "krun", "chroot_vm"];
+
+pub(super) const VMM: Vmm = Vmm {
+    name: "libkrun",
+    runs: |program, _| PROGRAMS.contains(&program),
+    // src/vmm/src/linux/vstate.rs
+    vcpu: |comm| number_between(comm, "fc_vcpu ", ""),
+    // src/vmm/src/worker.rs; microsandbox names its first thread.
+    own: |comm| matches!(comm, "vmm worker" | "libkrun VM"),
+    telling: true,
+    identity,
+    ..PLAIN
+};
+
+/// `msb machine --name NAME`, `krunvm start NAME`.
+fn identity(invocation: &Invocation<'_>) -> Identity {
+    let cmdline = invocation.cmdline;
+    let started = || {
+        let krunvm = cmdline.program() == "krunvm" && cmdline.arg(1) == "start";
+        let mut values = cmdline.args().skip(1);
+        values.find(|arg| !arg.starts_with('-')).filter(|_| krunvm)
+    };
+    let name = cmdline.option("--name").or_else(started);
+    Identity {
+        name: name.map(str::to_owned),
+        uuid: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::identity;
+
+    #[test]
+    fn guest_is_named_as_its_program_names_it() {
+        let cases: [(&[u8], Option<&str>); 3] = [
+            (
+                b"msb\0machine\0--name\0web-1\0--vcpus\x002\0",
+                Some("web-1"),
+            ),
+            (b"krunvm\0start\0web\0", Some("web")),
+            (b"/usr/bin/muvm\0--emu=fex\0--\0steam\0", None),
+        ];
+        for (line, name) in cases {
+            assert_eq!(identity(line).name.as_deref(), name);
+        }
+    }
+}
