@@ -307,6 +307,11 @@ fn requests_are_counted_by_known_path_alone() {
     server.get("/secret-1");
     server.get("/secret-2");
     server.get("/runbooks/secret-3");
+    // An exposition that was just made is shared; one of another snapshot is not.
+    server
+        .app
+        .snapshots
+        .publish(Arc::new(Host::named(["web"]).snapshot()));
     let text = server.get("/metrics");
     for line in [
         "kvm_exporter_http_requests_total{path=\"/metrics\",code=\"200\"} 1",

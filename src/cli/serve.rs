@@ -21,9 +21,6 @@ use crate::snapshot::Handle;
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
 
-/// Threads that answer requests. Encoding is done by others, a few at a time.
-const HTTP_THREADS: usize = 2;
-
 /// The exporter at work, for who waits until it is.
 pub(super) struct Serving {
     /// Where it serves; the port is known even when 0 was asked for.
@@ -86,12 +83,12 @@ pub(super) fn run_host(
     let (telemetry, registry) = Telemetry::new();
     let (config, roots) = (host.config.clone(), host.roots.clone());
     let (pipeline, moves) = pipeline(host, telemetry.clone())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(HTTP_THREADS)
-        .max_blocking_threads(http::WORKERS)
+    // This thread serves; what takes time is done by threads that `http::serve` starts. A runtime
+    // of several threads panics where one of them cannot be started.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start the HTTP server's threads")?;
+        .context("cannot set up the HTTP server")?;
     let serving = Serving {
         addr: listener.local_addr()?,
         snapshots: pipeline.snapshots(),

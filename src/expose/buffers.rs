@@ -25,7 +25,7 @@ impl Pool {
     pub(super) fn take(self: &Arc<Self>) -> Buffer {
         Buffer {
             bytes: self.with_idle(|idle| idle.pop()).unwrap_or_default(),
-            home: Arc::clone(self),
+            home: Some(Arc::clone(self)),
         }
     }
 
@@ -51,7 +51,14 @@ impl Pool {
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
-    home: Arc<Pool>,
+    home: Option<Arc<Pool>>,
+}
+
+impl From<Vec<u8>> for Buffer {
+    /// Bytes that no pool gets.
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, home: None }
+    }
 }
 
 impl Deref for Buffer {
@@ -76,7 +83,9 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.home.put(std::mem::take(&mut self.bytes));
+        if let Some(home) = &self.home {
+            home.put(std::mem::take(&mut self.bytes));
+        }
     }
 }
 

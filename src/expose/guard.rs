@@ -1,47 +1,42 @@
-//! Connections with limits: how many, how long a request may take to arrive and its answer to
-//! leave, how long a connection may be idle, how large a request may be.
+//! Connections with limits: how long a request may take to arrive and its answer to leave, how long
+//! a connection may be idle, how large a request may be.
 //!
-//! When all connections are taken, those that keep others waiting have to hurry: who is idle or has
-//! not finished its request loses its place within seconds, and an answer is the connection's
-//! last ([`Slots::are_all_taken`]). So whoever opens connections and holds them delays Prometheus
-//! by seconds and cannot shut it out.
-//!
-//! `axum::serve` offers none of these (hyper's own header timeout needs a timer that it does not
-//! set), but it takes any listener: ours hands out streams that watch the clock. A stream sees
-//! bytes only, which is enough for HTTP/1: what is read before anything is written is a request,
-//! what is read after it begins the next one.
+//! Nobody keeps a place that others need: [`Table`] says who makes room. hyper offers a limit for
+//! the arrival of headers alone, so the stream that it reads and writes watches the clock here. A
+//! stream sees bytes only, which is enough for HTTP/1: bytes read while nothing is being answered
+//! are a request. HTTP/2 is refused; its streams and windows would need limits of their own.
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+mod table;
+
+pub(super) use table::{Admission, BodyId, Client, Kind, Seat, Table};
 
 /// What a connection may do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Connections open at a time; further ones wait in the kernel's queue.
+    /// Connections open at a time; a further one takes the place of the least active.
     pub(super) connections: usize,
     /// From a request's first byte (or the connection's start) to the answer's first byte.
     pub(super) request: Duration,
     /// From an answer's first byte to its last.
     pub(super) answer: Duration,
+    /// In which a client takes nothing of an answer that waits for it.
+    pub(super) stall: Duration,
     /// Between an answer and the next request.
     pub(super) idle: Duration,
-    /// Instead of `request` (while it arrives) and `idle`, when all connections are taken.
-    pub(super) hurry: Duration,
     /// Bytes of a request before its answer begins.
     pub(super) request_bytes: usize,
-    /// For a request to get its turn, twice (an answer's place, a worker); together less than
-    /// `request`.
+    /// For a request to get its turn and to be worked on; less than `request`.
     pub(super) patience: Duration,
     /// For open requests to end once the server is asked to stop.
     pub(super) grace: Duration,
@@ -52,87 +47,30 @@ impl Default for Limits {
         Self {
             connections: 256,
             request: Duration::from_secs(15),
-            // A scrape of 25 MB at 1 MB/s, and Prometheus gives up after 10 s by default.
-            answer: Duration::from_secs(30),
+            // The longest scrape timeout in use: a minute's interval, all of it.
+            answer: Duration::from_secs(60),
+            // The kernel asks for more once a third of the send buffer is free (sk_stream_is_writeable):
+            // a line of 20 kB/s, which takes a minute for a megabyte, gets there in 5 s.
+            stall: Duration::from_secs(5),
             // Longer than a scrape interval of a minute, so that Prometheus can stay connected.
             idle: Duration::from_secs(90),
-            // Ten times what a request across a slow line takes.
-            hurry: Duration::from_secs(2),
             request_bytes: 32 * 1024,
-            // Prometheus gives up after 10 s by default.
-            patience: Duration::from_secs(5),
+            // Prometheus stops waiting after 10 s by default.
+            patience: Duration::from_secs(10),
             // Well within the 90 s systemd gives a service, and the 30 s Kubernetes gives a pod.
             grace: Duration::from_secs(5),
         }
     }
 }
 
-/// The connections there may be at a time.
-#[derive(Debug, Clone)]
-pub(super) struct Slots(Arc<Semaphore>);
-
-impl Slots {
-    pub(super) fn new(limits: &Limits) -> Self {
-        Self(Arc::new(Semaphore::new(limits.connections)))
-    }
-
-    /// Whether a further client would have to wait.
-    pub(super) fn are_all_taken(&self) -> bool {
-        self.0.available_permits() == 0
-    }
-
-    /// Waits for a slot; the semaphore is never closed, and without it there would be none to hold.
-    async fn take(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).acquire_owned().await.ok()
-    }
-}
-
-/// A listener whose connections are held to limits.
-#[derive(Debug)]
-pub(super) struct Guarded {
-    listener: TcpListener,
-    slots: Slots,
-    limits: Limits,
-}
-
-impl Guarded {
-    pub(super) fn new(listener: TcpListener, limits: Limits, slots: Slots) -> Self {
-        Self {
-            listener,
-            slots,
-            limits,
-        }
-    }
-}
-
-impl Listener for Guarded {
-    type Io = Connection<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let slot = self.slots.take().await;
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        // Without it a small answer may wait for an acknowledgement; it still arrives.
-        let _ = stream.set_nodelay(true);
-        let connection = Connection::new(stream, slot, self.slots.clone(), self.limits);
-        (connection, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
 /// Where a connection is in HTTP/1's give and take.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    /// A request arrives or, once complete, is worked on.
-    Request {
-        begun: Instant,
-        bytes: usize,
-        complete: bool,
-    },
-    /// An answer leaves, or has left.
+    /// A request is awaited or arrives.
+    Request { begun: Instant, bytes: usize },
+    /// It is worked on.
+    Work { begun: Instant },
+    /// An answer leaves (`blocked`: the client has to take some of it first), or has left.
     Answer {
         begun: Instant,
         progress: Instant,
@@ -140,118 +78,64 @@ enum Phase {
     },
 }
 
+/// The beginning of HTTP/2's preface (RFC 9113, section 3.4).
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+const HTTP2_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 31\r\n\
+    Connection: close\r\n\r\n\
+    this server speaks HTTP/1 only\n";
+
 /// A stream that fails once it oversteps a limit.
 #[derive(Debug)]
-pub(super) struct Connection<S> {
-    stream: S,
+pub(super) struct Connection {
+    stream: TcpStream,
     limits: Limits,
-    phase: Phase,
+    client: Arc<Client>,
     alarm: Pin<Box<Sleep>>,
-    slots: Slots,
-    _slot: Option<OwnedSemaphorePermit>,
 }
 
-impl<S> Connection<S> {
-    fn new(stream: S, slot: Option<OwnedSemaphorePermit>, slots: Slots, limits: Limits) -> Self {
-        let phase = Phase::Request {
-            begun: Instant::now(),
-            bytes: 0,
-            complete: false,
-        };
+impl Connection {
+    pub(super) fn new(stream: TcpStream, client: Arc<Client>, limits: Limits) -> Self {
         Self {
             stream,
             limits,
-            phase,
-            alarm: Box::pin(tokio::time::sleep(limits.hurry)),
-            slots,
-            _slot: slot,
+            client,
+            alarm: Box::pin(tokio::time::sleep(limits.request)),
         }
     }
 
-    /// When patience ends, and what it was waiting for.
-    fn due(&self) -> (Instant, &'static str) {
-        match self.phase {
-            Phase::Request {
-                begun, complete, ..
-            } => {
-                let limit = self.hurried(self.limits.request, !complete);
-                (begun + limit, "the request took too long to arrive")
-            }
-            Phase::Answer {
-                begun,
-                blocked: true,
-                ..
-            } => (
-                begun + self.limits.answer,
-                "the client took too long to take its answer",
-            ),
-            Phase::Answer { progress, .. } => {
-                let limit = self.hurried(self.limits.idle, true);
-                (progress + limit, "the connection was idle")
-            }
-        }
-    }
-
-    /// The limit, or less where the client keeps others waiting.
-    fn hurried(&self, limit: Duration, waits_for_client: bool) -> Duration {
-        if waits_for_client && self.slots.are_all_taken() {
-            limit.min(self.limits.hurry)
-        } else {
-            limit
-        }
-    }
-
-    /// Pending until patience ends. Looks again every `hurry`: others may have come to wait.
+    /// Pending until patience ends.
     fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         loop {
-            let (due, what) = self.due();
-            let now = Instant::now();
-            if due <= now {
+            let (due, what) = due(self.client.phase(), &self.limits);
+            if due <= Instant::now() {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
             }
-            let look = due.min(now + self.limits.hurry);
-            if self.alarm.is_elapsed() || self.alarm.deadline() > look {
-                self.alarm.as_mut().reset(look);
+            if self.alarm.is_elapsed() || self.alarm.deadline() != due {
+                self.alarm.as_mut().reset(due);
             }
             ready!(self.alarm.as_mut().poll(cx));
         }
     }
 
-    /// Notes bytes read: the first after an answer begin the next request. Whether they complete it
-    /// is a guess (a head may end in a later read), and only makes the client hurry for nothing.
-    fn has_read(&mut self, read: &[u8]) -> io::Result<()> {
-        let (begun, before) = match self.phase {
-            Phase::Request { begun, bytes, .. } => (begun, bytes),
-            Phase::Answer { .. } => (Instant::now(), 0),
-        };
-        let bytes = before.saturating_add(read.len());
-        let complete = read.ends_with(b"\n\r\n") || read.ends_with(b"\n\n");
-        self.phase = Phase::Request {
-            begun,
-            bytes,
-            complete,
-        };
-        if bytes > self.limits.request_bytes {
-            let what = "the request is larger than any this server answers";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    /// Notes bytes read.
+    fn has_read(&mut self, read: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
+        let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        let phase = after_read(self.client.phase(), read.len());
+        self.client.set(phase);
+        match phase {
+            Phase::Request { bytes, .. } if bytes > self.limits.request_bytes => {
+                wrong("the request is larger than any this server answers")
+            }
+            Phase::Request { bytes, .. } if bytes == read.len() && read.starts_with(HTTP2) => {
+                // Whether it arrives or not, the connection is closed.
+                let _ = Pin::new(&mut self.stream).poll_write(cx, HTTP2_REFUSED);
+                wrong("HTTP/2 without having been offered it")
+            }
+            _ => Ok(()),
         }
-        Ok(())
-    }
-
-    /// Notes that a write was tried: the first after a request begins its answer.
-    fn has_written(&mut self, blocked: bool) {
-        let now = Instant::now();
-        let (begun, progress) = match self.phase {
-            Phase::Request { .. } => (now, now),
-            Phase::Answer {
-                begun, progress, ..
-            } => (begun, if blocked { progress } else { now }),
-        };
-        self.phase = Phase::Answer {
-            begun,
-            progress,
-            blocked,
-        };
     }
 
     fn after_write<T>(
@@ -259,7 +143,8 @@ impl<S> Connection<S> {
         cx: &mut Context<'_>,
         result: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        self.has_written(result.is_pending());
+        self.client
+            .set(after_write(self.client.phase(), result.is_pending()));
         // Also after a write that went through: hyper does not read again before the socket
         // wakes it, so that this is the last chance to set the alarm of an idle connection.
         match (result, self.wait(cx)) {
@@ -269,7 +154,68 @@ impl<S> Connection<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+/// When patience ends, and what it was waiting for.
+fn due(phase: Phase, limits: &Limits) -> (Instant, &'static str) {
+    match phase {
+        Phase::Request { begun, .. } => (
+            begun + limits.request,
+            "the request took too long to arrive",
+        ),
+        Phase::Work { begun } => (begun + limits.request, "the answer took too long to begin"),
+        Phase::Answer {
+            begun,
+            progress,
+            blocked: true,
+        } => (
+            (begun + limits.answer).min(progress + limits.stall),
+            "the client took too long to take its answer",
+        ),
+        Phase::Answer { progress, .. } => (progress + limits.idle, "the connection was idle"),
+    }
+}
+
+/// Bytes read begin or continue a request, except while another is worked on or answered: a client
+/// must not set back the clock of an answer by sending.
+fn after_read(phase: Phase, read: usize) -> Phase {
+    match phase {
+        Phase::Request { begun, bytes } => Phase::Request {
+            begun,
+            bytes: bytes.saturating_add(read),
+        },
+        Phase::Answer { blocked: false, .. } => Phase::Request {
+            begun: Instant::now(),
+            bytes: read,
+        },
+        worked_on_or_answered => worked_on_or_answered,
+    }
+}
+
+/// The first write after a request begins its answer.
+fn after_write(phase: Phase, blocked: bool) -> Phase {
+    let now = Instant::now();
+    let (begun, progress) = match phase {
+        Phase::Request { .. } | Phase::Work { .. } => (now, now),
+        Phase::Answer {
+            begun, progress, ..
+        } => (begun, if blocked { progress } else { now }),
+    };
+    Phase::Answer {
+        begun,
+        progress,
+        blocked,
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // What the client does not take would stay in the kernel for minutes after the end.
+        if matches!(self.client.phase(), Phase::Answer { blocked: true, .. }) {
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -280,14 +226,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
             Poll::Pending => self.wait(cx),
             Poll::Ready(Ok(())) => match buf.filled().get(before..).unwrap_or_default() {
                 [] => Poll::Ready(Ok(())), // the end of the stream
-                read => Poll::Ready(self.has_read(read)),
+                read => Poll::Ready(self.has_read(read, cx)),
             },
             failed => failed,
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

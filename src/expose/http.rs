@@ -7,14 +7,14 @@
 //! | `/runbooks/` | a list of what to do about each alert |
 //! | `/runbooks/NAME` | the runbook of an alert, as text |
 //! | `/metrics` | the newest snapshot as OpenMetrics or Prometheus text; 503 before the first tick |
-//! | `/healthz` | 200 while the process serves |
+//! | `/healthz` | 200 while the process serves and its workers work |
 //! | `/readyz` | 200 while the newest snapshot is fresh, else 503 with the reason |
 //!
 //! No request reads the host, and no number of requests takes more than a fixed share of memory
-//! and CPU: connections, requests being worked on and answers under way
-//! are each bounded.
+//! and CPU: connections, requests being worked on and bodies in memory are each bounded, and who
+//! holds one without using it loses it to who needs it. HTTP/1 is all that is spoken.
 
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,38 +23,20 @@ use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderValue};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{self, Next};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::Router;
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, Semaphore};
 
-use super::guard::{Guarded, Limits, Slots};
+use super::bodies::Body;
+use super::guard::{Client, Limits, Table};
 use super::metrics::metrics;
-use super::site::{unavailable, App, NotReady, Scrapes, Site};
+use super::site::{unavailable, App, NotReady, Site};
 use super::view::View;
-use super::{runbooks, status};
+use super::{runbooks, server, status};
 use crate::telemetry::RequestLabels;
 
-/// Requests worked on at a time; a hypervisor's CPUs are for its guests. The runtime needs as many
-/// threads for blocking work: with more, tokio starts one for each request that comes while
-/// another ends, and each has an arena of the allocator to itself.
-pub const WORKERS: usize = 2;
-
-/// The routes, for [`serve`] or a server of one's own.
-pub fn router(app: Arc<App>) -> Router {
-    let limits = Limits::default();
-    router_within(app, limits, Slots::new(&limits))
-}
-
-fn router_within(app: Arc<App>, limits: Limits, slots: Slots) -> Router {
-    let site = Arc::new(Site {
-        app,
-        scrapes: Scrapes::default(),
-        patience: limits.patience,
-        workers: Arc::new(Semaphore::new(WORKERS)),
-        slots,
-    });
+fn router(site: Arc<Site>) -> Router {
     Router::new()
         .route("/", get(status_page))
         .route("/api/view", get(view))
@@ -73,7 +55,7 @@ fn router_within(app: Arc<App>, limits: Limits, slots: Slots) -> Router {
 /// Serves until `stop` is ready, then lets open requests end for at most five seconds.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// When the threads that encode cannot be started.
 pub async fn serve(
     listener: TcpListener,
     app: Arc<App>,
@@ -88,24 +70,10 @@ async fn serve_within(
     stop: impl Future<Output = ()> + Send + 'static,
     limits: Limits,
 ) -> io::Result<()> {
-    let (stopping, stopped) = oneshot::channel();
-    let slots = Slots::new(&limits);
-    let guarded = Guarded::new(listener, limits, slots.clone());
-    let server = axum::serve(guarded, router_within(app, limits, slots)).with_graceful_shutdown(
-        async move {
-            stop.await;
-            // Nobody listens only if the server has ended by itself.
-            let _ = stopping.send(());
-        },
-    );
-    let grace_over = async {
-        let _ = stopped.await;
-        tokio::time::sleep(limits.grace).await;
-    };
-    tokio::select! {
-        ended = server.into_future() => ended,
-        () = grace_over => Ok(()),
-    }
+    let table = Table::new(limits.connections);
+    let site = Site::new(app, limits.patience, table.clone())?;
+    server::serve(listener, router(Arc::new(site)), table, limits, stop).await;
+    Ok(())
 }
 
 /// Counts each request and adds what every answer carries.
@@ -125,8 +93,8 @@ async fn account(State(site): State<Arc<Site>>, request: Request, next: Next) ->
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    if site.slots.are_all_taken() {
-        // Others wait for a connection: this client may queue again.
+    if site.table.is_full() {
+        // The next one takes somebody's place: this client may come again.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -142,8 +110,12 @@ fn known_path(path: &str) -> &'static str {
     }
 }
 
-async fn healthz() -> &'static str {
-    "ok\n"
+async fn healthz(State(site): State<Arc<Site>>) -> Response {
+    let now = Instant::now();
+    match site.scrapes.worker.is_alive(now) && site.pages.worker.is_alive(now) {
+        true => "ok\n".into_response(),
+        false => unavailable(&"a thread that answers requests hangs"),
+    }
 }
 
 async fn readyz(State(site): State<Arc<Site>>) -> Response {
@@ -157,29 +129,58 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
     }
 }
 
-async fn status_page(State(site): State<Arc<Site>>, uri: Uri) -> Response {
-    let page = move |site: &Site| {
+async fn status_page(
+    State(site): State<Arc<Site>>,
+    Extension(client): Extension<Arc<Client>>,
+    uri: Uri,
+) -> Response {
+    let page = render(Arc::clone(&site), move |site| {
         let query = uri.query().unwrap_or_default();
-        status::page(&site.app, Instant::now(), query).into_string()
-    };
-    match site.work(page).await {
-        Some(page) => Html(page).into_response(),
-        None => unavailable(&"too many requests at once"),
-    }
+        let page = status::page(&site.app, Instant::now(), query);
+        Ok(page.into_string().into_bytes())
+    });
+    let page = tokio::time::timeout(site.patience, page).await;
+    rendered(page.ok().flatten(), client, "text/html; charset=utf-8")
 }
 
-async fn view(State(site): State<Arc<Site>>) -> Response {
-    let json = |site: &Site| {
-        let view = View::of(&site.app.snapshots, Instant::now());
-        view.map(|view| serde_json::to_vec(&view))
+async fn view(
+    State(site): State<Arc<Site>>,
+    Extension(client): Extension<Arc<Client>>,
+) -> Response {
+    let Some(newest) = site.app.snapshots.load() else {
+        return unavailable(&NotReady::NoSample);
     };
-    match site.work(json).await {
-        Some(Some(Ok(json))) => {
-            let format = HeaderValue::from_static("application/json");
-            ([(header::CONTENT_TYPE, format)], json).into_response()
+    let json = site.pages.view.get(&newest, || {
+        render(Arc::clone(&site), |site| {
+            let view = View::of(&site.app.snapshots, Instant::now());
+            let view = view.ok_or_else(|| NotReady::NoSample.to_string())?;
+            serde_json::to_vec(&view).map_err(|error| error.to_string())
+        })
+    });
+    let json = tokio::time::timeout(site.patience, json).await;
+    rendered(json.ok().flatten(), client, "application/json")
+}
+
+/// What people are shown; `None` where too many ask, or where it panicked.
+type Rendered = Option<Result<Arc<Body>, String>>;
+
+async fn render(
+    site: Arc<Site>,
+    job: impl FnOnce(&Site) -> Result<Vec<u8>, String> + Send + 'static,
+) -> Rendered {
+    let place = site.pages.places.take().await?;
+    let shown = Arc::clone(&site);
+    let bytes = site.pages.worker.run(move || job(&shown)).await?;
+    Some(bytes.map(|bytes| site.pages.places.put(bytes.into(), place)))
+}
+
+fn rendered(rendered: Rendered, client: Arc<Client>, format: &'static str) -> Response {
+    match rendered {
+        Some(Ok(body)) => {
+            let format = HeaderValue::from_static(format);
+            ([(header::CONTENT_TYPE, format)], body.send(client)).into_response()
         }
-        Some(Some(Err(error))) => unavailable(&error),
-        Some(None) => unavailable(&NotReady::NoSample),
+        Some(Err(reason)) => unavailable(&reason),
         None => unavailable(&"too many requests at once"),
     }
 }
@@ -201,13 +202,15 @@ mod tests {
     use crate::snapshot::{self, Snapshot};
     use crate::telemetry::Telemetry;
     use std::io::{Read, Write};
+    use std::net::SocketAddr;
     use std::time::Duration;
+    use tokio::sync::oneshot;
 
     /// A host of so many CPUs that its exposition fills any socket's buffer.
     fn large() -> Snapshot {
         let mut snapshot = empty(Instant::now(), Duration::ZERO);
         let cpu = labels(&[("cpu", &"a".repeat(100))]);
-        snapshot.cpu_labels = vec![cpu; 300_000].into();
+        snapshot.cpu_labels = vec![cpu; 50_000].into();
         snapshot
     }
 
@@ -224,7 +227,7 @@ mod tests {
     }
 
     /// A client that asks for everything and takes only the beginning.
-    fn stuck_client(address: std::net::SocketAddr) -> std::net::TcpStream {
+    fn stuck_client(address: SocketAddr) -> std::net::TcpStream {
         let mut client = std::net::TcpStream::connect(address).unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(request).unwrap();
@@ -237,7 +240,7 @@ mod tests {
     /// What clients see of a server with these limits that shows a large host.
     fn with_server<T: Send + 'static>(
         limits: Limits,
-        clients: impl FnOnce(std::net::SocketAddr) -> T + Send + 'static,
+        clients: impl FnOnce(SocketAddr, &App) -> T + Send + 'static,
     ) -> T {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -248,8 +251,9 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let (stop, stopped) = oneshot::channel::<()>();
             let stopped = async { drop(stopped.await) };
-            let server = tokio::spawn(serve_within(listener, app(large()), stopped, limits));
-            let clients = tokio::task::spawn_blocking(move || clients(address));
+            let app = app(large());
+            let server = tokio::spawn(serve_within(listener, Arc::clone(&app), stopped, limits));
+            let clients = tokio::task::spawn_blocking(move || clients(address, &app));
             let seen = clients.await.unwrap();
             drop(stop);
             let ended = tokio::time::timeout(Duration::from_secs(20), server).await;
@@ -266,7 +270,7 @@ mod tests {
             ..Limits::default()
         };
         // The client stays connected until the server has ended.
-        drop(with_server(limits, stuck_client));
+        drop(with_server(limits, |address, _| stuck_client(address)));
     }
 
     #[test]
@@ -276,7 +280,7 @@ mod tests {
                 connections,
                 ..Limits::default()
             };
-            with_server(limits, |address| {
+            with_server(limits, |address, _| {
                 let mut client = std::net::TcpStream::connect(address).unwrap();
                 let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
                 client.write_all(request).unwrap();
@@ -293,34 +297,34 @@ mod tests {
         assert!(!closes(3));
     }
 
+    /// The status of a scrape that is not taken.
+    fn status(address: SocketAddr) -> String {
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        let request = b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+        client.write_all(request).unwrap();
+        let mut status = [0; 12];
+        client.read_exact(&mut status).unwrap();
+        String::from_utf8_lossy(&status).into_owned()
+    }
+
     #[test]
-    fn stuck_clients_take_a_bounded_number_of_answers() {
+    fn stuck_clients_shut_nobody_out_and_hold_a_bounded_number_of_bodies() {
         let limits = Limits {
             answer: LONG,
-            patience: Duration::from_millis(50),
+            stall: LONG,
             grace: Duration::from_millis(50),
             ..Limits::default()
         };
-        with_server(limits, |address| {
-            let status = || {
-                let mut client = std::net::TcpStream::connect(address).unwrap();
-                let request = b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
-                client.write_all(request).unwrap();
-                let mut status = [0; 12];
-                client.read_exact(&mut status).unwrap();
-                String::from_utf8_lossy(&status).into_owned()
-            };
+        with_server(limits, |address, app| {
             let mut stuck = Vec::new();
-            while status() == "HTTP/1.1 200" {
-                assert!(stuck.len() < 100, "as many answers as clients like");
+            // More bodies than there are places, each held by a client of its own.
+            for _ in 0..12 {
+                app.snapshots.publish(Arc::new(large()));
                 stuck.push(stuck_client(address));
-            }
-            assert_eq!(status(), "HTTP/1.1 503");
-            assert!(stuck.len() > 1, "one client must not shut out all others");
-            stuck.clear();
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while status() != "HTTP/1.1 200" {
-                assert!(Instant::now() < deadline, "their places are not given back");
+                assert_eq!(status(address), "HTTP/1.1 200");
             }
         });
     }

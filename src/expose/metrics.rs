@@ -4,15 +4,16 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use axum::Extension;
 use flate2::write::GzEncoder;
 use flate2::Compression;
-use tokio::sync::OwnedSemaphorePermit;
 
+use super::bodies::Body;
 use super::buffers::Buffer;
+use super::guard::Client;
 use super::negotiate::{self, Format};
 use super::site::{unavailable, NotReady, Site};
 use super::text;
@@ -35,6 +36,15 @@ impl Wish {
             gzip: negotiate::gzip(values(headers, header::ACCEPT_ENCODING)),
         }
     }
+
+    /// Its place in [`Scrapes::newest`](super::site::Scrapes::newest).
+    fn index(self) -> usize {
+        let format = match self.format {
+            Format::OpenMetrics => 0,
+            Format::Text => 2,
+        };
+        format + usize::from(self.gzip)
+    }
 }
 
 /// The values of one header, those that are no text left out.
@@ -43,33 +53,35 @@ fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     all.filter_map(|value| value.to_str().ok())
 }
 
-/// A body; its buffer goes back to the pool, and its place to the next, once it is sent.
-struct Answer {
-    buffer: Buffer,
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Answer {
-    fn as_ref(&self) -> &[u8] {
-        self.buffer.as_ref()
-    }
-}
-
 /// Answers a scrape.
-pub(super) async fn metrics(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
-    if site.app.snapshots.load().is_none() {
+pub(super) async fn metrics(
+    State(site): State<Arc<Site>>,
+    Extension(client): Extension<Arc<Client>>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(newest) = site.app.snapshots.load() else {
         return unavailable(&NotReady::NoSample);
-    }
-    let wish = Wish::of(&headers);
-    let place = Arc::clone(&site.scrapes.answers).acquire_owned();
-    let Ok(Ok(place)) = tokio::time::timeout(site.patience, place).await else {
-        return unavailable(&"too many scrapes at once");
     };
-    match site.work(move |site| scrape(site, wish)).await {
-        Some(Ok(buffer)) => answer(wish, buffer, place),
-        Some(Err(reason)) => unavailable(&reason),
-        None => unavailable(&"too many scrapes at once"),
+    let wish = Wish::of(&headers);
+    let body = site.scrapes.newest[wish.index()].get(&newest, || {
+        let site = Arc::clone(&site);
+        async move { make(&site, wish).await }
+    });
+    match tokio::time::timeout(site.patience, body).await {
+        Ok(Some(Ok(body))) => answer(wish, body.send(client)),
+        Ok(Some(Err(reason))) => unavailable(&reason),
+        Ok(None) => unavailable(&"the exposition could not be made, see the exporter's log"),
+        Err(_) => unavailable(&"too many scrapes at once"),
     }
+}
+
+/// Makes a body at a place of its own.
+async fn make(site: &Arc<Site>, wish: Wish) -> Option<Result<Arc<Body>, String>> {
+    let place = site.scrapes.places.take().await?;
+    let scraped = Arc::clone(site);
+    let bytes = site.scrapes.worker.run(move || scrape(&scraped, wish));
+    let body = bytes.await?;
+    Some(body.map(|bytes| site.scrapes.places.put(bytes, place)))
 }
 
 fn scrape(site: &Site, wish: Wish) -> Result<Buffer, String> {
@@ -95,12 +107,8 @@ fn encode(site: &Site, wish: Wish, snapshot: &Snapshot, now: Instant) -> io::Res
     Ok(body)
 }
 
-fn answer(wish: Wish, buffer: Buffer, place: OwnedSemaphorePermit) -> Response {
-    let body = Bytes::from_owner(Answer {
-        buffer,
-        _place: place,
-    });
-    let mut response = Body::from(body).into_response();
+fn answer(wish: Wish, body: axum::body::Body) -> Response {
+    let mut response = body.into_response();
     let headers = response.headers_mut();
     let format = HeaderValue::from_static(wish.format.content_type());
     headers.insert(header::CONTENT_TYPE, format);

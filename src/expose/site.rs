@@ -1,6 +1,7 @@
 //! What all handlers share: the exporter's side of it, and what the server keeps beside it.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,11 @@ use axum::http::header::{self, HeaderValue};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::registry::Registry;
-use tokio::sync::Semaphore;
 
+use super::bodies::{Newest, Places};
 use super::buffers::Pool;
-use super::guard::Slots;
+use super::guard::{Kind, Table};
+use super::workers::Worker;
 use crate::snapshot;
 use crate::telemetry::Telemetry;
 
@@ -67,54 +69,55 @@ impl fmt::Display for NotReady {
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) app: Arc<App>,
-    pub(super) scrapes: Scrapes,
     /// How long a request waits for its turn before it is sent away with 503.
     pub(super) patience: Duration,
-    /// Turns to work.
-    pub(super) workers: Arc<Semaphore>,
     /// Connections.
-    pub(super) slots: Slots,
+    pub(super) table: Table,
+    pub(super) scrapes: Scrapes,
+    pub(super) pages: Pages,
 }
-
-impl Site {
-    /// Does work of more than a few microseconds on a thread made for it, a few at a time.
-    /// `None` when the server is too busy (or the work panicked, which is logged).
-    pub(super) async fn work<T: Send + 'static>(
-        self: &Arc<Self>,
-        job: impl FnOnce(&Site) -> T + Send + 'static,
-    ) -> Option<T> {
-        let turn = Arc::clone(&self.workers).acquire_owned();
-        let turn = tokio::time::timeout(self.patience, turn).await.ok()?.ok()?;
-        let site = Arc::clone(self);
-        let work = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            job(&site)
-        });
-        work.await
-            .inspect_err(|error| tracing::error!(%error, "a request could not be answered"))
-            .ok()
-    }
-}
-
-/// Answers in memory at a time, those still being sent among them: with the size of one, which
-/// `limits.max_series` bounds, this bounds their memory.
-const ANSWERS: usize = 8;
 
 /// What scrapes share.
 #[derive(Debug)]
 pub(super) struct Scrapes {
-    pub(super) answers: Arc<Semaphore>,
+    pub(super) worker: Worker,
+    pub(super) places: Places,
+    /// By format and whether it is compressed.
+    pub(super) newest: [Newest; 4],
     pub(super) texts: Arc<Pool>,
     pub(super) gzipped: Arc<Pool>,
 }
 
-impl Default for Scrapes {
-    fn default() -> Self {
-        Self {
-            answers: Arc::new(Semaphore::new(ANSWERS)),
-            texts: Arc::default(),
-            gzipped: Arc::default(),
-        }
+/// What people share: a crowd of them keeps no scrape waiting.
+#[derive(Debug)]
+pub(super) struct Pages {
+    pub(super) worker: Worker,
+    pub(super) places: Places,
+    pub(super) view: Newest,
+}
+
+impl Site {
+    /// # Errors
+    /// When a thread cannot be started.
+    pub(super) fn new(app: Arc<App>, patience: Duration, table: Table) -> io::Result<Self> {
+        Ok(Self {
+            app,
+            patience,
+            scrapes: Scrapes {
+                worker: Worker::start("scrapes", 0)?,
+                places: Places::new(Kind::Scrape, table.clone()),
+                newest: Default::default(),
+                texts: Arc::default(),
+                gzipped: Arc::default(),
+            },
+            pages: Pages {
+                // Each page may be asked for in another order: none is shared.
+                worker: Worker::start("pages", 1)?,
+                places: Places::new(Kind::Page, table.clone()),
+                view: Newest::default(),
+            },
+            table,
+        })
     }
 }
 

@@ -1,8 +1,10 @@
 use super::*;
 use axum::routing::get;
 use axum::Router;
-use std::future::IntoFuture;
 use std::io::{Read, Write};
+use tokio::net::TcpListener;
+
+use crate::expose::server;
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -14,8 +16,8 @@ fn limits() -> Limits {
         connections: 16,
         request: LONG,
         answer: LONG,
+        stall: LONG,
         idle: LONG,
-        hurry: LONG,
         request_bytes: 1024,
         patience: LONG,
         grace: LONG,
@@ -39,8 +41,9 @@ fn client<T: Send + 'static>(
         let router = Router::new()
             .route("/", get(|| async { "ok" }))
             .route("/large", get(large));
-        let guarded = Guarded::new(listener, limits, Slots::new(&limits));
-        tokio::spawn(axum::serve(guarded, router).into_future());
+        let table = Table::new(limits.connections);
+        let never = std::future::pending();
+        tokio::spawn(server::serve(listener, router, table, limits, never));
         let client = tokio::task::spawn_blocking(move || {
             let stream = std::net::TcpStream::connect(address).unwrap();
             let patience = Some(Duration::from_secs(20));
@@ -91,24 +94,45 @@ fn an_idle_connection_is_closed_after_its_answer() {
 
 #[test]
 fn a_client_that_does_not_take_its_answer_is_cut_off() {
-    let answer = SHORT;
-    let limits = Limits {
-        answer,
-        connections: 1,
-        ..limits()
-    };
-    let taken = client(limits, |mut stream| {
-        ask(&mut stream, "/large");
-        // The only connection there may be: a second is answered once the first is cut off.
-        let second = std::net::TcpStream::connect(stream.peer_addr().unwrap());
-        let mut second = second.unwrap();
-        ask(&mut second, "/");
-        let mut first_bytes = [0; 12];
-        second.read_exact(&mut first_bytes).unwrap();
-        assert_eq!(&first_bytes, b"HTTP/1.1 200");
-        drain(&mut stream).len()
+    for (answer, stall) in [(SHORT, LONG), (LONG, SHORT)] {
+        let limits = Limits {
+            answer,
+            stall,
+            ..limits()
+        };
+        let taken = client(limits, |mut stream| {
+            ask(&mut stream, "/large");
+            // Closed with a reset, after which the kernel keeps nothing of the answer.
+            let closed = rustix::event::PollFlags::HUP;
+            let mut wait = [rustix::event::PollFd::new(&stream, closed)];
+            rustix::event::poll(&mut wait, None).unwrap();
+            drain(&mut stream).len()
+        });
+        assert!(taken < 64 << 20, "{taken} bytes");
+    }
+}
+
+#[test]
+fn http2_is_refused_in_words() {
+    let answer = client(limits(), |mut stream| {
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .unwrap();
+        String::from_utf8(drain(&mut stream)).unwrap()
     });
-    assert!(taken < 64 << 20, "{taken} bytes");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nthis server speaks HTTP/1 only\n"));
+}
+
+#[test]
+fn an_upgrade_to_http2_is_not_taken_up() {
+    let answer = client(limits(), |mut stream| {
+        let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings, close\r\n\
+                       Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n";
+        stream.write_all(upgrade.as_bytes()).unwrap();
+        String::from_utf8(drain(&mut stream)).unwrap()
+    });
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"));
 }
 
 #[test]
@@ -126,16 +150,18 @@ fn a_request_may_be_so_large_and_no_larger() {
     assert!(!answer(2000).starts_with(b"HTTP/1.1 200"));
 }
 
-/// What a client sees that comes when `first` has taken the only connection there may be.
-fn second(hurry: Duration, first: impl FnOnce(&mut std::net::TcpStream) + Send + 'static) {
+/// A client is answered that comes when `first` has taken the only connection there may be.
+fn second(first: impl FnOnce(&mut std::net::TcpStream) + Send + 'static) {
     let limits = Limits {
-        hurry,
         connections: 1,
         ..limits()
     };
     client(limits, |mut stream| {
         first(&mut stream);
         let mut second = std::net::TcpStream::connect(stream.peer_addr().unwrap()).unwrap();
+        second
+            .set_read_timeout(stream.read_timeout().unwrap())
+            .unwrap();
         ask(&mut second, "/");
         let mut first_bytes = [0; 12];
         second.read_exact(&mut first_bytes).unwrap();
@@ -144,37 +170,38 @@ fn second(hurry: Duration, first: impl FnOnce(&mut std::net::TcpStream) + Send +
 }
 
 #[test]
-fn who_is_idle_makes_place_when_all_are_taken() {
-    second(SHORT, |stream| {
+fn who_is_idle_makes_room_when_all_places_are_taken() {
+    second(|stream| {
         ask(stream, "/");
         stream.read_exact(&mut [0; 12]).unwrap();
     });
 }
 
 #[test]
-fn who_dawdles_makes_place_when_all_are_taken() {
-    second(SHORT, |_| ());
-    second(SHORT, |stream| stream.write_all(b"GET / HT").unwrap());
+fn who_has_not_asked_makes_room_when_all_places_are_taken() {
+    second(|_| ());
+    second(|stream| stream.write_all(b"GET / HT").unwrap());
+    // Ends as a request does, and is none.
+    second(|stream| stream.write_all(b"\r\n\r\n").unwrap());
+}
+
+#[test]
+fn who_takes_nothing_of_an_answer_makes_room_when_all_places_are_taken() {
+    second(|stream| ask(stream, "/large"));
 }
 
 #[tokio::test]
-async fn who_keeps_nobody_waiting_need_not_hurry() {
-    let limits = Limits {
-        hurry: SHORT,
-        connections: 1,
-        ..limits()
+async fn sending_does_not_set_back_the_clock_of_an_answer() {
+    let begun = Instant::now();
+    let answer = Phase::Answer {
+        begun,
+        progress: begun,
+        blocked: true,
     };
-    let slots = Slots::new(&limits);
-    let mut connection = Connection::new((), None, slots.clone(), limits);
-    let start = Instant::now();
-    let patient = |connection: &Connection<()>| connection.due().0 > start + LONG / 2;
-    assert!(patient(&connection), "there is room");
-    let _last = slots.take().await;
-    assert!(!patient(&connection), "its request has not arrived");
-    connection.has_read(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    assert!(patient(&connection), "its request is worked on");
-    connection.has_written(false);
-    assert!(!patient(&connection), "it is idle");
-    connection.has_written(true);
-    assert!(patient(&connection), "it takes its answer");
+    assert_eq!(
+        due(after_read(answer, 10), &limits()),
+        due(answer, &limits())
+    );
+    let work = Phase::Work { begun };
+    assert_eq!(due(after_read(work, 10), &limits()), due(work, &limits()));
 }

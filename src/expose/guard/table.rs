@@ -1,0 +1,288 @@
+//! Who is connected, and who makes room for others.
+//!
+//! Two things are scarce: connections, and answers in memory. A newcomer that finds either taken is
+//! let in at the cost of whoever makes the least use of it, so that no number of clients that hold
+//! things and do nothing keeps Prometheus out, also where all come from one address (a proxy,
+//! `kubectl port-forward`, the exporter's own host).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Phase;
+
+/// A client that takes its answer is spared for this long after it last took something: a third of
+/// the send buffer at 50 kB/s, see [`super::Limits::stall`].
+const SPARED: Duration = Duration::from_secs(2);
+
+/// The connections that there may be, and those that there are.
+#[derive(Debug, Clone)]
+pub(in crate::expose) struct Table(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    most: usize,
+    /// By number, none of which is given twice.
+    clients: Mutex<BTreeMap<u64, Arc<Client>>>,
+    next: AtomicU64,
+}
+
+/// What becomes of a newcomer.
+#[derive(Debug)]
+pub(in crate::expose) enum Admission {
+    /// It has a place until the seat is dropped.
+    Seat(Seat),
+    /// All are busy; a place will be free in a moment.
+    Later,
+    /// Its address has so many connections, all of them busy, that others would find no place.
+    Never,
+}
+
+/// A client's place in the table.
+#[derive(Debug)]
+pub(in crate::expose) struct Seat {
+    table: Table,
+    number: u64,
+    client: Arc<Client>,
+}
+
+impl Seat {
+    pub(in crate::expose) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.table.clients().remove(&self.number);
+    }
+}
+
+/// A connection, as others see it.
+#[derive(Debug)]
+pub(in crate::expose) struct Client {
+    peer: IpAddr,
+    state: Mutex<State>,
+    out: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    body: Option<BodyId>,
+}
+
+/// Names a body in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::expose) struct BodyId {
+    pub(in crate::expose) kind: Kind,
+    pub(in crate::expose) number: u64,
+}
+
+/// Whom a body is for. Each has places of its own, so that neither takes the other's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::expose) enum Kind {
+    /// A scraper.
+    Scrape,
+    /// A person: the page, and the view as JSON.
+    Page,
+}
+
+impl Client {
+    pub(in crate::expose) fn new(peer: IpAddr) -> Self {
+        let begun = Instant::now();
+        let phase = Phase::Request { begun, bytes: 0 };
+        Self {
+            peer: network(peer),
+            state: Mutex::new(State { phase, body: None }),
+            out: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Both fields are written at once: nothing is left half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.state().phase
+    }
+
+    pub(super) fn set(&self, phase: Phase) {
+        self.state().phase = phase;
+    }
+
+    /// Its request is complete, and worked on.
+    pub(in crate::expose) fn works(&self) {
+        let begun = Instant::now();
+        self.set(Phase::Work { begun });
+    }
+
+    /// Notes which body it is sent; `None` once that is over.
+    pub(in crate::expose) fn takes(&self, body: Option<BodyId>) {
+        self.state().body = body;
+    }
+
+    /// Resolves once its place is needed.
+    pub(in crate::expose) async fn is_out(&self) {
+        self.out.notified().await;
+    }
+
+    fn throw_out(&self) {
+        self.out.notify_one();
+    }
+
+    /// How long nothing has come from it that was awaited; nothing while it is worked for.
+    fn idle(&self, now: Instant) -> Option<Duration> {
+        match self.phase() {
+            Phase::Request { begun, .. } => Some(now.saturating_duration_since(begun)),
+            Phase::Answer {
+                progress,
+                blocked: false,
+                ..
+            } => Some(now.saturating_duration_since(progress)),
+            _ => None,
+        }
+    }
+
+    /// How long it has taken nothing of its answer.
+    fn stalled(&self, now: Instant) -> Duration {
+        match self.phase() {
+            Phase::Answer { progress, .. } => now.saturating_duration_since(progress),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+impl Table {
+    pub(in crate::expose) fn new(most: usize) -> Self {
+        Self(Arc::new(Shared {
+            most,
+            clients: Mutex::default(),
+            next: AtomicU64::new(0),
+        }))
+    }
+
+    fn clients(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {
+        // Entries come and go whole.
+        let clients = self.0.clients.lock();
+        clients.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a newcomer would take another's place.
+    pub(in crate::expose) fn is_full(&self) -> bool {
+        self.clients().len() >= self.0.most
+    }
+
+    /// A place for a newcomer, if need be that of the least active client.
+    pub(in crate::expose) fn admit(&self, peer: IpAddr) -> Admission {
+        let mut clients = self.clients();
+        let client = Arc::new(Client::new(peer));
+        if clients.len() >= self.0.most {
+            let of_peer = clients.values().filter(|c| c.peer == client.peer).count();
+            // A quarter is left to others.
+            let has_its_share = of_peer >= (self.0.most * 3 / 4).max(1) && self.0.most > 1;
+            let own = has_its_share.then_some(client.peer);
+            match (least_active(&clients, own, Instant::now()), has_its_share) {
+                (Some(number), _) => throw_out(&mut clients, number),
+                // Were its own all there are, it would wait for itself alone.
+                (None, true) if of_peer < clients.len() => return Admission::Never,
+                (None, _) => return Admission::Later,
+            }
+        }
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        clients.insert(number, Arc::clone(&client));
+        Admission::Seat(Seat {
+            table: self.clone(),
+            number,
+            client,
+        })
+    }
+
+    /// Closes the least active connection, to get its descriptor. False where all are busy.
+    pub(in crate::expose) fn make_room(&self) -> bool {
+        let mut clients = self.clients();
+        let number = least_active(&clients, None, Instant::now());
+        number.inspect(|&number| throw_out(&mut clients, number));
+        number.is_some()
+    }
+
+    /// Closes the connections that hold the body of which nobody has taken anything for the longest
+    /// time, so that its memory is free. How many these were.
+    pub(in crate::expose) fn free_body(&self, kind: Kind) -> usize {
+        let now = Instant::now();
+        let mut clients = self.clients();
+        let mut liveliest: BTreeMap<BodyId, Duration> = BTreeMap::new();
+        for client in clients.values() {
+            let body = client.state().body.filter(|body| body.kind == kind);
+            if let Some(body) = body {
+                let stalled = client.stalled(now);
+                let least = liveliest.entry(body).or_insert(stalled);
+                *least = stalled.min(*least);
+            }
+        }
+        let Some((stuck, _)) = liveliest.into_iter().max_by_key(|(_, stalled)| *stalled) else {
+            return 0;
+        };
+        let holds = |client: &Client| client.state().body == Some(stuck);
+        let holders = clients.iter().filter(|(_, client)| holds(client));
+        let holders: Vec<u64> = holders.map(|(number, _)| *number).collect();
+        for number in &holders {
+            throw_out(&mut clients, *number);
+        }
+        holders.len()
+    }
+}
+
+/// Whose place to take, of all clients or those of one address: one that is awaited, of the address
+/// with the most connections, for the longest time; else one that takes nothing of its answer.
+fn least_active(
+    clients: &BTreeMap<u64, Arc<Client>>,
+    of: Option<IpAddr>,
+    now: Instant,
+) -> Option<u64> {
+    let mut count: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for client in clients.values() {
+        *count.entry(client.peer).or_default() += 1;
+    }
+    let all = || {
+        let all = clients.iter();
+        all.filter(move |(_, client)| of.is_none_or(|of| of == client.peer))
+    };
+    let idle = all().filter_map(|(number, client)| {
+        let idle = client.idle(now)?;
+        Some((count.get(&client.peer).copied(), idle, *number))
+    });
+    let stalled = || {
+        let all = all().map(|(number, client)| (client.stalled(now), *number));
+        all.filter(|(stalled, _)| *stalled > SPARED).max()
+    };
+    let idle = idle.max_by_key(|(count, idle, _)| (*count, *idle));
+    idle.map(|(_, _, number)| number)
+        .or_else(|| stalled().map(|(_, number)| number))
+}
+
+fn throw_out(clients: &mut BTreeMap<u64, Arc<Client>>, number: u64) {
+    if let Some(client) = clients.remove(&number) {
+        client.throw_out();
+    }
+}
+
+/// Who has one address of IPv6 has the 2^64 of its network.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => {
+            let prefix = address.to_bits() & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from_bits(prefix))
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! Accepts connections and speaks HTTP/1 with each, within the limits of [`Guard`](super::guard).
+//!
+//! One thread does it all: what takes time is done by [`workers`](super::workers).
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{service_fn, Service};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::guard::{Admission, Connection, Limits, Seat, Table};
+
+/// Connections that the kernel keeps for us between two looks; `net.core.somaxconn`, 4096 since
+/// Linux 5.4, bounds it. The standard library asks for 128, which a thousand clients overflow.
+const BACKLOG: i32 = 4096;
+
+/// Bytes of an answer in the kernel (which doubles what is asked for, `SO_SNDBUF`): a line of 50 ms
+/// still carries 2.5 MB/s, and 256 clients that read nothing hold 64 MiB, not the 1 GiB of
+/// `tcp_wmem`.
+const SEND_BUFFER: usize = 128 * 1024;
+
+/// The same for requests, of which [`Limits::request_bytes`] are read.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+
+/// For a client to acknowledge anything of what was sent, also after the connection was closed.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// Until another try where there is neither place nor descriptor.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// hyper takes no less for its buffer.
+const LEAST_BUFFER: usize = 8 * 1024;
+
+/// Headers of a request; browsers and proxies send up to 40.
+const HEADERS: usize = 100;
+
+/// Serves until `stop` is ready, then lets open requests end for a while.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    table: Table,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
+    tune(&listener);
+    let (tell, told) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let accepting = async {
+        loop {
+            let (stream, seat) = next(&listener, &table).await;
+            // Those that have ended.
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(serve_one(
+                stream,
+                seat,
+                router.clone(),
+                limits,
+                told.clone(),
+            ));
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = stop => {}
+    }
+    drop(listener);
+    // Nobody listens where there is no connection.
+    let _ = tell.send(true);
+    let all = async { while tasks.join_next().await.is_some() {} };
+    // What is left is cut off.
+    let _ = tokio::time::timeout(limits.grace, all).await;
+}
+
+/// What the kernel is to do for each connection; accepted sockets inherit it. None of it fails on
+/// a TCP socket, and the server serves without.
+fn tune(listener: &TcpListener) {
+    use rustix::net::sockopt;
+    let user_timeout = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
+    let tuned = sockopt::set_socket_send_buffer_size(listener, SEND_BUFFER)
+        .and_then(|()| sockopt::set_socket_recv_buffer_size(listener, RECEIVE_BUFFER))
+        .and_then(|()| sockopt::set_tcp_user_timeout(listener, user_timeout))
+        .and_then(|()| rustix::net::listen(listener, BACKLOG));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "cannot tune the listening socket");
+    }
+}
+
+/// The next connection that has a place.
+async fn next(listener: &TcpListener, table: &Table) -> (TcpStream, Seat) {
+    loop {
+        let (stream, peer) = accept(listener, table).await;
+        if let Some(seat) = admit(table, peer).await {
+            // Without it a small answer may wait for an acknowledgement; it still arrives.
+            let _ = stream.set_nodelay(true);
+            return (stream, seat);
+        }
+    }
+}
+
+async fn accept(listener: &TcpListener, table: &Table) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // EMFILE, ENFILE, ENOBUFS, ENOMEM: an idle client's descriptor will do.
+                tracing::debug!(%error, "cannot accept a connection");
+                table.make_room();
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+/// Waits for a place; `None` where the client's address has had its share.
+async fn admit(table: &Table, peer: SocketAddr) -> Option<Seat> {
+    loop {
+        match table.admit(peer.ip()) {
+            Admission::Seat(seat) => return Some(seat),
+            Admission::Never => return None,
+            Admission::Later => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Serves one connection until it ends, its place is needed, or the server has ended.
+async fn serve_one(
+    stream: TcpStream,
+    seat: Seat,
+    router: Router,
+    limits: Limits,
+    mut told: watch::Receiver<bool>,
+) {
+    let client = Arc::clone(seat.client());
+    let stream = Connection::new(stream, Arc::clone(&client), limits);
+    let router = TowerToHyperService::new(router);
+    let asked = Arc::clone(&client);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        asked.works();
+        request.extensions_mut().insert(Arc::clone(&asked));
+        let answer = router.call(request);
+        async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+    });
+    let mut http = http1::Builder::new();
+    http.half_close(false)
+        .max_headers(HEADERS)
+        .max_buf_size(limits.request_bytes.max(LEAST_BUFFER));
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        ended = connection.as_mut() => return log(ended),
+        () = client.is_out() => return,
+        // Nobody is left to tell us only if the server has ended.
+        _ = told.wait_for(|over| *over) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    log(connection.await);
+}
+
+fn log(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::trace!(%error, "a connection ended");
+    }
+}
