@@ -25,6 +25,7 @@ mod protobuf;
 mod push;
 mod resource;
 mod schedule;
+mod secrets;
 pub mod settings;
 mod starts;
 mod transport;
@@ -40,6 +41,10 @@ pub use transport::{Client, SetupError};
 
 /// Threads for looking up names, which may hang.
 const RESOLVERS: usize = 2;
+
+/// They are kept once started: tokio panics where it needs a thread, has none and may not start
+/// one (`pids.max`, `RLIMIT_NPROC`).
+const KEPT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The thread that pushes; none where there is nowhere to push to.
 #[derive(Debug)]
@@ -70,8 +75,12 @@ pub fn start(pushers: Vec<Pusher>) -> io::Result<Pushing> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(RESOLVERS)
+        .thread_keep_alive(KEPT)
         .enable_all()
         .build()?;
+    // An error here, for it would be a panic there.
+    let _ = ThreadBuilder::new().spawn(|| ())?.join();
+    runtime.spawn_blocking(|| ());
     let ended = Arc::clone(&pushing.ended);
     let builder = ThreadBuilder::new().name("otlp".to_owned());
     pushing.thread = Some(builder.spawn(move || {

@@ -201,6 +201,73 @@ fn an_endless_answer_is_not_read_to_its_end() {
 }
 
 #[test]
+fn a_page_is_no_delivery() {
+    let sink = Sink::new();
+    runtime(async {
+        let (_server, settings) = serve(&sink, Protocol::Http);
+        let mut watch = Watch::new(&sink, settings, &young_app());
+        sink.then(&[Does::ShowsPage]);
+        let outcome = watch.push().await;
+        let Outcome::Refused { reason } = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert!(reason.contains("(text/html; charset=utf-8)"), "{reason}");
+        assert_eq!(
+            (watch.outcomes("delivered"), watch.outcomes("refused")),
+            (0, 1)
+        );
+    });
+}
+
+#[test]
+fn a_receiver_that_repeats_headers_puts_none_into_the_reason() {
+    for protocol in BOTH {
+        let sink = Sink::new();
+        runtime(async {
+            let (_server, settings) = serve(&sink, protocol);
+            let password = HeaderSource::Value("correct horse".to_owned());
+            let settings = Settings {
+                headers: BTreeMap::from([(
+                    "x-api-key".to_owned(),
+                    HeaderSource::Value("battery-staple".to_owned()),
+                )]),
+                basic_auth: Some(vcpu_exporter::config::otlp::BasicAuth {
+                    username: "user".to_owned(),
+                    password,
+                }),
+                ..settings
+            };
+            let mut watch = Watch::new(&sink, settings, &young_app());
+            sink.then(&[Does::Echoes]);
+            let outcome = watch.push().await;
+            let Outcome::Refused { reason } = outcome else {
+                panic!("{outcome:?}");
+            };
+            assert!(reason.starts_with("it answered "), "{reason}");
+            assert!(reason
+                .ends_with(": what it said is left out, for it repeats a header of the request"));
+        });
+    }
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let (sink, other) = (Sink::new(), Sink::new());
+    runtime(async {
+        let (_server, settings) = serve(&sink, Protocol::Http);
+        let (_elsewhere, elsewhere) = serve(&other, Protocol::Http);
+        let mut watch = Watch::new(&sink, settings, &young_app());
+        sink.then(&[Does::Redirects(elsewhere.url)]);
+        let outcome = watch.push().await;
+        let Outcome::Refused { reason } = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(reason, "it answered 307 Temporary Redirect");
+        assert_eq!((sink.seen(), other.seen()), (1, 0));
+    });
+}
+
+#[test]
 fn headers_come_from_the_configuration_files_and_variables() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("key");

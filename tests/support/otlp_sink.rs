@@ -45,6 +45,12 @@ pub(crate) enum Does {
     Hangs,
     /// Takes it and answers more than anybody should read.
     Floods,
+    /// Refuses it and repeats the request's headers.
+    Echoes,
+    /// Answers 200 with a page to sign in on; over gRPC it refuses.
+    ShowsPage,
+    /// Sends the client elsewhere; over gRPC it refuses.
+    Redirects(String),
 }
 
 #[derive(Debug, Default)]
@@ -246,6 +252,17 @@ async fn receive(State(sink): State<Sink>, request: Request) -> Response {
             take();
             return Body::from(vec![0; 16 << 20]).into_response();
         }
+        Does::Echoes => {
+            let text = format!("{:?}", sink.inner().headers);
+            return (StatusCode::UNAUTHORIZED, text).into_response();
+        }
+        Does::ShowsPage => {
+            return axum::response::Html("<html>Sign in</html>").into_response();
+        }
+        Does::Redirects(to) => {
+            let location = [(header::LOCATION, to)];
+            return (StatusCode::TEMPORARY_REDIRECT, location).into_response();
+        }
     }
     ok(0)
 }
@@ -298,6 +315,13 @@ impl MetricsService for Sink {
             Does::Hangs => {
                 let _work = Work(self);
                 pending().await
+            }
+            Does::Echoes => {
+                let text = format!("{:?}", self.inner().headers);
+                return Err(tonic::Status::unauthenticated(text));
+            }
+            Does::ShowsPage | Does::Redirects(_) => {
+                return Err(tonic::Status::unknown("I will not"));
             }
         }
         Ok(tonic::Response::new(answer(0)))

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
+};
 use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -51,23 +53,26 @@ impl Answer {
         }
     }
 
-    /// What a response over HTTP says. `retry_after` is the header of that name.
-    pub(super) fn of_http(
-        status: http::StatusCode,
-        retry_after: Option<&str>,
-        body: &[u8],
-        now: SystemTime,
-    ) -> Self {
-        let reason = || format!("it answered {status}{}", said(body));
+    /// What a response over HTTP says.
+    pub(super) fn of_http(response: &Response<'_>) -> Self {
+        let status = response.status;
+        let reason = || format!("it answered {status}{}", said(response.body));
         match status.as_u16() {
-            200..=299 => match ExportMetricsServiceResponse::decode(body) {
-                Ok(response) => Self::of_response(response),
-                // What is no OTLP answer says nothing against the request.
-                Err(_) => Self::of_response(ExportMetricsServiceResponse::default()),
+            200..=299 => match response.message() {
+                Some(message) => Self::of_response(message),
+                // A proxy, a portal, another service: had it been a receiver, it would say so.
+                None => Answer::refused(format!(
+                    "it answered {status} as no OTLP receiver does ({}), so that nothing may have \
+                     arrived; is the URL right{}",
+                    response.kind(),
+                    said(response.body)
+                )),
             },
             429 | 502 | 503 | 504 => Answer::Retry {
                 reason: reason(),
-                after: retry_after.and_then(|text| seconds_or_date(text, now)),
+                after: response
+                    .retry_after
+                    .and_then(|text| seconds_or_date(text, response.now)),
             },
             _ => Answer::refused(reason()),
         }
@@ -104,6 +109,61 @@ impl Answer {
     }
 }
 
+/// A response over HTTP.
+pub(super) struct Response<'a> {
+    pub(super) status: http::StatusCode,
+    pub(super) content_type: Option<&'a str>,
+    /// The header of that name.
+    pub(super) retry_after: Option<&'a str>,
+    pub(super) body: &'a [u8],
+    pub(super) now: SystemTime,
+}
+
+impl Response<'_> {
+    /// The message of a success: protobuf, JSON from receivers that know nothing else, or nothing,
+    /// as VictoriaMetrics and Prometheus have it, whatever that is said to be.
+    fn message(&self) -> Option<ExportMetricsServiceResponse> {
+        let kind = self.content_type.unwrap_or("application/x-protobuf");
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        let is = |name| kind.eq_ignore_ascii_case(name);
+        if self.body.is_empty() {
+            Some(ExportMetricsServiceResponse::default())
+        } else if is("application/json") {
+            let json: serde_json::Value = serde_json::from_slice(self.body).ok()?;
+            json.is_object().then(|| of_json(&json))
+        } else if is("application/x-protobuf")
+            || is("application/protobuf")
+            || is("application/octet-stream")
+        {
+            ExportMetricsServiceResponse::decode(self.body).ok()
+        } else {
+            None
+        }
+    }
+
+    /// Its kind, for people.
+    fn kind(&self) -> String {
+        let kind = self.content_type.unwrap_or("no content type");
+        printable(kind).chars().take(60).collect()
+    }
+}
+
+/// The message in JSON (OTLP specification, "JSON Protobuf Encoding": 64-bit numbers are texts).
+fn of_json(json: &serde_json::Value) -> ExportMetricsServiceResponse {
+    let Some(partial) = json.get("partialSuccess") else {
+        return ExportMetricsServiceResponse::default();
+    };
+    let rejected = partial.get("rejectedDataPoints");
+    let rejected = rejected.and_then(|n| n.as_i64().or_else(|| n.as_str()?.parse().ok()));
+    let message = partial.get("errorMessage").and_then(|text| text.as_str());
+    ExportMetricsServiceResponse {
+        partial_success: Some(ExportMetricsPartialSuccess {
+            rejected_data_points: rejected.unwrap_or(0),
+            error_message: message.unwrap_or_default().to_owned(),
+        }),
+    }
+}
+
 /// RFC 9110, 10.2.3: seconds, or a date.
 fn seconds_or_date(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
@@ -134,21 +194,43 @@ fn said(body: &[u8]) -> String {
 
 /// One short line of what a stranger says, for the log and the terminal.
 pub(super) fn printable(text: &str) -> String {
-    let words = text.split(|c: char| c.is_control() || c.is_whitespace());
+    let words = text.split(|c: char| c.is_control() || c.is_whitespace() || is_invisible(c));
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
     words.join(" ").chars().take(LONGEST_MESSAGE).collect()
+}
+
+/// Characters that turn round or hide what stands beside them (Unicode's Bidi_Control, and those
+/// without width).
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsPartialSuccess;
     use tonic_types::ErrorDetails;
 
     fn http(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 30);
-        let status = http::StatusCode::from_u16(status).unwrap();
-        Answer::of_http(status, retry_after, body, now)
+        Answer::of_http(&Response {
+            status: http::StatusCode::from_u16(status).unwrap(),
+            content_type: Some("application/x-protobuf"),
+            retry_after,
+            body,
+            now,
+        })
+    }
+
+    /// A 200 of this kind.
+    fn ok(content_type: Option<&str>, body: &str) -> Answer {
+        Answer::of_http(&Response {
+            status: http::StatusCode::OK,
+            content_type,
+            retry_after: None,
+            body: body.as_bytes(),
+            now: SystemTime::UNIX_EPOCH,
+        })
     }
 
     fn delivered(rejected: u64, message: Option<&str>) -> Answer {
@@ -181,7 +263,38 @@ mod tests {
             );
         }
         assert_eq!(http(200, None, b""), delivered(0, None));
-        assert_eq!(http(202, None, b"<html>"), delivered(0, None));
+        assert_eq!(http(204, None, b""), delivered(0, None));
+    }
+
+    #[test]
+    fn a_success_of_something_else_is_none() {
+        for (kind, body) in [
+            (Some("text/html; charset=utf-8"), "<html>Sign in</html>"),
+            (Some("application/x-protobuf"), "<html>Sign in</html>"),
+            (Some("application/json"), "<html>Sign in</html>"),
+            (Some("application/json"), "[]"),
+            (Some("text/plain"), "ok"),
+            (None, "<!DOCTYPE html>"),
+        ] {
+            let Answer::Refused { reason } = ok(kind, body) else {
+                panic!("{kind:?} {body}");
+            };
+            assert!(reason.contains("is the URL right"), "{reason}");
+        }
+        for kind in [None, Some("text/html"), Some("text/plain")] {
+            assert_eq!(ok(kind, ""), delivered(0, None), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_success_in_json_is_one() {
+        let json = |body| ok(Some("Application/JSON; charset=utf-8"), body);
+        assert_eq!(json("{}"), delivered(0, None));
+        assert_eq!(json(r#"{"partialSuccess":{}}"#), delivered(0, None));
+        let partial = r#"{"partialSuccess":{"rejectedDataPoints":"3","errorMessage":"late"}}"#;
+        assert_eq!(json(partial), delivered(3, Some("late")));
+        let partial = r#"{"partialSuccess":{"rejectedDataPoints":3}}"#;
+        assert_eq!(json(partial), delivered(3, None));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Both go through hyper and one TLS configuration (rustls with ring), so that certificates work
 //! the same on both. HTTP is opentelemetry-otlp's own client (`HyperClient`), which bounds the
-//! answer at 4 MiB, as tonic does.
+//! answer at 4 MiB, as tonic does. Neither follows a redirect, so that headers go nowhere else.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,6 +21,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::answer::Answer;
+use super::secrets::Secrets;
 use super::settings::Settings;
 use crate::config::otlp::{HeaderSource, Protocol, Tls};
 use crate::telemetry::VERSION;
@@ -101,6 +102,7 @@ impl Client {
             // A file that is being replaced is there again soon.
             Err(error) => return Answer::retry(error.to_string()),
         };
+        let secrets = Secrets::of(&headers);
         let timeout = self.settings.timeout;
         let answer = async {
             match &self.way {
@@ -109,7 +111,7 @@ impl Client {
             }
         };
         let answered = tokio::time::timeout(timeout, answer).await;
-        answered.unwrap_or_else(|_| Answer::retry(no_answer(timeout)))
+        secrets.hide(answered.unwrap_or_else(|_| Answer::retry(no_answer(timeout))))
     }
 }
 

@@ -118,7 +118,7 @@ impl Decoder for Encoded {
     fn decode(&mut self, body: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
         let bytes = body.copy_to_bytes(body.remaining());
         let response = Self::Item::decode(bytes);
-        // What cannot be understood of an OK says nothing against the request.
-        Ok(Some(response.unwrap_or_default()))
+        let not_otlp = |error| Status::internal(format!("no answer of an OTLP receiver: {error}"));
+        response.map(Some).map_err(not_otlp)
     }
 }

@@ -11,6 +11,7 @@ use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::HttpClient;
 use rustls::ClientConfig;
 
+use super::super::answer::Response;
 use super::{chain, connector, Answer, Connector, Settings};
 use crate::config::otlp::{Compression, Protocol};
 
@@ -47,9 +48,14 @@ impl Http {
         };
         match self.client.send_bytes(request).await {
             Ok(response) => {
-                let after = response.headers().get(header::RETRY_AFTER);
-                let after = after.and_then(|after| after.to_str().ok());
-                Answer::of_http(response.status(), after, response.body(), now)
+                let header = |name| response.headers().get(name)?.to_str().ok();
+                Answer::of_http(&Response {
+                    status: response.status(),
+                    content_type: header(header::CONTENT_TYPE),
+                    retry_after: header(header::RETRY_AFTER),
+                    body: response.body(),
+                    now,
+                })
             }
             Err(error) => Answer::retry(chain(&*error)),
         }

@@ -1,0 +1,205 @@
+//! What a request carries that no log may show: receivers, and the proxies before them, like to
+//! repeat headers in what they answer.
+//!
+//! A text is left out whole where a piece of a header's value is in it, plain, in base64 or in
+//! hexadecimal digits, however it is broken, escaped or cut. A receiver that means harm can encode
+//! it in another way; but it has the value already.
+
+use std::collections::BTreeSet;
+
+use base64::prelude::{Engine as _, BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
+use http::header::HeaderMap;
+use percent_encoding::percent_decode_str;
+
+use super::answer::Answer;
+
+/// Characters in a row that make a piece.
+const PIECE: usize = 8;
+
+/// Shorter values are words, not secrets, and in any text.
+const SHORTEST: usize = 4;
+
+const LEFT_OUT: &str = "what it said is left out, for it repeats a header of the request";
+
+/// Pieces of the values of a request's headers.
+pub(super) struct Secrets(BTreeSet<String>);
+
+impl Secrets {
+    /// Of the headers that are marked as sensitive.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut secrets = Self(BTreeSet::new());
+        for value in headers.values().filter(|value| value.is_sensitive()) {
+            let words: Vec<&[u8]> = value.as_bytes().split(u8::is_ascii_whitespace).collect();
+            match words.as_slice() {
+                // The scheme is none.
+                [scheme, credentials @ ..] if !credentials.is_empty() => {
+                    credentials.iter().for_each(|word| secrets.add(word));
+                    if scheme.eq_ignore_ascii_case(b"Basic") {
+                        credentials
+                            .iter()
+                            .for_each(|word| secrets.add_password(word));
+                    }
+                }
+                _ => secrets.add(value.as_bytes()),
+            }
+        }
+        secrets
+    }
+
+    fn add_password(&mut self, base64: &[u8]) {
+        let pair = BASE64_STANDARD.decode(base64).unwrap_or_default();
+        if let Some(colon) = pair.iter().position(|byte| *byte == b':') {
+            self.add(pair.get(colon + 1..).unwrap_or_default());
+        }
+    }
+
+    fn add(&mut self, secret: &[u8]) {
+        self.add_pieces(secret);
+        if secret.len() < SHORTEST {
+            return;
+        }
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.add_pieces(hex.as_bytes());
+        // Three bytes make four digits, so that it depends on what stands before.
+        for before in 0..3 {
+            let bytes = [&[0; 2][..before], secret].concat();
+            let digits = BASE64_STANDARD_NO_PAD.encode(bytes);
+            // Its first and last digits are of its neighbours too.
+            let own = digits.get(before + 1..digits.len() - 1);
+            self.add_pieces(own.unwrap_or_default().as_bytes());
+        }
+    }
+
+    fn add_pieces(&mut self, secret: &[u8]) {
+        let plain = plain(secret);
+        match plain.len() {
+            0..SHORTEST => {}
+            SHORTEST..=PIECE => drop(self.0.insert(plain)),
+            // `plain` is ASCII.
+            length => self.0.extend(
+                (0..=length - PIECE).filter_map(|at| plain.get(at..at + PIECE).map(Into::into)),
+            ),
+        }
+    }
+
+    fn are_in(&self, text: &str) -> bool {
+        let escaped: Vec<u8> = percent_decode_str(text).collect();
+        [plain(text.as_bytes()), plain(&escaped)]
+            .iter()
+            .any(|text| {
+                let cut = |piece: &str| {
+                    let parts = (SHORTEST..piece.len()).filter_map(|end| piece.get(..end));
+                    parts.into_iter().any(|part| text.ends_with(part))
+                };
+                self.0
+                    .iter()
+                    .any(|piece| text.contains(piece) || cut(piece))
+            })
+    }
+
+    /// The same answer without what it repeats.
+    pub(super) fn hide(&self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Delivered { rejected, message } => Answer::Delivered {
+                rejected,
+                message: message.map(|message| self.without(message)),
+            },
+            Answer::Retry { reason, after } => Answer::Retry {
+                reason: self.without(reason),
+                after,
+            },
+            Answer::Refused { reason } => Answer::Refused {
+                reason: self.without(reason),
+            },
+        }
+    }
+
+    /// The text up to its first colon is ours, and what follows the receiver's.
+    fn without(&self, text: String) -> String {
+        if !self.are_in(&text) {
+            return text;
+        }
+        match text.split_once(": ") {
+            Some((ours, _)) if !self.are_in(ours) => format!("{ours}: {LEFT_OUT}"),
+            _ => LEFT_OUT.to_owned(),
+        }
+    }
+}
+
+/// Letters and digits alone, in lower case: what encodings, line breaks and escapes leave.
+fn plain(text: &[u8]) -> String {
+    let kept = text.iter().filter(|byte| byte.is_ascii_alphanumeric());
+    kept.map(|byte| char::from(byte.to_ascii_lowercase()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::HeaderValue;
+
+    const TOKEN: &str = "Bearer glc_eyJvIjoiMTIzNDU2IiwibiI6InB1c2gifQ==";
+
+    fn hidden(values: &[&str], text: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert("user-agent", HeaderValue::from_static("not-a-secret/1.0"));
+        for value in values {
+            let mut value = HeaderValue::from_str(value).unwrap();
+            value.set_sensitive(true);
+            headers.append("authorization", value);
+        }
+        let reason = format!("it answered 401 Unauthorized: {text}");
+        let answer = Secrets::of(&headers).hide(Answer::Refused {
+            reason: reason.clone(),
+        });
+        let Answer::Refused { reason: shown } = answer else {
+            panic!("{answer:?}");
+        };
+        assert!(
+            shown.starts_with("it answered 401 Unauthorized: "),
+            "{shown}"
+        );
+        shown != reason
+    }
+
+    #[test]
+    fn a_text_that_repeats_a_header_is_left_out() {
+        for text in [
+            "bad header Authorization: Bearer glc_eyJvIjoiMTIzNDU2IiwibiI6InB1c2gifQ==",
+            "GLC_EYJVIJOIMTIZNDU2",
+            "cut off: glc_eyJvIjoi",
+            "cut off: glc_ey",
+            "in the middle JvIjoiMTIz of it",
+            "broken glc_ey\\nJvIjoi MTIzN",
+            "escaped glc%5FeyJvIjoiM%54IzNDU2",
+            // base64 of the header, and of one byte more before the value
+            "QmVhcmVyIGdsY19leUp2SWpvaU1USXpORFUySWl3aWJpSTZJbkIxYzJnaWZRPT0=",
+            "eGdsY19leUp2SWpvaU1USXpORFUySWl3aWJpSTZJbkIxYzJnaWZRPT0=",
+            "676c635f65794a76496a6f69",
+        ] {
+            assert!(hidden(&[TOKEN], text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_known_beside_its_encoding() {
+        // RFC 7617, section 2: Aladdin:open sesame
+        let basic = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
+        assert!(hidden(&[basic], "QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
+        assert!(hidden(&[basic], "wrong password 'open sesame'"));
+        assert!(!hidden(&[basic], "no user Aladdin"));
+    }
+
+    #[test]
+    fn other_texts_stay() {
+        for text in [
+            "Bearer token is missing",
+            "not-a-secret/1.0 is too old",
+            "no such tenant",
+            "",
+        ] {
+            assert!(!hidden(&[TOKEN, "1", "abc"], text), "{text}");
+        }
+        assert!(hidden(&["prod"], "no such tenant: prod"));
+    }
+}
