@@ -118,8 +118,13 @@ fn both(first: Test, second: Test) -> Filter {
 }
 
 fn tables(text: &str) -> impl Iterator<Item = Table<'_>> {
-    let calls = text.split("__print_symbolic(").skip(1);
+    // Where SVM's exit code has 64 bits, the table is looked up by __print_symbolic_u64.
+    let calls = text.split("__print_symbolic").skip(1);
     calls.filter_map(|call| {
+        let call = call
+            .strip_prefix("_u64")
+            .unwrap_or(call)
+            .strip_prefix('(')?;
         let (of, rest) = call.split_once(',')?;
         Some(Table {
             of: of.trim(),

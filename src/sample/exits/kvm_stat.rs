@@ -19,6 +19,15 @@ use crate::sample::slow::{Fact, FactValue, Origin, VmSource};
 use crate::sample::total::Total;
 use crate::sample::{identity, ReadError, Reason, SourceInfo, SourceState};
 
+/// Names of counters before Linux 5.14, where they were not those of today. That kernel took the
+/// names of its new binary statistics for debugfs too (`debugfs_entries`, then
+/// `kvm_vcpu_stats_desc`, arch/x86/kvm/x86.c); all others are the same from 5.8 to 6.18.
+const BEFORE_5_14: [(&str, &str); 3] = [
+    ("irq_window_exits", "irq_window"),
+    ("nmi_window_exits", "nmi_window"),
+    ("request_irq_exits", "request_irq"),
+];
+
 /// The counters that are read (`KVM_STATS_TYPE_CUMULATIVE` of arch/*/kvm and virt/kvm); a kernel
 /// or an architecture has a part of them.
 const STATS: &[&str] = &[
@@ -207,10 +216,16 @@ impl VmSource for KvmStat {
 fn counts(roots: &Roots, dir: &Path) -> Result<Vec<(&'static str, u64)>, ReadError> {
     let mut counts = Vec::new();
     for stat in STATS {
-        match roots.read_text(&dir.join(stat)) {
-            Ok(text) => counts.extend(text.trim().parse().ok().map(|now| (*stat, now))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(ReadError::Failed(format!("{}: {error}", dir.display()))),
+        let older = BEFORE_5_14.iter().filter(|(name, _)| name == stat);
+        let names = std::iter::once(stat).chain(older.map(|(_, older)| older));
+        let texts = names.map(|name| roots.read_text(&dir.join(name)));
+        let is_there = |text: &io::Result<String>| !matches!(text, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        match texts.into_iter().find(is_there) {
+            Some(Ok(text)) => counts.extend(text.trim().parse().ok().map(|now| (*stat, now))),
+            Some(Err(error)) => {
+                return Err(ReadError::Failed(format!("{}: {error}", dir.display())));
+            }
+            None => {}
         }
     }
     Ok(counts)

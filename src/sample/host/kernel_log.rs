@@ -163,10 +163,21 @@ fn is_number(text: &str) -> bool {
     text.parse::<u32>().is_ok()
 }
 
-fn missing(roots: &Roots, error: &io::Error) -> Reason {
+pub(super) fn missing(roots: &Roots, error: &io::Error) -> Reason {
     let path = kernel_log::path(roots);
     let reason = unreadable(&path, error);
+    let restrict = roots.proc.join("sys/kernel/dmesg_restrict");
+    let open_to_all = roots.read_text(&restrict).is_ok_and(|value| value == "0");
     match error.raw_os_error() {
+        // Not for want of CAP_SYSLOG (`check_syslog_permissions`, kernel/printk/printk.c): the
+        // devices controller of a container's cgroup says EPERM too.
+        Some(libc::EPERM) if open_to_all => Reason {
+            code: "no_permission",
+            fix: Some(
+                "in a container, allow the device: --device=/dev/kmsg:/dev/kmsg:r".to_owned(),
+            ),
+            ..reason
+        },
         Some(libc::EPERM | libc::EACCES) => Reason {
             code: "no_permission",
             fix: Some(

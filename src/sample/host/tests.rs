@@ -421,6 +421,20 @@ fn kind_of_line_that_the_host_cannot_log_is_absent_until_it_is_logged() {
 }
 
 #[test]
+fn log_that_is_refused_names_the_capability_or_the_containers_device_rules() {
+    let host = FakeHost::new();
+    let fix = || {
+        let error = std::io::Error::from_raw_os_error(libc::EPERM);
+        kernel_log::missing(&roots(&host), &error).fix.unwrap()
+    };
+    assert!(fix().contains("CAP_SYSLOG"));
+    host.file("proc/sys/kernel/dmesg_restrict", "1\n");
+    assert!(fix().contains("CAP_SYSLOG"));
+    host.file("proc/sys/kernel/dmesg_restrict", "0\n");
+    assert!(fix().contains("--device=/dev/kmsg"));
+}
+
+#[test]
 fn a_machine_that_tells_nothing_gives_reasons() {
     let host = FakeHost::new();
     host.remove("sys/devices/system/node");

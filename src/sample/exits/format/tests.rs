@@ -41,6 +41,15 @@ fn vmx_and_svm_are_told_apart() {
 }
 
 #[test]
+fn table_of_64_bit_exit_codes_is_read_like_one_of_32_bits() {
+    let (first, second) = X86.rsplit_once("__print_symbolic(").unwrap();
+    let wide = format!("{first}__print_symbolic_u64({second}");
+    for isa in [Isa::Vmx, Isa::Svm] {
+        assert_eq!(reasons(&wide, isa), reasons(X86, isa));
+    }
+}
+
+#[test]
 fn names_of_the_other_vendor_are_known_as_such() {
     let vmx = reasons(X86, Isa::Vmx);
     assert!(vmx.elsewhere.contains("npf") && !vmx.elsewhere.contains("hlt"));

@@ -55,6 +55,30 @@ fn counters_are_shown_and_gauges_are_not() {
 }
 
 #[test]
+fn counters_of_kernels_before_5_14_have_the_names_of_today() {
+    let host = FakeHost::new();
+    // As Linux 5.10 has them.
+    for (stat, value) in [
+        ("exits", 7),
+        ("irq_window", 3),
+        ("nmi_window", 2),
+        ("request_irq", 1),
+    ] {
+        host.kvm_stat(100, 9, stat, value);
+    }
+    let vm = running(&host, 100, 9);
+    let mut told = read(&mut source(&host), &vm);
+    told.sort_unstable();
+    let expected = [
+        "exits 7",
+        "irq_window_exits 3",
+        "nmi_window_exits 2",
+        "request_irq_exits 1",
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn a_counter_that_is_set_back_goes_on() {
     let host = FakeHost::new();
     let mut source = source(&host);
