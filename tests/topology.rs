@@ -1,4 +1,4 @@
-//! Cores on machines whose `core_id` repeats within a package: all that is said of a core is said of one.
+//! Machines with cores whose `core_id` repeats within a package, and with NUMA nodes that have no CPUs.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ mod exposition;
 mod support;
 
 use exposition::Exposition;
-use support::{FakeHost, FakeVm};
+use support::{Block, FakeHost, FakeVm};
 use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::expose::negotiate::Format;
@@ -200,4 +200,43 @@ fn a_core_keeps_its_series_when_its_lowest_cpu_goes_offline_and_comes_back() {
     assert_eq!(time(&second("0-3,5-7", "5", 5), "4"), Some(2.0));
     let seen = second("0-7", "4-5", 4);
     assert_eq!((time(&seen, "4"), time(&seen, "5")), (Some(3.0), None));
+}
+
+/// A CXL expander, HBM or persistent memory in kmem mode: node 2 has memory, and no CPU; there is no node 1.
+#[test]
+fn memory_interleaved_over_a_node_without_cpus_is_no_trouble_of_placement() {
+    const GIB: u64 = 1 << 30;
+    let host = FakeHost::new();
+    host.file("sys/devices/system/node/node2/cpulist", "\n");
+    let vm = host.qemu(1000, "web", "", 1);
+    host.memory(vm.pid, &[Block::ram(&[GIB, 0, 3 * GIB])]);
+    let mut pipeline = pipeline(&host);
+    let mut second = || {
+        run(&host, &vm, 1);
+        tick(&mut pipeline)
+    };
+    let base = second();
+    second();
+    let newest = second();
+    let bytes = |node| {
+        exposition(&newest).one("kvm_vm_memory_bytes", &[("vm", "web"), ("numa_node", node)])
+    };
+    assert_eq!(
+        (bytes("0"), bytes("2")),
+        (Some(GIB as f64), Some(3.0 * GIB as f64))
+    );
+    let view = View::new(&base, &newest, Instant::now());
+    let web = &view.vms[0];
+    assert_eq!(web.memory_remote, Some(0.0));
+    assert!(web.trouble().next().is_none(), "{}", web.verdict);
+    let memory = web
+        .causes
+        .iter()
+        .find(|cause| cause.cause == Cause::MemoryRemote)
+        .unwrap();
+    assert!(
+        memory.text.contains("node 2, which has no CPUs"),
+        "{}",
+        memory.text
+    );
 }

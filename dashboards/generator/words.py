@@ -40,7 +40,7 @@ CAUSES = {
     "memory_remote": (
         "Memory",
         "KvmVmMemoryRemote",
-        "Its memory is on a NUMA node where its vCPUs do not run. See vCPU time and memory by node.",
+        "Its memory is on a NUMA node with CPUs where its vCPUs do not run. See vCPU time and memory by node.",
     ),
     "device_remote": (
         "Device",

@@ -182,7 +182,7 @@ pub struct VmView {
     pub nodes: Vec<NodeShare>,
     /// Nodes on which it spends 5 % of its time or more.
     pub nodes_used: Option<usize>,
-    /// Share of its memory on nodes where it does not run.
+    /// Share of its memory on nodes that have CPUs and where it does not run.
     pub memory_remote: Option<f64>,
     /// Host devices it holds.
     pub devices: Vec<DeviceView>,
@@ -252,6 +252,14 @@ pub struct NodeShare {
     pub time: Option<f64>,
     /// Share of its memory.
     pub memory: Option<f64>,
+    /// Whether the node has CPUs online; one of memory alone (CXL, HBM) has none.
+    #[serde(default = "yes")]
+    pub has_cpus: bool,
+}
+
+/// What an exporter that does not say it takes for granted.
+fn yes() -> bool {
+    true
 }
 
 /// A host device of a VM.
@@ -263,7 +271,7 @@ pub struct DeviceView {
     pub class: Option<String>,
     /// The node it is on.
     pub node: Option<u32>,
-    /// Whether the VM does not run there.
+    /// Whether the VM does not run there; `None` where it cannot, for want of CPUs.
     pub remote: Option<bool>,
 }
 

@@ -105,7 +105,7 @@ impl Column {
             Self::Delay => "Share of the time it wants to run that its worst vCPU waits for a core",
             Self::Starved => "A vCPU's delay against its siblings', in times of the threshold",
             Self::Quota => "Share of periods in which its CPU quota ran out",
-            Self::Memory => "Share of its memory on nodes where it does not run",
+            Self::Memory => "Share of its memory on nodes with CPUs where it does not run",
             Self::Devices => "Devices on nodes where it does not run",
             Self::Cpi => "Cycles per instruction in the guest",
             Self::Peers => "CPI against VMs of its flavor, in times of the limit",

@@ -176,7 +176,8 @@ fn about(vm: &VmView) -> Markup {
             |what, share: Option<f64>| share.map(|s| format!("{} of its {what}", percent(s)));
         let known = [known("time", share.time), known("memory", share.memory)];
         let known: Vec<String> = known.into_iter().flatten().collect();
-        format!("node {}: {}", share.node, known.join(", "))
+        let no_cpus = if share.has_cpus { "" } else { " (no CPUs)" };
+        format!("node {}{no_cpus}: {}", share.node, known.join(", "))
     };
     let device = |device: &crate::expose::view::DeviceView| {
         let class = device.class.as_deref().unwrap_or("device");

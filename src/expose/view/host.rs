@@ -1,6 +1,6 @@
 //! The host's nodes, cores and threads: what was wanted of each, how fast it is, who runs there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::known::{by_core, by_label};
 use super::{over, owned, sum, CoreView, HostView, NodeView, Tenant, ThreadView, VmView};
@@ -21,6 +21,8 @@ pub(super) struct Machine<'a> {
     time: HashMap<CoreKey, f64>,
     /// Threads of each core that are online.
     threads: HashMap<CoreKey, usize>,
+    /// Nodes with a CPU online.
+    nodes: HashSet<u32>,
     /// Frequency now over the one a core is made for.
     frequency: HashMap<CoreKey, f64>,
     too_hot: HashMap<CoreKey, f64>,
@@ -32,8 +34,12 @@ impl<'a> Machine<'a> {
         let wanted = wanted(growth);
         let mut time: HashMap<CoreKey, f64> = HashMap::new();
         let mut threads: HashMap<CoreKey, usize> = HashMap::new();
+        let mut nodes = HashSet::new();
         for cpu in &newest.inventory.topology.cpus {
-            *threads.entry(key(cpu)).or_default() += usize::from(cpu.online);
+            if cpu.online {
+                *threads.entry(key(cpu)).or_default() += 1;
+                nodes.insert(cpu.place.numa_node);
+            }
             if let Some((on_it, _)) = wanted.get(&cpu.id) {
                 *time.entry(key(cpu)).or_default() += on_it;
             }
@@ -43,12 +49,18 @@ impl<'a> Machine<'a> {
             wanted,
             time,
             threads,
+            nodes,
             frequency: frequency(newest),
             too_hot: too_hot(newest, "kvm_host_core_throttled_seconds_total", by_core),
             too_hot_packages: too_hot(newest, "kvm_host_package_throttled_seconds_total", |row| {
                 by_label(row, "package")
             }),
         }
+    }
+
+    /// Whether a vCPU can run on this node; so it is taken where no node of a CPU is known.
+    pub(super) fn has_cpus(&self, node: u32) -> bool {
+        self.nodes.is_empty() || self.nodes.contains(&node)
     }
 
     /// Frequency of the core over the one it is made for.

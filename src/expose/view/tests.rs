@@ -319,6 +319,47 @@ fn memory_and_devices_are_held_against_where_the_vm_runs() {
     assert!(troubles(&host.view().vms[0]).is_empty());
 }
 
+/// Node 2 has memory alone (CXL, HBM): no vCPU can be moved there.
+#[test]
+fn memory_and_devices_on_a_node_without_cpus_are_not_remote() {
+    let memory = |node| [("vm", "db"), ("numa_node", node)];
+    let device = [
+        ("vm", "db"),
+        ("device", "0000:3b:00.0"),
+        ("class", "gpu"),
+        ("numa_node", "2"),
+    ];
+    let host = |far: f64| {
+        Host::of(&[("db", vec![Did::on(0)])])
+            .fact("kvm_vm_memory_bytes", &memory("0"), [1e9; 2])
+            .fact("kvm_vm_memory_bytes", &memory("1"), [far; 2])
+            .fact("kvm_vm_memory_bytes", &memory("2"), [3e9; 2])
+            .fact("kvm_vm_device_info", &device, [1.0; 2])
+    };
+    let vm = &host(0.0).view().vms[0];
+    assert_eq!((vm.memory_remote, vm.devices_remote), (Some(0.0), None));
+    assert!(troubles(vm).is_empty());
+    let text = |vm: &VmView| {
+        vm.causes
+            .iter()
+            .find(|c| c.cause == Cause::MemoryRemote)
+            .unwrap()
+            .text
+            .clone()
+    };
+    assert!(
+        text(vm).ends_with("; 75\u{a0}% is on node 2, which has no CPUs"),
+        "{}",
+        text(vm)
+    );
+    let vm = &host(6e9).view().vms[0];
+    assert!(close(vm.memory_remote, 0.6));
+    assert_eq!(
+        vm.verdict,
+        "60\u{a0}% of its memory is on node 1, where it does not run; 30\u{a0}% is on node 2, which has no CPUs."
+    );
+}
+
 #[test]
 fn peers_are_of_one_flavor_and_leave_the_vm_itself_out() {
     let names = ["a", "b", "c", "d", "e"];

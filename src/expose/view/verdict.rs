@@ -1,7 +1,7 @@
 //! What is wrong with a VM, in plain words.
 
 use super::cause::{Cause, CauseView, Seen};
-use super::{NodeView, Numbers, Tenant, VcpuView, VmView};
+use super::{sum, NodeShare, NodeView, Numbers, Tenant, VcpuView, VmView};
 
 /// So many cores of I/O beside a vCPU are why it waits.
 const IO_MATTERS: f64 = 0.1;
@@ -41,11 +41,7 @@ pub(super) fn text(
         Cause::Delay => delay(vm, vms, nodes),
         Cause::Starved => starved(vm),
         Cause::Quota => quota(observed, vm),
-        Cause::MemoryRemote => format!(
-            "{} of its memory is on {} where it does not run",
-            percent(observed),
-            remote_nodes(vm)
-        ),
+        Cause::MemoryRemote => memory(observed, vm),
         Cause::DeviceRemote => devices(vm),
         Cause::CpiPeers => cpi(observed, threshold),
         Cause::Cache => cache(observed, vm, vms, nodes),
@@ -136,15 +132,34 @@ fn quota(observed: f64, vm: &VmView) -> String {
     )
 }
 
-fn remote_nodes(vm: &VmView) -> String {
-    let runs = |time: Option<f64>| time.is_some_and(|time| time >= super::vm::RUNS_THERE);
-    let has = |memory: Option<f64>| memory.is_some_and(|memory| memory >= 0.01);
-    let nodes = vm.nodes.iter().filter(|n| !runs(n.time) && has(n.memory));
-    let nodes: Vec<String> = nodes.map(|n| n.node.to_string()).collect();
-    match nodes.as_slice() {
-        [] => "nodes".to_owned(),
-        [node] => format!("node {node},"),
-        _ => format!("nodes {},", nodes.join(", ")),
+fn memory(observed: f64, vm: &VmView) -> String {
+    let has = |node: &&NodeShare| node.memory.is_some_and(|memory| memory >= 0.01);
+    let listed = |nodes: Vec<&NodeShare>| {
+        let numbers: Vec<String> = nodes.iter().map(|n| n.node.to_string()).collect();
+        match numbers.as_slice() {
+            [] => "nodes".to_owned(),
+            [node] => format!("node {node},"),
+            _ => format!("nodes {},", numbers.join(", ")),
+        }
+    };
+    let nodes = || vm.nodes.iter().filter(has);
+    let remote = listed(nodes().filter(|node| node.is_remote()).collect());
+    let text = format!(
+        "{} of its memory is on {remote} where it does not run",
+        percent(observed)
+    );
+    // What no placement of vCPUs can change is said, and not counted.
+    let no_cpus: Vec<&NodeShare> = nodes().filter(|node| !node.has_cpus).collect();
+    match sum(no_cpus.iter().map(|node| node.memory)) {
+        None => text,
+        Some(share) => {
+            let have = if no_cpus.len() == 1 { "has" } else { "have" };
+            format!(
+                "{text}; {} is on {} which {have} no CPUs",
+                percent(share),
+                listed(no_cpus)
+            )
+        }
     }
 }
 

@@ -14,6 +14,13 @@ use crate::snapshot::{Labels, Snapshot, VmRow};
 /// its way.
 pub const RUNS_THERE: f64 = 0.05;
 
+impl NodeShare {
+    /// Whether the VM could run there and does not.
+    pub(super) fn is_remote(&self) -> bool {
+        self.has_cpus && self.time.is_none_or(|time| time < RUNS_THERE)
+    }
+}
+
 pub(super) fn vms(newest: &Snapshot, growth: &Growth<'_>, machine: &Machine<'_>) -> Vec<VmView> {
     let meter = Meter::new(growth);
     let mut known = known::of_vms(newest);
@@ -38,9 +45,10 @@ fn build(
     time: &TimeAt,
     machine: &Machine<'_>,
 ) -> VmView {
-    let devices: Vec<DeviceView> = known.devices.into_iter().map(|d| time.judge(d)).collect();
-    let nodes = time.nodes(&known.memory);
-    let remote = |node: &NodeShare| node.memory.filter(|_| node.time < Some(RUNS_THERE));
+    let devices = known.devices.into_iter();
+    let devices: Vec<DeviceView> = devices.map(|d| time.judge(d, machine)).collect();
+    let nodes = time.nodes(&known.memory, machine);
+    let remote = |node: &NodeShare| node.memory.filter(|_| node.is_remote());
     let memory_is_known = time.total > 0.0 && nodes.iter().any(|node| node.memory.is_some());
     let info = row.info.pairs().iter();
     let info = info.filter(|(name, value)| *name != "vm" && !value.is_empty());
@@ -160,7 +168,7 @@ impl TimeAt {
         nodes.filter(|node| self.share(*node).is_some_and(|share| share >= RUNS_THERE))
     }
 
-    fn nodes(&self, memory: &[(u32, f64)]) -> Vec<NodeShare> {
+    fn nodes(&self, memory: &[(u32, f64)], machine: &Machine<'_>) -> Vec<NodeShare> {
         let all: f64 = memory.iter().map(|(_, bytes)| bytes).sum();
         let mut nodes: BTreeMap<u32, Option<f64>> = BTreeMap::new();
         nodes.extend(self.nodes.keys().map(|node| (*node, over(0.0, all))));
@@ -173,12 +181,14 @@ impl TimeAt {
             node,
             time: self.share(node),
             memory,
+            has_cpus: machine.has_cpus(node),
         };
         nodes.into_iter().map(share).collect()
     }
 
-    fn judge(&self, device: DeviceView) -> DeviceView {
-        let share = device.node.and_then(|node| self.share(node));
+    fn judge(&self, device: DeviceView, machine: &Machine<'_>) -> DeviceView {
+        let node = device.node.filter(|node| machine.has_cpus(*node));
+        let share = node.and_then(|node| self.share(node));
         DeviceView {
             remote: share.map(|share| share < RUNS_THERE),
             ..device
