@@ -3,6 +3,7 @@
 pub mod cgroup;
 pub mod cpu_model;
 pub mod cpulist;
+pub mod fds;
 pub mod hwmon;
 pub mod identity;
 pub mod kernel_log;

@@ -359,3 +359,89 @@ fn pressure_is_the_kernels() {
     let seen = told(&seen).expect("it was there");
     assert!(seen <= after, "{before} {seen} {after}");
 }
+
+/// Where cgroup v2 is mounted, with two groups of ours side by side below one of ours.
+fn two_groups_of_v2() -> Option<[PathBuf; 3]> {
+    let root = Path::new("/sys/fs/cgroup");
+    let mounts = [root.to_owned(), root.join("unified")];
+    let mut v2 = mounts
+        .iter()
+        .filter(|dir| dir.join("cgroup.controllers").exists());
+    let Some(v2) = v2.next() else {
+        println!("skipped: cgroup v2 is not mounted below {}", root.display());
+        return None;
+    };
+    let ours = v2.join(format!(
+        "vcpu-exporter-test-{}-namespace",
+        std::process::id()
+    ));
+    let groups = [ours.join("vm"), ours.join("exporter"), ours];
+    for group in &groups {
+        if let Err(error) = std::fs::create_dir_all(group) {
+            println!(
+                "skipped: no cgroup can be made: {}: {error}",
+                group.display()
+            );
+            return None;
+        }
+    }
+    Some(groups)
+}
+
+/// The kernel shows the VM's group as `/../vm` to an exporter with a cgroup namespace of its own,
+/// as in a container. What the groups say is the test's: few machines have v2's memory controller.
+#[test]
+fn memory_by_cgroup_is_found_from_a_cgroup_namespace_of_the_exporters_own() {
+    if !kvm_works() {
+        return;
+    }
+    let unshared = std::process::Command::new("unshare")
+        .args(["--cgroup", "true"])
+        .status();
+    if !unshared.is_ok_and(|status| status.success()) {
+        println!("skipped: no cgroup namespace can be made here");
+        return;
+    }
+    let Some([of_vm, of_exporter, ours]) = two_groups_of_v2() else {
+        return;
+    };
+    let remove = [of_vm.clone(), of_exporter.clone(), ours].map(|dir| Group {
+        version: Version::V2,
+        dir,
+    });
+    let vm = MicroVm::start("hidden", Load::Halt, 1);
+    std::fs::write(of_vm.join("cgroup.procs"), vm.pid().to_string()).expect("it is moved");
+
+    let cgroupfs = tempfile::tempdir().expect("a directory");
+    let group = cgroupfs.path().join("kubepods/vm");
+    std::fs::create_dir_all(&group).expect("a directory");
+    std::fs::write(cgroupfs.path().join("cgroup.controllers"), "memory\n").expect("a file");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", vm.pid())).expect("it runs");
+    let resident = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kilobytes = line.and_then(|l| l.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        kilobytes.expect("it has the line") << 10
+    };
+    let (anon, shmem) = (resident("RssAnon:"), resident("RssShmem:"));
+    let stat = format!("anon N0={anon}\nfile N0={shmem}\nshmem N0={shmem}\n");
+    std::fs::write(group.join("memory.numa_stat"), stat).expect("a file");
+
+    let mut command = std::process::Command::new("sh");
+    let enter = r#"echo $$ >"$0/cgroup.procs" && exec unshare --cgroup "$@""#;
+    command.args(["-c", enter]);
+    command
+        .arg(&of_exporter)
+        .arg(env!("CARGO_BIN_EXE_vcpu-exporter"));
+    let root = cgroupfs.path().display().to_string();
+    let exporter = Exporter::spawn(command, &["--path.cgroupfs", &root], "");
+    let labels = [("vm", "hidden"), ("method", "cgroup")];
+    exporter.until(|e| e.one("kvm_vm_memory_info", &labels).is_some());
+    let told = exporter.scrape();
+    let told = told.one(
+        "kvm_vm_memory_bytes",
+        &[("vm", "hidden"), ("numa_node", "0")],
+    );
+    assert_eq!(told, Some((anon + shmem) as f64));
+    drop((exporter, vm));
+    drop(remove);
+}

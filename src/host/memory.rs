@@ -31,6 +31,16 @@ pub struct Resident {
     pub hugetlb: u64,
 }
 
+impl Resident {
+    /// Of all kinds together.
+    pub fn all(self) -> u64 {
+        let kinds = [self.anon, self.file, self.shmem, self.hugetlb];
+        kinds
+            .iter()
+            .fold(0, |sum: u64, kind| sum.saturating_add(*kind))
+    }
+}
+
 /// Takes resident memory from a `status`. `None` for a process without memory (a kernel thread,
 /// a zombie), and before Linux 4.5, which did not tell the kinds apart.
 pub fn parse_resident(status: &[u8]) -> Option<Resident> {

@@ -11,15 +11,13 @@
 //! of such a name can claim a device it does not hold.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, ErrorKind};
+use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use super::fds;
 use super::pci::{class_word, link_name, Function};
 use super::roots::Roots;
-
-/// Descriptors of one process that are looked at. QEMU has some for each queue of each device:
-/// thousands for the largest guests.
-pub const MAX_DESCRIPTORS: usize = 1 << 16;
 
 /// Longest label made of a name in sysfs (characters).
 const MAX_NAME: usize = 128;
@@ -31,7 +29,7 @@ pub struct Held {
     pub groups: BTreeSet<u32>,
     /// Numbers of single devices, as in `vfioN`.
     pub devices: BTreeSet<u32>,
-    /// It has more than [`MAX_DESCRIPTORS`], and not all were looked at.
+    /// It has more than [`fds::MAX_DESCRIPTORS`], and not all were looked at.
     pub more: bool,
 }
 
@@ -70,19 +68,11 @@ pub fn is_there(roots: &Roots) -> bool {
 /// `PermissionDenied` where its descriptors may not be listed or followed; any other means that
 /// it is gone.
 pub fn held(roots: &Roots, pid: i32) -> io::Result<Held> {
-    roots.count_open();
     let mut held = Held::default();
-    for (n, entry) in std::fs::read_dir(roots.proc.join(format!("{pid}/fd")))?.enumerate() {
-        if n == MAX_DESCRIPTORS {
-            held.more = true;
-            break;
-        }
-        match entry.and_then(|entry| std::fs::read_link(entry.path())) {
-            Ok(target) => held.note(&target),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(error),
-            Err(_) => {} // closed meanwhile
-        }
-    }
+    held.more = fds::targets(roots, pid, |target| {
+        held.note(target);
+        ControlFlow::Continue(())
+    })?;
     Ok(held)
 }
 

@@ -12,8 +12,9 @@ use super::slow::{Fact, FactValue, Origin, VmSource};
 use super::{identity, ReadError, Reason, SourceInfo, SourceState};
 use crate::config;
 use crate::discover::{Vm, VmKey};
+use crate::host::fds::MAX_DESCRIPTORS;
 use crate::host::roots::Roots;
-use crate::host::vfio::{self, Device, MAX_DESCRIPTORS};
+use crate::host::vfio::{self, Device};
 
 /// The `devices` source.
 #[derive(Debug)]

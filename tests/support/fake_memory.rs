@@ -17,6 +17,8 @@ pub struct Block<'a> {
     pub page_size: u64,
     /// Bytes in transparent huge pages.
     pub thp: u64,
+    /// Those of them that have a NUMA hint, which smaps leaves out on Linux 6.1 to 6.4.
+    pub hinted: u64,
     /// Marked as QEMU marks guest RAM.
     pub dont_fork: bool,
 }
@@ -30,6 +32,7 @@ impl<'a> Block<'a> {
             nodes,
             page_size: 4096,
             thp: 0,
+            hinted: 0,
             dont_fork: true,
         }
     }
@@ -55,7 +58,7 @@ impl<'a> Block<'a> {
             "" => ("p", 0),
             _ => ("s", 1000 + (start >> 32)),
         };
-        let resident = self.resident() >> 10;
+        let resident = (self.resident() - self.hinted) >> 10;
         let (base, huge) = match self.is_huge() {
             true => (0, resident),
             false => (resident, 0),
@@ -71,7 +74,7 @@ impl<'a> Block<'a> {
             self.size >> 10,
             self.page_size >> 10,
             self.page_size >> 10,
-            self.thp >> 10,
+            (self.thp - self.hinted) >> 10,
             if self.dont_fork { "dc " } else { "" },
         )
     }
@@ -136,6 +139,7 @@ impl FakeHost {
         shmem: &[u64],
         anon_thp: &[u64],
     ) -> &Self {
+        self.file("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory\n");
         self.file(
             format!("sys/fs/cgroup/{path}/memory.numa_stat"),
             numa_stat(anon, shmem, anon_thp),

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use super::files::{self, Pressure, Quota, Throttling};
 use super::Version;
 use crate::host::cpulist;
+use crate::host::memory::numa::{self, NumaStat};
+use crate::host::memory::Nodes;
 use crate::host::roots::Roots;
 
 /// One group of a hierarchy. What the group does not tell is `None`: its controller is off there,
@@ -100,6 +102,29 @@ impl<'a> Group<'a> {
             Version::V1 => Ok(None),
             Version::V2 => self.parse(&format!("{}.pressure", resource.name()), files::pressure),
         }
+    }
+
+    /// Memory by node and kind, its children's included; v2 alone has it, and not in a threaded
+    /// group.
+    pub fn numa_stat(&self) -> io::Result<Option<NumaStat>> {
+        match self.version {
+            Version::V1 => Ok(None),
+            Version::V2 => self.parse("memory.numa_stat", |text| {
+                numa::parse_numa_stat(text.as_bytes())
+            }),
+        }
+    }
+
+    /// Pages of hugetlbfs by their size (bytes) and node; none where that controller is off.
+    pub fn hugetlb(&self) -> io::Result<Vec<(u64, Nodes)>> {
+        let mut found = Vec::new();
+        for name in self.roots.list(&self.dir)? {
+            if let Some(size) = numa::hugetlb_page_size(&name) {
+                let parse = |text: &str| numa::parse_hugetlb_numa_stat(text.as_bytes());
+                found.extend(self.parse(&name, parse)?.map(|nodes| (size, nodes)));
+            }
+        }
+        Ok(found)
     }
 
     fn parse<T>(&self, file: &str, parse: impl Fn(&str) -> Option<T>) -> io::Result<Option<T>> {

@@ -46,10 +46,31 @@ pub struct NumaStat {
     pub anon: Nodes,
     /// memfd, tmpfs and shared anonymous memory.
     pub shmem: Nodes,
+    /// Page cache, `shmem` and the pages of guest_memfd among it.
+    pub file: Nodes,
+    /// Memory of any kind that cannot be reclaimed: locked memory, and all of guest_memfd
+    /// (include/linux/pagemap.h, `mapping_set_unevictable`). `None` where the line is missing.
+    pub unevictable: Option<Nodes>,
     /// The part of `anon` in transparent huge pages.
     pub anon_thp: Nodes,
     /// The part of `shmem` in transparent huge pages.
     pub shmem_thp: Nodes,
+}
+
+impl NumaStat {
+    /// Page cache that is no shmem and cannot be reclaimed: in the cgroup of a VMM that holds a
+    /// guest_memfd, the pages of that, which are charged to it as page cache
+    /// (virt/kvm/guest_memfd.c, `kvm_gmem_get_folio`). Disk images in the page cache can be
+    /// reclaimed and are left out.
+    pub fn guest_memfd(&self) -> Nodes {
+        let of = |nodes: &Nodes, node: u32| nodes.get(&node).copied().unwrap_or(0);
+        let nodes = self.file.iter().map(|(&node, &file)| {
+            let pages = file.saturating_sub(of(&self.shmem, node));
+            let locked = self.unevictable.as_ref().map(|all| of(all, node));
+            (node, pages.min(locked.unwrap_or(pages)))
+        });
+        nodes.collect()
+    }
 }
 
 /// Parses `memory.numa_stat` of cgroup v2: lines such as `anon N0=4096 N1=0`. `None` for any other
@@ -65,6 +86,8 @@ pub fn parse_numa_stat(text: &[u8]) -> Option<NumaStat> {
     Some(NumaStat {
         anon: find(b"anon").filter(|nodes| !nodes.is_empty())?,
         shmem: find(b"shmem")?,
+        file: find(b"file").unwrap_or_default(),
+        unevictable: find(b"unevictable"),
         // A kernel without transparent huge pages has none of them.
         anon_thp: find(b"anon_thp").unwrap_or_default(),
         shmem_thp: find(b"shmem_thp").unwrap_or_default(),
@@ -129,11 +152,27 @@ mod tests {
         assert_eq!(stat.anon, Nodes::from([(0, 8 << 20), (1, 4096)]));
         assert_eq!(stat.shmem, Nodes::from([(0, 0), (1, 16384)]));
         assert_eq!(stat.anon_thp[&0], 6 << 20);
+        assert_eq!(stat.unevictable, None);
         // cgroup v1
         assert_eq!(
             parse_numa_stat(b"total=5 N0=5\nfile=1 N0=1\nanon=4 N0=4\n"),
             None
         );
+    }
+
+    #[test]
+    fn guest_memfd_is_the_page_cache_that_cannot_be_reclaimed() {
+        let lines = |unevictable: &str| {
+            let text = format!(
+                "anon N0=4096 N1=0\nfile N0=9000 N1=700\nshmem N0=1000 N1=700\n{unevictable}"
+            );
+            parse_numa_stat(text.as_bytes()).unwrap().guest_memfd()
+        };
+        assert_eq!(lines(""), Nodes::from([(0, 8000), (1, 0)]));
+        let beside_a_disk = lines("unevictable N0=5000 N1=0\n");
+        assert_eq!(beside_a_disk, Nodes::from([(0, 5000), (1, 0)]));
+        let with_locked_memory = lines("unevictable N0=99999 N1=5000\n");
+        assert_eq!(with_locked_memory, Nodes::from([(0, 8000), (1, 0)]));
     }
 
     #[test]

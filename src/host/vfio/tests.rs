@@ -1,6 +1,7 @@
 use super::*;
 use crate::fake_host::{FakeHost, Pci};
 use proptest::prelude::*;
+use std::io::ErrorKind;
 
 const PID: i32 = 100;
 const NIC: u32 = 0x02_00_00;

@@ -6,39 +6,128 @@
 //! where that controller is off, a slice of many VMs), does not matter.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use super::{base_pages, no_memory, Sample};
-use crate::host::memory::numa::{
-    hugetlb_page_size, parse_hugetlb_numa_stat, parse_numa_stat, NumaStat,
-};
-use crate::host::memory::{size_name, text, Nodes, Resident};
+use crate::host::cgroup::{Group, Hierarchy};
+use crate::host::memory::numa::NumaStat;
+use crate::host::memory::{size_name, Nodes, Resident};
 use crate::host::roots::Roots;
 
-/// A cgroup's own parents are asked no further up: libvirt's VMs are two levels below theirs.
+/// Groups that are looked at, from the process' own upward: libvirt's VMs are two levels below
+/// theirs.
 const LEVELS: usize = 4;
 
+/// What of a VM's process is compared with its cgroup.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Process<'a> {
+    /// The text of its /proc/PID/cgroup.
+    pub(super) cgroup: &'a str,
+    pub(super) resident: Resident,
+    /// It holds a guest_memfd, which is accounted to its cgroup and in none of its own counters.
+    pub(super) guest_memfd: bool,
+}
+
 /// The VM's memory by its cgroup; `None` where that does not tell.
-pub(super) fn look(roots: &Roots, pid: i32, resident: Resident) -> Option<Sample> {
-    let (dir, stat) = stat(roots, pid)?;
-    let mut huge = Vec::new();
+pub(super) fn look(roots: &Roots, unified: &mut Hierarchy, process: Process<'_>) -> Option<Sample> {
+    let shown = unified.shown(process.cgroup)?;
+    let (group, stat) = accounted(roots, unified, shown)?;
+    let resident = process.resident;
+    let mut kinds = Kinds {
+        private: match process.guest_memfd {
+            true => stat.guest_memfd(),
+            false => Nodes::new(),
+        },
+        stat,
+        pools: Vec::new(),
+    };
     if resident.hugetlb > 0 {
-        huge = hugetlb(roots, &dir).ok()?;
+        kinds.pools = group.hugetlb().ok()?;
     }
-    let sum = |nodes: &Nodes| nodes.values().fold(0, |a: u64, b| a.saturating_add(*b));
-    let total = |all: &[&Nodes]| all.iter().fold(0, |a: u64, b| a.saturating_add(sum(b)));
-    let accounted = total(&[&stat.anon, &stat.shmem]);
-    let pooled = huge.iter().map(|(_, nodes)| sum(nodes)).sum();
-    let own = agree(accounted, resident.anon.saturating_add(resident.shmem))
-        && agree(pooled, resident.hugetlb)
-        && is_small(resident.file, accounted.saturating_add(pooled));
-    own.then(|| sample(&stat, &huge))
+    kinds.are_of(resident).then(|| kinds.sample())
+}
+
+/// The nearest group with memory of its own accounting, from where /proc/PID/cgroup shows the
+/// process upward: threaded groups, where libvirt keeps vCPUs, have none. The root, which has all
+/// of the host's, is not asked.
+fn accounted<'a>(
+    roots: &'a Roots,
+    unified: &mut Hierarchy,
+    shown: &str,
+) -> Option<(Group<'a>, NumaStat)> {
+    // What our cgroup namespace hides is found by its whole path or not at all: a part of it
+    // names too many groups.
+    let path = match shown.starts_with("/..") {
+        true => unified.locate(roots, shown)?,
+        false => shown.to_owned(),
+    };
+    let groups = Path::new(&path).ancestors().take(LEVELS);
+    groups.into_iter().find_map(|path| {
+        let path = unified.locate(roots, path.to_str()?)?;
+        let group = unified.group(roots, &path);
+        let stat = group.numa_stat().ok()?.filter(|_| !path.is_empty())?;
+        Some((group, stat))
+    })
+}
+
+/// What is accounted to a cgroup and may be a guest's.
+struct Kinds {
+    stat: NumaStat,
+    /// Pages of a guest_memfd.
+    private: Nodes,
+    /// Pages of hugetlbfs, by size.
+    pools: Vec<(u64, Nodes)>,
+}
+
+impl Kinds {
+    /// Whether all of it is a process' that has this resident.
+    fn are_of(&self, resident: Resident) -> bool {
+        let private = sum(&self.private);
+        let accounted = sum(&self.stat.anon).saturating_add(sum(&self.stat.shmem));
+        let pooled = self.pools.iter().map(|(_, nodes)| sum(nodes));
+        let pooled = pooled.fold(0, u64::saturating_add);
+        let all = accounted.saturating_add(pooled).saturating_add(private);
+        let own = resident.anon.saturating_add(resident.shmem);
+        // What is accounted as the guest_memfd's is the VM's all the same: a difference is held
+        // against all of its memory.
+        agree(accounted, own, private)
+            && agree(pooled, resident.hugetlb, 0)
+            && is_small(resident.file, all)
+    }
+
+    fn sample(&self) -> Sample {
+        let stat = &self.stat;
+        let mut nodes = Nodes::new();
+        let mut backing: BTreeMap<String, u64> = no_memory();
+        let mut add = |what: String, of: &Nodes| {
+            for (node, bytes) in of {
+                let at = nodes.entry(*node).or_default();
+                *at = at.saturating_add(*bytes);
+                let kind = backing.entry(what.clone()).or_default();
+                *kind = kind.saturating_add(*bytes);
+            }
+        };
+        add(base_pages(), &stat.anon);
+        add(base_pages(), &stat.shmem);
+        add(base_pages(), &self.private);
+        for (size, of) in self.pools.iter().filter(|(_, of)| sum(of) > 0) {
+            add(format!("hugetlb_{}", size_name(*size)), of);
+        }
+        let thp = sum(&stat.anon_thp).saturating_add(sum(&stat.shmem_thp));
+        let base = backing.entry(base_pages()).or_default();
+        *base = base.saturating_sub(thp);
+        backing.insert("thp".to_owned(), thp);
+        Sample {
+            method: "cgroup",
+            nodes: Some(nodes),
+            backing,
+        }
+    }
 }
 
 /// Whether two totals are the same but for what the kernel's per-CPU counters have not yet added.
-fn agree(a: u64, b: u64) -> bool {
-    a.abs_diff(b) <= a.max(b) / 16
+fn agree(a: u64, b: u64, besides: u64) -> bool {
+    a.abs_diff(b) <= a.max(b).saturating_add(besides) / 16
 }
 
 /// Whether file pages are no more than those of a VMM and its libraries. A guest restored from a
@@ -48,69 +137,6 @@ fn is_small(file: u64, total: u64) -> bool {
     file <= PROGRAM.max(total / 16)
 }
 
-/// The nearest cgroup of the process with memory of its own accounting, in the unified hierarchy:
-/// threaded cgroups, where libvirt keeps vCPUs, have none.
-fn stat(roots: &Roots, pid: i32) -> Option<(PathBuf, NumaStat)> {
-    let own = text::small(roots, &roots.proc.join(format!("{pid}/cgroup"))).ok()?;
-    let path = own
-        .split(|b| *b == b'\n')
-        .find_map(|line| line.strip_prefix(b"0::/"))?;
-    let path = Path::new(std::str::from_utf8(path).ok()?);
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-    if path.as_os_str().is_empty() || !path.components().all(plain) {
-        return None; // the root, or outside of our cgroup namespace
-    }
-    // On hybrid hosts systemd mounts the unified hierarchy below the others.
-    let mounts = [roots.cgroup.clone(), roots.cgroup.join("unified")];
-    let parents = path
-        .ancestors()
-        .take(LEVELS)
-        .filter(|p| !p.as_os_str().is_empty());
-    parents.into_iter().find_map(|path| {
-        mounts.iter().find_map(|mount| {
-            let dir = mount.join(path);
-            let text = text::small(roots, &dir.join("memory.numa_stat")).ok()?;
-            Some((dir, parse_numa_stat(&text)?))
-        })
-    })
-}
-
-/// Huge pages accounted to a cgroup, by size.
-fn hugetlb(roots: &Roots, dir: &Path) -> io::Result<Vec<(u64, Nodes)>> {
-    let mut found = Vec::new();
-    for name in roots.list(dir)? {
-        if let Some(size) = hugetlb_page_size(&name) {
-            let text = text::small(roots, &dir.join(name))?;
-            found.extend(parse_hugetlb_numa_stat(&text).map(|nodes| (size, nodes)));
-        }
-    }
-    Ok(found)
-}
-
-fn sample(stat: &NumaStat, huge: &[(u64, Nodes)]) -> Sample {
-    let mut nodes = Nodes::new();
-    let mut backing: BTreeMap<String, u64> = no_memory();
-    let mut add = |what: String, of: &Nodes| {
-        for (node, bytes) in of {
-            let at = nodes.entry(*node).or_default();
-            *at = at.saturating_add(*bytes);
-            let kind = backing.entry(what.clone()).or_default();
-            *kind = kind.saturating_add(*bytes);
-        }
-    };
-    add(base_pages(), &stat.anon);
-    add(base_pages(), &stat.shmem);
-    for (size, of) in huge.iter().filter(|(_, of)| of.values().any(|b| *b > 0)) {
-        add(format!("hugetlb_{}", size_name(*size)), of);
-    }
-    let thp = stat.anon_thp.values().chain(stat.shmem_thp.values());
-    let thp = thp.fold(0u64, |a, b| a.saturating_add(*b));
-    let base = backing.entry(base_pages()).or_default();
-    *base = base.saturating_sub(thp);
-    backing.insert("thp".to_owned(), thp);
-    Sample {
-        method: "cgroup",
-        nodes: Some(nodes),
-        backing,
-    }
+fn sum(nodes: &Nodes) -> u64 {
+    nodes.values().fold(0, |a: u64, b| a.saturating_add(*b))
 }

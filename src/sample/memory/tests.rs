@@ -105,6 +105,76 @@ fn guest_ram_is_told_by_node_and_pages_without_the_vmms_own() {
 }
 
 #[test]
+fn huge_pages_that_smaps_leaves_out_are_found_by_numa_maps() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    // As on Linux 6.1: two thirds of the huge pages have a NUMA hint at the moment.
+    let hinted = Block {
+        thp: 96 * MIB,
+        hinted: 64 * MIB,
+        ..Block::ram(&[64 * MIB, 64 * MIB])
+    };
+    let pool = Block {
+        path: "/dev/hugepages/ram",
+        page_size: 2 * MIB,
+        ..Block::ram(&[256 * MIB])
+    };
+    host.memory(1000, &[hinted, pool]);
+    let expected = [
+        "bytes 0 320M",
+        "bytes 1 64M",
+        "backing_bytes 4k 32M",
+        "backing_bytes hugetlb_2m 256M",
+        "backing_bytes thp 96M",
+        "info numa_maps 1",
+    ];
+    assert_eq!(read_one(&mut source(&host), &host), expected);
+}
+
+#[test]
+fn one_node_with_numa_balancing_is_walked_by_both_files() {
+    let host = FakeHost::new();
+    host.cpus(1, 2, 1, 1);
+    host.qemu(1000, "a", UUID_A, 1);
+    let hinted = Block {
+        thp: 128 * MIB,
+        hinted: 128 * MIB,
+        ..Block::ram(&[128 * MIB])
+    };
+    host.memory(1000, &[hinted]);
+    let thp = |setting: &str| {
+        host.file("proc/sys/kernel/numa_balancing", setting);
+        let told = read_one(&mut source(&host), &host);
+        (told[2].clone(), told[3].clone())
+    };
+    let told = |thp: &str, method: &str| (thp.to_owned(), method.to_owned());
+    let seen = thp("1\n");
+    assert_eq!(seen, told("backing_bytes thp 128M", "info numa_maps 1"));
+    let unseen = thp("0\n");
+    assert_eq!(unseen, told("backing_bytes thp 0M", "info smaps 1"));
+}
+
+#[test]
+fn growth_between_the_two_files_is_not_taken_for_huge_pages() {
+    // smaps, numa_maps and the process' growth in between; MiB.
+    for (smaps, numa_maps, grown, hidden) in [
+        (100, 100, 0, 0),
+        (100, 164, 0, 64),
+        (100, 164, 64, 0),
+        (100, 164, 61, 2),
+        (100, 101, 0, 0),
+        (164, 100, 0, 0),
+    ] {
+        let more = u64::saturating_sub(numa_maps, smaps);
+        assert_eq!(
+            walk::hidden(more * MIB, grown * MIB, 2 * MIB),
+            hidden * MIB,
+            "{smaps} {numa_maps} {grown}"
+        );
+    }
+}
+
+#[test]
 fn on_one_node_smaps_alone_says_it_all() {
     let host = FakeHost::new();
     host.firecracker(1000, "fn", 1);
@@ -203,6 +273,76 @@ fn a_cgroup_of_others_too_is_not_believed() {
         read_one(&mut source(&host), &host).pop().unwrap(),
         "info numa_maps 1"
     );
+}
+
+#[test]
+fn a_cgroup_outside_of_our_namespace_is_found_as_the_cgroup_source_finds_it() {
+    let host = two_nodes();
+    host.qemu(1000, "a", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[512 * MIB])]);
+    let pod = "kubepods.slice/kubepods-burstable.slice/kubepods-pod1.slice";
+    let scope = format!("{pod}/cri-containerd-1.scope");
+    host.memory_cgroup(&scope, &[512 * MIB, 0], &[0, 0], &[0, 0]);
+    // Of two slices further up, and from a container of the same slice.
+    let hidden = [
+        "/../../kubepods-burstable.slice/kubepods-pod1.slice/cri-containerd-1.scope",
+        "/../../../kubepods.slice/kubepods-burstable.slice/kubepods-pod1.slice/cri-containerd-1.scope",
+        "/../cri-containerd-1.scope/vcpu",
+    ];
+    host.file(format!("sys/fs/cgroup/{scope}/vcpu/cgroup.threads"), "");
+    for path in hidden {
+        host.file("proc/1000/cgroup", format!("0::{path}\n"));
+        let method = read_one(&mut source(&host), &host).pop().unwrap();
+        assert_eq!(method, "info cgroup 1", "{path}");
+    }
+}
+
+#[test]
+fn private_memory_is_in_the_cgroups_page_cache() {
+    let host = two_nodes();
+    host.libvirt_v2(1000, "snp", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[32 * MIB, 0])]);
+    let scope = "machine.slice/machine-qemu\\x2d1\\x2dsnp.scope/libvirt";
+    host.memory_cgroup(scope, &[32 * MIB, 0], &[0, 0], &[0, 0]);
+    let file = format!("sys/fs/cgroup/{scope}/memory.numa_stat");
+    let stat = |unevictable: u64| {
+        format!(
+            "anon N0={} N1=0\nfile N0={} N1={}\nshmem N0=0 N1=0\n\
+             unevictable N0={unevictable} N1={}\n",
+            32 * MIB,
+            600 * MIB,
+            400 * MIB,
+            400 * MIB
+        )
+    };
+    // 88 MiB are of its disk and can be reclaimed.
+    host.file(&file, stat(512 * MIB));
+    let memory = |source: &mut Memory| read_one(source, &host);
+    let without = memory(&mut source(&host));
+    assert_eq!(without[..2], ["bytes 0 32M", "bytes 1 0M"]);
+    host.fd(1000, 40, "anon_inode:[kvm-gmem]");
+    let with = memory(&mut source(&host));
+    let expected = ["bytes 0 544M", "bytes 1 400M", "backing_bytes 4k 944M"];
+    assert_eq!(with[..3], expected);
+    assert_eq!(with.last().unwrap(), "info cgroup 1");
+}
+
+#[test]
+fn private_memory_that_no_cgroup_tells_of_is_unknown_and_not_too_little() {
+    let host = two_nodes();
+    host.qemu(1000, "snp", UUID_A, 1);
+    host.memory(1000, &[Block::ram(&[512 * MIB])]);
+    for (target, code_then) in [
+        ("anon_inode:[kvm-gmem]", ("down", "guest_memfd")),
+        ("/[kvm-gmem] (deleted)", ("down", "guest_memfd")),
+        ("/home/kvm-gmem", ("up", "")),
+    ] {
+        host.fd(1000, 40, target);
+        let mut source = source(&host);
+        let known = !read_one(&mut source, &host).is_empty();
+        assert_eq!(code(&source), code_then, "{target}");
+        assert_eq!(known, code_then.0 == "up", "{target}");
+    }
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(super) enum Trouble {
     TooSlow(Duration),
     /// A walk would take longer than this budget.
     TooLarge(Duration),
+    /// Its private memory (guest_memfd) is in no page table, and its cgroup is not its own.
+    GuestMemfd,
     /// Walks are switched off.
     WalksOff,
     /// Several VMs live in one process.
@@ -62,6 +64,13 @@ impl Trouble {
                     show_duration(*budget)
                 ),
                 Some(format!("{own_cgroup}, or raise sources.memory.budget")),
+            ),
+            Self::GuestMemfd => (
+                "guest_memfd",
+                "their private memory (guest_memfd) is in no page table of their processes, and no \
+                 cgroup tells of them alone"
+                    .to_owned(),
+                Some(own_cgroup.to_owned()),
             ),
             Self::WalksOff => (
                 "walks_off",

@@ -1,9 +1,15 @@
 //! The exact way: the page tables of guest RAM, by /proc/PID/smaps and numa_maps.
 //!
 //! smaps tells which mappings there are and what pages they are made of, numa_maps on which nodes
-//! those lie. On a machine of one node smaps alone says it all.
+//! those lie. On a machine of one node smaps alone says it all, except while NUMA balancing is on.
+//!
+//! NUMA balancing takes the access to some pages away for a moment, to see who faults (a NUMA
+//! hint). From Linux 6.1 (commit 474098edac26) until 6.5 (d74943a2f3cd and 8b9c1cc0418a, which do
+//! not apply to 6.1's stable tree: Debian's 6.1.0-50 still does it) smaps leaves out huge pages with
+//! such a hint: `smaps_pmd_entry` in fs/proc/task_mmu.c asks `follow_trans_huge_pmd`, which finds
+//! no page. numa_maps has them all. So what a mapping has more in numa_maps is in huge pages.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
@@ -54,7 +60,44 @@ impl Failure {
     }
 }
 
-/// Numbers of the host's NUMA nodes, ascending: node 0 alone on a kernel that knows none.
+/// What of the host decides how its VMs are walked.
+#[derive(Debug)]
+pub(super) struct Numa {
+    /// Numbers of its nodes, ascending: node 0 alone on a kernel that knows none.
+    pub(super) nodes: Vec<u32>,
+    /// The kernel moves memory to where it is used (`kernel.numa_balancing`,
+    /// Documentation/admin-guide/sysctl/kernel.rst): by default on every host of several nodes.
+    balancing: bool,
+}
+
+impl Numa {
+    pub(super) fn read(roots: &Roots) -> Self {
+        let path = roots.proc.join("sys/kernel/numa_balancing");
+        let text = text::small(roots, &path).unwrap_or_default();
+        Self {
+            nodes: nodes(roots),
+            balancing: !matches!(text.trim_ascii(), b"" | b"0"),
+        }
+    }
+
+    /// The only node of a host where smaps says all there is to know.
+    fn only(&self) -> Option<u32> {
+        match self.nodes[..] {
+            [only] if !self.balancing => Some(only),
+            _ => None,
+        }
+    }
+
+    /// How many files a walk reads.
+    pub(super) fn files(&self) -> u32 {
+        match self.only() {
+            Some(_) => 1,
+            None => 2,
+        }
+    }
+}
+
+/// Numbers of the host's nodes, ascending: node 0 alone on a kernel that knows none.
 pub(super) fn nodes(roots: &Roots) -> Vec<u32> {
     let names = roots.list(&roots.sys.join("devices/system/node"));
     let names = names.unwrap_or_default().into_iter();
@@ -68,22 +111,23 @@ pub(super) fn nodes(roots: &Roots) -> Vec<u32> {
     }
 }
 
-/// Walks guest RAM of a process. `spent` is asked again and again whether to stop.
+/// Walks guest RAM of a process. `spent` is asked again and again whether to stop; `grown`, once,
+/// how many bytes more the process has resident at the end than it had before.
 pub(super) fn walk(
     roots: &Roots,
     pid: i32,
-    nodes: &[u32],
+    numa: &Numa,
     mut spent: impl FnMut() -> bool,
+    grown: impl FnOnce() -> u64,
 ) -> Result<Walked, Failure> {
     let ram = ram(roots, pid, &mut spent)?;
-    let backing = backing(&ram);
     let mut sample = Sample {
         method: "smaps",
         nodes: None,
-        backing,
+        backing: backing(&ram),
     };
-    if let [only] = nodes {
-        sample.nodes = Some(Nodes::from([(*only, sample.backing.values().sum())]));
+    if let Some(only) = numa.only() {
+        sample.nodes = Some(Nodes::from([(only, sample.backing.values().sum())]));
         return Ok(Walked {
             sample,
             trouble: None,
@@ -91,14 +135,39 @@ pub(super) fn walk(
     }
     sample.method = "numa_maps";
     let trouble = match on_nodes(roots, pid, &ram, &mut spent) {
-        Ok(nodes) => {
-            sample.nodes = Some(nodes);
+        Ok(found) => {
+            sample.add_huge_pages(hidden(found.not_in_smaps, grown(), huge_page(roots)));
+            sample.nodes = Some(found.nodes);
             None
         }
         Err(Failure::Absent(file)) => Some(Trouble::NoFile(file)),
         Err(failure) => return Err(failure),
     };
     Ok(Walked { sample, trouble })
+}
+
+impl Sample {
+    fn add_huge_pages(&mut self, bytes: u64) {
+        let thp = self.backing.entry("thp".to_owned()).or_default();
+        *thp = thp.saturating_add(bytes);
+    }
+}
+
+/// Of what numa_maps has more than smaps, read a moment before: whole huge pages, less what the
+/// process grew by meanwhile.
+pub(super) fn hidden(not_in_smaps: u64, grown: u64, huge_page: u64) -> u64 {
+    let hidden = not_in_smaps.saturating_sub(grown);
+    hidden - hidden % huge_page
+}
+
+/// Size of a transparent huge page that a page table's middle level maps, in bytes.
+fn huge_page(roots: &Roots) -> u64 {
+    const USUAL: u64 = 2 << 20;
+    let file = "kernel/mm/transparent_hugepage/hpage_pmd_size";
+    let text = text::small(roots, &roots.sys.join(file)).unwrap_or_default();
+    let size = std::str::from_utf8(text.trim_ascii()).ok();
+    let size = size.and_then(|digits| digits.parse().ok());
+    size.filter(|size| *size > 0).unwrap_or(USUAL)
 }
 
 /// The mappings that are guest RAM.
@@ -150,23 +219,41 @@ fn backing(ram: &[Mapping]) -> BTreeMap<String, u64> {
     backing
 }
 
+/// What numa_maps says of guest RAM.
+#[derive(Debug, Default)]
+struct OnNodes {
+    nodes: Nodes,
+    /// Bytes of its mappings that smaps did not have.
+    not_in_smaps: u64,
+}
+
 /// On which nodes the mappings lie.
 fn on_nodes(
     roots: &Roots,
     pid: i32,
     ram: &[Mapping],
     spent: &mut impl FnMut() -> bool,
-) -> Result<Nodes, Failure> {
-    let starts: HashSet<u64> = ram.iter().map(|m| m.start).collect();
-    let mut nodes = Nodes::new();
+) -> Result<OnNodes, Failure> {
+    let in_smaps = |m: &Mapping| m.resident.saturating_add(m.hugetlb);
+    let known: HashMap<u64, u64> = ram.iter().map(|m| (m.start, in_smaps(m))).collect();
+    let mut found = OnNodes::default();
     read(roots, pid, "numa_maps", spent, |line| {
-        let mapping = parse_numa_maps(line).filter(|m| starts.contains(&m.start));
-        for (node, bytes) in mapping.iter().flat_map(|m| &m.nodes) {
-            let sum = nodes.entry(*node).or_default();
-            *sum = sum.saturating_add(*bytes);
+        let Some(mapping) = parse_numa_maps(line) else {
+            return;
+        };
+        let Some(in_smaps) = known.get(&mapping.start) else {
+            return;
+        };
+        let mut all: u64 = 0;
+        for (node, bytes) in mapping.nodes {
+            all = all.saturating_add(bytes);
+            let sum = found.nodes.entry(node).or_default();
+            *sum = sum.saturating_add(bytes);
         }
+        let more = all.saturating_sub(*in_smaps);
+        found.not_in_smaps = found.not_in_smaps.saturating_add(more);
     })?;
-    Ok(nodes)
+    Ok(found)
 }
 
 fn read(
