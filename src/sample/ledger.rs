@@ -50,8 +50,8 @@ pub struct Cell {
     pub key: CellKey,
     /// Total of each placed column.
     pub totals: Box<[u64]>,
-    /// Which columns are known here.
-    pub known: ColumnSet,
+    /// Which columns are known here, but for those that are withdrawn.
+    known: ColumnSet,
     /// Made ahead, because the vCPU may run here: does not age while that holds.
     pub ahead: bool,
     /// When something was last charged here.
@@ -72,6 +72,8 @@ pub struct Account {
     pub whereabouts: Option<Whereabouts>,
     /// Index of the cell charged last.
     current: Option<usize>,
+    /// Placed columns that are unknown now, whatever was charged before.
+    withdrawn: ColumnSet,
 }
 
 impl Account {
@@ -83,7 +85,13 @@ impl Account {
             known: 0,
             whereabouts: None,
             current: None,
+            withdrawn: 0,
         }
+    }
+
+    /// Which placed columns are known in a cell.
+    pub fn known_in(&self, cell: &Cell) -> ColumnSet {
+        cell.known & !self.withdrawn
     }
 
     /// Charges one tick's reading, taken at `now`.
@@ -96,6 +104,7 @@ impl Account {
         let place = reading.topology.place(cpu);
         self.whereabouts = place.map(|place| Whereabouts { cpu, place });
         let (deltas, added) = reading.placed();
+        self.withdrawn = (self.withdrawn | reading.withdrawn()) & !added;
         if added == 0 {
             return;
         }
@@ -243,6 +252,29 @@ mod tests {
     fn totals(account: &Account) -> Vec<(Option<(i32, i32)>, u64)> {
         let cells = account.cells.iter();
         cells.map(|c| (c.key.core, c.totals[0])).collect()
+    }
+
+    #[test]
+    fn a_withdrawn_column_is_unknown_everywhere_and_keeps_its_total() {
+        let (column, _, columns, mut reading) = setup(2);
+        let mut account = Account::new(&columns);
+        let mut tick = |cpu: u32, delta: Option<u64>| {
+            reading.clear();
+            reading.cpu = Some(cpu);
+            match delta {
+                Some(delta) => reading.add(column, delta),
+                None => reading.withdraw(column),
+            }
+            account.charge(&reading, Placement::Core, Instant::now());
+            let cells = account.cells.iter();
+            let known = cells.map(|c| (account.known_in(c), c.totals[0]));
+            known.collect::<Vec<_>>()
+        };
+        tick(0, Some(5));
+        assert_eq!(tick(2, Some(3)), [(1, 5), (1, 3)]);
+        assert_eq!(tick(0, None), [(0, 5), (0, 3)]);
+        assert_eq!(tick(0, None), [(0, 5), (0, 3)]);
+        assert_eq!(tick(2, Some(0)), [(1, 5), (1, 3)]);
     }
 
     #[test]

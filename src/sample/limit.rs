@@ -176,7 +176,7 @@ impl Limit {
             for (n, cell) in account.cells.iter().enumerate() {
                 size.held += cell.totals.len();
                 if account.is_visible(n, self.ttl, now) {
-                    size.series += (cell.known & !hidden).count_ones() as usize;
+                    size.series += (account.known_in(cell) & !hidden).count_ones() as usize;
                 }
             }
         }

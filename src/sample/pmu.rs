@@ -6,11 +6,12 @@
 //!
 //! [`events`] knows what can be counted, [`plan`] decides what is counted on this machine,
 //! [`perf`] opens and reads it, [`meter`] turns readings into what happened since the last one,
-//! and [`source`] puts them together.
+//! `guest` whether guests are counted at all, and [`source`] puts them together.
 
 pub mod counters;
 pub mod denied;
 pub mod events;
+mod guest;
 pub mod meter;
 pub mod perf;
 pub mod plan;

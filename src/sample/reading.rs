@@ -85,6 +85,13 @@ impl Columns {
         list.push(column);
         ColumnId { scope }
     }
+
+    /// The first placed column of a metric, if a source has declared one.
+    pub fn find_placed(&self, metric: &str) -> Option<ColumnId> {
+        let n = self.placed.iter().position(|c| c.metric == metric)?;
+        let scope = ScopeIndex::Placed(u8::try_from(n).ok()?);
+        Some(ColumnId { scope })
+    }
 }
 
 /// One vCPU's values of one tick, filled by its readers and charged by the ledger.
@@ -103,6 +110,7 @@ pub struct Reading {
     pub allowed: Option<Vec<u32>>,
     placed: Values,
     vcpu: Values,
+    withdrawn: ColumnSet,
 }
 
 #[derive(Debug, Clone)]
@@ -149,6 +157,7 @@ impl Reading {
             allowed: None,
             placed: Values::new(columns.placed.len()),
             vcpu: Values::new(columns.vcpu.len()),
+            withdrawn: 0,
         }
     }
 
@@ -159,6 +168,7 @@ impl Reading {
         self.allowed = None;
         self.placed.clear();
         self.vcpu.clear();
+        self.withdrawn = 0;
     }
 
     /// Adds to a counter what happened since the last tick; 0 makes it known.
@@ -178,6 +188,19 @@ impl Reading {
             ScopeIndex::Placed(_) => unreachable!("a gauge cannot be charged to a place"),
             ScopeIndex::Vcpu(n) => self.vcpu.set(n, value),
         }
+    }
+
+    /// Says that a placed counter is unknown after all. Its totals stay, and are shown again once
+    /// something is added.
+    pub fn withdraw(&mut self, column: ColumnId) {
+        if let ScopeIndex::Placed(n) = column.scope {
+            self.withdrawn |= 1 << n;
+        }
+    }
+
+    /// The placed columns that are withdrawn.
+    pub fn withdrawn(&self) -> ColumnSet {
+        self.withdrawn
     }
 
     /// What was added to a column, or `None` while it is unknown. For tests.

@@ -207,7 +207,7 @@ fn add_vcpu(snapshot: &mut Snapshot, slot: &Slot, labels: &mut VcpuLabels, view:
         if account.is_visible(n, view.limit.ttl(), view.taken_mono) {
             snapshot.cells.push(CellRow {
                 labels: labels.clone(),
-                known: cell.known,
+                known: account.known_in(cell),
             });
             snapshot.cell_totals.extend_from_slice(&cell.totals);
         }
@@ -217,6 +217,7 @@ fn add_vcpu(snapshot: &mut Snapshot, slot: &Slot, labels: &mut VcpuLabels, view:
         }
     }
     snapshot.vcpu_values.extend_from_slice(&account.values);
+    let cells = account.cells.iter();
     snapshot.vcpus.push(VcpuRow {
         labels: labels.labels.clone(),
         placement: labels.placement.as_ref().map(|(_, labels)| labels.clone()),
@@ -225,7 +226,7 @@ fn add_vcpu(snapshot: &mut Snapshot, slot: &Slot, labels: &mut VcpuLabels, view:
         tid: slot.vcpu.tid,
         cells: first..snapshot.cells.len(),
         known: account.known,
-        known_totals: account.cells.iter().fold(0, |set, cell| set | cell.known),
+        known_totals: cells.fold(0, |set, cell| set | account.known_in(cell)),
     });
 }
 

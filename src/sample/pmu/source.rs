@@ -13,6 +13,8 @@ use crate::sample::{
 
 use super::counters::{CounterError, CounterGroup, OpenCounters, Times};
 use super::denied::Gate;
+use super::events::Side;
+use super::guest::{Counted, Evidence, Guest, Silent};
 use super::meter::Meter;
 use super::plan::{self, Feed, GroupPlan, Machine, Mode, Plan};
 use super::probe::OwnThread;
@@ -21,6 +23,9 @@ use super::probe::OwnThread;
 pub struct Pmu {
     plan: Plan,
     columns: Vec<Arc<GroupColumns>>,
+    /// How long the thread was in its guest, as the sched source tells it.
+    guest_time: Option<ColumnId>,
+    silent: Arc<Silent>,
     counters: Arc<dyn OpenCounters>,
     /// What stood before perf_event_open at the start.
     gate: Gate,
@@ -29,9 +34,16 @@ pub struct Pmu {
 
 /// The columns that a group feeds.
 struct GroupColumns {
-    events: Vec<ColumnId>,
+    events: Vec<EventColumn>,
     enabled: ColumnId,
     running: ColumnId,
+}
+
+struct EventColumn {
+    id: ColumnId,
+    /// It counts the guest alone.
+    guest: bool,
+    cycles: bool,
 }
 
 impl Pmu {
@@ -45,8 +57,11 @@ impl Pmu {
     ) -> Self {
         let machine = Machine::read(roots, model, config);
         let plan = plan::plan(config, &machine, &OwnThread::new(counters.clone()));
+        let guest_time = columns.find_placed("kvm_vcpu_guest_seconds_total");
         let columns = plan.groups.iter().map(|group| declare(group, columns));
         Self {
+            guest_time,
+            silent: Arc::default(),
             columns: columns.map(Arc::new).collect(),
             plan,
             counters,
@@ -104,6 +119,10 @@ impl Source for Pmu {
         match (self.plan.mode, self.plan.reason.clone()) {
             (Mode::Off, Some(reason)) => SourceState::Down(reason),
             (_, Some(reason)) => SourceState::Degraded(reason),
+            (_, None) if self.silent.reason().is_some() => self
+                .silent
+                .reason()
+                .map_or(SourceState::Up, SourceState::Degraded),
             (_, None) if !self.plan.missing.is_empty() => {
                 SourceState::Degraded(missing(&self.plan.missing))
             }
@@ -119,7 +138,12 @@ impl Source for Pmu {
         let groups = groups.map_err(|error| {
             OpenError::Refused(refusal(&error, self.descriptors_per_vcpu(), self.gate))
         })?;
-        Ok(Box::new(VcpuReader { groups }))
+        Ok(Box::new(VcpuReader {
+            groups,
+            guest_time: self.guest_time,
+            guest: Evidence::new(self.silent.clone()),
+            withheld: Vec::new(),
+        }))
     }
 }
 
@@ -141,13 +165,19 @@ fn declare(group: &GroupPlan, columns: &mut Columns) -> GroupColumns {
     }
 }
 
-fn event_column(feed: &Feed, columns: &mut Columns) -> ColumnId {
-    columns.add(Column {
-        metric: feed.metric,
-        labels: feed.labels.clone(),
-        unit: Unit::Count,
-        scope: Scope::Placed,
-    })
+fn event_column(feed: &Feed, columns: &mut Columns) -> EventColumn {
+    let guest = ("mode", Side::Guest.label());
+    let mut labels = feed.labels.iter().map(|(name, value)| (*name, &**value));
+    EventColumn {
+        guest: labels.any(|label| label == guest),
+        cycles: feed.metric == "kvm_vcpu_cycles_total",
+        id: columns.add(Column {
+            metric: feed.metric,
+            labels: feed.labels.clone(),
+            unit: Unit::Count,
+            scope: Scope::Placed,
+        }),
+    }
 }
 
 /// Why a thread's counters could not be opened, and what would mend it.
@@ -194,14 +224,39 @@ fn missing(missing: &[String]) -> Reason {
 /// All groups of one vCPU thread.
 struct VcpuReader {
     groups: Vec<GroupReader>,
+    guest_time: Option<ColumnId>,
+    guest: Evidence,
+    /// What guest events counted in this tick, until it is known what that is worth.
+    withheld: Vec<(ColumnId, u64)>,
 }
 
 impl Reader for VcpuReader {
     fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError> {
+        self.withheld.clear();
+        let mut counted = Counted {
+            cycles: None,
+            all: 0,
+            enabled: 0,
+            running: 0,
+            guest_time: self.guest_time.and_then(|column| reading.get(column)),
+        };
         // A group that cannot be read must not keep the others from being read.
         let mut result = Ok(());
         for group in &mut self.groups {
-            result = result.and(group.read(reading));
+            result = result.and(group.read(reading, &mut self.withheld, &mut counted));
+        }
+        match self.guest.take(counted) {
+            Guest::Counted => {
+                let known = self.withheld.iter();
+                known.for_each(|(column, delta)| reading.add(*column, *delta));
+            }
+            // All of it is 0.
+            Guest::Unseen => {}
+            Guest::Silent => {
+                let guest = self.groups.iter().flat_map(|g| &g.columns.events);
+                let guest = guest.filter(|event| event.guest);
+                guest.for_each(|event| reading.withdraw(event.id));
+            }
         }
         result
     }
@@ -246,7 +301,13 @@ impl GroupReader {
         })
     }
 
-    fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError> {
+    /// Adds to the reading what the host did, and to `withheld` and `counted` what the guest did.
+    fn read(
+        &mut self,
+        reading: &mut Reading,
+        withheld: &mut Vec<(ColumnId, u64)>,
+        counted: &mut Counted,
+    ) -> Result<(), ReadError> {
         for part in &mut self.parts {
             part.times = part.group.read(&mut part.counts).map_err(read_error)?;
         }
@@ -256,8 +317,17 @@ impl GroupReader {
         reading.add(self.columns.running, since.running);
         let events = &self.columns.events;
         self.meter.charge(|event, delta| {
-            if let Some(column) = events.get(event) {
-                reading.add(*column, delta);
+            let Some(event) = events.get(event) else {
+                return;
+            };
+            if !event.guest {
+                return reading.add(event.id, delta);
+            }
+            withheld.push((event.id, delta));
+            counted.all = counted.all.saturating_add(delta);
+            if event.cycles {
+                counted.cycles = Some(delta);
+                (counted.enabled, counted.running) = (since.enabled, since.running);
             }
         });
         Ok(())

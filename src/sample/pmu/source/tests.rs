@@ -21,6 +21,15 @@ impl Rig {
     }
 
     fn on(files: &[(&str, &str)], counters: Scripted) -> Self {
+        Self::make(files, counters, false)
+    }
+
+    /// One that has the sched source's guest time before it.
+    fn with_guest_time(counters: Scripted) -> Self {
+        Self::make(&[], counters, true)
+    }
+
+    fn make(files: &[(&str, &str)], counters: Scripted, guest_time: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (file, text) in files {
             let path = dir.path().join(file);
@@ -31,6 +40,14 @@ impl Rig {
         std::fs::create_dir_all(task).unwrap();
         let counters = Arc::new(counters);
         let mut columns = Columns::default();
+        if guest_time {
+            columns.add(Column {
+                metric: "kvm_vcpu_guest_seconds_total",
+                labels: Vec::new(),
+                unit: Unit::Nanoseconds,
+                scope: Scope::Placed,
+            });
+        }
         let pmu = Pmu::new(
             &config::Pmu::default(),
             &Arc::new(Roots::below(dir.path())),
@@ -63,6 +80,9 @@ impl Rig {
     /// What one tick says about a metric and mode (or group); `None` while unknown.
     fn read(&self, reader: &mut dyn Reader) -> impl Fn(&str, &str) -> Option<u64> + '_ {
         let mut reading = Reading::new(&self.columns, Arc::default());
+        if let Some(column) = self.columns.find_placed("kvm_vcpu_guest_seconds_total") {
+            reading.add(column, 1000 * MS);
+        }
         reader.read(&mut reading).unwrap();
         move |metric, label| {
             let same = |column: &&Column| {
@@ -84,6 +104,72 @@ impl Rig {
 /// Guest cycles that were read as this.
 fn cycles(enabled: u64, running: u64, cycles: u64) -> Step {
     Step::totals(enabled * MS, running * MS, &[cycles])
+}
+
+/// One second after the other: guest cycles and all other events of the only group.
+fn seconds(counts: impl IntoIterator<Item = (u64, u64)>) -> Vec<Step> {
+    let second = |(n, (guest, host)): (u64, (u64, u64))| {
+        let counts = [guest, guest, guest, guest, guest, guest, host, host];
+        Step::totals(n * 1000 * MS, n * 1000 * MS, &counts)
+    };
+    (1..).zip(counts).map(second).collect()
+}
+
+#[test]
+fn guest_counters_that_never_count_are_absent_and_the_source_says_why() {
+    let steps = seconds((1..=8).map(|n| (0, n * 1000)));
+    let mut rig = Rig::with_guest_time(Scripted::new().script(TID, 0, steps));
+    let mut reader = rig.open().unwrap();
+    for second in 1..=8 {
+        let tick = rig.read(&mut *reader);
+        for metric in ["kvm_vcpu_cycles_total", "kvm_vcpu_cache_misses_total"] {
+            assert_eq!(tick(metric, "guest"), None, "{metric} in second {second}");
+        }
+        assert_eq!(tick("kvm_vcpu_cycles_total", "host"), Some(1000));
+        drop(tick);
+        let code = rig.pmu.state().code();
+        let expected = if second > 5 { "guest_not_counted" } else { "" };
+        assert_eq!(code, expected, "in second {second}");
+    }
+    drop(reader);
+    assert_eq!(rig.pmu.state(), SourceState::Up);
+}
+
+#[test]
+fn guest_counters_that_stop_counting_are_withdrawn_and_come_back() {
+    let counts = [7, 7, 7, 7, 7, 7, 7, 9, 9].map(|guest| (guest, 0));
+    let mut rig = Rig::with_guest_time(Scripted::new().script(TID, 0, seconds(counts)));
+    let mut reader = rig.open().unwrap();
+    let cycles = |reader: &mut dyn Reader, rig: &Rig| {
+        let mut reading = Reading::new(&rig.columns, Arc::default());
+        let guest_time = rig.columns.find_placed("kvm_vcpu_guest_seconds_total");
+        reading.add(guest_time.unwrap(), 1000 * MS);
+        reader.read(&mut reading).unwrap();
+        let cycles = rig.columns.find_placed("kvm_vcpu_cycles_total").unwrap();
+        (reading.get(cycles), reading.withdrawn().count_ones())
+    };
+    let mut seen = Vec::new();
+    for _ in 0..9 {
+        let (counted, withdrawn) = cycles(&mut *reader, &rig);
+        seen.push((counted, withdrawn, rig.pmu.state().code()));
+    }
+    let quiet = (Some(0), 0, "");
+    let withdrawn = (None, 6, "guest_not_counted");
+    let back = (Some(2), 0, "");
+    assert_eq!(
+        seen,
+        [
+            (Some(7), 0, ""),
+            quiet,
+            quiet,
+            quiet,
+            quiet,
+            withdrawn,
+            withdrawn,
+            back,
+            quiet
+        ]
+    );
 }
 
 fn refuse_thread(errno: i32) -> Scripted {
