@@ -234,7 +234,7 @@ impl View<'_> {
         (what, (self.n as u64) << 16 | u64::from(vcpu))
     }
 
-    /// Holds the VM to its quota: what it loses it waits for, as on kernels before 6.18.
+    /// Holds the VM to its quota: what it loses it waits for.
     fn throttle(&self, vcpus: &mut [VcpuRates]) -> [f64; 2] {
         let wanted: f64 = vcpus.iter().map(|vcpu| vcpu.time).sum();
         let Some(quota) = self.spec.quota.filter(|quota| wanted > *quota) else {

@@ -223,7 +223,8 @@ pub(super) struct Seen(pub(super) Cause, pub(super) f64, pub(super) f64);
 fn observe(vm: &VmView, peers: &Peers, nodes: &[NodeView]) -> Vec<Seen> {
     let busy = vm.numbers.time.filter(|time| *time >= MIN_BUSY);
     let of_busy = |value: Option<f64>| busy.and(value);
-    // A thread held back by a quota counts as waiting on kernels before 6.18.
+    // A thread held back by a quota counts as waiting: run_delay goes on while its group is
+    // throttled (measured on Linux 6.1, 6.12 and 6.18).
     let free = vm
         .throttled
         .is_none_or(|ratio| ratio <= Cause::Quota.threshold());
