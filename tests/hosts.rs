@@ -38,3 +38,5 @@ mod qemu;
 mod quota;
 #[path = "hosts/rules.rs"]
 mod rules;
+#[path = "hosts/vhost.rs"]
+mod vhost;

@@ -59,12 +59,20 @@ impl Machine {
         }
     }
 
-    /// AMD with SVM, so that KVM tells exits by reason; no PMU, cgroup v2.
+    /// AMD with SVM, so that KVM tells exits by reason; no PMU, cgroup v2. Linux 6.1.
     pub(crate) fn amd64() -> Self {
         Self {
             arch: "amd64",
             clock: Clock::Free,
             has_qemu: false,
+        }
+    }
+
+    /// The same with Linux 6.12.
+    pub(crate) fn amd64_6_12() -> Self {
+        Self {
+            arch: "amd64-6.12",
+            ..Self::amd64()
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where guest memory lives on a host of two NUMA nodes, while its VM and then it moves.
 
 use crate::exposition::Exposition;
-use crate::machine::Machine;
+use crate::machine::{Console, Machine};
 
 const MIB: f64 = 1048576.0;
 /// Memory of each VM, in the script too. Its process has pages of the program beside it, which are
@@ -11,7 +11,9 @@ const RAM: f64 = 160.0 * MIB;
 /// What a micro-VM's process has of its own, at most.
 const OWN: f64 = 8.0 * MIB;
 
-/// CPUs 2 and 3 are node 1. One VM has a cgroup to itself, the other one is in the root. Memory is
+/// CPUs 2 and 3 are node 1. Three VMs, each of one vCPU. The first one runs all the time, so that
+/// NUMA balancing gets to look at its memory: once it has been through all of it, its pages have
+/// hints, but for the few that the guest touches. One VM has a cgroup to itself, the other one is in the root. Memory is
 /// touched on node 1, then the vCPUs move to node 0, and then the memory follows: the kernel moves
 /// it when the nodes of a cpuset change (cgroup-v2.rst, "cpuset.mems").
 const SCRIPT: &str = r#"
@@ -22,38 +24,46 @@ echo 0 >node0/cpuset.mems
 read -r me _ </proc/self/stat
 start_with_memory() {
     mkfifo "/tmp/$1.in" "/tmp/$1.out"
-    vcpu-exporter micro-vm --control --name "$1" --load halt --vcpus 1 --memory 160 \
+    vcpu-exporter micro-vm --control --name "$1" --load "$2" --vcpus 1 --memory 160 \
         0<>"/tmp/$1.in" 1<>"/tmp/$1.out" &
     eval "$1=$!"
     read -r ready <"/tmp/$1.out"
 }
 taskset -p c "$me" >/dev/null
-start_with_memory walked
+start_with_memory hinted spin
+passes() { sed -n 's/.*numa_scan_seq *: *//p' "/proc/$hinted/task/$1/sched"; }
+vcpu=$(echo "$ready" | sed 's/.*"tid":\([0-9]*\).*/\1/')
+until [ "$(passes "$vcpu")" -ge 1 ]; do usleep 100000; done
+start_with_memory walked halt
 # Into another cpuset a thread takes no affinity along.
 echo "$me" >own/cgroup.procs
 taskset -p c "$me" >/dev/null
-start_with_memory accounted
+start_with_memory accounted halt
 echo "$me" >cgroup.procs
 taskset -p f "$me" >/dev/null
-# The pages of all mappings of a process of more than 16 MiB, on each node.
+# pages PROCESS: of all its mappings of more than 16 MiB, on each node.
 pages() {
     awk '{ for (n = 3; n <= NF; n++) if (split($n, p, "=") == 2 && p[1] ~ /^N[0-9]+$/ && p[2] > 4096) sum[p[1]] += p[2] }
-         END { print sum["N0"] + 0, sum["N1"] + 0 }' "/proc/$walked/numa_maps"
+         END { print sum["N0"] + 0, sum["N1"] + 0 }' "/proc/$1/numa_maps"
 }
 start_exporter 'sampling: {tick: 100ms, inventory: 1s}
 sources: {memory: {period: 10s, budget: 10s}}'
 scrape_until '^kvm_vm_memory_bytes.vm="walked"' >/dev/null
 scrape_until '^kvm_vm_memory_bytes.vm="accounted"' >/dev/null
+section hinted scrape_until '^kvm_vm_memory_bytes.vm="hinted"'
+section hinted.pages pages "$hinted"
+section hinted.smaps awk '/^AnonHugePages:/ { sum += $2 } END { print sum * 1024 }' "/proc/$hinted/smaps"
+kill "$hinted"
 for vm in walked accounted; do ask $vm pin 0 0 >/dev/null; done
 scrape_until '^kvm_vcpu_placement_info.vm="accounted".*cpu="0"' >/dev/null
 section far scrape_until '^kvm_vcpu_placement_info.vm="walked".*cpu="0"'
-section far.walked pages
+section far.walked pages "$walked"
 section far.accounted grep -E '^(anon|shmem) ' own/memory.numa_stat
 echo 0 >own/cpuset.mems
 echo "$walked" >node0/cgroup.procs
 scrape_until '^kvm_vm_memory_bytes.vm="accounted",numa_node="1". [0-9]{1,6}$' >/dev/null
 section near scrape_until '^kvm_vm_memory_bytes.vm="walked",numa_node="1". [0-9]{1,6}$'
-section near.walked pages
+section near.walked pages "$walked"
 section near.accounted grep -E '^(anon|shmem) ' own/memory.numa_stat
 section limits cat own/cgroup.procs
 "#;
@@ -102,9 +112,49 @@ fn assert_near(found: [f64; 2], truth: [f64; 2], slack: f64) {
     }
 }
 
+/// All of it is told by backing too, and in huge pages; returns what smaps has in them.
+fn check_backing(console: &Console) -> f64 {
+    let scrape = console.scrape("hinted");
+    let nodes: f64 = bytes(&scrape, "hinted").iter().sum();
+    let of = |backing| {
+        let labels = [("vm", "hinted"), ("backing", backing)];
+        scrape.one("kvm_vm_memory_backing_bytes", &labels)
+    };
+    let backing = ["4k", "thp"].map(|backing| of(backing).expect("it is known"));
+    let told: f64 = console
+        .section("hinted.smaps")
+        .trim()
+        .parse()
+        .expect("a number");
+    println!("by node {nodes}, by backing {backing:?}, huge pages in smaps {told}");
+    assert_near(
+        bytes(&scrape, "hinted"),
+        pages(console.section("hinted.pages")),
+        0.0,
+    );
+    assert_eq!(backing[0] + backing[1], nodes, "one memory, told twice");
+    assert!(backing[1] > RAM / 2.0, "it is in huge pages");
+    told
+}
+
 #[test]
-fn memory_is_found_where_it_was_touched_and_where_it_went() {
+fn memory_is_all_there_although_linux_6_1_leaves_out_pages_with_a_numa_hint() {
     let console = Machine::amd64().run(SCRIPT);
+    let huge = check_backing(&console);
+    assert!(huge < RAM / 4.0, "this kernel leaves them out of smaps");
+    check_moves(&console);
+}
+
+#[test]
+fn memory_is_all_there_on_linux_6_12() {
+    let console = Machine::amd64_6_12().run(SCRIPT);
+    let huge = check_backing(&console);
+    assert!(huge > RAM / 2.0, "this kernel has them in smaps");
+    check_moves(&console);
+}
+
+/// Memory is found where it was touched and where it went.
+fn check_moves(console: &Console) {
     for (step, home) in [("far", 1), ("near", 0)] {
         let scrape = console.scrape(step);
         let truth = |vm: &str| format!("{step}.{vm}");

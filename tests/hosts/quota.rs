@@ -33,6 +33,16 @@ done
 
 start_exporter "{sampling: {tick: 100ms, inventory: 1s}, sources: {cgroup: {period: 1s}}}"
 scrape_until '^kvm_vm_cpu_throttled_periods_total.vm="split",level="vcpu". [1-9]' >/dev/null
+# waits NAME: for each vCPU of the second guest how long it waited (ns), and its group stood still (µs).
+waits() {
+    n=0
+    for tid in $tids; do
+        read -r _ delay _ <"/proc/$(cat /tmp/split.pid)/task/$tid/schedstat"
+        echo "$delay $(sed -n 's/^throttled_usec //p' $top/machine/vcpu$n/cpu.stat)"
+        n=$((n + 1))
+    done
+}
+section waits.first waits
 sandwich limited first
 sleep 4
 sandwich limited last
@@ -42,6 +52,7 @@ stats() {
 }
 kill -STOP "$(cat /tmp/limited.pid)" "$(cat /tmp/split.pid)"
 until before=$(stats); sleep 1; [ "$before" = "$(stats)" ]; do :; done
+section waits.last waits
 section limited cat $top/qemu.slice/100.scope/cpu.stat
 section vcpu0 cat $top/machine/vcpu0/cpu.stat
 section vcpu1 cat $top/machine/vcpu1/cpu.stat
@@ -52,6 +63,9 @@ scrape_until '^kvm_vm_cpu_periods_total.vm="limited",level="vm". '"$total"'$' >/
 sleep 3
 section rest scrape
 "#;
+
+/// Of the quotas, in seconds.
+const PERIOD: f64 = 0.02;
 
 /// Periods, throttled periods and throttled seconds in the text of a `cpu.stat`.
 fn kernel(text: &str) -> [f64; 3] {
@@ -93,13 +107,45 @@ fn check_quota_holds(console: &Console, quota: f64) {
     assert!(cpu > 0.0 && cpu <= quota * seconds * 1.1 + 0.04);
 }
 
+/// Seconds that each vCPU with a group of its own waited, and its quota stopped the group.
+fn waits(console: &Console, name: &str) -> Vec<[f64; 2]> {
+    let lines = console.section(name).lines();
+    let number = |word: &str| -> f64 { word.parse().expect("a number") };
+    let pair = |line: &str| {
+        let (delay, throttled) = line.split_once(' ').expect("two numbers");
+        [number(delay) / 1e9, number(throttled) / 1e6]
+    };
+    lines.map(pair).collect()
+}
+
+/// What a quota takes away is in a vCPU's delay: of a thread that has its group to itself, never
+/// less than the group was throttled, but for the period that goes on while the first is read.
+fn check_waits(console: &Console) {
+    let (first, last) = (waits(console, "waits.first"), waits(console, "waits.last"));
+    for (first, last) in first.iter().zip(&last) {
+        let [delay, throttled] = [last[0] - first[0], last[1] - first[1]];
+        println!("waited {delay:.3} s, throttled {throttled:.3} s");
+        assert!(throttled > 1.0, "it stood still");
+        assert!(delay >= throttled - PERIOD, "{delay} {throttled}");
+    }
+}
+
 #[test]
-fn throttling_is_the_kernels_and_quotas_are_those_that_hold_on_amd64() {
-    let console = Machine::amd64().run(SCRIPT);
+fn throttling_is_the_kernels_and_quotas_are_those_that_hold_on_linux_6_1() {
+    check(&Machine::amd64().run(SCRIPT));
+}
+
+#[test]
+fn throttling_is_the_kernels_and_quotas_are_those_that_hold_on_linux_6_12() {
+    check(&Machine::amd64_6_12().run(SCRIPT));
+}
+
+fn check(console: &Console) {
+    check_waits(console);
     let rest = console.scrape("rest");
     assert_eq!(quota(&rest, "limited"), Some(("vm".to_owned(), 0.2)));
     assert_eq!(quota(&rest, "split"), Some(("vcpu".to_owned(), 0.1)));
-    check_quota_holds(&console, 0.2);
+    check_quota_holds(console, 0.2);
 
     let limited = kernel(console.section("limited"));
     println!("limited: {limited:?}");
