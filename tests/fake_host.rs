@@ -166,3 +166,18 @@ fn a_vm_and_a_vcpu_that_leave_take_their_series_with_them() {
         (None, None)
     );
 }
+
+/// QEMU with `-S`: descriptors are all that tells of vCPUs that never ran.
+#[test]
+fn vcpus_of_a_guest_that_waits_to_be_started_are_counted_and_have_no_series() {
+    let host = FakeHost::new();
+    host.qemu_without_thread_names(1000, "halted", 4);
+    let roots = Arc::new(Roots::below(host.root()));
+    let (telemetry, _) = Telemetry::new();
+    let counters = Arc::new(Scripted::default());
+    let pipeline = Pipeline::new(&Config::default(), roots, counters, 0, telemetry);
+    let seen = exposition(&mut pipeline.unwrap());
+    let of_vm = [("vm", "halted")];
+    assert_eq!(seen.one("kvm_vm_vcpus", &of_vm), Some(4.0));
+    assert_eq!(seen.sum("kvm_vcpu_time_seconds_total", &of_vm), None);
+}

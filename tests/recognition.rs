@@ -396,3 +396,44 @@ fn sandbox_of_gvisor_is_a_vm_without_threads_of_its_own_for_vcpus() {
         inventory.blind_spots
     );
 }
+
+/// Descriptors of KVM itself, and duplicates of them: two VMs of two vCPUs in this process.
+#[cfg(feature = "demo")]
+#[test]
+fn duplicated_descriptors_of_real_vms_are_told_apart_without_debugfs() {
+    use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+    use rustix::process::{getpid, pidfd_getfd, pidfd_open, PidfdFlags, PidfdGetfdFlags};
+
+    let Ok(kvm) = kvm_ioctls::Kvm::new() else {
+        return println!("skipped: /dev/kvm cannot be opened");
+    };
+    let me = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let copy = |fd: RawFd| pidfd_getfd(&me, fd, PidfdGetfdFlags::empty());
+    let mut copies: Vec<OwnedFd> = Vec::new();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let vm = kvm.create_vm().unwrap();
+        let vcpus = [0, 1].map(|id| vm.create_vcpu(id).unwrap());
+        let fds = vcpus.iter().map(AsRawFd::as_raw_fd).chain([vm.as_raw_fd()]);
+        for fd in fds {
+            match copy(fd) {
+                Ok(copy) => copies.push(copy),
+                // Where this is refused, so is kcmp(2).
+                Err(error) => return println!("skipped: pidfd_getfd(2): {error}"),
+            }
+        }
+        held.push((vm, vcpus));
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let mut roots = Roots::default();
+    roots.debug = empty.path().to_owned();
+    let inventory = Scanner::new(Arc::new(roots)).scan(&Arc::default());
+    let own = inventory.vms.iter();
+    let own = own.filter(|vm| vm.key.pid == getpid().as_raw_nonzero().get());
+    let vcpus: Vec<_> = own
+        .map(|vm| vm.vcpus.len() + vm.threadless as usize)
+        .collect();
+    assert_eq!(vcpus, [2, 2], "{} duplicates", copies.len());
+    drop((held, copies));
+}

@@ -150,13 +150,14 @@ pub(super) fn examine(roots: &Roots, open_files: &OpenFiles, pid: i32) -> io::Re
     }
     let main = roots.read(&leader.join("stat"))?;
     let start_time = parse_stat(&main).ok_or(ErrorKind::InvalidData)?.start_time;
-    let status = roots.read(&dir.join("status")).unwrap_or_default();
+    let uid = user(&roots.read(&dir.join("status")).unwrap_or_default());
+    let identity = |vmm| identity(vmm, &dir, uid, &cmdline);
     Ok(Found::Vmm(Box::new(Process {
         pid,
         start_time,
-        uid: user(&status),
+        uid,
         cgroup: Cgroup::parse(&roots.read(&dir.join("cgroup")).unwrap_or_default()),
-        identity: vmm.map_or_else(Identity::default, |vmm| identity(vmm, &dir, &cmdline)),
+        identity: vmm.map_or_else(Identity::default, identity),
         cmdline,
         vmm,
         fds,
@@ -178,11 +179,11 @@ fn vmm(dir: &Path, pid: i32, cmdline: &Cmdline, threads: &[Thread]) -> Option<&'
     vmm::of(&program, cmdline, threads.iter().map(|t| t.comm.as_str()))
 }
 
-fn identity(vmm: &Vmm, dir: &Path, cmdline: &Cmdline) -> Identity {
+fn identity(vmm: &Vmm, dir: &Path, uid: Option<u32>, cmdline: &Cmdline) -> Identity {
     (vmm.identity)(&Invocation {
         cmdline,
         cwd: link(dir, "cwd").as_deref(),
-        file: &|path| vmm_file::read(dir, path).ok(),
+        file: &|path| vmm_file::read(dir, uid, path).ok(),
     })
 }
 

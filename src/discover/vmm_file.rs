@@ -28,11 +28,12 @@ const LOCAL: &[&str] = &[
     "tmpfs", "xfs", "zfs",
 ];
 
-/// Reads a file by the path the process of this directory of /proc knows it by.
+/// Reads a file by the path by which the process of this directory of /proc, which runs as `user`,
+/// knows it.
 ///
 /// # Errors
 /// That it cannot be read, or shall not.
-pub(super) fn read(process: &Path, path: &str) -> io::Result<String> {
+pub(super) fn read(process: &Path, user: Option<u32>, path: &str) -> io::Result<String> {
     let base = match path.starts_with('/') {
         true => "root",
         false => "cwd",
@@ -42,7 +43,7 @@ pub(super) fn read(process: &Path, path: &str) -> io::Result<String> {
     is_local(&root, mounts.as_deref())?;
     let file = look_up(&root, path.trim_start_matches('/'))?;
     is_local(&file, mounts.as_deref())?;
-    is_readable(process, &file)?;
+    is_readable(user, &file)?;
     // The file itself, not whatever has its name by now.
     let reopened = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     let mut text = Vec::new();
@@ -95,10 +96,11 @@ fn filesystem(mounts: &str, id: u64) -> Option<&str> {
     behind.split(' ').next()
 }
 
-/// Refuses what is no regular file or not the process' to read: the exporter may read more.
-fn is_readable(process: &Path, file: &File) -> io::Result<()> {
-    let (owner, data) = (std::fs::metadata(process)?.uid(), file.metadata()?);
-    let may = owner == 0 || data.uid() == owner || data.mode() & 0o004 != 0;
+/// Refuses what is no regular file or not the user's to read: the exporter may read more. The
+/// owner of /proc/PID is no sign of the user: it is root's while the process may not be dumped.
+fn is_readable(user: Option<u32>, file: &File) -> io::Result<()> {
+    let data = file.metadata()?;
+    let may = user == Some(0) || user == Some(data.uid()) || data.mode() & 0o004 != 0;
     match data.is_file() && may {
         true => Ok(()),
         false => Err(ErrorKind::PermissionDenied.into()),
@@ -108,7 +110,7 @@ fn is_readable(process: &Path, file: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{symlink, PermissionsExt};
 
     /// A directory that stands in for /proc/PID of a VMM with a root of its own.
     fn process(file: impl Fn(&Path)) -> tempfile::TempDir {
@@ -126,14 +128,14 @@ mod tests {
         let dir = process(|file| std::fs::write(file, "[name]\n").unwrap());
         for path in ["/etc/vm.cfg", "vm.cfg", "./vm.cfg", "/../etc/vm.cfg"] {
             assert_eq!(
-                read(dir.path(), path).ok().as_deref(),
+                read(dir.path(), Some(0), path).ok().as_deref(),
                 Some("[name]\n"),
                 "{path}"
             );
         }
         let link = process(|file| symlink("/etc/hostname", file).unwrap());
         assert!(
-            read(link.path(), "/etc/vm.cfg").is_err(),
+            read(link.path(), Some(0), "/etc/vm.cfg").is_err(),
             "outside of the root"
         );
     }
@@ -145,12 +147,29 @@ mod tests {
             rustix::fs::mknodat(rustix::fs::CWD, file, rustix::fs::FileType::Fifo, mode, 0)
                 .unwrap();
         });
-        let error = read(fifo.path(), "/etc/vm.cfg").unwrap_err();
+        let error = read(fifo.path(), Some(0), "/etc/vm.cfg").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         let long = process(|file| std::fs::write(file, vec![b'#'; 1 << 20]).unwrap());
-        assert_eq!(read(long.path(), "vm.cfg").unwrap().len() as u64, MAX);
-        assert!(read(long.path(), "gone.cfg").is_err());
-        assert!(read(long.path(), "/etc").is_err());
+        assert_eq!(
+            read(long.path(), Some(0), "vm.cfg").unwrap().len() as u64,
+            MAX
+        );
+        assert!(read(long.path(), Some(0), "gone.cfg").is_err());
+        assert!(read(long.path(), Some(0), "/etc").is_err());
+    }
+
+    #[test]
+    fn file_that_the_user_may_not_read_is_not_read_for_them() {
+        let dir = process(|file| {
+            std::fs::write(file, "[name]\n").unwrap();
+            std::fs::set_permissions(file, PermissionsExt::from_mode(0o600)).unwrap();
+        });
+        let owner = std::fs::metadata(dir.path()).unwrap().uid();
+        assert!(read(dir.path(), Some(owner), "vm.cfg").is_ok());
+        for user in [Some(owner + 1), None] {
+            let error = read(dir.path(), user, "vm.cfg").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        }
     }
 
     #[test]
@@ -162,7 +181,7 @@ mod tests {
         assert_eq!(filesystem(mounts, 6), None);
         let dir = process(|file| std::fs::write(file, "").unwrap());
         std::fs::write(dir.path().join("mountinfo"), mounts).unwrap();
-        let error = read(dir.path(), "vm.cfg").unwrap_err();
+        let error = read(dir.path(), Some(0), "vm.cfg").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 
@@ -171,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("vm.cfg");
         std::fs::write(&file, "[name]\n").unwrap();
-        match read(Path::new("/proc/self"), file.to_str().unwrap()) {
+        match read(Path::new("/proc/self"), None, file.to_str().unwrap()) {
             Ok(text) => assert_eq!(text, "[name]\n"),
             Err(error) => println!("skipped: {}: {error}", file.display()),
         }
