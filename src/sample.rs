@@ -118,6 +118,8 @@ pub trait Source: Send {
     /// [`OpenError::Gone`] when the thread no longer exists; anything else leaves this vCPU
     /// without this source, and makes the source [`SourceState::Degraded`] as long as it does.
     fn open(&mut self, target: &Target<'_>) -> Result<Box<dyn Reader>, OpenError>;
+    /// Most file descriptors that one reader holds.
+    fn descriptors(&self) -> usize;
 }
 
 /// Reads one vCPU thread for one source.

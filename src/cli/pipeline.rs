@@ -347,4 +347,6 @@ pub fn own_start_time() -> u64 {
 }
 
 #[cfg(test)]
+mod fairness;
+#[cfg(test)]
 mod tests;

@@ -7,6 +7,13 @@ use std::os::fd::{AsFd, AsRawFd};
 use super::Reason;
 use crate::host::privileges::DescriptorLimit;
 
+mod shares;
+
+pub(super) use shares::{Kind, Shares};
+
+/// The code of the reason of whoever gets no descriptor.
+pub(super) const NONE_LEFT: &str = "no_descriptors";
+
 /// Who holds descriptors for vCPUs, and how many each leaves free for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
@@ -34,6 +41,13 @@ fn is_within(fd: u64, limit: u64, holder: Holder) -> bool {
     fd < limit - (holder as u64).min(limit / 4)
 }
 
+/// What may be held for vCPUs in all.
+fn most() -> usize {
+    let limit = DescriptorLimit::now().soft;
+    let free = (Holder::Counters as u64).min(limit / 4);
+    usize::try_from(limit - free).unwrap_or(usize::MAX)
+}
+
 /// Whether the kernel, or [`leaves_room`], had no descriptor left.
 pub(super) fn are_out(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
@@ -43,7 +57,7 @@ pub(super) fn are_out(error: &io::Error) -> bool {
 pub(super) fn none_left(detail: String) -> Reason {
     let DescriptorLimit { soft, hard } = DescriptorLimit::now();
     Reason {
-        code: "no_descriptors",
+        code: NONE_LEFT,
         detail,
         fix: Some(format!(
             "raise LimitNOFILE= in the unit (ulimit -Hn), now {}; and sysctl fs.file-max, if that \

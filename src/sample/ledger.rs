@@ -41,6 +41,20 @@ impl CellKey {
             numa_node: self.numa_node.filter(|_| placement != Placement::None),
         }
     }
+
+    fn is_finest(self) -> bool {
+        self.core.is_some()
+    }
+
+    /// Whether cells of this placement have such keys. Without any label there is the one cell of
+    /// no placement, or that of places that are not known.
+    fn is_of(self, placement: Placement) -> bool {
+        match placement {
+            Placement::Core => self.core.is_some() || self.numa_node.is_none(),
+            Placement::NumaNode => self.core.is_none(),
+            Placement::None => self == Self::default(),
+        }
+    }
 }
 
 /// What one vCPU did at one place.
@@ -54,8 +68,20 @@ pub struct Cell {
     known: ColumnSet,
     /// Made ahead, because the vCPU may run here: does not age while that holds.
     pub ahead: bool,
-    /// When something was last charged here.
-    touched: Instant,
+    /// When something was last charged here; `None` for a cell that is out of sight until then.
+    touched: Option<Instant>,
+    /// How much of the totals a coarser cell has as well; empty while none has.
+    merged: Box<[u64]>,
+}
+
+impl Cell {
+    /// The totals without what a coarser cell has as well: over all cells of a vCPU they add up to
+    /// what it did.
+    pub fn alone(&self) -> impl Iterator<Item = u64> + '_ {
+        let merged = self.merged.iter().copied().chain(std::iter::repeat(0));
+        let totals = self.totals.iter().zip(merged);
+        totals.map(|(total, merged)| total.saturating_sub(merged))
+    }
 }
 
 /// All totals of one vCPU. Outlives its thread: a vCPU that gets a new thread goes on where the
@@ -74,10 +100,12 @@ pub struct Account {
     current: Option<usize>,
     /// Placed columns that are unknown now, whatever was charged before.
     withdrawn: ColumnSet,
+    /// Which places it tells apart now. Cells of finer ones keep their totals out of sight.
+    placement: Placement,
 }
 
 impl Account {
-    /// An empty account.
+    /// An empty account that tells cores apart.
     pub fn new(columns: &Columns) -> Self {
         Self {
             cells: Vec::new(),
@@ -86,6 +114,7 @@ impl Account {
             whereabouts: None,
             current: None,
             withdrawn: 0,
+            placement: Placement::Core,
         }
     }
 
@@ -95,10 +124,10 @@ impl Account {
     }
 
     /// Charges one tick's reading, taken at `now`.
-    pub fn charge(&mut self, reading: &Reading, placement: Placement, now: Instant) {
+    pub fn charge(&mut self, reading: &Reading, now: Instant) {
         self.keep_values(reading);
         if let Some(allowed) = &reading.allowed {
-            self.make_cells_ahead(reading, allowed, placement, now);
+            self.make_cells_ahead(reading, allowed, now);
         }
         let Some(cpu) = reading.cpu else { return };
         let place = reading.topology.place(cpu);
@@ -108,14 +137,15 @@ impl Account {
         if added == 0 {
             return;
         }
-        let n = self.find_or_make(CellKey::of(place, placement), deltas.len(), now);
+        let key = CellKey::of(place, self.placement);
+        let n = self.find_or_make(key, deltas.len(), Some(now));
         self.current = Some(n);
         let cell = &mut self.cells[n];
         for (total, delta) in cell.totals.iter_mut().zip(deltas) {
             *total = total.saturating_add(*delta);
         }
         cell.known |= added;
-        cell.touched = now;
+        cell.touched = Some(now);
         // A column that is known is known at every place, there with 0.
         for cell in self.cells.iter_mut().filter(|cell| cell.ahead) {
             cell.known |= added;
@@ -135,14 +165,8 @@ impl Account {
         self.known |= added | set;
     }
 
-    fn make_cells_ahead(
-        &mut self,
-        reading: &Reading,
-        allowed: &[u32],
-        placement: Placement,
-        now: Instant,
-    ) {
-        let keys = cells_of(allowed, &reading.topology, placement);
+    fn make_cells_ahead(&mut self, reading: &Reading, allowed: &[u32], now: Instant) {
+        let keys = cells_of(allowed, &reading.topology, self.placement);
         for cell in &mut self.cells {
             cell.ahead = false;
         }
@@ -152,13 +176,13 @@ impl Account {
         let columns = reading.placed().0.len();
         let known = self.current.map_or(0, |n| self.cells[n].known);
         for key in keys {
-            let n = self.find_or_make(key, columns, now);
+            let n = self.find_or_make(key, columns, Some(now));
             self.cells[n].ahead = true;
             self.cells[n].known |= known;
         }
     }
 
-    fn find_or_make(&mut self, key: CellKey, columns: usize, now: Instant) -> usize {
+    fn find_or_make(&mut self, key: CellKey, columns: usize, touched: Option<Instant>) -> usize {
         let current = self.current.filter(|n| self.cells[*n].key == key);
         let found = current.or_else(|| self.cells.iter().position(|cell| cell.key == key));
         found.unwrap_or_else(|| {
@@ -167,7 +191,8 @@ impl Account {
                 totals: vec![0; columns].into(),
                 known: 0,
                 ahead: false,
-                touched: now,
+                touched,
+                merged: Box::default(),
             });
             self.cells.len() - 1
         })
@@ -177,33 +202,70 @@ impl Account {
     /// within `ttl`.
     pub fn is_visible(&self, n: usize, ttl: Duration, now: Instant) -> bool {
         let cell = &self.cells[n];
-        self.current == Some(n) || cell.ahead || now.saturating_duration_since(cell.touched) < ttl
+        let is_recent = |touched| now.saturating_duration_since(touched) < ttl;
+        let lives = self.current == Some(n) || cell.ahead || cell.touched.is_some_and(is_recent);
+        lives && cell.key.is_of(self.placement)
     }
 
-    /// Merges cells that are the same at a coarser placement; nothing of the totals is lost.
-    pub fn coarsen(&mut self, placement: Placement) {
-        let current = self.current.map(|n| self.cells[n].key.coarsened(placement));
-        let mut merged: Vec<Cell> = Vec::new();
-        for mut cell in self.cells.drain(..) {
-            cell.key = cell.key.coarsened(placement);
-            match merged.iter_mut().find(|m| m.key == cell.key) {
-                Some(into) => into.absorb(&cell),
-                None => merged.push(cell),
+    /// Tells places apart more coarsely or more finely from now on. Either way every series goes
+    /// on where it stopped: coarser cells take over what finer ones did, which keep their totals
+    /// out of sight until they are wanted again.
+    pub fn set_placement(&mut self, placement: Placement) {
+        for step in [Placement::NumaNode, Placement::None] {
+            if self.placement < step && step <= placement {
+                self.merge_into(step);
+                self.placement = step;
             }
         }
-        self.cells = merged;
+        if placement < self.placement {
+            let coarse = self.cells.iter_mut().filter(|c| !c.key.is_finest());
+            coarse.for_each(|cell| (cell.touched, cell.ahead) = (None, false));
+            (self.placement, self.current) = (placement, None);
+        }
+    }
+
+    fn merge_into(&mut self, coarser: Placement) {
+        let current = self.current.map(|n| self.cells[n].key.coarsened(coarser));
+        for n in 0..self.cells.len() {
+            let key = self.cells[n].key;
+            if key.is_of(self.placement) && key != key.coarsened(coarser) {
+                self.merge(n, key.coarsened(coarser));
+            }
+        }
         self.current = current.and_then(|key| self.cells.iter().position(|c| c.key == key));
     }
-}
 
-impl Cell {
-    fn absorb(&mut self, other: &Cell) {
-        for (total, more) in self.totals.iter_mut().zip(&other.totals) {
-            *total = total.saturating_add(*more);
+    fn merge(&mut self, n: usize, into: CellKey) {
+        let columns = self.cells[n].totals.len();
+        let into = self.find_or_make(into, columns, None);
+        let mut fine = self.cells[n].clone();
+        let coarse = &mut self.cells[into];
+        for (total, more) in coarse.totals.iter_mut().zip(fine.alone()) {
+            *total = total.saturating_add(more);
         }
-        self.known |= other.known;
-        self.ahead |= other.ahead;
-        self.touched = self.touched.max(other.touched);
+        coarse.known |= fine.known;
+        coarse.ahead |= fine.ahead;
+        coarse.touched = coarse.touched.max(fine.touched);
+        fine.merged.clone_from(&fine.totals);
+        fine.ahead = false;
+        self.cells[n] = fine;
+    }
+
+    /// Forgets cells that are finer than what is told apart now: their series begin at 0 if they
+    /// are ever wanted again.
+    pub fn forget_finer(&mut self) {
+        let placement = self.placement;
+        let current = self.current.map(|n| self.cells[n].key);
+        self.cells
+            .retain(|cell| cell.key == cell.key.coarsened(placement));
+        self.current = current.and_then(|key| self.cells.iter().position(|c| c.key == key));
+    }
+
+    /// Makes columns unknown: nobody counts them for this vCPU now, and a total that stands still
+    /// would pass for one of nothing done. Counted again, they go on where they stopped.
+    pub fn withdraw(&mut self, placed: ColumnSet, vcpu: ColumnSet) {
+        self.withdrawn |= placed;
+        self.known &= !vcpu;
     }
 }
 
@@ -220,230 +282,4 @@ fn cells_of(cpus: &[u32], topology: &Topology, placement: Placement) -> Vec<Cell
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sample::fixture;
-    use crate::sample::reading::{Column, ColumnId, Scope, Unit};
-    use proptest::prelude::*;
-    use std::sync::Arc;
-
-    const TTL: Duration = Duration::from_secs(600);
-
-    /// A column of each scope, and a machine of `cores` cores of two threads, two cores a node.
-    fn setup(cores: i32) -> (ColumnId, ColumnId, Columns, Reading) {
-        let mut columns = Columns::default();
-        let mut add = |scope| {
-            columns.add(Column {
-                metric: "kvm_vcpu_time_seconds_total",
-                labels: Vec::new(),
-                unit: Unit::Count,
-                scope,
-            })
-        };
-        let (placed, vcpu) = (add(Scope::Placed), add(Scope::Vcpu));
-        let cpus = (0..cores * 2).map(|id| fixture::cpu(id as u32, id / 2, id as u32 / 4));
-        let topology = Arc::new(Topology {
-            cpus: cpus.collect(),
-        });
-        let reading = Reading::new(&columns, topology);
-        (placed, vcpu, columns, reading)
-    }
-
-    fn totals(account: &Account) -> Vec<(Option<(i32, i32)>, u64)> {
-        let cells = account.cells.iter();
-        cells.map(|c| (c.key.core, c.totals[0])).collect()
-    }
-
-    #[test]
-    fn a_withdrawn_column_is_unknown_everywhere_and_keeps_its_total() {
-        let (column, _, columns, mut reading) = setup(2);
-        let mut account = Account::new(&columns);
-        let mut tick = |cpu: u32, delta: Option<u64>| {
-            reading.clear();
-            reading.cpu = Some(cpu);
-            match delta {
-                Some(delta) => reading.add(column, delta),
-                None => reading.withdraw(column),
-            }
-            account.charge(&reading, Placement::Core, Instant::now());
-            let cells = account.cells.iter();
-            let known = cells.map(|c| (account.known_in(c), c.totals[0]));
-            known.collect::<Vec<_>>()
-        };
-        tick(0, Some(5));
-        assert_eq!(tick(2, Some(3)), [(1, 5), (1, 3)]);
-        assert_eq!(tick(0, None), [(0, 5), (0, 3)]);
-        assert_eq!(tick(0, None), [(0, 5), (0, 3)]);
-        assert_eq!(tick(2, Some(0)), [(1, 5), (1, 3)]);
-    }
-
-    #[test]
-    fn what_was_done_is_charged_to_the_place_at_the_ticks_end() {
-        let (column, _, columns, mut reading) = setup(4);
-        let mut account = Account::new(&columns);
-        for (cpu, delta) in [(0, 5), (7, 3), (1, 2)] {
-            reading.clear();
-            reading.cpu = Some(cpu);
-            reading.add(column, delta);
-            account.charge(&reading, Placement::Core, Instant::now());
-        }
-        // CPUs 0 and 1 are threads of one core.
-        assert_eq!(totals(&account), [(Some((0, 0)), 7), (Some((0, 3)), 3)]);
-        assert_eq!(account.whereabouts.unwrap().cpu, 1);
-    }
-
-    #[test]
-    fn reading_that_cannot_be_is_skipped_and_no_total_wraps() {
-        let (column, vcpu, columns, mut reading) = setup(1);
-        let mut account = Account::new(&columns);
-        for delta in [5, u64::MAX, 3, u64::MAX - 3] {
-            reading.clear();
-            reading.cpu = Some(0);
-            reading.add(column, delta);
-            reading.add(vcpu, delta);
-            account.charge(&reading, Placement::Core, Instant::now());
-        }
-        assert_eq!(totals(&account), [(Some((0, 0)), 8)]);
-        assert_eq!(account.values[0], 8);
-        account.cells[0].totals[0] = u64::MAX - 1;
-        reading.clear();
-        reading.cpu = Some(0);
-        reading.add(column, 7);
-        account.charge(&reading, Placement::Core, Instant::now());
-        assert_eq!(
-            totals(&account)[0].1,
-            u64::MAX,
-            "it does not begin anew at 0"
-        );
-    }
-
-    #[test]
-    fn a_cpu_nobody_knows_yet_has_a_cell_without_place() {
-        let (column, _, columns, mut reading) = setup(1);
-        let mut account = Account::new(&columns);
-        for cpu in [0, 99] {
-            reading.clear();
-            reading.cpu = Some(cpu);
-            reading.add(column, 5);
-            account.charge(&reading, Placement::Core, Instant::now());
-        }
-        assert_eq!(totals(&account), [(Some((0, 0)), 5), (None, 5)]);
-        assert_eq!(account.whereabouts, None, "no longer where it was");
-    }
-
-    #[test]
-    fn few_allowed_cores_have_cells_ahead_that_do_not_age() {
-        let (column, _, columns, mut reading) = setup(4);
-        let mut account = Account::new(&columns);
-        let start = Instant::now();
-        reading.cpu = Some(0);
-        reading.allowed = Some(vec![0, 1, 2]);
-        reading.add(column, 5);
-        account.charge(&reading, Placement::Core, start);
-        assert_eq!(totals(&account), [(Some((0, 0)), 5), (Some((0, 1)), 0)]);
-        assert_eq!(account.cells[1].known, 1, "known to be 0, not unknown");
-        assert!(account.is_visible(1, TTL, start + 2 * TTL));
-        reading.allowed = Some(vec![0]);
-        account.charge(&reading, Placement::Core, start);
-        assert!(!account.is_visible(1, TTL, start + 2 * TTL));
-    }
-
-    #[test]
-    fn many_allowed_cores_have_none() {
-        let (column, _, columns, mut reading) = setup(9);
-        let mut account = Account::new(&columns);
-        reading.cpu = Some(0);
-        reading.allowed = Some((0..18).collect());
-        reading.add(column, 5);
-        account.charge(&reading, Placement::Core, Instant::now());
-        assert_eq!(account.cells.len(), 1);
-    }
-
-    #[test]
-    fn a_cell_that_was_left_hides_after_its_time_and_keeps_its_total() {
-        let (column, _, columns, mut reading) = setup(9);
-        let mut account = Account::new(&columns);
-        let start = Instant::now();
-        let mut tick = |cpu, at| {
-            reading.clear();
-            reading.cpu = Some(cpu);
-            reading.add(column, 5);
-            account.charge(&reading, Placement::Core, at);
-            account.clone()
-        };
-        tick(0, start);
-        let account = tick(2, start + TTL);
-        assert!(!account.is_visible(0, TTL, start + TTL));
-        assert!(account.is_visible(1, TTL, start + 9 * TTL), "it is there");
-        let account = tick(0, start + 2 * TTL);
-        assert!(account.is_visible(0, TTL, start + 2 * TTL));
-        assert_eq!(account.cells[0].totals[0], 10);
-    }
-
-    #[test]
-    fn values_of_the_vcpu_are_added_or_set_and_stay() {
-        let (_, column, columns, mut reading) = setup(1);
-        let mut account = Account::new(&columns);
-        let now = Instant::now();
-        assert_eq!(account.known, 0);
-        reading.add(column, 2);
-        account.charge(&reading, Placement::Core, now);
-        account.charge(&reading, Placement::Core, now);
-        assert_eq!(account.values[0], 4);
-        reading.clear();
-        reading.set(column, 9);
-        account.charge(&reading, Placement::Core, now);
-        reading.clear();
-        account.charge(&reading, Placement::Core, now);
-        assert_eq!((account.values[0], account.known), (9, 1));
-    }
-
-    #[test]
-    fn coarsening_loses_nothing() {
-        let (column, _, columns, mut reading) = setup(4);
-        let mut account = Account::new(&columns);
-        let now = Instant::now();
-        for cpu in [0, 2, 4, 6] {
-            reading.clear();
-            reading.cpu = Some(cpu);
-            reading.add(column, 1 << cpu);
-            account.charge(&reading, Placement::Core, now);
-        }
-        account.coarsen(Placement::NumaNode);
-        let nodes: Vec<_> = account
-            .cells
-            .iter()
-            .map(|c| (c.key.numa_node, c.totals[0]))
-            .collect();
-        assert_eq!(nodes, [(Some(0), 5), (Some(1), 80)]);
-        account.charge(&reading, Placement::NumaNode, now);
-        assert_eq!(account.cells[1].totals[0], 144);
-        account.coarsen(Placement::None);
-        assert_eq!(totals(&account), [(None, 149)]);
-    }
-
-    proptest! {
-        /// The two promises: no total ever goes down, and their sum is what was done.
-        #[test]
-        fn totals_only_grow_and_add_up(
-            steps in prop::collection::vec((0u32..20, 0u64..1000, any::<bool>()), 1..60)
-        ) {
-            let (column, _, columns, mut reading) = setup(9);
-            let mut account = Account::new(&columns);
-            let mut done = 0;
-            for (cpu, delta, bind) in steps {
-                reading.clear();
-                reading.cpu = Some(cpu);
-                reading.allowed = bind.then(|| vec![cpu, cpu + 2]);
-                reading.add(column, delta);
-                let before = totals(&account);
-                account.charge(&reading, Placement::Core, Instant::now());
-                done += delta;
-                for (was, is) in before.iter().zip(totals(&account)) {
-                    prop_assert!(was.0 == is.0 && was.1 <= is.1);
-                }
-                prop_assert_eq!(totals(&account).iter().map(|t| t.1).sum::<u64>(), done);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,19 +1,29 @@
-//! The series limit: when the exposition would grow past `limits.max_series`, detail is given up
-//! in a fixed order, and what was given up is counted.
+//! The series limit: when the exposition would grow past `limits.max_series`, detail is dropped in
+//! a fixed order, and what was dropped is counted.
 //!
 //! The order: user-defined events, host mode, core, NUMA node. Identity and scheduling stay
-//! whatever it costs. What was given up stays so until the exporter starts anew: series that
-//! come and go with the load of the host would be worth nothing.
+//! whatever it costs. Each step takes one detail from the VMs of one owner: of the user whose VMs
+//! have the most series, and only when no user has any left, of root and the managers. So a user
+//! with very many vCPUs costs no one else's VMs their detail.
+//!
+//! Detail comes back when it has fitted for ten minutes, with a fifth of the limit to spare: series
+//! that come and go with the load of the host would be worth nothing.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::reading::{Column, ColumnSet, Columns};
 use super::slot::Slot;
 use crate::config::Placement;
+use crate::discover::Owner;
 
 /// Cells that left the exposition keep their totals, up to this many times `max_series` numbers
-/// (8 bytes each); beyond, the next placement detail is given up.
+/// (8 bytes each); beyond, totals of dropped detail are forgotten, then the next placement detail
+/// is dropped.
 const HELD_PER_SERIES: usize = 4;
+
+/// How long detail must have fitted before it comes back.
+pub const RESTORE_AFTER: Duration = Duration::from_secs(600);
 
 /// What can be given up, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +58,7 @@ impl Detail {
     }
 }
 
-/// The series limit and what it has cost so far.
+/// The series limit and what it costs now.
 #[derive(Debug)]
 pub struct Limit {
     max_series: usize,
@@ -56,12 +66,17 @@ pub struct Limit {
     placement: Placement,
     user_events: ColumnSet,
     host_mode: ColumnSet,
-    /// What was given up, and how many series fewer that made when it happened.
-    dropped: Vec<(Detail, u64)>,
+    /// What each owner's VMs do without, in order, and how many series fewer that made when it
+    /// happened.
+    dropped: BTreeMap<Owner, Vec<(Detail, u64)>>,
+    /// The same over all owners.
+    sums: Vec<(Detail, u64)>,
     series: usize,
+    /// Since when the detail that comes back next would have fitted.
+    fits_since: Option<Instant>,
 }
 
-/// How much there is.
+/// How much one owner's VMs have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Size {
     /// Series in the exposition.
@@ -71,7 +86,7 @@ struct Size {
 }
 
 impl Limit {
-    /// No detail is given up yet.
+    /// No detail is dropped yet.
     pub fn new(max_series: usize, ttl: Duration, placement: Placement, columns: &Columns) -> Self {
         let those = |test: fn(&Column) -> bool| {
             let columns = columns.placed.iter().enumerate();
@@ -83,26 +98,16 @@ impl Limit {
             placement,
             user_events: those(|c| c.metric == "kvm_vcpu_pmu_event_total"),
             host_mode: those(|c| c.labels.iter().any(|(n, v)| *n == "mode" && v == "host")),
-            dropped: Vec::new(),
+            dropped: BTreeMap::new(),
+            sums: Vec::new(),
             series: 0,
+            fits_since: None,
         }
     }
 
-    /// The placement in force: as configured, or coarser.
-    pub fn placement(&self) -> Placement {
-        self.placement
-    }
-
-    /// Placed columns that left the exposition.
-    pub fn hidden(&self) -> ColumnSet {
-        let given_up = |detail| self.dropped.iter().any(|(d, _)| *d == detail);
-        let set = |detail, set| if given_up(detail) { set } else { 0 };
-        set(Detail::UserEvents, self.user_events) | set(Detail::HostMode, self.host_mode)
-    }
-
-    /// What was given up, and how many series that took away when it happened.
+    /// What was dropped, and how many series that took away when it happened.
     pub fn dropped(&self) -> &[(Detail, u64)] {
-        &self.dropped
+        &self.sums
     }
 
     /// Series in the exposition, as they were counted last.
@@ -115,154 +120,230 @@ impl Limit {
         self.ttl
     }
 
-    /// Gives up detail until what the slots show fits; `others` are the series that do not come
-    /// from vCPUs.
-    pub fn enforce(&mut self, slots: &mut [Slot], others: usize, now: Instant) {
-        let most_held = self.max_series.saturating_mul(HELD_PER_SERIES);
-        let mut size = self.size(slots, others, now);
-        for detail in Detail::ALL {
-            let too_many = size.series > self.max_series;
-            let too_much = size.held > most_held && detail >= Detail::Core;
-            if !(too_many || too_much) || !self.can_give_up(detail) {
-                continue;
+    /// Has a vCPU keep what its owner's VMs may: for a new one, or one that changed hands.
+    pub fn apply(&self, slot: &mut Slot) {
+        let owner = slot.vm.owner;
+        let set = |detail, set| {
+            if self.is_dropped(owner, detail) {
+                set
+            } else {
+                0
             }
-            self.dropped.push((detail, 0));
-            self.give_up(detail, slots);
-            let after = self.size(slots, others, now);
-            let fewer = size.series.saturating_sub(after.series) as u64;
-            if let Some(last) = self.dropped.last_mut() {
-                last.1 = fewer;
+        };
+        slot.hidden =
+            set(Detail::UserEvents, self.user_events) | set(Detail::HostMode, self.host_mode);
+        slot.account.set_placement(self.placement_of(owner));
+    }
+
+    /// Drops detail until what the slots show fits, and brings back what has fitted for long;
+    /// `others` are the series that do not come from vCPUs.
+    pub fn enforce(&mut self, slots: &mut [Slot], others: usize, now: Instant) {
+        let mut sizes = self.sizes(slots, now);
+        self.dropped.retain(|owner, _| sizes.contains_key(owner));
+        while let Some((owner, detail)) = self.next_loss(&sizes, others, slots) {
+            self.drop_detail(owner, detail, slots);
+            let after = self.size_of(owner, slots, now);
+            let before = sizes.insert(owner, after).unwrap_or_default();
+            let fewer = before.series.saturating_sub(after.series) as u64;
+            if let Some((_, series)) = self.dropped.get_mut(&owner).and_then(|all| all.last_mut()) {
+                *series = fewer;
             }
             tracing::warn!(
+                %owner,
                 detail = detail.label(),
                 series = fewer,
                 max_series = self.max_series,
-                "gave up detail to stay within limits.max_series"
+                "dropped detail to stay within limits.max_series"
             );
-            size = after;
         }
-        self.series = size.series;
+        self.series = total(&sizes, others).series;
+        self.restore(&sizes, others, slots, now);
+        self.sums = Detail::ALL
+            .into_iter()
+            .filter_map(|d| self.sum(d))
+            .collect();
     }
 
-    fn can_give_up(&self, detail: Detail) -> bool {
-        match detail {
-            Detail::UserEvents => self.user_events & !self.hidden() != 0,
-            Detail::HostMode => self.host_mode & !self.hidden() != 0,
+    /// Whose detail is dropped next, and which; nothing while all fits, or nothing is left.
+    fn next_loss(
+        &self,
+        sizes: &BTreeMap<Owner, Size>,
+        others: usize,
+        slots: &mut [Slot],
+    ) -> Option<(Owner, Detail)> {
+        let all = total(sizes, others);
+        let first = if all.series > self.max_series {
+            Detail::UserEvents
+        } else if all.held > self.most_held() && !self.forget(sizes, slots) {
+            Detail::Core
+        } else {
+            return None;
+        };
+        let next = |owner| {
+            let details = Detail::ALL.into_iter().filter(|detail| *detail >= first);
+            details.into_iter().find(|d| self.can_drop(owner, *d))
+        };
+        let candidates = sizes
+            .iter()
+            .filter_map(|(o, size)| Some((*o, next(*o)?, size)));
+        let first_to_lose = |(owner, _, size): &(Owner, Detail, &Size)| {
+            (*owner != Owner::Host, size.series, size.held)
+        };
+        let loser = candidates.max_by_key(first_to_lose);
+        loser.map(|(owner, detail, _)| (owner, detail))
+    }
+
+    fn most_held(&self) -> usize {
+        self.max_series.saturating_mul(HELD_PER_SERIES)
+    }
+
+    /// Forgets the totals of dropped detail; whether there were any.
+    fn forget(&self, sizes: &BTreeMap<Owner, Size>, slots: &mut [Slot]) -> bool {
+        let is_held = |slot: &Slot| {
+            slot.account
+                .cells
+                .iter()
+                .map(|c| c.totals.len())
+                .sum::<usize>()
+        };
+        let before: usize = sizes.values().map(|size| size.held).sum();
+        slots
+            .iter_mut()
+            .for_each(|slot| slot.account.forget_finer());
+        slots.iter().map(is_held).sum::<usize>() < before
+    }
+
+    fn is_dropped(&self, owner: Owner, detail: Detail) -> bool {
+        let dropped = self.dropped.get(&owner);
+        dropped.is_some_and(|all| all.iter().any(|(d, _)| *d == detail))
+    }
+
+    fn can_drop(&self, owner: Owner, detail: Detail) -> bool {
+        let exists = match detail {
+            Detail::UserEvents => self.user_events != 0,
+            Detail::HostMode => self.host_mode != 0,
             Detail::Core => self.placement < Placement::NumaNode,
             Detail::NumaNode => self.placement < Placement::None,
-        }
-    }
-
-    fn give_up(&mut self, detail: Detail, slots: &mut [Slot]) {
-        match detail {
-            Detail::UserEvents | Detail::HostMode => return,
-            Detail::Core => self.placement = Placement::NumaNode,
-            Detail::NumaNode => self.placement = Placement::None,
-        }
-        for slot in slots {
-            slot.account.coarsen(self.placement);
-        }
-    }
-
-    fn size(&self, slots: &[Slot], others: usize, now: Instant) -> Size {
-        let hidden = self.hidden();
-        let mut size = Size {
-            series: others,
-            held: 0,
         };
-        for account in slots.iter().map(|slot| &slot.account) {
-            size.series += usize::from(account.whereabouts.is_some());
-            size.series += account.known.count_ones() as usize;
-            for (n, cell) in account.cells.iter().enumerate() {
-                size.held += cell.totals.len();
-                if account.is_visible(n, self.ttl, now) {
-                    size.series += (account.known_in(cell) & !hidden).count_ones() as usize;
-                }
-            }
+        exists && !self.is_dropped(owner, detail)
+    }
+
+    /// The placement of an owner's VMs: as configured, or coarser.
+    fn placement_of(&self, owner: Owner) -> Placement {
+        if self.is_dropped(owner, Detail::NumaNode) {
+            Placement::None
+        } else if self.is_dropped(owner, Detail::Core) {
+            Placement::NumaNode
+        } else {
+            self.placement
         }
+    }
+
+    fn drop_detail(&mut self, owner: Owner, detail: Detail, slots: &mut [Slot]) {
+        self.dropped.entry(owner).or_default().push((detail, 0));
+        self.apply_to(owner, slots);
+    }
+
+    fn apply_to(&self, owner: Owner, slots: &mut [Slot]) {
+        let of_owner = slots.iter_mut().filter(|slot| slot.vm.owner == owner);
+        of_owner.for_each(|slot| self.apply(slot));
+    }
+
+    /// Brings back one detail when it has fitted for long enough: what was dropped last, of root
+    /// and managers first, then of the user with the fewest series.
+    fn restore(
+        &mut self,
+        sizes: &BTreeMap<Owner, Size>,
+        others: usize,
+        slots: &mut [Slot],
+        now: Instant,
+    ) {
+        let all = total(sizes, others);
+        let first = self.dropped.iter().min_by_key(|(owner, _)| {
+            let size = sizes.get(owner).copied().unwrap_or_default();
+            (**owner != Owner::Host, size.series)
+        });
+        let next = first.and_then(|(owner, dropped)| Some((*owner, *dropped.last()?)));
+        let room = self.max_series / 5 * 4;
+        let fits = |(_, (_, series)): &(Owner, (Detail, u64))| {
+            all.series.saturating_add(*series as usize) <= room && all.held <= self.most_held() / 2
+        };
+        let Some((owner, (detail, _))) = next.filter(fits) else {
+            self.fits_since = None;
+            return;
+        };
+        let since = *self.fits_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < RESTORE_AFTER {
+            return;
+        }
+        self.fits_since = None;
+        let mut left = self.dropped.remove(&owner).unwrap_or_default();
+        left.pop();
+        if !left.is_empty() {
+            self.dropped.insert(owner, left);
+        }
+        self.apply_to(owner, slots);
+        self.series = total(&self.sizes(slots, now), others).series;
+        tracing::info!(%owner, detail = detail.label(), "detail is back, as it fits within limits.max_series");
+    }
+
+    fn sum(&self, detail: Detail) -> Option<(Detail, u64)> {
+        let all = self
+            .dropped
+            .values()
+            .flatten()
+            .filter(|(d, _)| *d == detail);
+        let mut series = all.map(|(_, series)| *series).peekable();
+        series.peek()?;
+        Some((detail, series.sum()))
+    }
+
+    fn sizes(&self, slots: &[Slot], now: Instant) -> BTreeMap<Owner, Size> {
+        let mut sizes: BTreeMap<Owner, Size> = BTreeMap::new();
+        for of_one in slots.chunk_by(|a, b| a.vm.owner == b.vm.owner) {
+            let Some(owner) = of_one.first().map(|slot| slot.vm.owner) else {
+                continue;
+            };
+            let size = sizes.entry(owner).or_default();
+            of_one
+                .iter()
+                .for_each(|slot| self.add_size(slot, now, size));
+        }
+        sizes
+    }
+
+    fn size_of(&self, owner: Owner, slots: &[Slot], now: Instant) -> Size {
+        let mut size = Size::default();
+        let of_owner = slots.iter().filter(|slot| slot.vm.owner == owner);
+        of_owner.for_each(|slot| self.add_size(slot, now, &mut size));
         size
     }
+
+    fn add_size(&self, slot: &Slot, now: Instant, size: &mut Size) {
+        let account = &slot.account;
+        size.series += usize::from(account.whereabouts.is_some());
+        size.series += account.known.count_ones() as usize;
+        for (n, cell) in account.cells.iter().enumerate() {
+            size.held += cell.totals.len();
+            if account.is_visible(n, self.ttl, now) {
+                let known = account.known_in(cell) & !slot.hidden;
+                size.series += known.count_ones() as usize;
+            }
+        }
+    }
+}
+
+fn total(sizes: &BTreeMap<Owner, Size>, others: usize) -> Size {
+    let add = |sum: Size, size: &Size| Size {
+        series: sum.series + size.series,
+        held: sum.held + size.held,
+    };
+    let others = Size {
+        series: others,
+        held: 0,
+    };
+    sizes.values().fold(others, add)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sample::fixture;
-    use crate::sample::reading::{Reading, Scope, Unit};
-    use std::sync::Arc;
-
-    /// One vCPU that was on four cores of two nodes, with four placed columns: scheduling,
-    /// guest cycles, host cycles and a user's event.
-    fn setup() -> (Columns, Vec<Slot>) {
-        let mut columns = Columns::default();
-        let mode = |mode: &str| vec![("mode", mode.to_owned())];
-        let all = [
-            ("kvm_vcpu_time_seconds_total", Vec::new()),
-            ("kvm_vcpu_cycles_total", mode("guest")),
-            ("kvm_vcpu_cycles_total", mode("host")),
-            ("kvm_vcpu_pmu_event_total", mode("guest")),
-        ];
-        let ids = all.map(|(metric, labels)| {
-            columns.add(Column {
-                metric,
-                labels,
-                unit: Unit::Count,
-                scope: Scope::Placed,
-            })
-        });
-        let vm = fixture::vm(1, 2, 3);
-        let vcpu = vm.vcpus[0];
-        let topology = crate::host::topology::Topology {
-            cpus: (0..4)
-                .map(|id| fixture::cpu(id, id as i32, id / 2))
-                .collect(),
-        };
-        let mut slot = Slot::new(Arc::new(vm), vcpu, &columns);
-        let mut reading = Reading::new(&columns, Arc::new(topology));
-        for cpu in 0..4 {
-            reading.clear();
-            reading.cpu = Some(cpu);
-            ids.iter().for_each(|id| reading.add(*id, 10));
-            slot.account
-                .charge(&reading, Placement::Core, Instant::now());
-        }
-        (columns, vec![slot])
-    }
-
-    /// What a limit gives up, and how many cells are left. The whole is 17 series: a placement
-    /// and four columns at four places.
-    fn enforce(max_series: usize) -> (Vec<(&'static str, u64)>, usize) {
-        let (columns, mut slots) = setup();
-        let ttl = Duration::from_secs(600);
-        let mut limit = Limit::new(max_series, ttl, Placement::Core, &columns);
-        limit.enforce(&mut slots, 0, Instant::now());
-        limit.enforce(&mut slots, 0, Instant::now());
-        let dropped = limit.dropped().iter().map(|(d, n)| (d.label(), *n));
-        (dropped.collect(), slots[0].account.cells.len())
-    }
-
-    #[test]
-    fn what_fits_is_left_alone() {
-        assert_eq!(enforce(17), (vec![], 4));
-    }
-
-    #[test]
-    fn detail_is_given_up_in_order_and_no_more_than_needed() {
-        let (user, host) = (("user_events", 4), ("host_mode", 4));
-        assert_eq!(enforce(16), (vec![user], 4));
-        assert_eq!(enforce(12), (vec![user, host], 4));
-        assert_eq!(enforce(8), (vec![user, host, ("core", 4)], 2));
-        let all = vec![user, host, ("core", 4), ("numa_node", 2)];
-        assert_eq!(enforce(4), (all.clone(), 1));
-        assert_eq!(enforce(1), (all, 1), "identity and scheduling stay");
-    }
-
-    #[test]
-    fn totals_that_nobody_sees_are_bounded_too() {
-        let (columns, mut slots) = setup();
-        let mut limit = Limit::new(3, Duration::ZERO, Placement::Core, &columns);
-        // Of the 16 numbers held only 4 are shown, and 12 may be held.
-        limit.enforce(&mut slots, 0, Instant::now() + Duration::from_secs(1));
-        assert_eq!(limit.placement(), Placement::NumaNode);
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use rustix::time::ClockId;
 
 use super::demand::Demand;
+use super::descriptors::Shares;
 use super::limit::Limit;
 use super::reading::{Columns, Reading};
 use super::schedule::Schedule;
@@ -29,6 +30,7 @@ pub struct Sampler {
     slots: Vec<Slot>,
     reading: Reading,
     demand: Demand,
+    shares: Shares,
     limit: Limit,
     errors: Vec<u64>,
     states: Vec<(SourceInfo, SourceState)>,
@@ -94,6 +96,7 @@ impl Sampler {
             sources,
             reading: Reading::new(&columns, Arc::default()),
             demand: Demand::new(&columns),
+            shares: Shares::default(),
             columns: Arc::new(columns),
             facts: vec![Arc::default(); lanes.facts.len()],
             lanes,
@@ -105,20 +108,29 @@ impl Sampler {
         }
     }
 
+    /// Holds at most this many file descriptors for vCPUs, whatever the process' limit is.
+    #[must_use]
+    pub fn with_descriptors(mut self, most: usize) -> Self {
+        self.shares = Shares::of(most);
+        self
+    }
+
     /// Reads every vCPU once.
     pub fn tick(&mut self) {
         let now = Instant::now();
         let newest = self.lanes.inventory.load_full();
         if !Arc::ptr_eq(&newest, &self.inventory) {
             self.reconcile(newest);
+            self.shares.divide(&mut self.slots, &self.sources, now);
         }
+        let (sources, shares) = (&mut self.sources, &mut self.shares);
         for slot in &mut self.slots {
             self.reading.clear();
-            slot.read(&mut self.sources, &mut self.reading, &mut self.errors, now);
-            let placement = self.limit.placement();
-            slot.account.charge(&self.reading, placement, now);
+            slot.read(sources, shares, &mut self.reading, &mut self.errors, now);
+            slot.account.charge(&self.reading, now);
             self.demand.charge(&self.reading);
         }
+        shares.divide_if_short(&mut self.slots, sources, now);
         for (known, lane) in self.facts.iter_mut().zip(&self.lanes.facts) {
             *known = lane.load_full();
         }
@@ -138,13 +150,14 @@ impl Sampler {
             self.slots.drain(..).map(|s| (s.key(), s)).collect();
         for vm in &inventory.vms {
             for vcpu in &vm.vcpus {
-                let slot = match known.remove(&(vm.key, vcpu.index)) {
+                let mut slot = match known.remove(&(vm.key, vcpu.index)) {
                     Some(mut slot) => {
                         slot.update(vm.clone(), *vcpu);
                         slot
                     }
                     None => Slot::new(vm.clone(), *vcpu, &self.columns),
                 };
+                self.limit.apply(&mut slot);
                 self.slots.push(slot);
             }
         }

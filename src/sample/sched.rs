@@ -191,6 +191,10 @@ impl Source for SchedSource {
             Err(error) => Err(OpenError::Refused(refusal(target, &error))),
         }
     }
+
+    fn descriptors(&self) -> usize {
+        4 // stat, schedstat, sched, status
+    }
 }
 
 fn unless_missing(file: io::Result<KeptFile>) -> io::Result<Option<KeptFile>> {

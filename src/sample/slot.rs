@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::descriptors::{Kind, Shares, NONE_LEFT};
 use super::ledger::Account;
-use super::reading::{Columns, Reading};
+use super::reading::{ColumnSet, Columns, Reading};
 use super::{OpenError, ReadError, Reader, Reason, Source, Target};
 use crate::discover::{Vcpu, Vm, VmKey};
 
@@ -23,9 +24,29 @@ pub struct Slot {
     pub vcpu: Vcpu,
     /// Its totals.
     pub account: Account,
+    /// Placed columns that the series limit keeps out of the exposition.
+    pub hidden: ColumnSet,
     readers: Vec<Opened>,
+    /// The columns each source has fed.
+    fed: Vec<Fed>,
     /// The thread was found to have ended; the inventory has not noticed yet.
     gone: bool,
+}
+
+/// Columns that one source has fed, of each scope.
+#[derive(Debug, Clone, Copy, Default)]
+struct Fed {
+    placed: ColumnSet,
+    vcpu: ColumnSet,
+}
+
+impl Fed {
+    fn of(reading: &Reading) -> Self {
+        let (_, placed) = reading.placed();
+        let (_, added, set) = reading.vcpu();
+        let vcpu = added | set;
+        Self { placed, vcpu }
+    }
 }
 
 /// What has become of one source's reader.
@@ -48,7 +69,9 @@ impl Slot {
             vm,
             vcpu,
             account: Account::new(columns),
+            hidden: 0,
             readers: Vec::new(),
+            fed: Vec::new(),
             gone: false,
         }
     }
@@ -69,10 +92,12 @@ impl Slot {
     }
 
     /// Reads all sources into `reading`; `errors` counts failed readings by source. What was read
-    /// before the thread was found to have ended is as good as any.
-    pub fn read(
+    /// before the thread was found to have ended is as good as any. Readers that are missing are
+    /// opened within the VM's share of descriptors.
+    pub(super) fn read(
         &mut self,
         sources: &mut [Box<dyn Source>],
+        shares: &mut Shares,
         reading: &mut Reading,
         errors: &mut [u64],
         now: Instant,
@@ -80,7 +105,7 @@ impl Slot {
         if self.gone {
             return;
         }
-        self.open_missing(sources, now);
+        self.open_missing(sources, shares, now);
         for n in 0..self.readers.len() {
             // The first source, sched, tells where the thread runs and whether it ran at all.
             // Counters of one that did not run have not moved; those of one that ran nobody
@@ -95,49 +120,66 @@ impl Slot {
         }
     }
 
-    fn open_missing(&mut self, sources: &mut [Box<dyn Source>], now: Instant) {
+    fn open_missing(&mut self, sources: &mut [Box<dyn Source>], shares: &mut Shares, now: Instant) {
         self.readers.resize_with(sources.len(), || Opened::NotYet);
+        self.fed.resize(sources.len(), Fed::default());
+        for (n, source) in sources.iter_mut().enumerate() {
+            if self.readers[n].is_due(now) {
+                self.open(n, &mut **source, shares, now);
+            }
+            // Where sched does not say whether the thread runs, nothing else is read.
+            let blind = n == 0 && matches!(self.readers[n], Opened::Refused { .. });
+            if self.gone || blind {
+                return;
+            }
+        }
+    }
+
+    fn open(&mut self, n: usize, source: &mut dyn Source, shares: &mut Shares, now: Instant) {
         let target = Target {
             vm: &self.vm,
             vcpu: self.vcpu,
         };
-        for (opened, source) in self.readers.iter_mut().zip(sources) {
-            let due = match opened {
-                Opened::NotYet => true,
-                Opened::Reader { .. } => false,
-                Opened::Refused { since, .. } => {
-                    now.saturating_duration_since(*since) >= RETRY_AFTER
-                }
-            };
-            if !due {
-                continue;
+        let (key, kind) = (self.vm.key, Kind::of_source(n));
+        let opened = match shares.admit(key, kind, source.descriptors()) {
+            Ok(()) => shares.note(source.open(&target)),
+            Err(why) => Err(OpenError::Refused(why)),
+        };
+        match opened {
+            Ok(reader) => {
+                shares.hold(key, kind, reader.descriptors());
+                self.readers[n] = Opened::Reader {
+                    reader,
+                    failing: false,
+                };
             }
-            match source.open(&target) {
-                Ok(reader) => {
-                    *opened = Opened::Reader {
-                        reader,
-                        failing: false,
-                    }
-                }
-                Err(OpenError::Gone) => {
-                    self.gone = true;
-                    return;
-                }
-                Err(OpenError::Refused(why)) => {
-                    // The sampler tells the operator, once for all vCPUs.
-                    let source = source.info().name;
-                    tracing::debug!(source, vm = %self.vm.name, vcpu = self.vcpu.index, why = %why.detail, "a vCPU is not watched");
-                    *opened = Opened::Refused { why, since: now };
-                }
+            Err(OpenError::Gone) => self.gone = true,
+            Err(OpenError::Refused(why)) => {
+                // The sampler tells the operator, once for all vCPUs.
+                let source = source.info().name;
+                tracing::debug!(source, vm = %self.vm.name, vcpu = self.vcpu.index, why = %why.detail, "a vCPU is not watched");
+                self.refuse(n, why, now);
             }
         }
+    }
+
+    /// Leaves the vCPU without this source: what it fed is unknown from now on.
+    fn refuse(&mut self, n: usize, why: Reason, now: Instant) {
+        let fed = std::mem::take(&mut self.fed[n]);
+        self.account.withdraw(fed.placed, fed.vcpu);
+        self.readers[n] = Opened::Refused { why, since: now };
     }
 
     fn read_one(&mut self, n: usize, reading: &mut Reading, errors: &mut [u64]) {
         let Opened::Reader { reader, failing } = &mut self.readers[n] else {
             return;
         };
-        match reader.read(reading) {
+        let before = Fed::of(reading);
+        let read = reader.read(reading);
+        let (after, fed) = (Fed::of(reading), &mut self.fed[n]);
+        fed.placed |= after.placed & !before.placed;
+        fed.vcpu |= after.vcpu & !before.vcpu;
+        match read {
             Ok(()) => *failing = false,
             Err(ReadError::Gone) => self.gone = true,
             Err(ReadError::Failed(error)) => {
@@ -159,11 +201,49 @@ impl Slot {
 
     /// File descriptors held for this vCPU.
     pub fn descriptors(&self) -> usize {
-        let held = self.readers.iter().map(|opened| match opened {
-            Opened::Reader { reader, .. } => reader.descriptors(),
-            Opened::NotYet | Opened::Refused { .. } => 0,
-        });
-        held.sum()
+        self.readers.iter().map(Opened::descriptors).sum()
+    }
+
+    /// Descriptors of one kind that are held for this vCPU.
+    pub(super) fn held(&self, kind: Kind) -> usize {
+        let readers = self.readers.iter().enumerate();
+        let of_kind = readers.filter(|(n, _)| Kind::of_source(*n) == kind);
+        of_kind.map(|(_, opened)| opened.descriptors()).sum()
+    }
+
+    /// Closes what it holds of one kind, because others have a better claim.
+    pub(super) fn release(&mut self, kind: Kind, why: &Reason, now: Instant) {
+        for n in 0..self.readers.len() {
+            if Kind::of_source(n) == kind && self.readers[n].descriptors() > 0 {
+                self.refuse(n, why.clone(), now);
+            }
+        }
+    }
+
+    /// Asks at the next tick again for what was refused for lack of descriptors.
+    pub(super) fn retry_descriptors(&mut self) {
+        for opened in &mut self.readers {
+            if matches!(opened, Opened::Refused { why, .. } if why.code == NONE_LEFT) {
+                *opened = Opened::NotYet;
+            }
+        }
+    }
+}
+
+impl Opened {
+    fn is_due(&self, now: Instant) -> bool {
+        match self {
+            Self::NotYet => true,
+            Self::Reader { .. } => false,
+            Self::Refused { since, .. } => now.saturating_duration_since(*since) >= RETRY_AFTER,
+        }
+    }
+
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Reader { reader, .. } => reader.descriptors(),
+            Self::NotYet | Self::Refused { .. } => 0,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::discover::{Inventory, Vm};
 use crate::host::topology::{Cpu, Topology};
 use crate::sample::ledger::{CellKey, MAX_CELLS_AHEAD};
-use crate::sample::reading::{Column, ColumnSet};
+use crate::sample::reading::Column;
 use crate::sample::sampler::View;
 use crate::sample::slot::{Slot, SlotKey};
 use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
@@ -30,7 +30,6 @@ pub struct Builder {
     vcpus: Vec<VcpuLabels>,
     placed: Arc<[ColumnRow]>,
     per_vcpu: Arc<[ColumnRow]>,
-    hidden: ColumnSet,
     sources: Vec<SourceRow>,
     facts: FactRows,
     /// A picture that is no longer kept, for its buffers.
@@ -66,7 +65,6 @@ impl Builder {
             vcpus: Vec::new(),
             placed: Arc::new([]),
             per_vcpu: Arc::new([]),
-            hidden: 0,
             sources: Vec::new(),
             facts: FactRows::default(),
             spare: None,
@@ -93,11 +91,9 @@ impl Builder {
         if !Arc::ptr_eq(&self.inventory, view.inventory) {
             self.refresh_inventory(view);
         }
-        let hidden = view.limit.hidden();
-        if self.placed.len() != view.columns.placed.len() || self.hidden != hidden {
-            self.placed = column_rows(&view.columns.placed, hidden);
-            self.per_vcpu = column_rows(&view.columns.vcpu, 0);
-            self.hidden = hidden;
+        if self.placed.len() != view.columns.placed.len() {
+            self.placed = column_rows(&view.columns.placed);
+            self.per_vcpu = column_rows(&view.columns.vcpu);
         }
         self.facts
             .follow(view.facts, view.inventory, view.taken_mono);
@@ -207,13 +203,13 @@ fn add_vcpu(snapshot: &mut Snapshot, slot: &Slot, labels: &mut VcpuLabels, view:
         if account.is_visible(n, view.limit.ttl(), view.taken_mono) {
             snapshot.cells.push(CellRow {
                 labels: labels.clone(),
-                known: account.known_in(cell),
+                known: account.known_in(cell) & !slot.hidden,
             });
             snapshot.cell_totals.extend_from_slice(&cell.totals);
         }
         let sums = snapshot.vcpu_totals[row..].iter_mut();
-        for (sum, total) in sums.zip(&cell.totals) {
-            *sum = sum.saturating_add(*total);
+        for (sum, total) in sums.zip(cell.alone()) {
+            *sum = sum.saturating_add(total);
         }
     }
     snapshot.vcpu_values.extend_from_slice(&account.values);
@@ -339,18 +335,18 @@ fn cpu_place(cpu: &Cpu) -> [Pair; 4] {
 
 /// Columns whose metric is not in the catalogue are left out of it by mistake of a developer:
 /// a test of each source looks, and here they are shown as dropped.
-fn column_rows(columns: &[Column], hidden: ColumnSet) -> Arc<[ColumnRow]> {
-    let row = |(n, column): (usize, &Column)| {
+fn column_rows(columns: &[Column]) -> Arc<[ColumnRow]> {
+    let row = |column: &Column| {
         let metric = catalog::find(column.metric);
         let labels = column.labels.iter().map(|(n, v)| (*n, v.clone().into()));
         ColumnRow {
             metric: metric.unwrap_or(&catalog::CATALOG[0]),
             labels: Arc::new(Labels::new(labels)),
             unit: column.unit,
-            dropped: metric.is_none() || hidden >> n & 1 == 1,
+            dropped: metric.is_none(),
         }
     };
-    columns.iter().enumerate().map(row).collect()
+    columns.iter().map(row).collect()
 }
 
 const INVENTORY: SourceInfo = SourceInfo {

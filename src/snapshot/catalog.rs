@@ -825,7 +825,7 @@ pub const CATALOG: &[Metric] = &[
         name: "kvm_exporter_dropped_series",
         kind: Kind::Gauge,
         unit: "",
-        help: "Series that went when limits.max_series made the exporter give up detail, by what was given up",
+        help: "Series left out now because of limits.max_series, by what detail was dropped, as they were counted when it was dropped",
         labels: &["what"],
         source: "self",
     },

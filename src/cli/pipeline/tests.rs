@@ -11,14 +11,14 @@ use crate::sample::pmu::scripted::Scripted;
 use crate::sample::Buckets;
 use crate::snapshot::{catalog, Kind, Labels, Metric, Snapshot, Value, Visitor};
 
-fn pipeline(host: &FakeHost, config: &Config, counters: Scripted) -> Pipeline {
+pub(super) fn pipeline(host: &FakeHost, config: &Config, counters: Scripted) -> Pipeline {
     let roots = Arc::new(Roots::below(host.root()));
     let (telemetry, _) = Telemetry::new();
     Pipeline::new(config, roots, Arc::new(counters), 0, telemetry).unwrap()
 }
 
 impl Pipeline {
-    fn look(&mut self) -> Arc<Snapshot> {
+    pub(super) fn look(&mut self) -> Arc<Snapshot> {
         self.pass();
         self.tick();
         self.snapshots.load().unwrap()
@@ -71,9 +71,9 @@ fn threads_that_are_asked_to_stop_end_without_error() {
 
 /// Every series about VMs and what it says.
 #[derive(Default)]
-struct Series {
+pub(super) struct Series {
     metric: Option<&'static Metric>,
-    values: HashMap<(&'static str, String), u64>,
+    pub(super) values: HashMap<(&'static str, String), u64>,
 }
 
 impl Visitor for Series {
@@ -98,7 +98,7 @@ impl Visitor for Series {
     }
 }
 
-fn series(snapshot: &Snapshot) -> Series {
+pub(super) fn series(snapshot: &Snapshot) -> Series {
     let mut series = Series::default();
     snapshot.visit(snapshot.taken_mono, &mut series);
     series
@@ -113,7 +113,7 @@ fn is_counter(name: &str) -> bool {
 enum Event {
     /// A vCPU runs, and is on this CPU at the end.
     Run { vcpu: usize, cpu: u32 },
-    /// A second VM of the same name comes, or goes: the first gets another name.
+    /// A second VM of the same name comes, or goes: it has a suffix.
     Twin,
     /// The last vCPU is removed, or added.
     Hotplug,

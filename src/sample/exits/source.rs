@@ -190,6 +190,10 @@ impl Source for Exits {
             Err(reason) => Err(OpenError::Refused(reason)),
         }
     }
+
+    fn descriptors(&self) -> usize {
+        self.plan.as_ref().map_or(0, |plan| plan.events.len())
+    }
 }
 
 /// The code of a refusal that nothing is known about.

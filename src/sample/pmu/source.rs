@@ -145,6 +145,10 @@ impl Source for Pmu {
             withheld: Vec::new(),
         }))
     }
+
+    fn descriptors(&self) -> usize {
+        self.descriptors_per_vcpu()
+    }
 }
 
 fn declare(group: &GroupPlan, columns: &mut Columns) -> GroupColumns {

@@ -1,7 +1,6 @@
 //! What becomes of a vCPU when its thread or its sources fail.
 
 use super::*;
-use crate::config::Placement;
 use crate::host::topology::Topology;
 use crate::sample::fixture;
 use crate::sample::reading::{Column, ColumnId, Scope, Unit};
@@ -62,6 +61,10 @@ impl Source for Scripted {
             _ => panic!("opened out of turn"),
         }
     }
+
+    fn descriptors(&self) -> usize {
+        0
+    }
 }
 
 struct ScriptedReader {
@@ -96,6 +99,7 @@ struct Bench {
     scripts: [Script; 2],
     sources: Vec<Box<dyn Source>>,
     slot: Slot,
+    shares: Shares,
     reading: Reading,
     errors: [u64; 2],
     now: Instant,
@@ -131,6 +135,7 @@ impl Bench {
         let (vm, vcpu) = vm(2);
         Self {
             slot: Slot::new(vm, vcpu, &columns),
+            shares: Shares::of(usize::MAX),
             reading: Reading::new(&columns, Arc::new(topology)),
             scripts,
             sources,
@@ -143,10 +148,10 @@ impl Bench {
     fn tick(&mut self) -> [u64; 2] {
         self.reading.clear();
         let (reading, errors) = (&mut self.reading, &mut self.errors);
-        self.slot.read(&mut self.sources, reading, errors, self.now);
+        let shares = &mut self.shares;
         self.slot
-            .account
-            .charge(&self.reading, Placement::Core, self.now);
+            .read(&mut self.sources, shares, reading, errors, self.now);
+        self.slot.account.charge(&self.reading, self.now);
         let cells = self.slot.account.cells.iter();
         cells.fold([0; 2], |sum, c| {
             [sum[0] + c.totals[0], sum[1] + c.totals[1]]
