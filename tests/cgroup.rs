@@ -434,12 +434,12 @@ fn memory_by_cgroup_is_found_from_a_cgroup_namespace_of_the_exporters_own() {
         .arg(env!("CARGO_BIN_EXE_vcpu-exporter"));
     let root = cgroupfs.path().display().to_string();
     let exporter = Exporter::spawn(command, &["--path.cgroupfs", &root], "");
-    let labels = [("vm", "hidden"), ("method", "cgroup")];
+    let labels = [("vm", vm.name()), ("method", "cgroup")];
     exporter.until(|e| e.one("kvm_vm_memory_info", &labels).is_some());
     let told = exporter.scrape();
     let told = told.one(
         "kvm_vm_memory_bytes",
-        &[("vm", "hidden"), ("numa_node", "0")],
+        &[("vm", vm.name()), ("numa_node", "0")],
     );
     assert_eq!(told, Some((anon + shmem) as f64));
     drop((exporter, vm));
