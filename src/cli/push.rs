@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::pipeline::own_start_time;
+use super::serve::MORE_THREADS;
 use crate::config::Config;
 use crate::expose::otlp::{self, settings, Clock, Pusher, Pushing, Resource, Settings};
 use crate::expose::App;
@@ -47,5 +48,6 @@ pub(super) fn start(
         Pusher::new(settings, resource.clone(), clock, Arc::clone(app))
     };
     let pushers = endpoints.into_iter().map(pusher).collect();
-    otlp::start(pushers).context("cannot start the thread that pushes")
+    let pushing = otlp::start(pushers);
+    pushing.with_context(|| format!("cannot start the thread that pushes; {MORE_THREADS}"))
 }

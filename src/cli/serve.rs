@@ -21,6 +21,10 @@ use crate::snapshot::Handle;
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
 
+/// What to do where the system refuses a thread (EAGAIN of pthread_create(3)).
+pub(super) const MORE_THREADS: &str =
+    "raise the limit of threads: TasksMax= of the unit, pids.max of the container, or ulimit -u";
+
 /// The exporter at work, for who waits until it is.
 pub(super) struct Serving {
     /// Where it serves; the port is known even when 0 was asked for.
@@ -104,7 +108,8 @@ pub(super) fn run_host(
         None => pipeline.start(&config.sampling, &stop, watchdog()),
         Some(moves) => pipeline.start_in_step(&config.sampling, &stop, moves, watchdog()),
     };
-    let running = running.context("cannot start the sampler's threads")?;
+    let running =
+        running.with_context(|| format!("cannot start the sampler's threads; {MORE_THREADS}"))?;
     let pushing = super::push::start(&config, endpoints, &roots, &app)?;
     let (ended, pushes_ended) = (running.ended(), pushing.ended());
     let served = runtime.block_on(async {
@@ -126,7 +131,7 @@ pub(super) fn run_host(
     let threads = running.stop();
     // After the sampler, for its last picture.
     let pushed = pushing.stop();
-    served.context("the HTTP server failed")?;
+    served.with_context(|| format!("cannot start the HTTP server; {MORE_THREADS}"))?;
     threads?;
     Ok(pushed?)
 }

@@ -44,7 +44,11 @@ impl Worker {
                 thread::sleep(begun.elapsed() * rest);
             }
         };
-        thread::Builder::new().name(name.to_owned()).spawn(work)?;
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
+        thread.map_err(|error| {
+            let what = format!("cannot start a thread that answers requests: {error}");
+            io::Error::new(error.kind(), what)
+        })?;
         Ok(Self { jobs, busy })
     }
 
