@@ -45,7 +45,8 @@ fn check(console: &Console) {
     let vm = console.section("vm").trim();
     let rest = console.scrape("rest");
     let of = |metric: &str| -> f64 {
-        let found = rest.all(metric, &[("vm", vm), ("role", "vhost")]);
+        let labels = [("vm", vm), ("role", "vhost")];
+        let found = rest.all(metric, &labels);
         found.map(|series| series.value).sum()
     };
     let told = [
