@@ -125,7 +125,8 @@ fn kubevirt_is_known_wherever_the_pods_group_stands() {
 fn vmm_called_by_another_name_is_known_by_its_executable() {
     let cgroup = "0::/system.slice/system-microvm.slice/microvm@my-vm.service\n";
     let nix = |file: &str| format!("/nix/store/0cg-x/bin/{file}");
-    let cases: [(&str, &[&str], fn(u32) -> String, &str); 4] = [
+    type Comm = fn(u32) -> String;
+    let cases: [(&str, &[&str], Comm, &str); 4] = [
         (
             "cloud-hypervisor",
             &[

@@ -114,7 +114,7 @@ fn a_name_passes_to_the_same_owner_and_to_those_more_to_be_trusted_alone() {
 fn a_squatter_is_renamed_and_does_not_get_the_name_back() {
     let mut names = Names::default();
     let (squatter, real) = (vm("db", Some(B), 1), trusted("db", Some(A), 2));
-    assert_eq!(names.give(&[squatter.clone()]), ["db"]);
+    assert_eq!(names.give(std::slice::from_ref(&squatter)), ["db"]);
     let both = [squatter.clone(), real];
     assert_eq!(names.give(&both), ["db-bbbbbbbb", "db"]);
     assert_eq!(names.give(&[squatter]), ["db-bbbbbbbb"]);
