@@ -28,7 +28,8 @@
 //! - a manager's VMs are the operator's: what its users may call them is the manager's to decide;
 //! - where the exporter may not read descriptors, a process whose threads are named as vCPUs is
 //!   taken for a VM, up to 16 VMs of 4096 vCPUs; a blind spot says that VMs are known by name;
-//! - a process with very many descriptors costs one long look when it starts.
+//! - a user's processes with very many descriptors cost some 16,000 links a pass, and 262,144 at once;
+//!   a VM whose descriptors come after 65,536 others is not seen.
 
 use std::sync::Arc;
 

@@ -22,6 +22,10 @@ use crate::host::thread::{comm, is_of_kernel, parse_stat, user, Stat, BUFFER};
 /// So much of a command line is read (bytes); one may be megabytes long (execve(2)).
 const MAX_CMDLINE: u64 = 128 << 10;
 
+/// Descriptors of a process that are looked at, the lowest: KVM has at most 4,096 vCPUs a VM, and
+/// 65,536 links take some 0.1 s.
+pub(super) const MAX_LINKS: usize = 1 << 16;
+
 /// Descriptors of KVM a process holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct KvmFds {
@@ -241,7 +245,7 @@ fn descriptors(roots: &Roots, dir: &Path) -> io::Result<Descriptors> {
     };
     let mut fds = KvmFds::default();
     let mut buffer = [0u8; 64];
-    for fd in &numbers {
+    for fd in numbers.iter().take(MAX_LINKS) {
         let length = match readlinkat_raw(&dir, fd.to_string(), &mut buffer) {
             Ok(length) => length,
             Err(Errno::ACCESS | Errno::PERM) => return Ok(Descriptors::Closed),

@@ -7,6 +7,8 @@
 //! - a process with more than [`MANY`] descriptors or threads whose number changes all the time,
 //!   and that was no VMM so far: within [`BUSY_PASSES`] passes for each so many, so that nobody
 //!   can keep the scan busy by opening files;
+//! - more than some 16,000 descriptors and threads of one user's processes that change in a pass:
+//!   by and by (`budget`), root's and small known VMMs at once;
 //! - before Linux 6.2, which does not count descriptors in /proc, a process that becomes a VMM
 //!   without a change in its threads: within [`ROTATION`] passes;
 //! - a changed cgroup or command line of a running VMM: when anything else of it changes.
@@ -38,6 +40,13 @@ const ROTATION: u64 = 12;
 /// Further looks at a VMM some of whose vCPUs have no thread though its threads have names.
 const RETRIES: u8 = 3;
 
+/// Up to this size, a VMM that is known is looked at in each pass in which it changed.
+const SMALL: u64 = 1024;
+
+mod budget;
+
+use budget::Budget;
+
 /// Finds the VMs of the host.
 #[derive(Debug)]
 pub struct Scanner {
@@ -46,6 +55,7 @@ pub struct Scanner {
     domains: Domains,
     names: Names,
     open_files: OpenFiles,
+    budget: Budget,
     known: HashMap<i32, Known>,
     pids: Vec<i32>,
     pass: u64,
@@ -84,6 +94,7 @@ impl Scanner {
             names: Names::default(),
             open_files: OpenFiles::new(&roots),
             roots,
+            budget: Budget::default(),
             known: HashMap::new(),
             pids: Vec::new(),
             pass: 0,
@@ -129,6 +140,7 @@ impl Scanner {
         let mut pids = std::mem::take(&mut self.pids);
         self.watch.pids(&mut pids)?;
         self.pass += 1;
+        self.budget.refill();
         let mut debugfs = Debugfs::default();
         let mut changed = false;
         for pid in &pids {
@@ -161,7 +173,24 @@ impl Scanner {
                 return Changed(false);
             }
         }
+        if !self.may_examine(pid, &look) {
+            return Changed(false);
+        }
         self.examine(pid, look, debugfs)
+    }
+
+    /// Whether the budget of the process' user has a close look. One that has to wait stays what
+    /// it is known as.
+    fn may_examine(&mut self, pid: i32, look: &Look) -> bool {
+        let known = self.known.get_mut(&pid);
+        let is_vmm = known.as_ref().is_some_and(|known| known.matters());
+        let is_small = look.size() < if look.user == 0 { MANY } else { SMALL };
+        let may =
+            is_small && (look.user == 0 || is_vmm) || self.budget.spend(look.user, look.size());
+        if let Some(known) = known.filter(|_| !may) {
+            known.seen = self.pass;
+        }
+        may
     }
 
     fn examine(&mut self, pid: i32, look: Look, debugfs: &mut Debugfs) -> Changed {

@@ -31,6 +31,9 @@ pub(super) struct Look {
     threads: u64,
     descriptors: u64,
     exe: u64,
+    /// Its effective user: a directory that all may read has it even where the process may not be
+    /// dumped (fs/proc/base.c, `task_dump_owner`).
+    pub(super) user: u32,
 }
 
 /// Identity of a file of /proc; another one for the next process or thread of the same number.
@@ -117,6 +120,7 @@ impl Watch {
             threads: task.st_nlink as u64,
             descriptors: self.descriptors(&fd),
             exe: self.exe(pid),
+            user: task.st_uid,
         })
     }
 
