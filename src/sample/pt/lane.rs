@@ -287,8 +287,12 @@ impl PtLane {
         waiting.run = Some(thread.run);
         match self.recorder.record(waiting.vcpu.tid, request) {
             Ok(capture) => {
-                self.charge(waiting, thread.core, now, capture.elapsed);
-                Turn::Over(self.recorded(waiting, &capture, now + capture.elapsed))
+                // One whose thread has ended may be of another thread, which got its TID before
+                // the kernel was asked.
+                match self.charge(waiting, thread.core, now, capture.elapsed) {
+                    true => Turn::Over(self.recorded(waiting, &capture, now + capture.elapsed)),
+                    false => Turn::Over(Outcome::Gone),
+                }
             }
             Err(error) => match plan::refusal(&error, &self.roots) {
                 None => Turn::Over(Outcome::Gone),
@@ -297,13 +301,17 @@ impl PtLane {
         }
     }
 
-    /// Charges a recording to the core it began on, and to the one where the thread is after.
-    fn charge(&mut self, waiting: &mut Waiting, core: Core, begun: Instant, length: Duration) {
+    /// Charges a recording to the core it began on, and to the one where the thread is after; says
+    /// whether the thread is still there.
+    fn charge(&mut self, waiting: &Waiting, core: Core, begun: Instant, length: Duration) -> bool {
         self.duty.charge(core, begun, length);
-        let after = waiting.look(&self.roots, &self.seen.topology);
-        if let Some(after) = after.filter(|after| after.core != core) {
+        let Some(after) = waiting.look(&self.roots, &self.seen.topology) else {
+            return false;
+        };
+        if after.core != core {
             self.duty.charge(after.core, begun, length);
         }
+        true
     }
 
     /// Adds a recording to the totals.

@@ -452,6 +452,28 @@ fn a_thread_that_ended_is_gone_whether_proc_or_the_kernel_says_so() {
 }
 
 #[test]
+fn recording_of_a_tid_that_was_given_out_again_is_thrown_away() {
+    let host = host();
+    let vm = vm(&host, 1, 1);
+    let thread = host.path(format!("proc/{}/task/{}", vm.pid, vm.vcpus[0]));
+    // The vCPU's thread ends before the kernel is asked.
+    let recorder = ScriptedPt::new(move |_, request| {
+        std::fs::remove_dir_all(&thread).unwrap();
+        Ok(whole(vec![0; 32], request))
+    });
+    let mut sim = Sim::new(host, &config(), recorder);
+    sim.watch(&[&vm]);
+    sim.step(&[&vm], |_| Some(0));
+    let captures = sim.facts(&vm, "kvm_vcpu_pt_captures_total");
+    assert_eq!(captures, [("0 gone".to_owned(), FactValue::Int(1))]);
+    let bytes = sim.facts(&vm, "kvm_vcpu_pt_bytes_total");
+    assert!(
+        bytes.iter().all(|(_, n)| *n == FactValue::Int(0)),
+        "{bytes:?}"
+    );
+}
+
+#[test]
 fn gaps_mean_that_the_guest_is_not_visible() {
     let host = host();
     let vm = vm(&host, 1, 1);
