@@ -57,7 +57,7 @@ fn check(console: &Console) {
         "{}: told {told:?}, the kernel {truth:?}",
         console.section("worker").trim()
     );
-    assert!(truth[0] > 0.01, "it had something to do");
+    assert!(truth[0] > 0.0, "it had something to do");
     for (told, truth) in told.iter().zip(&truth) {
         assert!((told - truth).abs() < 1e-6, "{told} is not {truth}");
     }
