@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{Config, LogFormat, LogLevel, Paths};
+use crate::config::{file, Config, LogFormat, LogLevel, Paths};
 use crate::host::kernel_log;
 use crate::host::roots::Roots;
 
@@ -123,6 +123,7 @@ pub fn command() -> clap::Command {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    file::remember_caller()?;
     let common = cli.common;
     match cli.command {
         None | Some(Command::Serve) => serve::run(&common, |_| ())?,
@@ -183,6 +184,13 @@ impl CommonArgs {
         lay(&mut config.paths.devfs, &self.devfs);
         lay(&mut config.log.level, &self.log_level);
         lay(&mut config.log.format, &self.log_format);
+        // What looks like the host's files may be links to whatever the caller wants to read.
+        if config.paths != Paths::default() && file::exceeds_caller() {
+            anyhow::bail!(
+                "paths (--path.*) cannot be set in a program with file capabilities: \
+                 setcap -r on it, and run it as root or by a service with AmbientCapabilities="
+            );
+        }
         Ok(config)
     }
 

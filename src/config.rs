@@ -4,8 +4,7 @@
 //! with the same key path, line and column as a misspelt key, and a [`Config`] that exists is valid.
 //! `deploy/vcpu-exporter.yml` documents every key.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
 
+pub mod file;
 pub mod otlp;
 mod position;
 mod raw;
@@ -233,11 +233,7 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
         path: path.to_owned(),
         error,
     };
-    let file = File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    let bytes = file::read_or_pipe(path, MAX_FILE).map_err(failed)?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(ConfigError::TooLong {
             path: path.to_owned(),

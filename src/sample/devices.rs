@@ -162,7 +162,7 @@ fn no_permission(refused: usize, all: usize) -> Reason {
         detail: format!("{refused} of {all} VMs: their descriptors may not be seen"),
         fix: Some(
             "give the exporter CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: AmbientCapabilities= in \
-             its unit, --cap-add in docker, or setcap on the binary"
+             its unit, --cap-add in docker"
                 .to_owned(),
         ),
     }

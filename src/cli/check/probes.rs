@@ -48,21 +48,19 @@ fn places(topology: &Topology) -> String {
     .join(", ")
 }
 
-/// The command that gives the program its capabilities: always all of them, because `setcap`
-/// takes away those it is not told. A service or container has a setting of its own instead.
+/// What gives the program its capabilities. Not `setcap` on the program file: with that every user
+/// of the machine has them.
 fn grant() -> String {
     grant_with(&[])
 }
 
 /// The same, with more of them.
 fn grant_with(more: &[Capability]) -> String {
-    let program = std::env::current_exe().unwrap_or_else(|_| "vcpu-exporter".into());
     let all = NEEDED.iter().chain(more);
-    let names: Vec<_> = all.map(|c| c.to_string().to_lowercase()).collect();
+    let names: Vec<_> = all.map(ToString::to_string).collect();
     format!(
-        "setcap {}+ep {} (systemd: AmbientCapabilities=, docker: --cap-add)",
-        names.join(","),
-        program.display()
+        "run it as root, or as a service with AmbientCapabilities={} (docker: --cap-add)",
+        names.join(" ")
     )
 }
 

@@ -1,14 +1,15 @@
 //! Files with traces in them: raw ones, and what `perf record` wrote.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use anyhow::{bail, Context};
+use anyhow::bail;
 
 use super::progress::Progress;
 use crate::cli::out;
+use crate::config::file;
 use crate::pt::perf_data::{self, Losses, PerfData};
 use crate::pt::{stream, Clocks};
 
@@ -56,10 +57,7 @@ impl<'a> Trace<'a> {
             bail!("it is empty");
         }
         if stream::find_psb(file).is_none() {
-            bail!(
-                "it is neither a perf.data file nor an Intel PT trace, \
-                 which has a PSB packet every few KiB"
-            );
+            bail!(NO_TRACE);
         }
         Ok(Self {
             name: Self::RAW.to_owned(),
@@ -105,28 +103,73 @@ pub(super) fn name(path: &Path) -> String {
     out::printable(&path.to_string_lossy()).into_owned()
 }
 
+const NO_TRACE: &str = "it is neither a perf.data file nor an Intel PT trace, which has a PSB \
+                        packet every few KiB";
+
 /// Read at once.
 const BLOCK: u64 = 4 << 20;
+
+/// PSB packets are no farther apart (bytes): `PSBFreq` of `IA32_RTIT_CTL` is 15 at the most, and
+/// stands for 2^(15 + 11) (Intel SDM, volume 3, 33.2.7.2).
+const MOST_BETWEEN_PSBS: usize = 64 << 20;
 
 /// All bytes of a file. They are held in memory, because a mapping of a file that somebody cuts
 /// short while we read it kills the process (mmap(2), SIGBUS).
 ///
 /// # Errors
-/// When it cannot be read, or is larger than the memory there is.
+/// When it cannot be read, has no trace in it, or is larger than the memory there is to spare.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
+    let spare = <procfs::Meminfo as procfs::Current>::current().ok();
+    let spare = spare.and_then(|memory| memory.mem_available);
+    // The streams of a perf.data file are put together from it, in as much memory again.
+    read_within(path, spare.map_or(UNKNOWN_MEMORY, |spare| spare / 2))
+}
+
+/// How much is read where the kernel does not tell how much memory there is (bytes).
+const UNKNOWN_MEMORY: u64 = 1 << 30;
+
+fn read_within(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
+    let file = file::open(path)?;
+    let data = file.metadata()?;
+    if data.file_type().is_fifo() {
+        wait_for_writer(&file)?;
+    }
+    let too_long = |bytes: u64| {
+        format!(
+            "{bytes} bytes are more than the {most} there is memory for; cut it, or take it where \
+             there is more memory"
+        )
+    };
+    let length = data.len();
+    anyhow::ensure!(length <= most, too_long(length));
     let mut bytes = Vec::new();
-    let whole = usize::try_from(length)
-        .ok()
-        .and_then(|length| bytes.try_reserve_exact(length).ok());
-    whole.with_context(|| format!("{length} bytes do not fit into memory"))?;
+    bytes.try_reserve(usize::try_from(length)?)?;
     let progress = Progress::of(length);
-    while file.by_ref().take(BLOCK).read_to_end(&mut bytes)? > 0 {
+    let mut checked = false;
+    while (&file).take(BLOCK).read_to_end(&mut bytes)? > 0 {
+        anyhow::ensure!(bytes.len() as u64 <= most, too_long(bytes.len() as u64));
+        if bytes.len() > MOST_BETWEEN_PSBS && !std::mem::replace(&mut checked, true) {
+            let is_trace = perf_data::is_perf_data(&bytes) || stream::find_psb(&bytes).is_some();
+            anyhow::ensure!(is_trace, NO_TRACE);
+        }
         let percent = (bytes.len() as u64).saturating_mul(100) / length.max(1);
         progress.say(format_args!("reading {}: {percent} %", name(path)));
     }
     Ok(bytes)
+}
+
+/// A pipe's writer takes its time, and may not be there yet.
+fn wait_for_writer(pipe: &std::fs::File) -> std::io::Result<()> {
+    let mut events = [rustix::event::PollFd::new(
+        pipe,
+        rustix::event::PollFlags::IN,
+    )];
+    while let Err(error) = rustix::event::poll(&mut events, None) {
+        if std::io::Error::from(error).kind() != ErrorKind::Interrupted {
+            return Err(error.into());
+        }
+    }
+    Ok(rustix::fs::fcntl_setfl(pipe, rustix::fs::OFlags::empty())?)
 }
 
 #[cfg(test)]
@@ -151,6 +194,33 @@ mod tests {
             let error = Trace::all(bytes).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn what_never_ends_and_what_is_too_long_is_refused() {
+        let endless = read_within(Path::new("/dev/zero"), 1 << 40).unwrap_err();
+        assert!(endless.to_string().contains("neither"), "{endless}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 40).unwrap();
+        for path in [file.path(), Path::new("/dev/zero")] {
+            let error = read_within(path, 9 << 20).unwrap_err().to_string();
+            assert!(error.contains("more than the 9437184"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_trace_may_come_through_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        let writer = std::thread::spawn({
+            let path = path.clone();
+            move || std::fs::write(path, [7; 200_000])
+        });
+        assert_eq!(read(&path).unwrap(), [7; 200_000]);
+        writer.join().unwrap().unwrap();
     }
 
     #[test]

@@ -5,8 +5,6 @@
 //! answer at 4 MiB, as tonic does. Neither follows a redirect, so that headers go nowhere else.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,6 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 use super::answer::Answer;
 use super::secrets::Secrets;
 use super::settings::Settings;
+use crate::config::file;
 use crate::config::otlp::{HeaderSource, Protocol, Tls};
 use crate::telemetry::VERSION;
 
@@ -174,13 +173,7 @@ fn value(source: &HeaderSource) -> Result<String, SetupError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SetupError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let file = fs::File::open(path)?;
-        io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE + 1), &mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|error| unusable(path, error))?;
+    let bytes = file::read_regular(path, MAX_FILE).map_err(|error| unusable(path, error))?;
     match bytes.len() as u64 > MAX_FILE {
         true => Err(unusable(path, "is longer than 1 MiB")),
         false => Ok(bytes),
@@ -228,7 +221,9 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, SetupError> {
     let mut roots = RootCertStore::empty();
     let Some(path) = ca_file else {
         // Some of a system's many roots may be of a kind that rustls does not take.
-        let system = rustls_native_certs::load_native_certs();
+        // Variables of the environment name their files.
+        let system = file::as_caller(rustls_native_certs::load_native_certs);
+        let system = system.map_err(|error| SetupError::Tls(error.to_string()))?;
         roots.add_parsable_certificates(system.certs);
         return match (roots.is_empty(), system.errors.first()) {
             (false, _) => Ok(roots),

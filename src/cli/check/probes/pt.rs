@@ -129,7 +129,7 @@ mod tests {
         let found = pt(&host.1, &huge, &Capabilities::default(), 2);
         assert_eq!(found[2].state, State::Missing);
         assert!(found[2].detail.contains("perf_event_mlock_kb is 0"));
-        assert!(found[2].fix.as_ref().unwrap().contains("cap_ipc_lock"));
+        assert!(found[2].fix.as_ref().unwrap().contains("CAP_IPC_LOCK"));
     }
 
     #[test]

@@ -114,9 +114,8 @@ pub(in crate::sample) fn permission_fix(paranoid: Option<i32>) -> String {
         _ => "",
     };
     format!(
-        "{lower}give the exporter CAP_PERFMON: AmbientCapabilities=CAP_PERFMON in its unit, or \
-         setcap cap_perfmon=ep on the binary (in a container also allow perf_event_open in the \
-         seccomp profile)"
+        "{lower}give the exporter CAP_PERFMON: AmbientCapabilities=CAP_PERFMON in its unit (in a \
+         container also allow perf_event_open in the seccomp profile)"
     )
 }
 
