@@ -29,13 +29,16 @@
 //! - where the exporter may not read descriptors, a process whose threads are named as vCPUs is
 //!   taken for a VM, up to 16 VMs of 4096 vCPUs; a blind spot says that VMs are known by name;
 //! - a user's processes with very many descriptors cost some 16,000 links a pass, and 262,144 at once;
-//!   a VM whose descriptors come after 65,536 others is not seen.
+//!   a VM whose descriptors come after 65,536 others is not seen;
+//! - a process that holds up who reads its memory is not seen, or keeps the name it has; others of
+//!   its user may be unseen too (`blocked`), and a blind spot says so.
 
 use std::sync::Arc;
 
 use crate::host::topology::Topology;
 
 mod blind;
+mod blocked;
 mod cgroup;
 mod cmdline;
 mod debugfs;
@@ -69,6 +72,8 @@ pub struct Inventory {
     pub vms: Vec<Arc<Vm>>,
     /// What could not be seen and what would make it visible, each once: `what; needs remedy`.
     pub blind_spots: Vec<String>,
+    /// Processes that could not be examined because their memory cannot be read at the moment.
+    pub blocked: usize,
 }
 
 /// Tells one VM from every other, also after its PID was reused.

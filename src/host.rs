@@ -12,6 +12,7 @@ pub mod nodes;
 pub mod pci;
 pub mod pmu;
 pub mod privileges;
+pub mod readers;
 pub mod resctrl;
 pub mod roots;
 pub mod thread;

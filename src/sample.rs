@@ -14,6 +14,7 @@ pub mod devices;
 pub mod exits;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod hangs;
 pub mod host;
 mod identity;
 pub mod ledger;
@@ -64,6 +65,15 @@ pub enum SourceState {
     /// It does not: why.
     Down(Reason),
 }
+
+/// What the inventory is.
+pub const INVENTORY: SourceInfo = SourceInfo {
+    name: "inventory",
+    needs:
+        "CAP_SYS_PTRACE (or the VMM's own user) to see descriptors; CAP_DAC_READ_SEARCH for KVM \
+            debugfs and libvirt's files",
+    cost: "a few system calls for each process and pass, and no open on an unchanged host",
+};
 
 impl SourceState {
     /// Why it is not [`SourceState::Up`].

@@ -11,6 +11,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
+pub mod heartbeats;
+
+pub use heartbeats::{Hang, Heartbeat, Heartbeats};
+
 /// The program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -71,6 +75,8 @@ pub struct Telemetry {
     pub inventory_duration: Histogram,
     /// Files and directories opened below the host roots.
     pub host_file_opens: Counter,
+    /// Progress of the exporter's threads.
+    pub heartbeats: Heartbeats,
     /// Answered requests.
     pub http_requests: Family<RequestLabels, Counter>,
     /// Time to encode and compress a scrape.
@@ -142,6 +148,7 @@ impl Telemetry {
             inventory_passes: Counter::default(),
             inventory_duration: durations(),
             host_file_opens: Counter::default(),
+            heartbeats: Heartbeats::default(),
             http_requests: Family::default(),
             scrape_duration: durations(),
             otlp: Otlp::default(),
@@ -195,6 +202,7 @@ impl Telemetry {
             "Files and directories opened below the host roots",
             self.host_file_opens.clone(),
         );
+        r.register_collector(Box::new(self.heartbeats.clone()));
         r.register(
             "http_requests",
             "HTTP requests answered",

@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder as ThreadBuilder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -33,7 +33,10 @@ use crate::sample::{Columns, Source};
 use crate::snapshot::build::Builder;
 use crate::snapshot::Handle;
 use crate::stop::Stop;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Heartbeats, Telemetry};
+
+/// How long the end waits for the threads. A tick, a pass and a recording take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// All stages up to the snapshot, not yet running.
 pub struct Pipeline {
@@ -43,13 +46,23 @@ pub struct Pipeline {
     sampler: Sampler,
     builder: Builder,
     snapshots: Handle,
+    heartbeats: Heartbeats,
 }
 
 /// Its threads.
 pub struct Running {
     stop: Stop,
     threads: Vec<JoinHandle<()>>,
-    ended: Arc<Notify>,
+    ended: Arc<Ended>,
+    heartbeats: Heartbeats,
+}
+
+/// How many threads have ended.
+#[derive(Debug, Default)]
+struct Ended {
+    any: Notify,
+    count: Mutex<usize>,
+    one_more: Condvar,
 }
 
 /// All sources, in the order in which they are read, and what they feed.
@@ -169,8 +182,10 @@ impl Pipeline {
         let lanes = Lanes {
             inventory: lane.newest(),
             facts: vec![slow.newest(), pt.newest()],
+            sources: [slow.infos(), vec![pt.info()]].concat(),
         };
         Ok(Self {
+            heartbeats: telemetry.heartbeats.clone(),
             builder: Builder::new(snapshots.clone(), Some(sources.pmu_mode)),
             sampler: Sampler::new(config, sources.all, sources.columns, lanes, telemetry),
             lane,
@@ -240,14 +255,11 @@ impl Pipeline {
             pt,
             sampler,
             mut builder,
+            heartbeats,
             ..
         } = self;
         let (tick, inventory) = (periods.tick, periods.inventory);
-        let mut running = Running {
-            stop: stop.clone(),
-            threads: Vec::new(),
-            ended: Arc::default(),
-        };
+        let mut running = Running::new(stop, heartbeats);
         running.spawn("inventory", move |stop| lane.run(inventory, stop))?;
         running.spawn("slow", move |stop| slow.run(stop))?;
         if pt.is_able() {
@@ -266,6 +278,15 @@ impl Pipeline {
 mod in_step;
 
 impl Running {
+    fn new(stop: &Stop, heartbeats: Heartbeats) -> Self {
+        Self {
+            stop: stop.clone(),
+            threads: Vec::new(),
+            ended: Arc::default(),
+            heartbeats,
+        }
+    }
+
     fn spawn(&mut self, name: &str, run: impl FnOnce(&Stop) + Send + 'static) -> io::Result<()> {
         let stop = self.stop.clone();
         let tell = Tell(self.ended.clone());
@@ -284,10 +305,11 @@ impl Running {
     /// anew would go on with what it left half done.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let ended = self.ended.clone();
-        async move { ended.notified().await }
+        async move { ended.any.notified().await }
     }
 
-    /// Stops the threads and waits for them.
+    /// Stops the threads and waits for them, but no longer than [`PATIENCE`]: one that hangs in
+    /// the kernel is left to the end of the process.
     ///
     /// # Errors
     /// When one of them had panicked.
@@ -297,9 +319,20 @@ impl Running {
 
     fn join(&mut self) -> Result<(), Panicked> {
         self.stop.stop();
+        let all_ended = self.ended.wait_for(self.threads.len(), PATIENCE);
         let mut result = Ok(());
         for thread in self.threads.drain(..) {
             let name = thread.thread().name().unwrap_or_default().to_owned();
+            if !all_ended && !thread.is_finished() {
+                let doing = self.heartbeats.doing(&name, Instant::now());
+                let doing = doing.map(|hang| hang.to_string());
+                tracing::error!(
+                    thread = name,
+                    doing,
+                    "the thread does not end; ending without it"
+                );
+                continue;
+            }
             result = result.and(thread.join().map_err(|panic| Panicked {
                 thread: name,
                 message: message(&*panic).to_owned(),
@@ -318,11 +351,29 @@ impl Drop for Running {
 }
 
 /// Tells of the thread's end, however it ends.
-struct Tell(Arc<Notify>);
+struct Tell(Arc<Ended>);
 
 impl Drop for Tell {
     fn drop(&mut self) {
-        self.0.notify_one();
+        let Ended {
+            any,
+            count,
+            one_more,
+        } = &*self.0;
+        any.notify_one();
+        *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        one_more.notify_all();
+    }
+}
+
+impl Ended {
+    /// Waits until so many threads have ended, and says whether they have.
+    fn wait_for(&self, threads: usize, patience: Duration) -> bool {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let some_live = |ended: &mut usize| *ended < threads;
+        let waited = self.one_more.wait_timeout_while(count, patience, some_live);
+        let (count, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *count >= threads
     }
 }
 

@@ -1,8 +1,9 @@
 //! `serve`: watch all VMs and serve their metrics until told to stop.
 
+use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sd_notify::NotifyState;
@@ -15,11 +16,12 @@ use crate::expose::{http, App};
 use crate::host::privileges;
 use crate::host::roots::Roots;
 use crate::sample::pmu::counters::OpenCounters;
+use crate::sample::pmu::patient::Patient;
 use crate::sample::pmu::perf::Perf;
 use crate::sample::pt::{PerfPt, RecordPt};
 use crate::snapshot::Handle;
 use crate::stop::Stop;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Heartbeats, Telemetry};
 
 /// What to do where the system refuses a thread (EAGAIN of pthread_create(3)).
 pub(super) const MORE_THREADS: &str =
@@ -51,10 +53,11 @@ impl Host {
     fn own(config: Config) -> Self {
         let roots = super::roots(&config.paths);
         super::hold_kernel_log(&config, &roots);
+        let counters = Patient::new(Arc::new(Perf), roots.clone());
         Self {
             config,
             roots,
-            counters: Arc::new(Perf),
+            counters: Arc::new(counters),
             recorder: Box::new(PerfPt),
             born_after: own_start_time(),
             synthetic: None,
@@ -104,9 +107,10 @@ pub(super) fn run_host(
         max_age: max_age(&config),
     });
     let stop = Stop::default();
+    let watchdog = watchdog(app.telemetry.heartbeats.clone());
     let running = match moves {
-        None => pipeline.start(&config.sampling, &stop, watchdog()),
-        Some(moves) => pipeline.start_in_step(&config.sampling, &stop, moves, watchdog()),
+        None => pipeline.start(&config.sampling, &stop, watchdog),
+        Some(moves) => pipeline.start_in_step(&config.sampling, &stop, moves, watchdog),
     };
     let running =
         running.with_context(|| format!("cannot start the sampler's threads; {MORE_THREADS}"))?;
@@ -120,6 +124,8 @@ pub(super) fn run_host(
                 () = ended => {}
                 () = pushes_ended => {}
             }
+            // While open requests end, so do the threads.
+            stop.stop();
         };
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tracing::info!(address = %serving.addr, "serving");
@@ -131,6 +137,8 @@ pub(super) fn run_host(
     let threads = running.stop();
     // After the sampler, for its last picture.
     let pushed = pushing.stop();
+    // Nothing that a request still does is worth waiting for.
+    runtime.shutdown_background();
     served.with_context(|| format!("cannot start the HTTP server; {MORE_THREADS}"))?;
     threads?;
     Ok(pushed?)
@@ -169,24 +177,38 @@ fn max_age(config: &Config) -> Duration {
     config.sampling.tick * 3 + Duration::from_secs(2)
 }
 
-/// Resolves at the first SIGINT or SIGTERM.
+/// Resolves at the first SIGINT or SIGTERM. A SIGHUP ends a program whose terminal is gone; to a
+/// service it is a request to read the configuration anew, which is not supported: to end would
+/// leave the host without exporter, because systemd takes that for a clean end (systemd.service(5),
+/// `SuccessExitStatus=`).
 pub(super) fn told_to_stop() -> std::io::Result<impl std::future::Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let in_terminal = std::io::stderr().is_terminal();
     Ok(async move {
-        let name = tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
+        let name = loop {
+            tokio::select! {
+                _ = interrupt.recv() => break "SIGINT",
+                _ = terminate.recv() => break "SIGTERM",
+                _ = hangup.recv() => match in_terminal {
+                    true => break "SIGHUP",
+                    false => tracing::warn!(
+                        "SIGHUP ignored: the configuration is not read again; restart to apply it"
+                    ),
+                },
+            }
         };
         tracing::info!(signal = name, "stopping");
     })
 }
 
-/// Tells systemd after each tick that the sampler lives, where the unit asks for that.
-fn watchdog() -> impl Fn() + Send + 'static {
+/// Tells systemd after each tick that the exporter is well, where the unit asks for that: that the
+/// sampler lives, and that the inventory does.
+fn watchdog(heartbeats: Heartbeats) -> impl Fn() + Send + 'static {
     let wanted = sd_notify::watchdog_enabled().is_some();
     move || {
-        if wanted {
+        if wanted && heartbeats.vital_hang(Instant::now()).is_none() {
             notify(&[NotifyState::Watchdog]);
         }
     }

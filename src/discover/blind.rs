@@ -21,6 +21,10 @@ pub(super) struct Blind {
     pub(super) unbound: usize,
     /// libvirt domains whose state may not be read.
     pub(super) domains: usize,
+    /// Processes whose memory cannot be read now.
+    pub(super) blocked: usize,
+    /// The least PID of them.
+    pub(super) first_blocked: i32,
 }
 
 impl Blind {
@@ -78,6 +82,16 @@ impl Blind {
                 count(self.domains, "libvirt domain", "libvirt domains")
             ));
         }
+        if self.blocked > 0 {
+            let pid = self.first_blocked;
+            lines.push(format!(
+                "{} be examined, so that their VMs are not seen or keep the names they had: their \
+                 memory is locked, or lies in a file that does not answer; the first is PID \
+                 {pid}; needs what holds them up to be ended: \
+                 ps -L -o pid,tid,user,stat,wchan:32,comm -p {pid}",
+                count(self.blocked, "process cannot", "processes cannot")
+            ));
+        }
         lines
     }
 }
@@ -107,9 +121,11 @@ mod tests {
             mixed: 4,
             unbound: 5,
             domains: 6,
+            blocked: 7,
+            first_blocked: 8,
         };
         let lines = all.lines();
-        assert_eq!(lines.len(), 6);
+        assert_eq!(lines.len(), 7);
         assert!(
             lines.iter().all(|line| line.contains("; needs ")),
             "{lines:?}"

@@ -19,7 +19,7 @@ pub(super) struct Guest {
     uid: Option<u32>,
     vmm: &'static str,
     identity: Identity,
-    cmdline: Cmdline,
+    pub(super) cmdline: Cmdline,
     cgroup: Cgroup,
     pub(super) machines: Vec<Machine>,
     /// Its descriptors may not be read.

@@ -12,6 +12,9 @@ use crate::host::topology::{TopologyError, Watch};
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
 
+/// A pass that takes three periods and so long hangs.
+const SLOW_PASS: Duration = Duration::from_secs(2);
+
 /// Keeps the newest inventory.
 pub struct Lane {
     roots: Arc<Roots>,
@@ -61,9 +64,14 @@ impl Lane {
 
     /// Passes once a period until told to stop.
     pub fn run(mut self, period: Duration, stop: &Stop) {
+        let limit = period * 3 + SLOW_PASS;
+        let heartbeats = &self.telemetry.heartbeats;
+        let heartbeat = heartbeats.add("inventory", limit, true);
         loop {
             let start = Instant::now();
+            heartbeat.step("inventory");
             self.pass();
+            heartbeat.rest();
             if stop.wait_until(start + period) {
                 return;
             }

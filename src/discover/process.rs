@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::path::Path;
 
 use rustix::fs::readlinkat_raw;
 use rustix::io::Errno;
 
+use super::blocked::{Asked, Blocked, Reads};
 use super::cgroup::Cgroup;
 use super::cmdline::Cmdline;
 use super::open_files::OpenFiles;
@@ -16,11 +17,9 @@ use super::program::Program;
 use super::vmm::{self, Identity, Invocation, Vmm};
 use super::vmm_file;
 use super::watch::numbers;
+use crate::host::readers::Owner;
 use crate::host::roots::Roots;
 use crate::host::thread::{comm, is_of_kernel, parse_stat, user, Stat, BUFFER};
-
-/// So much of a command line is read (bytes); one may be megabytes long (execve(2)).
-const MAX_CMDLINE: u64 = 128 << 10;
 
 /// Descriptors of a process that are looked at, the lowest: KVM has at most 4,096 vCPUs a VM, and
 /// 65,536 links take some 0.1 s.
@@ -106,6 +105,10 @@ pub(super) struct Process {
     pub(super) fds: Option<KvmFds>,
     /// Ascending by start.
     pub(super) threads: Vec<Thread>,
+    /// Whose it is, for reads that it can hold up.
+    pub(super) asked: Asked,
+    /// Its command line cannot be read now; this is the one before.
+    pub(super) blocked: Option<Blocked>,
 }
 
 /// What a close look found.
@@ -118,13 +121,22 @@ pub(super) enum Found {
     /// It may run VMs: it has several threads, whose names do not tell, and its descriptors may
     /// not be read.
     Hidden,
+    /// It may run VMs, and cannot be examined now.
+    Blocked(Blocked),
 }
 
-/// Looks at a process.
+/// Looks at a process, by `reads` where it could hold that up. `before` is its command line as it
+/// was known, in case it cannot be read now.
 ///
 /// # Errors
 /// Any of a file that cannot be read; mostly, that the process is gone.
-pub(super) fn examine(roots: &Roots, open_files: &OpenFiles, pid: i32) -> io::Result<Found> {
+pub(super) fn examine(
+    roots: &Roots,
+    open_files: &OpenFiles,
+    reads: &mut Reads,
+    pid: i32,
+    before: Option<&Cmdline>,
+) -> io::Result<Found> {
     let leader = roots.proc.join(pid.to_string());
     let mut task = pid;
     let mut dir = leader.clone();
@@ -139,10 +151,30 @@ pub(super) fn examine(roots: &Roots, open_files: &OpenFiles, pid: i32) -> io::Re
     }
     let fds = match descriptors {
         Descriptors::Closed => None,
-        Descriptors::Kvm(fds) => Some(fds.distinct(|fds| open_files.grouped(task, fds))),
+        Descriptors::Kvm(fds) => Some(fds),
         Descriptors::None | Descriptors::Other => return Ok(Found::Other),
     };
-    let cmdline = cmdline(roots, &dir)?;
+    let main = roots.read(&leader.join("stat"))?;
+    let start_time = parse_stat(&main).ok_or(ErrorKind::InvalidData)?.start_time;
+    let status = roots.read(&dir.join("status")).unwrap_or_default();
+    let cgroup = roots.read(&dir.join("cgroup")).unwrap_or_default();
+    let asked = Asked {
+        owner: Owner::of(pid, &status, &cgroup),
+        start_time,
+    };
+    let (cmdline, blocked) = match reads.read(&dir.join("cmdline"), asked) {
+        Ok(text) => (Cmdline::parse(&text?), None),
+        Err(blocked) => match before {
+            Some(before) => (before.clone(), Some(blocked)),
+            None => return Ok(Found::Blocked(blocked)),
+        },
+    };
+    // Comparing files waits for what cmdline waits for (kcmp(2) takes exec_update_lock).
+    let grouped = |fds: &[i32]| match blocked {
+        None => open_files.grouped(task, fds),
+        Some(_) => None,
+    };
+    let fds = fds.map(|fds| fds.distinct(grouped));
     let threads = threads(roots, pid)?;
     let vmm = vmm(&dir, pid, &cmdline, &threads);
     if fds.is_none() && !has_vcpu(vmm, &threads) {
@@ -152,28 +184,21 @@ pub(super) fn examine(roots: &Roots, open_files: &OpenFiles, pid: i32) -> io::Re
             _ => Found::Hidden,
         });
     }
-    let main = roots.read(&leader.join("stat"))?;
-    let start_time = parse_stat(&main).ok_or(ErrorKind::InvalidData)?.start_time;
-    let uid = user(&roots.read(&dir.join("status")).unwrap_or_default());
+    let uid = user(&status);
     let identity = |vmm| identity(vmm, &dir, uid, &cmdline);
     Ok(Found::Vmm(Box::new(Process {
         pid,
         start_time,
         uid,
-        cgroup: Cgroup::parse(&roots.read(&dir.join("cgroup")).unwrap_or_default()),
+        cgroup: Cgroup::parse(&cgroup),
         identity: vmm.map_or_else(Identity::default, identity),
         cmdline,
         vmm,
         fds,
         threads,
+        asked,
+        blocked,
     })))
-}
-
-fn cmdline(roots: &Roots, dir: &Path) -> io::Result<Cmdline> {
-    let mut line = Vec::new();
-    let file = roots.open(&dir.join("cmdline"))?;
-    file.take(MAX_CMDLINE).read_to_end(&mut line)?;
-    Ok(Cmdline::parse(&line))
 }
 
 fn vmm(dir: &Path, pid: i32, cmdline: &Cmdline, threads: &[Thread]) -> Option<&'static Vmm> {
@@ -321,9 +346,16 @@ fn parse_thread(tid: i32, stat: &[u8]) -> Option<Thread> {
 }
 
 /// The descriptor a thread runs a vCPU by, when it is in that system call now.
-pub(super) fn running_vcpu(roots: &Roots, pid: i32, tid: i32) -> Option<i32> {
+pub(super) fn running_vcpu(
+    roots: &Roots,
+    reads: &mut Reads,
+    asked: Asked,
+    tid: i32,
+) -> Option<i32> {
+    let pid = asked.owner.pid;
     let path = roots.proc.join(format!("{pid}/task/{tid}/syscall"));
-    kvm_run(&roots.read_text(&path).ok()?)
+    let text = reads.read(&path, asked).ok()?.ok()?;
+    kvm_run(&String::from_utf8_lossy(&text))
 }
 
 /// The descriptor of an `ioctl(fd, KVM_RUN)` in the text of /proc/TID/syscall (proc(5)):

@@ -11,13 +11,16 @@
 //!   by and by (`budget`), root's and small known VMMs at once;
 //! - before Linux 6.2, which does not count descriptors in /proc, a process that becomes a VMM
 //!   without a change in its threads: within [`ROTATION`] passes;
-//! - a changed cgroup or command line of a running VMM: when anything else of it changes.
+//! - a changed cgroup or command line of a running VMM: when anything else of it changes;
+//! - a process that holds up who reads its memory: the pass after it no longer does.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
 use super::blind::{no_processes, Blind};
+use super::blocked::{Blocked, Reads};
+use super::cmdline::Cmdline;
 use super::debugfs::{DebugVm, Debugfs};
 use super::domains::Domains;
 use super::guest::{name_all, Guest};
@@ -55,6 +58,7 @@ pub struct Scanner {
     domains: Domains,
     names: Names,
     open_files: OpenFiles,
+    reads: Reads,
     budget: Budget,
     known: HashMap<i32, Known>,
     pids: Vec<i32>,
@@ -75,6 +79,8 @@ struct Known {
     examined: u64,
     /// How often to look again though nothing changed.
     retries: u8,
+    /// It could not be examined; the role is what was known before.
+    blocked: Option<Blocked>,
     role: Role,
 }
 
@@ -93,6 +99,7 @@ impl Scanner {
             domains: Domains::new(roots.clone()),
             names: Names::default(),
             open_files: OpenFiles::new(&roots),
+            reads: Reads::new(roots.clone()),
             roots,
             budget: Budget::default(),
             known: HashMap::new(),
@@ -112,11 +119,12 @@ impl Scanner {
         let same_domains = !self.domains.refresh();
         let same_topology = Arc::ptr_eq(&self.inventory.topology, topology);
         let first = self.inventory.generation == 0;
+        let blind = self.blind();
         let (vms, blind_spots) = match seen {
             Ok(Changed(false)) if same_domains && same_topology && !first => {
                 return self.inventory.clone();
             }
-            Ok(_) => (self.vms(), self.blind().lines()),
+            Ok(_) => (self.vms(), blind.lines()),
             Err(error) => (
                 self.inventory.vms.clone(),
                 vec![no_processes(&self.roots.proc, &error)],
@@ -130,6 +138,7 @@ impl Scanner {
                 topology: topology.clone(),
                 vms,
                 blind_spots,
+                blocked: blind.blocked,
             });
         }
         self.inventory.clone()
@@ -140,9 +149,11 @@ impl Scanner {
         let mut pids = std::mem::take(&mut self.pids);
         self.watch.pids(&mut pids)?;
         self.pass += 1;
+        self.reads.begin_pass();
         self.budget.refill();
         let mut debugfs = Debugfs::default();
-        let mut changed = false;
+        // What has been asked may have turned out to hang.
+        let mut changed = self.reads.any_pending();
         for pid in &pids {
             changed |= self.visit(*pid, &mut debugfs).0;
         }
@@ -150,9 +161,13 @@ impl Scanner {
         changed |= hides != std::mem::replace(&mut self.hides, hides);
         self.pids = pids;
         let pass = self.pass;
-        self.known.retain(|_, known| {
+        let reads = &mut self.reads;
+        self.known.retain(|pid, known| {
             let gone = known.seen != pass;
             changed |= gone && known.matters();
+            if gone && known.blocked.is_some() {
+                reads.forget(*pid);
+            }
             !gone
         });
         Ok(Changed(changed))
@@ -167,7 +182,8 @@ impl Scanner {
         self.counts_descriptors |= look.counts_descriptors();
         if let Some(known) = self.known.get_mut(&pid) {
             let rotation = !self.counts_descriptors && (pid as u64 + self.pass) % ROTATION == 0;
-            let due = rotation || known.is_due(&look, self.pass);
+            let news = known.blocked.is_some() && !self.reads.is_pending(pid);
+            let due = rotation || news || known.is_due(&look, self.pass);
             if !due && known.has_its_threads(pid, &self.watch) {
                 known.seen = self.pass;
                 return Changed(false);
@@ -196,7 +212,15 @@ impl Scanner {
     fn examine(&mut self, pid: i32, look: Look, debugfs: &mut Debugfs) -> Changed {
         let mut before = self.known.remove(&pid);
         let mattered = before.as_ref().is_some_and(Known::matters);
-        let found = match examine(&self.roots, &self.open_files, pid) {
+        let same_program = |known: &&Known| known.look.same_program(&look);
+        if !before.as_ref().is_some_and(|known| same_program(&known)) {
+            self.reads.forget(pid);
+        }
+        let cmdline = before
+            .as_ref()
+            .filter(same_program)
+            .and_then(Known::cmdline);
+        let found = match examine(&self.roots, &self.open_files, &mut self.reads, pid, cmdline) {
             Ok(found) => found,
             Err(error) if is_gone(&error) => return Changed(mattered),
             Err(error) => {
@@ -209,13 +233,17 @@ impl Scanner {
                 return Changed(false);
             }
         };
-        let role = match found {
-            Found::Other => Role::Other,
-            Found::Hidden => Role::Hidden,
-            Found::Vmm(process) => self.vmm(*process, before.as_ref(), debugfs),
+        let (role, blocked) = match found {
+            Found::Other => (Role::Other, None),
+            Found::Hidden => (Role::Hidden, None),
+            Found::Blocked(blocked) => (Role::Other, Some(blocked)),
+            Found::Vmm(process) => {
+                let blocked = process.blocked;
+                (self.vmm(*process, before.as_ref(), debugfs), blocked)
+            }
         };
         self.known.extend(before.map(|known| (pid, known)));
-        self.remember(pid, look, role)
+        self.remember(pid, look, role, blocked)
     }
 
     /// A process that procfs does not even let one stat.
@@ -225,17 +253,18 @@ impl Scanner {
                 known.seen = self.pass;
                 Changed(false)
             }
-            _ => self.remember(pid, Look::default(), Role::Hidden),
+            _ => self.remember(pid, Look::default(), Role::Hidden, None),
         }
     }
 
-    fn remember(&mut self, pid: i32, look: Look, role: Role) -> Changed {
+    fn remember(&mut self, pid: i32, look: Look, role: Role, blocked: Option<Blocked>) -> Changed {
         let before = self.known.remove(&pid);
         let known = Known {
             look,
             seen: self.pass,
             examined: self.pass,
             retries: role.retries(before.as_ref(), &look),
+            blocked,
             role,
         };
         let changed = known.matters() || before.is_some_and(|before| before.matters());
@@ -243,15 +272,22 @@ impl Scanner {
         Changed(changed)
     }
 
-    fn vmm(&self, process: Process, before: Option<&Known>, debugfs: &mut Debugfs) -> Role {
+    fn vmm(&mut self, process: Process, before: Option<&Known>, debugfs: &mut Debugfs) -> Role {
         let in_debugfs = self.in_debugfs(&process, debugfs);
         let evidence = Evidence {
             process: &process,
             debugfs: &in_debugfs,
             before: before.map(Known::machines).unwrap_or_default(),
         };
-        let pid = process.pid;
-        let mut machines = machines(&evidence, |tid| running_vcpu(&self.roots, pid, tid));
+        let (pid, asked) = (process.pid, process.asked);
+        let (roots, reads) = (&self.roots, &mut self.reads);
+        // What holds up one read of a process holds up the next.
+        let mut blocked = process.blocked.is_some();
+        let mut machines = machines(&evidence, |tid| {
+            let fd = (!blocked).then(|| running_vcpu(roots, reads, asked, tid));
+            blocked |= reads.is_pending(pid);
+            fd.flatten()
+        });
         if in_debugfs.is_empty() {
             ordinals::keep(&mut machines, evidence.before);
         }
@@ -305,6 +341,14 @@ impl Scanner {
             hidden: self.known.values().any(hidden),
             ..Blind::default()
         };
+        let hangs = |pid: i32, known: &Known| {
+            let blocked = known.blocked;
+            blocked.is_some_and(|blocked| blocked.for_long || self.reads.hangs(pid))
+        };
+        let blocked = self.known.iter().filter(|(pid, known)| hangs(**pid, known));
+        let pids: Vec<i32> = blocked.map(|(pid, _)| *pid).collect();
+        blind.blocked = pids.len();
+        blind.first_blocked = pids.into_iter().min().unwrap_or_default();
         for guest in self.guests() {
             blind.by_name += if guest.hidden {
                 guest.machines.len()
@@ -357,7 +401,14 @@ impl Known {
 
     /// Whether the inventory tells of it.
     fn matters(&self) -> bool {
-        !matches!(self.role, Role::Other)
+        self.blocked.is_some() || !matches!(self.role, Role::Other)
+    }
+
+    fn cmdline(&self) -> Option<&Cmdline> {
+        match &self.role {
+            Role::Vmm(guest, _) => Some(&guest.cmdline),
+            _ => None,
+        }
     }
 
     fn machines(&self) -> &[Machine] {
@@ -386,5 +437,7 @@ impl Role {
 
 #[cfg(test)]
 mod blind_tests;
+#[cfg(test)]
+mod blocked_tests;
 #[cfg(test)]
 mod tests;

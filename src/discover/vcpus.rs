@@ -62,7 +62,7 @@ pub(super) struct Evidence<'a> {
 /// A VM without any vCPU is not one yet: QEMU makes and drops such when asked what it can do.
 pub(super) fn machines(
     evidence: &Evidence<'_>,
-    running: impl Fn(i32) -> Option<i32>,
+    mut running: impl FnMut(i32) -> Option<i32>,
 ) -> Vec<Machine> {
     let mut slots = slots(evidence);
     let threads = &evidence.process.threads;
@@ -71,7 +71,7 @@ pub(super) fn machines(
     by_debugfs(evidence, &mut slots, &mut free);
     by_name(evidence, &mut slots, &mut free);
     for slot in slots.iter_mut().filter(|slot| !slot.named) {
-        slot.by_call(&mut free, &running);
+        slot.by_call(&mut free, &mut running);
     }
     for slot in slots.iter_mut().filter(|slot| !slot.named) {
         slot.by_memory(&mut free, evidence.before);
@@ -126,7 +126,7 @@ impl Slot {
     }
 
     /// Threads that are inside KVM_RUN on one of the VM's descriptors.
-    fn by_call(&mut self, free: &mut Vec<&Thread>, running: &impl Fn(i32) -> Option<i32>) {
+    fn by_call(&mut self, free: &mut Vec<&Thread>, running: &mut impl FnMut(i32) -> Option<i32>) {
         if self.missing().next().is_none() {
             return;
         }

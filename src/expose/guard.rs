@@ -58,7 +58,7 @@ impl Default for Limits {
             // Prometheus stops waiting after 10 s by default.
             patience: Duration::from_secs(10),
             // Well within the 90 s systemd gives a service, and the 30 s Kubernetes gives a pod.
-            grace: Duration::from_secs(5),
+            grace: Duration::from_secs(2),
         }
     }
 }

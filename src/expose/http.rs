@@ -52,7 +52,7 @@ fn router(site: Arc<Site>) -> Router {
         .with_state(site)
 }
 
-/// Serves until `stop` is ready, then lets open requests end for at most five seconds.
+/// Serves until `stop` is ready, then lets open requests end for at most two seconds.
 ///
 /// # Errors
 /// When the threads that encode cannot be started.

@@ -7,8 +7,8 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
-use std::thread::{Builder as ThreadBuilder, JoinHandle};
+use std::sync::{mpsc, Arc};
+use std::thread::Builder as ThreadBuilder;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{watch, Notify};
@@ -39,6 +39,15 @@ pub use settings::Settings;
 pub use starts::Clock;
 pub use transport::{Client, SetupError};
 
+/// At the end, a push that is under way has so long …
+const UNDER_WAY: Duration = Duration::from_millis(500);
+
+/// … and the last one so long: the exporter ends within 5 s of being asked to.
+const LAST: Duration = Duration::from_secs(1);
+
+/// For the thread to say that it ended.
+const MARGIN: Duration = Duration::from_millis(250);
+
 /// Threads for looking up names, which may hang.
 const RESOLVERS: usize = 2;
 
@@ -50,7 +59,8 @@ const KEPT: Duration = Duration::from_secs(u32::MAX as u64);
 #[derive(Debug)]
 pub struct Pushing {
     stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<Result<(), JoinError>>>,
+    /// What the thread says when it ends; `None` where there is none.
+    result: Option<mpsc::Receiver<Result<(), JoinError>>>,
     ended: Arc<Notify>,
 }
 
@@ -67,7 +77,7 @@ pub fn start(pushers: Vec<Pusher>) -> io::Result<Pushing> {
     let (stop, stopped) = watch::channel(false);
     let mut pushing = Pushing {
         stop,
-        thread: None,
+        result: None,
         ended: Arc::default(),
     };
     if pushers.is_empty() {
@@ -83,14 +93,26 @@ pub fn start(pushers: Vec<Pusher>) -> io::Result<Pushing> {
     runtime.spawn_blocking(|| ());
     let ended = Arc::clone(&pushing.ended);
     let builder = ThreadBuilder::new().name("otlp".to_owned());
-    pushing.thread = Some(builder.spawn(move || {
+    let (sender, result) = mpsc::channel();
+    builder.spawn(move || {
+        // However the thread ends.
+        let _tell = Tell(ended);
         let result = runtime.block_on(all(pushers, stopped));
         // A name that is being looked up keeps nobody waiting.
         runtime.shutdown_background();
-        ended.notify_one();
-        result
-    })?);
+        // Nobody listens only if the end did not wait.
+        let _ = sender.send(result);
+    })?;
+    pushing.result = Some(result);
     Ok(pushing)
+}
+
+struct Tell(Arc<Notify>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// Ends when all have been told to stop, or when one has panicked.
@@ -116,12 +138,12 @@ async fn run(mut pusher: Pusher, mut stopped: watch::Receiver<bool>) {
         }
         let outcome = tokio::select! {
             outcome = pusher.push() => outcome,
-            () = grace(&mut stopped, timeout / 2) => break,
+            () = grace(&mut stopped, UNDER_WAY.min(timeout / 2)) => break,
         };
         schedule.follow(&outcome, Instant::now());
     }
     // The sampler has stopped: this is the last there is.
-    let last = tokio::time::timeout(timeout, pusher.push()).await;
+    let last = tokio::time::timeout(LAST.min(timeout), pusher.push()).await;
     tracing::debug!(
         endpoint = pusher.settings().url,
         ?last,
@@ -149,22 +171,28 @@ impl Pushing {
         async move { ended.notified().await }
     }
 
-    /// Pushes the newest picture once more and waits for the end, for at most one and a half
-    /// timeouts of the most patient endpoint.
+    /// Pushes the newest picture once more and waits for the end, but not for a thread that hangs,
+    /// such as in a file of a password on a file system that does not answer.
     ///
     /// # Errors
     /// When pushing had failed by a bug.
     pub fn stop(self) -> Result<(), PushingFailed> {
         // Nobody listens only if the thread has ended by itself.
         let _ = self.stop.send(true);
-        let ended = self.thread.map(JoinHandle::join);
-        match ended {
-            None | Some(Ok(Ok(()))) => Ok(()),
-            Some(Ok(Err(error))) => {
+        let Some(result) = self.result else {
+            return Ok(());
+        };
+        match result.recv_timeout(UNDER_WAY + LAST + MARGIN) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
                 tracing::error!(%error, "pushing failed");
                 Err(PushingFailed)
             }
-            Some(Err(_)) => Err(PushingFailed),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                tracing::error!("the thread that pushes does not end; ending without it");
+                Ok(())
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(PushingFailed),
         }
     }
 }

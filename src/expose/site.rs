@@ -15,7 +15,7 @@ use super::buffers::Pool;
 use super::guard::{Kind, Table};
 use super::workers::Worker;
 use crate::snapshot;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Hang, Telemetry};
 
 /// What the server shows.
 #[derive(Debug)]
@@ -39,7 +39,10 @@ impl App {
         if age > max_age {
             return Err(NotReady::Stale { age, max_age });
         }
-        Ok(age)
+        match self.telemetry.heartbeats.vital_hang(now) {
+            Some(hang) => Err(NotReady::Hangs(hang)),
+            None => Ok(age),
+        }
     }
 }
 
@@ -48,11 +51,16 @@ impl App {
 pub(super) enum NotReady {
     NoSample,
     Stale { age: Duration, max_age: Duration },
+    Hangs(Hang),
 }
 
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            NotReady::Hangs(hang) => write!(
+                f,
+                "{hang}: VMs that start and end are not seen; see its log"
+            ),
             NotReady::NoSample => f.write_str("the sampler has not finished its first tick yet"),
             NotReady::Stale { age, max_age } => write!(
                 f,

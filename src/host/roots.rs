@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::readers::Readers;
+
 /// No file the exporter reads whole is larger than this (bytes); what is longer is cut off
 /// there and reported as an error, so a hostile or broken file cannot take the memory.
 pub const MAX_FILE: u64 = 4 << 20;
@@ -28,6 +30,8 @@ pub struct Roots {
     pub run: PathBuf,
     /// device nodes, usually `/dev`.
     pub dev: PathBuf,
+    /// Threads for what a process below `proc` can hold up.
+    pub readers: Readers,
     held: Mutex<Option<(PathBuf, File)>>,
     opens: AtomicU64,
 }
@@ -42,6 +46,7 @@ impl Default for Roots {
             tracing: "/sys/kernel/tracing".into(),
             run: "/run".into(),
             dev: "/dev".into(),
+            readers: Readers::default(),
             held: Mutex::default(),
             opens: AtomicU64::new(0),
         }
@@ -59,15 +64,16 @@ impl Roots {
             tracing: dir.join("sys/kernel/tracing"),
             run: dir.join("run"),
             dev: dir.join("dev"),
+            readers: Readers::default(),
             held: Mutex::default(),
             opens: AtomicU64::new(0),
         }
     }
 
-    /// Opens a file for reading and counts it.
+    /// Opens a file for reading, without waiting (a FIFO in its place reads as empty), and counts
+    /// it. What a process below `proc` can hold up is read by [`Roots::readers`].
     pub fn open(&self, path: &Path) -> io::Result<File> {
-        self.count_open();
-        File::open(path)
+        self.open_nonblocking(path)
     }
 
     /// Opens a device for reading without ever waiting, unless it is the one that is held.

@@ -28,6 +28,7 @@ use crate::discover::{Vm, VmKey};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::fds;
 use crate::host::memory::{parse_resident, text, Nodes, Resident};
+use crate::host::readers::Owner;
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
 use crate::sample::slow::{Fact, FactValue, Origin, VmSource};
@@ -41,7 +42,7 @@ mod walk;
 
 use pace::Bucket;
 use trouble::Trouble;
-use walk::Failure;
+use walk::{Failure, Walked};
 
 /// A period is cut into so many slices; in each, VMs that are due are read. So no walk waits for
 /// all others, and a new VM waits for a slice only.
@@ -49,6 +50,9 @@ const SLICES: u32 = 12;
 
 /// The shortest slice.
 const LEAST_SLICE: Duration = Duration::from_secs(1);
+
+/// A walk stops at its budget, but within one read of the kernel's.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a VM is left alone after its first walk that took too long; twice as long each time.
 const REST: Duration = Duration::from_secs(3600);
@@ -140,7 +144,7 @@ impl Memory {
 
     fn look(&mut self, vm: &Vm, now: Instant) -> Look {
         let pid = vm.key.pid;
-        let resident = match self.resident(vm.key) {
+        let resident = match resident(&self.roots, vm.key) {
             Ok(resident) => resident,
             Err(failure) => return failure.into(),
         };
@@ -186,20 +190,6 @@ impl Memory {
         cgroup::look(&self.roots, self.unified.as_mut()?, process)
     }
 
-    /// Counters of the process, where its kernel tells them.
-    fn resident(&self, vm: VmKey) -> Result<Option<Resident>, Failure> {
-        let dir = self.roots.proc.join(vm.pid.to_string());
-        let read = |name: &str| {
-            let path = dir.join(name);
-            text::small(&self.roots, &path).map_err(|error| Failure::of_process(&path, &error))
-        };
-        let stat = parse_stat(&read("stat")?);
-        if stat.is_some_and(|stat| stat.start_time != vm.start_time) {
-            return Err(Failure::Gone);
-        }
-        Ok(parse_resident(&read("status")?))
-    }
-
     /// Whether a walk may begin: there is time left, and nobody waits for it longer.
     fn is_its_turn(&mut self, vm: VmKey, now: Instant) -> bool {
         let due = self.vms.get(&vm).map_or(now, |kept| kept.due);
@@ -208,16 +198,10 @@ impl Memory {
     }
 
     fn walk(&mut self, vm: VmKey, before: Option<Resident>, numa: &walk::Numa) -> Look {
-        let start = Instant::now();
         let budget = self.config.budget;
-        let spent = || start.elapsed() >= budget;
-        let all = |resident: Option<Resident>| resident.map_or(0, Resident::all);
-        let grown = || {
-            let after = self.resident(vm).ok().flatten();
-            all(after).saturating_sub(all(before))
+        let Some((walked, took)) = self.walk_aside(vm, before, numa) else {
+            return Look::Unknown(Trouble::Blocked);
         };
-        let walked = walk::walk(&self.roots, vm.pid, numa, spent, grown);
-        let took = start.elapsed();
         self.bucket.take(took);
         let overrun = took >= budget;
         if let Some(kept) = self.vms.get_mut(&vm) {
@@ -230,6 +214,46 @@ impl Memory {
             Err(failure) => failure.into(),
         }
     }
+}
+
+impl Memory {
+    /// Walks on a thread that the process can hold up as long as it likes; `None` when it does.
+    fn walk_aside(
+        &self,
+        vm: VmKey,
+        before: Option<Resident>,
+        numa: &walk::Numa,
+    ) -> Option<(Result<Walked, Failure>, Duration)> {
+        let (roots, numa, budget) = (self.roots.clone(), numa.clone(), self.config.budget);
+        let walk = move || {
+            let start = Instant::now();
+            let spent = || start.elapsed() >= budget;
+            let all = |resident: Option<Resident>| resident.map_or(0, Resident::all);
+            let grown = || {
+                let after = resident(&roots, vm).ok().flatten();
+                all(after).saturating_sub(all(before))
+            };
+            let walked = walk::walk(&roots, vm.pid, &numa, spent, grown);
+            (walked, start.elapsed())
+        };
+        let owner = Owner::of_thread(&self.roots, vm.pid);
+        let ticket = self.roots.readers.begin(owner, walk).ok()?;
+        ticket.wait(budget + PATIENCE)
+    }
+}
+
+/// Counters of the process, where its kernel tells them.
+fn resident(roots: &Roots, vm: VmKey) -> Result<Option<Resident>, Failure> {
+    let dir = roots.proc.join(vm.pid.to_string());
+    let read = |name: &str| {
+        let path = dir.join(name);
+        text::small(roots, &path).map_err(|error| Failure::of_process(&path, &error))
+    };
+    let stat = parse_stat(&read("stat")?);
+    if stat.is_some_and(|stat| stat.start_time != vm.start_time) {
+        return Err(Failure::Gone);
+    }
+    Ok(parse_resident(&read("status")?))
 }
 
 impl From<Failure> for Look {

@@ -13,6 +13,7 @@ pub mod denied;
 pub mod events;
 mod guest;
 pub mod meter;
+pub mod patient;
 pub mod perf;
 pub mod plan;
 pub mod probe;

@@ -9,6 +9,7 @@ use rustix::time::ClockId;
 
 use super::demand::Demand;
 use super::descriptors::Shares;
+use super::hangs::Overdue;
 use super::limit::Limit;
 use super::reading::{Columns, Reading};
 use super::schedule::Schedule;
@@ -18,7 +19,10 @@ use super::{Reason, Source, SourceInfo, SourceState};
 use crate::config::Config;
 use crate::discover::Inventory;
 use crate::stop::Stop;
-use crate::telemetry::{SourceLabel, Telemetry};
+use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
+
+/// A tick that takes three periods and so long hangs.
+const SLOW_TICK: Duration = Duration::from_secs(2);
 
 /// Reads all vCPUs and keeps their totals.
 pub struct Sampler {
@@ -34,6 +38,8 @@ pub struct Sampler {
     limit: Limit,
     errors: Vec<u64>,
     states: Vec<(SourceInfo, SourceState)>,
+    overdue: Overdue,
+    heartbeat: Heartbeat,
     telemetry: Telemetry,
     ticks: u64,
 }
@@ -45,6 +51,8 @@ pub struct Lanes {
     pub inventory: Arc<ArcSwap<Inventory>>,
     /// What sources beside the tick know of VMs and the host, lane by lane.
     pub facts: Vec<Arc<ArcSwap<VmFacts>>>,
+    /// The sources behind `facts`.
+    pub sources: Vec<SourceInfo>,
 }
 
 /// Everything the sampler knows at the end of a tick.
@@ -69,6 +77,8 @@ pub struct View<'a> {
     pub limit: &'a Limit,
     /// State of each source.
     pub sources: &'a [(SourceInfo, SourceState)],
+    /// State of each source beside the tick whose thread hangs, in place of what it said itself.
+    pub overdue: &'a [(SourceInfo, SourceState)],
 }
 
 impl Sampler {
@@ -103,6 +113,11 @@ impl Sampler {
             inventory: Arc::default(),
             slots: Vec::new(),
             limit,
+            overdue: Overdue::default(),
+            heartbeat: {
+                let limit = config.sampling.tick * 3 + SLOW_TICK;
+                telemetry.heartbeats.add("sampler", limit, true)
+            },
             telemetry,
             ticks: 0,
         }
@@ -142,6 +157,9 @@ impl Sampler {
         self.ticks += 1;
         self.count_errors();
         self.look_at_sources();
+        let heartbeats = &self.telemetry.heartbeats;
+        let sources = &self.lanes.sources;
+        self.overdue.look(heartbeats, sources, &self.facts, now);
     }
 
     /// Brings the slots in the new inventory's order; totals of vCPUs that are still there stay.
@@ -196,6 +214,7 @@ impl Sampler {
             demand: &self.demand,
             limit: &self.limit,
             sources: &self.states,
+            overdue: self.overdue.states(),
         }
     }
 
@@ -222,8 +241,10 @@ impl Sampler {
     /// included.
     pub fn timed_tick(&mut self, schedule: &mut Schedule, mut after_tick: impl FnMut(&Sampler)) {
         let (start, cpu) = (Instant::now(), thread_cpu_seconds());
+        self.heartbeat.step("sampler");
         self.tick();
         after_tick(self);
+        self.heartbeat.rest();
         let end = Instant::now();
         let t = &self.telemetry;
         t.ticks.inc();

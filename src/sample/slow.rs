@@ -15,7 +15,7 @@ use super::{Buckets, ReadError, SourceInfo, SourceState};
 use crate::discover::{Inventory, Vm, VmKey};
 use crate::host::topology::Topology;
 use crate::stop::Stop;
-use crate::telemetry::{SourceLabel, Telemetry};
+use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
 
 /// One thing known about a VM or the host: a sample of a metric of the catalogue.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,9 +121,13 @@ impl VmFacts {
     }
 }
 
+/// One reading of a VM or the host that takes longer hangs.
+const LONG: Duration = Duration::from_secs(60);
+
 /// Reads slow sources on their own periods.
 pub struct SlowLane {
     sources: Vec<Lane>,
+    heartbeat: Heartbeat,
     inventory: Arc<ArcSwap<Inventory>>,
     newest: Arc<ArcSwap<VmFacts>>,
     telemetry: Telemetry,
@@ -177,6 +181,7 @@ impl SlowLane {
         let host_sources = host_sources.into_iter().map(Source::Host);
         Self {
             sources: vm_sources.chain(host_sources).map(lane).collect(),
+            heartbeat: telemetry.heartbeats.add("slow", LONG, false),
             inventory,
             newest: Arc::default(),
             telemetry,
@@ -188,13 +193,18 @@ impl SlowLane {
         self.newest.clone()
     }
 
+    /// What its sources are.
+    pub fn infos(&self) -> Vec<SourceInfo> {
+        self.sources.iter().map(|lane| lane.source.info()).collect()
+    }
+
     /// Reads every source that is due at `now`, and publishes after each that has news.
     pub fn pass(&mut self, now: Instant) {
         let inventory = self.inventory.load_full();
         for n in 0..self.sources.len() {
             let lane = &mut self.sources[n];
             if lane.due <= now {
-                let round = lane.read(&inventory);
+                let round = lane.read(&inventory, &self.heartbeat);
                 lane.due = now + lane.source.period();
                 self.count_errors(n, round.errors);
                 if round.news {
@@ -202,6 +212,7 @@ impl SlowLane {
                 }
             }
         }
+        self.heartbeat.rest();
     }
 
     fn count_errors(&self, n: usize, errors: u64) {
@@ -277,10 +288,13 @@ impl Lane {
     }
 
     /// Reads what the source is about.
-    fn read(&mut self, inventory: &Inventory) -> Round {
+    fn read(&mut self, inventory: &Inventory, heartbeat: &Heartbeat) -> Round {
         let mut round = match &self.source {
-            Source::Vm(_) => self.read_vms(inventory),
-            Source::Host(_) => self.read_host(&inventory.topology),
+            Source::Vm(_) => self.read_vms(inventory, heartbeat),
+            Source::Host(source) => {
+                heartbeat.step(source.info().name);
+                self.read_host(&inventory.topology)
+            }
         };
         let state = Some(self.source.state());
         round.news |= self.state != state;
@@ -289,7 +303,7 @@ impl Lane {
     }
 
     /// Reads all VMs, and forgets those that are gone.
-    fn read_vms(&mut self, inventory: &Inventory) -> Round {
+    fn read_vms(&mut self, inventory: &Inventory, heartbeat: &Heartbeat) -> Round {
         let mut round = Round::default();
         let Source::Vm(source) = &mut self.source else {
             return round;
@@ -301,6 +315,7 @@ impl Lane {
         }
         self.asked = alive;
         for vm in &inventory.vms {
+            heartbeat.step(source.info().name);
             match source.read(vm) {
                 Ok(facts) if self.known.get(&vm.key).is_some_and(|k| **k == *facts) => {}
                 Ok(facts) => {

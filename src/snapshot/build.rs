@@ -16,7 +16,7 @@ use crate::sample::ledger::{CellKey, MAX_CELLS_AHEAD};
 use crate::sample::reading::Column;
 use crate::sample::sampler::View;
 use crate::sample::slot::{Slot, SlotKey};
-use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
+use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts, INVENTORY};
 
 /// Makes snapshots and publishes them.
 pub struct Builder {
@@ -127,10 +127,20 @@ impl Builder {
 
     fn refresh_sources(&mut self, view: &View<'_>) {
         let inventory = (INVENTORY, inventory_state(view.inventory));
-        let now = std::iter::once(&inventory)
+        let overdue = |name: &str| view.overdue.iter().find(|(info, _)| info.name == name);
+        let said = std::iter::once(&inventory)
             .chain(view.sources)
             .chain(self.facts.sources());
-        for (n, (info, state)) in now.enumerate() {
+        let mut now: Vec<_> = said
+            .map(|said| overdue(said.0.name).unwrap_or(said))
+            .collect();
+        for late in view.overdue {
+            if !now.iter().any(|(info, _)| info.name == late.0.name) {
+                now.push(late);
+            }
+        }
+        self.sources.truncate(now.len());
+        for (n, (info, state)) in now.into_iter().enumerate() {
             match self.sources.get_mut(n) {
                 Some(row) if row.state == *state && row.info.name == info.name => {}
                 Some(row) => *row = source_row(*info, state.clone()),
@@ -349,19 +359,14 @@ fn column_rows(columns: &[Column]) -> Arc<[ColumnRow]> {
     columns.iter().map(row).collect()
 }
 
-const INVENTORY: SourceInfo = SourceInfo {
-    name: "inventory",
-    needs:
-        "CAP_SYS_PTRACE (or the VMM's own user) to see descriptors; CAP_DAC_READ_SEARCH for KVM \
-            debugfs and libvirt's files",
-    cost: "a few system calls for each process and pass, and no open on an unchanged host",
-};
-
 fn inventory_state(inventory: &Inventory) -> SourceState {
     match inventory.blind_spots.as_slice() {
         [] => SourceState::Up,
         spots => SourceState::Degraded(Reason {
-            code: "blind_spots",
+            code: match inventory.blocked {
+                0 => "blind_spots",
+                _ => "blocked_reads",
+            },
             detail: spots.join("; "),
             fix: None,
         }),

@@ -910,6 +910,14 @@ pub const CATALOG: &[Metric] = &[
         source: "self",
     },
     Metric {
+        name: "kvm_exporter_thread_busy_seconds",
+        kind: Kind::Gauge,
+        unit: "seconds",
+        help: "How long a thread of the exporter has been at its current step, 0 while it waits for its turn",
+        labels: &["thread"],
+        source: "self",
+    },
+    Metric {
         name: "kvm_exporter_http_requests_total",
         kind: Kind::Counter,
         unit: "",

@@ -65,6 +65,7 @@ impl Host {
                 topology: Arc::new(topology),
                 vms: Vec::new(),
                 blind_spots: vec!["debugfs is locked down: vCPUs are known by thread names".into()],
+                blocked: 0,
             }),
             vms: Vec::new(),
             vcpus: Vec::new(),

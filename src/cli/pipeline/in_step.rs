@@ -1,7 +1,6 @@
 //! All stages on one thread, for a host that changes between their turns and never meanwhile.
 
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Pipeline, Running};
@@ -31,11 +30,7 @@ impl Pipeline {
         self.find();
         self.read_slow(begun);
         self.tick();
-        let mut running = Running {
-            stop: stop.clone(),
-            threads: Vec::new(),
-            ended: Arc::default(),
-        };
+        let mut running = Running::new(stop, self.heartbeats.clone());
         running.spawn("in step", move |stop| {
             let mut schedule = Schedule::new(begun + tick, tick);
             let mut find_at = begun + inventory;

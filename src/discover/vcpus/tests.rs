@@ -25,6 +25,8 @@ fn process(program: &str, fds: Option<KvmFds>, threads: Vec<Thread>) -> Process 
         cgroup: Default::default(),
         fds,
         threads,
+        asked: Default::default(),
+        blocked: None,
     }
 }
 

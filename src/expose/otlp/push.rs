@@ -10,10 +10,13 @@ use super::starts::{unix_ns, Clock};
 use super::transport::Client;
 use super::{App, Resource};
 use crate::config::otlp::Temporality;
-use crate::telemetry::{EndpointLabel, OutcomeLabels, Telemetry};
+use crate::telemetry::{EndpointLabel, Heartbeat, OutcomeLabels, Telemetry};
 
 /// Failures are told at most this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// A request that is not answered within its timeout and so long hangs.
+const MARGIN: Duration = Duration::from_secs(30);
 
 /// What became of one push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,7 @@ pub struct Pusher {
     app: Arc<App>,
     /// Made with the first push, and anew after a failure: certificates may have been replaced.
     client: Option<Client>,
+    heartbeat: Heartbeat,
     trouble: Trouble,
 }
 
@@ -59,6 +63,10 @@ impl Pusher {
             encoder: match settings.temporality {
                 Temporality::Cumulative => Encoder::cumulative(resource, clock),
                 Temporality::Delta => Encoder::delta(resource, clock),
+            },
+            heartbeat: {
+                let limit = settings.timeout + MARGIN;
+                app.telemetry.heartbeats.add("otlp", limit, false)
             },
             settings,
             app,
@@ -102,7 +110,10 @@ impl Pusher {
     async fn send_all(&mut self, requests: Vec<Request>) -> Outcome {
         let (mut points, mut rejected, mut refusal) = (0, 0, None);
         for request in requests {
-            match self.send(&request).await {
+            self.heartbeat.step("push");
+            let answer = self.send(&request).await;
+            self.heartbeat.rest();
+            match answer {
                 Answer::Delivered {
                     rejected: n,
                     message,

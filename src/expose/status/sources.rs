@@ -47,7 +47,7 @@ fn source(row: &SourceView, pmu_mode: Option<&str>) -> Markup {
 
 fn why(row: &SourceView) -> Markup {
     html! {
-        @if row.reason.as_deref() == Some("blind_spots") {
+        @if matches!(row.reason.as_deref(), Some("blind_spots" | "blocked_reads")) {
             p { a href="#blind" { "Some things cannot be seen" } "." }
         } @else if let Some((detail, reason)) = row.detail.as_ref().zip(row.reason.as_ref()) {
             p { (detail) " " span.muted { "(" (reason) ")" } }

@@ -211,6 +211,8 @@ fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
     let (code, fix) = match errno {
         // Of a thread that has ended sched says so next, and nothing is left of this refusal.
         Some(libc::ESRCH) => ("no_such_thread", Some(SHARE_PID_NAMESPACE.to_owned())),
+        // [`crate::sample::pmu::patient`]
+        Some(libc::ETIMEDOUT) => ("blocked", None),
         _ => (REFUSED, None),
     };
     Reason {
@@ -225,7 +227,7 @@ fn is_passing(error: &CounterError) -> bool {
     let errno = error.error.raw_os_error();
     matches!(
         errno,
-        Some(libc::ENOMEM | libc::EINTR | libc::EAGAIN | libc::EBUSY)
+        Some(libc::ENOMEM | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ETIMEDOUT)
     )
 }
 

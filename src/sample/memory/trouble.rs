@@ -15,6 +15,8 @@ pub(super) enum Trouble {
     NoFile(&'static str),
     /// What should be a file of the kernel cannot be read or understood.
     Unreadable(String),
+    /// The process holds up who reads its page tables.
+    Blocked,
     /// A walk took longer than this budget.
     TooSlow(Duration),
     /// A walk would take longer than this budget.
@@ -40,7 +42,7 @@ impl Trouble {
                 "their processes may not be looked at".to_owned(),
                 Some(
                     "give the exporter CAP_SYS_PTRACE: AmbientCapabilities= in its unit, --cap-add \
-                     in docker, or setcap on the binary"
+                     in docker"
                         .to_owned(),
                 ),
             ),
@@ -53,6 +55,11 @@ impl Trouble {
                 }),
             ),
             Self::Unreadable(text) => ("unreadable", text.clone(), None),
+            Self::Blocked => (
+                "blocked_reads",
+                "their memory cannot be read: their mmap_lock is held".to_owned(),
+                Some("see what holds it: cat /proc/PID/task/*/stack of the VM".to_owned()),
+            ),
             Self::TooSlow(budget) | Self::TooLarge(budget) => (
                 "budget",
                 format!(

@@ -61,7 +61,7 @@ impl Failure {
 }
 
 /// What of the host decides how its VMs are walked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Numa {
     /// Numbers of its nodes, ascending: node 0 alone on a kernel that knows none.
     pub(super) nodes: Vec<u32>,

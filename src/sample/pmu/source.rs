@@ -206,6 +206,8 @@ fn refusal(error: &CounterError, per_vcpu: usize, gate: Gate) -> Reason {
                     .to_owned(),
             ),
         ),
+        // [`super::patient`]
+        Some(libc::ETIMEDOUT) => ("blocked", None),
         _ => ("refused", None),
     };
     Reason {

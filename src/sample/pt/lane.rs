@@ -42,6 +42,9 @@ const SLEEPS: u32 = 3;
 /// Longest time until a change of the inventory is seen.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A turn that takes longer hangs.
+const LONG: Duration = Duration::from_secs(60);
+
 /// Weakest claim to a CPU that is not `SCHED_IDLE` (sched(7)).
 const NICE: i32 = 19;
 
@@ -137,6 +140,11 @@ impl PtLane {
     /// Whether anything can ever be recorded: if not, the thread is not needed.
     pub fn is_able(&self) -> bool {
         self.plan.is_ok()
+    }
+
+    /// What the source is.
+    pub fn info(&self) -> SourceInfo {
+        info()
     }
 
     /// When the next turn is due.
@@ -398,10 +406,13 @@ impl PtLane {
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             tracing::warn!(%error, "the thread that decodes traces keeps its priority");
         }
+        let heartbeat = self.telemetry.heartbeats.add(SOURCE, LONG, false);
         let mut rested = Instant::now();
         while !stop.wait_until(self.due.min(Instant::now() + LOOK).max(rested)) {
             let before = thread_cpu_time();
+            heartbeat.step(SOURCE);
             self.pass(Instant::now());
+            heartbeat.rest();
             let computed = thread_cpu_time().saturating_sub(before);
             rested = Instant::now() + computed * SLEEPS;
         }

@@ -1,0 +1,352 @@
+//! Threads for reads that another process can hold up for as long as it likes.
+//!
+//! A file of /proc that looks into the memory of a process waits for that process (Linux 5.8 to
+//! 6.18):
+//!
+//! - `cmdline` and `environ` take its mmap_lock (mm/memory.c, `__access_remote_vm`). A user can
+//!   hold it: who reads a page of a FUSE file through /proc/self/mem has it for reading until the
+//!   user's own server answers, and behind one who wants it for writing every reader waits.
+//! - `smaps` and `numa_maps` take its mmap_lock (fs/proc/task_mmu.c, `m_start`).
+//! - these, `environ`, `maps`, `syscall` and `stack` also take its `exec_update_lock` for reading
+//!   (kernel/fork.c, `mm_access`; fs/proc/base.c, `lock_trace`; a mutex before 5.11), and so does
+//!   perf_event_open(2) on a thread (kernel/events/core.c). An execve(2) holds it for writing while
+//!   it waits for the mmap_lock of the old program (fs/exec.c, `exec_mmap`).
+//!
+//! `stat`, `status`, `statm`, `schedstat`, `sched`, `comm`, `cgroup`, `wchan`, `task` and `fd` with
+//! its links, and `exe`, take locks that no program can keep (fs/proc/array.c, `do_task_stat`;
+//! fs/proc/base.c, `proc_exe_link`).
+//!
+//! All such waits end at a fatal signal (`mmap_read_lock_killable`, `down_read_killable`), so that
+//! threads that hang here do not keep the exporter from ending.
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::mpsc::{sync_channel, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::roots::Roots;
+use super::thread::user;
+
+/// Reads under way at a time. One that hangs costs a kernel stack (16 KiB) and the touched part of
+/// [`STACK`].
+pub const MAX: usize = 32;
+
+/// Reads under way for one process: the inventory's and one of a background collector.
+const MAX_OF_PROCESS: usize = 2;
+
+/// How long a thread without work stays.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Stack of a thread (bytes).
+const STACK: usize = 256 << 10;
+
+/// Whose a process is, for the bound: a user who has many processes hold up reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// The process.
+    pub pid: i32,
+    /// The user who answers for it.
+    pub uid: u32,
+}
+
+impl Owner {
+    /// By the texts of /proc/PID/status and cgroup. Who is logged in answers for what runs in the
+    /// session, because a user namespace gives its creator thousands of other users (subuid(5)).
+    pub fn of(pid: i32, status: &[u8], cgroup: &[u8]) -> Self {
+        let uid = session_user(&String::from_utf8_lossy(cgroup)).or(user(status));
+        let uid = uid.unwrap_or(u32::MAX);
+        Self { pid, uid }
+    }
+}
+
+impl Owner {
+    /// Of a thread or process by its number, as far as /proc says.
+    pub fn of_thread(roots: &Roots, tid: i32) -> Self {
+        let dir = roots.proc.join(tid.to_string());
+        let status = roots.read(&dir.join("status")).unwrap_or_default();
+        let cgroup = roots.read(&dir.join("cgroup")).unwrap_or_default();
+        Self::of(process(&status).unwrap_or(tid), &status, &cgroup)
+    }
+}
+
+/// The process of a thread by its `status`.
+fn process(status: &[u8]) -> Option<i32> {
+    let mut lines = status.split(|b| *b == b'\n');
+    let id = lines.find_map(|line| line.strip_prefix(b"Tgid:"))?;
+    std::str::from_utf8(id).ok()?.trim().parse().ok()
+}
+
+/// The user of a group such as `/user.slice/user-1000.slice/…` (systemd.special(7)).
+fn session_user(cgroup: &str) -> Option<u32> {
+    let (_, user) = cgroup.split_once("/user.slice/user-")?;
+    user.split_once(".slice")?.0.parse().ok()
+}
+
+/// The threads; cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub struct Readers(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Work>,
+    threads: usize,
+    idle: usize,
+    of_user: HashMap<u32, usize>,
+    of_process: HashMap<i32, usize>,
+    under_way: usize,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("threads", &self.threads)
+            .field("under_way", &self.under_way)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Work {
+    owner: Owner,
+    /// Reads, and returns what hands over the answer.
+    run: Box<dyn FnOnce() -> Deliver + Send>,
+}
+
+type Deliver = Box<dyn FnOnce()>;
+
+/// A read under way.
+#[derive(Debug)]
+pub struct Ticket<T> {
+    begun: Instant,
+    answer: Receiver<Result<T, Box<dyn Any + Send>>>,
+}
+
+/// Why a read was not begun.
+#[derive(Debug, thiserror::Error)]
+pub enum NotBegun {
+    /// Reads of this process or this user hang, and no more of them are begun.
+    #[error("{of_user} reads of processes of user {uid} hang")]
+    Hang {
+        /// The user.
+        uid: u32,
+        /// How many.
+        of_user: usize,
+    },
+    /// The kernel gives no thread.
+    #[error("cannot start a thread: {0}")]
+    NoThread(#[from] std::io::Error),
+}
+
+impl Readers {
+    /// Begins a read on a thread of its own. At any time a user may have as many under way as
+    /// there are left for all others, so that however many users hold up reads, the next still
+    /// has some.
+    ///
+    /// # Errors
+    /// When this user or this process has its share, or no thread can be started.
+    pub fn begin<T: Send + 'static>(
+        &self,
+        owner: Owner,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Ticket<T>, NotBegun> {
+        let (sender, answer) = sync_channel(1);
+        let run = Box::new(move || -> Deliver {
+            let answer = catch_unwind(AssertUnwindSafe(read));
+            // If nobody waits any more, nobody wants the answer.
+            Box::new(move || drop(sender.send(answer)))
+        });
+        let begun = Instant::now();
+        self.enqueue(Work { owner, run })?;
+        Ok(Ticket { begun, answer })
+    }
+
+    fn enqueue(&self, work: Work) -> Result<(), NotBegun> {
+        let mut state = self.0.lock();
+        let of_user = state.of_user.get(&work.owner.uid).copied().unwrap_or(0);
+        let of_process = state.of_process.get(&work.owner.pid).copied().unwrap_or(0);
+        if of_process >= MAX_OF_PROCESS || of_user >= MAX - state.under_way {
+            let uid = work.owner.uid;
+            return Err(NotBegun::Hang { uid, of_user });
+        }
+        if state.idle <= state.waiting.len() {
+            let shared = Arc::clone(&self.0);
+            let builder = std::thread::Builder::new().name("reader".to_owned());
+            builder.stack_size(STACK).spawn(move || shared.serve())?;
+            state.threads += 1;
+        }
+        *state.of_user.entry(work.owner.uid).or_default() += 1;
+        *state.of_process.entry(work.owner.pid).or_default() += 1;
+        state.under_way += 1;
+        state.waiting.push_back(work);
+        self.0.work.notify_one();
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One thread: works until there is nothing to do for a while.
+    fn serve(&self) {
+        while let Some(Work { owner, run }) = self.next() {
+            let deliver = run();
+            // First: who has the answer may ask again at once.
+            self.lock().ended(owner);
+            deliver();
+        }
+    }
+
+    fn next(&self) -> Option<Work> {
+        let mut state = self.lock();
+        loop {
+            if let Some(work) = state.waiting.pop_front() {
+                return Some(work);
+            }
+            state.idle += 1;
+            let waited = self.work.wait_timeout(state, IDLE);
+            let (guard, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            state.idle -= 1;
+            if waited.timed_out() && state.waiting.is_empty() {
+                state.threads -= 1;
+                return None;
+            }
+        }
+    }
+}
+
+impl State {
+    fn ended(&mut self, owner: Owner) {
+        self.under_way -= 1;
+        less(&mut self.of_user, owner.uid);
+        less(&mut self.of_process, owner.pid);
+    }
+}
+
+fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Some(n) = counts.get_mut(&key) {
+        *n -= 1;
+        if *n == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+impl<T> Ticket<T> {
+    /// How long the read has been under way.
+    pub fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// What was read, as soon as it is there; `None` when it is not within `patience`.
+    ///
+    /// # Panics
+    /// When the read did.
+    pub fn wait(&self, patience: Duration) -> Option<T> {
+        match self.answer.recv_timeout(patience) {
+            Ok(Ok(read)) => Some(read),
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{channel, Sender};
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn owner(pid: i32, uid: u32) -> Owner {
+        Owner { pid, uid }
+    }
+
+    #[test]
+    fn a_login_session_answers_for_its_processes() {
+        let status = b"Name:\tx\nUid:\t100000\t100000\t100000\t100000\n";
+        let of = |cgroup: &[u8]| Owner::of(7, status, cgroup);
+        let session = b"0::/user.slice/user-1000.slice/user@1000.service/x\n";
+        assert_eq!(of(session), owner(7, 1000));
+        assert_eq!(of(b"0::/machine.slice\n"), owner(7, 100_000));
+        assert_eq!(Owner::of(7, b"", b""), owner(7, u32::MAX));
+        assert_eq!(process(b"Name:\tx\nTgid:\t12\nPid:\t13\n"), Some(12));
+    }
+
+    /// A read that hangs until the sender is dropped.
+    fn hang(readers: &Readers, owner: Owner) -> Result<(Ticket<()>, Sender<()>), NotBegun> {
+        let (release, held) = channel::<()>();
+        let ticket = readers.begin(owner, move || held.recv().unwrap_or(()))?;
+        Ok((ticket, release))
+    }
+
+    #[test]
+    fn a_read_that_hangs_leaves_others_alone_and_is_answered_in_the_end() {
+        let readers = Readers::default();
+        let (held, release) = hang(&readers, owner(1, 1)).unwrap();
+        assert_eq!(held.wait(Duration::ZERO), None);
+        let other = readers.begin(owner(2, 1), || 7).unwrap();
+        assert_eq!(other.wait(LONG), Some(7));
+        drop(release);
+        assert_eq!(held.wait(LONG), Some(()));
+    }
+
+    #[test]
+    fn users_who_hold_up_reads_leave_some_for_the_next() {
+        let readers = Readers::default();
+        let mut held = Vec::new();
+        let mut of_users = Vec::new();
+        for uid in 0..6 {
+            let before = held.len();
+            for pid in 0..100 {
+                held.extend(hang(&readers, owner(pid + 100 * uid as i32, uid)));
+            }
+            of_users.push(held.len() - before);
+        }
+        assert_eq!(of_users, [16, 8, 4, 2, 1, 1]);
+        let full = hang(&readers, owner(9999, 9)).unwrap_err();
+        assert_eq!(full.to_string(), "0 reads of processes of user 9 hang");
+        let (first, release) = held.remove(0);
+        drop(release);
+        first.wait(LONG).unwrap();
+        assert!(hang(&readers, owner(9999, 9)).is_ok());
+    }
+
+    #[test]
+    fn one_process_has_two_reads_at_most() {
+        let readers = Readers::default();
+        let held = [(); 3].map(|()| hang(&readers, owner(1, 1)));
+        assert_eq!(held.each_ref().map(Result::is_ok), [true, true, false]);
+    }
+
+    #[test]
+    fn threads_are_used_again() {
+        let readers = Readers::default();
+        for n in 0..100 {
+            let ticket = readers.begin(owner(n, 0), move || n).unwrap();
+            assert_eq!(ticket.wait(LONG), Some(n));
+        }
+        assert!(readers.0.lock().threads < 10, "{readers:?}");
+    }
+
+    #[test]
+    fn a_panic_is_that_of_whoever_asked() {
+        let readers = Readers::default();
+        let ticket = readers.begin(owner(1, 1), || assert_eq!(1, 2)).unwrap();
+        let panic = catch_unwind(AssertUnwindSafe(|| ticket.wait(LONG)));
+        assert!(panic.is_err());
+        assert_eq!(
+            readers.begin(owner(1, 1), || 1).unwrap().wait(LONG),
+            Some(1)
+        );
+    }
+}
