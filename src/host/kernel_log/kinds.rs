@@ -151,8 +151,8 @@ pub fn kind(record: &Record<'_>) -> Option<Kind> {
     found.map(|line| line.kind)
 }
 
-/// "NAME[PID]: segfault at ..." (arch/x86/mm/fault.c), "NAME[PID]: unhandled exception: ..."
-/// (arch/arm64/kernel/traps.c), "NAME[PID] bad frame in ..." (arch/x86/kernel/signal.c).
+// "NAME[PID]: segfault at ..." (arch/x86/mm/fault.c), "NAME[PID]: unhandled exception: ..."
+// (arch/arm64/kernel/traps.c), "NAME[PID] bad frame in ..." (arch/x86/kernel/signal.c).
 fn is_about_a_signal(text: &[u8]) -> bool {
     [
         "*[#]: segfault at ",
