@@ -114,6 +114,7 @@ fn inventory(roots: &Roots, tids: &[i32]) -> Inventory {
         topology: Arc::new(Topology::read(roots, &Topology::default()).unwrap()),
         vms: vec![Arc::new(vm)],
         blind_spots: Vec::new(),
+        blocked: 0,
     }
 }
 
