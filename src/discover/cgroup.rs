@@ -1,6 +1,6 @@
 //! Where a process is in the cgroup hierarchies, of either version.
 
-use crate::host::cgroup::{memberships, unescape};
+use crate::host::cgroup::{components, memberships, session_user, unescape};
 
 /// The paths of /proc/PID/cgroup (cgroups(7)), each once, longest first: on a hybrid host not
 /// every controller has the process in its VM's group.
@@ -31,7 +31,8 @@ impl Cgroup {
         paths.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         paths.dedup();
         let all = paths.len();
-        let session_user = paths.iter().find_map(|path| session_user(path));
+        let mut session_users = paths.iter().filter_map(|path| session_user(path));
+        let session_user = session_users.find(|uid| *uid != 0);
         paths.retain(|path| !is_session(path));
         Self {
             in_session: paths.len() < all,
@@ -82,25 +83,14 @@ impl Cgroup {
     }
 }
 
-/// The outermost group. A path seen from within another cgroup namespace begins with `/..`.
+/// The outermost group.
 fn top(path: &str) -> Option<&str> {
-    path.split('/').find(|c| !c.is_empty() && *c != "..")
+    components(path).next()
 }
 
-/// Whether a path is one of systemd's for users who log in (systemd.special(7), user.slice).
+/// Whether a path is one of systemd's for users who log in, root not among them.
 fn is_session(path: &str) -> bool {
-    let in_users = top(path) == Some("user.slice");
-    in_users && !path.contains("/user.slice/user-0.slice")
-}
-
-/// The user of `user.slice/user-UID.slice`, where only root makes any.
-fn session_user(path: &str) -> Option<u32> {
-    if !is_session(path) {
-        return None;
-    }
-    let mut components = path.split('/').skip_while(|c| *c != "user.slice");
-    let slice = components.nth(1)?.strip_prefix("user-")?;
-    slice.strip_suffix(".slice")?.parse().ok()
+    top(path) == Some("user.slice") && session_user(path) != Some(0)
 }
 
 #[cfg(test)]
@@ -138,6 +128,10 @@ mod tests {
         let root = Cgroup::parse(b"0::/user.slice/user-0.slice/session-1.scope\n");
         assert!(!root.in_session() && !root.is_managed());
         assert_eq!(root.session_user(), None);
+        let feigned = b"0::/user.slice/user-1000.slice/user.slice/user-0.slice/machine.slice\n";
+        let feigned = Cgroup::parse(feigned);
+        assert!(feigned.in_session() && feigned.components().count() == 0);
+        assert_eq!(feigned.session_user(), Some(1000));
         let service = Cgroup::parse(b"0::/system.slice/user.slice/user-7.slice\n");
         assert_eq!(service.session_user(), None);
         assert!(Cgroup::parse(b"0::/../../machine.slice/x.scope").is_managed());

@@ -200,6 +200,22 @@ fn join(start: &str, rest: &str) -> String {
     }
 }
 
+/// The components of a path from the outermost group on. One seen from within another cgroup
+/// namespace begins with `/..`, which is left out.
+pub fn components(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|c| !c.is_empty() && *c != "..")
+}
+
+/// The user whose login session a group belongs to: `/user.slice/user-UID.slice/…`
+/// (systemd.special(7)). Only the outermost components count, which root alone makes; below them
+/// users make groups of any name.
+pub fn session_user(path: &str) -> Option<u32> {
+    let mut components = components(path);
+    let slice = components.next().filter(|top| *top == "user.slice");
+    let user = slice.and(components.next())?.strip_prefix("user-")?;
+    user.strip_suffix(".slice")?.parse().ok()
+}
+
 /// Resolves `\xNN` (systemd.unit(5), "String escaping for inclusion in unit names").
 pub fn unescape(path: &str) -> String {
     let mut bytes = Vec::with_capacity(path.len());

@@ -26,6 +26,7 @@ use std::sync::mpsc::{sync_channel, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::cgroup::{memberships, session_user};
 use super::roots::Roots;
 use super::thread::user;
 
@@ -55,8 +56,9 @@ impl Owner {
     /// By the texts of /proc/PID/status and cgroup. Who is logged in answers for what runs in the
     /// session, because a user namespace gives its creator thousands of other users (subuid(5)).
     pub fn of(pid: i32, status: &[u8], cgroup: &[u8]) -> Self {
-        let uid = session_user(&String::from_utf8_lossy(cgroup)).or(user(status));
-        let uid = uid.unwrap_or(u32::MAX);
+        let cgroup = String::from_utf8_lossy(cgroup);
+        let of_session = memberships(&cgroup).find_map(|group| session_user(group.path));
+        let uid = of_session.or(user(status)).unwrap_or(u32::MAX);
         Self { pid, uid }
     }
 }
@@ -76,12 +78,6 @@ fn process(status: &[u8]) -> Option<i32> {
     let mut lines = status.split(|b| *b == b'\n');
     let id = lines.find_map(|line| line.strip_prefix(b"Tgid:"))?;
     std::str::from_utf8(id).ok()?.trim().parse().ok()
-}
-
-/// The user of a group such as `/user.slice/user-1000.slice/…` (systemd.special(7)).
-fn session_user(cgroup: &str) -> Option<u32> {
-    let (_, user) = cgroup.split_once("/user.slice/user-")?;
-    user.split_once(".slice")?.0.parse().ok()
 }
 
 /// The threads; cloning shares them.
@@ -278,6 +274,8 @@ mod tests {
         let session = b"0::/user.slice/user-1000.slice/user@1000.service/x\n";
         assert_eq!(of(session), owner(7, 1000));
         assert_eq!(of(b"0::/machine.slice\n"), owner(7, 100_000));
+        let feigned = b"0::/docker/1a/user.slice/user-0.slice\n";
+        assert_eq!(of(feigned), owner(7, 100_000));
         assert_eq!(Owner::of(7, b"", b""), owner(7, u32::MAX));
         assert_eq!(process(b"Name:\tx\nTgid:\t12\nPid:\t13\n"), Some(12));
     }
