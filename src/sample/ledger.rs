@@ -162,7 +162,8 @@ impl Account {
                 self.values[n] = self.values[n].saturating_add(*number);
             }
         }
-        self.known |= added | set;
+        let known = self.known & !reading.withdrawn_of_vcpu();
+        self.known = known | added | set;
     }
 
     fn make_cells_ahead(&mut self, reading: &Reading, allowed: &[u32], now: Instant) {

@@ -110,7 +110,6 @@ pub struct Reading {
     pub allowed: Option<Vec<u32>>,
     placed: Values,
     vcpu: Values,
-    withdrawn: ColumnSet,
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +117,7 @@ struct Values {
     numbers: Box<[u64]>,
     added: ColumnSet,
     set: ColumnSet,
+    withdrawn: ColumnSet,
 }
 
 impl Values {
@@ -126,6 +126,7 @@ impl Values {
             numbers: vec![0; len].into(),
             added: 0,
             set: 0,
+            withdrawn: 0,
         }
     }
 
@@ -140,10 +141,15 @@ impl Values {
         self.set |= 1 << n;
     }
 
+    fn withdraw(&mut self, n: u8) {
+        self.withdrawn |= 1 << n;
+    }
+
     fn clear(&mut self) {
         self.numbers.fill(0);
         self.added = 0;
         self.set = 0;
+        self.withdrawn = 0;
     }
 }
 
@@ -157,7 +163,6 @@ impl Reading {
             allowed: None,
             placed: Values::new(columns.placed.len()),
             vcpu: Values::new(columns.vcpu.len()),
-            withdrawn: 0,
         }
     }
 
@@ -168,7 +173,6 @@ impl Reading {
         self.allowed = None;
         self.placed.clear();
         self.vcpu.clear();
-        self.withdrawn = 0;
     }
 
     /// Adds to a counter what happened since the last tick; 0 makes it known.
@@ -190,17 +194,23 @@ impl Reading {
         }
     }
 
-    /// Says that a placed counter is unknown after all. Its totals stay, and are shown again once
-    /// something is added.
+    /// Says that a column is unknown after all. The totals of a counter stay, and are shown again
+    /// once something is added.
     pub fn withdraw(&mut self, column: ColumnId) {
-        if let ScopeIndex::Placed(n) = column.scope {
-            self.withdrawn |= 1 << n;
+        match column.scope {
+            ScopeIndex::Placed(n) => self.placed.withdraw(n),
+            ScopeIndex::Vcpu(n) => self.vcpu.withdraw(n),
         }
     }
 
     /// The placed columns that are withdrawn.
     pub fn withdrawn(&self) -> ColumnSet {
-        self.withdrawn
+        self.placed.withdrawn
+    }
+
+    /// The vCPU columns that are withdrawn.
+    pub fn withdrawn_of_vcpu(&self) -> ColumnSet {
+        self.vcpu.withdrawn
     }
 
     /// What was added to a column, or `None` while it is unknown. For tests.

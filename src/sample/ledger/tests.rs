@@ -225,6 +225,22 @@ fn a_column_withdrawn_by_the_slot_is_unknown_until_it_is_counted_again() {
 }
 
 #[test]
+fn withdrawn_gauge_is_unknown_until_it_is_set_again() {
+    let (_, gauge, columns, mut reading) = setup(1);
+    let mut account = Account::new(&columns);
+    let mut known = |change: &dyn Fn(&mut Reading)| {
+        reading.clear();
+        change(&mut reading);
+        account.charge(&reading, Instant::now());
+        account.known.count_ones()
+    };
+    assert_eq!(known(&|reading| reading.set(gauge, 3)), 1);
+    assert_eq!(known(&|reading| reading.withdraw(gauge)), 0);
+    assert_eq!(known(&|_| ()), 0, "still");
+    assert_eq!(known(&|reading| reading.set(gauge, 4)), 1);
+}
+
+#[test]
 fn a_withdrawn_column_is_unknown_everywhere_and_keeps_its_total() {
     let (column, _, columns, mut reading) = setup(2);
     let mut account = Account::new(&columns);

@@ -45,8 +45,10 @@ struct Before {
     schedstat: SchedStat,
     stat: Stat,
     switches: SwitchCounts,
-    /// `None` until the first reading.
-    place: Option<(u32, Option<Place>)>,
+    /// Whether there was a reading.
+    is_read: bool,
+    /// The last CPU the thread was found on whose place is known.
+    place: Option<(u32, Place)>,
 }
 
 #[derive(Debug)]
@@ -165,7 +167,7 @@ impl SchedReader {
     /// Whether the thread has not run since it was read last. Without timeslices the kernel does
     /// not count them, and the file says nothing.
     fn is_idle(&self, now: SchedStat) -> bool {
-        self.before.place.is_some() && now.timeslices > 0 && now == self.before.schedstat
+        self.before.is_read && now.timeslices > 0 && now == self.before.schedstat
     }
 
     fn read_activity(
@@ -178,7 +180,7 @@ impl SchedReader {
         // itself to be added again by the next one.
         let stat = self.files.stat(buffer)?;
         let switched = schedstat.timeslices != self.before.schedstat.timeslices;
-        let switches = if switched || schedstat.timeslices == 0 || self.before.place.is_none() {
+        let switches = if switched || schedstat.timeslices == 0 || !self.before.is_read {
             self.files.switches(buffer)?
         } else {
             self.before.switches
@@ -188,6 +190,7 @@ impl SchedReader {
         self.before.schedstat = schedstat;
         self.before.stat = stat;
         self.before.switches = switches;
+        self.before.is_read = true;
         reading.cpu = Some(stat.cpu);
         Ok(())
     }
@@ -220,17 +223,18 @@ impl SchedReader {
         }
     }
 
-    /// Counts a move since the last reading under the farthest boundary it crossed.
+    /// Counts a move since the last reading under the farthest boundary it crossed. On a CPU that
+    /// the topology does not have (yet: it lags behind hotplug), the boundary is unknown: the move
+    /// counts once the thread is found on a CPU with a known place, from the last such CPU to it.
     fn note_move(&mut self, cpu: u32, reading: &mut Reading) {
-        let place = reading.topology.place(cpu);
-        let crossed = self
-            .before
-            .place
-            .and_then(|before| crossed(before, (cpu, place)));
+        let Some(place) = reading.topology.place(cpu) else {
+            return;
+        };
+        let before = self.before.place.replace((cpu, place));
+        let crossed = before.and_then(|before| crossed_between(before, (cpu, place)));
         for (n, id) in self.ids.crossed.into_iter().enumerate() {
             reading.add(id, u64::from(crossed == Some(n)));
         }
-        self.before.place = Some((cpu, place));
     }
 
     fn read_affinity(&mut self, reading: &mut Reading, buffer: &mut [u8]) -> io::Result<()> {
@@ -254,12 +258,17 @@ impl SchedReader {
         }
         list.as_bytes().clone_into(&mut self.affinity);
         self.topology = reading.topology.clone();
-        let Some(allowed) = cpulist::parse(list) else {
-            return Ok(());
-        };
         // A thread that was never bound is allowed all CPUs the kernel could ever have.
         let online = |id: &u32| self.topology.cpu(*id).is_some_and(|cpu| cpu.online);
-        let allowed: Vec<u32> = allowed.into_iter().filter(online).collect();
+        let allowed = cpulist::parse(list).unwrap_or_default().into_iter();
+        let allowed: Vec<u32> = allowed.filter(online).collect();
+        if allowed.is_empty() {
+            // Every thread may run somewhere: on a CPU that the topology does not have yet, or that
+            // sysfs leaves out, as lxcfs does in containers.
+            reading.withdraw(self.ids.affinity_cpus);
+            reading.withdraw(self.ids.affinity_nodes);
+            return Ok(());
+        }
         reading.set(self.ids.affinity_cpus, allowed.len() as u64);
         reading.set(
             self.ids.affinity_nodes,
@@ -274,13 +283,10 @@ impl SchedReader {
 pub(super) const BOUNDARIES: [&str; 4] = ["cpu", "core", "package", "numa_node"];
 
 /// Index in [`BOUNDARIES`] of the farthest boundary between two CPUs; `None` for one and the same.
-pub(super) fn crossed(from: (u32, Option<Place>), to: (u32, Option<Place>)) -> Option<usize> {
-    if from.0 == to.0 {
+pub(super) fn crossed_between((from, a): (u32, Place), (to, b): (u32, Place)) -> Option<usize> {
+    if from == to {
         return None;
     }
-    let (Some(a), Some(b)) = (from.1, to.1) else {
-        return Some(0);
-    };
     Some(if a.numa_node != b.numa_node {
         3
     } else if a.package != b.package {

@@ -1,6 +1,6 @@
 //! The sched source on a fixture host, and on this machine's own threads.
 
-use super::reader::{crossed, AFFINITY_EVERY, IDLE_SHARE};
+use super::reader::{crossed_between, AFFINITY_EVERY, IDLE_SHARE};
 use super::*;
 use crate::fake_host::{FakeHost, Thread};
 use crate::host::thread;
@@ -158,11 +158,48 @@ fn packages_of_one_node_are_a_boundary_too() {
         core,
         numa_node: 0,
     };
-    let to =
-        |cpu, package, core| crossed((0, Some(place(0, 0))), (cpu, Some(place(package, core))));
+    let to = |cpu, package, core| crossed_between((0, place(0, 0)), (cpu, place(package, core)));
     assert_eq!(to(4, 1, 0), Some(2));
     assert_eq!(to(0, 0, 0), None);
-    assert_eq!(crossed((0, Some(place(0, 0))), (9, None)), Some(0));
+}
+
+/// CPUs 2 and 3, in the package's other node, come online; the topology has them a tick later.
+#[test]
+fn move_to_cpu_of_unknown_place_counts_once_the_place_is_known() {
+    let mut bench = Bench::new(0);
+    let whole = bench.reading.topology.clone();
+    let cpus = whole.cpus.iter().filter(|cpu| cpu.id < 2);
+    let before = Topology {
+        cpus: cpus.cloned().collect(),
+    };
+    bench.reading.topology = Arc::new(before);
+    let mut reader = bench.open().unwrap();
+    bench.read(&mut reader).unwrap();
+    assert_eq!(bench.crossed(), [0, 0, 0, 0]);
+    bench.set(|t| (t.cpu, t.run) = (2, t.run + 1));
+    bench.read(&mut reader).unwrap();
+    assert_eq!(bench.ids.crossed.map(|id| bench.get(id)), [None; 4]);
+    bench.reading.topology = whole;
+    bench.set(|t| t.run += 1);
+    bench.read(&mut reader).unwrap();
+    assert_eq!(bench.crossed(), [0, 0, 0, 1], "from CPU 0 to CPU 2");
+}
+
+#[test]
+fn affinity_to_cpus_the_topology_lacks_is_unknown() {
+    let mut bench = Bench::new(0);
+    let mut reader = bench.open().unwrap();
+    bench.read(&mut reader).unwrap();
+    assert_eq!(bench.get(bench.ids.affinity_cpus), Some(16));
+    for lacking in ["16-17", "", "what?"] {
+        bench.set(|t| t.cpus_allowed = lacking.into());
+        // Another topology is a reason to read it at once.
+        bench.reading.topology = Arc::new((*bench.reading.topology).clone());
+        bench.read(&mut reader).unwrap();
+        assert_eq!(bench.get(bench.ids.affinity_cpus), None, "{lacking:?}");
+        assert_eq!(bench.get(bench.ids.affinity_nodes), None);
+        assert_eq!(bench.reading.withdrawn_of_vcpu().count_ones(), 2);
+    }
 }
 
 #[test]
