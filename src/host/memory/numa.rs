@@ -13,7 +13,8 @@ pub struct MappingNodes {
 }
 
 /// Parses a line of numa_maps: `7f00 default anon=3 N0=2 N1=1 kernelpagesize_kB=4`. The page size
-/// comes last and is left out, as the nodes are, where nothing is resident.
+/// comes last and is left out, as the nodes are, where nothing is resident (fs/proc/task_mmu.c,
+/// `show_numa_map`); nodes without it are of no known size: `None`.
 pub fn parse_numa_maps(line: &[u8]) -> Option<MappingNodes> {
     let mut words = line.split(|b| *b == b' ');
     let start = hexadecimal(words.next()?)?;
@@ -22,10 +23,10 @@ pub fn parse_numa_maps(line: &[u8]) -> Option<MappingNodes> {
     let page_size = words
         .iter()
         .find_map(|w| decimal(w.strip_prefix(b"kernelpagesize_kB=")?));
-    let page_size = page_size.unwrap_or(0).checked_mul(1024)?;
+    let bytes = |pages: u64| pages.checked_mul(page_size?.checked_mul(1024)?);
     let mut nodes = Nodes::new();
     for (node, pages) in words.iter().filter_map(|word| of_node(word)) {
-        nodes.insert(node, pages.checked_mul(page_size)?);
+        nodes.insert(node, bytes(pages)?);
     }
     Some(MappingNodes { start, nodes })
 }
@@ -131,6 +132,8 @@ mod tests {
         for odd in [
             "",
             "xyz default N0=1",
+            "7f00 default anon=3 N0=3",
+            "7f00 default anon=3 N0=3 kernelpagesize_kB=x",
             "7f00 default N0=18446744073709551615 kernelpagesize_kB=4",
         ] {
             assert_eq!(nodes(odd), None, "{odd}");

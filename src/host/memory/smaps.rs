@@ -53,25 +53,41 @@ impl Mapping {
 
 /// Puts mappings together from the lines of smaps.
 #[derive(Debug, Default)]
-pub struct Parser(Option<Mapping>);
+pub struct Parser {
+    mapping: Option<Mapping>,
+    malformed: bool,
+}
 
 impl Parser {
-    /// Takes the next line; the mapping before it when the line begins another one. Lines that
-    /// are not understood are left out.
+    /// Takes the next line; the mapping before it when the line begins another one. Fields of
+    /// other names are left out.
     pub fn line(&mut self, line: &[u8]) -> Option<Mapping> {
         if let Some(next) = header(line) {
-            return self.0.replace(next);
+            let before = self.mapping.replace(next)?;
+            return Some(self.checked(before));
         }
-        let mapping = self.0.as_mut()?;
+        let mapping = self.mapping.as_mut()?;
         let colon = line.iter().position(|b| *b == b':')?;
         let (name, value) = line.split_at(colon);
-        field(mapping, name, value.get(1..)?);
+        self.malformed |= field(mapping, name, value.get(1..)?).is_none();
         None
     }
 
     /// The last mapping.
-    pub fn finish(self) -> Option<Mapping> {
-        self.0
+    pub fn finish(&mut self) -> Option<Mapping> {
+        let last = self.mapping.take()?;
+        Some(self.checked(last))
+    }
+
+    /// Whether a size so far was none, or was missing: sums of such mappings would be too small.
+    pub fn is_malformed(&self) -> bool {
+        self.malformed
+    }
+
+    fn checked(&mut self, mapping: Mapping) -> Mapping {
+        // The size of its pages tells what memory of hugetlbfs is.
+        self.malformed |= mapping.hugetlb > 0 && mapping.page_size == 0;
+        mapping
     }
 }
 
@@ -109,7 +125,8 @@ fn backing(path: &[u8]) -> Backing {
     }
 }
 
-fn field(mapping: &mut Mapping, name: &[u8], value: &[u8]) {
+/// `None` where the value of a size is none.
+fn field(mapping: &mut Mapping, name: &[u8], value: &[u8]) -> Option<()> {
     let sum = match name {
         b"Rss" => &mut mapping.resident,
         b"KernelPageSize" => &mut mapping.page_size,
@@ -120,11 +137,12 @@ fn field(mapping: &mut Mapping, name: &[u8], value: &[u8]) {
                 mapping.dont_fork |= flag == b"dc";
                 mapping.device |= flag == b"io" || flag == b"pf";
             }
-            return;
+            return Some(());
         }
-        _ => return,
+        _ => return Some(()),
     };
-    *sum = sum.saturating_add(kilobytes(value).unwrap_or(0));
+    *sum = sum.saturating_add(kilobytes(value)?);
+    Some(())
 }
 
 #[cfg(test)]
@@ -185,6 +203,32 @@ VmFlags: rd wr mr mw me ac nh
         assert_eq!(memfd.file, (b"00:01"[..].into(), 6610, 4096));
         assert!(memfd.shared && memfd.dont_fork);
         assert_eq!((stack.resident, stack.dont_fork), (8192, false));
+    }
+
+    #[test]
+    fn size_that_is_none_makes_the_text_malformed() {
+        let is_malformed = |fields: &str| {
+            let text = format!("1000-2000 rw-s 0 0:0 0\n{fields}3000-4000 rw-p 0 0:0 0\n");
+            let mut parser = Parser::default();
+            for line in text.as_bytes().split(|b| *b == b'\n') {
+                parser.line(line);
+            }
+            parser.finish();
+            parser.is_malformed()
+        };
+        for fields in [
+            "Rss: 8 pages\n",
+            "Rss:\n",
+            "AnonHugePages: -4 kB\n",
+            "KernelPageSize: 4 kB\nRss: 99999999999999999999 kB\n",
+            "Shared_Hugetlb: 2048 kB\n",
+        ] {
+            assert!(is_malformed(fields), "{fields}");
+        }
+        let hugetlb = "KernelPageSize: 2048 kB\nShared_Hugetlb: 2048 kB\n";
+        for fields in ["", "Rss: 0 kB\n", "SwapPss: what\n", hugetlb] {
+            assert!(!is_malformed(fields), "{fields}");
+        }
     }
 
     #[test]

@@ -498,6 +498,25 @@ fn a_fifo_in_place_of_any_file_blocks_nothing() {
 }
 
 #[test]
+fn size_that_is_not_understood_leaves_the_memory_unknown() {
+    for (name, from, to) in [
+        ("smaps", "Rss:", "Rss: many"),
+        ("numa_maps", "kernelpagesize_kB=", "pagesize="),
+    ] {
+        let host = two_nodes();
+        host.qemu(1000, "a", UUID_A, 1);
+        host.memory(1000, &[Block::ram(&[GIB])]);
+        let file = format!("proc/1000/{name}");
+        let text = std::fs::read_to_string(host.path(&file)).unwrap();
+        assert!(text.contains(from), "{name}: {text}");
+        host.file(&file, text.replace(from, to));
+        let mut source = source(&host);
+        assert_eq!(read_one(&mut source, &host), [""; 0], "{name}");
+        assert_eq!(code(&source), ("down", "unreadable"), "{name}");
+    }
+}
+
+#[test]
 fn a_text_of_a_gibibyte_is_given_up() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);

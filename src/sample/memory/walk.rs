@@ -188,6 +188,9 @@ fn ram(roots: &Roots, pid: i32, spent: &mut impl FnMut() -> bool) -> Result<Vec<
     if let Some(mapping) = parser.finish() {
         keep(mapping);
     }
+    if parser.is_malformed() {
+        return Err(unexpected_format(roots, pid, "smaps"));
+    }
     let found = ram::select(found);
     match any {
         // A process that is ending has no mappings (fs/proc/task_mmu.c, `m_start`).
@@ -236,9 +239,10 @@ fn on_nodes(
 ) -> Result<OnNodes, Failure> {
     let in_smaps = |m: &Mapping| m.resident.saturating_add(m.hugetlb);
     let known: HashMap<u64, u64> = ram.iter().map(|m| (m.start, in_smaps(m))).collect();
-    let mut found = OnNodes::default();
+    let (mut found, mut malformed) = (OnNodes::default(), false);
     read(roots, pid, "numa_maps", spent, |line| {
         let Some(mapping) = parse_numa_maps(line) else {
+            malformed = true;
             return;
         };
         let Some(in_smaps) = known.get(&mapping.start) else {
@@ -253,7 +257,16 @@ fn on_nodes(
         let more = all.saturating_sub(*in_smaps);
         found.not_in_smaps = found.not_in_smaps.saturating_add(more);
     })?;
-    Ok(found)
+    match malformed {
+        true => Err(unexpected_format(roots, pid, "numa_maps")),
+        false => Ok(found),
+    }
+}
+
+/// Sums over a text of which a part is not understood would be too small.
+fn unexpected_format(roots: &Roots, pid: i32, name: &str) -> Failure {
+    let path = roots.proc.join(format!("{pid}/{name}"));
+    Failure::Other(format!("unexpected format in {}", path.display()))
 }
 
 fn read(
