@@ -118,6 +118,12 @@ pub enum TopologyError {
         /// Its first characters.
         text: String,
     },
+    /// No CPU is online, as far as the file says: the CPU that read it is.
+    #[error("{path} lists no CPU; is it the host's sysfs (--path.sysfs)?")]
+    NoCpu {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl Topology {
@@ -171,10 +177,14 @@ fn online(roots: &Roots, dir: &Path) -> Result<Vec<u32>, TopologyError> {
             path: path.clone(),
             error,
         })?;
-    cpulist::parse(&text).ok_or_else(|| TopologyError::NotAList {
-        path,
-        text: text.chars().take(40).collect(),
-    })
+    match cpulist::parse(&text) {
+        Some(cpus) if cpus.is_empty() => Err(TopologyError::NoCpu { path }),
+        Some(cpus) => Ok(cpus),
+        None => Err(TopologyError::NotAList {
+            path,
+            text: text.chars().take(40).collect(),
+        }),
+    }
 }
 
 fn node_of_cpus(roots: &Roots) -> HashMap<u32, u32> {
@@ -222,6 +232,8 @@ pub struct Watch {
     topology: Arc<Topology>,
     /// What was read while CPUs came and went is read once more.
     is_settled: bool,
+    /// Whether the last read failed, which is logged once.
+    has_failed: bool,
 }
 
 impl Watch {
@@ -244,6 +256,7 @@ impl Watch {
             seen,
             topology,
             is_settled: true,
+            has_failed: false,
         })
     }
 
@@ -255,14 +268,19 @@ impl Watch {
         let now = contents(&self.online).unwrap_or_default();
         let changed = now != self.seen;
         if changed || !self.is_settled {
-            match Topology::read(&self.roots, &self.topology) {
+            let read = Topology::read(&self.roots, &self.topology);
+            let had_failed = std::mem::replace(&mut self.has_failed, read.is_err());
+            match read {
                 Ok(topology) => {
                     if topology != *self.topology {
                         self.topology = Arc::new(topology);
                     }
                     (self.seen, self.is_settled) = (now, !changed);
                 }
-                Err(error) => tracing::warn!(%error, "keeping the CPU topology as it was"),
+                Err(error) if !had_failed => {
+                    tracing::warn!(%error, "keeping the CPU topology as it was");
+                }
+                Err(_) => {}
             }
         }
         &self.topology

@@ -203,3 +203,16 @@ fn this_machine_has_a_place_for_every_online_cpu() {
         .iter()
         .all(|cpu| cpu.siblings.contains(&cpu.id)));
 }
+
+#[test]
+fn empty_list_of_online_cpus_is_an_error_and_keeps_the_topology() {
+    let (dir, roots) = host();
+    let mut watch = Watch::new(roots.clone()).unwrap();
+    let before = watch.look().clone();
+    write(dir.path(), "cpu/online", "\n");
+    assert!(Arc::ptr_eq(watch.look(), &before));
+    let error = Topology::read(&roots, &before).unwrap_err().to_string();
+    assert!(error.contains("cpu/online lists no CPU"), "{error}");
+    write(dir.path(), "cpu/online", "0-2\n");
+    assert!(!watch.look().cpu(3).unwrap().online);
+}
