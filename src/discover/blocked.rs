@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PATIENCE_OF_PASS: Duration = Duration::from_secs(2);
 
 /// So much of a file is read (bytes). A command line may be megabytes long (execve(2)).
-const MAX: u64 = 128 << 10;
+pub(super) const MAX: u64 = 128 << 10;
 
 /// Reads for the inventory.
 #[derive(Debug)]

@@ -12,6 +12,17 @@ impl Cmdline {
         Self(args.map(|a| String::from_utf8_lossy(a).into()).collect())
     }
 
+    /// Splits the beginning of the file, read up to `limit` bytes. An argument that was cut off there
+    /// is left out: it may say something else than the whole.
+    pub(super) fn parse_beginning(text: &[u8], limit: usize) -> Self {
+        let is_end = |b: &u8| *b == 0;
+        let whole = match text.len() < limit {
+            true => text.len(),
+            false => text.iter().rposition(is_end).unwrap_or(0),
+        };
+        Self::parse(&text[..whole])
+    }
+
     /// File name of the executable as it was called.
     pub(super) fn program(&self) -> &str {
         file_name(self.arg(0))
@@ -115,6 +126,21 @@ mod tests {
     #[test]
     fn an_empty_command_line_has_no_program() {
         assert_eq!(Cmdline::parse(b"").program(), "");
+    }
+
+    #[test]
+    fn argument_that_was_cut_off_is_left_out() {
+        let name = |limit| {
+            let text = &b"/bin/x\0--id\0web-12\0--name=b\0"[..limit];
+            let line = Cmdline::parse_beginning(text, limit);
+            line.option("--id").map(str::to_owned)
+        };
+        assert_eq!(name(17), None, "web-1 is another");
+        assert_eq!(name(19).as_deref(), Some("web-12"));
+        assert_eq!(name(21).as_deref(), Some("web-12"));
+        let whole = Cmdline::parse_beginning(b"x\0--id\0a", 10);
+        assert_eq!(whole.option("--id"), Some("a"), "no NUL at its end");
+        assert_eq!(Cmdline::parse_beginning(b"xxx", 3).program(), "");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::readlinkat_raw;
 use rustix::io::Errno;
 
-use super::blocked::{Asked, Blocked, Reads};
+use super::blocked::{self, Asked, Blocked, Reads};
 use super::cgroup::Cgroup;
 use super::cmdline::Cmdline;
 use super::open_files::OpenFiles;
@@ -163,7 +163,10 @@ pub(super) fn examine(
         start_time,
     };
     let (cmdline, blocked) = match reads.read(&dir.join("cmdline"), asked) {
-        Ok(text) => (Cmdline::parse(&text?), None),
+        Ok(text) => (
+            Cmdline::parse_beginning(&text?, blocked::MAX as usize),
+            None,
+        ),
         Err(blocked) => match before {
             Some(before) => (before.clone(), Some(blocked)),
             None => return Ok(Found::Blocked(blocked)),

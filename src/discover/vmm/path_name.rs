@@ -42,20 +42,30 @@ const WORDS: &[&str] = &[
     "vms",
 ];
 
-/// Directories that hold things of many VMs or of one VM's insides.
+/// Directories that hold things of many VMs or of one VM's insides, those of managers that use one
+/// path for all VMs in the containers of these among them (Virtink: /var/run/virtink/ch.sock).
 const SHARED: &[&str] = &[
     "..",
     "cache",
+    "containerd",
+    "cuttlefish",
     "data",
     "dev",
     "etc",
+    "flintlock",
     "home",
+    "ignite",
     "instances",
     "internal",
     "jailer",
+    "kata",
+    "kubevirt",
     "lib",
+    "libvirt",
     "local",
     "mnt",
+    "nix",
+    "nomad",
     "opt",
     "private",
     "root",
@@ -64,11 +74,13 @@ const SHARED: &[&str] = &[
     "shm",
     "srv",
     "state",
+    "store",
     "tmp",
     "user",
     "usr",
     "var",
     "vc",
+    "virtink",
 ];
 
 /// A longer component is a name, not a row of words (bytes).
@@ -80,6 +92,7 @@ pub(super) fn of(path: &str, cwd: Option<&str>) -> Option<String> {
     // '@' stands for the NUL of an abstract socket (unix(7)).
     let path = path.strip_prefix('@').unwrap_or(path);
     let above = cwd.filter(|_| !path.starts_with('/')).unwrap_or_default();
+    let path = in_nix_store(path).unwrap_or(path);
     let mut inwards = path.split('/').rev().chain(above.split('/').rev());
     let stem = stem(inwards.next()?);
     if !is_generic(stem) {
@@ -91,6 +104,16 @@ pub(super) fn of(path: &str, cwd: Option<&str>) -> Option<String> {
         !is_shared(dirs[*n], outer)
     };
     (0..dirs.len()).find(named).map(|n| dirs[n].to_owned())
+}
+
+/// What is behind the hash in `/nix/store/HASH-…`, which is another whenever anything the file is
+/// made of changes.
+fn in_nix_store(path: &str) -> Option<&str> {
+    /// Characters of a hash (Nix's src/libstore/path.cc, `HashLen`).
+    const HASH: usize = 32;
+    let (hash, rest) = path.strip_prefix("/nix/store/")?.split_once('-')?;
+    let is_hash = hash.len() == HASH && hash.bytes().all(|b| b.is_ascii_alphanumeric());
+    is_hash.then_some(rest)
 }
 
 /// The file's name without its extension.
@@ -151,6 +174,13 @@ mod tests {
             ),
             ("/var/lib/vms/db/run/VMM.sock", Some("db")),
             ("/var/lib/vms/db/vm_config.json", Some("db")),
+            ("/var/run/virtink/ch.sock", None),
+            (
+                "/nix/store/0cg1v9wz3nq5y8b7l2k4j6h8g0f1d3s5-firecracker-web.json",
+                Some("firecracker-web"),
+            ),
+            ("/nix/store/0cg1v9wz3nq5y8b7l2k4j6h8g0f1d3s5-vm.json", None),
+            ("/nix/store/web.json", Some("web")),
             ("@web", Some("web")),
             ("@cloud-hypervisor", None),
             ("/tmp/cloud-hypervisor.sock", None),
