@@ -111,10 +111,12 @@ const LINES: &[Line] = &[
     line(Kind::MemoryFailure, "MCE: Killing * due to hardware memory corruption ",
         "arch/x86/mm/fault.c, do_sigbus, 5.8 to 6.18"),
 
-    // The name of the task is between, and since 6.13 perhaps whether a guest did it.
-    line(Kind::SplitLock, "x86/split lock detection: * took a split_lock trap ",
+    // Between are the name of the task, perhaps whether a guest did it, and what comes of it: "took a"
+    // where it is slowed down, "fatal" or "bogus" where the VMM of a guest gets an error of KVM_RUN
+    // (handle_guest_split_lock, once a boot).
+    line(Kind::SplitLock, "x86/split lock detection: * split_lock trap at address: ",
         "arch/x86/kernel/cpu/intel.c, 5.7 to 6.12; bus_lock.c since 6.13"),
-    line(Kind::SplitLock, "x86/split lock detection: * took a bus_lock trap ",
+    line(Kind::SplitLock, "x86/split lock detection: * bus_lock trap at address: ",
         "arch/x86/kernel/cpu/intel.c, 5.12 to 6.12; bus_lock.c since 6.13"),
 
     // vcpu_unimpl puts "kvm [PID]: vcpu0, guest rIP: 0x... " before it (include/linux/kvm_host.h);

@@ -62,6 +62,9 @@ const REAL: &[(Option<Kind>, &str)] = &[
     // A desktop with QEMU, Linux 6.x; kernel-selftests of Intel.
     (Some(Kind::SplitLock), "x86/split lock detection: #AC: CPU 0/KVM/88279 took a split_lock trap at address: 0xfffff80104613be8"),
     (Some(Kind::SplitLock), "x86/split lock detection: #DB: sl_test/5137 took a bus_lock trap at address: 0x4011f5"),
+    // Format of handle_guest_split_lock.
+    (Some(Kind::SplitLock), "x86/split lock detection: #AC: CPU 0/KVM/88279 fatal split_lock trap at address: 0xfffff80104613be8"),
+    (Some(Kind::SplitLock), "x86/split lock detection: #AC: CPU 0/KVM/88279 bogus split_lock trap at address: 0xfffff80104613be8"),
     (None, "x86/split lock detection: #AC: crashing the kernel on kernel split_locks and warning on user-space split_locks"),
     (None, "x86/split lock detection: #DB: warning on user-space bus_locks"),
     // Up to 6.2: commit message of kvm_msr_ignored_check, reports of Proxmox and others.
