@@ -107,7 +107,7 @@ pub struct CoreView {
     pub llc: Option<u32>,
     /// What vCPUs wanted of it, cores: time and delay.
     pub demand: Option<f64>,
-    /// Share of the time in which both its threads ran a vCPU, at least; `None` of a core with one thread online.
+    /// Share of the time in which several of its threads ran vCPUs, at least; `None` of a core with one thread online.
     pub smt_shared: Option<f64>,
     /// Frequency over the one it is made for.
     pub frequency: Option<f64>,

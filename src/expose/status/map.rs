@@ -154,7 +154,7 @@ fn title(core: &CoreView) -> String {
     words.extend(
         core.smt_shared
             .filter(|s| *s > 0.0)
-            .map(|s| format!("both threads busy {} of the time", percent(s))),
+            .map(|s| format!("threads busy at once {} of the time", percent(s))),
     );
     words.extend(
         core.throttled

@@ -80,19 +80,18 @@ impl<'a> Machine<'a> {
         core.into_iter().chain(package).reduce(f64::max)
     }
 
-    /// Share of the time in which both threads of the core ran a vCPU, at least: what is beyond
-    /// one second a second. `None` of a core that has one thread online.
+    /// Share of the time in which several threads of the core ran vCPUs, at least. `None` of a core
+    /// that has one thread online.
     fn smt_shared(&self, core: CoreKey) -> Option<f64> {
-        let has_siblings = self.threads.get(&core).is_some_and(|threads| *threads > 1);
-        let time = self.time.get(&core).filter(|_| has_siblings)?;
-        Some((time - 1.0).clamp(0.0, 1.0))
+        let threads = self.threads.get(&core).filter(|threads| **threads > 1)?;
+        Some(at_once(*self.time.get(&core)?, *threads))
     }
 
     /// Share of the time a vCPU spends on the core beside a busy sibling thread, at least.
     pub(super) fn smt_beside(&self, core: CoreKey) -> Option<f64> {
         let time = self.time.get(&core)?;
-        // Both threads' vCPUs have that time beside each other.
-        over(2.0 * self.smt_shared(core).unwrap_or(0.0), *time)
+        let threads = self.threads.get(&core).map_or(1, |threads| *threads);
+        over(threads as f64 * at_once(*time, threads), *time)
     }
 
     pub(super) fn host(&self) -> HostView {
@@ -172,6 +171,16 @@ impl<'a> Machine<'a> {
     }
 }
 
+/// Share of the time in which several of a core's threads ran vCPUs, at least, where they ran them
+/// for `time` seconds a second together. Of what is beyond one second, all threads but one make
+/// the most at once; so many times this share, and the one, is what was not alone.
+fn at_once(time: f64, threads: usize) -> f64 {
+    match threads {
+        0 | 1 => 0.0,
+        _ => ((time - 1.0) / (threads - 1) as f64).clamp(0.0, 1.0),
+    }
+}
+
 fn key(cpu: &Cpu) -> CoreKey {
     (cpu.place.package, cpu.place.core)
 }
@@ -225,4 +234,38 @@ fn tenants(vms: &[VmView]) -> HashMap<u32, Vec<Tenant>> {
         }
     }
     tenants
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn two_threads_share_what_is_beyond_one_second() {
+        assert_eq!(
+            [0.5, 1.0, 1.5, 2.0].map(|t| at_once(t, 2)),
+            [0.0, 0.0, 0.5, 1.0]
+        );
+        assert_eq!([1.6, 4.0].map(|t| at_once(t, 1)), [0.0, 0.0]);
+        assert_eq!([1.0, 2.5, 4.0].map(|t| at_once(t, 4)), [0.0, 0.5, 1.0]);
+    }
+
+    proptest! {
+        /// Whatever part of the time so many threads of a core ran vCPUs.
+        #[test]
+        fn bounds_never_exceed_what_was(parts in prop::collection::vec(0.0..1.0f64, 3..10)) {
+            let all: f64 = parts.iter().sum();
+            prop_assume!(all > 0.0);
+            let busy = parts.iter().map(|part| part / all).enumerate();
+            let threads = parts.len() - 1;
+            let time: f64 = busy.clone().map(|(n, part)| n as f64 * part).sum();
+            let several = || busy.clone().filter(|(n, _)| *n > 1);
+            let shared: f64 = several().map(|(_, part)| part).sum();
+            let beside: f64 = several().map(|(n, part)| n as f64 * part).sum();
+            let bound = at_once(time, threads);
+            prop_assert!(bound <= shared + 1e-9, "{bound} {shared}");
+            prop_assert!(threads as f64 * bound <= beside + 1e-9, "{bound} {beside}");
+        }
+    }
 }
