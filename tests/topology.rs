@@ -69,14 +69,20 @@ fn values(
         .collect()
 }
 
-/// What `check` counts.
-fn machine_of(host: &FakeHost) -> String {
+/// What `check` reports.
+fn check(host: &FakeHost) -> String {
     let root = host.root().display();
     let roots = ["proc", "sys"].map(|name| format!("--path.{name}fs={root}/{name}"));
     let mut check = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"));
     let output = check.arg("check").args(roots).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines()
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What `check` counts.
+fn machine_of(host: &FakeHost) -> String {
+    let report = check(host);
+    let mut lines = report.lines();
+    lines
         .find(|line| line.starts_with("host "))
         .unwrap()
         .to_owned()
@@ -239,4 +245,19 @@ fn memory_interleaved_over_a_node_without_cpus_is_no_trouble_of_placement() {
         "{}",
         memory.text
     );
+}
+
+/// lxcfs shows a container its own CPUs alone in `cpu/online`.
+#[test]
+fn vcpu_on_a_cpu_that_sysfs_does_not_list_is_reported_by_check() {
+    let host = FakeHost::new();
+    host.cpus(1, 1, 4, 1);
+    let vm = host.qemu(1000, "a", support::UUID_A, 1);
+    run(&host, &vm, 3);
+    let all_listed = check(&host);
+    assert!(!all_listed.contains("does not list"), "{all_listed}");
+    run(&host, &vm, 17);
+    let report = check(&host);
+    let expected = "1 vCPU on CPUs that sysfs does not list";
+    assert!(report.contains(expected), "{report}");
 }

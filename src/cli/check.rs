@@ -139,6 +139,7 @@ fn findings(
         probes::kvm(roots),
         probes::kvm_debugfs(roots, &caps),
     ];
+    findings.extend(seen.and_then(probes::unplaced));
     findings.extend(inventory.map(|inventory| found(inventory, vcpus)));
     let blind_spots = inventory.map_or(&[][..], |inventory| &inventory.blind_spots);
     if inventory.is_some() && blind_spots.is_empty() {

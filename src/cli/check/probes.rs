@@ -10,6 +10,7 @@ use crate::host::privileges::{perf_event_paranoid, Capabilities, DescriptorLimit
 use crate::host::roots::Roots;
 use crate::host::thread::{parse_sched, parse_schedstat};
 use crate::host::topology::{Cpu, Topology, TopologyError};
+use crate::snapshot::Snapshot;
 
 mod inventory;
 mod otlp;
@@ -27,6 +28,20 @@ pub(super) fn topology(topology: &Result<Topology, TopologyError>) -> Finding {
             .missing(error.to_string())
             .fix("mount -t sysfs sysfs /sys, or --path.sysfs=DIR"),
     }
+}
+
+/// vCPUs that ran on CPUs which the topology lacks; `None` where all have their place.
+pub(super) fn unplaced(seen: &Snapshot) -> Option<Finding> {
+    let ran = seen.vcpus.iter().filter(|vcpu| vcpu.known_totals != 0);
+    let unplaced = ran.filter(|vcpu| vcpu.whereabouts.is_none()).count();
+    let need = Need("host", "CPUs of all vCPUs in sysfs");
+    let found = need.degraded(format!(
+        "{} on CPUs that sysfs does not list: no core, package or NUMA node of these is known",
+        count(unplaced, "vCPU"),
+    ));
+    let fix = "--path.sysfs=DIR with the host's sysfs: that of a container may list its own CPUs \
+               alone (lxcfs)";
+    (unplaced > 0).then(|| found.fix(fix))
 }
 
 fn places(topology: &Topology) -> String {
