@@ -94,7 +94,7 @@ fn answer(mut client: &TcpStream, status: &str) -> Option<()> {
 }
 
 fn endpoint(address: SocketAddr) -> Settings {
-    let yaml = format!("otlp: {{endpoints: [{{url: 'http://{address}', timeout: 10m}}]}}");
+    let yaml = format!("otlp: {{endpoints: [{{url: 'http://{address}', timeout: 5m}}]}}");
     let otlp: Otlp = Config::parse(&yaml).expect("a configuration").otlp;
     let mut all = settings::resolve(&otlp, &|_| None).expect("an endpoint");
     all.remove(0)

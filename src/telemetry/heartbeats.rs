@@ -143,13 +143,17 @@ impl Heartbeat {
 
 impl Collector for Heartbeats {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let ages = self.ages(Instant::now());
+        if ages.is_empty() {
+            return Ok(()); // a family without samples is none
+        }
         let mut family = encoder.encode_descriptor(
             "thread_busy",
             "How long a thread of the exporter has been at its current step, 0 while it waits for its turn",
             Some(&Unit::Seconds),
             MetricType::Gauge,
         )?;
-        for (thread, age) in self.ages(Instant::now()) {
+        for (thread, age) in ages {
             let labels = [("thread", thread)];
             ConstGauge::new(age).encode(family.encode_family(&labels)?)?;
         }
