@@ -438,3 +438,32 @@ fn duplicated_descriptors_of_real_vms_are_told_apart_without_debugfs() {
     assert_eq!(vcpus, [2, 2], "{} duplicates", copies.len());
     drop((held, copies));
 }
+
+#[test]
+fn path_that_names_no_vm_leaves_it_unnamed() {
+    let long = format!("/run/{}/web.sock", "a".repeat(200 << 10));
+    let paths = [
+        // Of a long command line the beginning is read: what is cut off may say something else.
+        &long,
+        // One path in each of Virtink's pods.
+        "/var/run/virtink/ch.sock",
+    ];
+    for path in paths {
+        let host = FakeHost::new();
+        let exe = "/usr/bin/cloud-hypervisor";
+        let args = [exe, "--api-socket", path];
+        started(&host, exe, &args, "0::/\n", |n| format!("vcpu{n}"));
+        assert_eq!(seen(&host), ["pid-1000 cloud-hypervisor - 0=1010 1=1011"]);
+    }
+}
+
+/// The hash is another whenever the configuration changes.
+#[test]
+fn file_of_the_nix_store_names_a_vm_without_its_hash() {
+    let host = FakeHost::new();
+    let config = "/nix/store/0cg1v9wz3nq5y8b7l2k4j6h8g0f1d3s5-firecracker-web.json";
+    let exe = "/nix/store/9x8v7c6b5n4m3l2k1j0h9g8f7d6s5a4q-firecracker-1.9/bin/firecracker";
+    let args = ["microvm@web", "--no-api", "--config-file", config];
+    started(&host, exe, &args, "0::/\n", |n| format!("fc_vcpu {n}"));
+    assert_eq!(seen(&host), ["firecracker-web firecracker - 0=1010 1=1011"]);
+}
