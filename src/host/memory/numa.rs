@@ -75,30 +75,37 @@ impl NumaStat {
 }
 
 /// Parses `memory.numa_stat` of cgroup v2: lines such as `anon N0=4096 N1=0`. `None` for any other
-/// text, cgroup v1's file of the same name among them.
+/// text, cgroup v1's file of the same name among them, and where a node has no number: a sum
+/// without it would be too small.
 pub fn parse_numa_stat(text: &[u8]) -> Option<NumaStat> {
+    // The outer `None` is a line that is not understood, the inner one none of this name.
     let find = |name: &[u8]| {
         let mut lines = text.split(|b| *b == b'\n');
-        lines.find_map(|line| {
+        let line = lines.find_map(|line| {
             let mut words = line.split(|b| *b == b' ');
-            (words.next()? == name).then(|| words.filter_map(of_node).collect::<Nodes>())
-        })
+            (words.next()? == name).then_some(words)
+        });
+        match line {
+            Some(words) => Some(Some(words.map(of_node).collect::<Option<Nodes>>()?)),
+            None => Some(None),
+        }
     };
     Some(NumaStat {
-        anon: find(b"anon").filter(|nodes| !nodes.is_empty())?,
-        shmem: find(b"shmem")?,
-        file: find(b"file").unwrap_or_default(),
-        unevictable: find(b"unevictable"),
+        anon: find(b"anon")?.filter(|nodes| !nodes.is_empty())?,
+        shmem: find(b"shmem")??,
+        file: find(b"file")?.unwrap_or_default(),
+        unevictable: find(b"unevictable")?,
         // A kernel without transparent huge pages has none of them.
-        anon_thp: find(b"anon_thp").unwrap_or_default(),
-        shmem_thp: find(b"shmem_thp").unwrap_or_default(),
+        anon_thp: find(b"anon_thp")?.unwrap_or_default(),
+        shmem_thp: find(b"shmem_thp")?.unwrap_or_default(),
     })
 }
 
 /// Parses `hugetlb.SIZE.numa_stat` of cgroup v2: `total=4194304 N0=4194304 N1=0`, bytes.
 pub fn parse_hugetlb_numa_stat(text: &[u8]) -> Option<Nodes> {
     let line = text.trim_ascii().strip_prefix(b"total=")?;
-    Some(line.split(|b| *b == b' ').filter_map(of_node).collect())
+    // The first word is the total.
+    line.split(|b| *b == b' ').skip(1).map(of_node).collect()
 }
 
 /// The page size in the name of a file `hugetlb.2MB.numa_stat`, bytes (mm/hugetlb_cgroup.c,
@@ -156,6 +163,10 @@ mod tests {
         assert_eq!(stat.shmem, Nodes::from([(0, 0), (1, 16384)]));
         assert_eq!(stat.anon_thp[&0], 6 << 20);
         assert_eq!(stat.unevictable, None);
+        for odd in ["anon N0=1 N1=", "shmem N0=1 x", "file N0=-1", "anon_thp 5"] {
+            let text = format!("{odd}\nanon N0=1 N1=1\nshmem N0=1 N1=1\n");
+            assert_eq!(parse_numa_stat(text.as_bytes()), None, "{odd}");
+        }
         // cgroup v1
         assert_eq!(
             parse_numa_stat(b"total=5 N0=5\nfile=1 N0=1\nanon=4 N0=4\n"),
