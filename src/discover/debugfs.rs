@@ -6,9 +6,10 @@
 //! Ids are those of the initial pid namespace: an exporter in another one finds none of them.
 //! A kernel that is locked down lists the directories and refuses the files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::process::KvmFds;
+use super::vcpus::MAX_VMS_OF_FDS;
 use crate::host::roots::Roots;
 
 /// One VM in debugfs.
@@ -41,7 +42,9 @@ impl Debugfs {
         let listed = self.listed.get_or_insert_with(|| index(roots));
         let mut vms: Vec<DebugVm> = tasks
             .filter_map(|task| Some((task, listed.get(&task)?)))
-            .flat_map(|(task, fds)| fds.iter().map(move |fd| read(roots, task, *fd)))
+            .flat_map(|(task, fds)| fds.iter().map(move |fd| (task, *fd)))
+            .take(MAX_VMS_OF_FDS)
+            .map(|(task, fd)| read(roots, task, fd))
             .collect();
         vms.sort_by_key(|vm| vm.fd);
         vms
@@ -66,8 +69,14 @@ impl DebugVm {
     /// Whether it is one of the process that has these threads and descriptors. The creator's id
     /// alone does not tell: it may be that of an ended thread, given to another process since, or
     /// one of another pid namespace.
-    pub(super) fn is_of(&self, is_thread: impl Fn(i32) -> bool, fds: Option<&KvmFds>) -> bool {
-        let has_id = |id: &u32| fds.is_none_or(|fds| fds.vcpus.iter().any(|vcpu| vcpu.id == *id));
+    /// `ids` are the vCPUs of those descriptors.
+    pub(super) fn is_of(
+        &self,
+        is_thread: impl Fn(i32) -> bool,
+        fds: Option<&KvmFds>,
+        ids: &HashSet<u32>,
+    ) -> bool {
+        let has_id = |id: &u32| fds.is_none() || ids.contains(id);
         let mut told = self.vcpus.iter().filter_map(|(_, tid)| *tid).peekable();
         let its_own = match told.peek() {
             Some(_) => told.any(is_thread),

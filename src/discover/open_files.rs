@@ -10,6 +10,10 @@ use std::cmp::Ordering;
 use crate::host::roots::Roots;
 use crate::sys;
 
+/// Descriptors of one kind that are compared, at most: two for each vCPU that KVM gives a VM. Each
+/// takes some ten calls of kcmp(2).
+const MAX_COMPARED: usize = 1 << 13;
+
 /// Asks the kernel about processes of this machine.
 #[derive(Debug)]
 pub(super) struct OpenFiles {
@@ -31,7 +35,7 @@ impl OpenFiles {
     /// The descriptors of a task by open file: each group ascending, and the groups by their first.
     /// `None` where the kernel does not tell, or a descriptor was closed meanwhile.
     pub(super) fn grouped(&self, task: i32, fds: &[i32]) -> Option<Vec<Vec<i32>>> {
-        match self.same_pids {
+        match self.same_pids && fds.len() <= MAX_COMPARED {
             true => group(fds, |a, b| sys::compare_files(task, a, b)),
             false => None,
         }

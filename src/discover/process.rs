@@ -25,6 +25,19 @@ use crate::host::thread::{comm, is_of_kernel, parse_stat, user, Stat, BUFFER};
 /// 65,536 links take some 0.1 s.
 pub(super) const MAX_LINKS: usize = 1 << 16;
 
+/// Threads of a process that are looked at, the first: KVM has at most 4,096 vCPUs a VM.
+pub(super) const MAX_THREADS: usize = 1 << 13;
+
+/// So many threads are enough to find one that lives when the first has ended.
+const SOME: usize = 64;
+
+/// What a thread's files cost, in links of descriptors: to open, read and close one takes 10 µs,
+/// to read a link 3 µs.
+pub(super) const THREAD: u64 = 4;
+
+/// What the files of a process cost beside its descriptors and threads.
+pub(super) const PROCESS: u64 = 8;
+
 /// Descriptors of KVM a process holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct KvmFds {
@@ -126,7 +139,7 @@ pub(super) enum Found {
 }
 
 /// Looks at a process, by `reads` where it could hold that up. `before` is its command line as it
-/// was known, in case it cannot be read now.
+/// was known, in case it cannot be read now. Adds to `cost` what was read, in links of descriptors.
 ///
 /// # Errors
 /// Any of a file that cannot be read; mostly, that the process is gone.
@@ -136,17 +149,19 @@ pub(super) fn examine(
     reads: &mut Reads,
     pid: i32,
     before: Option<&Cmdline>,
+    cost: &mut u64,
 ) -> io::Result<Found> {
+    *cost += PROCESS;
     let leader = roots.proc.join(pid.to_string());
     let mut task = pid;
     let mut dir = leader.clone();
-    let mut descriptors = descriptors(roots, &dir)?;
+    let mut descriptors = descriptors(roots, &dir, cost)?;
     if descriptors == Descriptors::None {
         // A leader that ended before its threads has neither descriptors nor memory any more.
-        if let Some(tid) = tids(roots, pid)?.into_iter().find(|tid| *tid != pid) {
+        if let Some(tid) = tids(roots, pid, SOME)?.into_iter().find(|tid| *tid != pid) {
             task = tid;
             dir = leader.join(format!("task/{tid}"));
-            descriptors = self::descriptors(roots, &dir)?;
+            descriptors = self::descriptors(roots, &dir, cost)?;
         }
     }
     let fds = match descriptors {
@@ -178,7 +193,7 @@ pub(super) fn examine(
         Some(_) => None,
     };
     let fds = fds.map(|fds| fds.distinct(grouped));
-    let threads = threads(roots, pid)?;
+    let threads = threads(roots, pid, cost)?;
     let vmm = vmm(&dir, pid, &cmdline, &threads);
     if fds.is_none() && !has_vcpu(vmm, &threads) {
         // A VMM has a thread for each vCPU beside its main one.
@@ -240,11 +255,12 @@ fn has_vcpu(vmm: Option<&Vmm>, threads: &[Thread]) -> bool {
     threads.iter().any(is_vcpu)
 }
 
-/// Opens a directory and lists its numbers, ascending.
-fn list(roots: &Roots, dir: &Path) -> io::Result<(File, Vec<i32>)> {
+/// Opens a directory and lists the first of its numbers, ascending. procfs lists descriptors by
+/// number and threads by age.
+fn list(roots: &Roots, dir: &Path, most: usize) -> io::Result<(File, Vec<i32>)> {
     let dir = roots.open(dir)?;
     let mut found = Vec::new();
-    numbers(&dir, &mut [MaybeUninit::uninit(); 4096], &mut found)?;
+    numbers(&dir, &mut [MaybeUninit::uninit(); 4096], &mut found, most)?;
     found.sort_unstable();
     Ok((dir, found))
 }
@@ -264,8 +280,8 @@ enum Descriptors {
 /// Looks at each descriptor. To list them takes the rights of a file's reader, to follow them
 /// those of a debugger (`proc_fd_access_allowed`, fs/proc/base.c): who has but the first, such as
 /// root in a container, may list them and is refused each.
-fn descriptors(roots: &Roots, dir: &Path) -> io::Result<Descriptors> {
-    let (dir, numbers) = match list(roots, &dir.join("fd")) {
+fn descriptors(roots: &Roots, dir: &Path, cost: &mut u64) -> io::Result<Descriptors> {
+    let (dir, numbers) = match list(roots, &dir.join("fd"), MAX_LINKS) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             return Ok(Descriptors::Closed)
         }
@@ -273,7 +289,8 @@ fn descriptors(roots: &Roots, dir: &Path) -> io::Result<Descriptors> {
     };
     let mut fds = KvmFds::default();
     let mut buffer = [0u8; 64];
-    for fd in numbers.iter().take(MAX_LINKS) {
+    *cost += numbers.len() as u64;
+    for fd in &numbers {
         let length = match readlinkat_raw(&dir, fd.to_string(), &mut buffer) {
             Ok(length) => length,
             Err(Errno::ACCESS | Errno::PERM) => return Ok(Descriptors::Closed),
@@ -307,17 +324,18 @@ fn kvm_file(link: &[u8]) -> Option<KvmFile> {
     }
 }
 
-fn tids(roots: &Roots, pid: i32) -> io::Result<Vec<i32>> {
-    let (_, tids) = list(roots, &roots.proc.join(format!("{pid}/task")))?;
+fn tids(roots: &Roots, pid: i32, most: usize) -> io::Result<Vec<i32>> {
+    let (_, tids) = list(roots, &roots.proc.join(format!("{pid}/task")), most)?;
     Ok(tids)
 }
 
 /// The threads by start; what ends meanwhile is left out, and so are the kernel's own: they never
 /// returned from the system call of the thread that made them, so that /proc shows them in the
 /// KVM_RUN of vCPU 0 for ever.
-fn threads(roots: &Roots, pid: i32) -> io::Result<Vec<Thread>> {
+fn threads(roots: &Roots, pid: i32, cost: &mut u64) -> io::Result<Vec<Thread>> {
     let mut threads = Vec::new();
-    for tid in tids(roots, pid)? {
+    for tid in tids(roots, pid, MAX_THREADS)? {
+        *cost += THREAD;
         threads.extend(thread(roots, pid, tid)?);
     }
     threads.sort_by_key(|t| (t.start_time, t.tid));
@@ -438,6 +456,17 @@ mod tests {
         ] {
             assert_eq!(kvm_run(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn directory_is_listed_as_far_as_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = Roots::below(dir.path());
+        for n in 0..10 {
+            std::fs::create_dir(dir.path().join(n.to_string())).unwrap();
+        }
+        let listed = |most| list(&roots, dir.path(), most).unwrap().1.len();
+        assert_eq!([listed(3), listed(10), listed(11)], [3, 10, 10]);
     }
 
     proptest! {

@@ -4,51 +4,42 @@
 //! looks different. Bounds of what that finds:
 //!
 //! - a new process, an exec, an opened descriptor, a started or ended thread: this pass;
-//! - a process with more than [`MANY`] descriptors or threads whose number changes all the time,
-//!   and that was no VMM so far: within [`BUSY_PASSES`] passes for each so many, so that nobody
+//! - a process with more than [`known::MANY`] descriptors or threads whose number changes all the time,
+//!   and that was no VMM so far: within [`known::BUSY_PASSES`] passes for each so many, so that nobody
 //!   can keep the scan busy by opening files;
-//! - more than some 16,000 descriptors and threads of one user's processes that change in a pass:
-//!   by and by (`budget`), root's and small known VMMs at once;
+//! - more than some 30,000 descriptors that change in each pass, whoever's they are: by and by
+//!   (`budget`), new processes and changed VMMs of users who cost little at once;
 //! - before Linux 6.2, which does not count descriptors in /proc, a process that becomes a VMM
 //!   without a change in its threads: within [`ROTATION`] passes;
 //! - a changed cgroup or command line of a running VMM: when anything else of it changes;
 //! - a process that holds up who reads its memory: the pass after it no longer does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
 use super::blind::{no_processes, Blind};
 use super::blocked::{Blocked, Reads};
-use super::cmdline::Cmdline;
 use super::debugfs::{DebugVm, Debugfs};
 use super::domains::Domains;
 use super::guest::{name_all, Guest};
 use super::naming::Names;
 use super::open_files::OpenFiles;
-use super::process::{examine, is_gone, running_vcpu, Found, Process};
-use super::vcpus::{machines, ordinals, Evidence, Machine};
-use super::watch::{Look, Mark, Watch};
+use super::process::{examine, is_gone, running_vcpu, Found, Process, THREAD};
+use super::vcpus::{machines, ordinals, Evidence};
+use super::watch::{Look, Watch};
 use super::{Inventory, Vm};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 
-/// Descriptors or threads from which on a look at all of them is dear (some milliseconds). No
-/// less: a directory of ext4 that stands in for /proc/PID/fd has a size of 4096.
-const MANY: u64 = 4097;
-/// Passes between looks at a process that keeps changing, for each so many that it has.
-const BUSY_PASSES: u64 = 6;
 /// Passes in which every process is looked at once, where the kernel counts no descriptors.
 const ROTATION: u64 = 12;
-/// Further looks at a VMM some of whose vCPUs have no thread though its threads have names.
-const RETRIES: u8 = 3;
-
-/// Up to this size, a VMM that is known is looked at in each pass in which it changed.
-const SMALL: u64 = 1024;
 
 mod budget;
+mod known;
 
-use budget::Budget;
+use budget::{Budget, Turn};
+use known::{Known, Role};
 
 /// Finds the VMs of the host.
 #[derive(Debug)]
@@ -67,28 +58,6 @@ pub struct Scanner {
     /// Whether procfs leaves processes out of its list.
     hides: bool,
     inventory: Arc<Inventory>,
-}
-
-/// A process that was looked at.
-#[derive(Debug)]
-struct Known {
-    look: Look,
-    /// The last pass that saw it.
-    seen: u64,
-    /// The last pass that looked closely.
-    examined: u64,
-    /// How often to look again though nothing changed.
-    retries: u8,
-    /// It could not be examined; the role is what was known before.
-    blocked: Option<Blocked>,
-    role: Role,
-}
-
-#[derive(Debug)]
-enum Role {
-    Other,
-    Hidden,
-    Vmm(Box<Guest>, Vec<(i32, Mark)>),
 }
 
 impl Scanner {
@@ -150,13 +119,13 @@ impl Scanner {
         self.watch.pids(&mut pids)?;
         self.pass += 1;
         self.reads.begin_pass();
-        self.budget.refill();
-        let mut debugfs = Debugfs::default();
         // What has been asked may have turned out to hang.
         let mut changed = self.reads.any_pending();
+        let mut due = Vec::new();
         for pid in &pids {
-            changed |= self.visit(*pid, &mut debugfs).0;
+            changed |= self.visit(*pid, &mut due).0;
         }
+        changed |= self.take_turns(due).0;
         let hides = self.watch.hides(&pids);
         changed |= hides != std::mem::replace(&mut self.hides, hides);
         self.pids = pids;
@@ -173,45 +142,65 @@ impl Scanner {
         Ok(Changed(changed))
     }
 
-    fn visit(&mut self, pid: i32, debugfs: &mut Debugfs) -> Changed {
+    /// Asks what costs little of every process; `due` are those to be examined.
+    fn visit(&mut self, pid: i32, due: &mut Vec<Turn<Look>>) -> Changed {
         let look = match self.watch.look(pid) {
             Ok(look) => look,
             Err(error) if is_gone(&error) => return Changed(false), // forgotten after the pass
             Err(_) => return self.closed(pid),
         };
         self.counts_descriptors |= look.counts_descriptors();
-        if let Some(known) = self.known.get_mut(&pid) {
+        let known = self.known.get_mut(&pid);
+        let news = known.as_ref().is_none_or(|known| known.is_news(&look));
+        let (mut cost, mut examined) = (look.cost(true), 0);
+        if let Some(known) = known {
             let rotation = !self.counts_descriptors && (pid as u64 + self.pass) % ROTATION == 0;
-            let news = known.blocked.is_some() && !self.reads.is_pending(pid);
-            let due = rotation || news || known.is_due(&look, self.pass);
+            let answered = known.blocked.is_some() && !self.reads.is_pending(pid);
+            let due = rotation || answered || known.is_due(&look, self.pass);
+            known.seen = self.pass; // one that has to wait stays what it is known as
             if !due && known.has_its_threads(pid, &self.watch) {
-                known.seen = self.pass;
                 return Changed(false);
             }
+            cost = look.cost(known.matters()).max(known.cost);
+            examined = known.examined;
         }
-        if !self.may_examine(pid, &look) {
-            return Changed(false);
-        }
-        self.examine(pid, look, debugfs)
+        due.push(Turn {
+            pid,
+            user: look.user,
+            news,
+            examined,
+            cost,
+            what: look,
+        });
+        Changed(false)
     }
 
-    /// Whether the budget of the process' user has a close look. One that has to wait stays what
-    /// it is known as.
-    fn may_examine(&mut self, pid: i32, look: &Look) -> bool {
-        let known = self.known.get_mut(&pid);
-        let is_vmm = known.as_ref().is_some_and(|known| known.matters());
-        let is_small = look.size() < if look.user == 0 { MANY } else { SMALL };
-        let may =
-            is_small && (look.user == 0 || is_vmm) || self.budget.spend(look.user, look.size());
-        if let Some(known) = known.filter(|_| !may) {
-            known.seen = self.pass;
+    /// Examines processes as long as the budget lasts.
+    fn take_turns(&mut self, mut due: Vec<Turn<Look>>) -> Changed {
+        let mut debugfs = Debugfs::default();
+        let mut changed = false;
+        self.budget.order(&mut due);
+        for turn in due {
+            if !self.budget.affords(&turn) {
+                break;
+            }
+            let mut cost = 0;
+            changed |= self.examine(turn.pid, turn.what, &mut debugfs, &mut cost).0;
+            self.budget.spend(turn.user, cost);
+            if let Some(known) = self.known.get_mut(&turn.pid) {
+                known.cost = cost;
+            }
         }
-        may
+        self.budget.refill();
+        Changed(changed)
     }
 
-    fn examine(&mut self, pid: i32, look: Look, debugfs: &mut Debugfs) -> Changed {
+    fn examine(&mut self, pid: i32, look: Look, debugfs: &mut Debugfs, cost: &mut u64) -> Changed {
         let mut before = self.known.remove(&pid);
         let mattered = before.as_ref().is_some_and(Known::matters);
+        if let Some(known) = &mut before {
+            known.retries = known.retries.saturating_sub(1);
+        }
         let same_program = |known: &&Known| known.look.same_program(&look);
         if !before.as_ref().is_some_and(|known| same_program(&known)) {
             self.reads.forget(pid);
@@ -220,7 +209,8 @@ impl Scanner {
             .as_ref()
             .filter(same_program)
             .and_then(Known::cmdline);
-        let found = match examine(&self.roots, &self.open_files, &mut self.reads, pid, cmdline) {
+        let (files, reads) = (&self.open_files, &mut self.reads);
+        let found = match examine(&self.roots, files, reads, pid, cmdline, cost) {
             Ok(found) => found,
             Err(error) if is_gone(&error) => return Changed(mattered),
             Err(error) => {
@@ -239,7 +229,8 @@ impl Scanner {
             Found::Blocked(blocked) => (Role::Other, Some(blocked)),
             Found::Vmm(process) => {
                 let blocked = process.blocked;
-                (self.vmm(*process, before.as_ref(), debugfs), blocked)
+                let role = self.vmm(*process, before.as_ref(), debugfs, cost);
+                (role, blocked)
             }
         };
         self.known.extend(before.map(|known| (pid, known)));
@@ -263,6 +254,7 @@ impl Scanner {
             look,
             seen: self.pass,
             examined: self.pass,
+            cost: 0,
             retries: role.retries(before.as_ref(), &look),
             blocked,
             role,
@@ -272,8 +264,16 @@ impl Scanner {
         Changed(changed)
     }
 
-    fn vmm(&mut self, process: Process, before: Option<&Known>, debugfs: &mut Debugfs) -> Role {
+    fn vmm(
+        &mut self,
+        process: Process,
+        before: Option<&Known>,
+        debugfs: &mut Debugfs,
+        cost: &mut u64,
+    ) -> Role {
         let in_debugfs = self.in_debugfs(&process, debugfs);
+        let files = in_debugfs.iter().map(|vm| vm.vcpus.len() as u64);
+        *cost += THREAD * files.sum::<u64>();
         let evidence = Evidence {
             process: &process,
             debugfs: &in_debugfs,
@@ -284,6 +284,7 @@ impl Scanner {
         // What holds up one read of a process holds up the next.
         let mut blocked = process.blocked.is_some();
         let mut machines = machines(&evidence, |tid| {
+            *cost += THREAD;
             let fd = (!blocked).then(|| running_vcpu(roots, reads, asked, tid));
             blocked |= reads.is_pending(pid);
             fd.flatten()
@@ -303,12 +304,16 @@ impl Scanner {
     /// The process' VMs in debugfs: those its tasks created, else those its threads run.
     fn in_debugfs(&self, process: &Process, debugfs: &mut Debugfs) -> Vec<DebugVm> {
         let tasks = process.threads.iter().map(|t| t.tid);
-        let is_thread = |tid| process.threads.iter().any(|t| t.tid == tid);
+        let threads: HashSet<i32> = tasks.clone().collect();
+        let is_thread = |tid| threads.contains(&tid);
+        let fds = process.fds.as_ref();
+        let ids = fds.iter().flat_map(|fds| &fds.vcpus).map(|vcpu| vcpu.id);
+        let ids = ids.collect();
         let mut vms = debugfs.created_by(&self.roots, tasks);
-        vms.retain(|vm| vm.is_of(is_thread, process.fds.as_ref()));
+        vms.retain(|vm| vm.is_of(is_thread, fds, &ids));
         if vms.is_empty() {
             vms = debugfs.run_by(&self.roots, is_thread);
-            vms.retain(|vm| vm.is_of(is_thread, process.fds.as_ref()));
+            vms.retain(|vm| vm.is_of(is_thread, fds, &ids));
         }
         vms
     }
@@ -372,72 +377,11 @@ impl Scanner {
 #[derive(Debug, Clone, Copy)]
 struct Changed(bool);
 
-impl Known {
-    /// Whether to look closely again.
-    fn is_due(&mut self, look: &Look, pass: u64) -> bool {
-        if self.retries > 0 {
-            self.retries -= 1;
-            return true;
-        }
-        let dear = look.size() / MANY;
-        let wait = self.look.same_program(look) && pass < self.examined + dear * BUSY_PASSES;
-        match &self.role {
-            Role::Vmm(guest, _) => self.look != *look || guest.unknown_threads() > 0,
-            Role::Hidden => !self.look.same_threads(look) && !wait,
-            Role::Other => self.look != *look && !wait,
-        }
-    }
-
-    /// Whether all vCPU threads are the ones they were.
-    fn has_its_threads(&self, pid: i32, watch: &Watch) -> bool {
-        match &self.role {
-            Role::Vmm(_, marks) => {
-                let mut marks = marks.iter();
-                marks.all(|(tid, mark)| watch.thread(pid, *tid) == Some(*mark))
-            }
-            _ => true,
-        }
-    }
-
-    /// Whether the inventory tells of it.
-    fn matters(&self) -> bool {
-        self.blocked.is_some() || !matches!(self.role, Role::Other)
-    }
-
-    fn cmdline(&self) -> Option<&Cmdline> {
-        match &self.role {
-            Role::Vmm(guest, _) => Some(&guest.cmdline),
-            _ => None,
-        }
-    }
-
-    fn machines(&self) -> &[Machine] {
-        match &self.role {
-            Role::Vmm(guest, _) => &guest.machines,
-            _ => &[],
-        }
-    }
-}
-
-impl Role {
-    /// A thread gets its name shortly after it started: what may have been too early is looked
-    /// at again, unless nothing has changed since the last such look.
-    fn retries(&self, before: Option<&Known>, look: &Look) -> u8 {
-        match before {
-            Some(known) if known.look == *look => known.retries,
-            _ => match self {
-                Role::Vmm(guest, _) if guest.missing_named() => RETRIES,
-                Role::Vmm(guest, _) => u8::from(guest.hidden),
-                Role::Hidden => 1,
-                Role::Other => 0,
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod blind_tests;
 #[cfg(test)]
 mod blocked_tests;
+#[cfg(test)]
+mod cost_tests;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@
 //! does not tell either which descriptors are duplicates (`open_files`), an id repeats at most as
 //! often as there are descriptors of VMs, and as threads that say this number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::debugfs::DebugVm;
 use super::process::{KvmFds, Process, Thread, VcpuFds};
@@ -21,6 +21,9 @@ pub(super) mod ordinals;
 const MAX_VCPUS: usize = 4096;
 /// VMs of a process that is known by its threads' names alone, at most. Real VMMs have one.
 const MAX_VMS: usize = 16;
+/// VMs of a process by its descriptors, at most: each thread is compared with each VM, and a
+/// process may hold as many VMs as descriptors.
+pub(super) const MAX_VMS_OF_FDS: usize = 256;
 
 /// One VM of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,9 +73,7 @@ pub(super) fn machines(
     let mut free: Vec<&Thread> = threads.iter().filter(|_| !unbound).collect();
     by_debugfs(evidence, &mut slots, &mut free);
     by_name(evidence, &mut slots, &mut free);
-    for slot in slots.iter_mut().filter(|slot| !slot.named) {
-        slot.by_call(&mut free, &mut running);
-    }
+    by_call(&mut slots, &mut free, &mut running);
     for slot in slots.iter_mut().filter(|slot| !slot.named) {
         slot.by_memory(&mut free, evidence.before);
         slot.by_guest_time(&mut free);
@@ -123,22 +124,6 @@ impl Slot {
             tid: thread.tid,
             start_time: thread.start_time,
         });
-    }
-
-    /// Threads that are inside KVM_RUN on one of the VM's descriptors.
-    fn by_call(&mut self, free: &mut Vec<&Thread>, running: &mut impl FnMut(i32) -> Option<i32>) {
-        if self.missing().next().is_none() {
-            return;
-        }
-        for thread in free.clone() {
-            let Some(fd) = running(thread.tid) else {
-                continue;
-            };
-            let vcpu = self.missing().find(|vcpu| vcpu.fds.contains(&fd));
-            if let Some(index) = vcpu.map(|vcpu| vcpu.id) {
-                self.take(index, thread, free);
-            }
-        }
     }
 
     /// Threads that were vCPUs at the last look and still live.
@@ -220,7 +205,8 @@ fn slots_of_fds(fds: &KvmFds, process: &Process) -> Vec<Slot> {
 
 /// How many VMs the descriptors of a process are of: as many as vCPUs of one id.
 fn count_vms(fds: &KvmFds, by_id: &BTreeMap<u32, Vec<VcpuFds>>, process: &Process) -> usize {
-    let most = by_id.values().map(Vec::len).max().unwrap_or(0).max(1);
+    let most = by_id.values().map(Vec::len).max().unwrap_or(0);
+    let most = most.clamp(1, MAX_VMS_OF_FDS);
     if fds.distinct {
         return most;
     }
@@ -292,6 +278,34 @@ fn by_name(evidence: &Evidence<'_>, slots: &mut Vec<Slot>, free: &mut Vec<&Threa
         if let Some(slot) = n.and_then(|n| slots.get_mut(n)) {
             slot.named = true;
             slot.take(index, thread, free);
+        }
+    }
+}
+
+/// Threads that are inside KVM_RUN on a descriptor of a vCPU that is missing. Each thread is read
+/// once for all VMs, and none after the last vCPU is found.
+fn by_call(
+    slots: &mut [Slot],
+    free: &mut Vec<&Thread>,
+    running: &mut impl FnMut(i32) -> Option<i32>,
+) {
+    let mut missing = 0;
+    let mut wanted: HashMap<i32, (usize, u32)> = HashMap::new();
+    for (n, slot) in slots.iter().enumerate().filter(|(_, slot)| !slot.named) {
+        for vcpu in slot.missing().filter(|vcpu| !vcpu.fds.is_empty()) {
+            missing += 1;
+            wanted.extend(vcpu.fds.iter().map(|fd| (*fd, (n, vcpu.id))));
+        }
+    }
+    for thread in free.clone() {
+        if missing == 0 {
+            return;
+        }
+        let vcpu = running(thread.tid).and_then(|fd| wanted.get(&fd));
+        let Some((n, index)) = vcpu else { continue };
+        if let Some(slot) = slots.get_mut(*n).filter(|slot| !slot.has(*index)) {
+            slot.take(*index, thread, free);
+            missing -= 1;
         }
     }
 }

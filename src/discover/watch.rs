@@ -21,6 +21,7 @@ use rustix::fs::{
     fstatfs, readlinkat_raw, seek, statat, AtFlags, RawDir, SeekFrom, Stat, PROC_SUPER_MAGIC,
 };
 
+use super::process::{MAX_LINKS, MAX_THREADS, PROCESS, THREAD};
 use crate::host::roots::Roots;
 
 /// What a process looks like from outside.
@@ -47,6 +48,13 @@ impl Look {
     /// Open descriptors (0 before Linux 6.2) and threads.
     pub(super) fn size(&self) -> u64 {
         self.descriptors.max(self.threads)
+    }
+
+    /// What it costs to read the links of its descriptors, and its threads too if those are
+    /// wanted; in links.
+    pub(super) fn cost(&self, threads: bool) -> u64 {
+        let of_threads = self.threads.min(MAX_THREADS as u64) * THREAD;
+        PROCESS + self.descriptors.min(MAX_LINKS as u64) + of_threads * u64::from(threads)
     }
 
     /// Whether the kernel counts the descriptors of this process that has some.
@@ -94,7 +102,7 @@ impl Watch {
             Some(proc) => proc,
             None => self.roots.open(&self.roots.proc)?,
         };
-        numbers(&proc, &mut self.buffer, pids)?;
+        numbers(&proc, &mut self.buffer, pids, usize::MAX)?;
         self.proc = Some(proc);
         Ok(())
     }
@@ -158,15 +166,17 @@ impl Watch {
     }
 }
 
-/// The entries of a directory that are numbers. Goes back to its beginning first.
+/// The entries of a directory that are numbers, until there are `most`. Goes back to its beginning
+/// first.
 pub(super) fn numbers(
     dir: &File,
     buffer: &mut [MaybeUninit<u8>],
     found: &mut Vec<i32>,
+    most: usize,
 ) -> io::Result<()> {
     seek(dir, SeekFrom::Start(0))?;
     let mut entries = RawDir::new(dir, buffer);
-    while let Some(entry) = entries.next() {
+    while let Some(entry) = entries.next().filter(|_| found.len() < most) {
         let number = entry?
             .file_name()
             .to_str()

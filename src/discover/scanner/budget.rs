@@ -1,43 +1,103 @@
-//! How much of a pass one user's processes may take.
+//! How much a pass may cost, and who comes first.
 //!
-//! A close look reads a link for each descriptor and a file for each thread: some microseconds
-//! each. Who opens and closes files all the time would have all of them read in each pass. So each
-//! user has a budget that is filled up by and by, and whose processes cost more than it holds wait
-//! for later passes.
+//! To examine a process reads a link for each of its descriptors and files for each of its
+//! threads: 3 and 10 µs each, nearly all of it in the kernel. Any user can have 20,000 of them
+//! change in each pass, and in a user namespace one person has 65,536 users. So the pass as a whole
+//! has a budget, and takes turns:
+//!
+//! - processes that are new, that run another program, and VMMs that changed come before those that
+//!   were examined before and keep changing;
+//! - among those, users are served by what they have cost lately, so that whoever costs nothing
+//!   does not wait for those who do (self-clocked fair queueing: a process' turn is at the sum of
+//!   what its user cost before it). Root counts a quarter;
+//! - of one user, whoever was examined longest ago, then the cheapest.
+//!
+//! The first process that the budget has too little for ends the pass: the budget fills up, and its
+//! turn comes.
 
 use std::collections::HashMap;
 
-use crate::discover::process::MAX_LINKS;
+use crate::discover::process::{MAX_LINKS, MAX_THREADS, THREAD};
 
-/// Descriptors and threads that a user's processes may cost at once: a whole host's VMs, when one
-/// user runs all of them, in the first pass.
-const BURST: u64 = 1 << 18;
-/// And in each pass on average: some tens of milliseconds.
-const A_PASS: u64 = 1 << 14;
+/// Links that a pass may read on average: 0.1 s, or 2 % of a CPU at a pass each 5 s.
+const A_PASS: i64 = 1 << 15;
+/// What quiet passes save up: the largest process, or some hundred VMs that start together.
+const BURST: i64 = MAX_LINKS as i64 + MAX_THREADS as i64 * THREAD as i64 + A_PASS;
+/// The first pass finds the VMs of a whole host: some thousand.
+const FIRST: i64 = 1 << 20;
+/// Lately is the last so many passes.
+const LATELY: u64 = 16;
 
-/// What is left of each user's budget.
-#[derive(Debug, Default)]
+/// A process that is to be examined.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Turn<T> {
+    pub(super) pid: i32,
+    pub(super) user: u32,
+    /// Whether there may be a VM that was not seen before.
+    pub(super) news: bool,
+    /// The last pass that examined it; 0 for none.
+    pub(super) examined: u64,
+    /// An estimate, in links.
+    pub(super) cost: u64,
+    pub(super) what: T,
+}
+
+/// What is left for this pass, and what each user cost.
+#[derive(Debug)]
 pub(super) struct Budget {
-    /// Of users who have spent some; the others' is full.
-    left: HashMap<u32, u64>,
+    left: i64,
+    /// Whether this is the first pass, which is not held against anyone.
+    first: bool,
+    /// What each user cost lately.
+    lately: HashMap<u32, u64>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            left: FIRST,
+            first: true,
+            lately: HashMap::new(),
+        }
+    }
 }
 
 impl Budget {
-    /// A pass begins.
-    pub(super) fn refill(&mut self) {
-        self.left.retain(|_, left| {
-            *left += A_PASS;
-            *left < BURST
-        });
+    /// Puts the processes in the order of their turns.
+    pub(super) fn order<T>(&self, turns: &mut [Turn<T>]) {
+        let rank = |turn: &Turn<T>| (turn.user, !turn.news, turn.examined, turn.cost, turn.pid);
+        turns.sort_unstable_by_key(rank);
+        let mut sums = self.lately.clone();
+        let mut at: HashMap<i32, u64> = HashMap::new();
+        for turn in turns.iter() {
+            let sum = sums.entry(turn.user).or_default();
+            *sum += turn.cost;
+            at.insert(turn.pid, if turn.user == 0 { *sum / 4 } else { *sum });
+        }
+        turns.sort_by_key(|turn| (!turn.news, at.get(&turn.pid).copied()));
     }
 
-    /// Whether a close look at a process of this many descriptors or threads is to be had now.
-    pub(super) fn spend(&mut self, user: u32, size: u64) -> bool {
-        let left = self.left.entry(user).or_insert(BURST);
-        let cost = size.min(MAX_LINKS as u64);
-        let has = cost <= *left;
-        *left -= if has { cost } else { 0 };
-        has
+    /// Whether the pass can afford this; else it ends.
+    pub(super) fn affords<T>(&self, turn: &Turn<T>) -> bool {
+        i64::try_from(turn.cost).is_ok_and(|cost| cost <= self.left)
+    }
+
+    /// Takes what it did cost.
+    pub(super) fn spend(&mut self, user: u32, cost: u64) {
+        self.left = self.left.saturating_sub_unsigned(cost);
+        if !self.first {
+            *self.lately.entry(user).or_default() += cost;
+        }
+    }
+
+    /// A pass ended.
+    pub(super) fn refill(&mut self) {
+        self.first = false;
+        self.left = (self.left + A_PASS).min(BURST);
+        self.lately.retain(|_, cost| {
+            *cost -= cost.div_ceil(LATELY);
+            *cost > 0
+        });
     }
 }
 
@@ -45,27 +105,90 @@ impl Budget {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_user_gets_a_share_of_each_pass_and_no_other_user_pays() {
-        let mut budget = Budget::default();
-        let mut looks = 0;
-        for _ in 0..1000 {
-            budget.refill();
-            looks += (0..50).filter(|_| budget.spend(1000, 4000)).count() as u64;
-            assert!(budget.spend(1001, 300), "an honest VM is seen at once");
+    fn turn(pid: i32, user: u32, cost: u64) -> Turn<()> {
+        Turn {
+            pid,
+            user,
+            news: false,
+            examined: 0,
+            cost,
+            what: (),
         }
-        assert!(looks * 4000 <= BURST + 1000 * A_PASS, "{looks}");
-        assert!(looks * 4000 >= 900 * A_PASS, "{looks}");
+    }
+
+    /// Passes in which all of these want a turn: who had one in each, by pid.
+    fn passes(mut turns: Vec<Turn<()>>, passes: u64) -> Vec<Vec<i32>> {
+        let mut budget = Budget::default();
+        budget.refill();
+        budget.left = A_PASS;
+        let pass = |pass| {
+            budget.order(&mut turns);
+            let mut had = Vec::new();
+            for turn in &mut turns {
+                if !budget.affords(turn) {
+                    break;
+                }
+                budget.spend(turn.user, turn.cost);
+                turn.examined = pass;
+                had.push(turn.pid);
+            }
+            budget.refill();
+            had
+        };
+        (1..=passes).map(pass).collect()
     }
 
     #[test]
-    fn the_largest_process_is_looked_at_in_the_end() {
-        let mut budget = Budget::default();
-        while budget.spend(1000, 4000) {}
-        let waits = (0..100).find(|_| {
-            budget.refill();
-            budget.spend(1000, u64::MAX)
+    fn many_users_together_cost_no_more_than_a_pass_has() {
+        let many = (0..500).map(|n| turn(n, 1000 + n as u32, 1000)).collect();
+        let had = passes(many, 100);
+        let cost: usize = had.iter().map(|had| had.len() * 1000).sum();
+        assert!(cost <= 101 * A_PASS as usize, "{cost}");
+        assert!(cost >= 90 * A_PASS as usize, "{cost}");
+    }
+
+    #[test]
+    fn user_who_costs_little_comes_before_those_who_cost_much() {
+        let mut turns: Vec<_> = (0..20).map(|n| turn(n, 1000 + n as u32, 4000)).collect();
+        turns.push(turn(99, 64055, 500));
+        for (n, had) in passes(turns, 100).iter().enumerate() {
+            assert_eq!(had.first(), Some(&99), "pass {n}");
+        }
+    }
+
+    #[test]
+    fn news_come_before_what_keeps_changing() {
+        let mut turns: Vec<_> = (0..20).map(|n| turn(n, 1000 + n as u32, 400)).collect();
+        let news = true;
+        turns.push(Turn {
+            news,
+            ..turn(99, 1000, 5000)
         });
-        assert_eq!(waits, Some(3));
+        assert_eq!(passes(turns, 1)[0][0], 99);
+    }
+
+    #[test]
+    fn processes_of_a_user_take_turns() {
+        let turns = (0..50).map(|n| turn(n, 1000, 4000)).collect();
+        let had = passes(turns, 10).concat();
+        assert!((0..50).all(|pid| had.contains(&pid)), "{had:?}");
+    }
+
+    #[test]
+    fn largest_process_has_its_turn_beside_smaller_ones_of_another_user() {
+        let largest = MAX_LINKS as u64 + MAX_THREADS as u64 * THREAD;
+        let mut turns: Vec<_> = (0..50).map(|n| turn(n, 1000, 4000)).collect();
+        turns.push(turn(99, 1001, largest));
+        let had = passes(turns, 20);
+        assert!(had.iter().any(|had| had.contains(&99)), "{had:?}");
+    }
+
+    #[test]
+    fn first_pass_is_held_against_nobody() {
+        let mut budget = Budget::default();
+        budget.spend(64055, 300_000);
+        budget.refill();
+        assert_eq!(budget.lately, HashMap::new());
+        assert!(budget.affords(&turn(1, 64055, BURST as u64)));
     }
 }

@@ -1,5 +1,6 @@
 //! A scanner on a fixture host.
 
+use super::known::RETRIES;
 use super::*;
 use crate::discover::Owner;
 use crate::fake_host::{domstatus, FakeHost, START, UUID_A as A, UUID_B as B};

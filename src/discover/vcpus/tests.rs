@@ -263,6 +263,43 @@ fn a_thread_in_kvm_run_is_known_by_its_descriptor_and_remembered() {
 }
 
 #[test]
+fn each_thread_is_read_once_for_all_vms_and_none_after_the_last_vcpu() {
+    let vcpus = [(10, 0), (20, 0), (30, 0)];
+    let threads = (100..200).map(|tid| thread(tid, "x", 0)).collect();
+    let process = process("spin", fds(&[3, 4, 5], &vcpus), threads);
+    let evidence = Evidence {
+        process: &process,
+        debugfs: &[],
+        before: &[],
+    };
+    let calls = |runs: &[(i32, i32)]| {
+        let mut calls = 0;
+        let found = machines(&evidence, |tid| {
+            calls += 1;
+            runs.iter().find(|(thread, _)| *thread == tid).map(|r| r.1)
+        });
+        (found.iter().map(|m| m.vcpus.len()).sum::<usize>(), calls)
+    };
+    assert_eq!(calls(&[]), (0, 100));
+    assert_eq!(calls(&[(101, 10), (102, 30), (109, 20)]), (3, 10));
+}
+
+#[test]
+fn vms_of_one_process_are_bounded() {
+    let many = MAX_VMS_OF_FDS as i32 * 2;
+    let vcpus: Vec<_> = (0..many).map(|n| (2 * n + 1, 0)).collect();
+    let vms: Vec<_> = (0..many).map(|n| 2 * n).collect();
+    let threads = vec![thread(1, "x", 0), thread(2, "x", 0)];
+    let process = process("spin", fds(&vms, &vcpus), threads);
+    let evidence = Evidence {
+        process: &process,
+        debugfs: &[],
+        before: &[],
+    };
+    assert_eq!(machines(&evidence, |_| None).len(), MAX_VMS_OF_FDS);
+}
+
+#[test]
 fn a_reused_tid_is_not_remembered() {
     let before = [Machine {
         ordinal: 7,
