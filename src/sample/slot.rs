@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::descriptors::{Kind, Shares, NONE_LEFT};
 use super::ledger::Account;
+use super::pmu::patient::BLOCKED;
 use super::reading::{ColumnSet, Columns, Reading};
 use super::{OpenError, ReadError, Reader, Reason, Source, Target};
 use crate::discover::{Vcpu, Vm, VmKey};
@@ -12,6 +13,9 @@ use crate::discover::{Vcpu, Vm, VmKey};
 /// A source that refused a vCPU is asked again after this time: limits are raised and
 /// permissions granted while the exporter runs.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// The same where the kernel has only not answered yet.
+const RETRY_LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// Identity of a vCPU across inventories: its VM and its index. Its thread may change.
 pub type SlotKey = (VmKey, u32);
@@ -235,7 +239,15 @@ impl Opened {
         match self {
             Self::NotYet => true,
             Self::Reader { .. } => false,
-            Self::Refused { since, .. } => now.saturating_duration_since(*since) >= RETRY_AFTER,
+            Self::Refused { why, since } => {
+                let is_late = why.code == BLOCKED;
+                let pause = if is_late {
+                    RETRY_LATE_AFTER
+                } else {
+                    RETRY_AFTER
+                };
+                now.saturating_duration_since(*since) >= pause
+            }
         }
     }
 

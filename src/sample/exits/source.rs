@@ -8,6 +8,7 @@ use crate::config;
 use crate::host::roots::Roots;
 use crate::sample::pmu::counters::{CounterError, CounterGroup, OpenCounters};
 use crate::sample::pmu::denied::Gate;
+use crate::sample::pmu::patient::BLOCKED;
 use crate::sample::pmu::plan::{foreign_pid, pid_namespace, SHARE_PID_NAMESPACE};
 use crate::sample::{
     descriptors, Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, Scope,
@@ -211,8 +212,7 @@ fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
     let (code, fix) = match errno {
         // Of a thread that has ended sched says so next, and nothing is left of this refusal.
         Some(libc::ESRCH) => ("no_such_thread", Some(SHARE_PID_NAMESPACE.to_owned())),
-        // [`crate::sample::pmu::patient`]
-        Some(libc::ETIMEDOUT) => ("blocked", None),
+        Some(libc::ETIMEDOUT) => (BLOCKED, None),
         _ => (REFUSED, None),
     };
     Reason {

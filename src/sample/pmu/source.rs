@@ -16,6 +16,7 @@ use super::denied::Gate;
 use super::events::Side;
 use super::guest::{Counted, Evidence, Guest, Silent};
 use super::meter::Meter;
+use super::patient::BLOCKED;
 use super::plan::{self, Feed, GroupPlan, Machine, Mode, Plan};
 use super::probe::OwnThread;
 
@@ -206,8 +207,7 @@ fn refusal(error: &CounterError, per_vcpu: usize, gate: Gate) -> Reason {
                     .to_owned(),
             ),
         ),
-        // [`super::patient`]
-        Some(libc::ETIMEDOUT) => ("blocked", None),
+        Some(libc::ETIMEDOUT) => (BLOCKED, None),
         _ => ("refused", None),
     };
     Reason {
