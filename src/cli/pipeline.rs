@@ -308,7 +308,7 @@ impl Running {
         async move { ended.any.notified().await }
     }
 
-    /// Stops the threads and waits for them, but no longer than [`PATIENCE`]: one that hangs in
+    /// Stops the threads and waits for them, but no longer than `PATIENCE`: one that hangs in
     /// the kernel is left to the end of the process.
     ///
     /// # Errors

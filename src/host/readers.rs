@@ -31,7 +31,7 @@ use super::roots::Roots;
 use super::thread::user;
 
 /// Reads under way at a time. One that hangs costs a kernel stack (16 KiB) and the touched part of
-/// [`STACK`].
+/// `STACK`.
 pub const MAX: usize = 32;
 
 /// Reads under way for one process: the inventory's and one of a background collector.

@@ -19,7 +19,7 @@ const KEPT: Duration = Duration::from_secs(60);
 
 /// Code of the reason where the answer is late. Who asks again gets it as soon as it is there: the
 /// first user of a tracepoint waits until every CPU has passed by (`tracepoint_add_func`,
-/// kernel/tracepoint.c), which takes longer than [`PATIENCE`] on a slow or busy machine.
+/// kernel/tracepoint.c), which takes longer than `PATIENCE` on a slow or busy machine.
 pub const BLOCKED: &str = "blocked";
 
 /// Opens counters as another does, and waits a moment for it.
