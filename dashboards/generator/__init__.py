@@ -1,1 +1,0 @@
-"""What the dashboards are made of."""

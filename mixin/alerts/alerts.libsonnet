@@ -1,0 +1,10 @@
+// Alerts over the exporter's metrics and the recording rules.
+(import 'cpi.libsonnet')
++ (import 'memory.libsonnet')
++ (import 'scheduling.libsonnet')
++ (import 'quota.libsonnet')
++ (import 'exits.libsonnet')
++ (import 'pressure.libsonnet')
++ (import 'host.libsonnet')
++ (import 'hardware.libsonnet')
++ (import 'exporter.libsonnet')
