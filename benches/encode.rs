@@ -1,8 +1,8 @@
-//! What a scrape costs: `cargo bench --bench encode`.
+//! CPU time of a scrape: `cargo bench --bench encode`.
 //!
-//! Thread CPU time, the least of many runs, because the machine may be busy with other things; the
-//! ratio to prometheus-client, measured in the same run on the same data, is what travels from
-//! machine to machine. Two hosts, 25 samples a vCPU.
+//! Results are the lowest thread CPU time of many runs, because the machine may be busy, and the
+//! ratio to prometheus-client, measured in the same run on the same data, which is comparable
+//! between machines. Two hosts, 25 samples per vCPU.
 #![allow(clippy::print_stdout, clippy::expect_used)]
 
 use std::io::Write;
@@ -26,7 +26,7 @@ mod oracle;
 #[path = "../tests/support/snapshots.rs"]
 mod snapshots;
 
-/// CPU time one scrape of 1,000 vCPUs may take, gzip included.
+/// Limit of the CPU time of a scrape with 1,000 vCPUs, including gzip.
 const BUDGET: Duration = Duration::from_millis(12);
 
 fn main() {

@@ -1,19 +1,19 @@
-//! Cost of a whole host: 1,000 vCPUs in 250 VMs with every source that is on by default, beyond the
-//! bare system calls, in the same run.
+//! CPU time for a whole host: 1,000 vCPUs in 250 VMs with every source that is on by default, above
+//! the unavoidable system calls, measured in the same run.
 //!
-//! The fixture host has what each source reads: threads, cgroups, KVM's counters, memory, and two
+//! The fixture host has data for each source: threads, cgroups, KVM's counters, memory, and two
 //! sockets with frequencies, throttling, sensors, nodes and a log. Counters are scripted: reading
-//! them is a system call on a real host, and here work that counts as ours. Half a minute is
-//! played at once: every vCPU has run before each of its 30 ticks; inventory and slow sources pass
-//! when they are due, each of them at the first second.
+//! them is a system call on a real host, and here counts as our work. The run simulates half a
+//! minute at once: every vCPU has run before each of its 30 ticks; inventory and background
+//! collectors run when they are due, all of them in the first second.
 //!
-//! Bare is: one read of each kept file of each vCPU a tick, and one open, read and close for each
-//! file or directory that was opened. Times are CPU time of the measuring thread.
+//! The baseline is one read of each open file of each vCPU per tick, and one open, read and close
+//! for each file or directory that was opened. Times are CPU time of the measuring thread.
 //!
-//! The fixture is rewritten between the ticks; on a disk that leaves the ticks cold caches, which
-//! /proc and /sys have none of, so that it is made in memory (/dev/shm) where there is any.
+//! The fixture is rewritten between ticks, which on a disk would leave cold caches, unlike /proc
+//! and /sys. Therefore it is in memory (/dev/shm) if possible.
 //!
-//! Exit status 1 when what is beyond bare is more than 1 % of a core.
+//! Exit status 1 if the time above the baseline is more than 1 % of a core.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs::File;
@@ -93,14 +93,14 @@ fn fill(host: &FakeHost, n: i32, vm: &FakeVm) {
     advance_kvm(host, vm, 0);
 }
 
-/// KVM's counters go on.
+/// Advances KVM's counters.
 fn advance_kvm(host: &FakeHost, vm: &FakeVm, second: u64) {
     for (n, stat) in (1u64..).zip(STATS) {
         host.kvm_stat(vm.pid, 10, stat, second * 100 * n);
     }
 }
 
-/// As many as an x86 kernel has of those that are read.
+/// As many counters as the exporter reads on an x86 kernel.
 const STATS: [&str; 30] = [
     "exits",
     "io_exits",
@@ -134,7 +134,7 @@ const STATS: [&str; 30] = [
     "mmu_shadow_zapped",
 ];
 
-/// Every vCPU has run, each on a CPU of its own for a second.
+/// Every vCPU has run for a second on its own CPU.
 fn advance(host: &FakeHost, vms: &[FakeVm], second: u64) {
     for (n, vm) in (0u32..).zip(vms) {
         for (vcpu, tid) in (0u32..).zip(&vm.vcpus) {
@@ -149,7 +149,7 @@ fn advance(host: &FakeHost, vms: &[FakeVm], second: u64) {
     }
 }
 
-/// What the files of the vCPUs cost to read, and other files to open.
+/// Cost of reading the vCPUs' files and of opening other files.
 struct Bare {
     kept: Vec<[File; 3]>,
     small: std::path::PathBuf,
@@ -179,13 +179,13 @@ impl Bare {
     fn opens(&self, count: u64, buffer: &mut [u8]) {
         for _ in 0..count {
             let mut file = File::open(&self.small).unwrap();
-            // To the end, as whoever wants a whole file must.
+            // To the end, as for any whole file.
             while file.read(buffer).unwrap() > 0 {}
         }
     }
 }
 
-/// One kind of work over all the time.
+/// Total of one kind of work.
 #[derive(Default)]
 struct Work {
     ours: Duration,

@@ -1,8 +1,8 @@
-//! What a push costs: `cargo bench --bench otlp`.
+//! CPU time of a push: `cargo bench --bench otlp`.
 //!
-//! Thread CPU time, the least of many runs, because the machine may be busy with other things; the
+//! Results are the lowest thread CPU time of many runs, because the machine may be busy, and the
 //! ratio to the official messages (opentelemetry-proto, encoded by prost), measured in the same run
-//! on the same data, is what travels from machine to machine. Two hosts, 25 samples a vCPU.
+//! on the same data, which is comparable between machines. Two hosts, 25 samples per vCPU.
 #![allow(clippy::print_stdout, clippy::expect_used)]
 
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ use vcpu_exporter::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
 #[path = "../tests/support/snapshots.rs"]
 mod snapshots;
 
-/// CPU time one push of 10,000 vCPUs may take, gzip included.
+/// Limit of the CPU time of a push with 10,000 vCPUs, including gzip.
 const BUDGET: Duration = Duration::from_millis(250);
 
 fn main() {
@@ -119,7 +119,7 @@ fn compressed(requests: &[Request]) -> usize {
     requests.iter().map(one).sum()
 }
 
-/// The snapshot as the official messages.
+/// The snapshot in the official messages.
 fn messages(snapshot: &Snapshot) -> ExportMetricsServiceRequest {
     #[derive(Default)]
     struct Collect(Vec<Message>);

@@ -1,14 +1,14 @@
-//! How fast an Intel PT trace is reduced to its figures: the pass over blocks, the definition packet
-//! by packet, and a visitor of the crate `iptr-decoder` that makes the same summary; beside them,
-//! what it takes to copy the trace.
+//! Speed of reducing an Intel PT trace to its summary: by blocks, packet by packet (the
+//! definition), and with a visitor of the crate `iptr-decoder` that computes the same summary; for
+//! comparison, the time to copy the trace.
 //!
-//! Two traces, each of 256 MiB: a busy vCPU made up in the proportions that
-//! `tests/support/pt_encoder.rs` gives reasons for, and a recorded one over and over. Times are the
-//! least CPU time of this thread in several rounds, in which all take turns. Instructions a byte
-//! are counted where the machine lets us.
+//! Two traces of 256 MiB each: a simulated busy vCPU with the proportions explained in
+//! `tests/support/pt_encoder.rs`, and a repeated recorded trace. Times are the lowest CPU time of
+//! this thread in several rounds, in which all variants take turns. Instructions per byte are
+//! counted if the machine allows it.
 //!
-//! `cargo bench --bench pt`; exit status 1 when two summaries differ, or when the pass over blocks
-//! is less than four times as fast as `iptr-decoder`.
+//! `cargo bench --bench pt`; exit status 1 if two summaries differ, or if the pass over blocks is
+//! less than four times as fast as `iptr-decoder`.
 #![allow(clippy::expect_used, clippy::print_stdout)]
 
 use std::hint::black_box;
@@ -56,10 +56,10 @@ fn recorded() -> Option<Vec<u8>> {
     Some(trace.repeat(LEN / trace.len()))
 }
 
-/// Measures all on one trace; whether they agree and we are fast enough.
+/// Measures all variants on one trace; returns whether they agree and ours is fast enough.
 fn measure(name: &str, trace: &[u8], mut instructions: Option<&mut Counter>) -> bool {
     let clocks = Clocks::default();
-    let mut copy = trace.to_vec(); // pages that are there
+    let mut copy = trace.to_vec(); // already mapped pages
     let mut least = [Cost::MOST; 4];
     let mut good = true;
     println!("{name}: {:.0} MiB", trace.len() as f64 / f64::from(1 << 20));

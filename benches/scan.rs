@@ -1,13 +1,13 @@
-//! Cost of looking who runs: a first pass, and a pass over a host where nothing changed, against
-//! the bare system calls such a pass cannot avoid, in the same run.
+//! CPU time of discovery: the first pass, and a pass over an unchanged host, relative to the
+//! unavoidable system calls, measured in the same run.
 //!
-//! The fixture host has many VMs, whose files are those of a temporary directory; this machine's
-//! own /proc has few, and the true cost of a stat there. Bare is: list the processes, stat
-//! `PID/fd` and `PID/task` and read the link `PID/exe` of each, and stat each vCPU's thread. Times
-//! are CPU time of the measuring thread; the ratio of the two is what counts.
+//! The fixture host has many VMs, whose files are in a temporary directory; this machine's own
+//! /proc has few, but the real cost of a stat. The baseline lists the processes, stats `PID/fd` and
+//! `PID/task` and reads the link `PID/exe` of each, and stats each vCPU's thread. Times are CPU
+//! time of the measuring thread; the ratio of the two is the result.
 //!
-//! `cargo bench --bench scan`; exit status 1 when the ratio is above 1.5, or when an unchanged
-//! pass over the fixture opens anything.
+//! `cargo bench --bench scan`; exit status 1 if the ratio is above 1.5, or if an unchanged pass
+//! over the fixture opens any file.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::ffi::CString;
@@ -30,7 +30,7 @@ mod fake_host;
 
 const VMS: i32 = 300;
 const VCPUS: u32 = 16;
-/// Processes beside them.
+/// Further processes.
 const OTHERS: i32 = 1000;
 const ROUNDS: u32 = 50;
 const MOST: f64 = 1.5;
@@ -51,7 +51,7 @@ fn uuid(n: i32) -> String {
     format!("{n:08x}-0000-4000-8000-000000000001")
 }
 
-/// The paths a pass asks for, made before.
+/// The paths that a pass uses, prepared in advance.
 struct Bare {
     proc: File,
     processes: Vec<[CString; 3]>,
@@ -92,14 +92,14 @@ impl Bare {
     }
 }
 
-/// Measures the passes over one host; gives the ratio, and how many opens an unchanged pass has.
+/// Measures the passes over one host; returns the ratio and the opens of an unchanged pass.
 fn passes(what: &str, roots: Roots) -> (f64, u64) {
     let roots = Arc::new(roots);
     let topology = Arc::default();
     let mut scanner = Scanner::new(roots.clone());
     let (first, inventory) = measure(|| scanner.scan(&topology));
     let first_opens = roots.opens();
-    (0..5).for_each(|_| drop(scanner.scan(&topology))); // threads that got no name yet
+    (0..5).for_each(|_| drop(scanner.scan(&topology))); // for threads that are not yet named
     let bare = Bare::of(&roots, &inventory);
     let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
     let (mut ours, mut bares) = (Duration::ZERO, Duration::ZERO);

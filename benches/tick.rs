@@ -1,11 +1,11 @@
-//! Cost of one tick, against the bare system calls it cannot avoid, in the same run.
+//! CPU time of one tick, relative to the unavoidable system calls, measured in the same run.
 //!
-//! The vCPUs are threads of this process that wait; before each round all or none of them run
-//! for a moment. A round is measured twice, once read by the sampler and once by nothing but
-//! `pread` of the same kept files and `read` of a counter group of the same size. Times are CPU
-//! time of the measuring thread; the ratio of the two is what counts.
+//! The vCPUs are waiting threads of this process; before each round all or none of them run for a
+//! moment. Each round is measured twice: with the sampler, and with only `pread` of the same open
+//! files and `read` of a counter group of the same size. Times are CPU time of the measuring
+//! thread; the ratio of the two is the result.
 //!
-//! `cargo bench --bench tick`; exit status 1 when the ratio is above 2.0.
+//! `cargo bench --bench tick`; exit status 1 if the ratio is above 2.0.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs::File;
@@ -41,7 +41,7 @@ const VCPUS: usize = 200;
 const ROUNDS: u32 = 200;
 const MOST: f64 = 2.0;
 
-/// Threads that stand in for vCPUs.
+/// Threads that act as vCPUs.
 struct Threads {
     wake: Vec<SyncSender<()>>,
     tids: Vec<i32>,
@@ -69,7 +69,7 @@ impl Threads {
         Self { wake, tids, ran }
     }
 
-    /// Lets each thread run once, and waits until each sleeps again.
+    /// Lets each thread run once, and waits until all sleep again.
     fn run(&self) {
         self.ran.store(0, Ordering::Release);
         self.wake.iter().for_each(|wake| wake.send(()).unwrap());
@@ -80,7 +80,7 @@ impl Threads {
     }
 }
 
-/// An inventory of one VM whose vCPUs these threads are.
+/// An inventory of one VM with these threads as vCPUs.
 fn inventory(roots: &Roots, tids: &[i32]) -> Inventory {
     let pid = std::process::id() as i32;
     let start_time = |tid: &i32| {
@@ -118,7 +118,7 @@ fn inventory(roots: &Roots, tids: &[i32]) -> Inventory {
     }
 }
 
-/// The files and the counters of one thread, read without understanding them.
+/// The files and counters of one thread, read without parsing.
 struct Bare {
     schedstat: File,
     others: [File; 2],
@@ -152,7 +152,7 @@ impl Bare {
     }
 }
 
-/// A group of as many software events as the exporter opens on a machine without PMU.
+/// A group with as many software events as the exporter opens on a machine without PMU.
 fn counters(tid: i32) -> std::io::Result<(Counter, Vec<Counter>)> {
     let format =
         ReadFormat::GROUP | ReadFormat::TOTAL_TIME_ENABLED | ReadFormat::TOTAL_TIME_RUNNING;

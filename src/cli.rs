@@ -1,7 +1,7 @@
 //! The command line: one file for each command.
 //!
-//! Flags override the configuration file. Exit status: 0 done, 1 failed (or `check`: not usable),
-//! 2 the command line is wrong.
+//! Flags override the configuration file. Exit status: 0 success, 1 failure (`check`: not usable),
+//! 2 wrong command line.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,10 +27,19 @@ mod push;
 mod serve;
 mod top;
 
-/// What every vCPU of every KVM virtual machine on this host is doing, for Prometheus.
+const EXAMPLES: &str = "\
+Examples:
+  vcpu-exporter                              serve http://127.0.0.1:9752/, /metrics and /runbooks/
+  vcpu-exporter check                        what works on this host, and how to fix the rest
+  vcpu-exporter top                          the VMs of this host, the worst first
+  vcpu-exporter demo --synthetic incident    a simulated host on which one VM disturbs another
+
+Exit status: 0 success, 1 failure (check: not usable), 2 wrong command line.";
+
+/// Prometheus exporter of per-vCPU scheduling and hardware counters for KVM hosts
 #[derive(Debug, Parser)]
 #[command(name = "vcpu-exporter", version = VERSION, infer_subcommands = false)]
-#[command(after_help = "Exit status: 0 done, 1 failed (check: not usable), 2 wrong command line.")]
+#[command(after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -47,19 +56,19 @@ const VERSION: &str = concat!(
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch all VMs and serve their metrics (the default)
+    /// Serve the metrics of all VMs (the default)
     Serve,
-    /// Say what each source needs, whether it is there, and how to get it
+    /// Check whether each source works on this host, and how to fix what does not
     Check(check::CheckArgs),
-    /// List the VMs and their vCPUs, and where each runs now
+    /// List all vCPUs with thread, CPU, core and NUMA node
     List(list::ListArgs),
-    /// Show what every vCPU does now, as top shows processes
+    /// Show VMs and what slows them, live, the worst first
     Top(top::TopArgs),
-    /// Describe every metric
+    /// Print the description of every metric
     Catalog(catalog::CatalogArgs),
-    /// Use Intel Processor Trace by hand
+    /// Record, summarize or decode Intel Processor Trace
     Pt(pt::PtArgs),
-    /// Start three tiny KVM guests and watch them, or a host that does not exist
+    /// Try it out: three tiny KVM guests, or a simulated host (--synthetic)
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// One guest of the demo
@@ -68,40 +77,43 @@ enum Command {
     MicroVm(crate::demo::micro_vm::MicroVmArgs),
 }
 
-/// Flags that all commands take, before or after the command's name.
+const PATHS: &str = "Paths";
+
+/// Flags of all commands, accepted before or after the command's name.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Common options")]
 pub struct CommonArgs {
-    /// Configuration file; deploy/vcpu-exporter.yml describes every key
+    /// Configuration file; docs/CONFIGURATION.md describes every key
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Address and port to serve on [default: 127.0.0.1:9752]
+    /// Address and port of the exporter [default: 127.0.0.1:9752]
     #[arg(long = "web.listen-address", global = true, value_name = "ADDRESS:PORT", value_parser = listen_address)]
     listen_address: Option<SocketAddr>,
-    /// Where procfs is mounted [default: /proc]
-    #[arg(long = "path.procfs", global = true, value_name = "DIR")]
+    /// Mount point of procfs [default: /proc]
+    #[arg(long = "path.procfs", global = true, value_name = "DIR", help_heading = PATHS, hide_short_help = true)]
     procfs: Option<PathBuf>,
-    /// Where sysfs is mounted [default: /sys]
-    #[arg(long = "path.sysfs", global = true, value_name = "DIR")]
+    /// Mount point of sysfs [default: /sys]
+    #[arg(long = "path.sysfs", global = true, value_name = "DIR", help_heading = PATHS, hide_short_help = true)]
     sysfs: Option<PathBuf>,
-    /// Where cgroups are mounted [default: /sys/fs/cgroup]
-    #[arg(long = "path.cgroupfs", global = true, value_name = "DIR")]
+    /// Mount point of cgroups [default: /sys/fs/cgroup]
+    #[arg(long = "path.cgroupfs", global = true, value_name = "DIR", help_heading = PATHS, hide_short_help = true)]
     cgroupfs: Option<PathBuf>,
-    /// Where debugfs is mounted [default: /sys/kernel/debug]
-    #[arg(long = "path.debugfs", global = true, value_name = "DIR")]
+    /// Mount point of debugfs [default: /sys/kernel/debug]
+    #[arg(long = "path.debugfs", global = true, value_name = "DIR", help_heading = PATHS, hide_short_help = true)]
     debugfs: Option<PathBuf>,
-    /// Where tracefs is mounted [default: /sys/kernel/tracing]
-    #[arg(long = "path.tracefs", global = true, value_name = "DIR")]
+    /// Mount point of tracefs [default: /sys/kernel/tracing]
+    #[arg(long = "path.tracefs", global = true, value_name = "DIR", help_heading = PATHS, hide_short_help = true)]
     tracefs: Option<PathBuf>,
-    /// Where daemons keep their run-time state [default: /run]
-    #[arg(long = "path.runfs", global = true, value_name = "DIR")]
+    /// Directory with the run-time state of daemons [default: /run]
+    #[arg(long = "path.runfs", global = true, value_name = "DIR", help_heading = PATHS, hide_short_help = true)]
     runfs: Option<PathBuf>,
-    /// Where device nodes are [default: /dev]
-    #[arg(long = "path.devfs", global = true, value_name = "DIR")]
+    /// Device nodes [default: /dev]
+    #[arg(long = "path.devfs", global = true, value_name = "DIR", help_heading = PATHS, hide_short_help = true)]
     devfs: Option<PathBuf>,
-    /// Least important message to log [default: info, in the demo warn, in top error]
+    /// Lowest level of messages to log [default: info; demo: warn; top: error]
     #[arg(long = "log.level", global = true, value_name = "LEVEL", value_enum)]
     log_level: Option<LogLevel>,
-    /// How messages are logged [default: text]
+    /// Format of log messages [default: text]
     #[arg(long = "log.format", global = true, value_name = "FORMAT", value_enum)]
     log_format: Option<LogFormat>,
 }
@@ -117,7 +129,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// The command line as clap sees it, for tests of the documentation.
+/// The definition that clap parses, for tests of the documentation.
 pub fn command() -> clap::Command {
     Cli::command()
 }
@@ -146,7 +158,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The error and its causes; a cause that the error before it already told is left out.
+/// The error and its causes. A cause that the text already contains is omitted.
 fn explain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -165,10 +177,10 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 impl CommonArgs {
-    /// The configuration file, or the defaults, with the flags laid over it.
+    /// The configuration: flags override the file, the file overrides the defaults.
     ///
     /// # Errors
-    /// When the file cannot be read or is wrong.
+    /// If the file cannot be read or is invalid.
     pub fn config(&self) -> anyhow::Result<Config> {
         let mut config = match &self.config {
             Some(file) => Config::load(file)?,
@@ -184,17 +196,19 @@ impl CommonArgs {
         lay(&mut config.paths.devfs, &self.devfs);
         lay(&mut config.log.level, &self.log_level);
         lay(&mut config.log.format, &self.log_format);
-        // What looks like the host's files may be links to whatever the caller wants to read.
+        // With file capabilities, this process may read files that its caller may not. A caller's
+        // directory of symlinks in place of /proc would expose them.
         if config.paths != Paths::default() && file::exceeds_caller() {
             anyhow::bail!(
-                "paths (--path.*) cannot be set in a program with file capabilities: \
-                 setcap -r on it, and run it as root or by a service with AmbientCapabilities="
+                "--path.* is refused, because the program file has capabilities: \
+                 remove them (setcap -r) and run it as root, or as a service with AmbientCapabilities="
             );
         }
         Ok(config)
     }
 
-    /// Logs nothing less important, unless told otherwise: messages would tear a table.
+    /// Raises the default log level, because messages would break up a table. A configuration file
+    /// keeps its own level.
     fn quiet(mut self, level: LogLevel) -> Self {
         if self.config.is_none() {
             self.log_level.get_or_insert(level);
@@ -202,10 +216,10 @@ impl CommonArgs {
         self
     }
 
-    /// The configuration, with logs set up as it says.
+    /// The configuration, with logging set up from it.
     ///
     /// # Errors
-    /// As [`CommonArgs::config`].
+    /// See [`CommonArgs::config`].
     pub fn start(&self) -> anyhow::Result<Config> {
         let config = self.config()?;
         log::init(config.log);
@@ -219,7 +233,8 @@ fn lay<T: Clone>(value: &mut T, flag: &Option<T>) {
     }
 }
 
-/// The roots at these paths. Here, because `host` and `config` do not know each other.
+/// Converts configured paths to roots. It is here because `host` and `config` do not import each
+/// other.
 pub fn roots(paths: &Paths) -> Arc<Roots> {
     let mut roots = Roots::default();
     roots.proc.clone_from(&paths.procfs);
@@ -232,7 +247,7 @@ pub fn roots(paths: &Paths) -> Arc<Roots> {
     Arc::new(roots)
 }
 
-/// Opens the kernel's log while this process may: it gives up `CAP_SYSLOG` after.
+/// Opens the kernel log before the process drops `CAP_SYSLOG`, which opening it requires.
 fn hold_kernel_log(config: &Config, roots: &Roots) {
     if config.sources.kernel_log.enabled {
         roots.hold_device(&kernel_log::path(roots));
@@ -251,6 +266,23 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
+    }
+
+    /// A command's own flags come before the common ones.
+    #[test]
+    fn help_begins_with_the_commands_own_flags() {
+        let mut command = command();
+        command.build();
+        for (name, own) in [("top", "--url"), ("list", "--url"), ("check", "--json")] {
+            let command = command.find_subcommand_mut(name).unwrap();
+            let help = command.render_help().to_string();
+            let at = |text: &str| help.find(text).unwrap_or(usize::MAX);
+            assert!(at(own) < at("--config"), "{help}");
+            assert!(at("Common options:") < at("--config"), "{help}");
+            assert!(!help.contains("--path.procfs"), "{help}");
+            let long = command.render_long_help().to_string();
+            assert!(long.find("--path.procfs") > long.find("--config"), "{long}");
+        }
     }
 
     #[test]
@@ -320,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_once() {
+    fn a_repeated_cause_is_printed_once() {
         let error = anyhow::anyhow!("gone")
             .context("cannot read x: gone")
             .context("list");

@@ -1,7 +1,8 @@
-//! Configuration: one YAML file, read into a validated [`Config`]. The only user of serde_yaml.
+//! Configuration: one YAML file, parsed into a validated [`Config`]. Only this module uses
+//! serde_yaml.
 //!
-//! Values are checked while they are read (see [`values`]), so that an impossible value is refused
-//! with the same key path, line and column as a misspelt key, and a [`Config`] that exists is valid.
+//! Values are checked while they are parsed (see [`values`]), so an invalid value is refused with
+//! its key path, line and column like a misspelled key, and every [`Config`] is valid.
 //! `deploy/vcpu-exporter.yml` documents every key.
 
 use std::io;
@@ -25,10 +26,10 @@ pub use sources::{
     Cgroup, Devices, EventSet, Exits, KvmStat, Memory, Periodic, Pmu, Pt, Resctrl, Sources, Threads,
 };
 
-/// A configuration file is refused beyond this (bytes): the documented example has 6 kB.
+/// Largest configuration file (bytes): the documented example has 6 kB.
 pub const MAX_FILE: u64 = 1 << 20;
 
-/// Everything that can be configured, validated.
+/// The whole configuration, validated.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of sections")]
 pub struct Config {
@@ -58,16 +59,16 @@ pub struct Config {
     pub log: Log,
 }
 
-/// `web`: serving.
+/// `web`: the HTTP server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Web {
-    /// Where to listen; port 0 takes any free port.
+    /// Address to listen on; port 0 selects a free port.
     #[serde(deserialize_with = "values::listen_address")]
     pub listen_address: SocketAddr,
 }
 
-/// `paths`: where the host's file systems are mounted.
+/// `paths`: mount points of the host's file systems.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Paths {
@@ -86,10 +87,10 @@ pub struct Paths {
     /// tracefs
     #[serde(deserialize_with = "values::absolute_path")]
     pub tracefs: PathBuf,
-    /// run-time state of daemons
+    /// Run-time state of daemons
     #[serde(deserialize_with = "values::absolute_path")]
     pub runfs: PathBuf,
-    /// device nodes
+    /// Device nodes
     #[serde(deserialize_with = "values::absolute_path")]
     pub devfs: PathBuf,
 }
@@ -106,18 +107,19 @@ pub struct Sampling {
     pub inventory: Duration,
 }
 
-/// `labels`: how finely activity is attributed.
+/// `labels`: detail of locations.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct LabelConfig {
-    /// Which place labels activity counters carry.
+    /// Location labels of activity counters.
     pub placement: Placement,
-    /// After how long without activity a (vCPU, place) leaves the exposition, 1 s to 1 d.
+    /// Time without activity after which a (vCPU, location) series is dropped from the exposition,
+    /// 1 s to 1 d.
     #[serde(deserialize_with = "values::cell_ttl")]
     pub cell_ttl: Duration,
 }
 
-/// Which place labels activity counters carry, finest first.
+/// Location labels of activity counters, finest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Placement {
@@ -125,11 +127,11 @@ pub enum Placement {
     Core,
     /// `numa_node`.
     NumaNode,
-    /// None.
+    /// No location labels.
     None,
 }
 
-/// `limits`: hard bounds.
+/// `limits`: hard limits.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Limits {
@@ -138,20 +140,20 @@ pub struct Limits {
     pub max_series: usize,
 }
 
-/// `log`: what the exporter says on standard error.
+/// `log`: messages on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Log {
-    /// The least important message that is written.
+    /// Least important level that is written.
     pub level: LogLevel,
-    /// One message's form.
+    /// Format of a message.
     pub format: LogFormat,
 }
 
 /// Importance of a message, most important first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the words say it
+#[allow(missing_docs)]
 pub enum LogLevel {
     Error,
     Warn,
@@ -160,57 +162,57 @@ pub enum LogLevel {
     Trace,
 }
 
-/// Form of a message.
+/// Format of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Why there is no configuration.
+/// Why a configuration could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
     #[error("cannot read {path}: {error}")]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its error.
+        /// Cause.
         #[source]
         error: io::Error,
     },
     /// The file is longer than [`MAX_FILE`].
-    #[error("{path} is longer than 1 MiB: is it a configuration file?")]
+    #[error("{path} is longer than 1 MiB, the limit of a configuration file")]
     TooLong {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The file is not UTF-8.
-    #[error("{path} is not UTF-8 text (byte {position} is the first that is not)")]
+    #[error("{path} is not UTF-8 text: invalid byte at offset {position}")]
     NotText {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Offset of the first wrong byte.
+        /// Offset of the first invalid byte.
         position: usize,
     },
-    /// A key or a value is wrong, or the text is not YAML.
+    /// A key or value is invalid, or the text is not YAML.
     #[error("{path}: {message}")]
     Invalid {
-        /// The file, or `configuration` for text of no file.
+        /// Path of the file, or `configuration` for text without a file.
         path: PathBuf,
-        /// Line, column, key path and what was expected.
+        /// Line, column, key path and expected value.
         message: String,
     },
 }
 
 impl Config {
-    /// Reads a configuration from text. No text is the defaults.
+    /// Parses a configuration. Empty text gives the defaults.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] with line, column, key path and what was expected.
+    /// [`ConfigError::Invalid`] with line, column, key path and expected value.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         parse_named(text, Path::new("configuration"))
     }
@@ -218,7 +220,7 @@ impl Config {
     /// Reads a configuration file of at most [`MAX_FILE`] bytes.
     ///
     /// # Errors
-    /// As [`Config::parse`], and when the file cannot be read.
+    /// As [`Config::parse`], and if the file cannot be read.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         parse_named(&read(path)?, path)
     }
@@ -227,7 +229,7 @@ impl Config {
 /// Reads a text file of at most [`MAX_FILE`] bytes.
 ///
 /// # Errors
-/// When it cannot be read, is longer, or is not UTF-8.
+/// If it cannot be read, is longer, or is not UTF-8.
 pub fn read(path: &Path) -> Result<String, ConfigError> {
     let failed = |error| ConfigError::Read {
         path: path.to_owned(),
@@ -245,10 +247,10 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-/// Reads YAML. `path` is what errors call the text. No text is the default.
+/// Parses YAML. `path` names the text in errors. Empty text gives the default.
 ///
 /// # Errors
-/// [`ConfigError::Invalid`] with line, column, key path and what was expected.
+/// [`ConfigError::Invalid`] with line, column, key path and expected value.
 pub fn parse_named<T: DeserializeOwned + Default>(
     text: &str,
     path: &Path,

@@ -1,18 +1,17 @@
-//! Embedded KVM guests: what the `demo` command watches and the tests measure against.
+//! Embedded KVM guests: the `demo` command shows them, and the tests use them as reference.
 //!
 //! A micro-VM is one process with one real VM: five pages of memory, a few bytes of code, no
-//! devices, no kernel, no interrupts. Each of its vCPU threads is named as QEMU names them and
-//! does one thing at a known rate, and the guest keeps its own count of it, so that what the
-//! exporter says can be checked.
+//! devices, no kernel, no interrupts. Its vCPU threads are named as QEMU names them. Each vCPU does
+//! one thing at a known rate, and the guest counts it, so the exporter's numbers can be verified.
 //!
-//! - [`guest`] is the code the guests run, one image for each [`guest::Load`].
-//! - [`vm`] is the KVM plumbing, and the only `unsafe` here.
-//! - [`pace`] is the fixed schedule on which a vCPU is woken.
+//! - [`guest`] is the guests' code, one image for each [`guest::Load`].
+//! - [`vm`] calls KVM, and has the only `unsafe` here.
+//! - [`pace`] is the fixed schedule on which a vCPU wakes up.
 //! - [`micro_vm`] is the process: its arguments and vCPU threads.
-//! - [`protocol`] is what it is told and answers, line by line.
-//! - [`guests`] starts the three micro-VMs of the demo and ends them.
-//! - [`synthetic`] is a host that does not exist, made of `files`.
-//! - [`table`] draws the newest snapshot for a terminal.
+//! - [`protocol`] is its commands and answers, line by line.
+//! - [`guests`] starts and stops the demo's three micro-VMs.
+//! - [`synthetic`] is a simulated host, made of `files`.
+//! - [`table`] renders the latest snapshot for a terminal.
 
 pub mod files;
 pub mod guest;

@@ -1,37 +1,39 @@
-//! Which VMs and vCPUs exist, found in /proc and KVM debugfs without asking any daemon.
+//! Finds the VMs and vCPUs of the host in /proc and KVM debugfs, without any daemon.
 //!
-//! A [`Scanner`] looks at all processes again and again. Each pass asks cheap questions first
-//! (`watch`: a few stat calls a process), and looks closely (`process`, `vcpus`) only where an
-//! answer changed. Who runs a VM (`vmm`) and who manages it (`manager`) is told by small files,
-//! one each; what several of them read is in `program`, `cmdline`, `cgroup` and `domains`.
+//! A [`Scanner`] scans all processes once per pass. A pass first makes cheap checks (`watch`: a few
+//! stat calls per process) and examines a process (`process`, `vcpus`) only if one of them changed.
+//! One small file per VMM (`vmm`) and per manager (`manager`) identifies it; `program`, `cmdline`,
+//! `cgroup` and `domains` hold what several of these files read.
 //!
-//! # Whom to believe
+//! # Trust
 //!
-//! Descriptors of KVM, debugfs and libvirt's state cannot be feigned; names of threads, command
-//! lines and groups in a login session are anybody's, and so is the effective user of a program
-//! that is setuid root. So a process is a VMM by its descriptors, a VM has no more vCPUs than KVM
-//! made for it, and names give way in order of trust (`naming`):
+//! No user can forge KVM descriptors, debugfs or libvirt's state. Any user can choose thread names,
+//! command lines and the groups of a login session; the effective user of a setuid root program
+//! proves nothing either. Therefore KVM descriptors make a process a VMM, a VM has no more vCPUs
+//! than KVM created for it, and VMs keep names in order of trust (`naming`):
 //!
-//! - a running VM keeps its name against all that are not more to be trusted; who comes later gets
-//!   a suffix, and keeps that;
-//! - a name outlives its VM: only a VM of the same owner, or one more to be trusted, goes on with
-//!   the series of one that ended (the newest 4,096 names of root and managers, and of all users);
-//! - values that look alike because something in them is not drawn are made different (`label`).
+//! - A running VM keeps its name unless a more trusted VM has the same name. A later VM of that
+//!   name gets a suffix and keeps it.
+//! - A name outlives its VM: only a VM of the same owner, or a more trusted one, continues the
+//!   series of an ended VM (the newest 4,096 names of root and managers, and as many of all users).
+//! - Invisible characters are replaced, so that different values look different (`label`).
 //!
-//! What remains for a local user without privileges:
+//! What an unprivileged local user can still do:
 //!
-//! - who may open /dev/kvm can run VMs of any name, uuid and claimed manager (OpenStack's SMBIOS,
-//!   Proxmox' pid file); they take series and descriptors as any VM does (`limits.max_series`);
-//! - a name that no VM of root has yet can be squatted: the series end where the real VM starts,
-//!   under whose name they then go on;
-//! - letters of different scripts that look alike make names that look alike;
-//! - a manager's VMs are the operator's: what its users may call them is the manager's to decide;
-//! - where the exporter may not read descriptors, a process whose threads are named as vCPUs is
-//!   taken for a VM, up to 16 VMs of 4096 vCPUs; a blind spot says that VMs are known by name;
-//! - a user's processes with very many descriptors cost some 16,000 links a pass, and 262,144 at once;
-//!   a VM whose descriptors come after 65,536 others is not seen;
-//! - a process that holds up who reads its memory is not seen, or keeps the name it has; others of
-//!   its user may be unseen too (`blocked`), and a blind spot says so.
+//! - A user with access to /dev/kvm can run VMs with any name, uuid and claimed manager
+//!   (OpenStack's SMBIOS, Proxmox's pid file). They take series and descriptors like any VM
+//!   (`limits.max_series`).
+//! - A user can take a name before root's VM starts: the user's series end when the real VM starts,
+//!   which then continues the series of that name.
+//! - Look-alike letters of different scripts make look-alike names.
+//! - The VMs of a manager count as the operator's: the manager decides what its users may name
+//!   them.
+//! - If the exporter cannot read descriptors, a process with thread names of vCPUs counts as a VM,
+//!   up to 16 VMs of 4096 vCPUs; a visibility gap reports VMs known only by name.
+//! - Processes with very many descriptors cost about 16,000 links per pass, and at most 262,144 at
+//!   once; a VM whose descriptors follow 65,536 others is not found.
+//! - A process that blocks readers of its memory is not found, or keeps its last name; other
+//!   processes of the same user may be affected (`blocked`). A visibility gap reports it.
 
 use std::sync::Arc;
 
@@ -61,29 +63,30 @@ mod watch;
 pub use role::{io_uring_of, vhost_of, Role};
 pub use scanner::Scanner;
 
-/// Everything known about who runs on this host; replaced whole when something changed.
+/// All known VMs of this host; replaced as a whole after a change.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
-    /// Counts changes, from 1; equal numbers are equal inventories.
+    /// Number of changes, from 1; equal generations are equal inventories.
     pub generation: u64,
-    /// The machine's CPUs at the time of the scan.
+    /// CPU topology at the time of the scan.
     pub topology: Arc<Topology>,
     /// All VMs, sorted by name.
     pub vms: Vec<Arc<Vm>>,
-    /// What could not be seen and what would make it visible, each once: `what; needs remedy`.
+    /// What the scan could not see and how to fix it, without duplicates: `gap; needs fix`.
     pub blind_spots: Vec<String>,
-    /// Processes that could not be examined because their memory cannot be read at the moment.
+    /// Processes that could not be examined because reading their memory blocks.
     pub blocked: usize,
 }
 
-/// Tells one VM from every other, also after its PID was reused.
+/// Identifies a VM; unique even after PID reuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VmKey {
-    /// Process id of the VMM.
+    /// PID of the VMM.
     pub pid: i32,
-    /// The process' start time in clock ticks since boot (field 22 of /proc/PID/stat).
+    /// Start time of the process in clock ticks since boot (field 22 of /proc/PID/stat).
     pub start_time: u64,
-    /// Which VM of the process: the descriptor its `kvm-vm` file had first where known, else 0, 1, …
+    /// The first known descriptor number of the VM's `kvm-vm` file, else 0, 1, … within the
+    /// process.
     pub ordinal: u32,
 }
 
@@ -94,35 +97,35 @@ pub struct Vm {
     pub key: VmKey,
     /// Value of the `vm` label: unique on this host, valid UTF-8, at most 128 bytes, not escaped.
     pub name: String,
-    /// Where the name came from: `libvirt` (its run-time state), `cmdline`, `cgroup` (that of a
-    /// libvirt machine or of a unit `vm@NAME.service`), `uuid`, `pid`.
+    /// Source of the name: `libvirt` (its run-time state), `cmdline`, `cgroup` (of a libvirt
+    /// machine or a unit `vm@NAME.service`), `uuid`, `pid`.
     pub name_source: &'static str,
-    /// UUID in lower case with dashes.
+    /// UUID, lower case with dashes.
     pub uuid: Option<String>,
-    /// Who runs it: `qemu`, `firecracker`, `cloud-hypervisor`, `crosvm`, `alioth`, `libkrun`,
-    /// `stratovirt`, `kvmtool`, `dragonball`, `gvisor`, `demo-guest`, `unknown`.
+    /// VMM: `qemu`, `firecracker`, `cloud-hypervisor`, `crosvm`, `alioth`, `libkrun`, `stratovirt`,
+    /// `kvmtool`, `dragonball`, `gvisor`, `demo-guest`, `unknown`.
     pub vmm: &'static str,
-    /// Who manages it: `libvirt`, `openstack`, `kubevirt`, `proxmox`, or none known.
+    /// Manager: `libvirt`, `openstack`, `kubevirt`, `proxmox`; `None` if unknown.
     pub manager: Option<&'static str>,
-    /// Whose it is, when several users share what the exporter has.
+    /// Owner, for limits that users share.
     pub owner: Owner,
-    /// What the manager knows, as further labels of `kvm_vm_info`, sorted by label name.
+    /// Facts from the manager: further labels of `kvm_vm_info`, sorted by label name.
     pub facts: Vec<(&'static str, String)>,
-    /// Its vCPUs whose thread is known, sorted by index.
+    /// vCPUs with a known thread, sorted by index.
     pub vcpus: Vec<Vcpu>,
-    /// vCPUs it has beside those: their thread is not known, or they have none of their own.
+    /// Number of further vCPUs: their thread is unknown, or they have no thread of their own.
     pub threadless: u32,
-    /// Whether its VMM names threads by what they do.
+    /// Whether the VMM names its threads by their function.
     pub names_threads: bool,
 }
 
-/// Whose a VM is. Names, descriptors and series are shared by owners: who runs very many VMs takes
-/// none of them from others.
+/// Owner of a VM. Owners share names, descriptors and series: an owner of very many VMs takes none
+/// from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Owner {
-    /// Root, or a manager of VMs: the operator's.
+    /// Root or a manager of VMs.
     Host,
-    /// The user who logged in, else the one the VMM runs as; `None` where /proc does not tell.
+    /// The user of the login session, else the user of the VMM; `None` if /proc does not say.
     User(Option<u32>),
 }
 
@@ -139,12 +142,12 @@ impl std::fmt::Display for Owner {
 /// One vCPU: a thread of its VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Vcpu {
-    /// The vCPU's index in its VM: as the VMM numbers it in its thread's name, which is the
-    /// number libvirt shows; else KVM's vcpu id, which QEMU on x86 sets to the APIC id and which
-    /// has gaps where the cores of a socket are no power of two.
+    /// Index of the vCPU in its VM: the number in the thread name (which libvirt shows too), else
+    /// KVM's vcpu id. QEMU on x86 sets that id to the APIC id, which has gaps if the number of
+    /// cores per socket is not a power of two.
     pub index: u32,
-    /// Host thread id.
+    /// Host TID.
     pub tid: i32,
-    /// The thread's start time in clock ticks since boot.
+    /// Start time of the thread in clock ticks since boot.
     pub start_time: u64,
 }

@@ -1,4 +1,4 @@
-//! All output, drawn from the newest snapshot: nothing here reads the host.
+//! Outputs. All of them use the latest snapshot; none reads the host.
 
 pub mod http;
 pub mod negotiate;
@@ -10,6 +10,7 @@ mod buffers;
 mod classic;
 mod guard;
 mod metrics;
+mod query;
 mod runbooks;
 mod server;
 mod site;

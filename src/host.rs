@@ -1,12 +1,14 @@
-//! Read-only views of the machine. Every kernel path is joined in [`roots`].
+//! Read-only parsers of the machine's state. Every kernel path is below a root of [`roots`].
 
 pub mod cgroup;
 pub mod cpu_model;
+pub mod cpu_time;
 pub mod cpulist;
 pub mod fds;
 pub mod hwmon;
 pub mod identity;
 pub mod kernel_log;
+mod key_value;
 pub mod memory;
 pub mod nodes;
 pub mod pci;
@@ -15,6 +17,7 @@ pub mod privileges;
 pub mod readers;
 pub mod resctrl;
 pub mod roots;
+pub mod text;
 pub mod thread;
 pub mod topology;
 pub mod vfio;

@@ -1,22 +1,22 @@
-//! `vcpu-exporter`: what every vCPU of every KVM virtual machine on this host is doing.
+//! `vcpu-exporter`: activity of every vCPU of every KVM virtual machine on this host.
 //!
-//! Data flows one way, and so do the imports (held by `tests/layering.rs`):
+//! Data flows one way, and so do the imports (checked by `tests/layering.rs`):
 //!
 //! ```text
 //! host facts ─┐
 //!             ├─> discover ──> sample ──────> snapshot ──> expose
-//! /proc, /sys ┘   who runs     thread, ledger  one picture   /metrics, status page
+//! /proc, /sys ┘   who runs     thread, ledger  immutable     /metrics, status page
 //! ```
 //!
-//! - [`host`] reads the machine below configurable roots, so a directory tree is a host.
-//! - [`pt`] reduces an Intel PT trace to its figures: pure, bytes in, numbers out.
-//! - [`discover`] knows which VMs and vCPUs exist.
-//! - [`sample`] reads each vCPU thread once a tick and keeps the running totals.
-//! - [`snapshot`] is one immutable picture of everything known; the catalogue of metrics is here.
-//! - [`expose`] draws all output from the newest snapshot and never touches the host.
+//! - [`host`] reads the machine below configurable roots, so a directory tree can be a host.
+//! - [`pt`] reduces an Intel PT trace to counts: pure functions from bytes to numbers.
+//! - [`discover`] finds the VMs and their vCPUs.
+//! - [`sample`] reads each vCPU thread once per tick and keeps the running totals.
+//! - [`snapshot`] is the immutable result of a tick; the metric catalog is here.
+//! - [`expose`] renders the latest snapshot and never touches the host.
 //!
-//! [`config`] and [`telemetry`] (the exporter's own metrics) know nobody; [`cli`] wires the
-//! stages together.
+//! [`config`] and [`telemetry`] (the exporter's own metrics) import no stage; [`cli`] connects the
+//! stages.
 
 pub mod cli;
 pub mod config;

@@ -1,20 +1,20 @@
-//! Intel Processor Trace: packets, and the few numbers a trace of one vCPU comes down to.
+//! Intel Processor Trace: decodes packets, and reduces the trace of one vCPU to a few figures.
 //!
-//! Pure: bytes in, figures out, no file, no clock and no other module of this crate. The guest
-//! shapes the bytes of its own trace, so every byte is hostile here: whatever comes in, a
-//! [`Summary`] comes out.
+//! Pure: no file, no clock, no other module of this crate. The guest controls the bytes of its
+//! trace, so every input is untrusted: the result is always a [`Summary`].
 //!
-//! - [`packet`] is the packet table: one packet from the start of some bytes.
-//! - [`stream`] walks packets with their offsets: synchronisation, resynchronisation, blocks.
-//! - [`perf_data`] finds the traces in a file that `perf record` wrote.
-//! - `summariser` is the state machine that tells guest from host and packets from events.
-//! - [`scalar`] joins the two, a packet at a time: the definition of what a summary is.
-//! - `blocks` makes the same summary from 64 bytes at a time, where the processor can; `avx2` is
-//!   the part of it that needs `unsafe`.
+//! - [`packet`] is the packet table: it decodes one packet.
+//! - [`stream`] iterates over packets with their offsets: synchronization, resynchronization,
+//!   blocks.
+//! - [`perf_data`] finds traces in a file of `perf record`.
+//! - `summariser` is the state machine that separates guest from host, and events from status.
+//! - [`scalar`] joins the two, one packet at a time: it defines what a summary is.
+//! - `blocks` computes the same summary from 64 bytes at a time if the processor can; `avx2` is its
+//!   part that needs `unsafe`.
 //!
 //! Packets and their meaning: Intel SDM volume 3, chapter 33 "Intel Processor Trace".
 
-// `unsafe` is in `avx2` alone. Each other file forbids it; here that would be for `avx2` too.
+// Only `avx2` has `unsafe`. Each other file forbids it; forbidding it here would include `avx2`.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -32,18 +32,18 @@ pub use packet::Packet;
 pub use stream::Stream;
 pub use summary::{Clocks, Fault, FaultAt, Packets, Power, Side, Summary};
 
-/// Reduces one trace to its figures.
+/// Reduces a trace to its figures.
 ///
-/// `cuts` are offsets into `trace`, ascending, at which tracing began anew (each AUX record but
-/// the first): packets go on there, yet nothing that was going on before is still known.
+/// `cuts` are offsets into `trace`, ascending, at which tracing restarted (each AUX record but the
+/// first). A packet starts there, but all state from before is unknown.
 ///
-/// The same as [`scalar::summarise`], and faster where the processor has AVX2.
+/// Same result as [`scalar::summarise`], but faster if the processor has AVX2.
 pub fn summarise(trace: &[u8], cuts: &[usize], clocks: &Clocks) -> Summary {
     blocks::summarise(trace, cuts, clocks)
 }
 
-/// The parts of `trace` between `cuts`, and where each begins. Cuts that are out of order or
-/// beyond the end are no cuts.
+/// The parts of `trace` between `cuts`, with their offsets. Cuts that are out of order or beyond
+/// the end are ignored.
 fn parts<'a>(trace: &'a [u8], cuts: &'a [usize]) -> impl Iterator<Item = (usize, &'a [u8])> {
     let mut rest = trace;
     let mut begin = 0;

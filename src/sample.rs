@@ -1,7 +1,8 @@
-//! The sampler: one thread with a fixed schedule that reads every vCPU thread once a tick.
+//! Reads every vCPU thread once per tick.
 //!
-//! A source is one measured thing with its own cost and privileges. It is one file here, listed
-//! where the exporter is wired together; it declares the columns it feeds, and for each vCPU it opens a reader.
+//! A source measures one kind of data, with its own cost and privileges. Each source is a file in
+//! this directory and is listed where the pipeline is built (src/cli/pipeline.rs). It declares the
+//! columns it feeds and opens a reader for each vCPU.
 
 use crate::discover::{Vcpu, Vm};
 use crate::host::topology::Place;
@@ -35,48 +36,48 @@ mod total;
 pub use buckets::Buckets;
 pub use reading::{Column, ColumnId, Columns, Reading, Scope, Unit};
 
-/// The vCPU thread a reader is opened for.
+/// The vCPU thread that a reader is opened for.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    /// The VM it belongs to.
+    /// Its VM.
     pub vm: &'a Vm,
-    /// The vCPU.
+    /// The vCPU and its thread.
     pub vcpu: Vcpu,
 }
 
-/// What a source is, for `check` and the status page.
+/// Description of a source, for `check` and the status page.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceInfo {
     /// The `source` label.
     pub name: &'static str,
-    /// What it needs from kernel and privileges, in one line.
+    /// Required kernel support and privileges, in one line.
     pub needs: &'static str,
-    /// What it costs, in one line.
+    /// Cost, in one line.
     pub cost: &'static str,
 }
 
-/// Whether a source delivers.
+/// Whether a source delivers data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceState {
-    /// It does.
+    /// Complete data.
     Up,
-    /// It delivers less than it could: what is missing and why.
+    /// Partial data; the reason names what is missing and why.
     Degraded(Reason),
-    /// It does not: why.
+    /// No data.
     Down(Reason),
 }
 
-/// What the inventory is.
+/// The inventory, described as a source.
 pub const INVENTORY: SourceInfo = SourceInfo {
     name: "inventory",
     needs:
         "CAP_SYS_PTRACE (or the VMM's own user) to see descriptors; CAP_DAC_READ_SEARCH for KVM \
             debugfs and libvirt's files",
-    cost: "a few system calls for each process and pass, and no open on an unchanged host",
+    cost: "a few system calls per process and scan; no file is opened on an unchanged host",
 };
 
 impl SourceState {
-    /// Why it is not [`SourceState::Up`].
+    /// The reason, unless the source is [`SourceState::Up`].
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Up => None,
@@ -84,89 +85,111 @@ impl SourceState {
         }
     }
 
-    /// The `reason` label: empty while it is up.
+    /// Value of the `reason` label; empty while the source is up.
     pub fn code(&self) -> &'static str {
         self.reason().map_or("", |reason| reason.code)
     }
 }
 
-/// Why a source is not all it could be.
+/// Why a source is degraded or down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// A short fixed word for the `reason` label: `no_pmu`, `no_permission`, `disabled`, …
+    /// Value of the `reason` label: `no_pmu`, `no_permission`, `disabled`, …
     pub code: &'static str,
-    /// One sentence for a person.
+    /// One sentence for the operator.
     pub detail: String,
-    /// The exact command or setting that would mend it, if there is one.
+    /// The exact command or setting that fixes it, if one exists.
     pub fix: Option<String>,
 }
 
 impl Reason {
-    /// The code of what is switched off.
+    /// Code of a source that is disabled in the configuration.
     pub const DISABLED: &'static str = "disabled";
 
-    /// The source of this name is switched off.
+    /// Codes for hardware or kernel features that this machine does not have. The page and `check`
+    /// report them as absent, and the alert `KvmExporterSourceDegraded` does not fire for them.
+    pub const ABSENT: [&'static str; 11] = [
+        "no_cpufreq",
+        "no_data",
+        "no_exit_tracepoint",
+        "no_numa",
+        "no_pmu",
+        "no_pressure",
+        "no_pt",
+        "no_resctrl",
+        "no_sensor",
+        "no_vfio",
+        "not_x86",
+    ];
+
+    /// Whether the machine lacks the feature, so that the exporter works as intended.
+    pub fn is_absent(&self) -> bool {
+        Self::ABSENT.contains(&self.code)
+    }
+
+    /// The reason of a source that is disabled in the configuration.
     pub(crate) fn disabled(source: &str) -> Self {
         Self {
             code: Self::DISABLED,
-            detail: "switched off in the configuration".to_owned(),
+            detail: "disabled in the configuration".to_owned(),
             fix: Some(format!("set sources.{source}.enabled: true")),
         }
     }
 }
 
-/// One measured thing about vCPU threads.
+/// A source of per-vCPU data.
 pub trait Source: Send {
-    /// What it is.
+    /// Name, requirements and cost.
     fn info(&self) -> SourceInfo;
-    /// Whether it delivers now.
+    /// Whether the source delivers data now.
     fn state(&self) -> SourceState;
-    /// Opens what is needed to read one vCPU thread from now on. A source that is
-    /// [`SourceState::Down`] opens a reader that reads nothing.
+    /// Opens the files or events that a vCPU thread is read from. A source that is
+    /// [`SourceState::Down`] returns a reader that reads nothing.
     ///
     /// # Errors
-    /// [`OpenError::Gone`] when the thread no longer exists; anything else leaves this vCPU
-    /// without this source, and makes the source [`SourceState::Degraded`] as long as it does.
+    /// [`OpenError::Gone`] if the thread no longer exists. After [`OpenError::Refused`], the vCPU
+    /// has no data from this source, and the source is [`SourceState::Degraded`] until a retry
+    /// succeeds.
     fn open(&mut self, target: &Target<'_>) -> Result<Box<dyn Reader>, OpenError>;
-    /// Most file descriptors that one reader holds.
+    /// Maximum number of file descriptors that one reader holds.
     fn descriptors(&self) -> usize;
 }
 
 /// Reads one vCPU thread for one source.
 pub trait Reader: Send {
-    /// Adds what happened since the last call to `reading`.
+    /// Adds the activity since the last call to `reading`.
     fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError>;
-    /// File descriptors held.
+    /// Number of file descriptors held.
     fn descriptors(&self) -> usize;
 }
 
-/// Why a reader could not be opened.
+/// Why a reader cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The thread ended, or its id belongs to another thread now.
-    #[error("the thread is gone")]
+    /// The thread exited, or its TID belongs to another thread.
+    #[error("the thread exited")]
     Gone,
-    /// The source cannot watch this thread.
+    /// The source cannot read this thread.
     #[error("{}", .0.detail)]
     Refused(Reason),
 }
 
-/// Why a reading failed.
+/// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The thread ended.
-    #[error("the thread is gone")]
+    /// The thread exited.
+    #[error("the thread exited")]
     Gone,
-    /// Reading failed; the totals stay as they are.
+    /// The read failed; the totals keep their values.
     #[error("{0}")]
     Failed(String),
 }
 
-/// Where a vCPU was found at the end of a tick.
+/// Where a vCPU thread ran at the end of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whereabouts {
-    /// Logical CPU it last ran on.
+    /// Logical CPU that it last ran on.
     pub cpu: u32,
-    /// That CPU's place.
+    /// Package, core and NUMA node of that CPU.
     pub place: Place,
 }

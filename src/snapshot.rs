@@ -1,4 +1,4 @@
-//! One immutable picture of everything known. All output is drawn from the newest one.
+//! The immutable result of one tick. All outputs render the latest one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +12,7 @@ use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
 
 pub mod build;
 pub mod catalog;
+pub mod cores;
 pub mod facts;
 pub mod growth;
 pub mod labels;
@@ -22,12 +23,12 @@ pub use facts::FactRow;
 pub use labels::Labels;
 pub use walk::{Value, Visitor};
 
-/// How often the older snapshots beside the newest change places. Rates are then over 5 to 10 s:
-/// long enough for a wait that counts when it ends, short enough to follow what happens.
+/// Interval at which the older snapshots rotate. Rates therefore cover 5 to 10 s: long enough to
+/// include a wait, which counts when it ends, and short enough to follow changes.
 const ROTATION: Duration = Duration::from_secs(5);
 
-/// The newest snapshot, shared by all outputs, and two older ones, so that anybody can show rates
-/// at any time without having looked before. Empty until the first tick has ended.
+/// The latest snapshot, shared by all outputs, and two older ones, so that an output can compute
+/// rates without keeping state. Empty until the first tick ends.
 #[derive(Debug, Default, Clone)]
 pub struct Handle {
     kept: Arc<Kept>,
@@ -36,14 +37,14 @@ pub struct Handle {
 #[derive(Debug, Default)]
 struct Kept {
     newest: ArcSwapOption<Snapshot>,
-    /// Less than [`ROTATION`] older than the newest: the next base.
+    /// Less than [`ROTATION`] older than the latest snapshot; becomes the base next.
     next: ArcSwapOption<Snapshot>,
     base: ArcSwapOption<Snapshot>,
 }
 
 impl Handle {
-    /// Replaces the newest snapshot and gives back the one that is no longer kept: one for each
-    /// that comes once all places are taken. There is one publisher.
+    /// Replaces the latest snapshot and returns the one that is no longer kept: one per call once
+    /// all three are filled. Only one thread may publish.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
         let Kept { newest, next, base } = &*self.kept;
         let taken = snapshot.taken_mono;
@@ -52,73 +53,76 @@ impl Handle {
         match &*next.load() {
             None => next.swap(before),
             Some(next) if waits(next) => before,
-            // The one before the newest takes the place, not the newest: so the base is never
-            // twice as old, and exactly one is given back.
+            // The snapshot before the latest one becomes `next`. So the base is never twice as old,
+            // and exactly one snapshot is returned.
             Some(_) => base.swap(next.swap(before)),
         }
     }
 
-    /// The newest snapshot.
+    /// The latest snapshot.
     pub fn load(&self) -> Option<Arc<Snapshot>> {
         self.kept.newest.load_full()
     }
 
-    /// A base and the newest snapshot, for rates over the time between them: 5 to 10 s, less just
-    /// after the start, and two ticks where those are longer. `None` before the second tick.
+    /// A base and the latest snapshot, for rates over the time between them: 5 to 10 s, less just
+    /// after the start, two ticks if those take longer. `None` before the second tick.
     pub fn window(&self) -> Option<(Arc<Snapshot>, Arc<Snapshot>)> {
         let Kept { newest, next, base } = &*self.kept;
-        // The older one first: what is published meanwhile cannot come before it.
+        // Load the older snapshot first: a snapshot published in between can only be newer.
         let base = base.load_full().or_else(|| next.load_full())?;
         let newest = newest.load_full()?;
         (base.taken_mono < newest.taken_mono).then_some((base, newest))
     }
 }
 
-/// Everything known at the end of one tick.
+/// The state at the end of one tick.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Wall-clock time of the tick's end.
+    /// Wall-clock time at the end of the tick.
     pub taken: SystemTime,
     /// The same on the monotonic clock, for ages.
     pub taken_mono: Instant,
-    /// Counts ticks from 1.
+    /// Number of the tick, from 1.
     pub tick: u64,
-    /// Who runs: VM facts, topology, blind spots.
+    /// VMs, topology and visibility gaps.
     pub inventory: Arc<Inventory>,
-    /// Pre-rendered rows about CPUs (`kvm_host_cpu_info`).
+    /// Rendered labels of `kvm_host_cpu_info`, one per CPU.
     pub cpu_labels: Arc<[Arc<Labels>]>,
-    /// What all vCPUs wanted of each logical CPU, once anything is known of one.
+    /// Demand of all vCPUs for each logical CPU; empty until any is known.
     pub demand: Vec<CpuRow>,
     /// VMs, sorted by name.
     pub vms: Vec<VmRow>,
-    /// vCPUs of all VMs, VM by VM, by index.
+    /// vCPUs of all VMs, grouped by VM, ordered by index.
     pub vcpus: Vec<VcpuRow>,
-    /// Visible cells of all vCPUs, vCPU by vCPU.
+    /// Visible (vCPU, location) series of all vCPUs, grouped by vCPU.
     pub cells: Vec<CellRow>,
-    /// Columns charged to places and their fixed labels.
+    /// Columns charged to a location, with their fixed labels.
     pub placed: Arc<[ColumnRow]>,
-    /// Columns of the vCPU as such and their fixed labels.
+    /// Columns of the vCPU as a whole, with their fixed labels.
     pub per_vcpu: Arc<[ColumnRow]>,
     /// `cells.len()` rows of `placed.len()` totals.
     pub cell_totals: Vec<u64>,
     /// `vcpus.len()` rows of `per_vcpu.len()` values.
     pub vcpu_values: Vec<u64>,
-    /// `vcpus.len()` rows of `placed.len()` totals of each vCPU over all its cells, those that are
-    /// not visible among them: a cell that comes back is no growth.
+    /// `vcpus.len()` rows of `placed.len()` totals: each vCPU over all its series, visible or not.
+    /// So a series that returns to the exposition adds no delta.
     pub vcpu_totals: Vec<u64>,
-    /// What slow sources know of VMs and the host, in the catalogue's order.
+    /// Facts from the background collectors, in catalog order.
     pub facts: Arc<[FactRow]>,
-    /// The same half a minute to a minute ago, for what grew: slow sources read every 15 s or less often.
+    /// The facts of 30 to 60 s before, for deltas: background sources read every 15 s or less
+    /// often.
     pub facts_before: Arc<[FactRow]>,
     /// State of each source.
     pub sources: Vec<SourceRow>,
-    /// `kvm_exporter_pmu_mode`: mode and reason, once known.
+    /// Labels of `kvm_exporter_pmu_mode`: mode and reason, once known.
     pub pmu_mode: Option<Arc<Labels>>,
-    /// Name of the scenario where the host is a synthetic one, else nothing.
+    /// The host's name; a container has its own unless it shares the host's UTS namespace.
+    pub host_name: Option<Arc<str>>,
+    /// Name of the scenario if the host is synthetic.
     pub synthetic: Option<Arc<str>>,
-    /// What the series limit took away.
+    /// Series dropped by the series limit.
     pub dropped: Vec<DroppedRow>,
-    /// Series in the exposition, the exporter's own left out.
+    /// Number of exposed series, without the exporter's own.
     pub series: usize,
 }
 
@@ -129,9 +133,9 @@ pub struct VmRow {
     pub labels: Arc<Labels>,
     /// Labels of `kvm_vm_info`.
     pub info: Arc<Labels>,
-    /// Its vCPUs whose thread is known: a range of [`Snapshot::vcpus`].
+    /// Range in [`Snapshot::vcpus`] of the vCPUs whose thread is known.
     pub vcpus: std::ops::Range<usize>,
-    /// vCPUs it has beside those.
+    /// Number of further vCPUs, whose thread is unknown.
     pub threadless: u32,
 }
 
@@ -140,75 +144,75 @@ pub struct VmRow {
 pub struct VcpuRow {
     /// `vm`, `vcpu`
     pub labels: Arc<Labels>,
-    /// Labels of `kvm_vcpu_placement_info`, while the place is known.
+    /// Labels of `kvm_vcpu_placement_info`; `None` while the location is unknown.
     pub placement: Option<Arc<Labels>>,
-    /// Where it was found.
+    /// Where the thread ran at the end of the tick.
     pub whereabouts: Option<Whereabouts>,
-    /// Index in its VM.
+    /// Index of the vCPU in its VM.
     pub index: u32,
-    /// Host thread id.
+    /// Thread ID on the host.
     pub tid: i32,
-    /// Its cells: a range of [`Snapshot::cells`].
+    /// Range of its series in [`Snapshot::cells`].
     pub cells: std::ops::Range<usize>,
-    /// Which of the vCPU's columns are known.
+    /// Which vCPU columns are known.
     pub known: ColumnSet,
-    /// Which placed columns are known in any of its cells.
+    /// Which placed columns are known in any of its series.
     pub known_totals: ColumnSet,
 }
 
-/// What one vCPU did at one place.
+/// Activity of one vCPU at one location.
 #[derive(Debug, Clone)]
 pub struct CellRow {
-    /// `vm`, `vcpu` and the place labels.
+    /// `vm`, `vcpu` and the location labels.
     pub labels: Arc<Labels>,
-    /// Which columns are known here.
+    /// Which placed columns are known here.
     pub known: ColumnSet,
 }
 
 /// One column of totals.
 #[derive(Debug, Clone)]
 pub struct ColumnRow {
-    /// The metric.
+    /// The catalog entry.
     pub metric: &'static Metric,
-    /// Labels beyond vm, vcpu and place.
+    /// Labels besides vm, vcpu and location.
     pub labels: Arc<Labels>,
-    /// Unit of the raw numbers.
+    /// Unit of the raw values.
     pub unit: Unit,
-    /// Left out by the series limit.
+    /// Whether the series limit dropped the column.
     pub dropped: bool,
 }
 
-/// What all vCPUs wanted of one logical CPU.
+/// Demand of all vCPUs for one logical CPU.
 #[derive(Debug, Clone)]
 pub struct CpuRow {
     /// `cpu`, `package`, `core`, `numa_node`
     pub labels: Arc<Labels>,
-    /// Time and delay.
+    /// Time that vCPUs ran, and their delay.
     pub demand: OfCpu,
 }
 
 /// State of a source.
 #[derive(Debug, Clone)]
 pub struct SourceRow {
-    /// What it is.
+    /// Name, requirements and cost.
     pub info: SourceInfo,
-    /// Whether it delivers.
+    /// Whether the source delivers data.
     pub state: SourceState,
     /// Labels of `kvm_exporter_source_up`.
     pub labels: Arc<Labels>,
 }
 
-/// One thing the series limit took away.
+/// Series that the series limit dropped, by detail.
 #[derive(Debug, Clone)]
 pub struct DroppedRow {
     /// Label `what`: `user_events`, `host_mode`, `core`, `numa_node`.
     pub labels: Arc<Labels>,
-    /// Series that are missing for it.
+    /// Number of series dropped.
     pub series: u64,
 }
 
 impl SourceRow {
-    /// The reason it is not all it could be.
+    /// The reason why the source is degraded or down.
     pub fn reason(&self) -> Option<&Reason> {
         self.state.reason()
     }

@@ -1,26 +1,26 @@
-//! Tells the exporter's threads to end, and wakes those that wait for their next turn.
+//! Stops the exporter's threads and wakes those that wait for their next turn.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-/// Shared by everyone who may have to stop; cloning shares it.
+/// A stop request shared by all threads; a clone shares the same request.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<(Mutex<bool>, Condvar)>);
 
 impl Stop {
-    /// Asks everyone to stop. Cannot be taken back.
+    /// Requests the stop. It cannot be canceled.
     pub fn stop(&self) {
         let (stopped, wake) = &*self.0;
         *stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         wake.notify_all();
     }
 
-    /// Whether to stop.
+    /// Whether the stop was requested.
     pub fn is_stopped(&self) -> bool {
         *self.0 .0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sleeps until `due` or until asked to stop, and returns whether to stop.
+    /// Sleeps until `due` or until the stop is requested; returns whether it was requested.
     pub fn wait_until(&self, due: Instant) -> bool {
         let (stopped, wake) = &*self.0;
         let mut guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn stopping_wakes_whoever_waits() {
+    fn stop_wakes_waiting_threads() {
         let stop = Stop::default();
         let waiter = stop.clone();
         let far = Instant::now() + Duration::from_secs(3600);

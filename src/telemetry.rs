@@ -1,5 +1,5 @@
-//! The exporter's own metrics, kept with prometheus-client. Each is an entry of the catalogue
-//! with source `self`; a test holds the two equal.
+//! The exporter's own metrics, kept with prometheus-client. Each is an entry of the catalog with
+//! source `self`; a test checks that both agree.
 
 use procfs::ProcError;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -18,85 +18,85 @@ pub use heartbeats::{Hang, Heartbeat, Heartbeats};
 /// The program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit it was built from, or `unknown`; see build.rs.
+/// The commit of this build, or `unknown`; see build.rs.
 pub const REVISION: &str = env!("VCPU_EXPORTER_REVISION");
 
-/// A counter of seconds.
+/// A counter in seconds.
 pub type SecondsCounter = Counter<f64, AtomicU64>;
 
-/// Label of read errors.
+/// Label of failed reads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct SourceLabel {
-    /// The source's name.
+    /// Name of the source.
     pub source: &'static str,
 }
 
 /// Labels of HTTP requests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// One of the known paths, or `other`: what a client asks for must not make series.
+    /// One of the known paths, or `other`: a client must not be able to create series.
     pub path: &'static str,
     /// HTTP status code.
     pub code: u16,
 }
 
-/// Label of what belongs to a receiver of pushes.
+/// Label of a push receiver.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct EndpointLabel {
-    /// Its URL, in which there is no secret.
+    /// URL of the receiver, without secrets.
     pub endpoint: String,
 }
 
-/// Labels of what became of pushes.
+/// Labels of push results.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabels {
-    /// The receiver's URL, in which there is no secret.
+    /// URL of the receiver, without secrets.
     pub endpoint: String,
-    /// What became of it.
+    /// `delivered`, `failed`, `rejected` or `refused`.
     pub outcome: &'static str,
 }
 
-/// Handles to all of them; cloning shares the values.
+/// Handles to all metrics; a clone shares the values.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
-    /// Ticks of the sampler.
+    /// Ticks of the sampler, skipped ticks not included.
     pub ticks: Counter,
-    /// Ticks left out because the one before took too long.
+    /// Ticks skipped because an earlier tick took too long.
     pub missed_ticks: Counter,
-    /// Wall time of one tick.
+    /// Wall time of one tick, in seconds.
     pub tick_duration: Histogram,
-    /// CPU time of the sampler thread.
+    /// CPU time of the sampler thread, in seconds.
     pub tick_cpu: SecondsCounter,
-    /// Failed readings by source.
+    /// Failed reads, by source.
     pub read_errors: Family<SourceLabel, Counter>,
-    /// Inventory passes.
+    /// Discovery scans.
     pub inventory_passes: Counter,
-    /// Wall time of an inventory pass.
+    /// Wall time of one discovery scan, in seconds.
     pub inventory_duration: Histogram,
     /// Files and directories opened below the host roots.
     pub host_file_opens: Counter,
-    /// Progress of the exporter's threads.
+    /// Current step of each of the exporter's threads.
     pub heartbeats: Heartbeats,
-    /// Answered requests.
+    /// Answered HTTP requests.
     pub http_requests: Family<RequestLabels, Counter>,
-    /// Time to encode and compress a scrape.
+    /// Time to encode and compress one scrape, in seconds.
     pub scrape_duration: Histogram,
-    /// Pushing.
+    /// Metrics of OTLP pushes.
     pub otlp: Otlp,
-    /// `process_*`
+    /// The `process_*` metrics.
     pub process: Process,
 }
 
-/// What became of pushes by OTLP.
+/// Metrics of OTLP pushes.
 #[derive(Debug, Clone)]
 pub struct Otlp {
     /// Pushes by outcome: `delivered`, `failed`, `refused`.
     pub pushes: Family<OutcomeLabels, Counter>,
     /// Data points by outcome: `delivered`, `rejected`, `refused`.
     pub data_points: Family<OutcomeLabels, Counter>,
-    /// Time of one push, from encoding to the last answer.
+    /// Time of one push, from encoding to the last response.
     pub duration: Family<EndpointLabel, Histogram, fn() -> Histogram>,
-    /// When the last one was delivered, seconds since the epoch.
+    /// Time of the last delivered push, in seconds since the epoch.
     pub last_delivery: Family<EndpointLabel, Gauge<f64, AtomicU64>>,
 }
 
@@ -111,25 +111,25 @@ impl Default for Otlp {
     }
 }
 
-/// The process' own figures, as Prometheus clients name them; refreshed by the inventory lane,
-/// so that a scrape reads nothing.
+/// The exporter's own process metrics, under the names that Prometheus clients use. Discovery
+/// refreshes them, so a scrape reads nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Process {
-    /// CPU seconds.
+    /// CPU time, user and system, in seconds.
     pub cpu: SecondsCounter,
-    /// Resident bytes.
+    /// Resident memory in bytes.
     pub resident: Gauge,
-    /// Virtual bytes.
+    /// Virtual memory in bytes.
     pub virtual_memory: Gauge,
-    /// Open descriptors.
+    /// Open file descriptors.
     pub open_fds: Gauge,
-    /// Descriptor limit.
+    /// Soft limit of open file descriptors.
     pub max_fds: Gauge,
-    /// Start, seconds since the epoch.
+    /// Start time in seconds since the epoch.
     pub start_time: Gauge<f64, AtomicU64>,
 }
 
-/// Buckets from 100 µs to 3.2 s: a tick of one idle VM to one that overruns its second.
+/// Buckets from 100 µs (a tick over one idle VM) to 3 s (a tick that overruns its second).
 fn durations() -> Histogram {
     Histogram::new([
         0.0001, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0,
@@ -166,7 +166,7 @@ impl Telemetry {
         r.register("ticks", "Ticks of the sampler", self.ticks.clone());
         r.register(
             "missed_ticks",
-            "Ticks that could not start in time and were left out",
+            "Ticks that could not start in time and were skipped",
             self.missed_ticks.clone(),
         );
         r.register_with_unit(
@@ -177,23 +177,23 @@ impl Telemetry {
         );
         r.register_with_unit(
             "tick_cpu",
-            "CPU time the sampler thread used",
+            "CPU time of the sampler thread",
             Unit::Seconds,
             self.tick_cpu.clone(),
         );
         r.register(
             "read_errors",
-            "Readings of a vCPU that failed, by source",
+            "Failed reads of a vCPU, by source",
             self.read_errors.clone(),
         );
         r.register(
             "inventory_passes",
-            "Passes of the inventory over the host",
+            "Discovery scans of the host",
             self.inventory_passes.clone(),
         );
         r.register_with_unit(
             "inventory_duration",
-            "Wall time of one inventory pass",
+            "Wall time of one discovery scan",
             Unit::Seconds,
             self.inventory_duration.clone(),
         );
@@ -225,23 +225,23 @@ impl Otlp {
     fn register(&self, r: &mut Registry) {
         r.register(
             "otlp_pushes",
-            "Pushes by OTLP: delivered, failed (tried again) or refused",
+            "OTLP pushes by outcome: delivered, failed (retried) or refused",
             self.pushes.clone(),
         );
         r.register(
             "otlp_data_points",
-            "Data points pushed by OTLP: delivered, rejected by a receiver that took the rest, or refused",
+            "OTLP data points by outcome: delivered, rejected (by a receiver that accepted the rest), or refused",
             self.data_points.clone(),
         );
         r.register_with_unit(
             "otlp_push_duration",
-            "Time of one push by OTLP, from encoding to the last answer",
+            "Duration of one OTLP push, from encoding to the last response",
             Unit::Seconds,
             self.duration.clone(),
         );
         r.register_with_unit(
             "otlp_last_delivery_timestamp",
-            "Unix time of the last push by OTLP that was delivered",
+            "Unix time of the last delivered OTLP push",
             Unit::Seconds,
             self.last_delivery.clone(),
         );
@@ -249,14 +249,14 @@ impl Otlp {
 }
 
 impl Process {
-    /// Reads the process' own figures from its own /proc, whatever the host's roots are. What
-    /// cannot be read stays as it was.
+    /// Reads the process metrics from the exporter's own /proc/self, independent of the host roots.
+    /// A value that cannot be read keeps its last reading.
     pub fn refresh(&self) {
         let _unreadable: Result<(), ProcError> = self.try_refresh();
     }
 
     fn try_refresh(&self) -> Result<(), ProcError> {
-        // First: what follows opens /proc/self itself.
+        // First, because the reads below open files in /proc/self themselves.
         self.open_fds.set(open_descriptors()?);
         let me = procfs::process::Process::myself()?;
         let stat = me.stat()?;
@@ -271,8 +271,8 @@ impl Process {
         self.virtual_memory
             .set(stat.vsize.try_into().unwrap_or(i64::MAX));
         if self.start_time.get() == 0.0 {
-            // Once: /proc/stat is milliseconds long on a machine of many CPUs, and its boot time
-            // is off by one now and then, while clocks are set.
+            // Only once: reading /proc/stat takes milliseconds on a machine with many CPUs, and its
+            // boot time varies by one second while the clock is being set.
             let boot = procfs::boot_time_secs()? as f64;
             self.start_time
                 .set(boot + stat.starttime as f64 / per_second);
@@ -309,7 +309,7 @@ impl Process {
         );
         r.register(
             "max_fds",
-            "Most file descriptors the exporter may open",
+            "Maximum number of open file descriptors of the exporter",
             self.max_fds.clone(),
         );
         r.register_with_unit(
@@ -321,11 +321,11 @@ impl Process {
     }
 }
 
-/// How many descriptors this process has open. procfs' own count has a few too many: the
-/// directories it is made through, and up to Linux 6.1 `.` and `..`.
+/// Number of descriptors this process has open. The count of the procfs crate is a few too high:
+/// it includes the directories that it opens to count, and up to Linux 6.1 also `.` and `..`.
 fn open_descriptors() -> std::io::Result<i64> {
     const OWN: &str = "/proc/self/fd";
-    // Since Linux 6.2 (commit f1f1f2569901) the size of the directory is the number of them.
+    // Since Linux 6.2 (commit f1f1f2569901) the size of the directory is the number of descriptors.
     let told = std::fs::metadata(OWN)?.len();
     let count = match told {
         0 => std::fs::read_dir(OWN)?.count().saturating_sub(1) as u64,

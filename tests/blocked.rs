@@ -1,6 +1,6 @@
-//! A local user who holds up whoever reads the memory of their process: the exporter as a process,
-//! beside a host on which a FIFO that nobody writes to stands for a page that does not come, and
-//! beside a real process whose command line lies on a file system that does not answer.
+//! A local user who blocks readers of their process's memory. The exporter runs as a process beside
+//! a host on which a FIFO without a writer stands for a page that is never loaded, and beside a
+//! real process whose command line is on a file system that does not answer.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "support/exporter.rs"]
@@ -36,7 +36,7 @@ fn paths(root: &Path) -> [String; 6] {
     ]
 }
 
-/// Puts a FIFO in a file's place.
+/// Replaces a file with a FIFO.
 fn fifo(host: &FakeHost, path: &str) {
     host.remove(path);
     let made = Command::new("mkfifo").arg(host.path(path)).status();
@@ -47,7 +47,7 @@ fn has(exposition: &Exposition, vm: &str) -> bool {
     exposition.one("kvm_vm_vcpus", &[("vm", vm)]).is_some()
 }
 
-/// The reason the inventory gives.
+/// The reason of the inventory.
 fn reason(exposition: &Exposition) -> String {
     let mut up = exposition.all("kvm_exporter_source_up", &[("source", "inventory")]);
     let inventory = up.next().expect("the inventory has a state");
@@ -72,11 +72,11 @@ fn a_blocked_command_line_is_a_reason_and_other_vms_come_and_go() {
     assert_eq!(exporter.end(Signal::TERM), Some(0));
 }
 
-/// A process that holds a VM; it is killed with this.
+/// A process that holds a VM; killed on drop.
 struct Holder(Child);
 
 impl Holder {
-    /// One that holds its memory by a file system at `dir`, or does not.
+    /// Starts one whose memory is blocked by a file system at `dir`, or is not blocked.
     fn start(dir: Option<&Path>) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/fuse_page.py");
         let mut child = Command::new("python3")
@@ -106,7 +106,7 @@ impl Drop for Holder {
     }
 }
 
-/// Why a process cannot hold its own memory here.
+/// Why a process cannot block its own memory here.
 fn lacks() -> Option<&'static str> {
     let works = |command: &mut Command| command.output().is_ok_and(|o| o.status.success());
     if !rustix::process::geteuid().is_root() {

@@ -1,7 +1,7 @@
-//! Real cgroups around real KVM guests: what the exporter says is what the kernel's files say.
+//! Real cgroups around real KVM guests: the exporter's figures equal those in the kernel's files.
 //!
-//! They are made where this machine lets root make groups with a CPU quota: in v2's hierarchy if
-//! it has the cpu controller, else in v1's; pressure is looked at wherever v2's is mounted.
+//! The groups are created if root may create groups with a CPU quota on this machine: in the v2
+//! hierarchy if it has the cpu controller, else in v1; pressure is checked wherever v2 is mounted.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
@@ -26,20 +26,20 @@ use run::{allowed_cpus, eventually, Frozen};
 
 const CONFIG: &str = "sources: {cgroup: {period: 1s}}";
 
-/// Which files a hierarchy with the cpu controller has.
+/// The file set of a hierarchy with the cpu controller.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Version {
     V1,
     V2,
 }
 
-/// A group of our own; dropping it takes it away, with the groups in it, once it is empty.
+/// A group for a test; dropping it removes it with its child groups once it is empty.
 struct Group {
     version: Version,
     dir: PathBuf,
 }
 
-/// Removed when everything in it has ended: drop VMs first.
+/// Removal requires that its processes have exited: drop VMs first.
 impl Drop for Group {
     fn drop(&mut self) {
         let gone = || std::fs::remove_dir(&self.dir).ok();
@@ -50,7 +50,7 @@ impl Drop for Group {
 }
 
 impl Group {
-    /// A group at the top of the hierarchy that has the cpu controller; prints why there is none.
+    /// Creates a top-level group in the hierarchy with the cpu controller; prints why if it cannot.
     fn new() -> Option<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let root = Path::new("/sys/fs/cgroup");
@@ -107,7 +107,7 @@ impl Group {
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
-    /// So many microseconds of each 10 milliseconds.
+    /// Sets the quota: microseconds per 10 milliseconds.
     fn quota(&self, quota: u32) {
         if self.version == Version::V2 {
             return self.write("cpu.max", &format!("{quota} 10000"));
@@ -120,7 +120,7 @@ impl Group {
         self.write("cgroup.procs", &vm.pid().to_string());
     }
 
-    /// Periods, throttled periods and throttled seconds, as the kernel counts them.
+    /// Periods, throttled periods and throttled seconds, from the kernel.
     fn throttling(&self) -> [f64; 3] {
         let text = self.read("cpu.stat");
         let field = |name: &str| -> f64 {
@@ -138,7 +138,7 @@ impl Group {
     }
 }
 
-/// The same three, as the exporter has them.
+/// The same three figures from the exporter.
 fn told(exposition: &Exposition, vm: &str, level: &str) -> Option<[f64; 3]> {
     let one = |name: &str| exposition.one(name, &[("vm", vm), ("level", level)]);
     Some([
@@ -156,7 +156,7 @@ fn quota(exposition: &Exposition, vm: &str) -> Option<(String, f64)> {
     first
 }
 
-/// A reading that began after `least`, and what the kernel said after it, hold it between them.
+/// The kernel's figures before and after must enclose a reading that started after `least`.
 fn assert_between(group: &Group, exporter: &Exporter, vm: &str, level: &str) {
     let before = group.throttling();
     let reached = |told: [f64; 3]| {
@@ -171,7 +171,7 @@ fn assert_between(group: &Group, exporter: &Exporter, vm: &str, level: &str) {
     assert!(within, "{before:?} {seen:?} {after:?}");
 }
 
-/// Once nothing runs any more the numbers are the same to the last digit.
+/// Once nothing runs, the figures must be exactly equal.
 fn assert_equal_at_rest(group: &Group, exporter: &Exporter, vm: &MicroVm, level: &str) {
     let _frozen = Frozen::new(vm.pid());
     exporter.until(|e| told(e, vm.name(), level) == Some(group.throttling()));
@@ -214,7 +214,7 @@ fn quotas_above_the_vm_and_on_its_vcpus_are_told_apart() {
     let vm = MicroVm::start("machine", Load::Spin, 2);
     let name = vm.name();
     if machine.version == Version::V2 {
-        // Threads of one process may be in groups of their own only below a threaded root.
+        // Threads of one process can be in different groups only below a threaded root.
         parts
             .iter()
             .for_each(|group| group.write("cgroup.type", "threaded"));
@@ -247,7 +247,7 @@ fn totals_go_on_when_the_vm_is_moved_and_when_its_group_is_made_anew() {
     let (Some(first), Some(second)) = (Group::new(), Group::new()) else {
         return;
     };
-    // The second group has a past of its own.
+    // The second group has its own history.
     let other = MicroVm::start("other", Load::Spin, 1);
     let groups = [&first, &second];
     groups.iter().for_each(|group| group.quota(2000));
@@ -273,7 +273,7 @@ fn totals_go_on_when_the_vm_is_moved_and_when_its_group_is_made_anew() {
     );
 }
 
-/// libvirt's own words for the levels: `vcpu_quota` is on each vCPU's group, `global_quota` on the
+/// libvirt's names of the levels: `vcpu_quota` is set on each vCPU's group, `global_quota` on the
 /// machine's (virsh(1), schedinfo).
 #[test]
 fn the_quotas_that_libvirt_sets_are_told_at_their_level() {
@@ -306,7 +306,7 @@ fn the_quotas_that_libvirt_sets_are_told_at_their_level() {
         return;
     }
     let weight = |e: &Exposition| e.one("kvm_vm_cpu_weight", &[("vm", &name)]);
-    // On v2 libvirt takes the shares for the weight.
+    // On v2, libvirt uses the shares as the weight.
     exporter.until(|e| weight(e).is_some_and(|w| w == 50.0 || w == 512.0));
     assert!(set(&mut libvirt, "vcpu_quota=20000"));
     exporter.until(|e| quota(e, &name) == Some(("vcpu".to_owned(), 0.4)));
@@ -360,7 +360,7 @@ fn pressure_is_the_kernels() {
     assert!(seen <= after, "{before} {seen} {after}");
 }
 
-/// Where cgroup v2 is mounted, with two groups of ours side by side below one of ours.
+/// Mount point of cgroup v2, and two sibling groups below a group of the test.
 fn two_groups_of_v2() -> Option<[PathBuf; 3]> {
     let root = Path::new("/sys/fs/cgroup");
     let mounts = [root.to_owned(), root.join("unified")];
@@ -388,8 +388,8 @@ fn two_groups_of_v2() -> Option<[PathBuf; 3]> {
     Some(groups)
 }
 
-/// The kernel shows the VM's group as `/../vm` to an exporter with a cgroup namespace of its own,
-/// as in a container. What the groups say is the test's: few machines have v2's memory controller.
+/// The kernel shows the VM's group as `/../vm` to an exporter in another cgroup namespace, as in a
+/// container. The test writes the groups' files, because few machines have v2's memory controller.
 #[test]
 fn memory_by_cgroup_is_found_from_a_cgroup_namespace_of_the_exporters_own() {
     if !kvm_works() {

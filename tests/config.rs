@@ -1,6 +1,6 @@
-//! What a configuration file may say, and how it is told that it may not.
+//! Accepted and refused configuration files, and the messages for refused ones.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests, which clippy does not see as tests
+#![allow(clippy::unwrap_used, clippy::panic)] // test helpers, which clippy does not recognize as tests
 
 use std::time::Duration;
 
@@ -63,6 +63,7 @@ sources:
   devices: {enabled: false, period: 10m}
   pt: {enabled: true, window: 1ms, period: 1h, max_duty: 0.5, max_bytes: 64KiB}
   resctrl: {enabled: false, period: 1m, create_groups: true}
+  host_cpu: {enabled: false, period: 9s}
   frequency: {enabled: false, period: 1s}
   thermal: {enabled: false, period: 2s}
   numa: {enabled: false, period: 3s}
@@ -137,6 +138,7 @@ log: {level: debug, format: json}
     assert!(!resctrl.enabled && resctrl.create_groups);
     assert_eq!(resctrl.period, Duration::from_secs(60));
     let host = [
+        of_host(&config.sources.host_cpu),
         of_host(&config.sources.frequency),
         of_host(&config.sources.thermal),
         of_host(&config.sources.numa),
@@ -146,7 +148,7 @@ log: {level: debug, format: json}
         of_host(&config.sources.system),
         of_host(&config.sources.kernel_log),
     ];
-    assert_eq!(host, [1, 2, 3, 4, 5, 6, 7, 8].map(|s| (false, s)));
+    assert_eq!(host, [9, 1, 2, 3, 4, 5, 6, 7, 8].map(|s| (false, s)));
     let otlp = &config.otlp;
     assert!(!otlp.enabled);
     assert_eq!(otlp.resource["team"], "kvm");
@@ -173,7 +175,7 @@ log: {level: debug, format: json}
     );
 }
 
-/// Text, and what its refusal says: position, key path, what was found, what was expected.
+/// Text and its error: position, key path, found and expected value.
 const REFUSED: &[(&str, &str)] = &[
     ("wob: 1\n", "line 1 column 1: unknown field `wob`, expected one of `web`, `paths`"),
     ("web:\n  listen: 1\n", "line 2 column 3: web: unknown field `listen`, expected `listen_address`"),
@@ -191,11 +193,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("limits:\n  max_series: -1\n", "line 2 column 15: limits.max_series: invalid type: integer `-1`, expected a whole number from"),
     ("sources:\n  pmu:\n    enabled: maybe\n", "line 3 column 14: sources.pmu.enabled: invalid type: string \"maybe\", expected true or false"),
     ("sources:\n  pmu:\n    events: [dtlb, cache]\n", "line 3 column 20: sources.pmu.events[1]: unknown variant `cache`"),
-    ("sources:\n  pmu:\n    events: [dtlb, dtlb]\n", "line 3 column 13: sources.pmu.events: entry [1] is entry [0] again"),
+    ("sources:\n  pmu:\n    events: [dtlb, dtlb]\n", "line 3 column 13: sources.pmu.events: entry [1] repeats entry [0]"),
     ("sources:\n  pmu:\n    raw:\n      - name: a\n        event: cpu/event=1/\n      - name: b\n        event: cycles\n", "line 7 column 16: sources.pmu.raw[1].event: invalid value: string \"cycles\", expected a PMU and its terms, such as cpu/event=0xd3,umask=0x2/, or a raw code"),
     ("sources:\n  pmu:\n    raw:\n      - name: a-b\n        event: cpu/event=1/\n", "line 4 column 15: sources.pmu.raw[0].name: invalid value: string \"a-b\", expected a name of letters"),
     ("sources:\n  pmu:\n    raw:\n      - name: a\n", "line 4 column 9: sources.pmu.raw[0]: missing field `event`"),
-    ("sources:\n  pmu:\n    raw:\n      - {name: a, event: c/e=1/}\n      - {name: a, event: c/e=2/}\n", "line 4 column 7: sources.pmu.raw: entry [1] is entry [0] again"),
+    ("sources:\n  pmu:\n    raw:\n      - {name: a, event: c/e=1/}\n      - {name: a, event: c/e=2/}\n", "line 4 column 7: sources.pmu.raw: entry [1] repeats entry [0]"),
     ("sources:\n  pmu:\n    raw:\n      - {name: a, event: c/e=1/, guest: false}\n", "line 4 column 7: sources.pmu.raw: entry [0]: expected guest or host to be true"),
     ("sources:\n  memory:\n    period: 9s\n", "line 3 column 13: sources.memory.period: invalid value: string \"9s\", expected a duration from 10s to 1h"),
     ("sources:\n  memory:\n    budget: 11s\n", "line 3 column 13: sources.memory.budget: invalid value: string \"11s\", expected a duration from 0ms to 10s"),
@@ -204,7 +206,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("sources:\n  cgroup:\n    period: 11m\n", "line 3 column 13: sources.cgroup.period: invalid value: string \"11m\", expected a duration from 1s to 10m"),
     ("sources:\n  exits:\n    reasons: [hlt, HLT]\n", "line 3 column 20: sources.exits.reasons[1]: invalid value: string \"HLT\", expected an exit reason such as hlt"),
     ("sources:\n  exits:\n    reasons: [other]\n", "sources.exits.reasons[0]: invalid value: string \"other\", expected an exit reason"),
-    ("sources:\n  exits:\n    reasons: [hlt, io, hlt]\n", "sources.exits.reasons: entry [2] is entry [0] again, expected a list of different exit reasons"),
+    ("sources:\n  exits:\n    reasons: [hlt, io, hlt]\n", "sources.exits.reasons: entry [2] repeats entry [0], expected a list of different exit reasons"),
     ("sources:\n  kvm_stat:\n    period: 2h\n", "line 3 column 13: sources.kvm_stat.period: invalid value: string \"2h\", expected a duration from 1s to 10m"),
     ("sources:\n  threads:\n    period: 100ms\n", "line 3 column 13: sources.threads.period: invalid value: string \"100ms\", expected a duration from 1s to 10m"),
     ("sources:\n  devices:\n    period: 0s\n", "line 3 column 13: sources.devices.period: "),
@@ -224,12 +226,12 @@ const REFUSED: &[(&str, &str)] = &[
     ("otlp:\n  endpoints: [{url: 'http://c', headers: {Content-Type: x}}]\n", "otlp.endpoints[0].headers: invalid value: string \"Content-Type\", expected a mapping of header names"),
     ("otlp:\n  endpoints: [{url: 'http://c', headers: {a: {file: key}}}]\n", "otlp.endpoints[0].headers.a.file: invalid value: string \"key\", expected an absolute path"),
     ("otlp:\n  endpoints: [{url: 'http://c', headers: {a: {path: /key}}}]\n", "otlp.endpoints[0].headers.a: expected one key, file or env"),
-    ("otlp:\n  endpoints: [{url: 'http://c', headers: {a: x, A: y}}]\n", "otlp.endpoints[0].headers: `A` is there twice"),
+    ("otlp:\n  endpoints: [{url: 'http://c', headers: {a: x, A: y}}]\n", "otlp.endpoints[0].headers: duplicate field `A`"),
     ("otlp:\n  endpoints: [{url: 'https://c', tls: {cert_file: /c}}]\n", "otlp.endpoints: entry [0]: expected cert_file and key_file together"),
     ("otlp:\n  endpoints: [{url: 'http://c', tls: {ca_file: /c}}]\n", "otlp.endpoints: entry [0]: expected https:// in the url"),
     ("otlp:\n  endpoints: [{url: 'http://c', headers: {Authorization: x}, basic_auth: {username: a, password: b}}]\n", "otlp.endpoints: entry [0]: expected basic_auth or an authorization header"),
-    ("otlp:\n  endpoints: [{url: 'http://c', basic_auth: {username: 'a:b', password: x}}]\n", "otlp.endpoints[0].basic_auth.username: invalid value: string \"a:b\", expected a user's name without a colon"),
-    ("otlp:\n  endpoints: [{url: 'http://c'}, {url: 'http://c/'}]\n", "otlp.endpoints: entry [1] is entry [0] again"),
+    ("otlp:\n  endpoints: [{url: 'http://c', basic_auth: {username: 'a:b', password: x}}]\n", "otlp.endpoints[0].basic_auth.username: invalid value: string \"a:b\", expected a user name without a colon"),
+    ("otlp:\n  endpoints: [{url: 'http://c'}, {url: 'http://c/'}]\n", "otlp.endpoints: entry [1] repeats entry [0]"),
     ("log:\n  level: loud\n", "line 2 column 10: log.level: unknown variant `loud`, expected one of `error`, `warn`"),
     ("log:\n  level: info\n  level: warn\n", "log: duplicate field `level`"),
     ("web:\n\tlisten_address: x\n", "line 2 column 1: "),
@@ -267,7 +269,7 @@ fn a_secret_is_not_repeated() {
     let number = "otlp: {endpoints: [{url: 'http://c', headers: {a: 123456}}]}";
     let error = refusal(number);
     assert!(
-        error.contains("headers.a: expected a text; put quotes around it"),
+        error.contains("headers.a: expected text; put quotes around it"),
         "{error}"
     );
     for text in [
@@ -295,7 +297,10 @@ fn errors_name_the_file() {
         "{error}"
     );
     let error = load(b"# \xff");
-    assert!(error.contains("not UTF-8 text (byte 2"), "{error}");
+    assert!(
+        error.contains("is not UTF-8 text: invalid byte at offset 2"),
+        "{error}"
+    );
     let error = load(&vec![b'#'; MAX_FILE as usize + 1]);
     assert!(error.contains("longer than 1 MiB"), "{error}");
     let error = Config::load(&dir.path().join("none"))

@@ -1,4 +1,4 @@
-//! The exporter where the system refuses what it mostly grants: a place for its log, and threads.
+//! The exporter without resources that the system usually grants: a working log, and threads.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::fs::File;
@@ -31,7 +31,7 @@ impl Drop for Exporter {
 }
 
 impl Exporter {
-    /// Its log may be lost, so that the port is chosen here.
+    /// The log may be lost, so the test chooses the port.
     fn start(mut command: Command, stderr: impl Into<Stdio>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -46,7 +46,7 @@ impl Exporter {
         Self { child, address }
     }
 
-    /// The status of an answer, if there is one.
+    /// The status of an answer; `None` without an answer.
     fn status(&self, path: &str) -> Option<u16> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
         stream.set_read_timeout(Some(DEADLINE)).ok()?;
@@ -71,7 +71,7 @@ impl Exporter {
     }
 }
 
-/// Logs as much as it can.
+/// An exporter with the most verbose log.
 fn talkative() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"));
     command.arg("--log.level=trace");
@@ -101,7 +101,7 @@ fn a_log_that_nobody_reads_any_more_is_lost_and_nothing_else() {
 
 #[test]
 fn a_log_that_is_not_read_stops_nothing() {
-    // As systemd hands out its journal, and full from the start.
+    // A socket, as systemd passes its journal, that is full from the start.
     let (_reader, mut log) = UnixStream::pair().unwrap();
     log.set_nonblocking(true).unwrap();
     while log.write(&[b'x'; 4096]).is_ok() {}
@@ -109,7 +109,7 @@ fn a_log_that_is_not_read_stops_nothing() {
     goes_on(Exporter::start(talkative(), OwnedFd::from(log)));
 }
 
-/// A user whose threads are this test's alone: `RLIMIT_NPROC` counts all of a user's.
+/// A user with threads of this test only: `RLIMIT_NPROC` counts all threads of a user.
 const USER: u32 = 1_097_520_000;
 
 #[test]
@@ -126,7 +126,7 @@ fn under_a_limit_of_threads_it_answers_or_says_that_it_cannot_start() {
     let all = |mode| std::fs::Permissions::from_mode(mode);
     std::fs::set_permissions(dir.path(), all(0o755)).unwrap();
     let program = dir.path().join("vcpu-exporter");
-    // By a process of its own, so that nobody inherits a descriptor that is open for writing.
+    // Copied by another process, so that no child inherits a descriptor open for writing.
     let copied = Command::new("cp")
         .arg(env!("CARGO_BIN_EXE_vcpu-exporter"))
         .arg(&program)
@@ -154,7 +154,7 @@ fn under_a_limit_of_threads_it_answers_or_says_that_it_cannot_start() {
                 true
             }
             Is::Serving => {
-                // Each needs a worker, and none may need a further thread.
+                // Each request needs a worker; none may need another thread.
                 for path in ["/metrics", "/", "/api/view", "/metrics", "/healthz"].repeat(3) {
                     let status = exporter.status(path).expect("an answer");
                     let too_early = path == "/api/view" && status == 503;
@@ -172,13 +172,13 @@ fn under_a_limit_of_threads_it_answers_or_says_that_it_cannot_start() {
         stderr.unwrap().read_to_string(&mut log).unwrap();
         assert!(!log.contains("panicked"), "limit {limit}: {log}");
         assert_eq!(
-            log.contains("raise the limit of threads"),
+            log.contains("raise the thread limit"),
             over,
             "limit {limit}: {log}"
         );
         served += usize::from(!over);
         refused += usize::from(over);
-        // The first that is enough, and one that leaves room for a single thread more.
+        // The first sufficient limit, and one with room for a single further thread.
         if served == 2 {
             break;
         }

@@ -1,7 +1,7 @@
-//! The demo command: what it promises is on its page, and it leaves no guest behind.
+//! The demo command: its page shows what the command announces, and no guest survives it.
 
 #![cfg(feature = "demo")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // also in what the tests share
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // also in shared test code
 
 #[path = "support/exporter.rs"]
 mod exporter;
@@ -22,7 +22,7 @@ use rustix::process::{kill_process, Pid, Signal};
 use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
 use vcpu_exporter::demo::guests::{Plan, PLANS};
 
-/// The demos load the CPUs; one after the other they do not starve each other.
+/// Runs the demos one after another: they load the CPUs and would starve each other.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -36,7 +36,7 @@ struct Demo {
 }
 
 impl Demo {
-    /// Starts the demo and waits until it says where it serves.
+    /// Starts the demo and waits until it prints its address.
     fn start() -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"))
             .args(["demo", "--web.listen-address=127.0.0.1:0"])
@@ -62,7 +62,7 @@ impl Demo {
         }
     }
 
-    /// Scrapes until `test` holds; fails with the last exposition when it never does.
+    /// Scrapes until `test` holds; fails with the last exposition after the deadline.
     fn until(&self, test: impl Fn(&Exposition) -> bool) -> Exposition {
         let mut last = String::new();
         let found = eventually(|| {
@@ -80,8 +80,8 @@ impl Demo {
         (before, after)
     }
 
-    /// The `vm` label of a guest. Another demo on this host has guests of the same names, so that
-    /// its own are known by their UUIDs.
+    /// The `vm` label of a guest. Another demo on this host has guests with the same names, so
+    /// guests are identified by UUID.
     fn vm(&self, exposition: &Exposition, plan: usize) -> Option<String> {
         let pid = self.child.id();
         let uuid = format!("{pid:08x}-0000-8000-8000-{:012x}", plan + 1);
@@ -121,13 +121,13 @@ impl Drop for Demo {
     }
 }
 
-/// When the samples were taken, by the exporter's clock.
+/// Sample time by the exporter's clock.
 fn taken(exposition: &Exposition) -> f64 {
     let taken = exposition.one("kvm_exporter_sample_timestamp_seconds", &[]);
     taken.expect("it is always there")
 }
 
-/// The process id in a line about a guest: `spin pid 123 …`.
+/// The PID in a line about a guest: `spin pid 123 …`.
 fn guest(line: &str) -> Option<u32> {
     let mut words = line.split_whitespace().skip_while(|word| *word != "pid");
     words.nth(1)?.parse().ok()
@@ -161,7 +161,7 @@ fn its_guests_end_also_when_it_is_killed() {
     assert!(outlived.is_empty(), "{outlived:?} outlived the demo");
 }
 
-/// Every vCPU of the demo: its guest's number among the plans, and its index.
+/// Every vCPU of the demo: its guest's index among the plans, and its own index.
 fn vcpus() -> impl Iterator<Item = (usize, u32)> {
     let vcpus = |(n, plan): (usize, &Plan)| (0..plan.vcpus).map(move |vcpu| (n, vcpu));
     PLANS.iter().enumerate().flat_map(vcpus)
@@ -202,20 +202,20 @@ fn every_vcpu_has_its_series_with_all_labels() {
 }
 
 /// Seconds of a window: long enough for the 10 ms by which the kernel's total of a running thread
-/// may be late, and for a sampler that is preempted before it looks at the clock.
+/// can lag, and for a sampler that is preempted before it reads the clock.
 const WINDOW: f64 = 4.0;
 
-/// How exact growth must be.
+/// Tolerated relative error of a delta.
 const TOLERANCE: f64 = 0.02;
 
-/// The guest that spins, among the plans.
+/// The spinning guest among the plans.
 const SPIN: usize = 0;
 
-/// Waits for a window in which each spinning vCPU spent all of it on a core or waiting for one, and in which what each
-/// got of a second is `fair`.
+/// Waits for a window in which each spinning vCPU was always running or waiting, and in which the
+/// time of each per second is `fair`.
 ///
-/// On a busy machine the sampler may be kept from a core between its look at the clock and at the vCPU: another window
-/// is taken then.
+/// On a busy machine the sampler can be preempted between reading the clock and the vCPU; then
+/// another window is used.
 fn spinning(demo: &Demo, fair: impl Fn([f64; 2]) -> bool) {
     let mut said = Vec::new();
     let found = eventually(|| {
@@ -237,7 +237,7 @@ fn spinning(demo: &Demo, fair: impl Fn([f64; 2]) -> bool) {
     assert!(found.is_some(), "time and delay of each vCPU: {said:#?}");
 }
 
-/// The threads that run the vCPUs of the spinning guest.
+/// The vCPU threads of the spinning guest.
 fn spinning_threads(demo: &Demo) -> [Pid; 2] {
     let pid = demo.guests[SPIN];
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -276,9 +276,9 @@ fn spinning_vcpus_grow_a_second_a_second_divided_by_the_cores_they_share() {
             .all(|sample| sample.label("cpu") == cpu.to_string())
     };
     let moved = demo.until(|e| there(e, 0) && there(e, 1));
-    // The tick in which they moved still has time of both cores.
+    // The tick of the move still has time on both cores.
     demo.until(|e| taken(e) > taken(&moved));
-    // The scheduler is fair to two threads of one weight.
+    // The scheduler is fair to two threads of equal weight.
     spinning(&demo, |[first, second]| {
         first + second <= 1.0 + TOLERANCE && (first - second).abs() <= 2.0 * TOLERANCE
     });

@@ -1,6 +1,6 @@
-//! What the documents say is what the program does.
+//! The documents match the program.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // helpers of tests, which clippy does not see as tests
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,9 +30,14 @@ const RULES: &str = "alerts/recording.yaml";
 const DOCUMENTS: &[&str] = &[
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
     "docs/METRICS.md",
     "docs/CONFIGURATION.md",
+    "docs/COMPARISON.md",
     "docs/CONTENTION.md",
+    "docs/FAQ.md",
+    "docs/UPGRADING.md",
     "docs/ALERTS.md",
     "docs/DASHBOARDS.md",
     "docs/ARCHITECTURE.md",
@@ -73,7 +78,7 @@ fn the_example_configuration_is_the_defaults() {
     assert_eq!(Config::parse(&read(EXAMPLE)).unwrap(), Config::default());
 }
 
-/// The keys a section has, as the refusal of an unknown one lists them.
+/// The keys of a section, as listed in the error about an unknown key.
 fn keys(section: &[&str]) -> Vec<String> {
     let mut text = String::new();
     for (depth, key) in section.iter().chain(&["no-such-key"]).enumerate() {
@@ -87,7 +92,7 @@ fn keys(section: &[&str]) -> Vec<String> {
     quoted.map(str::to_owned).collect()
 }
 
-/// The lines of a section of the example, without those of its neighbours.
+/// The lines of a section of the example, without adjacent sections.
 fn section(path: &[&str]) -> Vec<String> {
     let mut lines: Vec<String> = read(EXAMPLE).lines().map(str::to_owned).collect();
     for key in path {
@@ -101,7 +106,7 @@ fn section(path: &[&str]) -> Vec<String> {
     lines
 }
 
-/// The example sets the key, and a key that is no section has a comment or a sibling above it.
+/// The example sets the key, and a key that is not a section has a comment or a sibling above it.
 #[track_caller]
 fn assert_documented(path: &[&str], key: &str) {
     let lines = section(path);
@@ -134,7 +139,7 @@ fn the_example_configuration_has_every_key() {
     }
 }
 
-/// The comment of the example that begins with this line, as it would be without `#`.
+/// The comment in the example that starts with this line, without `#`.
 fn commented(begin: &str) -> Vec<String> {
     let text = read(EXAMPLE);
     let lines = text.lines().map(str::trim);
@@ -152,7 +157,7 @@ fn the_endpoint_of_the_example_is_accepted() {
     let endpoint = &config.otlp.endpoints[0];
     assert_eq!(endpoint.headers.len(), 3);
     assert!(endpoint.basic_auth.is_some() && endpoint.tls.key_file.is_some());
-    // It names every key there is.
+    // It contains every key.
     let text = format!("{endpoint:?}");
     assert!(!text.contains("None"), "{text}");
 }
@@ -181,7 +186,7 @@ fn configurations_in_the_documents_are_accepted() {
     let mut pushing = 0;
     for document in DOCUMENTS {
         for yaml in blocks(&read(document), "yaml") {
-            // Prometheus' own.
+            // Prometheus's own configuration.
             if yaml.starts_with("scrape_configs:") {
                 continue;
             }
@@ -285,8 +290,17 @@ fn links_of_the_documents_lead_somewhere() {
     }
 }
 
-/// Words of the text that look like one of our metrics. A colon is in names of recording rules
-/// alone, which tests/alerts.rs knows.
+/// A reader starts at the README: each page is one link away.
+#[test]
+fn every_document_is_listed_in_the_readme() {
+    let readme = read("README.md");
+    for document in DOCUMENTS.iter().filter(|name| **name != "README.md") {
+        assert!(readme.contains(&format!("]({document})")), "{document}");
+    }
+}
+
+/// Words in the text that look like one of our metrics. Only recording rules have a colon in their
+/// names; tests/alerts.rs checks those.
 fn metrics(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')
         .map(|word| word.trim_end_matches(':'))
@@ -298,7 +312,7 @@ fn metrics(text: &str) -> impl Iterator<Item = &str> {
         })
 }
 
-/// The metric that this is, or one of whose series as a histogram it is.
+/// Whether the name is a metric or a series of a histogram.
 fn is_known(name: &str) -> bool {
     let histogram = ["_bucket", "_sum", "_count"];
     let histogram = histogram
@@ -326,7 +340,7 @@ fn the_queries_of_the_documents_are_promql() {
     promtool::parse(&queries);
 }
 
-/// A metric without a check says so in a row of its own.
+/// A metric that is not checked has a row that says so.
 #[test]
 fn every_metric_says_what_it_was_checked_against() {
     let text = read("docs/TRUTH.md");

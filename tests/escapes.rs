@@ -1,5 +1,5 @@
-//! What the program repeats of files and paths in its errors: nothing that a terminal obeys, and no
-//! line of a file that is no configuration.
+//! File contents and paths in the program's errors: without control characters for a terminal, and
+//! without text of a file that is not a configuration.
 #![allow(clippy::expect_used)]
 
 use std::process::Command;

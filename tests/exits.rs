@@ -1,5 +1,5 @@
-//! Real KVM guests whose exits are known: by the VMM's own count or the guest's, and to the last
-//! one where the guest leaves as often as the test tells it to.
+//! Real KVM guests with known exits: counted by the VMM or the guest, and exact for a guest that
+//! exits only on request.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
@@ -29,13 +29,13 @@ use timer_guest::TimerGuest;
 const EVENTS: &str = "kvm_vcpu_kvm_events_total";
 const EXITS: &str = "kvm_vcpu_exits_total";
 
-/// One test at a time: each counts all that its exporter sees.
+/// One test at a time: each counts everything its exporter sees.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A guest in this very process, on a thread that only enters it when told to.
+/// A guest in this process, on a thread that enters it only on request.
 struct Counted {
     orders: Option<SyncSender<u32>>,
     done: Receiver<Exit>,
@@ -51,7 +51,7 @@ impl Counted {
             let mut vcpu = vm.create_vcpu(0).expect("KVM works");
             for times in ordered {
                 for _ in 0..times {
-                    // A signal or nothing at all is an exit that did not come from the guest.
+                    // An exit by a signal or without a reason does not come from the guest.
                     let exit = vcpu.run().expect("the guest runs");
                     tell.send(exit).expect("the test listens");
                 }
@@ -65,11 +65,11 @@ impl Counted {
         }
     }
 
-    /// Enters the guest so often, and gives how often it left by itself.
+    /// Enters the guest `times` times, and returns how often it exited by itself.
     fn run(&self, times: u32) -> u32 {
         let orders = self.orders.as_ref().expect("it runs");
-        orders.send(times).expect("its thread is there");
-        let exits = (0..times).map(|_| self.done.recv().expect("its thread is there"));
+        orders.send(times).expect("the guest thread runs");
+        let exits = (0..times).map(|_| self.done.recv().expect("the guest thread runs"));
         let own = exits.filter(|exit| *exit != Exit::Interrupted);
         u32::try_from(own.count()).expect("as many as were wanted")
     }
@@ -110,7 +110,7 @@ fn exporter(config: &str) -> Option<Exporter> {
     Some(exporter)
 }
 
-/// The VM of this process, as the exporter names what has no name.
+/// The name that the exporter gives to the unnamed VM of this process.
 fn own() -> String {
     format!("pid-{}", std::process::id())
 }
@@ -123,7 +123,7 @@ fn event(exposition: &Exposition, vm: &str, event: &str) -> f64 {
     sum(exposition, EVENTS, &[("vm", vm), ("event", event)]).unwrap_or(f64::NAN)
 }
 
-/// Starts a guest and waits until its events are counted; what is shown then has stopped.
+/// Starts a guest and waits until its events are counted; the guest is stopped afterwards.
 fn watched(exporter: &Exporter, load: Load) -> Counted {
     let guest = Counted::start(load);
     guest.run(1);
@@ -173,8 +173,8 @@ fn halts_are_exits_to_the_vmm_that_has_no_interrupt_controller_in_the_kernel() {
     assert_eq!(counted("pio"), 0.0);
 }
 
-/// Each interrupt ends a halt, unless the guest was kept so long from halting again that the next
-/// one is due before. A stop ends a halt without an interrupt.
+/// Each interrupt ends a halt, unless the guest was kept from halting until the next interrupt. A
+/// stop ends a halt without an interrupt.
 #[test]
 fn wakeups_are_as_many_as_the_timer_interrupts_that_the_guest_itself_counted() {
     let _alone = alone();
@@ -201,7 +201,7 @@ fn wakeups_are_as_many_as_the_timer_interrupts_that_the_guest_itself_counted() {
         least * 0.99 <= wakeups && wakeups <= most * 1.01,
         "{wakeups} wakeups by {least} to {most} interrupts"
     );
-    // It may stand still between its count and its write.
+    // The guest can be stopped between its count and its write.
     assert!(
         least - 1.0 <= writes && writes <= most + 1.0,
         "{writes} port writes by {least} to {most} interrupts"
@@ -209,8 +209,8 @@ fn wakeups_are_as_many_as_the_timer_interrupts_that_the_guest_itself_counted() {
     assert_eq!(counted("mmio"), 0.0);
 }
 
-/// The exporter came later than the guest and missed a fixed number of exits. Each scrape between
-/// two looks at the VMM's own count bounds that number; all bounds must agree.
+/// The exporter started after the guest and missed a fixed number of exits. Each scrape between two
+/// readings of the VMM's count bounds that number; all bounds must agree.
 #[test]
 fn the_vmms_own_counts_agree_at_every_scrape() {
     let _alone = alone();
@@ -228,7 +228,7 @@ fn the_vmms_own_counts_agree_at_every_scrape() {
             let exits = event(&exporter.scrape_anew(), &name, "userspace_exit");
             let after = vm.vcpu_stats(0).1.exits as f64;
             least = least.max(before - exits);
-            // The VMM adds one to its count after the kernel does.
+            // The VMM increments its count after the kernel.
             most = most.min(after + 1.0 - exits);
             counted.push(exits);
         }
@@ -241,8 +241,7 @@ fn the_vmms_own_counts_agree_at_every_scrape() {
     }
 }
 
-/// The host's exits by reason, where its KVM reports any.
-/// Why a source is not all it could be.
+/// The reason of a degraded source.
 fn reason(exposition: &Exposition, source: &str) -> String {
     let labels = [("source", source)];
     let mut rows = exposition.all("kvm_exporter_source_up", &labels);
@@ -299,7 +298,7 @@ fn a_reason_that_nobody_has_is_told_with_those_there_are() {
     );
 }
 
-/// Every source gives data or a reason.
+/// Every source has data or a reason.
 #[test]
 fn whole_vm_counters_are_there_or_their_source_says_why_not() {
     let _alone = alone();

@@ -1,5 +1,5 @@
-//! The exposition against others' understanding of the formats: prometheus-client, which encodes
-//! the same snapshot in its own way, and promtool.
+//! The exposition against independent implementations of the formats: prometheus-client, which
+//! encodes the same snapshot, and promtool.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashSet;
@@ -31,7 +31,7 @@ fn exposition(format: Format, snapshot: &Snapshot, registry: &Registry) -> Strin
     String::from_utf8(out).unwrap()
 }
 
-/// Every metric of the exporter's own, each with a sample.
+/// Every metric about the exporter itself, each with a sample.
 fn used_telemetry() -> Registry {
     let (telemetry, registry) = Telemetry::new();
     telemetry.ticks.inc();
@@ -153,7 +153,7 @@ fn promtool_finds_nothing_to_say() {
     assert!(output.status.success());
 }
 
-/// Counts what it is shown and checks the order of things.
+/// Counts the visited items and checks their order.
 #[derive(Default)]
 struct Count {
     metrics: Vec<&'static Metric>,

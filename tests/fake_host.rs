@@ -1,4 +1,4 @@
-//! The fixture host is understood by the readers of a real one, and by the whole pipeline.
+//! The fixture host works with the parsers of a real host and with the whole pipeline.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/exposition.rs"]
@@ -89,7 +89,7 @@ fn every_fact_a_manager_knows_is_a_label_of_the_catalogue() {
     );
 }
 
-/// A pass and a tick of the whole pipeline, and what a scrape then sees.
+/// One pass and one tick of the whole pipeline, then a scrape.
 fn exposition(pipeline: &mut Pipeline) -> Exposition {
     pipeline.pass();
     pipeline.tick();
@@ -167,7 +167,7 @@ fn a_vm_and_a_vcpu_that_leave_take_their_series_with_them() {
     );
 }
 
-/// QEMU with `-S`: descriptors are all that tells of vCPUs that never ran.
+/// QEMU with `-S`: descriptors are the only sign of vCPUs that never ran.
 #[test]
 fn vcpus_of_a_guest_that_waits_to_be_started_are_counted_and_have_no_series() {
     let host = FakeHost::new();

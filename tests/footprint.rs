@@ -1,6 +1,6 @@
-//! What the exporter costs a hypervisor in memory and descriptors, on a scripted host. One test,
-//! because what is measured belongs to the whole process.
-// An allocator that counts cannot be had without unsafe code.
+//! Memory and descriptors of the exporter on a scripted host. One test, because the figures are
+//! those of the whole process.
+// A counting allocator requires unsafe code.
 #![allow(unsafe_code)]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -21,7 +21,7 @@ use vcpu_exporter::telemetry::Telemetry;
 mod fake_host;
 use fake_host::{FakeHost, FakeVm};
 
-/// The system's allocator, and how often each thread asked it for memory.
+/// The system allocator with a count of allocations per thread.
 struct Counting;
 
 thread_local! {
@@ -29,11 +29,11 @@ thread_local! {
 }
 
 fn count() {
-    // A thread that is ending has no counter any more.
+    // An exiting thread has no counter any more.
     let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
 }
 
-// SAFETY: every call is handed on as it came.
+// SAFETY: every call is passed on unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
@@ -134,7 +134,7 @@ fn allocations_of_a_tick(vms: i32) -> u64 {
 #[test]
 fn memory_stays_where_it_was() {
     raise_descriptor_limit();
-    // A huge page that the kernel gives this process later is no growth.
+    // A huge page that the kernel assigns later must not count as growth.
     let without = rustix::thread::disable_transparent_huge_pages(true);
     without.expect("a process may go without");
     let (few, many) = (allocations_of_a_tick(2), allocations_of_a_tick(20));

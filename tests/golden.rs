@@ -1,6 +1,6 @@
-//! Fixture hosts, watched by the whole pipeline, and what their exposition must be.
+//! Fixture hosts watched by the whole pipeline, and their expected expositions.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test golden` rewrites the files under tests/golden; look at the
+//! `UPDATE_EXPECT=1 cargo test --test golden` rewrites the files below tests/golden; review the
 //! difference before you commit it.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -21,7 +21,7 @@ use fake_host::{Block, FakeHost, FakeVm, Pci};
 
 const GIB: u64 = 1 << 30;
 
-/// A machine's CPU as /proc/cpuinfo and the PMU's directory in sysfs show it.
+/// A CPU in /proc/cpuinfo and in the PMU's directory of sysfs.
 fn cpu(host: &FakeHost, vendor: &str, family: u32, model: u32) {
     let cpuinfo = format!(
         "processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\n\
@@ -40,7 +40,7 @@ fn pmu(host: &FakeHost, name: &str, number: u32) {
     host.file(format!("{dir}/format/umask"), "config:8-15\n");
 }
 
-/// A first second of life: vCPU n of each VM has run for (n + 1) tenths of it on CPU `cpus[n]`.
+/// The first second: vCPU n of each VM has run for (n + 1) tenths of it on CPU `cpus[n]`.
 fn first_second(host: &FakeHost, vm: &FakeVm, cpus: &[u32], allowed: &str) {
     for (n, (tid, cpu)) in (1u64..).zip(vm.vcpus.iter().zip(cpus)) {
         host.set(vm.pid, *tid, |t| {
@@ -53,7 +53,7 @@ fn first_second(host: &FakeHost, vm: &FakeVm, cpus: &[u32], allowed: &str) {
     }
 }
 
-/// A second second, in which vCPU 0 has moved to another CPU and the others have slept.
+/// The second second: vCPU 0 has moved to another CPU, and the others were idle.
 fn second_second(host: &FakeHost, vm: &FakeVm, cpu: u32) {
     host.set(vm.pid, vm.vcpus[0], |t| {
         t.cpu = cpu;
@@ -65,7 +65,7 @@ fn second_second(host: &FakeHost, vm: &FakeVm, cpu: u32) {
     });
 }
 
-/// A thread of a VM beside those its kind has, which has run on a CPU for some milliseconds.
+/// A further thread of a VM that has run on a CPU for some milliseconds.
 fn thread(host: &FakeHost, vm: &FakeVm, n: i32, name: &str, cpu: u32, ms: u64) {
     let tid = vm.pid + 4 + n;
     host.thread(vm.pid, tid, name, fake_host::START + 2);
@@ -80,7 +80,7 @@ fn thread(host: &FakeHost, vm: &FakeVm, n: i32, name: &str, cpu: u32, ms: u64) {
     });
 }
 
-/// A group of a v2 hierarchy with every file the exporter reads, numbers made of `n`.
+/// A group in a v2 hierarchy with every file that the exporter reads; numbers derive from `n`.
 fn group_v2(host: &FakeHost, group: &str, n: u64, quota: &str) {
     let dir = format!("sys/fs/cgroup/{group}");
     let throttled = n * 1_234_567;
@@ -101,13 +101,20 @@ fn group_v2(host: &FakeHost, group: &str, n: u64, quota: &str) {
     );
     host.file(format!("{dir}/cpu.stat"), format!("usage_usec 1\n{stat}"));
     host.file(format!("{dir}/cpuset.cpus.effective"), format!("0-{n}\n"));
+    let stat = format!(
+        "anon 4096\nnuma_pages_migrated {}\nnuma_pte_updates {}\nnuma_hint_faults {}\n",
+        n * 5,
+        n * 700,
+        n * 60
+    );
+    host.file(format!("{dir}/memory.stat"), stat);
     for (resource, total) in [("cpu", 4_000_002), ("memory", 2), ("io", 0)] {
         let file = format!("{dir}/{resource}.pressure");
         host.file(file, pressure(n * total));
     }
 }
 
-/// A group of the v1 hierarchies.
+/// A group in the v1 hierarchies.
 fn group_v1(host: &FakeHost, group: &str, quota: i64) {
     let dir = format!("sys/fs/cgroup/cpu/{group}");
     host.file(format!("{dir}/cpu.shares"), "2048\n");
@@ -134,7 +141,7 @@ impl Watched {
         Self { pipeline }
     }
 
-    /// One more tick, and everything about VMs and host in the text a scrape would see.
+    /// The exposition about VMs and host after one more tick.
     fn exposition(mut self) -> String {
         self.pipeline.tick();
         let snapshot = self.pipeline.snapshots().load().expect("a tick has ended");
@@ -173,7 +180,7 @@ fn two_socket_xeon_with_libvirt_and_openstack() {
     host.memory_cgroup(scope, &[3 * GIB, GIB], &[0, 0], &[2 * GIB, GIB]);
     let (ram, heap) = (Block::ram(&[0, 2 * GIB]), Block::own(&[GIB / 16, 0]));
     host.memory(nova.pid, &[Block { thp: GIB, ..ram }, heap]);
-    // libvirt's quota of each vCPU, and one of the slice around the other VM.
+    // libvirt's quota of each vCPU, and a quota on the slice around the other VM.
     let scope = "machine.slice/machine-qemu\\x2d1\\x2dweb\\x2d1.scope";
     group_v2(&host, scope, 2, "max");
     for vcpu in ["vcpu0", "vcpu1"] {
@@ -194,7 +201,7 @@ fn two_socket_xeon_with_libvirt_and_openstack() {
         host: false,
     }];
     config.sources.exits.reasons = vec![ExitReason("hlt".into()), ExitReason("npf".into())];
-    // An I/O thread on the core of vCPU 0, a worker of vhost, and two virtual functions of a card.
+    // An I/O thread on the core of vCPU 0, a vhost worker, and two virtual functions of a card.
     thread(&host, &web, 0, "IO iothread1", 8, 70);
     thread(&host, &web, 1, "vhost-1000", 1, 30);
     thread(&host, &web, 2, "worker", 2, 20);
@@ -218,7 +225,7 @@ fn two_socket_xeon_with_libvirt_and_openstack() {
     host.kvm_stat(web.pid, 10, "exits", 4711);
     host.kvm_stat(web.pid, 10, "halt_wait_ns", 5_000_000_000);
     let watched = Watched::new(&host, &config, Scripted::new());
-    // Over to the other thread of the core, and from one node to the other.
+    // To the other thread of the core, and from one node to the other.
     second_second(&host, &web, 8);
     second_second(&host, &nova, 2);
     expect_file!["golden/xeon-2s.txt"].assert_eq(&watched.exposition());
@@ -261,7 +268,7 @@ fn two_socket_epyc_with_four_nodes_a_socket_proxmox_and_kubevirt() {
         2,
         "200000",
     );
-    // A graphics card is held with its sound, and another is cut up.
+    // A graphics card is held with its audio function, and another is partitioned.
     let gpu = Pci {
         id: (0x10de, 0x20b5),
         ..Pci::new("0000:41:00.0", 0x03_02_00, 60)
@@ -308,7 +315,7 @@ fn hybrid_client_with_qemu_by_hand_and_firecracker() {
     let fire = host.firecracker(2000, "fn-7", 1);
     host.memory(qemu.pid, &[Block::ram(&[2 * GIB])]);
     host.memory(fire.pid, &[Block::own(&[GIB / 8])]);
-    // No quota anywhere, and a controller that is off.
+    // No quota at any level, and a disabled controller.
     let session = "user.slice/user-0.slice/session-1.scope";
     group_v2(&host, session, 1, "max");
     for file in ["cpu.max", "cpu.weight", "cpuset.cpus.effective"] {
@@ -338,7 +345,7 @@ fn single_node_without_pmu_and_with_hostile_names() {
     let nasty = host.libvirt_v1(2000, "a\"b\\c,d", "5f0e0d0c-0b0a-4908-8706-050403020100", 1);
     let twin = host.qemu(3000, "twin", "6f0e0d0c-0b0a-4908-8706-050403020100", 1);
     let other_twin = host.qemu(4000, "twin", "7f0e0d0c-0b0a-4908-8706-050403020100", 1);
-    // Of the others the kernel does not tell.
+    // The kernel does not report memory of the others.
     host.memory(nasty.pid, &[Block::ram(&[GIB])]);
     let machine = "machine/qemu-1-a\"b\\c,d.libvirt-qemu";
     group_v1(&host, machine, 30_000);

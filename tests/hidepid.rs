@@ -1,4 +1,4 @@
-//! A procfs that hides processes, as hardened hosts mount it: what is not seen is said.
+//! A procfs that hides processes, as on hardened hosts: visibility gaps are reported.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::os::unix::fs::PermissionsExt;
@@ -6,10 +6,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-/// `nobody` on Debian and most others.
+/// `nobody` on Debian and most other distributions.
 const NOBODY: u32 = 65_534;
 
-/// A procfs of its own, gone when dropped.
+/// A private procfs, unmounted on drop.
 struct Procfs(tempfile::TempDir);
 
 impl Procfs {
@@ -30,7 +30,7 @@ impl Drop for Procfs {
     }
 }
 
-/// What `list` says of this procfs to somebody without rights, on both streams.
+/// Output of `list` on this procfs for a user without privileges, from both streams.
 fn list_as_nobody(program: &Path, procfs: &Procfs) -> String {
     let output = Command::new(program)
         .arg("list")
@@ -64,10 +64,7 @@ fn what_a_procfs_hides_is_said_and_not_taken_for_nothing() {
         };
         std::fs::set_permissions(procfs.0.path(), std::fs::Permissions::from_mode(0o755)).ok();
         let said = list_as_nobody(&program, &procfs);
-        assert!(
-            said.contains("no KVM virtual machine is seen here"),
-            "{said}"
-        );
+        assert!(said.contains("no KVM VM is seen on this host"), "{said}");
         assert!(
             said.contains(word) && said.contains("CAP_SYS_PTRACE"),
             "{said}"

@@ -1,11 +1,13 @@
-//! The exporter's account of this very machine against other ways to learn the same: the nodes' files,
-//! the CPUID instruction, uname and schedstat. What the machine lacks must have a reason.
+//! The exporter's figures about this machine against independent sources: the nodes' files, the
+//! CPUID instruction, uname and schedstat. Whatever the machine lacks must have a reason.
 // CPUID has no safe form in the standard library before Rust 1.93.
 #![allow(unsafe_code, unused_unsafe)]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
 use std::process::Command;
+
+use rustix::thread::{sched_setaffinity, CpuSet};
 
 use vcpu_exporter::demo::guest::Load;
 
@@ -20,7 +22,7 @@ use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};
 use run::{allowed_cpus, eventually};
 
-/// An exporter, and what it says once every source has read.
+/// An exporter, and its exposition after every source has read.
 fn watched() -> (Exporter, Exposition) {
     let exporter = Exporter::start();
     let told = exporter.until(|e| {
@@ -35,6 +37,7 @@ fn every_source_about_the_host_gives_data_or_a_reason() {
     let (_exporter, told) = watched();
     for (source, metric) in [
         ("resctrl", "kvm_vm_llc_occupancy_bytes"),
+        ("host_cpu", "kvm_host_core_seconds_total"),
         ("frequency", "kvm_host_core_frequency_hertz"),
         ("thermal", "kvm_host_temperature_celsius"),
         ("numa", "kvm_host_numa_memory_bytes"),
@@ -59,8 +62,8 @@ fn every_source_about_the_host_gives_data_or_a_reason() {
     }
 }
 
-/// Bytes of a field of a node's own meminfo. The machine's (/proc/meminfo) is another account: where memory is
-/// initialized or accepted late, the two totals differ by gigabytes.
+/// Bytes of a field in a node's own meminfo. /proc/meminfo is not used: where memory is initialized
+/// or accepted late, its total differs by gigabytes.
 fn node_meminfo(node: &str, field: &str) -> f64 {
     let path = format!("/sys/devices/system/node/node{node}/meminfo");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
@@ -74,14 +77,14 @@ fn node_meminfo(node: &str, field: &str) -> f64 {
     kb.unwrap_or_else(|| panic!("no {field} in {path}")) * 1024.0
 }
 
-/// What is wrong with the memory of a node at this moment.
+/// The present error in the memory figures of a node.
 fn wrong_memory(told: &Exposition, node: &str) -> Option<String> {
     let of = |state: &str| {
         let labels = [("numa_node", node), ("state", state)];
         told.one("kvm_host_numa_memory_bytes", &labels)
     };
     let total = node_meminfo(node, "MemTotal");
-    // The machine goes on between the two readings.
+    // Memory changes between the two readings.
     let tolerance = total / 100.0;
     let states = [
         ("free", node_meminfo(node, "MemFree")),
@@ -124,6 +127,33 @@ fn memory_of_each_node_is_that_of_its_own_file() {
     }
 }
 
+/// Counters in a node's own file.
+fn numastat(node: &str) -> Vec<(String, f64)> {
+    let text = std::fs::read_to_string(format!("/sys/devices/system/node/node{node}/numastat"));
+    let text = text.unwrap_or_default();
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    let lines = lines.filter_map(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
+    lines.collect()
+}
+
+#[test]
+fn allocations_of_each_node_are_between_two_readings_of_its_own_file() {
+    let before = numastat("0");
+    if before.is_empty() {
+        println!("skipped: no numastat here");
+        return;
+    }
+    let exporter = Exporter::with(&[], "sources: {numa: {period: 1s}}");
+    let metric = "kvm_host_numa_allocations_total";
+    let told = exporter.until(|e| e.all(metric, &[]).count() > 0);
+    for ((name, before), (_, after)) in before.iter().zip(numastat("0")) {
+        let outcome = name.strip_prefix("numa_").unwrap_or(name);
+        let seen = told.one(metric, &[("numa_node", "0"), ("outcome", outcome)]);
+        println!("{outcome}: {before} {seen:?} {after}");
+        assert!(seen >= Some(*before) && seen <= Some(after), "{outcome}");
+    }
+}
+
 /// Whether CPUID has bit `bit` of register `register` (0 to 3: eax to edx) of a leaf.
 #[cfg(target_arch = "x86_64")]
 fn cpuid(leaf: u32, register: usize, bit: u32) -> bool {
@@ -151,7 +181,7 @@ fn features_are_those_of_the_cpuid_instruction() {
         println!("{name}: {has}");
         assert_eq!(listed(name), has, "{name}");
     }
-    // Firmware and the kernel may leave these unused.
+    // Firmware and the kernel can leave these unused.
     for (name, has) in [
         ("vmx", cpuid(1, 2, 5)),
         ("intel_pt", cpuid(7, 1, 25)),
@@ -175,7 +205,7 @@ fn the_kernel_is_the_one_that_runs() {
     let uname = Command::new("uname").arg("-r").output().expect("coreutils");
     let release = String::from_utf8(uname.stdout).expect("text");
     let mut infos = told.all("kvm_host_info", &[]);
-    let info = infos.next().expect("procfs tells");
+    let info = infos.next().expect("procfs has it");
     assert_eq!(info.label("kernel"), release.trim());
 }
 
@@ -200,18 +230,61 @@ fn a_cpus_demand_is_that_of_the_vcpus_that_are_on_it() {
     let told = exporter.scrape_anew();
     let more = on_cpu(&told).expect("time is known") - was;
     println!("CPU {cpu}: {more} s, of it the vCPU at least {ran} s");
-    // Other VMs may run here too, but this one ran nowhere else.
+    // Other VMs may run here too, but this one ran on no other CPU.
     assert!(more >= ran - 1e-6);
     for what in ["time", "delay"] {
         let of_cpus = told.sum(&format!("kvm_host_cpu_vcpu_{what}_seconds_total"), &[]);
         let of_vcpus = told.sum(&format!("kvm_vcpu_{what}_seconds_total"), &[]);
-        // Of VMs that are gone the CPUs still tell.
+        // The CPUs still include time of VMs that exited.
         let of_vcpus = of_vcpus.map(|seconds| seconds - 1e-6);
         assert!(of_cpus >= of_vcpus, "{what}: {of_cpus:?} {of_vcpus:?}");
     }
 }
 
-/// Seconds a thread was on a core.
+/// Seconds of this thread on a core.
+fn own_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+#[test]
+fn time_of_a_core_has_what_a_thread_uses_of_it_that_is_no_vms() {
+    let exporter = Exporter::with(&[], "sources: {host_cpu: {period: 1s}}");
+    let cpu = allowed_cpus()[0];
+    let mut only = CpuSet::new();
+    only.set(cpu as usize);
+    sched_setaffinity(None, &only).expect("it may run there");
+    let number = cpu.to_string();
+    let told = exporter.until(|e| e.all("kvm_host_core_seconds_total", &[]).count() > 0);
+    let mut places = told.all("kvm_host_cpu_info", &[]);
+    let place = places.find(|place| place.label("cpu") == number);
+    let place = place.expect("sysfs has the CPU");
+    let core = [
+        ("package", place.label("package")),
+        ("core", place.label("core")),
+    ];
+    let core = core.map(|(name, value)| (name, value.to_owned()));
+    let seconds = |e: &Exposition, modes: &[&str]| {
+        let of = |mode: &&str| {
+            let [package, core] = &core;
+            let labels = [(package.0, &*package.1), (core.0, &*core.1), ("mode", mode)];
+            e.one("kvm_host_core_seconds_total", &labels)
+                .expect("it is known")
+        };
+        modes.iter().map(of).sum::<f64>()
+    };
+    let busy = ["user", "guest", "system", "irq", "softirq", "steal"];
+    let was = seconds(&exporter.scrape(), &busy);
+    let began = own_seconds();
+    while own_seconds() - began < 2.0 {
+        std::hint::black_box(0);
+    }
+    // Time is sampled at ticks of 4 ms, and some ticks hit another thread.
+    let told = exporter.until(|e| seconds(e, &busy) - was > 1.8);
+    println!("core of CPU {cpu}: {} s", seconds(&told, &busy) - was);
+}
+
+/// Seconds of a thread on a core.
 fn schedstat(pid: u32, tid: i32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"));
     let text = text.expect("it runs");

@@ -1,4 +1,4 @@
-//! Clients that hold what others need: a scrape a second is answered whatever they do.
+//! Clients that hold shared resources: scrapes every second are answered nevertheless.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{Read, Write};
@@ -17,16 +17,16 @@ mod snapshots;
 
 use snapshots::Host;
 
-/// An exposition that fills the buffers of many sockets.
+/// vCPUs of an exposition that fills the buffers of many sockets.
 const VCPUS: usize = 2000;
 
-/// Scrapes beside each kind of attack; each sees a snapshot of its own.
+/// Scrapes during each kind of attack; each sees its own snapshot.
 const SCRAPES: usize = 10;
 
-/// A scrape that takes longer than Prometheus waits by default has failed.
+/// A longer scrape fails: this is Prometheus's default timeout.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server that is told to publish.
+/// A server that publishes on request.
 struct Server {
     address: SocketAddr,
     app: Arc<App>,
@@ -70,7 +70,7 @@ impl Server {
         self.app.snapshots.publish(Arc::new(snapshot));
     }
 
-    /// Scrapes as Prometheus does, each time on a new connection, and expects every series.
+    /// Scrapes like Prometheus, each time on a new connection, and expects every series.
     fn scrapes(&self) {
         for n in 0..SCRAPES {
             self.publish();
@@ -87,7 +87,7 @@ impl Server {
         }
     }
 
-    /// Scrapes while `count` clients do the same thing again and again.
+    /// Scrapes while `count` clients repeat the same attack.
     fn beside(&self, count: usize, client: impl Fn(SocketAddr, &AtomicBool) + Sync) {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -157,8 +157,8 @@ fn http2_with_windows_of_zero_keeps_no_scrape_waiting() {
         let head = [0, 0, length, kind, flags, 0, 0, 0, stream];
         [&head, payload].concat()
     };
-    // SETTINGS_INITIAL_WINDOW_SIZE = 0 (RFC 9113, 6.5.2), then eight requests with HPACK's static
-    // names: :method GET, :scheme http, :path /metrics, :authority x.
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0 (RFC 9113, 6.5.2), then eight requests with names of HPACK's
+    // static table: :method GET, :scheme http, :path /metrics, :authority x.
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
     let headers = [&[0x82, 0x86, 0x04, 8][..], b"/metrics", &[0x01, 1], b"x"].concat();
@@ -188,7 +188,7 @@ fn a_thousand_idle_connections_keep_no_scrape_waiting() {
     let silent: Vec<TcpStream> = (0..1000).map(connect).collect();
     server.scrapes();
     let half = |mut stream: TcpStream| {
-        // One that made room for another may have been closed.
+        // The server may have closed a connection to make room for another.
         let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost:");
         stream
     };
@@ -223,7 +223,7 @@ fn odd_requests_keep_no_scrape_waiting() {
             let Some(stream) = send(address, request.as_bytes()) else {
                 continue;
             };
-            // A moment for the server to begin.
+            // Time for the server to start its answer.
             let _ = stream.set_read_timeout(Some(Duration::from_millis(5)));
             let _ = (&stream).read(&mut [0; 100]);
             if over.load(Ordering::Relaxed) {
@@ -259,7 +259,7 @@ fn a_client_that_reads_slowly_gets_its_whole_answer_beside_those_that_do_not() {
                 Err(error) => break Err(error),
                 Ok(n) => answer.extend_from_slice(&part[..n]),
             }
-            // A line of about 6 MB/s, so that the others get through many snapshots meanwhile.
+            // About 6 MB/s, so that the other clients get many snapshots meanwhile.
             thread::sleep(Duration::from_millis(10));
             if published.elapsed() > Duration::from_millis(100) {
                 server.publish();

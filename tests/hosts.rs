@@ -1,8 +1,8 @@
-//! What is measured is true: the exporter on emulated hosts with a PMU, KVM and two NUMA nodes,
-//! against truths that do not come from what it reads.
+//! Measurements of the exporter on emulated hosts with a PMU, KVM and two NUMA nodes, checked
+//! against independent sources.
 //!
-//! `cargo test --test hosts` runs these, and plain `cargo test` leaves them out: they take minutes
-//! and the packages that `tests/hosts/prepare` names. `docs/TRUTH.md` has what they found.
+//! `cargo test --test hosts` runs these; plain `cargo test` omits them because they take minutes
+//! and require the packages named in `tests/hosts/prepare`. `docs/TRUTH.md` has the results.
 #![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 

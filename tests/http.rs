@@ -1,4 +1,4 @@
-//! The server as its clients meet it: over TCP, byte by byte.
+//! The server over TCP, byte by byte.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::future::Future;
@@ -20,7 +20,7 @@ mod snapshots;
 use run::{loopback, DEADLINE};
 use snapshots::Host;
 
-/// A running server; stops when dropped.
+/// A running server; stops on drop.
 struct Server {
     address: SocketAddr,
     app: Arc<App>,
@@ -62,7 +62,7 @@ impl Server {
         }
     }
 
-    /// Publishes a snapshot and what the host did a second later.
+    /// Publishes a snapshot and the host's state one second later.
     fn publish_two(&self, snapshot: Snapshot) {
         let later = snapshots::later(&snapshot, Duration::from_secs(1));
         self.app.snapshots.publish(Arc::new(snapshot));
@@ -103,7 +103,7 @@ fn run<T>(server: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(server)
 }
 
-/// An answer taken apart; header names in lower case.
+/// A parsed answer; header names are in lower case.
 struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
@@ -222,7 +222,7 @@ fn ready_while_the_sample_is_fresh() {
     let answer = server.get("/readyz");
     assert_eq!(answer.status, 503);
     assert!(
-        answer.text().contains("more than 3600.0 s is stale"),
+        answer.text().contains("(limit 3600.0 s)"),
         "{}",
         answer.text()
     );
@@ -307,7 +307,7 @@ fn requests_are_counted_by_known_path_alone() {
     server.get("/secret-1");
     server.get("/secret-2");
     server.get("/runbooks/secret-3");
-    // An exposition that was just made is shared; one of another snapshot is not.
+    // A new exposition is shared; one of another snapshot is not.
     server
         .app
         .snapshots
@@ -348,12 +348,12 @@ fn the_page_escapes_names_and_says_what_is_wrong() {
         "debugfs is locked down",
         "user_events",
         "host_only",
-        "Nothing stands out",
+        "No VM exceeds a threshold",
         "name_source cmdline",
     ] {
         assert!(html.contains(fact), "{fact}");
     }
-    // Two VMs, and the two vCPUs of the one that is open.
+    // Two VMs, and the two vCPUs of the open one.
     assert_eq!(html.matches("<th scope=\"row\">").count(), 4);
     assert!(!html.contains("Synthetic"));
 }
@@ -380,10 +380,10 @@ fn a_large_host_has_a_short_page() {
         html.matches("<tr").count(),
     );
     assert_eq!(vms, 1000);
-    // So many are open at a time: each a row, the head of its vCPUs, and 8 of these.
+    // At most 32 open VMs: each has a row, a header of its vCPUs, and 8 vCPU rows.
     assert_eq!(rows, 1 + 1000 + 32 * (1 + 1 + 8));
     assert!(html.contains("1\u{202f}000\u{a0}more VMs"));
-    // Those that wait longest are named, whatever the order.
+    // The VMs with the longest waits are named in any sort order.
     assert!(html.contains("waits 40\u{a0}% of the time it wants to run"));
     assert!(page.body.len() < 3_000_000, "{} bytes", page.body.len());
 }
@@ -405,8 +405,26 @@ fn what_the_page_knows_is_there_as_json() {
 }
 
 #[test]
-fn runbooks_are_served_as_text_and_others_not_found() {
+fn runbooks_are_html_for_a_browser_and_text_for_the_rest() {
     let server = serving();
+    let browser = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
+    let path = "/runbooks/KvmVmMemoryRemote?vm=db-7&instance=compute-1:9752";
+    let page = server.ask("GET", path, browser);
+    let kind = page.header("content-type");
+    assert_eq!(kind, Some("text/html; charset=utf-8"));
+    assert!(page.text().contains("vm=\"db-7\""));
+    // A different style would not match the content security policy.
+    let style = page.text().split_once("<style>").unwrap().1.to_owned();
+    let style = style.split_once("</style>").unwrap().0.to_owned();
+    let digest = ring::digest::digest(&ring::digest::SHA256, style.as_bytes());
+    let hash = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, digest);
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains(&hash), "{policy}");
+    let text = server.ask("GET", path, "Accept: */*\r\n");
+    assert!(text.text().starts_with("# KvmVmMemoryRemote\n"));
+    assert!(text.text().contains("vm=\"db-7\""));
+    assert_eq!(text.header("vary"), Some("accept"));
+    assert_eq!(server.ask("HEAD", path, browser).status, 200);
     let list = server.get("/runbooks/");
     assert_eq!(
         list.header("content-type"),
@@ -462,7 +480,7 @@ fn a_connection_serves_many_requests() {
     }
 }
 
-/// A server that outlives the test's statement.
+/// A server that lives until the test program ends.
 fn serving_forever() -> &'static Server {
     Box::leak(Box::new(serving()))
 }

@@ -1,4 +1,4 @@
-//! Real QEMU guests and a real libvirt domain, found on the real /proc.
+//! Real QEMU guests and a real libvirt domain, found in the real /proc.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ mod run;
 use real_vms::{qemu, qemu_works, Libvirt};
 use run::{eventually, unique};
 
-/// Scans until it finds what is asked for.
+/// Scans until `found` returns something.
 fn scan_until<T>(scanner: &mut Scanner, what: &str, found: impl Fn(&[Arc<Vm>]) -> Option<T>) -> T {
     let topology = Arc::new(Topology::default());
     let seen = eventually(|| found(&scanner.scan(&topology).vms));

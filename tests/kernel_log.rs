@@ -1,4 +1,4 @@
-//! The kernel's log on a fixture host, followed by the whole program: lines of old and new kernels
+//! The kernel log of a fixture host, followed by the whole program: lines of old and new kernels
 //! count as the same kind.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,7 +17,7 @@ use fake_host::FakeHost;
 
 const METRIC: &str = "kvm_host_kernel_log_lines_total";
 
-/// An exporter that follows the log of a host of its own.
+/// An exporter that follows the log of its own host.
 struct Followed {
     host: FakeHost,
     exporter: Exporter,
@@ -45,7 +45,7 @@ impl Followed {
         }
     }
 
-    /// Logs a line, and waits until all lines so far are counted; the counts of these kinds.
+    /// Logs a line, waits until all lines are counted, and returns the counts of these kinds.
     fn log(&mut self, text: &str, kinds: [&str; 2]) -> [Option<f64>; 2] {
         self.logged += 1;
         let kmsg = self.host.path("dev/kmsg");

@@ -1,11 +1,11 @@
-//! Imports point only backwards along the flow: this reads the `crate::` paths of every source
-//! file and holds each stage to the stages it may know.
+//! Imports follow the data flow backwards: checks the `crate::` paths in every source file against
+//! the stages that its stage may use.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Each stage, and what it may know besides itself.
+/// Each stage, and the other stages it may use.
 const STAGES: &[(&str, &[&str])] = &[
     ("host", &[]),
     ("config", &[]),
@@ -41,7 +41,7 @@ const STAGES: &[(&str, &[&str])] = &[
     ("demo", &["config", "sample", "snapshot"]),
 ];
 
-/// The command's edge wires everything together.
+/// The command line connects all stages.
 const EDGE: &[&str] = &["cli", "main", "lib"];
 
 #[test]
@@ -67,7 +67,7 @@ fn imports_point_backwards_along_the_flow() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// First segments of all `crate::` paths outside comments and unit tests.
+/// First segments of all `crate::` paths outside of comments and unit tests.
 fn imports(text: &str) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
     let code = code
@@ -89,7 +89,7 @@ fn first_segment(path: &str) -> String {
         .collect()
 }
 
-/// What `forbid` in `pt.rs` would say, were it not for the one file.
+/// `forbid(unsafe_code)` in `pt.rs` would check this, except for this one file.
 #[test]
 fn intel_pt_is_read_without_unsafe_but_for_avx2() {
     for (stage, file) in source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
@@ -102,7 +102,7 @@ fn intel_pt_is_read_without_unsafe_but_for_avx2() {
     }
 }
 
-/// Every source file and the stage it belongs to: the first part of its path.
+/// Every source file and its stage: the first part of its path.
 fn source_files(src: &Path) -> Vec<(String, PathBuf)> {
     let mut files = Vec::new();
     let mut dirs = vec![src.to_owned()];
@@ -122,7 +122,7 @@ fn source_files(src: &Path) -> Vec<(String, PathBuf)> {
     files
 }
 
-/// Unit tests may know whom they like.
+/// Unit tests may use any stage.
 fn is_source(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.ends_with(".rs") && !name.ends_with("tests.rs")

@@ -1,7 +1,7 @@
-//! The memory of real QEMU guests, against the sums of the kernel's own smaps and numa_maps.
+//! The memory of real QEMU guests against the sums of the kernel's smaps and numa_maps.
 //!
-//! Which mapping is the guest's RAM, QEMU itself tells (`gpa2hva` of its monitor), not the rules
-//! of the source. What the machine lacks is said and skipped.
+//! QEMU itself identifies the mapping of guest RAM (`gpa2hva` of its monitor), not the rules of the
+//! source. Tests print what the machine lacks and are skipped.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -32,20 +32,20 @@ use run::{eventually, unique};
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const MIB: u64 = 1 << 20;
-/// What a guest has: as no other mapping of QEMU.
+/// Guest RAM, of a size that no other mapping of QEMU has.
 const RAM: u64 = 72 * MIB;
-/// What QEMU gives a guest besides: firmware and its tables (`info ramblock`: 2.4 MiB).
+/// Further guest memory in QEMU: firmware and its tables (`info ramblock`: 2.4 MiB).
 const FIRMWARE: u64 = 3 * MIB;
-/// Whether a process may have huge pages is inherited: one guest is started at a time.
+/// The huge page setting of a process is inherited, so guests are started one at a time.
 static START: Mutex<()> = Mutex::new(());
 
-/// A stopped guest with all its memory there.
+/// A stopped guest with all its memory resident.
 struct Guest {
     child: Child,
-    /// QEMU ends when its monitor's input does.
+    /// QEMU exits when its monitor's input is closed.
     _monitor: ChildStdin,
     vm: Arc<Vm>,
-    /// Where its RAM begins in QEMU.
+    /// Address of its RAM in QEMU.
     address: u64,
 }
 
@@ -73,13 +73,13 @@ fn lacks_qemu() -> bool {
 }
 
 impl Guest {
-    /// `backend` is QEMU's memory backend and its properties.
+    /// `backend` is QEMU's memory backend with its properties.
     fn start(name: &str, backend: &str, huge_pages: bool) -> Self {
         let _one = START.lock().unwrap_or_else(PoisonError::into_inner);
         rustix::thread::disable_transparent_huge_pages(!huge_pages).unwrap();
         let name = unique(name);
         let child = Command::new(QEMU)
-            // Some hosts refuse the MSR behind arch-capabilities to nested guests.
+            // Some hosts refuse the MSR of arch-capabilities to nested guests.
             .args([
                 "-accel",
                 "kvm",
@@ -113,7 +113,7 @@ impl Guest {
         }
     }
 
-    /// What the kernel says of the mapping that is RAM: kilobytes by name, pages by node.
+    /// The kernel's figures of the RAM mapping: kilobytes by name, pages by node.
     fn kernel(&self) -> (BTreeMap<String, u64>, BTreeMap<u32, u64>) {
         let read = |name: &str| {
             let path = format!("/proc/{}/{name}", self.child.id());
@@ -149,7 +149,7 @@ impl Guest {
     }
 }
 
-/// Asks QEMU's monitor where the guest's first page is.
+/// Asks QEMU's monitor for the address of the guest's first page.
 fn ask_for_ram(child: &mut Child) -> (ChildStdin, u64) {
     let mut stdin = child.stdin.take().unwrap();
     writeln!(stdin, "gpa2hva 0").unwrap();
@@ -158,7 +158,7 @@ fn ask_for_ram(child: &mut Child) -> (ChildStdin, u64) {
     let address = answers
         .filter_map(|line| Some(line.split_once(" is 0x")?.1.trim().to_owned()))
         .next();
-    let address = address.expect("QEMU tells where the guest's memory is");
+    let address = address.expect("QEMU reports the address of guest memory");
     (stdin, u64::from_str_radix(&address, 16).unwrap())
 }
 
@@ -172,7 +172,7 @@ fn find(name: &str) -> Arc<Vm> {
     found.unwrap_or_else(|| panic!("no {name} in {:#?}", scanner.scan(&topology)))
 }
 
-/// This machine, but with a second node that has nothing, so that numa_maps is asked.
+/// This machine with a second, empty node, so that numa_maps is read.
 fn with_another_node() -> (tempfile::TempDir, Roots) {
     let dir = tempfile::tempdir().unwrap();
     for node in ["node0", "node1"] {
@@ -203,7 +203,7 @@ fn value(facts: &[Fact], metric: &str, label: &str) -> u64 {
     }
 }
 
-/// As much as the kernel says of RAM, and at most QEMU's firmware more.
+/// Requires the kernel's figure of RAM, plus at most QEMU's firmware.
 #[track_caller]
 fn assert_near(found: u64, kernel: u64, what: &str) {
     let range = kernel..=kernel + FIRMWARE;
@@ -215,7 +215,7 @@ fn assert_near(found: u64, kernel: u64, what: &str) {
 
 /// Reads the guest's memory in both ways, and returns it by backing.
 fn equals_the_kernels(guest: &Guest) -> BTreeMap<&'static str, u64> {
-    // The kernel may collapse, split or move pages while they are read: then all is read again.
+    // The kernel can collapse, split or move pages during the reads: then everything is read again.
     let still = eventually(|| {
         let before = guest.kernel();
         let (_dir, two_nodes) = with_another_node();
@@ -226,7 +226,7 @@ fn equals_the_kernels(guest: &Guest) -> BTreeMap<&'static str, u64> {
     let ((fields, nodes), ways) = still.expect("nothing moves for a moment");
     let of = |name: &str| fields.get(name).map_or(0, |kb| kb << 10);
     let resident = of("Rss") + of("Private_Hugetlb") + of("Shared_Hugetlb");
-    assert_eq!(resident, RAM, "all of it is there");
+    assert_eq!(resident, RAM, "all of it is resident");
     let mut backings = BTreeMap::new();
     for (method, facts) in ways {
         let nodes_here = std::fs::read_dir("/sys/devices/system/node").map_or(0, |dir| {
@@ -293,7 +293,7 @@ fn shared_memory_of_a_memfd() {
     assert!(backing["4k"] + backing["thp"] >= RAM);
 }
 
-/// Huge pages that are free in the machine's pool; its size is a sysctl, which is not a test's to change.
+/// Free huge pages in the machine's pool; tests must not change the pool size, which is a sysctl.
 const FREE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
 
 #[test]

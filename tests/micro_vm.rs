@@ -1,4 +1,4 @@
-//! Real KVM guests do what they say: the truth that the exporter is checked against elsewhere.
+//! Real KVM guests do what they report: the reference for other tests of the exporter.
 
 #![cfg(feature = "demo")]
 
@@ -22,7 +22,7 @@ const PERIOD_NS: u64 = WAKE_PERIOD.as_nanos() as u64;
 
 const EXE: &str = env!("CARGO_BIN_EXE_vcpu-exporter");
 
-/// Nanoseconds a thread was runnable and waited: the second field of schedstat
+/// Nanoseconds that a thread waited while runnable: the second field of schedstat
 /// (Documentation/scheduler/sched-stats.rst).
 fn delay_ns(vm: &MicroVm, index: usize) -> Option<u64> {
     let path = format!("/proc/{}/task/{}/schedstat", vm.pid(), vm.tid(index));
@@ -36,7 +36,8 @@ fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Reads a vCPU's counts until these belong together: on a busy machine the guest may go on between two of them.
+/// Reads a vCPU's counts until they are consistent: on a busy machine the guest can continue
+/// between two of them.
 #[track_caller]
 fn assert_agree(vm: &mut MicroVm, test: impl Fn(&VcpuStats) -> bool) {
     let agree = eventually(|| test(&vm.vcpu_stats(0).1).then_some(()));
@@ -66,11 +67,12 @@ fn a_spinning_guest_works_or_waits_for_a_core_and_never_rests() {
     }
 }
 
-// Fields of stat (proc_pid_stat(5)): clock ticks in user space, guest included, and in the guest.
+// Fields of stat (proc_pid_stat(5)): clock ticks in user space, including guest time, and in the
+// guest.
 const UTIME: usize = 14;
 const GUEST_TIME: usize = 43;
 
-/// A field of a thread's stat behind its name, which is the second one.
+/// A field of a thread's stat after its name, which is the second field.
 fn ticks(vm: &MicroVm, index: usize, field: usize) -> Option<u64> {
     let path = format!("/proc/{}/task/{}/stat", vm.pid(), vm.tid(index));
     let text = std::fs::read_to_string(path).ok()?;
@@ -104,7 +106,7 @@ fn half_of_a_half_guest_is_its_vmm() {
     let alike = eventually(|| {
         let [user, guest] = [UTIME, GUEST_TIME].map(|field| ticks(&vm, 0, field));
         let (user, guest) = (user?, guest?);
-        // The guest's time is in the user's. Exits are apart from both, and may cost as much.
+        // User time includes guest time. Exits are separate from both and can cost as much.
         found = (user - guest, guest);
         let (vmm, guest) = found;
         (guest > 50 && vmm > guest / 2 && vmm < guest * 2).then_some(())
@@ -136,7 +138,7 @@ fn a_halting_guest_is_woken_a_hundred_times_a_second() {
         return;
     }
     let mut vm = MicroVm::start("halt", Load::Halt, 1);
-    // It halts once before it is woken for the first time.
+    // The vCPU halts once before it is woken for the first time.
     let vcpu = on_schedule(&mut vm, |vcpu| vcpu.halts.saturating_sub(1));
     let vcpu = vcpu.expect("it halts 100 times a second");
     assert_eq!(vcpu.writes, 0);
@@ -154,7 +156,7 @@ fn port_writes_leave_the_guest_a_thousand_times_a_second() {
     let wakes = |vcpu: &VcpuStats| (vcpu.writes / WRITES_PER_WAKE).saturating_sub(1);
     let vcpu = on_schedule(&mut vm, wakes).expect("it writes on schedule");
     assert_eq!(vcpu.halts, 0);
-    // Both counts move between the two readings while a burst is on.
+    // Both counts change between the two readings during a burst.
     assert_agree(&mut vm, |vcpu| {
         let off = u64::from(vcpu.turns).abs_diff(vcpu.writes);
         vcpu.exits >= vcpu.writes && off <= WRITES_PER_WAKE
@@ -202,7 +204,7 @@ fn a_pinned_vcpu_may_run_on_that_cpu_only() {
             .find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
         list.unwrap().trim().to_owned()
     };
-    // The last of the CPUs this test may use itself.
+    // The last of the CPUs that this test may use.
     let cpus = allowed();
     let last = cpus.rsplit([',', '-']).next().unwrap().parse().unwrap();
     vm.pin(0, last);
@@ -222,7 +224,7 @@ fn it_ends_when_told_when_nobody_listens_and_on_sigterm() {
     assert_eq!(MicroVm::start("term", Load::Spin, 1).terminate(), None);
 }
 
-/// Without control it is killed with its parent: here a shell, killed itself.
+/// A guest without its control process is killed: here the parent is a shell that is killed.
 #[test]
 fn a_killed_parent_leaves_no_guest() {
     if !kvm_works() {

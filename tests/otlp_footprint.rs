@@ -1,6 +1,6 @@
-//! What a push of a very large host costs in memory. One test, because what is measured belongs to
-//! the whole process.
-// An allocator that counts cannot be had without unsafe code.
+//! Memory cost of a push of a very large host. One test, because the figures are those of the whole
+//! process.
+// A counting allocator requires unsafe code.
 #![allow(unsafe_code)]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -23,7 +23,7 @@ use vcpu_exporter::telemetry::Telemetry;
 #[path = "support/snapshots.rs"]
 mod snapshots;
 
-/// The system's allocator, and how much of it is held now and was held at most.
+/// The system allocator with the present and the highest amount of allocated memory.
 struct Counting;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -38,7 +38,7 @@ fn give(bytes: usize) {
     HELD.fetch_sub(bytes, Ordering::Relaxed);
 }
 
-// SAFETY: every call is handed on as it came.
+// SAFETY: every call is passed on unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         take(layout.size());
@@ -60,7 +60,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Takes every request and keeps nothing, or refuses all.
+/// Accepts every request and stores nothing, or refuses all.
 fn receiver(status: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("an address");
     let address = listener.local_addr().expect("an address");
@@ -100,7 +100,8 @@ fn endpoint(address: SocketAddr) -> Settings {
     all.remove(0)
 }
 
-/// The most that was held beyond what is held now, while `job` ran, and what it left.
+/// Runs `job`; also returns the peak of allocated memory above the present amount, and what
+/// remained allocated.
 fn cost<T>(job: impl FnOnce() -> T) -> (T, usize, usize) {
     let before = HELD.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
@@ -161,7 +162,7 @@ fn a_push_of_ten_thousand_vcpus_takes_less_than_a_hundred_megabytes() {
         assert_eq!(rejected, 0);
         assert!(most < 100 * MB, "{most} bytes");
 
-        // Away for long: nothing gathers.
+        // After a long absence of the receiver, nothing accumulates.
         let mut away = pusher(Settings {
             url: endpoint(refuses).url,
             ..settings

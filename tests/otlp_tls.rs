@@ -1,4 +1,4 @@
-//! Pushing through TLS: whom the exporter trusts, and how it says who it is, over both protocols.
+//! Pushes over TLS: trusted servers and client certificates, with both protocols.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -31,14 +31,14 @@ fn file(name: &str) -> PathBuf {
     dir.join(name)
 }
 
-/// What a receiver asks of its clients.
+/// The client certificate that a receiver requires.
 #[derive(Clone, Copy)]
 enum Asks {
     Nothing,
     Certificate,
 }
 
-/// Ends TLS before a receiver that has none; gives its address.
+/// Terminates TLS in front of a receiver without TLS; returns its address.
 async fn before(plain: SocketAddr, asks: Asks) -> SocketAddr {
     let certificates = CertificateDer::pem_file_iter(file("receiver.pem")).unwrap();
     let certificates: Result<Vec<_>, _> = certificates.collect();
@@ -66,7 +66,7 @@ async fn before(plain: SocketAddr, asks: Asks) -> SocketAddr {
         while let Ok((client, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // One that does not trust us goes away.
+                // A client that does not trust us disconnects.
                 if let Ok(mut client) = acceptor.accept(client).await {
                     let mut receiver = TcpStream::connect(plain).await.unwrap();
                     let _ = copy_bidirectional(&mut client, &mut receiver).await;
@@ -77,7 +77,7 @@ async fn before(plain: SocketAddr, asks: Asks) -> SocketAddr {
     address
 }
 
-/// What becomes of a request over TLS with these certificates.
+/// The result of a request over TLS with these certificates.
 fn answer(protocol: Protocol, asks: Asks, tls: Tls) -> Result<Answer, String> {
     let sink = Sink::new();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -127,7 +127,7 @@ fn a_receiver_with_a_trusted_certificate_is_talked_to() {
 fn a_stranger_is_not() {
     for protocol in BOTH {
         for tls in [trusting("stranger.pem"), Tls::default()] {
-            // Where the system has no roots at all, that is said.
+            // If the system has no roots, the error says so.
             let reason = match answer(protocol, Asks::Nothing, tls) {
                 Ok(Answer::Retry { reason, .. }) => reason,
                 Err(reason) => reason,

@@ -1,7 +1,7 @@
-//! The exporter and `perf stat` ask the kernel for the same thing: perf prints the perf_event_attr
-//! of each event it opens, also where opening then fails for want of a PMU.
+//! The exporter and `perf stat` open the same events: perf prints the perf_event_attr of each
+//! event, even if the open then fails for lack of a PMU.
 
-// Helpers of a test may fail the test.
+// Test helpers may fail the test.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use vcpu_exporter::sample::pmu::counters::Attr;
 use vcpu_exporter::sample::pmu::plan::{plan, Machine, Plan};
 use vcpu_exporter::sample::pmu::probe::Kernel;
 
-/// Metric, further label and mode, and perf's word for the same.
+/// Metric, further label and mode, and perf's name of the event.
 const EVENTS: &[(&str, &str, &str, &str)] = &[
     ("kvm_vcpu_cycles_total", "", "guest", "cycles:G"),
     ("kvm_vcpu_cycles_total", "", "host", "cycles:H"),
@@ -90,7 +90,7 @@ fn attributes_are_those_of_perf_stat() {
         let ours = ours(&plan, metric, label, mode);
         assert!(!ours.is_empty(), "{metric} {label} {mode} is not planned");
         let theirs = theirs(event);
-        // Newer perf looks generic names up in sysfs first, and finds the model's own event.
+        // Newer perf looks up generic names in sysfs first, and finds the model's own event.
         let generic = ours.iter().all(|attr| attr[0].1 != 4);
         if generic && theirs.iter().any(|attr| attr[0].1 >= 4) {
             println!("skipped: this perf asks for {event} as an event of the CPU model");
@@ -100,7 +100,7 @@ fn attributes_are_those_of_perf_stat() {
     }
 }
 
-/// Without privilege that is up to `kernel.perf_event_paranoid`
+/// Unprivileged use depends on `kernel.perf_event_paranoid`
 /// (Documentation/admin-guide/sysctl/kernel.rst).
 fn may_count_the_kernel() -> bool {
     let paranoid = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
@@ -121,7 +121,8 @@ fn everything() -> config::Pmu {
     }
 }
 
-/// Fields of a perf_event_attr that decide what is counted; those perf does not print are 0.
+/// Fields of a perf_event_attr that determine what is counted; fields that perf does not print are
+/// 0.
 type Fields = [(&'static str, u64); 11];
 
 const FIELDS: [&str; 11] = [
@@ -167,7 +168,7 @@ fn fields(attr: &Attr) -> Fields {
     })
 }
 
-/// What `perf stat -vv` prints between its `perf_event_attr:` lines and the rules after them.
+/// Output of `perf stat -vv` between its `perf_event_attr:` lines and the rules after them.
 fn theirs(event: &str) -> BTreeSet<Fields> {
     let output = Command::new("perf")
         .args(["stat", "-vv", "-e", event, "true"])

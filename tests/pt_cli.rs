@@ -1,5 +1,5 @@
-//! `pt summarise` and `pt decode` as processes: on recorded traces, of which other decoders say what
-//! is in them, and on what is none.
+//! `pt summarise` and `pt decode` as processes: on recorded traces with contents known from other
+//! decoders, and on invalid files.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader};
@@ -28,14 +28,14 @@ fn refused(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// `pt summarise --json` of files that are all right.
+/// `pt summarise --json` of valid files.
 fn summaries(files: &[&Path]) -> Vec<Value> {
     let output = run(pt("summarise").arg("--json").args(files));
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// `pt decode` of a file that is all right.
+/// `pt decode` of a valid file.
 fn decoded(file: &Path) -> String {
     let output = run(pt("decode").arg(file));
     assert!(output.status.success(), "{output:?}");
@@ -80,27 +80,27 @@ fn addresses_are_those_of_other_decoders() {
     }
 }
 
-/// Lines of ptdump that we have otherwise: of which dump, at which offset, and why.
+/// ptdump lines that differ from ours: the dump, the offset, and the reason.
 const NOT_AS_PTDUMP: [(&str, &str, &str); 3] = [
     (
         "dump-all-packets",
         "0000000000000000",
-        "we skip what is before the first PSB",
+        "we skip bytes before the first PSB",
     ),
     (
         "skd007",
         "0000000000000019",
-        "erratum SKD007, an OVF in the middle of a CYC, is of certain CPUs: ptdump was told which",
+        "erratum SKD007 (an OVF within a CYC) affects only the CPUs that ptdump was run for",
     ),
     (
         "skz84",
         "000000000000001b",
-        "we know a TMA that erratum SKZ84 spoiled by what it is, ptdump calls it invalid",
+        "we recognize a TMA that erratum SKZ84 changed; ptdump calls it invalid",
     ),
 ];
 
-/// libipt's own `ptdump` over its own conformance streams. Most of its dumps have a third column,
-/// about time or the address, which is not ours.
+/// libipt's own `ptdump` on its own conformance streams. Most of its dumps have a third column
+/// about time or the address, which ours does not have.
 #[test]
 fn every_line_begins_as_ptdumps_does() {
     let Some(files) = pt_data::conformance() else {
@@ -129,11 +129,11 @@ fn every_line_begins_as_ptdumps_does() {
     assert!(compared > 1000, "{compared}");
 }
 
-/// Offset and words of `ptdump`'s line; some dumps were made without offsets.
+/// Offset and words of a `ptdump` line; some dumps have no offsets.
 fn ptdump_line(line: &str) -> Option<(&str, Vec<&str>)> {
     let (offset, rest) = line.split_at_checked(16)?;
     let is_offset = offset.bytes().all(|byte| byte.is_ascii_hexdigit()) && rest.starts_with(' ');
-    // libipt has PWRE's HW in another bit than perf, and than us.
+    // libipt reads PWRE's HW from another bit than perf and we do.
     let words = rest.split_whitespace().filter(|word| *word != "hw");
     is_offset.then(|| {
         (
@@ -152,7 +152,7 @@ fn both_forms_of_perf_data_have_a_trace_for_each_cpu() {
     let of = |key: &str| all.iter().map(|s| s[key].clone()).collect::<Vec<_>>();
     assert_eq!(of("stream"), ["cpu 0", "cpu 3", "cpu 0", "cpu 3"]);
     assert_eq!(of("bytes"), [12240, 137_728, 76_400, 68_192]);
-    // One less than there are AUX records of that CPU in `perf script -D`.
+    // One less than the AUX records of that CPU in `perf script -D`.
     assert_eq!(of("cuts"), [0, 8, 0, 6]);
     for (n, name) in ["quipper/aux-cpu0.pt", "quipper/aux-cpu3.pt"]
         .iter()
@@ -178,10 +178,10 @@ fn both_forms_of_perf_data_have_a_trace_for_each_cpu() {
         .filter(|line| line.starts_with("# cpu"))
         .collect();
     assert_eq!(headings, ["# cpu 0, 76400 bytes", "# cpu 3, 68192 bytes"]);
-    assert_eq!(text.matches("\n# tracing began anew\n").count(), 6);
+    assert_eq!(text.matches("\n# tracing restarted\n").count(), 6);
 }
 
-/// A trace that needs no data: PSB, PSBEND, a guest's branches and an error.
+/// A trace for tests without data: PSB, PSBEND, a guest's branches and an error.
 fn small_trace() -> Vec<u8> {
     let psb = [0x02, 0x82].repeat(8);
     let psbend = [0x02, 0x23];
@@ -200,7 +200,7 @@ fn the_packets_of_a_small_trace() {
         0000000000000010  psbend
         0000000000000012  pip        1ee40000, nr
         000000000000001a  tnt.8      .!.!!.
-        000000000000001b  error      no packet begins like this
+        000000000000001b  error      unknown packet
         000000000000001b  skipped    1 bytes
     "#]]
     .assert_eq(&decoded(&file));
@@ -211,7 +211,7 @@ fn pip(guest: bool) -> [u8; 8] {
     [0x02, 0x43, u8::from(guest), 0x40, 0xee, 0x01, 0x00, 0x00]
 }
 
-/// CYC: 5 bits in the first byte, 7 in each that follows.
+/// CYC: 5 bits in the first byte, 7 in each further byte.
 fn cyc(cycles: u64) -> Vec<u8> {
     let mut bytes = vec![0b11 | (cycles as u8 & 0x1f) << 3];
     let mut rest = cycles >> 5;
@@ -225,13 +225,13 @@ fn cyc(cycles: u64) -> Vec<u8> {
     bytes
 }
 
-/// One vCPU of a core at 3.2 GHz with event trace: a guest runs for as many microseconds as it is
-/// told, until KVM has handled an exit of this reason for as many as it takes.
+/// One vCPU of a 3.2 GHz core with event trace. Each run is (microseconds in the guest,
+/// microseconds of KVM's handling, exit reason).
 fn guest_trace(runs: &[(u64, u64, u8)]) -> Vec<u8> {
     const CYCLES: u64 = 3200;
     let tip = [0x2d, 0x00, 0x10];
     let mut trace = [0x02, 0x82].repeat(8);
-    // CBR, a status that is the host's, PSBEND.
+    // CBR, a PSB status of the host, PSBEND.
     trace.extend([0x02, 0x03, 0x20, 0x00]);
     trace.extend(pip(false));
     // FUP: tracing is on.
@@ -303,9 +303,9 @@ fn a_bad_file_is_told_and_the_others_are_done() {
     let said = refused(&output);
     let lines: Vec<&str> = said.lines().collect();
     let expected = [
-        "vcpu-exporter: cannot summarise empty: it is empty",
-        "vcpu-exporter: cannot summarise text: it is neither a perf.data file nor an Intel PT trace",
-        "vcpu-exporter: cannot summarise perf.data: at offset 0x10: the file ends within its header",
+        "vcpu-exporter: cannot summarize empty: the file is empty",
+        "vcpu-exporter: cannot summarize text: neither a perf.data file nor an Intel PT trace",
+        "vcpu-exporter: cannot summarize perf.data: at offset 0x10: the file ends within its header",
         "vcpu-exporter: cannot read missing: No such file or directory",
         "vcpu-exporter: cannot read .: Is a directory",
     ];
@@ -330,7 +330,7 @@ fn a_perf_data_file_that_was_cut_off_says_where() {
     };
     let dir = tempfile::tempdir().unwrap();
     let cut = dir.path().join("cut");
-    // The header of the one says how long it is; the other ends in the middle of its last trace.
+    // The header of one file contains its length; the other ends in the middle of its last trace.
     for (file, expected) in [
         (file, "the file ends within its records"),
         (
@@ -349,7 +349,7 @@ fn a_perf_data_file_that_was_cut_off_says_where() {
 fn a_reader_that_leaves_early_ends_it_quietly() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("long.pt");
-    // Far more lines than a pipe holds.
+    // Far more lines than a pipe buffers.
     let pads = vec![0; 1 << 20];
     std::fs::write(&file, [[0x02, 0x82].repeat(8), pads].concat()).unwrap();
     let mut child = pt("decode")

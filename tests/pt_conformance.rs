@@ -1,5 +1,5 @@
-//! The decoder on recorded traces, against what three other decoders counted in them, and on
-//! libipt's conformance streams, against libipt's own dumps of them.
+//! The decoder on recorded traces against the counts of three other decoders, and on libipt's
+//! conformance streams against libipt's own dumps.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "support/pt_data.rs"]
@@ -41,7 +41,7 @@ fn packets_of_recorded_traces_are_as_other_decoders_count_them() {
 
 /// Every count under the name of its field.
 fn by_name(packets: &Packets) -> BTreeMap<String, u64> {
-    // No `..`: a new field has to be compared too.
+    // No `..`: a new field must be compared too.
     let Packets {
         tnt,
         bits,
@@ -95,7 +95,7 @@ fn by_name(packets: &Packets) -> BTreeMap<String, u64> {
     all.map(|(name, count)| (name.to_owned(), count)).into()
 }
 
-/// The addresses of all packets that have one.
+/// The addresses in all packets that have one.
 fn ips(trace: &[u8]) -> Vec<u64> {
     let mut last = LastIp::default();
     Stream::new(trace)
@@ -112,15 +112,15 @@ fn ips(trace: &[u8]) -> Vec<u64> {
         .collect()
 }
 
-/// Where we read a conformance stream otherwise than libipt's dump of it, and who is right.
-/// An entry: the stream; the dump's lines that we do not have; ours that it does not have; why.
+/// Conformance streams on which we differ from libipt's dump. An entry: the stream; lines only in
+/// the dump; lines only in ours; the reason.
 const DISAGREEMENTS: &[(&str, &[&str], &[&str], &str)] = &[
     (
         "dump-all-packets",
         &["0 psbend", "e3 pwre c0.0, hw"],
         &["e3 pwre c0.0"],
-        "PSBEND: the stream begins before its first PSB, and what is there nobody knows. ptdump \
-         was told to begin at once. PWRE: as below",
+        "PSBEND: the stream starts before its first PSB, where packets are undefined. ptdump was \
+         run without synchronization. PWRE: as below",
     ),
     ("mwait-pwre-exstop_ip-fup-ovf", &["1c pwre c1.0, hw"], &["1c pwre c1.0"], PWRE),
     ("mwait-pwre-exstop_ip-ovf", &["1c pwre c1.0, hw"], &["1c pwre c1.0"], PWRE),
@@ -130,27 +130,27 @@ const DISAGREEMENTS: &[(&str, &[&str], &[&str], &str)] = &[
         "ptdump-trunc-resync",
         &["psb", "fup 3: 00000000a0001000", "psbend"],
         &[],
-        "The MNT before the error ate the beginning of a PSB. libipt looks for a PSB in the \
-         packet before the error too, and is right that there is one. We never read a byte \
-         twice: that would cost each byte its one place in the sums, and a PSB half eaten costs \
-         no more than the packets up to the next one",
+        "The MNT before the error contains the start of a PSB. libipt correctly searches the \
+         packet before the error for a PSB too. We never read a byte twice, so that every byte \
+         is counted once; a PSB lost this way costs only the packets up to the next one",
     ),
     ("pwre-exstop_ip-pwrx", &["1b pwre c1.0, hw"], &["1b pwre c1.0"], PWRE),
     (
         "skd007",
         &["19 ovf"],
         &["19 cyc 3e", "1b cyc 1e"],
-        "Erratum SKD007: an OVF replaces the tail of a CYC. libipt is right on the client cores it \
-         was told of (Skylake to Comet Lake). The bytes are two good CYC on all others, which \
-         is what servers are",
+        "Erratum SKD007: an OVF replaces the tail of a CYC. libipt is right for the client cores \
+         that it was run for (Skylake to Comet Lake). On all other cores, including servers, the \
+         bytes are two valid CYC",
     ),
     ("tip_pge-pwre-pwrx-tip_pgd", &["1b pwre c1.0, hw"], &["1b pwre c1.0"], PWRE),
     (
         "tma-reserved_ctc",
         &["19 error"],
         &["19 trailing"],
-        "A TMA with reserved bits set is an error for libipt but on CPUs with erratum SKZ84. We do \
-         not know the CPU and take it for the erratum's, which is a byte longer: more than is left",
+        "A TMA with reserved bits set is an error for libipt, except on CPUs with erratum SKZ84. We \
+         do not know the CPU and assume the erratum, whose TMA is one byte longer than the rest of \
+         the trace",
     ),
     (
         "tma-reserved_fc",
@@ -162,11 +162,11 @@ const DISAGREEMENTS: &[(&str, &[&str], &[&str], &str)] = &[
         "tsc-tma-cbr-mtc-cyc-no_cyc",
         &[],
         &["27 cyc 3", "28 cyc 1"],
-        "ptdump was told to leave out CYC",
+        "ptdump was run without CYC",
     ),
 ];
 
-/// As perf's decoder has it.
+/// As in perf's decoder.
 const PWRE: &str = "libipt takes bit 3 of a PWRE for HW. We take bit 7, as perf does";
 
 #[test]
@@ -190,14 +190,14 @@ fn conformance_streams_are_read_as_libipt_reads_them() {
         let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
         ((*name).to_owned(), (lines(theirs), lines(ours)))
     });
-    // An entry that is no disagreement any more is as wrong as a disagreement without an entry.
+    // An obsolete entry fails like a disagreement without an entry.
     assert_eq!(found, explained.collect());
 }
 
-/// What only they have, and only we.
+/// Lines only in the dump, and lines only in ours.
 type Differences = (Vec<String>, Vec<String>);
 
-/// How many packets the dump has, and where we differ.
+/// Number of packets in the dump, and the differences.
 fn compare(stream: &Path) -> (usize, Option<Differences>) {
     let trace = fs::read(stream).expect("the stream");
     let dump = fs::read_to_string(
@@ -208,7 +208,7 @@ fn compare(stream: &Path) -> (usize, Option<Differences>) {
     let (mut theirs_only, mut ours_only) = (Vec::new(), Vec::new());
     let mut rest = ours.iter().peekable();
     for line in &expected {
-        // Up to the packet at this offset ours are more than theirs.
+        // Up to the packet at this offset, extra packets are ours.
         while let Some(our) = rest.peek() {
             if line.offset.is_none() || our.offset >= line.offset {
                 break;
@@ -230,7 +230,7 @@ fn compare(stream: &Path) -> (usize, Option<Differences>) {
     (expected.len(), differ.then_some((theirs_only, ours_only)))
 }
 
-/// A line in as many words as `like` has.
+/// A line in as many words as `like`.
 fn say(line: &ptdump::Line, like: &ptdump::Line) -> String {
     let offset = line.offset.filter(|_| like.offset.is_some());
     let offset = offset.map(|offset| format!("{offset:x} "));

@@ -1,7 +1,7 @@
-//! Every way of making a summary gives the same one, whatever the bytes: the pass over blocks, the
-//! one packet by packet, and for traces made up here the truth.
+//! All ways to summarize a trace agree on any bytes: block by block and packet by packet, and for
+//! generated traces the known contents.
 //!
-//! `PROPTEST_CASES` says how many of each kind; a failure prints the seed to run again.
+//! `PROPTEST_CASES` sets the number of cases of each kind; a failure prints its seed.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "support/pt_checks.rs"]
@@ -62,7 +62,7 @@ proptest! {
         cuts in prop::collection::vec(any::<Index>(), 0..8),
     ) {
         let trace = generate(seed, 4_000).bytes;
-        // In any order: those that are out of order are none.
+        // In any order: cuts out of order are ignored.
         let cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(trace.len() + 2)).collect();
         check(&trace, &cuts);
     }
@@ -92,7 +92,7 @@ proptest! {
         check(&bytes, &[]);
     }
 
-    /// Bytes that are mostly whole packets, in no order that a processor would know.
+    /// Mostly whole packets, in an order that no processor would produce.
     #[test]
     fn packets_in_any_order_are_read_alike(seed: u64, count in 0usize..600) {
         let mut random = Random::new(seed);
@@ -160,7 +160,7 @@ const PACKETS: &[&[u8]] = &[
     &[0xd9, 0xc0, 1, 2, 3],
 ];
 
-/// What a fault in the hardware or the guest's ill will may do to bytes.
+/// Damage by faulty hardware or a hostile guest.
 #[derive(Debug, Clone)]
 enum Damage {
     Flip(u8),
@@ -202,7 +202,8 @@ impl Damage {
     }
 }
 
-/// Begin and end of a trace are where reading ahead by a block goes wrong, of a block or of many.
+/// Block-wise reading is most likely wrong at the start and end of a trace, of one block or of
+/// many.
 #[test]
 fn a_trace_that_ends_anywhere_is_read_alike() {
     for (seed, len) in [(0, 700), (1, 700), (2, 700), (3, 2_300)] {
@@ -218,9 +219,9 @@ fn a_trace_that_ends_anywhere_is_read_alike() {
 
 #[test]
 fn recorded_traces_are_read_alike_wherever_they_are_cut() {
-    /// Of the large ones this many offsets at either end.
+    /// Offsets at either end of large traces.
     const EDGE: usize = 2_048;
-    /// A cut is felt a block or two around it.
+    /// A cut affects a block or two around it.
     const AROUND: usize = 200;
     let Some(golden) = pt_data::golden() else {
         return;
@@ -239,7 +240,7 @@ fn recorded_traces_are_read_alike_wherever_they_are_cut() {
         for at in (0..len).filter(|at| at.abs_diff(len / 2) >= middle) {
             let begin = at.saturating_sub(AROUND);
             let around = &trace[begin..len.min(at + AROUND)];
-            // Synchronised, and not always at the same place in a block.
+            // Synchronized, and not always at the same place in a block.
             let cut = PSB.len() + at - begin;
             same(&[&PSB, around].concat(), &[cut]);
         }

@@ -1,7 +1,7 @@
-//! The inputs that fuzzing begins with, run once, so that whoever has no fuzzer tests them too.
+//! Runs the initial fuzzing inputs once, so that they are tested without a fuzzer.
 //!
-//! They are made here: `UPDATE_CORPUS=1 cargo test --test pt_fuzz_corpus` writes them anew. An input
-//! that broke the decoder once goes beside them as `broke-WHAT`.
+//! The inputs are generated: `UPDATE_CORPUS=1 cargo test --test pt_fuzz_corpus` writes them. An
+//! input that once broke the decoder is added as `broke-WHAT`.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "support/pt_checks.rs"]
@@ -20,7 +20,7 @@ fn corpus() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/pt"))
 }
 
-/// Small ones of every style, and one of a busy vCPU.
+/// Small ones in every style, and one of a busy vCPU.
 fn seeds() -> Vec<(String, Traced)> {
     let mut seeds: Vec<_> = (0..12)
         .map(|seed| (format!("seed-any-{seed:02}"), generate(seed, 600)))
@@ -43,7 +43,7 @@ fn every_input_is_read_alike() {
     assert!(inputs >= seeds().len(), "{inputs} inputs");
 }
 
-/// So that they hold every packet the encoder knows, also one it learnt yesterday.
+/// Ensures that they contain every packet of the encoder, including new ones.
 #[test]
 fn seeds_are_what_the_encoder_makes() {
     for (name, trace) in seeds() {

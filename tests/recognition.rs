@@ -1,8 +1,8 @@
-//! VMs are recognized by signs that do not depend on each other: a wrong name, VMM or number of
-//! VMs is worse than an unknown one.
+//! VMs are recognized by independent evidence: a wrong name, VMM or number of VMs is worse than an
+//! unknown one.
 //!
-//! Shapes of processes and cgroups are those of the programs named, from their sources and from
-//! running guests.
+//! Processes and cgroups have the form of the named programs, from their sources and from running
+//! guests.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/fake_host.rs"]
@@ -34,7 +34,7 @@ fn seen(host: &FakeHost) -> Vec<String> {
     scan(host).vms.iter().map(line).collect()
 }
 
-/// A VMM whose executable is `exe` and whose first thread is named by the kernel after it.
+/// A VMM with executable `exe`, whose first thread the kernel named after it.
 fn started(
     host: &FakeHost,
     exe: &str,
@@ -49,7 +49,7 @@ fn started(
     vm
 }
 
-/// Firecracker from 1.14 on has a dup() of each vCPU's descriptor (src/vmm/src/vstate/vcpu.rs).
+/// Firecracker since 1.14 has a dup() of each vCPU's descriptor (src/vmm/src/vstate/vcpu.rs).
 #[test]
 fn duplicated_descriptors_of_vcpus_are_one_vm_with_and_without_debugfs() {
     for debugfs in ["none", "without pids", "with pids"] {
@@ -83,7 +83,7 @@ fn duplicated_descriptors_of_vcpus_are_one_vm_with_and_without_debugfs() {
     }
 }
 
-/// kind and many distributions give the kubelet a cgroup root of its own.
+/// kind and many distributions give the kubelet its own cgroup root.
 #[test]
 fn kubevirt_is_known_wherever_the_pods_group_stands() {
     let uid = "1858680e-b044-4fd5-9dd4-f137e30e2180";
@@ -120,7 +120,7 @@ fn kubevirt_is_known_wherever_the_pods_group_stands() {
     }
 }
 
-/// microvm.nix starts every VMM by `exec -a microvm@NAME`.
+/// microvm.nix starts every VMM with `exec -a microvm@NAME`.
 #[test]
 fn vmm_called_by_another_name_is_known_by_its_executable() {
     let cgroup = "0::/system.slice/system-microvm.slice/microvm@my-vm.service\n";
@@ -165,7 +165,7 @@ fn vmm_called_by_another_name_is_known_by_its_executable() {
             |n| format!("CPU {n}/KVM"),
             "my-vm qemu - 0=1010 1=1011",
         ),
-        // Nothing among the arguments names it: the unit does.
+        // No argument names the VM; the unit does.
         (
             "firecracker",
             &["microvm@my-vm", "--no-api"],
@@ -188,7 +188,7 @@ fn vmm_called_by_another_name_is_known_by_its_executable() {
     }
 }
 
-/// Kata (Go and Rust), Ubicloud, Flintlock, Firecracker's jailer: one file name for all VMs.
+/// Kata (Go and Rust), Ubicloud, Flintlock, Firecracker's jailer: the same file name for all VMs.
 #[test]
 fn socket_of_a_common_name_gives_the_vm_the_name_of_its_directory() {
     let cloud_hypervisor = [
@@ -249,7 +249,7 @@ fn socket_of_a_common_name_gives_the_vm_the_name_of_its_directory() {
     assert_eq!(scan(&host).vms[0].name, "relative");
 }
 
-/// libvirt's ch driver: the socket is a descriptor, the name is in the event monitor's path and in
+/// libvirt's ch driver: the socket is a descriptor; the name is in the event monitor's path and in
 /// the scope (src/ch/ch_monitor.c, src/hypervisor/domain_driver.c).
 #[test]
 fn domain_of_libvirts_cloud_hypervisor_driver_is_known() {
@@ -271,8 +271,7 @@ fn domain_of_libvirts_cloud_hypervisor_driver_is_known() {
     assert_eq!((&*vm.name, vm.name_source), ("web", "cgroup"));
 }
 
-/// libkrun kept Firecracker's names of threads (src/vmm/src/linux/vstate.rs), StratoVirt has
-/// QEMU's.
+/// libkrun kept Firecracker's thread names (src/vmm/src/linux/vstate.rs); StratoVirt has QEMU's.
 #[test]
 fn vmm_with_the_thread_names_of_another_is_not_taken_for_it() {
     let session = "0::/user.slice/user-1000.slice/session-2.scope\n";
@@ -299,7 +298,7 @@ fn vmm_with_the_thread_names_of_another_is_not_taken_for_it() {
             "krunvm",
             "web libkrun - 0=1010 1=1011",
         ),
-        // A program that has the library loaded.
+        // A program that has loaded the library.
         (
             &["/usr/bin/python3", "box.py"],
             "python3",
@@ -398,7 +397,7 @@ fn sandbox_of_gvisor_is_a_vm_without_threads_of_its_own_for_vcpus() {
     );
 }
 
-/// Descriptors of KVM itself, and duplicates of them: two VMs of two vCPUs in this process.
+/// Real KVM descriptors and duplicates of them: two VMs with two vCPUs in this process.
 #[cfg(feature = "demo")]
 #[test]
 fn duplicated_descriptors_of_real_vms_are_told_apart_without_debugfs() {
@@ -420,7 +419,7 @@ fn duplicated_descriptors_of_real_vms_are_told_apart_without_debugfs() {
         for fd in fds {
             match copy(fd) {
                 Ok(copy) => copies.push(copy),
-                // Where this is refused, so is kcmp(2).
+                // If this is refused, kcmp(2) is refused too.
                 Err(error) => return println!("skipped: pidfd_getfd(2): {error}"),
             }
         }
@@ -443,9 +442,9 @@ fn duplicated_descriptors_of_real_vms_are_told_apart_without_debugfs() {
 fn path_that_names_no_vm_leaves_it_unnamed() {
     let long = format!("/run/{}/web.sock", "a".repeat(200 << 10));
     let paths = [
-        // Of a long command line the beginning is read: what is cut off may say something else.
+        // Only the start of a long command line is read: a cut argument can mean something else.
         &long,
-        // One path in each of Virtink's pods.
+        // The same path in each of Virtink's pods.
         "/var/run/virtink/ch.sock",
     ];
     for path in paths {
@@ -457,7 +456,7 @@ fn path_that_names_no_vm_leaves_it_unnamed() {
     }
 }
 
-/// The hash is another whenever the configuration changes.
+/// The hash changes with the configuration.
 #[test]
 fn file_of_the_nix_store_names_a_vm_without_its_hash() {
     let host = FakeHost::new();

@@ -1,6 +1,6 @@
-//! Every alert has a runbook, and a runbook names only what exists.
+//! Every alert has a runbook, and a runbook names only things that exist.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // helpers of tests, which clippy does not see as tests
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,9 @@ use vcpu_exporter::snapshot::catalog;
 #[path = "support/promtool.rs"]
 mod promtool;
 
-/// In this order: a tired reader finds the same thing at the same place on every page.
-const HEADINGS: [&str; 7] = [
+/// In this order, so that a tired reader finds the same thing at the same place on every page.
+const HEADINGS: [&str; 8] = [
+    IN_ONE_MINUTE,
     "What it means",
     "Is it real?",
     "What to look at",
@@ -24,13 +25,16 @@ const HEADINGS: [&str; 7] = [
     "If it is noise",
 ];
 
+/// First: the first action and its commands.
+const IN_ONE_MINUTE: &str = "In one minute";
+
 const INDEX: &str = "README";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Stem and text of all files of a folder with this extension; none where there is no such folder.
+/// Stem and text of all files in a folder with this extension; empty if the folder is missing.
 fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
     let entries = std::fs::read_dir(root().join(folder));
     let paths = entries.into_iter().flatten().map(|e| e.unwrap().path());
@@ -45,7 +49,7 @@ fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
     files
 }
 
-/// The pages for alerts, and the index.
+/// The pages about alerts, and the index.
 fn pages() -> Vec<(String, String)> {
     files("docs/runbooks", "md")
 }
@@ -55,14 +59,14 @@ fn runbooks() -> Vec<(String, String)> {
     pages.filter(|(name, _)| name != INDEX).collect()
 }
 
-/// Pages that name metrics, panels and files; the walk-through is one of them.
+/// Pages that name metrics, panels and files, including the walk-through.
 fn documents() -> Vec<(String, String)> {
     let walkthrough = files("docs", "md").into_iter();
     let walkthrough = walkthrough.filter(|(name, _)| name == "WALKTHROUGH");
     pages().into_iter().chain(walkthrough).collect()
 }
 
-/// Values of a key of the rules: `alert` or `record`.
+/// Values of a key in the rules: `alert` or `record`.
 fn rules(key: &str) -> BTreeSet<String> {
     let mark = format!("- {key}: ");
     let files = files("alerts", "yaml");
@@ -84,7 +88,7 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     blocks
 }
 
-/// Lines outside of blocks: a comment in a command is no heading.
+/// Lines outside of code blocks: a comment in a command is not a heading.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let parts = text.split("\n```").enumerate();
     parts
@@ -125,13 +129,59 @@ fn every_runbook_has_the_same_headings() {
         assert_eq!(headings, HEADINGS, "{name}");
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some(format!("# {name}").as_str()));
-        // What it means for the guest, before anything else.
+        // First, what the alert means for the guest.
         assert_eq!(lines.next(), Some(""), "{name}");
         assert!(lines.next().is_some_and(|line| line.len() > 20), "{name}");
         for needed in ["promql", "sh"] {
             assert!(!blocks(&text, needed).is_empty(), "{name}: no {needed}");
         }
     }
+}
+
+/// The text between the heading and the next one.
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let (_, after) = text.split_once(&format!("\n## {heading}\n")).unwrap();
+    after
+        .split_once("\n## ")
+        .map_or(after, |(section, _)| section)
+}
+
+/// Fits the first screen of a phone.
+#[test]
+fn one_minute_is_two_commands_and_a_few_lines() {
+    for (name, text) in runbooks() {
+        let section = section(&text, IN_ONE_MINUTE);
+        let lines = prose(section).filter(|line| !line.is_empty()).count();
+        assert!((1..=5).contains(&lines), "{name}: {lines} lines");
+        let commands = blocks(section, "sh").into_iter().flat_map(str::lines);
+        let commands: Vec<&str> = commands.collect();
+        assert!((1..=2).contains(&commands.len()), "{name}: {commands:?}");
+    }
+}
+
+/// A reader uses one manager: a fix for another is useless.
+#[test]
+fn a_page_that_acts_on_a_vm_has_commands_for_each_manager() {
+    const MANAGERS: [(&str, &[&str]); 4] = [
+        ("libvirt", &["virsh"]),
+        ("Proxmox", &["qm"]),
+        ("OpenStack", &["openstack"]),
+        ("KubeVirt", &["virtctl", "kubectl"]),
+    ];
+    let mut count = 0;
+    for (name, text) in runbooks() {
+        let text = blocks(&text, "sh").join("\n");
+        let words: BTreeSet<&str> = text.split_whitespace().collect();
+        let has = |programs: &[&str]| programs.iter().any(|program| words.contains(program));
+        if !MANAGERS.iter().any(|(_, programs)| has(programs)) {
+            continue;
+        }
+        count += 1;
+        for (manager, programs) in MANAGERS {
+            assert!(has(programs), "{name}: no command for {manager}");
+        }
+    }
+    assert!(count >= 10, "{count}");
 }
 
 #[test]
@@ -145,19 +195,19 @@ fn the_queries_are_promql() {
     promtool::parse(&queries);
 }
 
-/// Words of the text that look like a metric of ours or a rule over some.
+/// Words in the text that look like one of our metrics or recording rules.
 fn names(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
     let words = words.map(|word| word.trim_end_matches(':'));
     words.filter(|word| {
         let families = ["kvm_vm", "kvm_vcpu", "kvm_host", "kvm_exporter"];
         let rest = families.iter().find_map(|f| word.strip_prefix(f));
-        // `kvm_vcpu_` alone is the begin of a regular expression.
+        // `kvm_vcpu_` alone is the start of a regular expression.
         rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with(['_', ':']))
     })
 }
 
-/// In the catalogue, or a series that a histogram of it has.
+/// Whether the name is in the catalog or a series of a histogram.
 fn is_metric(name: &str) -> bool {
     let parts = ["_bucket", "_sum", "_count"];
     let family = parts.iter().find_map(|part| name.strip_suffix(part));
@@ -192,7 +242,7 @@ fn configurations_are_accepted() {
     }
 }
 
-/// Up to the first pipe.
+/// The command up to the first pipe.
 #[test]
 fn our_own_commands_exist() {
     let pages = runbooks();
@@ -235,7 +285,7 @@ fn links_lead_somewhere() {
     }
 }
 
-/// Titles of a dashboard's panels, those in collapsed rows too.
+/// Titles of a dashboard's panels, including those in collapsed rows.
 fn titles(panels: &Value, into: &mut BTreeSet<String>) {
     for panel in panels.as_array().into_iter().flatten() {
         into.extend(panel["title"].as_str().map(str::to_owned));
@@ -252,7 +302,7 @@ fn panels_named(text: &str) -> Vec<String> {
         if !after.starts_with('"') {
             continue;
         }
-        // "A", "B" and "C": what stands between titles is nothing else.
+        // "A", "B" and "C": nothing else is between titles.
         for (n, part) in after.split('"').enumerate() {
             match n % 2 {
                 1 => named.push(part.to_owned()),

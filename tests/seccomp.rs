@@ -1,6 +1,6 @@
-//! `check` under a seccomp filter that refuses perf_event_open, as containers have it: the cause it
-//! names is the filter, not the kernel.
-// A filter is installed between fork and exec, by prctl(2).
+//! `check` under a seccomp filter that refuses perf_event_open, as in containers: it names the
+//! filter as the cause, not the kernel.
+// A filter is installed between fork and exec with prctl(2).
 #![allow(unsafe_code)]
 #![allow(clippy::expect_used, clippy::print_stdout)]
 #![cfg(target_os = "linux")]
@@ -12,8 +12,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// A filter that answers perf_event_open with this errno and lets everything else pass
-/// (linux/filter.h, linux/seccomp.h): load the call's number, compare, return.
+/// A filter that returns this errno for perf_event_open and allows everything else (linux/filter.h,
+/// linux/seccomp.h): load the call number, compare, return.
 fn filter(errno: i32) -> [libc::sock_filter; 4] {
     let code = |code: u32, jt, jf, k| libc::sock_filter {
         code: code as u16,
@@ -40,7 +40,7 @@ fn install(errno: i32) -> io::Result<()> {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
     };
-    // SAFETY: both calls take numbers and, the second, a program that lives until it returns.
+    // SAFETY: both calls take numbers; the second also takes a program that lives until it returns.
     let failed = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
             || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) != 0
@@ -51,7 +51,7 @@ fn install(errno: i32) -> io::Result<()> {
     }
 }
 
-/// What `check` finds out about perf_event_open for the source `pmu`.
+/// Findings of `check` about perf_event_open for the source `pmu`.
 fn findings(errno: i32) -> Vec<Value> {
     let mut check = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"));
     check.args(["check", "--json"]);

@@ -1,6 +1,7 @@
-//! What deploy/stack gives to Prometheus, Alertmanager and Grafana is what they accept, also when it is sped up.
+//! Prometheus, Alertmanager and Grafana accept the files of deploy/stack, also with shortened
+//! durations.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers of tests, which clippy does not see as tests
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -22,7 +23,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Whether a program is on the path; prints why a test is skipped where not.
+/// Whether a program is on the path; prints why a test is skipped if not.
 fn has(program: &str, package: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let has = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
@@ -32,7 +33,7 @@ fn has(program: &str, package: &str) -> bool {
     has
 }
 
-/// What `faster` makes of a text, or what it complains of.
+/// Output of `faster` for a text, or its error.
 fn faster(speed: &str, text: &str) -> Result<String, String> {
     let mut child = Command::new(stack("faster"))
         .arg(speed)
@@ -42,7 +43,7 @@ fn faster(speed: &str, text: &str) -> Result<String, String> {
         .spawn()
         .expect("python3 starts");
     let mut stdin = child.stdin.take().expect("a pipe");
-    // Where it refuses the speed it does not read.
+    // If it refuses the speed, it does not read its input.
     let _ = stdin.write_all(text.as_bytes());
     drop(stdin);
     let output = child.wait_with_output().expect("it ends");
@@ -53,7 +54,7 @@ fn faster(speed: &str, text: &str) -> Result<String, String> {
     }
 }
 
-/// What a program says, which must succeed.
+/// Runs a program that must succeed.
 fn accepted(program: &str, arguments: &[&str], file: &Path) {
     let output = Command::new(program)
         .args(arguments)
@@ -137,7 +138,7 @@ const SPED_UP: [(&str, &str); 18] = [
     ),
 ];
 
-/// Lines without, however much they look like it.
+/// Lines without durations that look similar.
 const LEFT: [&str; 14] = [
     "record: kvm_vm:cpi:rate5m",
     "- name: vcpu-exporter.5m",
@@ -184,7 +185,7 @@ fn faster_says_what_it_cannot_do() {
         return;
     }
     let refused = |speed, text| faster(speed, text).expect_err("it refuses");
-    assert!(refused("0", "").contains("above 0"));
+    assert!(refused("0", "").contains("greater than 0"));
     assert!(refused("fast", "").contains("usage"));
     assert!(
         refused("100000", "for: 5s").contains("5s divided by 100000 is less than a millisecond")
@@ -228,6 +229,34 @@ fn alertmanager_accepts_its_configuration_at_any_speed() {
     accepted("amtool", &["check-config"], &path);
 }
 
+/// Critical alerts page, warnings open a ticket, and info is sent to no receiver.
+#[test]
+fn each_severity_has_its_receiver() {
+    if !has("amtool", "prometheus-alertmanager") {
+        return;
+    }
+    let receivers = [
+        ("critical", "pager"),
+        ("warning", "tickets"),
+        ("info", "nowhere"),
+    ];
+    for (severity, receiver) in receivers {
+        let output = Command::new("amtool")
+            .args(["config", "routes", "test", "--config.file"])
+            .arg(stack("alertmanager.yml"))
+            .arg(format!("severity={severity}"))
+            .output()
+            .expect("it starts");
+        let routed = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(routed.trim(), receiver, "{severity}");
+    }
+    let config = yaml(&stack("alertmanager.yml"));
+    let list = config["receivers"].as_sequence().expect("a list");
+    let nowhere = list.iter().find(|r| r["name"] == "nowhere");
+    let keys = nowhere.and_then(Value::as_mapping).map(|m| m.len());
+    assert_eq!(keys, Some(1), "nowhere sends something");
+}
+
 fn yaml(path: &Path) -> Value {
     serde_yaml::from_str(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -237,7 +266,7 @@ fn texts(list: &Value) -> Vec<&str> {
     list.iter().filter_map(Value::as_str).collect()
 }
 
-/// The document shows what the file has.
+/// The document shows the contents of the file.
 #[test]
 fn inhibition_is_as_documented() {
     let document = read(&root().join("docs/ALERTS.md"));
@@ -254,7 +283,7 @@ fn inhibition_is_as_documented() {
     assert_eq!(yaml(&stack("alertmanager.yml"))["inhibit_rules"], *rules);
 }
 
-/// No container engine is needed to see that what is mounted is there, and each image one of a kind.
+/// Without a container engine: mounted files exist, and each image is pinned to one version.
 #[test]
 fn compose_mounts_what_is_there_and_pins_its_images() {
     let compose = yaml(&stack("compose.yaml"));
@@ -282,7 +311,7 @@ fn compose_mounts_what_is_there_and_pins_its_images() {
     assert!(mounted(grafana, folder.expect("a path")).is_dir());
 }
 
-/// Where a path of the container is in this repository.
+/// The path in this repository of a path in the container.
 fn mounted(service: &Value, path: &str) -> PathBuf {
     let volumes = texts(&service["volumes"]);
     let found = volumes.iter().find_map(|volume| {
@@ -294,7 +323,7 @@ fn mounted(service: &Value, path: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{path} is not mounted"))
 }
 
-/// The data sources of Grafana are where the other two listen.
+/// The data sources of Grafana have the listen addresses of the other two.
 #[test]
 fn grafana_asks_where_the_others_listen() {
     let compose = read(&stack("compose.yaml"));
@@ -336,12 +365,17 @@ fn local_names_what_is_missing() {
         said(&output)
     };
     assert!(run(&[]).contains("prometheus is missing: apt-get install prometheus\n"));
-    assert!(run(&["--nonsense"]).contains("--nonsense is no option"));
-    assert!(run(&["--speed"]).contains("--speed needs a value"));
-    assert!(run(&["--target", "a\"b"]).contains("no spaces, quotes or backslashes in: a\"b"));
+    assert!(run(&["--nonsense"]).contains("unknown option --nonsense"));
+    assert!(run(&["--speed"]).contains("--speed requires a value"));
+    assert!(run(&["--scrape", "/dev/null"]).contains("/dev/null does not contain scrape_configs"));
+    assert!(run(&["--scrape", "a", "--target", "b"])
+        .contains("--scrape and --target cannot be combined"));
+    assert!(
+        run(&["--target", "a\"b"]).contains("spaces, quotes and backslashes are not allowed: a\"b")
+    );
 }
 
-/// Ctrl-C leaves no process and no data behind.
+/// Ctrl-C leaves no process and no data.
 #[test]
 fn local_cleans_up() {
     if !has("prometheus", "prometheus")
@@ -349,7 +383,7 @@ fn local_cleans_up() {
     {
         return;
     }
-    // Whoever runs the tests in the background may have Ctrl-C ignored, and bash cannot take that back.
+    // A background test run can have Ctrl-C ignored, which bash cannot undo.
     let mut child = Command::new("env")
         .arg("--default-signal=INT")
         .arg(stack("local"))

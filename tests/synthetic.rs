@@ -1,4 +1,4 @@
-//! The synthetic host, watched by the whole pipeline while its time is moved on by hand.
+//! The synthetic host, watched by the whole pipeline with manually advanced time.
 #![cfg(feature = "demo")]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -23,12 +23,12 @@ use exposition::Exposition;
 mod figures;
 use figures::{changed, Figures};
 
-/// So many times as fast as it is written.
+/// Speed-up relative to the written times.
 const SPEED: f64 = 60.0;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A host and the exporter over it.
+/// A host and the exporter that watches it.
 struct Watched {
     host: Host,
     pipeline: Pipeline,
@@ -42,7 +42,7 @@ impl Watched {
 
     fn of(scenario: Scenario, seed: u64) -> Self {
         let mut config = configuration(Config::default(), SPEED);
-        // Of the real clock, which does not move here.
+        // The memory period uses the real clock, which does not advance here.
         config.sources.memory.period = Duration::ZERO;
         let name = scenario.name.clone();
         let host = Host::new(Arc::new(scenario), seed, SPEED, config.sampling.tick);
@@ -62,7 +62,7 @@ impl Watched {
         }
     }
 
-    /// What the exporter shows at this time of the script.
+    /// The exposition at this time of the script.
     fn at(&mut self, script: Duration) -> Exposition {
         let elapsed = script.div_f64(SPEED);
         self.host.advance(elapsed).expect("it can be written");
@@ -80,7 +80,7 @@ impl Watched {
         Exposition::parse(&String::from_utf8(text).expect("an exposition is text"))
     }
 
-    /// What was different between these times of the script.
+    /// Changes between these times of the script.
     fn figures(&mut self, from: Duration, to: Duration) -> Figures {
         let before = self.at(from);
         let after = self.at(to);
@@ -88,7 +88,7 @@ impl Watched {
     }
 }
 
-/// Lines that say the same whenever a host is in the same state.
+/// Lines that depend only on the state of the host.
 fn timeless(shown: &Exposition) -> Vec<String> {
     let of_clock = ["kvm_exporter_sample_", "kvm_vm_memory_sample_"];
     let lines = shown.text.lines();
@@ -146,7 +146,7 @@ fn one_seed_is_one_exposition_however_often_it_was_asked_for() {
     }
     let to = 35 * MINUTE;
     let [once, often, other] = [once, often, other].map(|mut watched| timeless(&watched.at(to)));
-    // How often vCPUs were looked at decides where what they did before a move is charged.
+    // `often` advanced the host without ticks: a tick determines where earlier activity is added.
     assert_eq!(once, often);
     assert_ne!(once, other);
 }
@@ -159,7 +159,7 @@ fn counters_only_grow_and_no_vcpu_has_more_than_a_second_a_second() {
         let shown = troubles.at(minute * MINUTE);
         let now = shown.counters();
         for (series, value) in &before {
-            // A place where nothing is done any more leaves the exposition.
+            // A location without activity leaves the exposition.
             let now = now.get(series).unwrap_or(&f64::INFINITY);
             assert!(
                 now >= value,
@@ -176,6 +176,43 @@ fn counters_only_grow_and_no_vcpu_has_more_than_a_second_a_second() {
         }
         before = now;
     }
+}
+
+/// Busy time of each core is that of the VMs' threads on it and a little of the host's; the rest is
+/// idle.
+#[test]
+fn time_of_each_core_is_that_of_vms_and_the_host() {
+    let mut troubles = Watched::new("troubles", 1);
+    let before = troubles.at(15 * MINUTE);
+    let after = troubles.at(25 * MINUTE);
+    let seconds = 600.0 / SPEED;
+    let by_core = |name: &str, labels: &[(&str, &str)]| {
+        figures::rates(&before, &after, seconds, &["package", "core"], name, labels)
+    };
+    let modes = |mode: &str| by_core("kvm_host_core_seconds_total", &[("mode", mode)]);
+    let all = by_core("kvm_host_core_seconds_total", &[]);
+    let [user, guest, system, irq, softirq, steal] =
+        ["user", "guest", "system", "irq", "softirq", "steal"].map(modes);
+    let threads = by_core("kvm_vm_thread_time_seconds_total", &[]);
+    assert_eq!(all.len(), 56);
+    // 2 threads x 8 modes in steps of 10 ms each.
+    let exact = 0.16 / seconds;
+    for (core, all) in &all {
+        assert!((all - 2.0).abs() < exact, "{core}: {all} seconds a second");
+        let busy = [&user, &guest, &system, &irq, &softirq, &steal];
+        let busy: f64 = busy.iter().map(|mode| mode[core]).sum();
+        let of_vms = threads.get(core).copied().unwrap_or(0.0);
+        let host = busy - of_vms;
+        assert!(
+            (host - 0.02).abs() < exact,
+            "{core}: {busy} busy, {of_vms} of VMs"
+        );
+        assert_eq!(steal[core], 0.0);
+    }
+    let sum = |of: &std::collections::BTreeMap<String, f64>| of.values().sum::<f64>();
+    let of_vcpus = by_core("kvm_vcpu_guest_seconds_total", &[]);
+    let (guest, of_vcpus) = (sum(&guest), sum(&of_vcpus));
+    assert!((guest / of_vcpus - 1.0).abs() < 0.01, "{guest} {of_vcpus}");
 }
 
 #[test]
@@ -210,7 +247,7 @@ fn nothing_is_wrong_on_a_calm_day() {
     }
 }
 
-/// What each trouble changes by so much that it can be seen: these figures, and no others.
+/// Figures that each trouble changes visibly; no other figure changes.
 const CHANGES: [(&str, &[&str]); 9] = [
     (
         "noisy-neighbour",
@@ -258,7 +295,7 @@ fn each_trouble_changes_what_it_is_about_and_nothing_else() {
     }
 }
 
-/// The alerts of a scenario that is served at 60 times its speed take that much less time.
+/// At 60 times the speed, the alerts of a scenario take a sixtieth of the time.
 #[test]
 fn what_is_expected_comes_while_the_trouble_is_there() {
     let alerts = std::fs::read_to_string(root().join("alerts/alerts.yaml"));
@@ -314,7 +351,7 @@ vms:
     let mut names = |minute| {
         let shown = watched.at(minute * MINUTE);
         let up = shown.all("kvm_exporter_source_up", &[]);
-        // resctrl keeps its list of groups for half a second of the real clock.
+        // resctrl caches its list of groups for half a second of real time.
         let up = up.filter(|source| source.label("source") != "resctrl");
         up.for_each(|source| assert_eq!(source.label("reason"), "", "{source:?}"));
         let infos = shown.all("kvm_vm_info", &[]);
@@ -326,7 +363,7 @@ vms:
     assert_eq!(names(1), [one, two, "early"]);
     assert_eq!(names(11), [one, two, "early", "late"]);
     assert_eq!(names(21), [one, two, "late"]);
-    // What a VM did since it started is all shown.
+    // All activity of a VM since its start is shown.
     let shown = watched.show();
     let time = shown.sum("kvm_vcpu_time_seconds_total", &[("vm", "late")]);
     let wanted = 0.2 * 11.0 * 60.0 / SPEED;
@@ -336,10 +373,169 @@ vms:
     );
 }
 
+/// A scenario in deploy/scenarios.
+fn shipped(name: &str) -> Scenario {
+    let path = root().join(format!("deploy/scenarios/{name}.yaml"));
+    Scenario::load(path.to_str().expect("it is text")).expect(name)
+}
+
+/// nova's display name of each VM, by libvirt's name.
+fn display_names(shown: &Exposition) -> std::collections::BTreeMap<String, String> {
+    let infos = shown.all("kvm_vm_info", &[]);
+    let names = infos.map(|info| (info.label("vm"), info.label("openstack_name")));
+    names
+        .map(|(vm, name)| (vm.to_owned(), name.to_owned()))
+        .collect()
+}
+
+#[test]
+fn full_host_wants_more_cpus_than_it_has_and_names_its_vms_as_nova_does() {
+    let mut full = Watched::of(shipped("full"), 1);
+    let before = full.at(5 * MINUTE);
+    let after = full.at(15 * MINUTE);
+    let names = display_names(&after);
+    assert_eq!(names.len(), 32);
+    assert_eq!(names["instance-0000002a"], "f-1");
+    assert_eq!(names["instance-00000049"], "g-16");
+    let seconds = 600.0 / SPEED;
+    let rate = |name, labels: &[(&str, &str)]| {
+        figures::rates(&before, &after, seconds, &[], name, labels)[""]
+    };
+    let time = rate("kvm_vcpu_time_seconds_total", &[]);
+    let wanted = time + rate("kvm_vcpu_delay_seconds_total", &[]);
+    assert!((145.0..162.0).contains(&wanted), "{wanted} of 112 CPUs");
+    let idle = rate("kvm_host_core_seconds_total", &[("mode", "idle")]);
+    assert!(time > 100.0 && idle < 3.0, "{time} used, {idle} idle");
+}
+
+/// 1 minus the chance that a load from the VM's node meets local memory, and the share of its loads
+/// that were remote.
+#[test]
+fn memory_and_dram_loads_of_floating_vms_are_equally_far() {
+    let mut floating = Watched::of(shipped("floating"), 1);
+    floating.at(Duration::ZERO);
+    let mut before = floating.at(10 * MINUTE);
+    // Every minute, so that moves are seen.
+    for minute in 11..=30 {
+        let after = floating.at(minute * MINUTE);
+        if minute % 10 > 0 {
+            continue;
+        }
+        let seconds = 600.0 / SPEED;
+        let by = |name, by: &[&str]| figures::rates(&before, &after, seconds, by, name, &[]);
+        let time = by("kvm_vcpu_time_seconds_total", &["vm", "numa_node"]);
+        let loads = by("kvm_vcpu_dram_loads_total", &["vm", "target"]);
+        for (vm, name) in display_names(&after) {
+            let of = |all: &std::collections::BTreeMap<String, f64>, key: &str| {
+                all.get(&format!("{vm}:{key}")).copied().unwrap_or(0.0)
+            };
+            let (near, far) = (of(&time, "0"), of(&time, "1"));
+            let bytes = |node| {
+                let labels = [("vm", &*vm), ("numa_node", node)];
+                after
+                    .one("kvm_vm_memory_bytes", &labels)
+                    .expect("it is known")
+            };
+            let (here, there) = (bytes("0"), bytes("1"));
+            let together = (near * here + far * there) / (near + far) / (here + there);
+            let (local, remote) = (of(&loads, "local"), of(&loads, "remote"));
+            let (memory, dram) = (1.0 - together, remote / (local + remote));
+            assert!((memory - dram).abs() < 0.1, "{name}: {memory} {dram}");
+            let expected = match &*name {
+                "apart" => 0.75..0.95,
+                "together" => 0.0..0.25,
+                "mostly-0" => 0.2..0.35,
+                _ => 0.45..0.55,
+            };
+            assert!(expected.contains(&memory), "{name}: {memory}");
+        }
+        before = after;
+    }
+}
+
+#[test]
+fn host_process_takes_the_cpus_of_a_vm_and_is_no_vms_time() {
+    let mut host = Watched::of(shipped("host-process"), 1);
+    host.at(Duration::ZERO);
+    let calm = host.figures(2 * MINUTE, 9 * MINUTE);
+    let before = host.at(12 * MINUTE);
+    let after = host.at(22 * MINUTE);
+    let seconds = 600.0 / SPEED;
+    let during = Figures::between(&before, &after, seconds);
+    let names = display_names(&after);
+    let api = names.iter().find(|(_, name)| *name == "api-2");
+    let (api, _) = api.expect("it runs");
+    let changed = changed(&calm, &during);
+    assert_eq!(changed, [format!("busy {api}"), format!("delay {api}")]);
+    assert!(during.all[&format!("delay {api}")] > 0.4);
+    let core = ["package", "core"];
+    let modes = |mode| {
+        let labels = [("mode", mode)];
+        figures::rates(
+            &before,
+            &after,
+            seconds,
+            &core,
+            "kvm_host_core_seconds_total",
+            &labels,
+        )
+    };
+    let (user, system) = (modes("user"), modes("system"));
+    for n in 0..28 {
+        let busy = user[&format!("0:{n}")] + system[&format!("0:{n}")];
+        let taken = (18..=25).contains(&n);
+        assert_eq!(busy > 0.8, taken, "core {n}: {busy}");
+    }
+}
+
+#[test]
+fn memory_only_node_has_memory_of_vms_and_no_cpu() {
+    let mut host = Watched::of(shipped("memory-only-node"), 1);
+    let before = host.at(5 * MINUTE);
+    let after = host.at(15 * MINUTE);
+    let up = after.all("kvm_exporter_source_up", &[]);
+    up.for_each(|source| assert_eq!(source.label("reason"), "", "{source:?}"));
+    assert_eq!(
+        after
+            .all("kvm_host_cpu_info", &[("numa_node", "2")])
+            .count(),
+        0
+    );
+    let distance = |from, to| after.one("kvm_host_numa_distance", &[("from", from), ("to", to)]);
+    assert_eq!(
+        [distance("0", "2"), distance("1", "2")],
+        [Some(24.0), Some(14.0)]
+    );
+    let all = after.sum("kvm_host_numa_memory_bytes", &[("numa_node", "2")]);
+    assert_eq!(all, Some((256_u64 << 30) as f64));
+    let loads = |by: &[&str]| {
+        let name = "kvm_vcpu_dram_loads_total";
+        figures::rates(&before, &after, 600.0 / SPEED, by, name, &[])
+    };
+    let (by_target, all) = (loads(&["vm", "target"]), loads(&["vm"]));
+    for (vm, name) in display_names(&after) {
+        let labels = [("vm", &*vm), ("numa_node", "2")];
+        let bytes = after
+            .one("kvm_vm_memory_bytes", &labels)
+            .expect("it is known");
+        let part = bytes
+            / after
+                .sum("kvm_vm_memory_bytes", &labels[..1])
+                .expect("it is known");
+        let remote = by_target[&format!("{vm}:remote")] / all[&vm];
+        let (on_it, far) = match &*name {
+            "near" => (0.5, 0.0),
+            "some" => (0.35, 0.35),
+            _ => (0.75, 0.75),
+        };
+        assert!((part - on_it).abs() < 0.01, "{name}: {part}");
+        assert!((remote - far).abs() < 0.05, "{name}: {remote}");
+    }
+}
+
 #[test]
 fn the_large_host_has_a_thousand_vcpus() {
-    let path = root().join("deploy/scenarios/large.yaml");
-    let scenario = Scenario::load(path.to_str().expect("it is text")).expect("it is valid");
+    let scenario = shipped("large");
     assert_eq!(scenario.name, "large");
     let vcpus: u32 = scenario.vms.iter().map(|vm| vm.vcpus).sum();
     assert_eq!((scenario.vms.len(), vcpus), (63, 1008));
@@ -349,18 +545,23 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What is wrong with each text.
+/// The error in each text.
 const WRONG: &[(&str, &str)] = &[
     ("vms: 7", "vms"),
     ("vmz: []", "unknown field `vmz`"),
-    ("extends: nothing", "there is no scenario \"nothing\""),
+    ("extends: nothing", "unknown scenario \"nothing\""),
     ("troubles: [{name: a, kind: rain, start: 1m, length: 1m}]", "unknown variant `rain`"),
-    ("extends: calm\ntroubles: [{name: a, kind: quota, start: 1m, length: 1m}]", "vm: expected"),
-    ("extends: calm\ntroubles: [{name: a, kind: quota, start: 1m, length: 1m, vm: web-9}]", "no VM \"web-9\""),
+    ("extends: calm\ntroubles: [{name: a, kind: quota, start: 1m, length: 1m}]", "vm: required"),
+    ("extends: calm\ntroubles: [{name: a, kind: quota, start: 1m, length: 1m, vm: web-9}]", "no VM named \"web-9\""),
     ("extends: calm\ntroubles: [{name: a, kind: quota, start: 1m, length: 1m, vm: web-1}]", "has no quota_cores"),
     ("extends: calm\ntroubles: [{name: a, kind: quota, start: 1m, length: 0s, vm: ci-1}]", "length: expected more"),
     ("extends: calm\ntroubles: [{name: a, kind: quota, start: soon, length: 1m, vm: ci-1}]", "expected a time such as"),
-    ("extends: calm\ntroubles: [{name: a, kind: quota, start: 1m, length: 1m, vm: ci-1, package: 1}]", "package: this kind takes vm, demand"),
+    ("extends: calm\ntroubles: [{name: a, kind: quota, start: 1m, length: 1m, vm: ci-1, package: 1}]", "package: not a key of this kind, which takes vm, demand"),
+    ("extends: calm\ntroubles: [{name: a, kind: steady, start: 1m, length: 1m, share: 1}]", "share: not a key of this kind, which takes none"),
+    ("extends: calm\ntroubles: [{name: a, kind: host_process, start: 1m, length: 1m}]", "cpus: required"),
+    ("extends: calm\ntroubles: [{name: a, kind: steady, start: 1m, length: 1m, expect: [{alert: A, labels: {vm: x}, within: 1m}]}]", "expect: no VM named \"x\""),
+    ("extends: calm\nnames: numbers", "unknown variant `numbers`"),
+    ("memory_node: {gib: 1, package: 2}", "memory_node: package: expected 0 to 1"),
     ("extends: calm\ntroubles: [{name: a, kind: multiplexed, start: 1m, length: 1m, share: .nan}]", "share: expected 0 to 1"),
     ("extends: calm\ntroubles: [{name: a, kind: device_remote, start: 1m, length: 1m, vm: web-1}]", "has no device"),
     ("extends: calm\ntroubles: [{name: a, kind: iothread_on_core, start: 1m, length: 1m, vm: web-1}]", "has no iothread"),
@@ -386,15 +587,34 @@ fn what_is_impossible_is_refused_with_what_would_be_possible() {
         ("cpus: '5'", "cpus: '5-'", "expected CPUs of 0 to 111"),
         ("cpus: '5'", "cpus: ''", "expected CPUs of 0 to 111"),
         ("name: a", "name: \"a\\nb\"", "control"),
-        ("name: a", "name: ''", "to have characters"),
-        ("name: a", "name: a, count: 2", "a name with {n}"),
+        ("name: a", "name: ''", "non-empty text"),
+        ("name: a", "name: a, count: 2", "expected {n} in it"),
         (
             "name: a",
             "name: 'a{n}', count: 4000000000",
-            "are more than 512",
+            "expected at most 512",
         ),
-        ("workload: any", "workload: none", "no workload \"none\""),
+        (
+            "workload: any",
+            "workload: none",
+            "no workload named \"none\"",
+        ),
         ("pin: cpu", "pin: glue", "unknown variant `glue`"),
+        (
+            "pin: cpu",
+            "pin: cpu, memory_nodes: {2: 1}",
+            "node 2 requires memory_node",
+        ),
+        (
+            "pin: cpu",
+            "pin: cpu, memory_nodes: {0: 0}",
+            "expected a part above 0",
+        ),
+        (
+            "pin: cpu",
+            "pin: cpu, memory_nodes: {3: 1}",
+            "node: expected 0 to 2",
+        ),
         (
             "memory_gib: 1",
             "memory_gib: 99999999",
@@ -415,13 +635,13 @@ fn a_file_that_extends_itself_ends() {
     std::fs::write(&path, "extends: loop.yaml\n").expect("there is room");
     let error = Scenario::load(path.to_str().expect("it is text"));
     let error = error.expect_err("it has no end").to_string();
-    assert!(error.contains("more than 4 scenarios"), "{error}");
+    assert!(error.contains("extends: more than 4 levels"), "{error}");
 }
 
 #[test]
 fn a_real_host_does_not_say_that_it_is_synthetic() {
     let text = std::fs::read_to_string(root().join("tests/golden/xeon-2s.txt"));
-    let shown = text.expect("it is there");
+    let shown = text.expect("the golden file exists");
     assert!(shown.contains("kvm_exporter_series"));
     assert!(!shown.contains("kvm_exporter_synthetic"));
 }

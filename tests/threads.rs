@@ -1,8 +1,8 @@
-//! Threads of real processes, by role: against the kernel's own schedstat of each of them, and in
-//! sum against the process' CPU clock, which the source does not read.
+//! Threads of real processes by role, against the kernel's schedstat of each thread, and in sum
+//! against the process's CPU clock, which the source does not read.
 //!
-//! What the machine lacks is said and skipped.
-// The CPU clock of another process cannot be had without unsafe code.
+//! Tests print what the machine lacks and are skipped.
+// The CPU clock of another process requires unsafe code.
 #![allow(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -49,7 +49,7 @@ const ROLES: [&str; 4] = ["vcpu", "emulator", "iothread", "vhost"];
 /// User and system time of a process are each rounded down to clock ticks of 10 ms.
 const ROUNDED: u64 = 20_000_000;
 
-/// What a role did, in nanoseconds.
+/// Time of a role, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Used {
     run: u64,
@@ -57,7 +57,7 @@ struct Used {
     threads: u64,
 }
 
-/// The process' CPU clock (clock_getcpuclockid(3)), which holds threads that ended, ns.
+/// The process's CPU clock (clock_getcpuclockid(3)), which includes exited threads, ns.
 fn cpu_clock(pid: u32) -> u64 {
     let pid = libc::pid_t::try_from(pid).unwrap();
     let mut clock = 0;
@@ -65,7 +65,7 @@ fn cpu_clock(pid: u32) -> u64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: both write to these two variables alone, which live until they return.
+    // SAFETY: both write only to these two variables, which live until they return.
     let failed = unsafe {
         libc::clock_getcpuclockid(pid, &mut clock) | libc::clock_gettime(clock, &mut time)
     };
@@ -73,15 +73,14 @@ fn cpu_clock(pid: u32) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// What the kernel says of each thread, added up by names that the test gave or QEMU's sources
-/// have.
+/// The kernel's figures of each thread, summed by names from the test or from QEMU's sources.
 fn kernel(pid: u32) -> BTreeMap<&'static str, Used> {
     let mut roles = BTreeMap::from(ROLES.map(|role| (role, Used::default())));
     for entry in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let dir = entry.unwrap().path();
         let read = |name: &str| std::fs::read_to_string(dir.join(name)).ok();
         let (Some(name), Some(schedstat)) = (read("comm"), read("schedstat")) else {
-            continue; // it ended
+            continue; // it exited
         };
         let role = match name.trim_end() {
             name if name.starts_with("CPU ") => "vcpu",
@@ -102,7 +101,7 @@ fn source() -> Threads {
     Threads::new(&Config::default(), Arc::default(), 0)
 }
 
-/// What the source says, over all places.
+/// The source's figures, summed over all locations.
 fn told(source: &mut Threads, vm: &Vm) -> BTreeMap<&'static str, Used> {
     let facts = source.read(vm).unwrap();
     assert_eq!(source.state(), SourceState::Up);
@@ -139,12 +138,12 @@ fn find(name: &str, vcpus: usize) -> Arc<Vm> {
     found.unwrap_or_else(|| panic!("no {name} of {vcpus} vCPUs"))
 }
 
-/// Reads 16 KiB of its disk for ever, by the firmware: in real mode at 0x7c00,
-/// `mov ax, 0x0220; mov bx, 0x8000; mov cx, 1; mov dx, 0x80; int 0x13; jmp` to the begin.
+/// Firmware code that reads 16 KiB of the disk in a loop: in real mode at 0x7c00, `mov ax, 0x0220;
+/// mov bx, 0x8000; mov cx, 1; mov dx, 0x80; int 0x13; jmp` to the start.
 const READER: &[u8] = b"\x31\xc0\x8e\xd8\x8e\xc0\
     \xb8\x20\x02\xbb\x00\x80\xb9\x01\x00\xba\x80\x00\xcd\x13\xeb\xf0";
 
-/// A QEMU of two vCPUs, one of which reads from a disk of an I/O thread's.
+/// A QEMU with two vCPUs, one of which reads from a disk served by an I/O thread.
 struct Reading {
     guest: Guest,
     vm: Arc<Vm>,
@@ -190,7 +189,7 @@ impl Reading {
     }
 }
 
-/// One guest for both: it takes long to start.
+/// One guest for both: its start is slow.
 #[test]
 fn roles_of_a_qemu_with_an_io_thread_are_the_kernels_own() {
     if !qemu_works() {
@@ -218,7 +217,7 @@ fn time_by_role_lies_between_the_kernels_before_and_after(reading: &Reading) {
                 "{role}: {least:?} <= {is:?} <= {most:?}"
             );
         }
-        // Its workers come and go.
+        // Its workers start and exit.
         assert!(told["emulator"].run >= before["emulator"].run);
         assert!(total(&told) <= cpu_clock(pid));
     }
@@ -243,11 +242,11 @@ fn at_rest_all_roles_together_are_the_process_own_clock(reading: &Reading) {
         total(&is)
     );
     println!("{clock} ns, of which {late:?} are not known yet");
-    // What workers did that ended.
+    // Time of exited workers.
     assert!(total(&is) >= total(&kernel));
 }
 
-/// A VM that this process stands in for: its threads are the test's.
+/// A VM of this process: its threads are the test's.
 fn this_process() -> Vm {
     let stat = std::fs::read("/proc/self/stat").unwrap();
     Vm {
@@ -296,8 +295,8 @@ fn a_thousand_threads_that_come_and_go_are_neither_lost_nor_counted_twice() {
     let before = cpu_clock(pid);
     let now = total(&told(&mut source, &vm));
     let after = cpu_clock(pid);
-    // Threads that run are brought up to date at each timer tick, of which the longest is 10 ms;
-    // those of the tests beside this one run too.
+    // The kernel updates running threads at each timer tick of at most 10 ms; threads of concurrent
+    // tests run too.
     let cpus = thread::available_parallelism().unwrap().get() as u64;
     let stale = ROUNDED + cpus * 10_000_000;
     assert!(

@@ -1,10 +1,10 @@
-//! `top` as people run it: against an exporter, by itself, in a pipe, and in a real terminal (tmux).
+//! `top` with an exporter, alone, in a pipe, and in a real terminal (tmux).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout
-)] // also in what the tests share
+)] // also in shared test code
 
 #[path = "support/exporter.rs"]
 mod exporter;
@@ -25,10 +25,10 @@ use tmux::Tmux;
 
 const TOP: &str = env!("CARGO_BIN_EXE_vcpu-exporter");
 
-/// Text that a terminal would obey, as the name of a VM.
+/// A VM name with terminal control characters.
 const HOSTILE: &str = "evil\u{202e}\x1b[2J\x1b]0;owned\x07";
 
-/// A host of three VMs.
+/// A host with three VMs.
 fn host() -> FakeHost {
     let host = FakeHost::new();
     host.cpus(1, 4, 1, 1);
@@ -72,13 +72,13 @@ fn it_shows_what_the_exporter_knows_and_obeys_no_name() {
     let exporter = Exporter::with(&flags, "");
     exporter.until(|e| e.all("kvm_vm_info", &[]).count() == 3);
     let url = format!("http://{}", exporter.address());
-    let page = text(&once(&["--url", &url]));
+    let page = text(&once(&["--url", &url, "--vcpus"]));
     assert!(page.contains("3 VMs, 7 vCPUs on 4 CPUs"), "{page}");
     assert!(page.contains(&url), "{page}");
     assert_eq!(page.matches("\ndb-1 ").count(), 4, "{page}");
     assert!(page.contains("\nevil"), "{page}");
     assert!(!page.contains(['\x1b', '\x07', '\u{202e}']), "{page}");
-    let page = text(&once(&["--url", &url, "--vms"]));
+    let page = text(&once(&["--url", &url]));
     assert_eq!(page.matches("\ndb-1 ").count(), 1, "{page}");
 }
 
@@ -92,13 +92,39 @@ fn it_samples_by_itself_where_nobody_answers_and_says_so() {
     args.push(&nobody);
     let page = text(&once(&args));
     assert!(
-        page.contains(&format!("own samples: nobody answers at http://{address}")),
+        page.contains(&format!(
+            "own samples (no exporter answers at http://{address})"
+        )),
         "{page}"
     );
-    assert_eq!(page.matches("\nweb-1 ").count(), 2, "{page}");
+    assert_eq!(page.matches("\nweb-1 ").count(), 1, "{page}");
     args.push("--sample");
     let page = text(&once(&args));
     assert!(page.contains("own samples\n"), "{page}");
+}
+
+/// `list --url` shows the exporter's VMs with their names as in JSON.
+#[test]
+fn list_asks_an_exporter() {
+    let host = host();
+    let flags = flags(&host);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let exporter = Exporter::with(&flags, "");
+    exporter.until(|e| e.all("kvm_vm_info", &[]).count() == 3);
+    let url = format!("--url=http://{}", exporter.address());
+    let mut list = Command::new(TOP);
+    let json = text(&list.args(["list", "--json", &url]).output().unwrap());
+    let rows: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 7, "{json}");
+    let of = |vm: &str| rows.iter().find(|row| row["vm"] == vm).unwrap();
+    assert_eq!(of("web-1")["pid"], 1000);
+    assert_eq!(of("web-1")["vmm"], "qemu");
+    let uuid = "00000000-0000-4000-8000-000000000002";
+    assert_eq!(
+        (&of("db-1")["uuid"], &of("db-1")["vcpu"]),
+        (&uuid.into(), &0.into())
+    );
 }
 
 #[test]
@@ -107,11 +133,11 @@ fn an_exporter_that_was_named_must_be_there() {
     let output = once(&["--url", &url]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
-    let expected = format!("vcpu-exporter: nobody answers at {url}: Connection refused");
+    let expected = format!("vcpu-exporter: no exporter answers at {url}: Connection refused");
     assert!(said.starts_with(&expected), "{said}");
 }
 
-/// Starts `top` in a terminal, in a shell that says how it ended.
+/// Starts `top` in a terminal, in a shell that prints its exit status.
 fn start(name: &str, host: &FakeHost, then: &str) -> Option<Tmux> {
     let flags = flags(host).join(" ");
     let command = format!("echo before; {TOP} top --sample {flags}; {then} echo left $?; stty -a");
@@ -120,7 +146,7 @@ fn start(name: &str, host: &FakeHost, then: &str) -> Option<Tmux> {
     Some(tmux)
 }
 
-/// The terminal is what it was: the text from before, lines, echo, and the cursor.
+/// The terminal is restored: earlier text, line mode, echo, and the cursor.
 #[track_caller]
 fn assert_given_back(tmux: &Tmux, status: i32) {
     let screen = tmux.until("icanon");
@@ -140,8 +166,10 @@ fn keys_lead_through_a_real_terminal_and_out_of_it() {
         return;
     };
     assert_eq!(tmux.ask("#{pane_title}").find("owned"), None);
-    let screen = tmux.until("vCPUs by delay%, highest first");
+    let screen = tmux.until("VMs by worst, highest first, 1-3 of 3");
     assert!(screen.contains("\nevil"), "{screen}");
+    tmux.keys(&["v"]);
+    tmux.until("vCPUs by delay%, highest first");
     tmux.keys(&["v"]);
     tmux.until("VMs by worst, highest first, 1-3 of 3");
     tmux.keys(&["/", "d", "b", "Enter", "Enter"]);
@@ -152,7 +180,7 @@ fn keys_lead_through_a_real_terminal_and_out_of_it() {
     tmux.keys(&["r"]);
     tmux.until("by time, lowest first");
     tmux.keys(&["h"]);
-    tmux.until("turn the order round");
+    tmux.until("reverse the order");
     tmux.keys(&["q"]);
     assert_given_back(&tmux, 0);
 }
@@ -172,7 +200,7 @@ fn a_signal_gives_the_terminal_back() {
 #[test]
 fn it_goes_to_the_shell_and_comes_back() {
     let host = host();
-    // The shell stands where it was called from, and is asked to call it back.
+    // The shell is back at its prompt and brings `top` to the foreground again.
     let shell = "echo stopped $?; stty -a; read key; clear; fg;";
     let Some(tmux) = start("suspend", &host, shell) else {
         return;
@@ -202,7 +230,7 @@ fn an_exporter_that_ends_leaves_its_last_picture() {
     };
     tmux.until("VMs, 7 vCPUs on 4 CPUs");
     drop(exporter);
-    let screen = tmux.until("the last picture stays: nobody answers at");
+    let screen = tmux.until("showing the last sample: no exporter answers at");
     assert!(screen.contains("db-1"), "{screen}");
     tmux.keys(&["Escape"]);
     tmux.until("left 0");

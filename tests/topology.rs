@@ -1,4 +1,4 @@
-//! Machines with cores whose `core_id` repeats within a package, and with NUMA nodes that have no CPUs.
+//! Machines with repeated `core_id`s within a package, and with NUMA nodes without CPUs.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -55,7 +55,7 @@ fn exposition(snapshot: &Snapshot) -> Exposition {
     Exposition::parse(&String::from_utf8(text).unwrap())
 }
 
-/// Values of a label of all samples of a metric with these labels.
+/// Values of a label in all samples of a metric with these labels.
 fn values(
     seen: &Exposition,
     metric: &str,
@@ -69,7 +69,7 @@ fn values(
         .collect()
 }
 
-/// What `check` reports.
+/// The report of `check`.
 fn check(host: &FakeHost) -> String {
     let root = host.root().display();
     let roots = ["proc", "sys"].map(|name| format!("--path.{name}fs={root}/{name}"));
@@ -78,7 +78,7 @@ fn check(host: &FakeHost) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What `check` counts.
+/// The counts in `check`.
 fn machine_of(host: &FakeHost) -> String {
     let report = check(host);
     let mut lines = report.lines();
@@ -179,7 +179,7 @@ fn a_move_between_cores_of_one_id_crosses_a_core() {
 fn a_core_keeps_its_series_when_its_lowest_cpu_goes_offline_and_comes_back() {
     let host = FakeHost::new();
     host.rk3588();
-    // Cores 4 and 5 become one of two threads, 4 and 5.
+    // Cores 4 and 5 become one core with two threads, 4 and 5.
     for cpu in [4, 5] {
         let topology = format!("sys/devices/system/cpu/cpu{cpu}/topology");
         host.file(format!("{topology}/core_id"), "0\n");
@@ -208,7 +208,8 @@ fn a_core_keeps_its_series_when_its_lowest_cpu_goes_offline_and_comes_back() {
     assert_eq!((time(&seen, "4"), time(&seen, "5")), (Some(3.0), None));
 }
 
-/// A CXL expander, HBM or persistent memory in kmem mode: node 2 has memory, and no CPU; there is no node 1.
+/// A CXL expander, HBM or persistent memory in kmem mode: node 2 has memory and no CPU; there is no
+/// node 1.
 #[test]
 fn memory_interleaved_over_a_node_without_cpus_is_no_trouble_of_placement() {
     const GIB: u64 = 1 << 30;
@@ -247,7 +248,7 @@ fn memory_interleaved_over_a_node_without_cpus_is_no_trouble_of_placement() {
     );
 }
 
-/// lxcfs shows a container its own CPUs alone in `cpu/online`.
+/// lxcfs shows a container only its own CPUs in `cpu/online`.
 #[test]
 fn vcpu_on_a_cpu_that_sysfs_does_not_list_is_reported_by_check() {
     let host = FakeHost::new();
@@ -258,6 +259,6 @@ fn vcpu_on_a_cpu_that_sysfs_does_not_list_is_reported_by_check() {
     assert!(!all_listed.contains("does not list"), "{all_listed}");
     run(&host, &vm, 17);
     let report = check(&host);
-    let expected = "1 vCPU on CPUs that sysfs does not list";
+    let expected = "1 vCPU ran on CPUs that sysfs does not list";
     assert!(report.contains(expected), "{report}");
 }

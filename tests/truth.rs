@@ -1,5 +1,5 @@
-//! Real KVM guests whose truth is known from elsewhere: the exporter's totals must lie between
-//! what the thread's own clocks and counters said before and after its sample was taken.
+//! Real KVM guests with independent measurements: the exporter's totals must be between the
+//! thread's own clocks and counters before and after its sample.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
@@ -24,17 +24,17 @@ use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};
 use run::{allowed_cpus, eventually};
 
-/// The scheduler brings a running thread's total up to date at least once in this time: one
-/// tick of a kernel with HZ=100.
+/// The scheduler updates a running thread's total at least once in this time: one tick of a kernel
+/// with HZ=100.
 const STALE: f64 = 0.010;
 
-/// The tests load the CPUs; one after the other they do not starve each other.
+/// Runs the tests one after another: they load the CPUs and would starve each other.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What /proc says of a vCPU thread: time on a core and delay in seconds, voluntary and
+/// Figures of a vCPU thread in /proc: time on a core and delay in seconds, voluntary and
 /// involuntary switches, migrations.
 fn truth(vm: &MicroVm, index: usize) -> [f64; 5] {
     let dir = format!("/proc/{}/task/{}", vm.pid(), vm.tid(index));
@@ -60,7 +60,7 @@ fn truth(vm: &MicroVm, index: usize) -> [f64; 5] {
     ]
 }
 
-/// The same by the exporter's account, summed over places.
+/// The exporter's figures, summed over locations.
 fn account(exposition: &Exposition, vm: &str, vcpu: &str) -> [f64; 5] {
     let id = [("vm", vm), ("vcpu", vcpu)];
     let sum = |name: &str, more: &[(&str, &str)]| {
@@ -77,7 +77,7 @@ fn account(exposition: &Exposition, vm: &str, vcpu: &str) -> [f64; 5] {
     ]
 }
 
-/// Holds the exporter's account between the truth before and after.
+/// Requires the exporter's figures to be between the thread's before and after.
 fn check_between(exporter: &Exporter, vm: &MicroVm, index: usize) -> Exposition {
     let name = vm.name();
     let before = truth(vm, index);
@@ -93,8 +93,8 @@ fn check_between(exporter: &Exporter, vm: &MicroVm, index: usize) -> Exposition 
     ];
     for (n, what) in what.into_iter().enumerate() {
         let (low, high) = (before[n], after[n]);
-        // A switch away from the core, and a migration while it waits, are looked for when the
-        // thread is on a core again.
+        // A switch away from the core, and a migration while the thread waits, are read only when
+        // the thread is on a core again.
         let low = if n < 2 { low } else { low - 1.0 };
         let is = account[n];
         assert!(
@@ -195,7 +195,7 @@ fn moves_land_on_the_right_place_and_no_series_goes_down() {
     assert!(moves >= Some(9.0), "{moves:?}");
 }
 
-/// Of one VM: other VMs of this machine may end meanwhile.
+/// For one VM: other VMs of this machine can exit meanwhile.
 fn assert_no_decrease(before: &Exposition, after: &Exposition, vm: &str) {
     let (before, after) = (before.counters(), after.counters());
     let label = format!("{:?}: {vm:?}", "vm");
@@ -260,11 +260,11 @@ fn vms_and_vcpus_come_and_go() {
     assert!(!exporter.scrape().text.contains(&name));
 }
 
-/// Set where a test runs in a PID namespace of its own.
+/// Set in a test that runs in its own PID namespace.
 const INSIDE: &str = "VCPU_EXPORTER_TESTS_PID_NAMESPACE";
 
-/// Runs a test of this program again in a PID namespace of its own, where no other process takes the next PID and
-/// `kernel.ns_last_pid` is not the machine's; prints why there is none.
+/// Runs a test of this program again in its own PID namespace, where no other process takes the
+/// next PID and `kernel.ns_last_pid` is not the machine's; prints why if it cannot.
 fn in_pid_namespace(test: &str) {
     let mut unshare = Command::new("unshare");
     unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
@@ -284,7 +284,7 @@ fn in_pid_namespace(test: &str) {
             let said = String::from_utf8_lossy(&all);
             match output.status.code() {
                 Some(0) => assert!(said.contains("1 passed"), "{test} did not run:\n{said}"),
-                // What unshare itself ends with.
+                // Exit status of a failed unshare.
                 Some(1) => println!("skipped: no PID namespace can be made: {said}"),
                 _ => panic!("{test} in a PID namespace: {}\n{said}", output.status),
             }
@@ -307,7 +307,8 @@ fn a_pid_used_again_is_another_vm() {
     let pid = first.pid();
     drop(first);
     let second = eventually(|| {
-        // The next task gets the number after this one (kernel/pid_namespace.c, pid_ns_ctl_handler).
+        // The next task gets the number after this one (kernel/pid_namespace.c,
+        // pid_ns_ctl_handler).
         std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string())
             .expect("it is this namespace's own");
         let vm = MicroVm::start("truth-second", Load::Spin, 1);
@@ -325,13 +326,13 @@ fn used(e: &Exposition) -> [f64; 2] {
         .map(|name| e.one(name, &[]).expect("it is always there"))
 }
 
-/// What the exporter may hold for VMs of other processes at this time.
+/// Resources that the exporter may hold for VMs of other processes now.
 fn for_others(e: &Exposition) -> [f64; 2] {
     let vcpus = e.all("kvm_vcpu_placement_info", &[]).count() as f64;
     [32.0 * vcpus, 1e5 * vcpus]
 }
 
-/// Descriptors of a scrape that is under way and of one that was just over.
+/// Descriptors of a running scrape and of the previous one.
 const CONNECTIONS: f64 = 2.0;
 
 /// Bytes that the allocator may keep.
@@ -343,7 +344,7 @@ fn two_hundred_vms_leave_nothing_behind() {
     if !kvm_works() {
         return;
     }
-    // A huge page that the kernel gives the exporter later is no leak. The exporter inherits this.
+    // A huge page that the kernel assigns later is not a leak. The exporter inherits this setting.
     rustix::thread::disable_transparent_huge_pages(true).expect("a process may go without");
     let exporter = Exporter::start();
     rustix::thread::disable_transparent_huge_pages(false).expect("a process may have them");
@@ -360,14 +361,14 @@ fn two_hundred_vms_leave_nothing_behind() {
         let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
         drop(vms);
         exporter.until(|e| !names.iter().any(|name| e.text.contains(name)));
-        // The first round makes every buffer as large as it gets. What it holds then, the exporter comes back to in
-        // every round; other VMs of this machine come and go as they like.
+        // The first round brings every buffer to its full size, and each later round must return to
+        // this level; other VMs of this machine start and exit at any time.
         let passes = |e: &Exposition| e.one("kvm_exporter_inventory_passes_total", &[]);
         let now = passes(&exporter.scrape()).expect("it is always there");
         let settled = exporter.until(|e| {
             let (used, others) = (used(e), for_others(e));
             let first = first_round.unwrap_or(used);
-            // The figures are read once an inventory pass.
+            // The figures are read once per inventory pass.
             passes(e) > Some(now + 1.0)
                 && used[0] <= first[0] + CONNECTIONS + others[0]
                 && used[1] <= first[1] + KEPT + others[1]

@@ -1,5 +1,5 @@
-//! The exporter where little is allowed: it runs, shows what can be seen, and gives a reason for
-//! everything that cannot.
+//! The exporter with few privileges: it runs, shows what is visible, and gives a reason for
+//! everything else.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
@@ -21,12 +21,12 @@ mod run;
 use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};
 
-/// `nobody` on Debian and most others.
+/// `nobody` on Debian and most other distributions.
 const NOBODY: u32 = 65_534;
 
 const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 
-/// A copy of the program that anybody may run, wherever the original lies.
+/// A copy of the program that any user may run.
 struct Program(TempDir);
 
 impl Program {
@@ -35,8 +35,8 @@ impl Program {
         let all = |mode| std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(dir.path(), all(0o755)).expect("it is ours");
         let program = Self(dir);
-        // By a process of its own: a test that starts another program meanwhile would have that
-        // inherit a descriptor open for writing, and what is open for writing cannot be started.
+        // Copied by another process: a concurrent test that starts a program would let it inherit a
+        // descriptor open for writing, and a file that is open for writing cannot be executed.
         let copied = Command::new("cp")
             .arg(env!("CARGO_BIN_EXE_vcpu-exporter"))
             .arg(program.path())
@@ -52,17 +52,17 @@ impl Program {
 
     fn as_nobody(&self) -> Command {
         let mut command = Command::new(self.path());
-        // Leaving root for another user takes all capabilities away (capabilities(7)).
+        // Changing from root to another user drops all capabilities (capabilities(7)).
         command.uid(NOBODY).gid(NOBODY);
         command
     }
 }
 
-/// What stands in for a host without tracefs whose debugfs is locked down.
+/// Replaces a host without tracefs whose debugfs is locked down.
 const NOT_THERE: [&str; 2] = ["--path.tracefs=/not/there", "--path.debugfs=/not/there"];
 
-/// Whether the kernel lets everybody count what it does itself, as guests need (Documentation/admin-guide/sysctl/kernel.rst,
-/// perf_event_paranoid).
+/// Whether any user may count kernel events, which guests require
+/// (Documentation/admin-guide/sysctl/kernel.rst, perf_event_paranoid).
 fn counters_are_for_all() -> bool {
     let level = std::fs::read_to_string(PARANOID).ok();
     let level: Option<i32> = level.and_then(|text| text.trim().parse().ok());
@@ -107,7 +107,7 @@ fn as_nobody_it_shows_what_can_be_seen_and_says_what_cannot() {
     } else {
         assert_ne!(reason(&exposition, "pmu"), "", "counters cannot be opened");
     }
-    // The slow lane may be a moment behind.
+    // The background collector can be a moment behind.
     exporter.until(|e| reason(e, "memory") == "no_permission");
     assert!(exposition.one("kvm_exporter_blind_spots", &[]) >= Some(1.0));
     let page = exporter.get("/");

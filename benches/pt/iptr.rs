@@ -1,8 +1,9 @@
-//! The summary by way of the crate `iptr-decoder`, whose decoder calls a visitor for each packet:
-//! a fair rival, which does for each kind of packet what a summary needs and nothing else.
+//! The summary computed with the crate `iptr-decoder`, whose decoder calls a visitor for each
+//! packet: a fair comparison, which does for each kind of packet only what a summary needs.
 //!
-//! For traces without errors, blocks and event trace, where that decoder reads other lengths than
-//! the SDM, and without TSC clock: enough for those of the bench, whose summaries are compared.
+//! For traces without errors and TSC clock, and without blocks and event trace, for which that
+//! decoder uses other lengths than the SDM: sufficient for the benchmark's traces, whose summaries
+//! are compared.
 
 use std::convert::Infallible;
 use std::mem::take;
@@ -13,7 +14,7 @@ use iptr_decoder::{
 };
 use vcpu_exporter::pt::{Clocks, Histogram, Side, Summary};
 
-/// Reduces a trace, or says why iptr-decoder gave up.
+/// Reduces a trace, or returns iptr-decoder's error.
 pub(crate) fn summarise(trace: &[u8], clocks: &Clocks) -> Result<Summary, String> {
     let mut visitor = Visitor {
         bus: clocks.bus,
@@ -28,16 +29,16 @@ pub(crate) fn summarise(trace: &[u8], clocks: &Clocks) -> Result<Summary, String
 struct Visitor {
     summary: Summary,
     bus: u64,
-    /// Guest, host, unknown.
+    /// Guest, host and unknown mode.
     sides: [Side; 3],
     picoseconds: [u64; 3],
     here: Here,
     bound: Bound,
     enabled: bool,
-    /// In the status of a PSB; whether a FUP was in it.
+    /// `Some` within the status of a PSB; whether it contained a FUP.
     status: Option<bool>,
     cycles: u64,
-    /// Picoseconds a cycle, with 32 fractional bits.
+    /// Picoseconds per cycle, with 32 fractional bits.
     cycle: Option<u64>,
     since_crossing: Option<u64>,
 }

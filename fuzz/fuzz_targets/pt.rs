@@ -1,4 +1,4 @@
-//! Any bytes, cut anywhere: no panic, and every way of summarising gives the same.
+//! Any bytes with any cuts: no panic, and all ways to summarize a trace agree.
 #![no_main]
 
 #[path = "../../tests/support/pt_checks.rs"]

@@ -1,4 +1,4 @@
-//! The decoder alone, so that it is built in seconds: `pt` uses nothing else of the crate.
+//! The decoder alone, which builds in seconds: `pt` uses nothing else of the crate.
 
 #[path = "../../src"]
 mod src {

@@ -29,34 +29,35 @@ pub(super) fn run(args: &CatalogArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The sources in the order of the document, and what each tells.
+/// The sources in the order of the document, and what each measures.
 const CHAPTERS: &[(&str, &str)] = &[
     ("inventory", include_str!("catalog/inventory.md").trim_ascii_end()),
-    ("sched", "What the kernel's scheduler did with each vCPU thread: /proc/PID/task/TID/{stat,schedstat,sched,status}. Needs no privilege."),
-    ("pmu", "Hardware counters of each vCPU thread, guest and host apart: perf_event_open(2). Needs `CAP_PERFMON` and a PMU; `vcpu-exporter check` says what this host has. The event sets branches, dtlb, stalled, dram_loads and topdown are counted where `sources.pmu.events` names them."),
-    ("exits", "Why each vCPU left the guest, and what KVM did about it: tracepoints of KVM, counted on the vCPU's thread and not recorded. Needs tracefs (`CAP_DAC_READ_SEARCH`) and `CAP_PERFMON`. Each counted hit costs 0.2 to 0.5 µs, an exit itself a microsecond or more."),
+    ("sched", "Scheduling of each vCPU thread: /proc/PID/task/TID/{stat,schedstat,sched,status}. Needs no privilege."),
+    ("pmu", "Hardware counters of each vCPU thread, guest and host separately: perf_event_open(2). Needs `CAP_PERFMON` and a PMU; `vcpu-exporter check` reports what this host has. The event sets branches, dtlb, stalled, dram_loads and topdown are counted only if `sources.pmu.events` lists them."),
+    ("exits", "VM exits of each vCPU and how KVM handled them: tracepoints of KVM, counted on the vCPU's thread, not recorded. Needs tracefs (`CAP_DAC_READ_SEARCH`) and `CAP_PERFMON`. Each counted event costs 0.2 to 0.5 µs; an exit itself costs a microsecond or more."),
     ("pt", include_str!("catalog/pt.md").trim_ascii_end()),
-    ("kvm_stat", "What KVM counts for each VM anyway, from debugfs, every 15 s. Needs `CAP_DAC_READ_SEARCH` and a kernel that is not locked down."),
+    ("kvm_stat", "KVM's own counters of each VM, from debugfs, every 15 s. Needs `CAP_DAC_READ_SEARCH` and a kernel that is not locked down."),
     ("memory", include_str!("catalog/memory.md").trim_ascii_end()),
-    ("cgroup", "What the VM's control groups allow it and did to it: cgroup v1, v2 or both, every 15 s (`sources.cgroup.period`). `level` says on which groups a quota is set: `vcpu`, those of vCPU threads (libvirt's `<cputune><quota>`, nova's `quota:cpu_quota`); `vm`, the VM's own, which is the deepest that holds all its threads; `ancestor`, those above it (a pod, a slice), where other VMs may use the quota up too. Counters of a level add up the groups of that level which ever had a quota. Needs the host's hierarchies, no privilege; pressure needs cgroup v2's."),
+    ("cgroup", "Limits, throttling and pressure of the VM's cgroups: cgroup v1, v2 or both, every 15 s (`sources.cgroup.period`). `level` is the level of the groups with the quota: `vcpu`, groups of vCPU threads (libvirt's `<cputune><quota>`, nova's `quota:cpu_quota`); `vm`, the VM's own group, which is the deepest that holds all its threads; `ancestor`, groups above it (a pod, a slice), where other VMs may also use the quota. Counters of a level are the sum over the groups of that level that ever had a quota. Needs the host's cgroup hierarchies, no privilege. Pressure and NUMA balancing need cgroup v2; NUMA balancing also needs the memory controller and Linux 6.12 (commit f77f0c751478)."),
     ("threads", include_str!("catalog/threads.md").trim_ascii_end()),
     ("devices", include_str!("catalog/devices.md").trim_ascii_end()),
-    ("resctrl", "What each VM takes of caches and memory bandwidth, every 15 s: Intel RDT and AMD QoS, by the monitoring groups that hold one VM and nothing else. Needs resctrl mounted, and libvirt's groups or `sources.resctrl.create_groups`. Join `llc` with `kvm_host_cpu_info` to see who shares a cache."),
+    ("resctrl", "Cache occupancy and memory bandwidth of each VM, every 15 s: Intel RDT and AMD QoS, from monitoring groups that hold one VM and nothing else. Needs resctrl mounted, and libvirt's groups or `sources.resctrl.create_groups`. Join `llc` with `kvm_host_cpu_info` to see which VMs share a cache."),
     ("host", "The machine itself, from sysfs."),
-    ("frequency", "How fast each core runs, every 15 s. Needs a cpufreq driver."),
-    ("thermal", "Throttling and temperature, every 15 s. Throttle counters are Intel's; temperatures are those of coretemp and k10temp."),
-    ("numa", "The host's NUMA nodes, every 15 s. For where each VM's memory lives see `memory`."),
-    ("cpu_features", "CPU features that matter to guests, as the kernel lists them, every 10 min. x86 only."),
-    ("kvm_parameters", "How KVM's modules are set, every minute."),
-    ("vulnerabilities", "What the CPU is vulnerable to, and the kernel's mitigations, every 10 min."),
+    ("host_cpu", include_str!("catalog/host_cpu.md").trim_ascii_end()),
+    ("frequency", "Frequency of each core, every 15 s. Needs a cpufreq driver."),
+    ("thermal", "Throttling and temperature, every 15 s. Throttle counters exist on Intel; temperatures come from coretemp and k10temp."),
+    ("numa", "The host's NUMA nodes, every 15 s. For the memory of each VM by node, see `memory`. Nodes without CPUs (CXL, HBM) are included. Allocations come from `numastat` (Documentation/admin-guide/numastat.rst of the kernel): `miss` increases when a node serves a request that another node had no memory for. All are 0 while the sysctl `vm.numa_stat` is 0."),
+    ("cpu_features", "CPU features that matter to guests, from the kernel's list, every 10 min. x86 only."),
+    ("kvm_parameters", "Parameters of KVM's modules, every minute."),
+    ("vulnerabilities", "Vulnerabilities of the CPU, and the kernel's mitigations, every 10 min."),
     ("system", "Kernel, microcode, SMT and isolated CPUs, every minute."),
-    ("kernel_log", "Lines of the kernel's log about machine checks and KVM, counted by kind, every 15 s. Needs `CAP_SYSLOG` at start, which is not kept, or `kernel.dmesg_restrict=0`."),
+    ("kernel_log", "Lines of the kernel log about machine checks and KVM, counted by kind, every 15 s. Needs `CAP_SYSLOG` at start (dropped afterwards) or `kernel.dmesg_restrict=0`."),
     ("self", "The exporter itself."),
 ];
 
 const INTRO: &str = include_str!("catalog/intro.md");
 
-/// The whole document.
+/// The whole document, as in docs/METRICS.md.
 fn markdown() -> String {
     let mut text = INTRO.to_owned();
     for (source, about) in CHAPTERS {
@@ -87,13 +88,13 @@ fn chapter<'a>(
     }
 }
 
-/// The place labels, which come and go together.
-const PLACE: [&str; 3] = ["package", "core", "numa_node"];
+/// The location labels, which are present or absent together.
+const LOCATION: [&str; 3] = ["package", "core", "numa_node"];
 
 fn labels(labels: &[&str]) -> String {
-    let placed = labels.contains(&"vm") && PLACE.iter().all(|label| labels.contains(label));
-    let code = |label: &&str| match (placed, *label) {
-        (true, "package") => Some("*place*".to_owned()),
+    let located = labels.contains(&"vm") && LOCATION.iter().all(|label| labels.contains(label));
+    let code = |label: &&str| match (located, *label) {
+        (true, "package") => Some("*location*".to_owned()),
         (true, "core" | "numa_node") => None,
         (_, label) => Some(format!("`{label}`")),
     };
@@ -151,10 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn place_labels_are_one_word_on_vcpus_only() {
+    fn location_labels_are_one_word_on_vcpus_only() {
         assert_eq!(
             labels(&["vm", "vcpu", "package", "core", "numa_node", "mode"]),
-            "`vm`, `vcpu`, *place*, `mode`"
+            "`vm`, `vcpu`, *location*, `mode`"
         );
         assert_eq!(
             labels(&["cpu", "package", "core", "numa_node"]),

@@ -1,5 +1,5 @@
-//! `check`: what each source needs, whether it is there, and the exact command or setting that
-//! would mend it. Exit status 0 says that the inventory and the scheduling source work.
+//! `check`: whether each source works, why not, and the command or setting that fixes it. Exit
+//! status 0: the sources host, inventory and sched work.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::host::privileges::{self, Capabilities, DescriptorLimit};
 use crate::host::roots::Roots;
 use crate::host::topology::{Topology, TopologyError};
 use crate::sample::pmu::perf::Perf;
-use crate::sample::{SourceInfo, SourceState};
+use crate::sample::{Reason, SourceInfo, SourceState};
 use crate::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
 
@@ -24,32 +24,39 @@ mod probes;
 /// Flags of `check`.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct CheckArgs {
-    /// One JSON object: usable, findings
+    /// Print one JSON object: usable, findings
     #[arg(long)]
     json: bool,
 }
 
-/// Whether a need is met.
+/// Whether a requirement is met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
-    /// It is.
+    /// It is met.
     Ok,
-    /// In part: the source delivers less.
+    /// It is met in part: the source delivers less.
     Degraded,
-    /// It is not.
+    /// It is not met.
     Missing,
+    /// This machine does not have it, and needs no fix.
+    Absent,
+    /// The configuration disables it.
+    Off,
 }
 
-/// What was found about one need of one source.
+/// The result for one requirement of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub(super) source: &'static str,
     pub(super) need: &'static str,
+    /// Whether `need` lists all requirements of a source, which is too long for a line.
+    #[serde(skip)]
+    pub(super) is_whole: bool,
     pub(super) state: State,
-    /// What was seen.
+    /// What the probe found.
     pub(super) detail: String,
-    /// The exact command or setting that would mend it, if there is one.
+    /// The command or setting that fixes it, if there is one.
     pub(super) fix: Option<String>,
 }
 
@@ -60,7 +67,7 @@ impl Finding {
     }
 }
 
-/// A source's name and one thing it needs.
+/// A source's name and one of its requirements.
 #[derive(Debug, Clone, Copy)]
 struct Need(&'static str, &'static str);
 
@@ -73,6 +80,10 @@ impl Need {
         self.found(State::Degraded, detail)
     }
 
+    fn absent(self, detail: impl Into<String>) -> Finding {
+        self.found(State::Absent, detail)
+    }
+
     fn missing(self, detail: impl Into<String>) -> Finding {
         self.found(State::Missing, detail)
     }
@@ -81,6 +92,7 @@ impl Need {
         Finding {
             source: self.0,
             need: self.1,
+            is_whole: false,
             state,
             detail: detail.into(),
             fix: None,
@@ -89,13 +101,13 @@ impl Need {
 }
 
 pub(super) fn run(common: &CommonArgs, args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    // No logs: what they would say of each vCPU is said here once.
+    // No logs: they would repeat the findings below for each vCPU.
     let mut config = common.config()?;
-    // It changes nothing on the host, least of all under an exporter that runs.
+    // `check` changes nothing on the host, least of all beside a running exporter.
     config.sources.resctrl.create_groups = false;
     let roots = super::roots(&config.paths);
     super::hold_kernel_log(&config, &roots);
-    // As `serve` does: what works only with more than it keeps does not work.
+    // Drop the capabilities that `serve` drops, so that the findings hold for `serve`.
     privileges::drop_all_but(&privileges::needed(config.sources.pt.enabled));
     let topology = Topology::read(&roots, &Topology::default());
     let seen = look(&config, &roots);
@@ -122,7 +134,7 @@ fn look(config: &Config, roots: &Arc<Roots>) -> Option<Arc<Snapshot>> {
     pipeline.snapshots().load()
 }
 
-/// Everything there is to say about this machine and process, source by source.
+/// All findings about this machine and this process, ordered by source.
 fn findings(
     config: &Config,
     roots: &Roots,
@@ -143,7 +155,7 @@ fn findings(
     findings.extend(inventory.map(|inventory| found(inventory, vcpus)));
     let blind_spots = inventory.map_or(&[][..], |inventory| &inventory.blind_spots);
     if inventory.is_some() && blind_spots.is_empty() {
-        findings.push(Need("inventory", "to see every VM").ok("every process was looked into"));
+        findings.push(Need("inventory", "every VM is visible").ok("yes"));
     }
     findings.extend(
         blind_spots
@@ -159,14 +171,14 @@ fn findings(
     let cpus = topology.as_ref().map_or(1, |topology| topology.cpus.len());
     findings.extend(probes::pt(roots, &config.sources.pt, &caps, cpus));
     let sources = seen.map_or(&[][..], |seen| &seen.sources);
-    // The inventory's own word is its blind spots, above.
+    // Findings about the inventory's visibility gaps are above.
     let sources = sources.iter().filter(|row| row.info.name != "inventory");
     for row in sources {
-        if !is_told(&row.state, row.info.name, &findings) {
+        if !is_reported(&row.state, row.info.name, &findings) {
             findings.push(of_source(&row.info, &row.state));
         }
     }
-    // Stable: the findings of a source stay in their order.
+    // The sort is stable: findings of one source keep their order.
     let order = ["host", "inventory", "sched", "pmu", "exits", "pt"];
     findings.sort_by_key(|finding| order.iter().position(|s| *s == finding.source).unwrap_or(9));
     findings
@@ -178,7 +190,7 @@ fn found(inventory: &Inventory, vcpus: usize) -> Finding {
         count(inventory.vms.len(), "VM"),
         count(vcpus, "vCPU")
     );
-    Need("inventory", "VMs running now").ok(detail)
+    Need("inventory", "running now").ok(detail)
 }
 
 fn count(n: usize, thing: &str) -> String {
@@ -189,7 +201,7 @@ fn count(n: usize, thing: &str) -> String {
     }
 }
 
-/// Reasons of sources that a probe gives too, with what was seen.
+/// Reasons that a probe reports too, with more detail.
 const OF_PROBES: [&str; 10] = [
     "guest_not_visible",
     "mediated_vpmu",
@@ -203,30 +215,41 @@ const OF_PROBES: [&str; 10] = [
     "no_tracefs",
 ];
 
-/// Whether what keeps a source from working is among the findings.
-fn is_told(state: &SourceState, source: &str, findings: &[Finding]) -> bool {
+/// Whether the findings already contain the reason why a source does not work. For a disabled
+/// source, that is a finding that the machine does not have the hardware: enabling it would not
+/// help.
+fn is_reported(state: &SourceState, source: &str, findings: &[Finding]) -> bool {
     let (SourceState::Degraded(reason) | SourceState::Down(reason)) = state else {
         return false;
     };
-    let unmet = |finding: &Finding| finding.source == source && finding.state != State::Ok;
-    OF_PROBES.contains(&reason.code) && findings.iter().any(unmet)
+    let mut of_source = findings.iter().filter(|finding| finding.source == source);
+    match reason.code {
+        Reason::DISABLED => of_source.any(|finding| finding.state == State::Absent),
+        code if OF_PROBES.contains(&code) => of_source.any(|finding| finding.state != State::Ok),
+        _ => false,
+    }
 }
 
-/// A source's own word.
+/// The state that a source reports itself.
 fn of_source(info: &SourceInfo, state: &SourceState) -> Finding {
     let (state, reason) = match state {
         SourceState::Up => (State::Ok, None),
+        SourceState::Down(reason) if reason.code == Reason::DISABLED => (State::Off, Some(reason)),
+        SourceState::Degraded(reason) | SourceState::Down(reason) if reason.is_absent() => {
+            (State::Absent, Some(reason))
+        }
         SourceState::Degraded(reason) => (State::Degraded, Some(reason)),
         SourceState::Down(reason) => (State::Missing, Some(reason)),
     };
     let detail = reason.map_or("works", |reason| &reason.detail);
     Finding {
         fix: reason.and_then(|reason| reason.fix.clone()),
+        is_whole: true,
         ..Need(info.name, info.needs).found(state, out::printable(detail))
     }
 }
 
-/// Without these the exporter has nothing to show; every other source may be missing.
+/// Sources without which the exporter has nothing to show.
 const REQUIRED: [&str; 3] = ["host", "inventory", "sched"];
 
 fn usable(findings: &[Finding]) -> bool {
@@ -237,28 +260,33 @@ fn blocks(finding: &Finding) -> bool {
     finding.state == State::Missing && REQUIRED.contains(&finding.source)
 }
 
-/// A line for each finding, with its fix below it, broken to fit the terminal. A fix is never
-/// broken, because it is there to be copied, and is told once.
+/// One line for each finding, wrapped to the width of the terminal, with its fix below. A fix is
+/// not wrapped, because users copy it. A repeated fix is printed once.
 fn report(findings: &[Finding], usable: bool, width: Option<usize>) -> String {
     let width = width.unwrap_or(usize::MAX);
     let mut text = format!("{:SOURCE$}{:STATE$}WHAT\n", "SOURCE", "STATE");
-    let mut told: Vec<&str> = Vec::new();
+    let mut fixes: Vec<&str> = Vec::new();
     for finding in findings {
         let state = match finding.state {
             State::Ok => "ok",
             State::Degraded => "degraded",
             State::Missing => "missing",
+            State::Absent => "absent",
+            State::Off => "off",
         };
-        let what = format!("{}: {}", finding.need, finding.detail);
+        let what = match (finding.state, finding.is_whole) {
+            (State::Absent, _) => format!("not available on this machine: {}", finding.detail),
+            (_, true) => finding.detail.clone(),
+            (_, false) => format!("{}: {}", finding.need, finding.detail),
+        };
         text += &format!("{:SOURCE$}{state:STATE$}", finding.source);
         text += &out::wrap(&out::printable(&what), width, SOURCE + STATE);
         text.push('\n');
         if let Some(fix) = &finding.fix {
-            let again = told.contains(&fix.as_str());
-            let fix = if again {
+            let fix = if fixes.contains(&fix.as_str()) {
                 "the same as above"
             } else {
-                told.push(fix);
+                fixes.push(fix);
                 fix
             };
             let fix = out::printable(fix);
@@ -266,22 +294,21 @@ fn report(findings: &[Finding], usable: bool, width: Option<usize>) -> String {
         }
     }
     let verdict = match usable {
-        true => "usable: the inventory and the scheduling source work",
-        false => "not usable: what is missing from host, inventory or sched must be there",
+        true => "usable: the sources host, inventory and sched work",
+        false => "not usable: fix what is missing for host, inventory and sched",
     };
     format!("{text}\n{verdict}\n")
 }
 
-/// Width of the first column: two more than `vulnerabilities`.
+/// Width of the first column: two more than `vulnerabilities`, the longest name.
 const SOURCE: usize = 17;
 
-/// Width of the second: two more than `degraded`.
+/// Width of the second column: two more than `degraded`.
 const STATE: usize = 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Reason;
     use expect_test::expect;
 
     fn finding(source: &'static str, state: State) -> Finding {
@@ -305,43 +332,81 @@ mod tests {
     }
 
     #[test]
-    fn a_source_speaks_for_itself() {
-        let info = SourceInfo {
-            name: "pmu",
-            needs: "CAP_PERFMON",
-            cost: "",
-        };
+    fn source_state_becomes_a_finding() {
         let reason = Reason {
             code: "no_pmu",
             detail: "this machine has no PMU".to_owned(),
             fix: Some("expose a vPMU to this VM".to_owned()),
         };
-        assert_eq!(of_source(&info, &SourceState::Up).state, State::Ok);
-        let finding = of_source(&info, &SourceState::Down(reason));
-        assert_eq!(finding.state, State::Missing);
+        assert_eq!(of_source(&PMU, &SourceState::Up).state, State::Ok);
+        let finding = of_source(&PMU, &SourceState::Down(reason));
+        assert_eq!(finding.state, State::Absent);
         assert_eq!(finding.detail, "this machine has no PMU");
         assert_eq!(finding.fix.as_deref(), Some("expose a vPMU to this VM"));
     }
 
     #[test]
-    fn what_a_probe_told_its_source_does_not_repeat() {
+    fn a_source_does_not_repeat_its_probe() {
         let reason = |code| Reason {
             code,
             detail: "refused".to_owned(),
             fix: None,
         };
         let down = SourceState::Down(reason("no_permission"));
-        assert!(is_told(&down, "pmu", &[finding("pmu", State::Missing)]));
-        assert!(!is_told(&down, "pmu", &[finding("pmu", State::Ok)]));
-        assert!(!is_told(&down, "pmu", &[finding("sched", State::Missing)]));
+        assert!(is_reported(&down, "pmu", &[finding("pmu", State::Missing)]));
+        assert!(!is_reported(&down, "pmu", &[finding("pmu", State::Ok)]));
+        assert!(!is_reported(
+            &down,
+            "pmu",
+            &[finding("sched", State::Missing)]
+        ));
         let other = SourceState::Down(reason("no_pmu"));
-        assert!(!is_told(&other, "pmu", &[finding("pmu", State::Missing)]));
-        assert!(!is_told(
+        assert!(!is_reported(
+            &other,
+            "pmu",
+            &[finding("pmu", State::Missing)]
+        ));
+        assert!(!is_reported(
             &SourceState::Up,
             "pmu",
             &[finding("pmu", State::Missing)]
         ));
+        let off = SourceState::Down(reason(Reason::DISABLED));
+        assert!(is_reported(&off, "pt", &[finding("pt", State::Absent)]));
+        assert!(!is_reported(&off, "pt", &[finding("pt", State::Ok)]));
+        let finding = of_source(&PMU, &off);
+        assert_eq!(
+            (finding.state, finding.detail.as_str()),
+            (State::Off, "refused")
+        );
     }
+
+    /// A line with all of a source's requirements and the reason had 150 characters.
+    #[test]
+    fn a_line_has_the_reason_and_not_the_needs() {
+        let down = SourceState::Down(Reason {
+            code: "no_pmu",
+            detail: "this machine has no PMU".to_owned(),
+            fix: None,
+        });
+        let text = report(
+            &[of_source(&PMU, &down), of_source(&PMU, &SourceState::Up)],
+            true,
+            None,
+        );
+        let lines: Vec<&str> = text.lines().skip(1).take(2).collect();
+        let expected = [
+            "pmu              absent    not available on this machine: this machine has no PMU",
+            "pmu              ok        works",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    const PMU: SourceInfo = SourceInfo {
+        name: "pmu",
+        needs: "CAP_PERFMON",
+        cost: "",
+    };
 
     #[test]
     fn the_report_puts_the_fix_below_what_was_found() {
@@ -358,7 +423,7 @@ mod tests {
             tracefs          missing   something: seen
                                        fix: the same as above
 
-            usable: the inventory and the scheduling source work
+            usable: the sources host, inventory and sched work
         "#]]
         .assert_eq(&report(&findings, true, Some(80)));
         let narrow = report(&findings, true, Some(39));

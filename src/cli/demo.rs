@@ -1,4 +1,4 @@
-//! `demo`: three tiny real KVM guests, watched by the real exporter.
+//! `demo`: three tiny KVM guests and the exporter that measures them.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -21,20 +21,19 @@ pub(super) mod synthetic;
 /// Arguments of `demo`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DemoArgs {
-    /// Watch a synthetic host that follows this scenario: calm, troubles, incident, or the path of
-    /// a YAML file
+    /// Simulate a host: calm, troubles, incident, or a scenario file (YAML)
     #[arg(long, value_name = "SCENARIO")]
     synthetic: Option<String>,
-    /// Run the scenario so many times as fast; rates stay what they are [default: 1]
+    /// Run the scenario N times as fast; rates do not change [default: 1]
     #[arg(long, value_name = "N", requires = "synthetic", value_parser = speed)]
     speed: Option<f64>,
-    /// Another number makes other noise [default: 1]
+    /// Seed of the random noise [default: 1]
     #[arg(long, value_name = "N", requires = "synthetic")]
     seed: Option<u64>,
 }
 
 impl DemoArgs {
-    /// The scenario that is asked for.
+    /// Name or path of the scenario; `None` without `--synthetic`.
     pub(super) fn scenario(&self) -> Option<&str> {
         self.synthetic.as_deref()
     }
@@ -47,32 +46,32 @@ fn speed(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "expected a number from 0.01 to 10000".to_owned())
 }
 
-/// How often it looks for a new snapshot: often enough not to show a tick twice or miss one.
+/// How often to look for a new snapshot: no tick is missed or shown twice.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Columns and rows of the table where the terminal does not tell its own, or there is none.
+/// Columns and rows of the table if the terminal's size is unknown.
 const SIZE: (u16, u16) = (120, 1000);
 
-/// Called once by the exporter when it serves.
+/// Called by the exporter once, when it serves.
 pub(super) type OnReady = Box<dyn FnOnce(Serving) + Send>;
 
-/// Runs the demo: starts the guests, runs `serve`, and ends the guests when it has returned.
+/// Runs the demo: starts the guests, runs `serve`, and stops the guests when `serve` returns.
 ///
-/// `serve` runs the exporter until SIGINT or SIGTERM and calls what it is given when it is ready.
+/// `serve` runs the exporter until SIGINT or SIGTERM, and calls its argument when it is ready.
 pub(super) fn run(serve: impl FnOnce(OnReady) -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
-    let exe = std::env::current_exe().context("cannot find this program to run it again")?;
+    let exe = std::env::current_exe().context("cannot find the path of this program")?;
     let guests = Guests::start(&exe)?;
     let introduction = introduction(&guests);
     let guests = Arc::new(Mutex::new(guests));
     let watched = Arc::clone(&guests);
     let (stop, stopped) = mpsc::channel();
     let on_ready: OnReady = Box::new(move |serving| {
-        // Without a terminal to draw on the exporter is still worth running.
+        // Without the table, the exporter still serves.
         let drawing = thread::Builder::new().name("table".into()).spawn(move || {
             let _ = show(&introduction, &serving, &watched, &stopped);
         });
         if let Err(error) = drawing {
-            tracing::warn!(%error, "no live table: cannot start a thread");
+            tracing::warn!(%error, "cannot start a thread for the table; the exporter runs without it");
         }
     });
     let served = serve(on_ready);
@@ -80,13 +79,13 @@ pub(super) fn run(serve: impl FnOnce(OnReady) -> anyhow::Result<()>) -> anyhow::
     lock(&guests).stop();
     served?;
     if io::stderr().is_terminal() {
-        // On a line of its own, not behind the ^C that the terminal shows.
-        out::say_apart("the demo and its guests have ended");
+        // On a new line, after the ^C that the terminal prints.
+        out::say_apart("stopped the demo and its guests");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Nothing under the lock leaves the guests half changed.
+/// A panic while the lock is held leaves the guests consistent, so ignore the poisoning.
 fn lock(guests: &Mutex<Guests>) -> MutexGuard<'_, Guests> {
     guests.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -128,7 +127,7 @@ fn show(
         };
         match &prev {
             Some(prev) if prev.tick == now.tick => continue,
-            // A table without any vCPU says nothing: the inventory has yet to find the guests.
+            // Without a vCPU the table is empty: the inventory has not found the guests yet.
             Some(prev) if !now.vcpus.is_empty() => {
                 let (width, height) = size();
                 let room = usize::from(height).saturating_sub(1 + ended.lines().count());
@@ -138,7 +137,7 @@ fn show(
                     ended.clear();
                     writeln!(
                         out,
-                        "\nIt goes on until it is told to stop; see the addresses above."
+                        "\nRuns until Ctrl-C; the metrics are at the addresses above."
                     )?;
                 }
             }
@@ -156,18 +155,18 @@ fn introduce(guests: &str, serving: &Serving, out: &mut impl Write) -> io::Resul
     writeln!(out, "Status:  http://{addr}/\n")?;
     writeln!(
         out,
-        "Every VM of this host, second by second. time: on a core; delay: ready to run, but waiting\n\
-         for a core; waits: it gave its core up; preempted: it had to. Ctrl-C ends it all.\n"
+        "All VMs of this host, each second. time: on a core; delay: ready to run, waiting for a core;\n\
+         waits: went to sleep by itself; preempted: the scheduler took its core. Ctrl-C stops the demo.\n"
     )?;
     out.flush()
 }
 
-/// Waits a little, and says whether the exporter has ended.
+/// Waits for `LOOK`; true if the exporter has stopped.
 fn is_over(stopped: &Receiver<()>) -> bool {
     !matches!(stopped.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout))
 }
 
-/// Columns and rows of the terminal.
+/// Columns and rows of the terminal, else [`SIZE`].
 fn size() -> (u16, u16) {
     match rustix::termios::tcgetwinsize(io::stdout()) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),

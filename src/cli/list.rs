@@ -1,33 +1,47 @@
-//! `list`: the VMs and their vCPUs, and where each runs now.
+//! `list`: VMs, their vCPUs, and the CPU of each.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::top::source::{self, Address};
 use super::{out, CommonArgs};
 use crate::discover::{Inventory, Scanner, Vcpu, Vm};
 use crate::host::roots::Roots;
 use crate::host::thread::{parse_stat, KeptFile, BUFFER};
 use crate::host::topology::{Place, Topology};
 
+mod remote;
+
+const EXAMPLES: &str = "\
+Examples:
+  vcpu-exporter list                             this host, read now; needs root to see all VMs
+  vcpu-exporter list --url http://kvm-07:9752    what the exporter there sees; needs no privilege
+";
+
 /// Flags of `list`.
 #[derive(Debug, Clone, Default, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct ListArgs {
-    /// One JSON array with an object for each vCPU
+    /// Read from the exporter at http://HOST:PORT instead of from this host
+    #[arg(long, value_name = "URL", value_parser = Address::parse)]
+    url: Option<Address>,
+    /// Print a JSON array with one object per vCPU
     #[arg(long)]
     json: bool,
 }
 
-/// One vCPU, or a VM of which no vCPU's thread is known. The fields are the keys of `--json`, which
-/// scripts rely on: null is unknown.
+/// One vCPU, or a VM whose vCPU threads are all unknown. The fields are the keys of `--json` and
+/// must stay; null is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Row {
     vm: String,
     uuid: Option<String>,
-    vmm: &'static str,
-    manager: Option<&'static str>,
-    pid: i32,
+    vmm: Cow<'static, str>,
+    manager: Option<Cow<'static, str>>,
+    pid: Option<i32>,
     vcpu: Option<u32>,
     tid: Option<i32>,
     cpu: Option<u32>,
@@ -35,25 +49,33 @@ struct Row {
     core: Option<i32>,
     numa_node: Option<u32>,
     #[serde(skip)]
-    name_source: &'static str,
+    name_source: Option<&'static str>,
 }
 
 pub(super) fn run(common: &CommonArgs, args: &ListArgs) -> anyhow::Result<()> {
     let roots = super::roots(&common.start()?.paths);
-    let topology = Arc::new(Topology::read(&roots, &Topology::default())?);
-    let inventory = Scanner::new(roots.clone()).scan(&topology);
-    let rows = rows(&inventory, &roots);
+    let (rows, blind_spots) = match &args.url {
+        Some(address) => {
+            let view = source::ask(address)?;
+            (remote::rows(&view), view.blind_spots)
+        }
+        None => {
+            let topology = Arc::new(Topology::read(&roots, &Topology::default())?);
+            let inventory = Scanner::new(roots.clone()).scan(&topology);
+            (rows(&inventory, &roots), inventory.blind_spots.clone())
+        }
+    };
     match args.json {
         true => out::print_json(&rows)?,
-        false => out::print(&table(&rows, &inventory, out::width()))?,
+        false => out::print(&table(&rows, &blind_spots, out::width()))?,
     }
-    for blind_spot in &inventory.blind_spots {
+    for blind_spot in &blind_spots {
         out::say(&format!("not seen: {}", out::printable(blind_spot)));
     }
     Ok(())
 }
 
-/// One row for each vCPU, in the inventory's order.
+/// One row for each vCPU, in the order of the inventory.
 fn rows(inventory: &Inventory, roots: &Roots) -> Vec<Row> {
     let topology = &inventory.topology;
     let of_vm = |vm: &Arc<Vm>| -> Vec<Row> {
@@ -74,20 +96,20 @@ fn row(vm: &Vm, vcpu: Option<&Vcpu>, cpu: Option<u32>, topology: &Topology) -> R
     Row {
         vm: vm.name.clone(),
         uuid: vm.uuid.clone(),
-        vmm: vm.vmm,
-        manager: vm.manager,
-        pid: vm.key.pid,
+        vmm: vm.vmm.into(),
+        manager: vm.manager.map(Into::into),
+        pid: Some(vm.key.pid),
         vcpu: vcpu.map(|vcpu| vcpu.index),
         tid: vcpu.map(|vcpu| vcpu.tid),
         cpu,
         package: place.map(|place| place.package),
         core: place.map(|place| place.core),
         numa_node: place.map(|place| place.numa_node),
-        name_source: vm.name_source,
+        name_source: Some(vm.name_source),
     }
 }
 
-/// The CPU a vCPU last ran on; none when its thread is gone, or its id is another thread's now.
+/// The CPU on which a vCPU last ran; `None` if its thread exited or another thread has its TID.
 fn cpu_now(roots: &Roots, vm: &Vm, vcpu: &Vcpu) -> Option<u32> {
     let mut buffer = [0; BUFFER];
     let file = KeptFile::open(roots, vm.key.pid, vcpu.tid, "stat").ok()?;
@@ -95,20 +117,20 @@ fn cpu_now(roots: &Roots, vm: &Vm, vcpu: &Vcpu) -> Option<u32> {
     (stat.start_time == vcpu.start_time).then_some(stat.cpu)
 }
 
-/// The process is left to `--json`: a vCPU's TID is what tools are given, and with it a line of a
-/// libvirt or OpenStack domain has 80 columns.
+/// The PID is only in `--json`: tools take a vCPU's TID, and with the PID a line of a libvirt or
+/// OpenStack domain would exceed 80 columns.
 const HEADER: [&str; 10] = [
     "VM", "VCPU", "TID", "CPU", "PKG", "CORE", "NODE", "VMM", "MANAGER", "NAME IN",
 ];
 
-/// No name is cut shorter than this to make a line fit the terminal.
+/// Names are not shortened below this length to fit the terminal.
 const SHORTEST: usize = 16;
 
-fn table(rows: &[Row], inventory: &Inventory, width: Option<usize>) -> String {
+fn table(rows: &[Row], blind_spots: &[String], width: Option<usize>) -> String {
     if rows.is_empty() {
-        return match inventory.blind_spots.is_empty() {
-            true => "no KVM virtual machine is running here\n".to_owned(),
-            false => "no KVM virtual machine is seen here\n".to_owned(),
+        return match blind_spots.is_empty() {
+            true => "no KVM VM is running on this host\n".to_owned(),
+            false => "no KVM VM is seen on this host\n".to_owned(),
         };
     }
     let whole = draw(rows, usize::MAX);
@@ -137,9 +159,9 @@ fn cells(row: &Row, name: usize) -> Vec<String> {
         or_dash(row.package),
         or_dash(row.core),
         or_dash(row.numa_node),
-        row.vmm.to_owned(),
-        or_dash(row.manager),
-        row.name_source.to_owned(),
+        out::printable(&row.vmm).into_owned(),
+        or_dash(row.manager.as_deref().map(out::printable)),
+        or_dash(row.name_source),
     ]
 }
 
@@ -206,7 +228,7 @@ mod tests {
         }
     }
 
-    /// Thread 11 runs on CPU 5, thread 12's id was given to a younger thread, 30 is gone.
+    /// Thread 11 runs on CPU 5, a younger thread has TID 12, thread 30 has exited.
     fn host() -> (tempfile::TempDir, Roots) {
         let dir = tempfile::tempdir().unwrap();
         for (tid, start) in [(11, 100), (12, 101)] {
@@ -228,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_shows_places_and_obeys_no_name() {
+    fn table_shows_locations_and_escapes_names() {
         let (_dir, roots) = host();
         let inventory = inventory();
         expect![[r#"
@@ -237,31 +259,31 @@ mod tests {
             web-1       0     11   5    1    2     3     qemu  libvirt  cmdline
             web-1       1     12   -    -    -     -     qemu  libvirt  cmdline
         "#]]
-        .assert_eq(&table(&rows(&inventory, &roots), &inventory, None));
+        .assert_eq(&table(&rows(&inventory, &roots), &[], None));
     }
 
-    /// A row as wide as they get on a large host.
+    /// A row as wide as on a large host.
     fn openstack(vm: &str) -> Row {
         Row {
             vm: vm.to_owned(),
             uuid: None,
-            vmm: "qemu",
-            manager: Some("openstack"),
-            pid: 4_194_303,
+            vmm: "qemu".into(),
+            manager: Some("openstack".into()),
+            pid: Some(4_194_303),
             vcpu: Some(63),
             tid: Some(4_194_304),
             cpu: Some(511),
             package: Some(1),
             core: Some(127),
             numa_node: Some(7),
-            name_source: "libvirt",
+            name_source: Some("libvirt"),
         }
     }
 
     #[test]
     fn a_terminal_of_80_columns_is_enough() {
         let widest = |vm: &str, width| {
-            let text = table(&[openstack(vm)], &Inventory::default(), width);
+            let text = table(&[openstack(vm)], &[], width);
             let lines = text.lines().map(|line| line.chars().count());
             (lines.max(), text)
         };
@@ -276,7 +298,7 @@ mod tests {
             columns <= Some(80) && text.contains("shop_fr") && text.contains("-1a"),
             "{text}"
         );
-        // Whoever reads a pipe gets the whole name.
+        // A pipe gets the whole name.
         assert!(widest(long, None).1.contains(long));
     }
 
@@ -290,7 +312,7 @@ mod tests {
         inventory.vms[0] = Arc::new(vm);
         let rows = rows(&inventory, &roots);
         assert_eq!((rows.len(), rows[0].vcpu, rows[0].tid), (1, None, None));
-        assert!(table(&rows, &inventory, None).contains("qemu"));
+        assert!(table(&rows, &[], None).contains("qemu"));
     }
 
     #[test]
@@ -330,18 +352,18 @@ mod tests {
     }
 
     #[test]
-    fn no_vm_is_said_and_only_what_was_looked_at_is_said_not_to_run() {
+    fn empty_list_says_not_seen_if_there_are_visibility_gaps() {
         let mut inventory = Inventory::default();
         assert_eq!(
-            table(&[], &inventory, None),
-            "no KVM virtual machine is running here\n"
+            table(&[], &inventory.blind_spots, None),
+            "no KVM VM is running on this host\n"
         );
         inventory
             .blind_spots
             .push("procfs hides processes".to_owned());
         assert_eq!(
-            table(&[], &inventory, None),
-            "no KVM virtual machine is seen here\n"
+            table(&[], &inventory.blind_spots, None),
+            "no KVM VM is seen on this host\n"
         );
         assert_eq!(serde_json::to_string(&Vec::<Row>::new()).unwrap(), "[]");
     }

@@ -1,8 +1,8 @@
-//! Logs go to standard error: text for people or JSON for collectors. systemd adds the time itself,
-//! but a container runtime does not, so every line carries it.
+//! Logs go to standard error: text for people, JSON for collectors. Every line has a time, because
+//! container runtimes, unlike systemd, do not add one.
 //!
-//! Nothing that becomes of a line may become of the exporter: a full disk and a reader that has
-//! gone lose it, and one that does not read must not stop the thread that logs.
+//! Logging never stops the exporter: if the disk is full, the reader is gone or the pipe is full, a
+//! line is dropped and counted.
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -13,7 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Log, LogFormat, LogLevel};
 
-/// Installs the subscriber of this process; a second call changes nothing.
+/// Installs the subscriber of this process; further calls have no effect.
 pub(super) fn init(log: Log) {
     let builder = tracing_subscriber::fmt()
         .with_writer(|| Lines(io::stderr()))
@@ -25,26 +25,25 @@ pub(super) fn init(log: Log) {
         LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
     };
     if installed.is_err() {
-        tracing::debug!("logs were set up before");
+        tracing::debug!("logging was already set up");
     }
 }
 
-/// The most that goes into a pipe at once: `poll` calls a pipe writable while it has room for this
+/// Bytes written to a pipe at once: `poll` reports a pipe as writable if it has room for this many
 /// (PIPE_BUF, pipe(7)).
 const CHUNK: usize = 4096;
 
-/// Lines that were lost since the last that was written.
+/// Lines dropped since the last line that was written.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Writes each line if that can be done at once, and counts those that it cannot.
+/// Writes a line if that does not block, else counts it as dropped.
 struct Lines<W>(W);
 
 impl<W: Write + AsFd> Write for Lines<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let lost = LOST.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let note =
-                format!("vcpu-exporter: {lost} lines of the log were lost before this one\n");
+            let note = format!("vcpu-exporter: log lines dropped before this one: {lost}\n");
             if self.put(note.as_bytes()).is_err() {
                 LOST.fetch_add(lost + 1, Ordering::Relaxed);
                 return Ok(line.len());
@@ -74,7 +73,7 @@ impl<W: Write + AsFd> Lines<W> {
         let mut stderr = [PollFd::new(&self.0, PollFlags::OUT)];
         match poll(&mut stderr, Some(&Timespec::default())) {
             Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
-            // Also an error of the file: the write tells which.
+            // Also set for an error of the file; the write then returns the error.
             Ok(_) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -99,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_line_that_cannot_be_written_is_counted_and_nothing_waits() {
-        // As journald has it; a write would wait for ever once the buffer is full.
+        // As with journald: once the buffer is full, a write would block forever.
         let (mut reader, writer) = UnixStream::pair().unwrap();
         let mut lines = Lines(writer);
         while lines.is_writable().is_ok() {
@@ -114,12 +113,12 @@ mod tests {
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
         let told = rest.trim_start_matches('x');
-        let expected = "vcpu-exporter: 1 lines of the log were lost before this one\nagain\n";
+        let expected = "vcpu-exporter: log lines dropped before this one: 1\nagain\n";
         assert_eq!(told, expected);
     }
 
     #[test]
-    fn a_full_disk_and_a_reader_that_has_gone_are_no_error() {
+    fn full_disk_and_closed_pipe_are_ignored() {
         let full = std::fs::File::options().write(true).open("/dev/full");
         assert!(Lines(full.unwrap()).put(b"lost\n").is_err());
         let (reader, writer) = UnixStream::pair().unwrap();

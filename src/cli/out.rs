@@ -1,11 +1,11 @@
-//! Writing to standard output, and text from outside made safe to show there.
+//! Writes to standard output and error, and escapes text from outside.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 
 use anyhow::Context;
 
-/// Writes text to standard output. A reader that left early (`list | head`) is no error.
+/// Writes text to standard output. A reader that left early (`list | head`) is not an error.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     write(&mut io::stdout().lock(), text).context("cannot write to standard output")
 }
@@ -17,26 +17,26 @@ fn write(to: &mut impl Write, text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes a line about the command itself to standard error; where that is closed, nobody asks.
-/// Errors repeat what is in files and paths: it is made [`printable`] here, for all of them.
+/// Writes a message about the command to standard error, escaped by [`printable`], because errors
+/// quote files and paths. Ignores a closed standard error.
 pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "vcpu-exporter: {}", printable(text));
 }
 
-/// The same, after whatever stands on the terminal's last line.
+/// [`say`], on a new line of the terminal.
 #[cfg(feature = "demo")]
 pub(super) fn say_apart(text: &str) {
     let _ = write!(io::stderr(), "\nvcpu-exporter: {text}\n");
 }
 
-/// Indented JSON and a line's end.
+/// Indented JSON with a final newline.
 pub(super) fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
     print(&text)
 }
 
-/// Names of VMs come from outside: what a terminal would obey is escaped.
+/// Escapes characters that a terminal would interpret, for example in VM names.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_obeyed) {
         return Cow::Borrowed(text);
@@ -48,22 +48,22 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escape).collect())
 }
 
-/// Control characters, and those that turn round or hide what stands beside them (Unicode's
-/// Bidi_Control, separators of lines, and characters without width).
+/// Control characters, and characters that reorder or hide their neighbors (Unicode's Bidi_Control,
+/// line separators, and characters without width).
 fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Columns of the terminal standard output is; `None` where it is none, and lines may be long.
+/// Columns of the terminal; `None` if standard output is not a terminal: lines may be long.
 pub(super) fn width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 
-/// Breaks text between words into lines of at most `width` characters; all but the first begin
-/// with `indent` spaces. Words longer than a line stay whole.
+/// Breaks text between words into lines of at most `width` characters. All lines but the first are
+/// indented by `indent` spaces. Words longer than a line are not broken.
 pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
     let mut lines = String::new();
     let mut column = indent;
@@ -83,7 +83,8 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
     lines
 }
 
-/// At most this many characters, with an ellipsis in the middle: names often differ at the end.
+/// Shortens text to `most` characters with an ellipsis in the middle: names often differ at the
+/// end.
 pub(super) fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     let length = text.chars().count();
     if length <= most {
@@ -95,7 +96,7 @@ pub(super) fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{head}…{tail}"))
 }
 
-/// A table of these columns without lines, as `kubectl get` and `systemctl` draw them.
+/// A table without lines, as `kubectl get` and `systemctl` print it.
 pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
     table
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_left_is_no_error_but_a_full_disk_is() {
+    fn closed_pipe_is_ignored_and_full_disk_is_an_error() {
         assert!(write(&mut Fails(io::ErrorKind::BrokenPipe), "x").is_ok());
         assert!(write(&mut Fails(io::ErrorKind::StorageFull), "x").is_err());
     }
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_obeys_no_name() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("web-1 é"), "web-1 é");
         assert_eq!(printable("a\x1b[2Jb\n\u{9b}"), "a\\u{1b}[2Jb\\n\\u{9b}");
         assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");

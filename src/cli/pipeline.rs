@@ -1,4 +1,4 @@
-//! Wires the stages together: inventory lane, sampler, snapshots. The list of sources is here.
+//! Connects the stages: discovery, sampler, snapshots. The sources are listed here.
 
 use std::any::Any;
 use std::future::Future;
@@ -12,13 +12,15 @@ use tokio::sync::Notify;
 use crate::config::{Config, Sampling};
 use crate::discover::lane::Lane;
 use crate::host::cpu_model::CpuModel;
+use crate::host::identity::Identity;
 use crate::host::roots::Roots;
 use crate::host::topology::TopologyError;
 use crate::sample::cgroup::CgroupSource;
 use crate::sample::devices::Devices;
 use crate::sample::exits::{self, Exits, KvmStat};
 use crate::sample::host::{
-    CpuFeatures, Frequency, KvmParameters, Log, Numa, Reporting, System, Thermal, Vulnerabilities,
+    CpuFeatures, CpuTime, Frequency, KvmParameters, Log, Numa, Reporting, System, Thermal,
+    Vulnerabilities,
 };
 use crate::sample::memory::Memory;
 use crate::sample::pmu::counters::OpenCounters;
@@ -35,10 +37,10 @@ use crate::snapshot::Handle;
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeats, Telemetry};
 
-/// How long the end waits for the threads. A tick, a pass and a recording take milliseconds.
+/// How long shutdown waits for the threads. A tick, a scan and a recording take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// All stages up to the snapshot, not yet running.
+/// All stages up to the snapshot, not started.
 pub struct Pipeline {
     lane: Lane,
     slow: SlowLane,
@@ -49,7 +51,7 @@ pub struct Pipeline {
     heartbeats: Heartbeats,
 }
 
-/// Its threads.
+/// The pipeline's running threads.
 pub struct Running {
     stop: Stop,
     threads: Vec<JoinHandle<()>>,
@@ -57,7 +59,7 @@ pub struct Running {
     heartbeats: Heartbeats,
 }
 
-/// How many threads have ended.
+/// Number of threads that exited.
 #[derive(Debug, Default)]
 struct Ended {
     any: Notify,
@@ -65,17 +67,17 @@ struct Ended {
     one_more: Condvar,
 }
 
-/// All sources, in the order in which they are read, and what they feed.
+/// All sources in the order in which they are read, and their columns.
 pub struct Sources {
-    /// The sources, sched first: it tells the others where a thread runs and whether it ran.
+    /// sched is first: it reports where a thread runs and whether it ran.
     pub all: Vec<Box<dyn Source>>,
-    /// What they feed.
+    /// The columns of all sources.
     pub columns: Columns,
-    /// What hardware counting is possible, and why not more.
+    /// The mode of hardware counting, and the reason for its limits.
     pub pmu_mode: (&'static str, &'static str),
 }
 
-/// Makes all sources. For `born_after` see [`SchedSource::new`].
+/// Creates the sources that the sampler reads. For `born_after` see [`SchedSource::new`].
 pub fn sources(
     config: &Config,
     roots: &Arc<Roots>,
@@ -85,7 +87,7 @@ pub fn sources(
     let mut columns = Columns::default();
     let sched = SchedSource::new(roots.clone(), born_after, &mut columns);
     let model = CpuModel::read(roots).unwrap_or_else(|error| {
-        tracing::warn!(%error, "no events of this CPU's model");
+        tracing::warn!(%error, "cannot read the CPU model; model-specific events are not counted");
         CpuModel::Unknown
     });
     let pmu = &config.sources.pmu;
@@ -99,7 +101,7 @@ pub fn sources(
     }
 }
 
-/// All sources of the slow lane about VMs. For `born_after` see [`SchedSource::new`].
+/// Sources about VMs, for the background collector. For `born_after` see [`SchedSource::new`].
 fn vm_sources(config: &Config, roots: &Arc<Roots>, born_after: u64) -> Vec<Box<dyn VmSource>> {
     let sources = &config.sources;
     vec![
@@ -112,11 +114,12 @@ fn vm_sources(config: &Config, roots: &Arc<Roots>, born_after: u64) -> Vec<Box<d
     ]
 }
 
-/// All sources of the slow lane about the host as such.
+/// Sources about the host, for the background collector.
 fn host_sources(config: &Config, roots: &Arc<Roots>) -> Vec<Box<dyn HostSource>> {
     let c = &config.sources;
     let roots = || roots.clone();
     vec![
+        Box::new(Reporting::new(&c.host_cpu, CpuTime::new(roots()))),
         Box::new(Reporting::new(&c.frequency, Frequency::new(roots()))),
         Box::new(Reporting::new(&c.thermal, Thermal::new(roots()))),
         Box::new(Reporting::new(&c.numa, Numa::new(roots()))),
@@ -135,10 +138,10 @@ fn host_sources(config: &Config, roots: &Arc<Roots>) -> Vec<Box<dyn HostSource>>
 }
 
 impl Pipeline {
-    /// All stages over these roots. For `born_after` see [`SchedSource::new`].
+    /// Connects all stages over these roots. For `born_after` see [`SchedSource::new`].
     ///
     /// # Errors
-    /// When the CPU topology cannot be read.
+    /// If the CPU topology cannot be read.
     pub fn new(
         config: &Config,
         roots: Arc<Roots>,
@@ -150,10 +153,10 @@ impl Pipeline {
         Self::with_recorder(config, roots, counters, recorder, born_after, telemetry)
     }
 
-    /// As [`Pipeline::new`], with a recorder of processor trace that is not the kernel's.
+    /// Like [`Pipeline::new`], with another recorder of Intel PT than the kernel's.
     ///
     /// # Errors
-    /// As [`Pipeline::new`].
+    /// See [`Pipeline::new`].
     pub fn with_recorder(
         config: &Config,
         roots: Arc<Roots>,
@@ -163,6 +166,7 @@ impl Pipeline {
         telemetry: Telemetry,
     ) -> Result<Self, TopologyError> {
         let lane = Lane::new(roots.clone(), telemetry.clone())?;
+        let host_name = Identity::read(&roots).name;
         let sources = sources(config, &roots, counters, born_after);
         let snapshots = Handle::default();
         let slow = SlowLane::new(
@@ -184,9 +188,11 @@ impl Pipeline {
             facts: vec![slow.newest(), pt.newest()],
             sources: [slow.infos(), vec![pt.info()]].concat(),
         };
+        let mut builder = Builder::new(snapshots.clone(), Some(sources.pmu_mode));
+        builder.host_name(host_name);
         Ok(Self {
             heartbeats: telemetry.heartbeats.clone(),
-            builder: Builder::new(snapshots.clone(), Some(sources.pmu_mode)),
+            builder,
             sampler: Sampler::new(config, sources.all, sources.columns, lanes, telemetry),
             lane,
             slow,
@@ -195,52 +201,53 @@ impl Pipeline {
         })
     }
 
-    /// Says in every picture that the host is a synthetic one, and which scenario it follows.
+    /// Marks every snapshot as synthetic, with the name of the scenario.
     #[must_use]
     pub fn synthetic(mut self, scenario: &str) -> Self {
         self.builder.synthetic(scenario);
         self
     }
 
-    /// Where the newest snapshot is found.
+    /// A handle that returns the latest snapshot.
     pub fn snapshots(&self) -> Handle {
         self.snapshots.clone()
     }
 
-    /// Looks who runs, reads the slow sources that are due, and records whose turn it is.
+    /// Scans for VMs, reads the slow sources that are due, and records the next vCPU with Intel PT
+    /// if it is due.
     pub fn pass(&mut self) {
         self.find();
         self.read_slow(Instant::now());
     }
 
-    /// Looks who runs.
+    /// Scans for VMs.
     pub fn find(&mut self) {
         self.lane.pass();
     }
 
-    /// Reads the slow sources that are due at `now`, and records whose turn it is.
+    /// Reads the slow sources that are due at `now`, and records with Intel PT if a recording is
+    /// due.
     pub fn read_slow(&mut self, now: Instant) {
         self.slow.pass(now);
         self.pt.pass(now);
     }
 
-    /// File descriptors held for vCPUs.
+    /// Number of file descriptors open for vCPUs.
     pub fn descriptors(&self) -> usize {
         self.sampler.descriptors()
     }
 
-    /// Reads every vCPU once and publishes the picture.
+    /// Reads every vCPU once and publishes a snapshot.
     pub fn tick(&mut self) {
         self.sampler.tick();
         self.builder.publish(&self.sampler.view());
     }
 
-    /// Starts the threads. The first pass and the first tick are over when this returns, so that
-    /// whoever is told that the exporter is ready finds something. `after_tick` is called on the
-    /// sampler's thread.
+    /// Starts the threads. The first scan and the first tick finish before this returns, so the
+    /// exporter has data when it reports ready. The sampler's thread calls `after_tick`.
     ///
     /// # Errors
-    /// When a thread cannot be started.
+    /// If a thread cannot be started.
     pub fn start(
         mut self,
         periods: &Sampling,
@@ -298,21 +305,21 @@ impl Running {
         Ok(())
     }
 
-    /// Resolves once a thread has ended, which without being asked to it does by a panic alone.
+    /// Resolves when a worker thread exits; before shutdown only a panic does that.
     ///
-    /// The exporter ends then, and whoever supervises it starts it anew. Living on would show
-    /// numbers that no longer move, or miss every VM that starts from now on; starting the thread
-    /// anew would go on with what it left half done.
+    /// The exporter then exits, and its supervisor restarts it. If it continued, it would serve
+    /// numbers that no longer change, or miss new VMs; restarting only the thread could leave
+    /// inconsistent state.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let ended = self.ended.clone();
         async move { ended.any.notified().await }
     }
 
-    /// Stops the threads and waits for them, but no longer than `PATIENCE`: one that hangs in
-    /// the kernel is left to the end of the process.
+    /// Stops the threads and waits for at most `PATIENCE`. A thread that hangs in the kernel ends
+    /// with the process.
     ///
     /// # Errors
-    /// When one of them had panicked.
+    /// If a thread panicked.
     pub fn stop(mut self) -> Result<(), Panicked> {
         self.join()
     }
@@ -329,7 +336,7 @@ impl Running {
                 tracing::error!(
                     thread = name,
                     doing,
-                    "the thread does not end; ending without it"
+                    "the thread did not stop in time; exiting without waiting for it"
                 );
                 continue;
             }
@@ -350,7 +357,7 @@ impl Drop for Running {
     }
 }
 
-/// Tells of the thread's end, however it ends.
+/// Reports when the thread exits, also by a panic.
 struct Tell(Arc<Ended>);
 
 impl Drop for Tell {
@@ -367,7 +374,7 @@ impl Drop for Tell {
 }
 
 impl Ended {
-    /// Waits until so many threads have ended, and says whether they have.
+    /// Waits for `threads` exits; false after `patience`.
     fn wait_for(&self, threads: usize, patience: Duration) -> bool {
         let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let some_live = |ended: &mut usize| *ended < threads;
@@ -379,7 +386,7 @@ impl Ended {
 
 /// A thread of the pipeline panicked.
 #[derive(Debug, thiserror::Error)]
-#[error("the {thread} thread panicked: {message}; this is a bug of the exporter, please report it")]
+#[error("the {thread} thread panicked: {message}; this is a bug in the exporter, please report it")]
 pub struct Panicked {
     thread: String,
     message: String,
@@ -391,7 +398,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("without a message")
 }
 
-/// When this process started, in clock ticks since boot; 0 when it cannot be told.
+/// Start time of this process in clock ticks since boot; 0 if unknown.
 pub fn own_start_time() -> u64 {
     let stat = procfs::process::Process::myself().and_then(|me| me.stat());
     stat.map_or(0, |stat| stat.starttime)

@@ -1,4 +1,4 @@
-//! `pt`: Intel Processor Trace by hand.
+//! `pt`: record, reduce and print Intel Processor Trace.
 
 use std::process::ExitCode;
 
@@ -21,9 +21,9 @@ pub(super) struct PtArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
-    /// Record one vCPU once and write the trace as the CPU left it
+    /// Record one vCPU once and write the raw trace
     Record(record::RecordArgs),
-    /// Reduce traces to figures: branches, cycles, VM entries and exits, guest and host apart
+    /// Summarize traces: branches, cycles, VM entries and exits, for guest and host separately
     Summarise(summarise::SummariseArgs),
     /// Print every packet of a trace
     Decode(decode::DecodeArgs),

@@ -1,4 +1,4 @@
-//! Pushing by OTLP, as `serve` starts it and `check` tries it.
+//! Sets up OTLP pushes for `serve` and `check`.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use crate::expose::App;
 use crate::host::identity::Identity;
 use crate::host::roots::Roots;
 
-/// A variable of the environment; one that is not text is not set.
+/// An environment variable; one that is not UTF-8 counts as unset.
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Where to push, by the configuration and the environment.
+/// The endpoints from the configuration and the environment.
 ///
 /// # Errors
-/// When a variable cannot be followed.
+/// If a variable is invalid.
 pub(super) fn endpoints(config: &Config) -> anyhow::Result<Vec<Settings>> {
-    settings::resolve(&config.otlp, &env).context("cannot tell where to push")
+    settings::resolve(&config.otlp, &env).context("cannot determine the OTLP endpoints")
 }
 
-/// Starts pushing what `app` shows.
+/// Starts the thread that pushes the snapshots of `app`.
 ///
 /// # Errors
-/// When its thread cannot be started.
+/// If the thread cannot be started.
 pub(super) fn start(
     config: &Config,
     endpoints: Vec<Settings>,
@@ -49,5 +49,5 @@ pub(super) fn start(
     };
     let pushers = endpoints.into_iter().map(pusher).collect();
     let pushing = otlp::start(pushers);
-    pushing.with_context(|| format!("cannot start the thread that pushes; {MORE_THREADS}"))
+    pushing.with_context(|| format!("cannot start the OTLP thread; {MORE_THREADS}"))
 }

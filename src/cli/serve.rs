@@ -1,4 +1,4 @@
-//! `serve`: watch all VMs and serve their metrics until told to stop.
+//! `serve`: measures all VMs and serves their metrics until a signal.
 
 use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
@@ -23,20 +23,20 @@ use crate::snapshot::Handle;
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeats, Telemetry};
 
-/// What to do where the system refuses a thread (EAGAIN of pthread_create(3)).
+/// The fix if the system refuses a thread (EAGAIN of pthread_create(3)).
 pub(super) const MORE_THREADS: &str =
-    "raise the limit of threads: TasksMax= of the unit, pids.max of the container, or ulimit -u";
+    "raise the thread limit: TasksMax= of the unit, pids.max of the container, or ulimit -u";
 
-/// The exporter at work, for who waits until it is.
+/// The running exporter, passed to `on_ready`.
 pub(super) struct Serving {
-    /// Where it serves; the port is known even when 0 was asked for.
+    /// The listening address, with the actual port if port 0 was configured.
     pub(super) addr: SocketAddr,
-    /// Its pictures, for the demo's table.
+    /// The snapshots, for the demo's table.
     #[cfg_attr(not(feature = "demo"), allow(dead_code))]
     pub(super) snapshots: Handle,
 }
 
-/// What is served: the machine, or a host that stands in for it.
+/// The host that is measured: this machine or a synthetic one.
 pub(super) struct Host {
     pub(super) config: Config,
     pub(super) roots: Arc<Roots>,
@@ -44,7 +44,8 @@ pub(super) struct Host {
     pub(super) recorder: Box<dyn RecordPt>,
     /// See [`crate::sample::sched::SchedSource::new`].
     pub(super) born_after: u64,
-    /// Of a synthetic host: the scenario's name, and what moves the host on before each turn.
+    /// For a synthetic host: the scenario's name, and the function that advances the host before
+    /// each turn.
     pub(super) synthetic: Option<(String, Moves)>,
 }
 
@@ -65,13 +66,13 @@ impl Host {
     }
 }
 
-/// Runs until SIGINT or SIGTERM. `on_ready` is called once the first picture is there and the
-/// address answers.
+/// Runs until SIGINT or SIGTERM. Calls `on_ready` when the first snapshot exists and the address
+/// answers.
 pub(super) fn run(args: &CommonArgs, on_ready: impl FnOnce(Serving)) -> anyhow::Result<()> {
     run_host(args.start()?, Host::own, on_ready)
 }
 
-/// As [`run`], with the host that `make` makes of the configuration.
+/// Like [`run`], with the host that `make` creates from the configuration.
 pub(super) fn run_host(
     config: Config,
     make: impl FnOnce(Config) -> Host,
@@ -79,19 +80,19 @@ pub(super) fn run_host(
 ) -> anyhow::Result<()> {
     let endpoints = super::push::endpoints(&config)?;
     let limit = privileges::raise_descriptor_limit();
-    tracing::debug!(?limit, "raised the limit of open files");
+    tracing::debug!(?limit, "raised the soft limit of open files");
     let listener = listen(config.web.listen_address)?;
     let host = make(config);
-    // Before the first thread, because threads inherit what is left; and before anything is
-    // probed, because only what works with what is left works.
+    // Before the first thread starts, because threads inherit the capabilities; and before any
+    // probe, so that sources work with what remains.
     let needed = privileges::needed(host.config.sources.pt.enabled);
     let dropped = privileges::drop_all_but(&needed);
-    tracing::debug!(?dropped, "dropped what is not needed");
+    tracing::debug!(?dropped, "dropped unneeded capabilities");
     let (telemetry, registry) = Telemetry::new();
     let (config, roots) = (host.config.clone(), host.roots.clone());
     let (pipeline, moves) = pipeline(host, telemetry.clone())?;
-    // This thread serves; what takes time is done by threads that `http::serve` starts. A runtime
-    // of several threads panics where one of them cannot be started.
+    // One thread: `http::serve` starts threads for slow work, and a runtime with several threads
+    // panics if one of them cannot be started.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -124,7 +125,7 @@ pub(super) fn run_host(
                 () = ended => {}
                 () = pushes_ended => {}
             }
-            // While open requests end, so do the threads.
+            // The threads stop while open requests finish.
             stop.stop();
         };
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -135,9 +136,9 @@ pub(super) fn run_host(
     });
     notify(&[NotifyState::Stopping]);
     let threads = running.stop();
-    // After the sampler, for its last picture.
+    // After the sampler, to push its last snapshot.
     let pushed = pushing.stop();
-    // Nothing that a request still does is worth waiting for.
+    // Do not wait for unfinished requests.
     runtime.shutdown_background();
     served.with_context(|| format!("cannot start the HTTP server; {MORE_THREADS}"))?;
     threads?;
@@ -146,7 +147,7 @@ pub(super) fn run_host(
 
 type Moves = Box<dyn FnMut(Duration) + Send>;
 
-/// The stages over a host, and what moves it on where that is not time alone.
+/// The stages over a host, and the function that advances a synthetic host.
 fn pipeline(host: Host, telemetry: Telemetry) -> anyhow::Result<(Pipeline, Option<Moves>)> {
     let pipeline = Pipeline::with_recorder(
         &host.config,
@@ -172,15 +173,14 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Three ticks, and time for one of them to be slow.
+/// Maximum age of a sample: three ticks and 2 s, so that one slow tick does not count as stale.
 fn max_age(config: &Config) -> Duration {
     config.sampling.tick * 3 + Duration::from_secs(2)
 }
 
-/// Resolves at the first SIGINT or SIGTERM. A SIGHUP ends a program whose terminal is gone; to a
-/// service it is a request to read the configuration anew, which is not supported: to end would
-/// leave the host without exporter, because systemd takes that for a clean end (systemd.service(5),
-/// `SuccessExitStatus=`).
+/// Resolves at the first SIGINT or SIGTERM. SIGHUP ends the program only in a terminal. For a
+/// service it means "reload", which is not supported; exiting would leave the host without an
+/// exporter, because systemd treats it as a clean exit (systemd.service(5), `SuccessExitStatus=`).
 pub(super) fn told_to_stop() -> std::io::Result<impl std::future::Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -194,7 +194,7 @@ pub(super) fn told_to_stop() -> std::io::Result<impl std::future::Future<Output 
                 _ = hangup.recv() => match in_terminal {
                     true => break "SIGHUP",
                     false => tracing::warn!(
-                        "SIGHUP ignored: the configuration is not read again; restart to apply it"
+                        "SIGHUP ignored: reloading the configuration is not supported; restart the exporter"
                     ),
                 },
             }
@@ -203,8 +203,8 @@ pub(super) fn told_to_stop() -> std::io::Result<impl std::future::Future<Output 
     })
 }
 
-/// Tells systemd after each tick that the exporter is well, where the unit asks for that: that the
-/// sampler lives, and that the inventory does.
+/// Feeds the systemd watchdog after each tick if the unit enables it and neither the sampler nor
+/// discovery hangs.
 fn watchdog(heartbeats: Heartbeats) -> impl Fn() + Send + 'static {
     let wanted = sd_notify::watchdog_enabled().is_some();
     move || {
@@ -216,6 +216,6 @@ fn watchdog(heartbeats: Heartbeats) -> impl Fn() + Send + 'static {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot tell systemd");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }

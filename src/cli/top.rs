@@ -1,7 +1,7 @@
-//! `top`: what every vCPU of this host does, in a terminal, as `top -H` shows threads.
+//! `top`: VMs and vCPUs of this host in a terminal, the worst first.
 //!
-//! Threads wait for keys, views and signals (events.rs); one loop gives them to the state
-//! (state.rs), which knows no terminal, and draws it (screen.rs).
+//! Threads wait for keys, views and signals (events.rs). One loop passes them to the state
+//! (state.rs), which does not know the terminal, and draws the state (screen.rs).
 
 use std::io;
 use std::sync::mpsc::RecvTimeoutError;
@@ -32,33 +32,43 @@ mod order;
 mod plain;
 mod safe;
 mod screen;
-mod source;
+pub(super) mod source;
 mod state;
 mod terminal;
 mod words;
 
-/// Ages grow by themselves: the screen is drawn again after this, whatever happens.
+/// The screen is redrawn at least this often, because ages increase.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// How often `--once` looks whether there are rates, and how many ticks it waits for them.
+/// Interval at which `--once` checks for rates, and the ticks after which it stops waiting.
 const LOOK: Duration = Duration::from_millis(100);
 const TICKS: u32 = 5;
 
+const EXAMPLES: &str = "\
+Examples:
+  vcpu-exporter top                             VMs of this host, the worst first
+  vcpu-exporter top --url http://kvm-07:9752    another host
+  vcpu-exporter top --once                      one table, for scripts
+";
+
 /// Flags of `top`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = keys::text())]
+#[command(after_help = format!("{EXAMPLES}\n{}", keys::text()))]
 pub(super) struct TopArgs {
-    /// Exporter to ask, as http://HOST:PORT [default: the one at web.listen_address, else --sample]
+    /// Read from the exporter at http://HOST:PORT [default: the one at web.listen_address; if none answers, --sample]
     #[arg(long, value_name = "URL", value_parser = Address::parse, conflicts_with = "sample")]
     url: Option<Address>,
-    /// Ask no exporter: read this host in this process, with the privileges that needs
+    /// Sample this host in this process, without an exporter; requires the same privileges as `serve`
     #[arg(long)]
     sample: bool,
-    /// Print one table as plain text and end, as where standard output is no terminal
+    /// Print one table as plain text and exit (the default if standard output is not a terminal)
     #[arg(long)]
     once: bool,
-    /// Begin with the table of VMs
+    /// Start with the table of vCPUs instead of VMs
     #[arg(long)]
+    vcpus: bool,
+    /// Start with the table of VMs (the default)
+    #[arg(long, hide = true, conflicts_with = "vcpus")]
     vms: bool,
     /// Seconds between refreshes
     #[arg(long, short, value_name = "SECONDS", default_value = "2", value_parser = state::delay)]
@@ -69,7 +79,7 @@ pub(super) fn run(common: &CommonArgs, args: &TopArgs) -> anyhow::Result<()> {
     let on_screen = !args.once && terminal::is_there();
     let common = common.clone().quiet(LogLevel::Error);
     let config = common.config()?;
-    // Messages would tear the screen, unless they go elsewhere.
+    // Messages would break up the screen, unless standard error goes elsewhere.
     if !on_screen || !io::IsTerminal::is_terminal(&io::stderr()) {
         log::init(config.log);
     }
@@ -78,7 +88,10 @@ pub(super) fn run(common: &CommonArgs, args: &TopArgs) -> anyhow::Result<()> {
         words,
         running,
     } = source::open(&config, args.url.as_ref(), args.sample)?;
-    let table = if args.vms { Table::Vms } else { Table::Vcpus };
+    let table = match args.vcpus {
+        true => Table::Vcpus,
+        false => Table::Vms,
+    };
     let state = State::new(words, table, args.delay);
     match on_screen {
         true => watch(state, source, running.as_ref())?,
@@ -90,7 +103,7 @@ pub(super) fn run(common: &CommonArgs, args: &TopArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints one table. Rates need a tick's time: just after the start it waits for them.
+/// Prints one table. Rates need two ticks, so it may wait.
 fn once(mut state: State, source: &Source, tick: Duration) -> anyhow::Result<()> {
     let patience = Instant::now() + tick * TICKS;
     let least = (tick / 2).as_secs_f64();
@@ -116,23 +129,24 @@ fn watch(state: State, source: Source, running: Option<&Running>) -> anyhow::Res
         }
     };
     let screen = Screen::take().context("cannot use the terminal")?;
-    let events = events::start(source, state.delay, ended).context("cannot start a thread")?;
+    let events =
+        events::start(source, state.delay, ended).context("cannot start the threads of top")?;
     follow(state, screen, &events)
 }
 
-/// Shows what happens until somebody has seen enough.
+/// Draws the state after each event until the user quits.
 fn follow(mut state: State, mut screen: Screen, events: &Events) -> anyhow::Result<()> {
     let look = Look::of_environment();
     loop {
         screen
             .draw(|frame| screen::draw(frame, &mut state, look, Instant::now()))
-            .context("cannot draw")?;
+            .context("cannot draw on the terminal")?;
         let first = match events.happened.recv_timeout(REDRAW) {
             Ok(event) => event,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
-        // All that waits, before the next picture: keys that repeat draw once.
+        // Handle all waiting events before drawing: a repeated key draws once.
         for event in std::iter::once(first).chain(events.happened.try_iter()) {
             if !take(event, &mut state, &mut screen, events)? {
                 return Ok(());
@@ -141,7 +155,7 @@ fn follow(mut state: State, mut screen: Screen, events: &Events) -> anyhow::Resu
     }
 }
 
-/// Does what an event asks for; false ends it all.
+/// Handles an event; false quits.
 fn take(
     event: Event,
     state: &mut State,
@@ -155,16 +169,16 @@ fn take(
         }
         Event::Resized => {}
         Event::Stop => return Ok(false),
-        Event::Ended(thread) => bail!("the thread of {thread} has ended"),
+        Event::Ended(thread) => bail!("the {thread} thread ended unexpectedly"),
         Event::Key(key) => {
             let action = keys::action(key, state.prompt.is_some());
             let effect = action.map_or(Effect::Nothing, |action| state.apply(action));
             match effect {
                 Effect::Nothing => {}
                 Effect::Quit => return Ok(false),
-                Effect::Suspend => screen.suspend().context("cannot go to the shell")?,
+                Effect::Suspend => screen.suspend().context("cannot suspend")?,
                 Effect::Ask(pace) => {
-                    screen.clear().context("cannot draw")?;
+                    screen.clear().context("cannot draw on the terminal")?;
                     let _ = events.pace.send(pace);
                 }
             }

@@ -1,8 +1,8 @@
-//! Files that whoever started the program names: configuration, secrets, certificates, traces.
+//! Reads files that the program's caller names: configuration, secrets, certificates, traces.
 //!
-//! They are read without waiting for anyone, up to a bound, and with the caller's own rights. A
-//! program file with capabilities (capabilities(7), "File capabilities") has more than its caller,
-//! and a caller that names a file must not read with them what is root's.
+//! Reads do not block, are bounded, and use the caller's privileges only. A program file with
+//! capabilities (capabilities(7), "File capabilities") has more privileges than its caller, and a
+//! caller must not use them to read root's files.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -15,29 +15,30 @@ use caps::{CapSet, Capability};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::process::{geteuid, getuid};
 
-/// How long the start waits for a configuration that comes through a pipe.
+/// Time to wait at startup for a configuration from a pipe.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether the program has more rights than its caller.
+/// Whether the program has more privileges than its caller.
 static EXCEEDS_CALLER: OnceLock<bool> = OnceLock::new();
 
-/// Remembers what the caller may do: capabilities that are dropped later no longer say. Call it
-/// first.
+/// Records the caller's privileges, which cannot be determined after capabilities are dropped. Call
+/// it first.
 ///
 /// # Errors
-/// When the program is setuid: whose files it reads would be anybody's guess.
+/// If the program is setuid: the privileges of its caller are then unclear.
 pub fn remember_caller() -> io::Result<()> {
     if getuid() != geteuid() {
-        let text = "this program must not be setuid: chmod u-s, and see check for what it needs";
+        let text =
+            "the program is setuid: chmod u-s it, and run `check` for the privileges it needs";
         return Err(io::Error::new(ErrorKind::Unsupported, text));
     }
     exceeds_caller();
     Ok(())
 }
 
-/// Whether the program has capabilities that its caller has not: all but root's, and all but those
-/// of the ambient set, which a caller hands on (systemd's `AmbientCapabilities=`). A non-root
-/// program can have others from its file alone.
+/// Whether the program has capabilities that its caller does not have. Root's capabilities are its
+/// own, and those of the ambient set come from the caller (systemd's `AmbientCapabilities=`); a
+/// non-root program can get others only from its file.
 pub fn exceeds_caller() -> bool {
     *EXCEEDS_CALLER.get_or_init(|| {
         let set = |set| caps::read(None, set).unwrap_or_default();
@@ -57,11 +58,11 @@ fn exceeds(
     !root && permitted.into_iter().any(|held| !handed_on.contains(&held))
 }
 
-/// Does something with the caller's rights: without capabilities where the program has more than
-/// its caller. Capabilities are each thread's own.
+/// Runs `work` with the caller's privileges: without capabilities if the program has more than its
+/// caller. Capabilities belong to the calling thread.
 ///
 /// # Errors
-/// When the kernel refuses; then nothing was done.
+/// If the kernel refuses to drop the capabilities; `work` did not run then.
 pub fn as_caller<T>(work: impl FnOnce() -> T) -> io::Result<T> {
     if !exceeds_caller() {
         return Ok(work());
@@ -74,10 +75,11 @@ pub fn as_caller<T>(work: impl FnOnce() -> T) -> io::Result<T> {
     Ok(done)
 }
 
-/// Opens a file as the caller could, without waiting for a writer of a FIFO or for a device.
+/// Opens a file with the caller's privileges, without waiting for the writer of a FIFO or for a
+/// device.
 ///
 /// # Errors
-/// The file's own.
+/// If the open fails.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -85,10 +87,10 @@ pub fn open(path: &Path) -> io::Result<File> {
     as_caller(|| options.open(path))?
 }
 
-/// Reads a regular file, at most `max + 1` bytes of it: anything else may block or never end.
+/// Reads at most `max + 1` bytes of a regular file; other files can block or be endless.
 ///
 /// # Errors
-/// The file's own, or `InvalidInput` when it is no regular file.
+/// If the file cannot be read; `InvalidInput` if it is not a regular file.
 pub fn read_regular(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     if !file.metadata()?.is_file() {
@@ -100,10 +102,10 @@ pub fn read_regular(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a file, also a pipe (`--config <(...)`), at most `max + 1` bytes of it.
+/// Reads at most `max + 1` bytes of a file or pipe (`--config <(...)`).
 ///
 /// # Errors
-/// The file's own, or `TimedOut` when the pipe's writer does not come to an end.
+/// If the file cannot be read; `TimedOut` if the pipe's writer does not close it in time.
 pub fn read_or_pipe(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     if file.metadata()?.file_type().is_fifo() {
@@ -123,7 +125,7 @@ fn read_pipe(mut pipe: &File, max: u64, patience: Duration) -> io::Result<Vec<u8
         let left = Timespec::try_from(left).map_err(|_| ErrorKind::InvalidInput)?;
         let mut events = [PollFd::new(&pipe, PollFlags::IN)];
         if poll(&mut events, Some(&left))? == 0 {
-            let text = "nothing is written into it";
+            let text = "timed out waiting for the writer of the pipe";
             return Err(io::Error::new(ErrorKind::TimedOut, text));
         }
         match pipe.read(&mut piece) {
@@ -167,7 +169,7 @@ mod tests {
         let file = dir.path().join("secret");
         std::fs::write(&file, "0123456789").unwrap();
         assert_eq!(read_regular(&file, 3).unwrap(), b"0123");
-        // What mounted secrets are.
+        // Mounted secrets are links.
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&file, &link).unwrap();
         assert_eq!(read_regular(&link, 99).unwrap(), b"0123456789");

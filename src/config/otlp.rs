@@ -1,5 +1,5 @@
-//! `otlp`: where the picture is pushed to. What is left out here the standard `OTEL_*` variables
-//! say, and what they leave out too has the standard's default (`expose::otlp::settings`).
+//! `otlp`: endpoints for pushes. Missing settings come from the standard `OTEL_*` variables, else
+//! from the standard's defaults (`expose::otlp::settings`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,20 +14,20 @@ mod read;
 
 pub use read::header_name;
 
-/// Most endpoints: each walks the picture and keeps a connection of its own.
+/// Most endpoints: each visits the snapshot and keeps its own connection.
 pub const MAX_ENDPOINTS: usize = 8;
 
-/// `otlp`: pushing.
+/// `otlp`: pushes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Otlp {
-    /// Whether anything is pushed; `false` overrules the environment too.
+    /// Whether to push; `false` also overrides the environment.
     #[serde(deserialize_with = "values::flag")]
     pub enabled: bool,
-    /// Attributes of the resource, over the detected ones.
+    /// Resource attributes; they override detected ones.
     #[serde(deserialize_with = "read::attributes")]
     pub resource: BTreeMap<String, String>,
-    /// Where to push, at most [`MAX_ENDPOINTS`], of different URLs.
+    /// Endpoints, at most [`MAX_ENDPOINTS`], with different URLs.
     #[serde(deserialize_with = "read::endpoints")]
     pub endpoints: Vec<Endpoint>,
 }
@@ -49,25 +49,25 @@ pub struct Endpoint {
     /// `http://` or `https://`, host, port, and for HTTP the path before `/v1/metrics`.
     #[serde(deserialize_with = "read::url")]
     pub url: Url,
-    /// How it is spoken to.
+    /// Transport protocol.
     #[serde(default)]
     pub protocol: Option<Protocol>,
-    /// Totals or increments.
+    /// Totals or deltas.
     #[serde(default)]
     pub temporality: Option<Temporality>,
-    /// How bodies are compressed.
+    /// Compression of bodies.
     #[serde(default)]
     pub compression: Option<Compression>,
-    /// From one push to the next, 1 s to 1 h.
+    /// Time between pushes, 1 s to 1 h.
     #[serde(default, deserialize_with = "read::interval")]
     pub interval: Option<Duration>,
-    /// For one request and its answer, 100 ms to 5 min.
+    /// Timeout of one request and its answer, 100 ms to 5 min.
     #[serde(default, deserialize_with = "read::timeout")]
     pub timeout: Option<Duration>,
     /// Headers of every request.
     #[serde(default, deserialize_with = "read::headers")]
     pub headers: BTreeMap<String, HeaderSource>,
-    /// User and password.
+    /// Username and password.
     #[serde(default)]
     pub basic_auth: Option<BasicAuth>,
     /// Certificates.
@@ -80,7 +80,7 @@ pub struct Endpoint {
 pub struct Url(String);
 
 impl Url {
-    /// Takes what is an `http` or `https` URL with a host, and has neither user nor query.
+    /// Accepts an `http` or `https` URL with a host and without user and query.
     pub fn new(text: &str) -> Result<Self, UrlError> {
         let rest = text
             .strip_prefix("http://")
@@ -104,13 +104,13 @@ impl Url {
         }
     }
 
-    /// The URL, without a slash at its end.
+    /// The URL without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A port that is there is a number: `http` takes `:` and nothing after it.
+/// Whether the port, if any, is a number: `http` accepts `:` without one.
 fn has_port(authority: &str) -> bool {
     let after_host = authority.rsplit(']').next().unwrap_or_default();
     match after_host.rsplit_once(':') {
@@ -119,18 +119,21 @@ fn has_port(authority: &str) -> bool {
     }
 }
 
-/// Why a text is no URL of an endpoint. It never says the text, which may have a password in it.
+/// Why a text is not the URL of an endpoint. Errors never contain the text, which may include a
+/// password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// It is something else.
+    /// The text is not such a URL.
     #[error("expected http:// or https://, a host and a port, such as http://127.0.0.1:4317 or https://otlp.example.com/otlp")]
     NotHttp,
-    /// There is a user or password in it.
-    #[error("expected no user and password in the URL, where they would be shown: set basic_auth instead")]
+    /// The URL contains a user or password.
+    #[error(
+        "expected no user and password in the URL, because it is displayed; set basic_auth instead"
+    )]
     User,
 }
 
-/// How an endpoint is spoken to.
+/// Transport protocol of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Protocol {
     /// gRPC.
@@ -141,27 +144,27 @@ pub enum Protocol {
     Http,
 }
 
-/// What counters and histograms say.
+/// What counters and histograms report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Temporality {
-    /// Totals since the series' start.
+    /// Totals since the start of the series.
     Cumulative,
-    /// What was added since the last push that arrived.
+    /// Deltas since the last accepted push.
     Delta,
 }
 
-/// How bodies are compressed.
+/// Compression of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
-    /// As they are.
+    /// Uncompressed.
     None,
     /// gzip.
     Gzip,
 }
 
-/// Where a header's value comes from.
+/// Source of a header's value.
 #[derive(Clone, PartialEq, Eq)]
 pub enum HeaderSource {
     /// The configuration itself.
@@ -186,7 +189,7 @@ impl fmt::Debug for HeaderSource {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a username and a password")]
 pub struct BasicAuth {
-    /// The user; it has no colon.
+    /// Username; it has no colon.
     #[serde(deserialize_with = "read::username")]
     pub username: String,
     /// The password.
@@ -194,17 +197,17 @@ pub struct BasicAuth {
     pub password: HeaderSource,
 }
 
-/// `tls`: certificates, as PEM files.
+/// `tls`: certificates in PEM files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Tls {
-    /// Whom to trust, in place of the system's roots.
+    /// Trusted certificates, instead of the system's roots.
     #[serde(deserialize_with = "read::path")]
     pub ca_file: Option<PathBuf>,
-    /// The client's own certificate.
+    /// Client certificate.
     #[serde(deserialize_with = "read::path")]
     pub cert_file: Option<PathBuf>,
-    /// Its key.
+    /// Key of the client certificate.
     #[serde(deserialize_with = "read::path")]
     pub key_file: Option<PathBuf>,
 }

@@ -1,17 +1,17 @@
-//! Where in the text an error is: serde_yaml knows it for values, and for a key that is there twice
-//! only where its mapping begins.
+//! Finds the position of an error in the text: serde_yaml reports it for values, but for a
+//! duplicate key only the start of the mapping.
 
-/// Line and column, both from 1 on.
+/// Line and column, both from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) line: usize,
     pub(super) column: usize,
 }
 
-/// Position, key path and what was expected.
+/// Position, key path and expected value.
 pub(super) fn located(error: &serde_yaml::Error, text: &str) -> String {
     let message = error.to_string();
-    // serde_yaml puts the position last, and leaves it out on line 1 column 1.
+    // serde_yaml appends the position, and omits it for line 1 column 1.
     let Some(at) = error.location() else {
         return message;
     };
@@ -26,17 +26,13 @@ pub(super) fn located(error: &serde_yaml::Error, text: &str) -> String {
     format!("line {line} column {column}: {}", without_text(message))
 }
 
-/// The key that an error says is there twice.
+/// The key of an error about a duplicate key.
 fn duplicate(message: &str) -> Option<&str> {
-    let quoted = message.rsplit_once("duplicate field `").map(|(_, key)| key);
-    let twice = || message.strip_suffix(" is there twice")?.rsplit_once(" `");
-    match quoted {
-        Some(key) => key.strip_suffix('`'),
-        None => twice().and_then(|(_, key)| key.strip_suffix('`')),
-    }
+    let (_, key) = message.rsplit_once("duplicate field `")?;
+    key.strip_suffix('`')
 }
 
-/// A file that is no mapping at all is no configuration, and may be a secret: none of it is shown.
+/// A file that is not a mapping is not a configuration and may be a secret: its text is not shown.
 fn without_text(message: &str) -> &str {
     match message.strip_prefix("invalid type: string ") {
         Some(_) => "text, expected a mapping of sections",
@@ -44,7 +40,7 @@ fn without_text(message: &str) -> &str {
     }
 }
 
-/// Where `key` is for the second time in the mapping that begins at `from`.
+/// Position of the second `key` in the mapping that starts at `from`.
 fn second(text: &str, from: Position, key: &str) -> Option<Position> {
     let mut lines = text.lines().zip(1..).skip(from.line.checked_sub(1)?);
     let (first, _) = lines.clone().next()?;
@@ -72,7 +68,7 @@ fn second(text: &str, from: Position, key: &str) -> Option<Position> {
     None
 }
 
-/// The same in braces: keys stand at their first depth, behind `{` or `,`.
+/// The same in braces: keys are at depth 1, after `{` or `,`.
 fn second_in_flow(text: &str, from: Position, key: &str) -> Option<Position> {
     let (mut depth, mut quote, mut may_be_key, mut seen) = (0usize, None, false, 0);
     for (content, line) in text.lines().zip(1..).skip(from.line.checked_sub(1)?) {
@@ -107,7 +103,7 @@ fn second_in_flow(text: &str, from: Position, key: &str) -> Option<Position> {
     None
 }
 
-/// Whether a line begins with this key, in quotes or without.
+/// Whether a line starts with this key, with or without quotes.
 fn is_key(line: &str, key: &str) -> bool {
     let quoted = ['"', '\''].into_iter().find_map(|quote| {
         line.strip_prefix(quote)?
@@ -149,9 +145,9 @@ mod tests {
             ),
             (
                 "otlp:\n  resource:\n    a: b\n    c: d\n    a: e\n",
-                "line 5 column 5: otlp.resource: `a` is there twice",
+                "line 5 column 5: otlp.resource: duplicate field `a`",
             ),
-            // The same key elsewhere is none of this mapping's.
+            // The same key in another mapping does not count.
             (
                 "sources:\n  pmu:\n    enabled: true\n  cgroup:\n    enabled: true\n    enabled: true\n",
                 "line 6 column 5: sources.cgroup: duplicate field `enabled`",

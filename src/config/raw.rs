@@ -1,4 +1,4 @@
-//! `sources.pmu.events`, `sources.pmu.raw` and `sources.exits.reasons`: lists of events.
+//! Lists of events: `sources.pmu.events`, `sources.pmu.raw` and `sources.exits.reasons`.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,49 +8,48 @@ use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use super::values::{flag, Text};
 use super::EventSet;
 
-/// Most user-defined raw events: each takes a counter of every vCPU, for each side counted.
+/// Most user-defined raw events: each takes a counter of every vCPU for each counted mode.
 pub const MAX_RAW_EVENTS: usize = 16;
 
-/// Most exit reasons counted apart: each is an event of every vCPU that every exit is held
-/// against.
+/// Most separately counted exit reasons: each is an event of every vCPU that filters every exit.
 pub const MAX_EXIT_REASONS: usize = 16;
 
-/// Longest name of a raw event (bytes): it is a label value of every series it makes.
+/// Longest name of a raw event (bytes): a label value of each of its series.
 const MAX_NAME: usize = 64;
 
-/// Longest event string (bytes); perf's own longest have about 100.
+/// Longest event string (bytes); perf's longest have about 100.
 const MAX_EVENT: usize = 256;
 
 /// A user-defined event: `cpu/event=0xd3,umask=0x2/`, `cpu/mem-loads/` or `r1a8`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(
     deny_unknown_fields,
-    expecting = "an event of name, event, guest and host"
+    expecting = "an event with name, event, guest and host"
 )]
 pub struct RawEvent {
     /// Value of the `event` label.
     #[serde(deserialize_with = "name")]
     pub name: String,
-    /// The event, in perf's syntax; its terms are resolved through sysfs when the exporter starts.
+    /// The event in perf's syntax; its terms are resolved through sysfs at startup.
     #[serde(deserialize_with = "event")]
     pub event: String,
-    /// Count the guest. Default: true.
+    /// Count guest mode. Default: true.
     #[serde(default = "yes", deserialize_with = "flag")]
     pub guest: bool,
-    /// Count the host side. Default: false, to spare counters.
+    /// Count host mode. Default: false, to save counters.
     #[serde(default, deserialize_with = "flag")]
     pub host: bool,
 }
 
-/// An exit reason, as the kernel names it, in lower case: `hlt`, `msr_write`, `npf`. Which there
-/// are only the kernel's own list tells.
+/// An exit reason as the kernel names it, in lower case: `hlt`, `msr_write`, `npf`. Whether the
+/// kernel has it is not checked here.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 pub struct ExitReason(#[serde(deserialize_with = "reason")] pub String);
 
 fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     deserializer.deserialize_str(Text {
         expected: "an exit reason such as hlt, io or ept_violation: lower-case letters, digits \
-                   and _, and not other, which is what is left",
+                   and _, but not other, which counts the remaining reasons",
         read: |text| is_reason(text).then(|| text.to_owned()),
     })
 }
@@ -65,7 +64,8 @@ fn yes() -> bool {
 
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     deserializer.deserialize_str(Text {
-        expected: "a name of letters, digits and _ that starts with no digit, at most 64 bytes",
+        expected:
+            "a name of letters, digits and _ that does not start with a digit, at most 64 bytes",
         read: |text| is_name(text).then(|| text.to_owned()),
     })
 }
@@ -84,8 +84,8 @@ fn event<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error>
     })
 }
 
-/// Whether it has the form `pmu/term,term=value/` or `rCODE`; which PMUs and terms exist only
-/// sysfs knows.
+/// Whether the text has the form `pmu/term,term=value/` or `rCODE`. Whether sysfs has the PMU and
+/// the terms is not checked here.
 fn is_event(text: &str) -> bool {
     if let Some(code) = text.strip_prefix('r').filter(|_| !text.contains('/')) {
         return is_hex(code);
@@ -137,7 +137,7 @@ where
     unique(deserializer)
 }
 
-/// A list in which none comes twice.
+/// A list without duplicates.
 pub(super) fn unique<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -146,17 +146,17 @@ where
     deserializer.deserialize_any(Unique(PhantomData))
 }
 
-/// An entry of a list in which none may come twice.
+/// An entry of a list without duplicates.
 pub(super) trait Entry {
-    /// What the list is, after "expected".
+    /// Description of the list, after "expected".
     const EXPECTED: &'static str;
-    /// Its greatest length.
+    /// Greatest length.
     const MOST: usize;
 
-    /// Whether the two may not stand in one list.
+    /// Whether the two are duplicates.
     fn same(&self, other: &Self) -> bool;
 
-    /// What is wrong with it as a whole.
+    /// Error in the entry as a whole.
     fn fault(&self) -> Option<&'static str>;
 }
 
@@ -174,7 +174,8 @@ impl Entry for EventSet {
 }
 
 impl Entry for RawEvent {
-    const EXPECTED: &'static str = "a list of events of different names, each of name and event";
+    const EXPECTED: &'static str =
+        "a list of events with different names, each with name and event";
     const MOST: usize = MAX_RAW_EVENTS;
 
     fn same(&self, other: &Self) -> bool {
@@ -183,7 +184,7 @@ impl Entry for RawEvent {
 
     fn fault(&self) -> Option<&'static str> {
         (!self.guest && !self.host)
-            .then_some("expected guest or host to be true: it counts nothing")
+            .then_some("expected guest or host to be true: the event counts nothing")
     }
 }
 
@@ -209,7 +210,7 @@ impl<'de, T: Entry + Deserialize<'de>> Visitor<'de> for Unique<T> {
         write!(f, "{}, at most {}", T::EXPECTED, T::MOST)
     }
 
-    /// A key with nothing after it.
+    /// A key without a value.
     fn visit_unit<E: Error>(self) -> Result<Vec<T>, E> {
         Ok(Vec::new())
     }
@@ -223,7 +224,7 @@ impl<'de, T: Entry + Deserialize<'de>> Visitor<'de> for Unique<T> {
             }
             if let Some(first) = entries.iter().position(|e| e.same(&entry)) {
                 let text = format!(
-                    "entry [{n}] is entry [{first}] again, expected {}",
+                    "entry [{n}] repeats entry [{first}], expected {}",
                     T::EXPECTED
                 );
                 return Err(A::Error::custom(text));

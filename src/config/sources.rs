@@ -1,4 +1,4 @@
-//! `sources`: what each source does. Most have a switch and a period and no more.
+//! `sources`: settings of each source. Most have only a switch and a period.
 
 use std::time::Duration;
 
@@ -37,6 +37,9 @@ pub struct Sources {
     /// `resctrl`
     #[serde(deserialize_with = "values::section")]
     pub resctrl: Resctrl,
+    /// `host_cpu`: CPU time of each core.
+    #[serde(deserialize_with = "values::section")]
+    pub host_cpu: Periodic<5>,
     /// `frequency`: of each core.
     #[serde(deserialize_with = "values::section")]
     pub frequency: Periodic<15>,
@@ -46,13 +49,13 @@ pub struct Sources {
     /// `numa`: memory and distances of the nodes.
     #[serde(deserialize_with = "values::section")]
     pub numa: Periodic<15>,
-    /// `cpu_features`: those that matter to guests.
+    /// `cpu_features`: features that are relevant to guests.
     #[serde(deserialize_with = "values::section")]
     pub cpu_features: Periodic<600>,
     /// `kvm_parameters`: of KVM's modules.
     #[serde(deserialize_with = "values::section")]
     pub kvm_parameters: Periodic<60>,
-    /// `vulnerabilities`: of the CPU, and what is done about them.
+    /// `vulnerabilities`: of the CPU, with their mitigations.
     #[serde(deserialize_with = "values::section")]
     pub vulnerabilities: Periodic<600>,
     /// `system`: kernel, microcode, SMT and isolated CPUs.
@@ -63,12 +66,12 @@ pub struct Sources {
     pub kernel_log: Periodic<15>,
 }
 
-/// A source that is read every so often: by default it is, every `SECONDS`.
+/// A source with a period; by default enabled, every `SECONDS` seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Periodic<const SECONDS: u64> {
-    /// Whether it is read.
+    /// Whether the source is read.
     pub enabled: bool,
-    /// How often, 1 s to 10 min.
+    /// Period, 1 s to 10 min.
     pub period: Duration,
 }
 
@@ -81,7 +84,7 @@ impl<const SECONDS: u64> Default for Periodic<SECONDS> {
     }
 }
 
-// By hand, because serde derives nothing for constants.
+// Written by hand: serde derives no default from a const parameter.
 impl<'de, const SECONDS: u64> Deserialize<'de> for Periodic<SECONDS> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let keys = Keys::deserialize(deserializer)?;
@@ -93,7 +96,7 @@ impl<'de, const SECONDS: u64> Deserialize<'de> for Periodic<SECONDS> {
     }
 }
 
-/// Those of [`Periodic`], where they are set.
+/// The keys of [`Periodic`] that are set.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 struct Keys {
@@ -114,10 +117,10 @@ fn period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>
 /// `sources.cgroup`: quotas, weight and pressure.
 pub type Cgroup = Periodic<15>;
 
-/// `sources.kvm_stat`: whole-VM counters of KVM debugfs.
+/// `sources.kvm_stat`: counters of whole VMs in KVM debugfs.
 pub type KvmStat = Periodic<15>;
 
-/// `sources.threads`: CPU time of all threads of a VM, by what they do.
+/// `sources.threads`: CPU time of all threads of a VM, by role.
 pub type Threads = Periodic<5>;
 
 /// `sources.devices`: host devices that VMs hold.
@@ -127,16 +130,16 @@ pub type Devices = Periodic<30>;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Pmu {
-    /// Whether any counter is opened.
+    /// Whether counters are opened.
     #[serde(deserialize_with = "values::flag")]
     pub enabled: bool,
-    /// Whether the host side (the VMM and KVM on the vCPU's behalf) is counted too.
+    /// Whether host mode (the VMM and KVM for the vCPU) is counted too.
     #[serde(deserialize_with = "values::flag")]
     pub host_mode: bool,
-    /// Optional event sets, beyond the default groups; each once.
+    /// Optional event sets besides the default groups, without duplicates.
     #[serde(deserialize_with = "raw::event_sets")]
     pub events: Vec<EventSet>,
-    /// User-defined raw events, at most [`super::MAX_RAW_EVENTS`], of different names.
+    /// User-defined raw events, at most [`super::MAX_RAW_EVENTS`], with different names.
     #[serde(deserialize_with = "raw::raw_events")]
     pub raw: Vec<RawEvent>,
 }
@@ -164,20 +167,20 @@ pub enum EventSet {
     Stalled,
     /// Loads served by local and remote DRAM.
     DramLoads,
-    /// Topdown slots, where the core has them.
+    /// Topdown slots, if the core has them.
     Topdown,
 }
 
-/// `sources.memory`: where guest memory lives and how it is backed.
+/// `sources.memory`: location and page sizes of guest memory.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Memory {
-    /// Whether anything is read.
+    /// Whether the source is read.
     pub enabled: bool,
-    /// Time from one look at a VM's memory to the next, 10 s to 1 h.
+    /// Time between two reads of a VM's memory, 10 s to 1 h.
     #[serde(deserialize_with = "values::memory_period")]
     pub period: Duration,
-    /// How long one walk of a VM's page tables may take, 0 (no walks) to 10 s.
+    /// Longest walk of a VM's page tables, 0 (no walks) to 10 s.
     #[serde(deserialize_with = "values::memory_budget")]
     pub budget: Duration,
 }
@@ -192,13 +195,13 @@ impl Default for Memory {
     }
 }
 
-/// `sources.exits`: exits and what KVM did about them, from its tracepoints.
+/// `sources.exits`: exits and their handling by KVM, from tracepoints.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Exits {
-    /// Whether any tracepoint is counted.
+    /// Whether tracepoints are counted.
     pub enabled: bool,
-    /// Exit reasons counted apart, at most [`super::MAX_EXIT_REASONS`], each once.
+    /// Separately counted exit reasons, at most [`super::MAX_EXIT_REASONS`], without duplicates.
     #[serde(deserialize_with = "raw::exit_reasons")]
     pub reasons: Vec<ExitReason>,
 }
@@ -212,20 +215,20 @@ impl Default for Exits {
     }
 }
 
-/// `sources.pt`: short recordings of each vCPU by Intel Processor Trace.
+/// `sources.pt`: short recordings of each vCPU with Intel Processor Trace.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Pt {
-    /// Whether any vCPU is recorded.
+    /// Whether vCPUs are recorded.
     #[serde(deserialize_with = "values::flag")]
     pub enabled: bool,
-    /// How long a recording is, 1 ms to 1 s.
+    /// Length of a recording, 1 ms to 1 s.
     #[serde(deserialize_with = "values::pt_window")]
     pub window: Duration,
-    /// Time from one recording of a vCPU to the next, 1 s to 1 d.
+    /// Time between two recordings of a vCPU, 1 s to 1 d.
     #[serde(deserialize_with = "values::pt_period")]
     pub period: Duration,
-    /// The greatest part of any core's time that is recorded, 0.0001 to 0.5.
+    /// Largest recorded share of any core's time, 0.0001 to 0.5.
     #[serde(deserialize_with = "values::pt_duty")]
     pub max_duty: f64,
     /// Most bytes of one recording, a power of two from 64 KiB to 256 MiB.
@@ -249,13 +252,13 @@ impl Default for Pt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Resctrl {
-    /// Whether it is read.
+    /// Whether the source is read.
     #[serde(deserialize_with = "values::flag")]
     pub enabled: bool,
-    /// How often, 1 s to 10 min.
+    /// Period, 1 s to 10 min.
     #[serde(deserialize_with = "values::slow_period")]
     pub period: Duration,
-    /// Whether a monitoring group is made for a VM that has none.
+    /// Whether to create a monitoring group for a VM without one.
     #[serde(deserialize_with = "values::flag")]
     pub create_groups: bool,
 }

@@ -1,6 +1,7 @@
-//! How single values are written, and which are possible.
+//! Formats and ranges of single values.
 //!
-//! Each check runs inside a serde visitor: only there does serde_yaml know line, column and key.
+//! Each check runs in a serde visitor, because only there does serde_yaml know line, column and
+//! key.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,51 +11,51 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
-/// Possible `sampling.tick`: below 100 ms reading costs more than it tells, above 1 min a move
-/// between cores is charged too coarsely.
+/// Range of `sampling.tick`: below 100 ms reading costs more than the data is worth, above 1 min a
+/// move between cores is attributed too coarsely.
 pub const TICK: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
-/// Possible `sampling.inventory`.
+/// Range of `sampling.inventory`.
 pub const INVENTORY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
-/// Possible periods of sources in the slow lane.
+/// Range of the periods of background collectors.
 pub const SLOW_PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
-/// Possible `labels.cell_ttl`.
+/// Range of `labels.cell_ttl`.
 pub const CELL_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 
-/// Possible `sources.memory.period`.
+/// Range of `sources.memory.period`.
 pub const MEMORY_PERIOD: RangeInclusive<Duration> =
     Duration::from_secs(10)..=Duration::from_secs(3600);
 
-/// Possible `sources.memory.budget`: a VM may be held up for as long as a walk takes.
+/// Range of `sources.memory.budget`: a walk can block a VM for this long.
 pub const MEMORY_BUDGET: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10);
 
-/// Possible `sources.pt.window`: below 1 ms a recording holds less than it costs to set up.
+/// Range of `sources.pt.window`: below 1 ms the setup costs more than the recording contains.
 pub const PT_WINDOW: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
 
-/// Possible `sources.pt.period`.
+/// Range of `sources.pt.period`.
 pub const PT_PERIOD: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(86_400);
 
-/// Possible `sources.pt.max_duty`: a part of a core's time.
+/// Range of `sources.pt.max_duty`: a share of a core's time.
 pub const PT_DUTY: RangeInclusive<f64> = 0.0001..=0.5;
 
-/// Possible `sources.pt.max_bytes`: from what a millisecond may leave to what a busy second may.
+/// Range of `sources.pt.max_bytes`: from the data of a millisecond to that of a busy second.
 pub const PT_BYTES: RangeInclusive<usize> = 64 << 10..=256 << 20;
 
-/// Possible `limits.max_series`.
+/// Range of `limits.max_series`.
 pub const MAX_SERIES: RangeInclusive<u64> = 1..=10_000_000;
 
-/// Possible `otlp.endpoints[].interval`.
+/// Range of `otlp.endpoints[].interval`.
 pub const OTLP_INTERVAL: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(3600);
 
-/// Possible `otlp.endpoints[].timeout`.
+/// Range of `otlp.endpoints[].timeout`.
 pub const OTLP_TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(300);
 
-/// What a listen address looks like.
+/// Expected form of a listen address.
 pub const LISTEN_ADDRESS: &str =
     "an IP address and a port, such as 127.0.0.1:9752, 0.0.0.0:9752 or [::]:9752";
 
@@ -67,7 +68,7 @@ const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-/// Reads `500ms`, `1s`, `5m`, `2h` or `1d`: digits and one unit.
+/// Parses `500ms`, `1s`, `5m`, `2h` or `1d`: digits and one unit.
 pub fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
@@ -76,7 +77,7 @@ pub fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(total))
 }
 
-/// Writes a duration as [`duration`] reads it.
+/// Formats a duration for [`duration`].
 pub fn show_duration(duration: Duration) -> String {
     let total = duration.as_millis() as u64;
     let fits = |(_, size): &&(&str, u64)| total >= *size && total % *size == 0;
@@ -84,7 +85,7 @@ pub fn show_duration(duration: Duration) -> String {
     format!("{}{unit}", total / size)
 }
 
-/// A section may be left empty (`web:` and nothing below it).
+/// A section may be empty (`web:` without keys).
 pub(super) fn section<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -148,7 +149,7 @@ pub(super) fn pt_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usi
     })
 }
 
-/// Reads `512KiB` or `4MiB`.
+/// Parses `512KiB` or `4MiB`.
 fn bytes(text: &str) -> Option<usize> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
@@ -204,9 +205,9 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
 
 /// A value written as text.
 pub(super) struct Text<T> {
-    /// What is possible, after "expected".
+    /// Expected value, after "expected".
     pub(super) expected: &'static str,
-    /// Reads it, or refuses it.
+    /// Parses the text; `None` refuses it.
     pub(super) read: fn(&str) -> Option<T>,
 }
 
@@ -229,10 +230,7 @@ impl Visitor<'_> for Span {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (least, most) = (show_duration(*self.0.start()), show_duration(*self.0.end()));
-        write!(
-            f,
-            "a duration from {least} to {most}, such as 500ms, 5s or 1m"
-        )
+        write!(f, "a duration from {least} to {most}, such as 5s or 1m")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {

@@ -1,7 +1,7 @@
-//! Texts of the files of a host: what the kernel and libvirt write, made from numbers.
+//! Contents of files that the kernel and libvirt write, generated from numbers.
 //!
-//! The synthetic host is made of them, and so are the hosts of the tests, which include these
-//! files one by one: each uses std alone. Formats are those of Linux 6.x (proc(5),
+//! The synthetic host consists of them. Tests include these files one by one for their own hosts,
+//! so each file may use only std. Formats are those of Linux 6.x (proc(5),
 //! Documentation/filesystems/proc.rst, Documentation/ABI).
 
 pub mod devices;

@@ -1,24 +1,24 @@
-//! What the guests run: images of a few bytes, and the state a vCPU starts in.
+//! The guests' images of a few bytes, and the initial state of a vCPU.
 //!
-//! Each instruction set has a file of its own below.
+//! Each instruction set has its own file below.
 
-/// What a micro-VM's vCPUs do.
+/// The activity of a micro-VM's vCPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Load {
-    /// Never leave the guest; one turn is 65,536 rounds of an empty loop.
+    /// Never leaves the guest. A turn is 65,536 iterations of an empty loop.
     Spin,
-    /// Halt, be woken 100 times a second, halt again; one turn is one halt.
+    /// Halts and is woken up, 100 times a second. A turn is one halt.
     Halt,
-    /// Write to an I/O port, or where there are none to a device's register, 1,000 times a second
-    /// in bursts of 10; one turn is one write.
+    /// Writes to an I/O port, or to a device register if there are no ports, 1,000 times a second
+    /// in bursts of 10. A turn is one write.
     Io,
-    /// Spin in the guest, leave it by a write as `io` does, and spin as long in the VMM; one turn is
-    /// both, 65,536 rounds each.
+    /// Spins in the guest, exits by a write as `io` does, and spins as long in the VMM. A turn is
+    /// both, 65,536 iterations each.
     Half,
 }
 
 impl Load {
-    /// The word on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Load::Spin => "spin",
@@ -29,7 +29,7 @@ impl Load {
     }
 }
 
-/// Rounds of the empty loop in one turn of `spin`, and of `half` on each side.
+/// Iterations of the empty loop in a turn of `spin`, and of `half` in guest and VMM each.
 pub const ROUNDS: u32 = 65_536;
 
 /// Guest-physical address of the memory.
@@ -38,28 +38,28 @@ pub const MEMORY: u64 = 0;
 /// Bytes of memory.
 pub const MEMORY_SIZE: usize = 5 * 0x1000;
 
-/// Guest-physical address of the image, where the guest begins.
+/// Guest-physical address of the image, and entry point.
 pub const CODE: u64 = 0;
 
-/// Guest-physical address of the counters: one for each vCPU, [`COUNTER_STRIDE`] bytes apart.
+/// Guest-physical address of the counters: one per vCPU, [`COUNTER_STRIDE`] bytes apart.
 pub const COUNTERS: u64 = 0x1000;
 
-/// Bytes from one vCPU's counter to the next: a cache line, so that vCPUs do not slow each other.
+/// Bytes between two counters: a cache line, so that vCPUs do not slow each other down.
 pub const COUNTER_STRIDE: u64 = 64;
 
-/// Most vCPUs of one micro-VM: what fits in the page of counters.
+/// Most vCPUs of one micro-VM: the counters that fit into a page.
 pub const MAX_VCPUS: u32 = (0x1000 / COUNTER_STRIDE) as u32;
 
-/// Address outside the memory: a guest that cannot halt by itself asks its VMM to be halted by
-/// writing here.
+/// Address outside the memory: a guest that cannot halt by itself writes here, and the VMM halts
+/// it.
 pub const HALT_REGISTER: u64 = 0x4000_0000;
 
-/// Address outside the memory where `io` and `half` write if there are no I/O ports.
+/// Address outside the memory that `io` and `half` write to if there are no I/O ports.
 pub const IO_REGISTER: u64 = 0x4000_0008;
 
-/// There are no images for this machine's architecture.
+/// There are no images for this architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the embedded guests are written for x86-64 and arm64, and this machine is {arch}", arch = std::env::consts::ARCH)]
+#[error("the embedded guests support x86-64 and arm64, but this machine is {arch}", arch = std::env::consts::ARCH)]
 pub struct Unsupported;
 
 pub use arch::{contents, prepare_vcpu, prepare_vm};

@@ -1,4 +1,4 @@
-//! The demo's three micro-VMs: started together, ended together.
+//! The demo's three micro-VMs: started and stopped together.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader};
@@ -13,22 +13,22 @@ use super::guest::Load;
 use super::protocol::{Ready, Reply};
 use super::vm::{self, VmError};
 
-/// How long a micro-VM may take until its vCPUs run; it takes milliseconds.
+/// Most time for a micro-VM to start its vCPUs; it needs milliseconds.
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// One guest of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// What it does.
+    /// Activity of its vCPUs.
     pub load: Load,
-    /// Its number of vCPUs.
+    /// Number of vCPUs.
     pub vcpus: u32,
-    /// What is to be seen of it, for a person.
+    /// What the exporter should show, for the introduction.
     pub expect: &'static str,
 }
 
 impl Plan {
-    /// The VM's name: that of its load.
+    /// The VM's name, which is its load's.
     pub fn name(&self) -> &'static str {
         self.load.name()
     }
@@ -44,7 +44,7 @@ pub const PLANS: &[Plan] = &[
     Plan {
         load: Load::Halt,
         vcpus: 1,
-        expect: "halts and is woken 100 times a second: hardly any time, 100 voluntary switches/s",
+        expect: "halts and wakes up 100 times a second: almost no time, 100 voluntary switches/s",
     },
     Plan {
         load: Load::Io,
@@ -53,32 +53,32 @@ pub const PLANS: &[Plan] = &[
     },
 ];
 
-/// Why the demo's guests could not be started.
+/// Why the demo's guests did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// No VM can run here.
+    /// KVM does not work here.
     #[error("the demo needs KVM: {0}")]
     Kvm(#[from] VmError),
-    /// The program could not be run again.
+    /// This program could not be started again.
     #[error("cannot start the guest {name:?} ({exe} micro-vm): {error}")]
     Spawn {
         /// The guest.
         name: &'static str,
-        /// The program.
+        /// The program's path.
         exe: PathBuf,
-        /// What went wrong.
+        /// The error.
         #[source]
         error: io::Error,
     },
-    /// A guest said why it ended.
+    /// A guest reported an error.
     #[error("the guest {name:?} did not start: {said}")]
     Failed {
         /// The guest.
         name: &'static str,
-        /// Its words.
+        /// The guest's message.
         said: String,
     },
-    /// A guest said nothing in time.
+    /// A guest reported nothing in time.
     #[error("the guest {name:?} did not start within {} s", START_DEADLINE.as_secs())]
     Late {
         /// The guest.
@@ -86,29 +86,29 @@ pub enum DemoError {
     },
 }
 
-/// One running guest. Dropping it ends it.
+/// A running guest; killed on drop.
 #[derive(Debug)]
 pub struct Guest {
-    /// What it does.
+    /// Its description.
     pub plan: Plan,
-    /// What it said when it was ready.
+    /// Its message when its vCPUs ran.
     pub ready: Ready,
     process: Process,
 }
 
-/// A child that does not survive its handle.
+/// A child process that is killed on drop.
 #[derive(Debug)]
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only when it has ended and been waited for already.
+        // Both fail only if the process has already ended and been reaped.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// All running guests. Dropping them ends and reaps them all.
+/// All running guests. Dropping them kills and reaps them.
 #[derive(Debug)]
 pub struct Guests {
     guests: Vec<Guest>,
@@ -120,7 +120,7 @@ impl Guests {
     /// `exe` is this program: a guest is its hidden `micro-vm` command.
     ///
     /// # Errors
-    /// KVM is missing, or a guest does not start; those already started are ended again.
+    /// If KVM is missing or a guest does not start; guests that have started are stopped.
     pub fn start(exe: &Path) -> Result<Self, DemoError> {
         vm::probe()?;
         let mut starting = Vec::new();
@@ -140,8 +140,8 @@ impl Guests {
         self.guests.iter()
     }
 
-    /// The guests that ended by themselves since the last call. They are reaped, so that the
-    /// exporter sees them go.
+    /// Guests that ended by themselves since the last call. They are reaped, so that the exporter
+    /// sees them disappear.
     pub fn take_ended(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();
         self.guests.retain_mut(|guest| {
@@ -156,13 +156,13 @@ impl Guests {
         ended
     }
 
-    /// Ends all guests and waits until they are gone.
+    /// Stops all guests and waits until they have exited.
     pub fn stop(&mut self) {
         self.guests.clear();
     }
 }
 
-/// A guest that ended without being asked to.
+/// A guest that ended by itself.
 #[derive(Debug)]
 pub struct Ended {
     name: &'static str,
@@ -195,12 +195,12 @@ impl Starting {
             .args(["--name", plan.name(), "--load", plan.load.name()])
             .args(["--vcpus", &plan.vcpus.to_string()])
             .args(["--uuid", &uuid(std::process::id(), number)])
-            // A group of its own: Ctrl-C is for the demo, which then ends its guests.
+            // Its own process group: Ctrl-C goes to the demo, which then stops its guests.
             .process_group(0)
-            // Its end tells the guest that the demo is gone, however that came about.
+            // End of file tells the guest that the demo has ended, for whatever reason.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // What it has to say of itself comes over standard output.
+            // It reports errors on standard output.
             .stderr(Stdio::null())
             .spawn()
             .map_err(failed)?;
@@ -231,7 +231,7 @@ impl Starting {
         let failed = |said: String| DemoError::Failed { name, said };
         let line = self.lines.recv_timeout(left).map_err(|error| match error {
             RecvTimeoutError::Timeout => DemoError::Late { name },
-            RecvTimeoutError::Disconnected => failed("it ended without a word".into()),
+            RecvTimeoutError::Disconnected => failed("it ended without a message".into()),
         })?;
         match serde_json::from_str(&line) {
             Ok(Reply::Ready(ready)) => Ok(Guest {
@@ -240,13 +240,13 @@ impl Starting {
                 process: self.process,
             }),
             Ok(Reply::Error { error }) => Err(failed(error)),
-            _ => Err(failed(format!("it said {line:?}"))),
+            _ => Err(failed(format!("unexpected answer {line:?}"))),
         }
     }
 }
 
-/// A UUID that tells the guests of two demos on one host apart from their first digits on.
-/// Version 8 (RFC 9562, section 5.8): its content is the maker's own.
+/// A UUID whose first digits differ between the guests of two demos on one host. Version 8 (RFC
+/// 9562, section 5.8): the content is application-defined.
 fn uuid(pid: u32, number: u32) -> String {
     format!("{pid:08x}-0000-8000-8000-{number:012x}")
 }
@@ -264,17 +264,20 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_no_guest_is_named_with_what_it_said() {
+    fn failed_guest_is_reported_with_its_message() {
         let said = refusal("/bin/echo");
-        assert!(said.contains("\"halt\" did not start: it said"), "{said}");
+        assert!(
+            said.contains("\"halt\" did not start: unexpected answer"),
+            "{said}"
+        );
         let said = refusal("/bin/true");
-        assert!(said.contains("ended without a word"), "{said}");
+        assert!(said.contains("ended without a message"), "{said}");
         let said = refusal("/nonexistent");
         assert!(said.contains("/nonexistent micro-vm"), "{said}");
     }
 
     #[test]
-    fn a_guest_that_ends_is_told_once() {
+    fn ended_guest_is_reported_once() {
         let child = Command::new("false").spawn().unwrap();
         let ready = Ready {
             ready: true,
@@ -295,7 +298,7 @@ mod tests {
             if !ended.is_empty() {
                 break ended;
             }
-            assert!(Instant::now() < deadline, "its end goes unnoticed");
+            assert!(Instant::now() < deadline, "its end was not noticed");
         };
         let told: Vec<String> = ended.iter().map(ToString::to_string).collect();
         assert_eq!(told, ["The guest io (pid 7) has ended: exit status: 1."]);

@@ -1,8 +1,8 @@
-//! The micro-VM process: its arguments, its vCPU threads, and the lines it is controlled by.
+//! The micro-VM process: its arguments, its vCPU threads, and its control channel.
 //!
-//! With `--control` it says when it is ready and obeys commands ([`super::protocol`]); the end of
-//! its input ends it, so it cannot outlive whoever holds the other end of the pipe. Without, it
-//! runs until it is killed or its parent ends.
+//! With `--control` it reports when it is ready and executes commands ([`super::protocol`]). End of
+//! file on its input ends it, so it does not outlive the process at the other end of the pipe.
+//! Without `--control` it runs until it is killed or its parent ends.
 
 use std::convert::Infallible;
 use std::io::{self, BufRead, Write};
@@ -21,7 +21,7 @@ use super::pace::{self, Schedule};
 use super::protocol::{Command, Ready, Reply, Stats, VcpuStats, VcpuThread};
 use super::vm::{spin, thread_cpu_time, Exit, Vcpu, Vm, VmError};
 
-/// Time from one wake-up of a pacing vCPU to the next: 100 a second.
+/// Wake-up period of a pacing vCPU: 100 per second.
 pub const WAKE_PERIOD: Duration = Duration::from_millis(10);
 
 /// Port writes between two wake-ups of the `io` load.
@@ -42,10 +42,10 @@ pub struct MicroVmArgs {
     /// What the vCPUs do
     #[arg(long, value_enum)]
     pub load: Load,
-    /// Memory besides what the guest runs in (MiB), all of it touched at the start
+    /// Additional guest memory (MiB), all of it touched at start
     #[arg(long, default_value_t = 0, value_parser = at_most_1_gib)]
     pub memory: usize,
-    /// Speak JSON on standard output and obey commands on standard input
+    /// Read commands from standard input and write JSON to standard output
     #[arg(long)]
     pub control: bool,
 }
@@ -61,10 +61,10 @@ fn at_most_1_gib(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Why a micro-VM could not start, or ended.
+/// Why a micro-VM did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum MicroVmError {
-    /// KVM.
+    /// KVM failed.
     #[error(transparent)]
     Vm(#[from] VmError),
     /// A vCPU stopped.
@@ -72,37 +72,37 @@ pub enum MicroVmError {
     Vcpu {
         /// Its index.
         index: u32,
-        /// Why.
+        /// The error.
         #[source]
         error: VmError,
     },
-    /// The thread could not be started.
+    /// A thread could not be started.
     #[error("cannot start the thread {name:?}: {error}")]
     Thread {
-        /// Its name.
+        /// The thread's name.
         name: String,
-        /// Why.
+        /// The error.
         #[source]
         error: io::Error,
     },
-    /// The parent's end would go unnoticed.
-    #[error("cannot tie the micro-VM to its parent's life: {0}")]
+    /// The micro-VM would not notice the end of its parent.
+    #[error("cannot end together with the parent process: {0}")]
     Parent(#[source] io::Error),
-    /// Nobody reads standard output.
+    /// Standard output is closed.
     #[error("cannot answer on standard output: {0}")]
     Output(#[source] io::Error),
 }
 
-/// Runs a micro-VM until it is told to end.
+/// Runs a micro-VM until it is stopped.
 ///
 /// # Errors
-/// KVM is missing or failed, or the process could not be set up. A controlled micro-VM also says
-/// so in a [`Reply::Error`].
+/// If KVM is missing or failed, or the process could not be set up. With `--control`, the error is
+/// also sent as a [`Reply::Error`].
 pub fn main(args: &MicroVmArgs) -> Result<ExitCode, MicroVmError> {
     let result = run(args);
     if let (true, Err(error)) = (args.control, &result) {
         let error = error.to_string();
-        // The exit status tells it too, should nobody be reading.
+        // Ignore errors: the exit status reports the failure too.
         let _ = say(&Reply::Error { error });
     }
     result.map(|()| ExitCode::SUCCESS)
@@ -121,7 +121,7 @@ fn run(args: &MicroVmArgs) -> Result<(), MicroVmError> {
     serve(&mut machine, &inbox)
 }
 
-/// What the main thread waits for.
+/// Events of the main thread.
 enum Event {
     Command(String),
     EndOfInput,
@@ -152,7 +152,7 @@ fn read_commands(events: &Sender<Event>) {
             return;
         }
     }
-    // Nobody is left to receive this only when the process is ending already.
+    // The receiver is gone only if the process is ending.
     let _ = events.send(Event::EndOfInput);
 }
 
@@ -165,15 +165,15 @@ fn say(reply: &Reply) -> Result<(), MicroVmError> {
         .map_err(MicroVmError::Output)
 }
 
-/// Has the kernel kill this process when its parent ends.
+/// Makes the kernel kill this process when its parent ends.
 ///
-/// Only for micro-VMs without control: the kernel means the parent's *thread*
-/// (PR_SET_PDEATHSIG in prctl(2)), and the end of input serves better where there is one.
+/// Only without `--control`: the kernel means the parent *thread* (PR_SET_PDEATHSIG in prctl(2)),
+/// and end of file on the input is more reliable.
 fn die_with_parent() -> Result<(), MicroVmError> {
     let parent = getppid();
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| MicroVmError::Parent(error.into()))?;
-    // It may have ended before the call; then another process adopted this one.
+    // If the parent ended before the call, another process has adopted this one.
     if getppid() != parent {
         let gone = io::Error::other("the parent has ended already");
         return Err(MicroVmError::Parent(gone));
@@ -203,7 +203,7 @@ struct Running {
     tally: Arc<Tally>,
 }
 
-/// What a vCPU's thread counts.
+/// Counters of a vCPU's thread.
 #[derive(Debug, Default)]
 struct Tally {
     exits: AtomicU64,
@@ -232,7 +232,7 @@ impl Machine {
         let (load, tally) = (self.load, Arc::new(Tally::default()));
         let (starting, begun) = mpsc::channel();
         let (counts, events) = (Arc::clone(&tally), self.events.clone());
-        // As QEMU names its vCPU threads; the name is set before the thread says it started.
+        // QEMU's name for vCPU threads. It is set before the thread reports that it started.
         spawn(&format!("CPU {index}/KVM"), move || {
             let started = pace::now();
             let _ = starting.send((gettid().as_raw_nonzero().get(), started));
@@ -268,9 +268,9 @@ impl Machine {
 
     fn pin(&self, index: u32, cpu: u32) -> Result<Reply, String> {
         let vcpu = self.vcpus.get(index as usize);
-        let vcpu = vcpu.ok_or_else(|| format!("there is no vCPU {index}"))?;
+        let vcpu = vcpu.ok_or_else(|| format!("no vCPU {index}"))?;
         if cpu as usize >= CpuSet::MAX_CPU {
-            return Err(format!("there is no CPU {cpu}"));
+            return Err(format!("no CPU {cpu}"));
         }
         let mut only = CpuSet::new();
         only.set(cpu as usize);
@@ -314,7 +314,7 @@ impl Running {
         VcpuStats {
             index,
             started_ns: nanoseconds(self.started),
-            // The thread only ends with the process.
+            // The thread ends only with the process.
             cpu_ns: thread_cpu_time(self.tid).map_or(0, nanoseconds),
             turns,
             exits: exits.load(Ordering::Relaxed),
@@ -329,7 +329,7 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Runs a vCPU for ever, and makes it wait or works for it where its load says so.
+/// Runs a vCPU forever; waits or works outside the guest as its load requires.
 fn drive(
     mut vcpu: Vcpu,
     load: Load,

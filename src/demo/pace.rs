@@ -1,13 +1,13 @@
-//! A fixed schedule: deadlines a period apart on the monotonic clock, so that lateness in one
-//! wake-up does not move the next.
+//! A fixed schedule: deadlines at equal distances on the monotonic clock, so a late wake-up does
+//! not move the next.
 
 use std::time::Duration;
 
 use rustix::thread::clock_nanosleep_absolute;
 use rustix::time::{clock_gettime, ClockId, Timespec};
 
-/// How far behind the schedule a thread may be and still make up for it, in wake-ups at once.
-/// Further behind (stopped, or starved) the deadlines that passed are left out and counted.
+/// How far a thread may be behind the schedule and still catch up, with immediate wake-ups. If it
+/// is further behind (stopped or starved), the missed deadlines are skipped and counted.
 const MOST_BEHIND: Duration = Duration::from_secs(1);
 
 /// Nanoseconds of the monotonic clock.
@@ -33,16 +33,16 @@ impl Schedule {
         }
     }
 
-    /// Sleeps until the next deadline, or not at all when it has passed.
+    /// Sleeps until the next deadline; returns immediately if it has passed.
     pub fn wait(&mut self) {
         let deadline = to_timespec(self.take(now()));
-        // A signal ends the sleep early; what is left of it is slept again.
+        // A signal interrupts the sleep; sleep for the rest.
         while clock_nanosleep_absolute(ClockId::Monotonic, &deadline)
             == Err(rustix::io::Errno::INTR)
         {}
     }
 
-    /// Deadlines that were left out.
+    /// Number of skipped deadlines.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -90,7 +90,7 @@ mod tests {
         let mut schedule = Schedule::starting(ms(0), PERIOD);
         assert_eq!(schedule.take(ms(0)), ms(10));
         assert_eq!(schedule.take(ms(17)), ms(20));
-        // Two deadlines late: both are made up for at once, and then it is on time again.
+        // Two deadlines late: both are caught up immediately, then the schedule is on time.
         assert_eq!(schedule.take(ms(45)), ms(30));
         assert_eq!(schedule.take(ms(45)), ms(40));
         assert_eq!(schedule.take(ms(45)), ms(50));

@@ -1,100 +1,100 @@
-//! What a controlled micro-VM is told and answers, line by line.
+//! Commands and answers of a micro-VM with `--control`, line by line.
 //!
-//! It prints one JSON line when it is ready and one for each command it reads ([`Reply`]).
+//! It prints one JSON line when it is ready, and one for each command ([`Reply`]).
 //!
-//! | command | does |
+//! | command | effect |
 //! |---|---|
 //! | `add-vcpu` | starts one more vCPU |
-//! | `pin INDEX CPU` | lets a vCPU's thread run on that CPU only |
-//! | `stats` | tells what each vCPU has done |
+//! | `pin INDEX CPU` | restricts a vCPU's thread to that CPU |
+//! | `stats` | reports the counters of each vCPU |
 //! | `stop` | ends the process |
 
 use serde::{Deserialize, Serialize};
 
-/// One line of a controlled micro-VM's output.
+/// One line of output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Reply {
-    /// It runs; said once, first.
+    /// All vCPUs run; sent once, first.
     Ready(Ready),
-    /// To `stats`.
+    /// Answers `stats`.
     Stats(Stats),
-    /// To `add-vcpu`.
+    /// Answers `add-vcpu`.
     Added {
         /// The new vCPU.
         added: VcpuThread,
     },
-    /// To `pin`.
+    /// Answers `pin`.
     Pinned {
         /// The vCPU's index.
         pinned: u32,
-        /// The only CPU it may run on now.
+        /// The CPU that it is restricted to.
         cpu: u32,
     },
-    /// To `stop`.
+    /// Answers `stop`.
     Stopped {
         /// Always true.
         stopped: bool,
     },
-    /// To a command that failed, or the reason it ends.
+    /// A command failed, or the micro-VM ends because of an error.
     Error {
-        /// What failed, and why.
+        /// The error.
         error: String,
     },
 }
 
-/// Said when all vCPU threads run.
+/// Sent when all vCPU threads run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
     /// Always true.
     pub ready: bool,
-    /// Process id, as the micro-VM itself sees it.
+    /// PID in the micro-VM's namespace.
     pub pid: u32,
     /// Its vCPUs, by index.
     pub vcpus: Vec<VcpuThread>,
 }
 
-/// Which thread runs a vCPU.
+/// A vCPU's thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VcpuThread {
     /// The vCPU's index.
     pub index: u32,
-    /// Its thread id, as the micro-VM itself sees it.
+    /// TID in the micro-VM's namespace.
     pub tid: i32,
 }
 
-/// What the vCPUs have done since they were made.
+/// Counters of all vCPUs since their creation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// One for each vCPU, by index.
     pub vcpus: Vec<VcpuStats>,
-    /// The monotonic clock after the vCPUs were looked at, in nanoseconds.
+    /// Monotonic clock after the counters were read, in nanoseconds.
     pub monotonic_ns: u64,
 }
 
-/// What one vCPU has done since it was made.
+/// Counters of one vCPU since its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VcpuStats {
     /// The vCPU's index.
     pub index: u32,
-    /// The monotonic clock when its thread began, in nanoseconds; wake-ups are due each
-    /// [`WAKE_PERIOD`](super::micro_vm::WAKE_PERIOD) from there.
+    /// Monotonic clock when its thread started, in nanoseconds. Wake-ups are due every
+    /// [`WAKE_PERIOD`](super::micro_vm::WAKE_PERIOD) from then on.
     pub started_ns: u64,
     /// CPU time of its thread, in nanoseconds.
     pub cpu_ns: u64,
-    /// Turns by the guest's own count ([`Load`](super::guest::Load) says what one is); wraps at 2^32.
+    /// Turns counted by the guest (defined by its [`Load`](super::guest::Load)); wraps at 2^32.
     pub turns: u32,
     /// Returns to user space.
     pub exits: u64,
-    /// Of these, halts.
+    /// Exits that were halts.
     pub halts: u64,
-    /// Of these, writes to the port.
+    /// Exits that were writes to the port.
     pub writes: u64,
-    /// Wake-ups left out because the thread was more than a second behind.
+    /// Skipped wake-ups: the thread was more than a second behind.
     pub skipped: u64,
 }
 
-/// What a controlled micro-VM can be told.
+/// A parsed command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
     AddVcpu,
@@ -115,14 +115,15 @@ impl Command {
                 cpu: number(cpu)?,
             }),
             _ => Err(format!(
-                "{line:?} is none of: add-vcpu, pin INDEX CPU, stats, stop"
+                "unknown command {line:?}: expected add-vcpu, pin INDEX CPU, stats or stop"
             )),
         }
     }
 }
 
 fn number(word: &str) -> Result<u32, String> {
-    word.parse().map_err(|_| format!("{word:?} is no number"))
+    word.parse()
+        .map_err(|_| format!("{word:?} is not a number"))
 }
 
 #[cfg(test)]
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_told_from_nonsense() {
+    fn invalid_commands_are_refused() {
         let pin = Command::Pin { index: 1, cpu: 12 };
         assert_eq!(Command::parse(" pin 1  12 "), Ok(pin));
         assert_eq!(Command::parse("stats"), Ok(Command::Stats));
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_read_back_as_what_they_were() {
+    fn replies_survive_a_round_trip() {
         let thread = VcpuThread { index: 0, tid: 7 };
         let replies = [
             Reply::Ready(Ready {

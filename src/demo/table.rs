@@ -1,4 +1,4 @@
-//! A live table of what the vCPUs do, from two successive snapshots, for a terminal.
+//! A live table of vCPU activity for a terminal, from two successive snapshots.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -8,20 +8,20 @@ use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
 use crate::snapshot::growth::{Columns, Counter, Growth};
 use crate::snapshot::{Snapshot, VcpuRow};
 
-/// Longest VM name shown, in characters.
+/// Longest displayed VM name, in characters.
 const MAX_NAME: usize = 24;
 
-/// How many tables are printed where they cannot be redrawn in place.
+/// Number of tables that are printed if they cannot be redrawn in place.
 const QUIET_AFTER: usize = 3;
 
-/// What is not known.
+/// Shown for an unknown value.
 const UNKNOWN: &str = "-";
 
-/// A number in the table: the growth of one counter, summed over the columns that match.
+/// A column: the delta of one counter, summed over the columns that match.
 struct Rate {
     title: &'static str,
     counter: Counter,
-    /// Nanoseconds to seconds where the counter is a time.
+    /// Factor from nanoseconds to seconds, for times.
     scale: f64,
     decimals: usize,
 }
@@ -51,7 +51,7 @@ const fn switches(title: &'static str, kind: &'static str) -> Rate {
     }
 }
 
-/// The table's rates, most telling first: a narrow terminal loses them from the right.
+/// Rates, the most useful first: a narrow terminal drops them from the right.
 const RATES: &[Rate] = &[
     time("time s/s", "kvm_vcpu_time_seconds_total"),
     time("delay s/s", "kvm_vcpu_delay_seconds_total"),
@@ -62,8 +62,8 @@ const RATES: &[Rate] = &[
     count("page faults/s", "kvm_vcpu_page_faults_total"),
 ];
 
-/// The table of what happened between two snapshots, at most `width` characters wide if the
-/// identifying columns allow; each line ends in a line feed.
+/// Renders the rates between two snapshots. Lines end in a line feed and have at most `width`
+/// characters, if the identifying columns allow it.
 pub fn render(prev: &Snapshot, now: &Snapshot, width: u16) -> String {
     let growth = Growth::new(prev, now);
     let columns = |rate: &Rate| growth.columns(&rate.counter);
@@ -75,8 +75,8 @@ pub fn render(prev: &Snapshot, now: &Snapshot, width: u16) -> String {
     fit(&rows, usize::from(width))
 }
 
-/// The first `height` lines, the last of them saying how many are left out: what is higher than
-/// the terminal cannot be drawn over.
+/// The first `height` lines; the last of them says how many are omitted. A table higher than the
+/// terminal cannot be redrawn in place.
 pub fn clip(text: &str, height: usize) -> Cow<'_, str> {
     let lines = text.lines().count();
     if lines <= height {
@@ -105,7 +105,7 @@ fn fit(rows: &[Vec<String>], width: usize) -> String {
     }
 }
 
-/// Columns before the first rate.
+/// Number of columns before the first rate.
 const IDENTIFYING: usize = 5;
 
 fn draw(titles: &[&str], rows: &[Vec<String>]) -> String {
@@ -122,7 +122,7 @@ fn draw(titles: &[&str], rows: &[Vec<String>]) -> String {
     }
     let mut text = String::new();
     for line in table.lines() {
-        // The padding around each cell is of no use at the edges.
+        // Remove the padding at both ends of the line.
         text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
         text.push('\n');
     }
@@ -157,7 +157,7 @@ fn identity(vcpu: &VcpuRow) -> Vec<String> {
     cells
 }
 
-/// A name fit for a terminal: one that sends control sequences must not reach it.
+/// Escapes control characters in a name.
 fn printable(name: &str) -> Cow<'_, str> {
     if name.len() <= MAX_NAME && name.bytes().all(|b| (b' '..=b'~').contains(&b)) {
         return Cow::Borrowed(name);
@@ -166,7 +166,7 @@ fn printable(name: &str) -> Cow<'_, str> {
     Cow::Owned(name.chars().take(MAX_NAME).map(visible).collect())
 }
 
-/// Shows one table after the other: in place on a terminal, else the first few and then no more.
+/// Displays successive tables: in place on a terminal, else only the first few.
 #[derive(Debug)]
 pub struct Screen {
     in_place: bool,
@@ -175,7 +175,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// A screen; `in_place` says that it is a terminal, where lines can be drawn over.
+    /// `in_place`: the output is a terminal, where lines can be redrawn.
     pub fn new(in_place: bool) -> Self {
         Self {
             in_place,
@@ -184,13 +184,13 @@ impl Screen {
         }
     }
 
-    /// Shows a table.
+    /// Displays a table.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// If writing to `out` fails.
     pub fn show(&mut self, table: &str, out: &mut impl Write) -> io::Result<()> {
         if self.in_place && self.lines > 0 {
-            // Up to where the last table began, and clear from there (ECMA-48: CPL, ED).
+            // Move to the start of the last table and clear from there (ECMA-48: CPL, ED).
             write!(out, "\x1b[{}F\x1b[J", self.lines)?;
         } else if !self.in_place && self.shown > 0 {
             writeln!(out)?;
@@ -201,7 +201,7 @@ impl Screen {
         out.flush()
     }
 
-    /// Whether it will show no more.
+    /// Whether it will display no more tables.
     pub fn is_done(&self) -> bool {
         !self.in_place && self.shown >= QUIET_AFTER
     }

@@ -1,4 +1,4 @@
-//! One KVM virtual machine: a few pages of memory, vCPUs, and their exits.
+//! A KVM virtual machine: a few pages of memory, vCPUs, and their exits.
 //!
 //! ioctls and structures: Documentation/virt/kvm/api.rst.
 
@@ -16,65 +16,65 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 
 use super::guest::{self, Load, COUNTERS, COUNTER_STRIDE, MAX_VCPUS, MEMORY, MEMORY_SIZE};
 
-/// Why there is no virtual machine here, or no longer.
+/// Why KVM cannot run a VM here.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// There is no `/dev/kvm`, or no driver behind it.
+    /// `/dev/kvm` does not exist, or has no driver.
     #[error(
-        "there is no KVM here ({error} opening /dev/kvm). Load its module (modprobe kvm_intel, or \
-         modprobe kvm_amd); inside a VM, turn on nested virtualization for it on its host; inside a \
-         container, pass the device in (docker run --device /dev/kvm)"
+        "cannot open /dev/kvm: {error}. Load KVM's module (modprobe kvm_intel, or \
+         modprobe kvm_amd); inside a VM, enable nested virtualization on its host; inside a \
+         container, pass the device through (docker run --device /dev/kvm)"
     )]
     Missing {
-        /// What open said.
+        /// The error of open(2).
         error: io::Error,
     },
-    /// `/dev/kvm` exists, but not for this user.
+    /// `/dev/kvm` exists, but this user may not open it.
     #[error(
-        "/dev/kvm may not be opened ({error}). Run as root, or join the group that owns it (usermod \
-         -aG kvm NAME, then log in again); inside a container, pass the device in (docker run \
+        "cannot open /dev/kvm: {error}. Run as root, or join the group that owns it (usermod \
+         -aG kvm NAME, then log in again); inside a container, pass the device through (docker run \
          --device /dev/kvm)"
     )]
     Denied {
-        /// What open said.
+        /// The error of open(2).
         error: io::Error,
     },
-    /// `/dev/kvm` speaks another protocol.
-    #[error("/dev/kvm has API version {found}, and only {KVM_API_VERSION} is known")]
+    /// `/dev/kvm` has another API version.
+    #[error("/dev/kvm has API version {found}; only {KVM_API_VERSION} is supported")]
     Version {
-        /// What it has.
+        /// The version found.
         found: i32,
     },
-    /// KVM is there and refused a call.
+    /// An ioctl failed.
     #[error(
-        "/dev/kvm opens, but {call} failed: {error}. Another hypervisor may hold the CPU's \
-         virtualization, or this is a VM whose nested virtualization is not complete"
+        "/dev/kvm can be opened, but {call} failed: {error}. Another hypervisor may use the CPU's \
+         virtualization, or this is a VM with incomplete nested virtualization"
     )]
     Ioctl {
         /// Name of the ioctl.
         call: &'static str,
-        /// What it said.
+        /// The ioctl's error.
         error: io::Error,
     },
-    /// No guest for this architecture.
+    /// There is no guest for this architecture.
     #[error(transparent)]
     Unsupported(#[from] guest::Unsupported),
-    /// More vCPUs than there are counters.
+    /// There are fewer counters than vCPUs.
     #[error("vCPU {0} is too many: a micro-VM has at most {MAX_VCPUS}")]
     TooManyVcpus(u32),
-    /// The guest did what no image does.
-    #[error("the guest left in an unexpected way: {0}")]
+    /// The guest exited in a way that no image does.
+    #[error("unexpected exit of the guest: {0}")]
     UnexpectedExit(String),
 }
 
 impl VmError {
     fn open(error: io::Error) -> Self {
         match error.raw_os_error() {
-            // The file may be there without a module: its node is made ahead by kmod.
+            // The device node may exist without the module, because kmod creates it in advance.
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::ENOTDIR) => {
                 VmError::Missing { error }
             }
-            // EPERM is what a container's device cgroup says.
+            // A container's device cgroup returns EPERM.
             Some(libc::EACCES | libc::EPERM) => VmError::Denied { error },
             _ => VmError::Ioctl {
                 call: "open",
@@ -95,25 +95,26 @@ fn os_error(error: kvm_ioctls::Error) -> io::Error {
     io::Error::from_raw_os_error(error.errno())
 }
 
-/// Says whether micro-VMs can run here, by making a VM and letting it go.
+/// Creates a VM and drops it, to test whether micro-VMs can run.
 ///
 /// # Errors
-/// What is missing and how to get it.
+/// What is missing, and how to fix it.
 pub fn probe() -> Result<(), VmError> {
     Vm::create(Load::Halt, 0).map(drop)
 }
 
-/// Words of a guest's memory.
+/// Number of words of a guest's memory.
 const WORDS: usize = MEMORY_SIZE / size_of::<AtomicU32>();
 
-/// All memory a guest has. The guest writes to it while it is read here, so it is all atomic.
+/// All memory of a guest. The guest writes to it while the host reads it, so all accesses are
+/// atomic.
 #[repr(C, align(4096))]
 struct Memory {
     words: [AtomicU32; WORDS],
 }
 
 impl Memory {
-    /// Memory with bytes at word-aligned addresses, and 0 elsewhere.
+    /// Memory with these bytes at word-aligned addresses, and 0 elsewhere.
     fn with_contents(contents: &[(u64, Vec<u8>)]) -> Arc<Self> {
         let memory = Arc::new(Self {
             words: std::array::from_fn(|_| AtomicU32::new(0)),
@@ -140,11 +141,11 @@ impl Memory {
     }
 }
 
-/// A page of memory that the guest has and does not use.
+/// A page of memory that the guest does not use.
 #[repr(C, align(4096))]
 struct SparePage([AtomicU32; 1024]);
 
-/// Guest-physical address of the spare memory: above all else that guests use.
+/// Guest-physical address of the spare memory, above all other addresses that guests use.
 const SPARE: u64 = 0x1_0000_0000;
 
 fn spare_region(pages: &[SparePage]) -> kvm_userspace_memory_region {
@@ -157,17 +158,17 @@ fn spare_region(pages: &[SparePage]) -> kvm_userspace_memory_region {
     }
 }
 
-/// The word at a guest-physical address.
+/// Index of the word at a guest-physical address.
 fn word(address: u64) -> usize {
     (address - MEMORY) as usize / size_of::<AtomicU32>()
 }
 
-/// The guest-physical address of a vCPU's counter.
+/// Guest-physical address of a vCPU's counter.
 fn counter(index: u32) -> u64 {
     COUNTERS + u64::from(index) * COUNTER_STRIDE
 }
 
-/// A virtual machine and the memory it lives in.
+/// A virtual machine with its memory.
 pub struct Vm {
     fd: VmFd,
     load: Load,
@@ -176,11 +177,11 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Makes a VM with the image of `load` in its memory and no vCPU yet. It gets `spare` pages
-    /// (4 KiB) besides, which are there when this returns, on the node of the calling thread.
+    /// Creates a VM with the image of `load` and no vCPU. Its `spare` additional pages (4 KiB) are
+    /// allocated when this returns, on the node of the calling thread.
     ///
     /// # Errors
-    /// What is missing here for a VM.
+    /// If KVM is missing or an ioctl fails.
     pub fn create(load: Load, spare: usize) -> Result<Self, VmError> {
         let memory = Memory::with_contents(&guest::contents(load)?);
         let kvm = Kvm::new().map_err(|error| VmError::open(os_error(error)))?;
@@ -210,10 +211,10 @@ impl Vm {
         })
     }
 
-    /// Makes a vCPU, ready to run.
+    /// Creates a vCPU.
     ///
     /// # Errors
-    /// KVM refused, or `index` is not below [`MAX_VCPUS`].
+    /// If KVM refuses, or `index` is not below [`MAX_VCPUS`].
     pub fn create_vcpu(&self, index: u32) -> Result<Vcpu, VmError> {
         if index >= MAX_VCPUS {
             return Err(VmError::TooManyVcpus(index));
@@ -231,7 +232,7 @@ impl Vm {
         })
     }
 
-    /// Turns a vCPU has made, by the guest's own count; wraps at 2^32, 0 for a vCPU never made.
+    /// Turns of a vCPU, counted by the guest; wraps at 2^32. 0 for a vCPU that was not created.
     pub fn turns(&self, index: u32) -> u32 {
         if index >= MAX_VCPUS {
             return 0;
@@ -241,30 +242,30 @@ impl Vm {
     }
 }
 
-/// Why a vCPU left the guest.
+/// Why a vCPU exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// It halted.
     Halt,
-    /// It wrote to an I/O port, or to a register that stands in for one.
+    /// It wrote to an I/O port, or to a register in place of one.
     PortWrite,
-    /// A signal for the thread, or nothing at all: enter again.
+    /// A signal for the thread, or no reason: enter the guest again.
     Interrupted,
 }
 
 /// One vCPU, to be run by one thread.
 pub struct Vcpu {
     fd: VcpuFd,
-    /// Keeps what the guest runs in mapped.
+    /// Keeps the guest's memory mapped.
     _memory: Arc<Memory>,
     _spare: Arc<Vec<SparePage>>,
 }
 
 impl Vcpu {
-    /// Runs the guest until it leaves.
+    /// Runs the guest until it exits.
     ///
     /// # Errors
-    /// KVM cannot run it, or it left in a way that no image does.
+    /// If KVM cannot run it, or it exits in a way that no image does.
     pub fn run(&mut self) -> Result<Exit, VmError> {
         match self.fd.run() {
             Ok(VcpuExit::Hlt) => Ok(Exit::Halt),
@@ -282,8 +283,8 @@ impl Vcpu {
     }
 }
 
-/// Does outside of the guest what a turn of `spin` does inside: the same two instructions, as many
-/// rounds, whatever the compiler is told to optimise.
+/// Does the work of a turn of `spin` outside the guest: the same two instructions and the same
+/// number of iterations, at every optimization level.
 pub fn spin() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: counts a register down to 0, and touches nothing else.
@@ -297,13 +298,13 @@ pub fn spin() {
     }
 }
 
-/// CPU time a thread of this process has used: the clock that pthread_getcpuclockid(3) names.
+/// CPU time of a thread of this process: the clock of pthread_getcpuclockid(3).
 ///
 /// # Errors
-/// `EINVAL` when there is no such thread.
+/// `EINVAL` if there is no such thread.
 pub fn thread_cpu_time(tid: i32) -> io::Result<Duration> {
-    // The id of a thread's scheduler clock, as include/linux/posix-timers_types.h composes it:
-    // CPUCLOCK_SCHED (2) and CPUCLOCK_PERTHREAD_MASK (4) below the inverted thread id.
+    // The id of a thread's scheduler clock (include/linux/posix-timers_types.h): the inverted TID,
+    // then CPUCLOCK_PERTHREAD_MASK (4) and CPUCLOCK_SCHED (2).
     let clock: libc::clockid_t = (!tid << 3) | 6;
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -324,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_open_says_decides_the_advice() {
+    fn open_error_decides_the_advice() {
         let advice = |errno| VmError::open(io::Error::from_raw_os_error(errno)).to_string();
         assert!(advice(libc::ENOENT).contains("modprobe kvm_intel"));
         assert!(advice(libc::ENODEV).contains("nested virtualization"));
@@ -344,7 +345,7 @@ mod tests {
         assert_eq!(region.memory_size, MEMORY_SIZE as u64);
     }
 
-    /// No thread has a higher id (include/linux/threads.h).
+    /// Thread ids are below this (include/linux/threads.h).
     const PID_MAX_LIMIT: i32 = 4 << 20;
 
     #[test]

@@ -1,39 +1,39 @@
-//! What a scan could not see, and what would make it visible: one line for each kind, which ends
-//! in `; needs ` and the remedy.
+//! Visibility gaps: what a scan could not see, one line per kind, which ends in `; needs ` and the
+//! fix.
 
 use std::io;
 use std::path::Path;
 
-/// Counts of what was not seen.
+/// Counts for each kind of visibility gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Blind {
     /// procfs does not list all processes.
     pub(super) invisible: bool,
-    /// Some processes' descriptors may not be read.
+    /// The descriptors of some processes cannot be read.
     pub(super) hidden: bool,
-    /// VMs known only by their threads' names.
+    /// VMs known only by thread names.
     pub(super) by_name: usize,
-    /// vCPUs whose thread is not known.
+    /// vCPUs without a known thread.
     pub(super) threads: usize,
-    /// Processes with several VMs that were told apart by vCPU ids alone.
+    /// Processes with several VMs whose vCPUs are assigned by vCPU id alone.
     pub(super) mixed: usize,
-    /// VMs whose vCPUs are no threads.
+    /// VMs that have no thread per vCPU.
     pub(super) unbound: usize,
-    /// libvirt domains whose state may not be read.
+    /// libvirt domains whose state cannot be read.
     pub(super) domains: usize,
-    /// Processes whose memory cannot be read now.
+    /// Processes that cannot be examined because reading their memory blocks.
     pub(super) blocked: usize,
-    /// The least PID of them.
+    /// The lowest PID of these.
     pub(super) first_blocked: i32,
 }
 
 impl Blind {
-    /// One sentence for each kind there is.
+    /// One line for each kind that occurs.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.invisible {
             lines.push(
-                "procfs hides other users' processes (hidepid), and VMs among them; \
+                "procfs hides the processes of other users (hidepid), including their VMs; \
                  needs CAP_SYS_PTRACE"
                     .to_owned(),
             );
@@ -42,52 +42,51 @@ impl Blind {
             let known = match self.by_name {
                 0 => String::new(),
                 n => format!(
-                    "{} known by thread names alone, and ",
+                    "{} known only by thread names, and ",
                     count(n, "VM is", "VMs are")
                 ),
             };
             lines.push(format!(
-                "the descriptors of some processes may not be read: {known}VMMs among them that \
-                 give threads no names are not seen; needs CAP_SYS_PTRACE and \
-                 CAP_DAC_READ_SEARCH, and no AppArmor or SELinux profile against it"
+                "cannot read the descriptors of some processes: {known}VMMs that do not name \
+                 their threads are missing; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no \
+                 AppArmor or SELinux profile that denies it"
             ));
         }
         if self.threads > 0 {
             lines.push(format!(
-                "{} no known thread: the VMM gives threads no names, and they have not run yet; \
-                 needs KVM debugfs (mount -t debugfs none /sys/kernel/debug), or QEMU started \
+                "{} no known thread: the VMM does not name its threads, and they have not run \
+                 yet; needs KVM debugfs (mount -t debugfs none /sys/kernel/debug), or QEMU started \
                  with -name debug-threads=on",
                 count(self.threads, "vCPU has", "vCPUs have")
             ));
         }
         if self.mixed > 0 {
             lines.push(format!(
-                "{} several VMs, whose vCPUs are told apart by the order of descriptors; needs \
-                 KVM debugfs (mount -t debugfs none /sys/kernel/debug)",
+                "{} several VMs: their vCPUs are assigned by the order of descriptors, which can \
+                 be wrong; needs KVM debugfs (mount -t debugfs none /sys/kernel/debug)",
                 count(self.mixed, "process runs", "processes run")
             ));
         }
         if self.unbound > 0 {
             lines.push(format!(
-                "{} no thread for each vCPU (gVisor): any thread of the sandbox runs any of them, \
-                 so that the VM is counted as a whole; needs another platform for series of each \
-                 vCPU",
+                "{} no thread per vCPU (gVisor): any thread of the sandbox runs any vCPU, so the \
+                 VM is counted as a whole; needs a VMM that runs each vCPU on its own thread",
                 count(self.unbound, "VM has", "VMs have")
             ));
         }
         if self.domains > 0 {
             lines.push(format!(
-                "the state of {} may not be read (/run/libvirt/qemu): what OpenStack knows of \
-                 them is missing; needs CAP_DAC_READ_SEARCH",
+                "cannot read the state of {} (/run/libvirt/qemu): their OpenStack labels are \
+                 missing; needs CAP_DAC_READ_SEARCH",
                 count(self.domains, "libvirt domain", "libvirt domains")
             ));
         }
         if self.blocked > 0 {
             let pid = self.first_blocked;
             lines.push(format!(
-                "{} be examined, so that their VMs are not seen or keep the names they had: their \
-                 memory is locked, or lies in a file that does not answer; the first is PID \
-                 {pid}; needs what holds them up to be ended: \
+                "{} be examined: reading their memory blocks (it is locked, or in a file whose \
+                 server does not answer), so their VMs are missing or keep their last names; \
+                 first: PID {pid}; needs the blocking thread or file server stopped: \
                  ps -L -o pid,tid,user,stat,wchan:32,comm -p {pid}",
                 count(self.blocked, "process cannot", "processes cannot")
             ));
@@ -100,10 +99,13 @@ fn count(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
-/// The line for a host whose processes cannot be listed at all.
+/// The line for a host whose processes cannot be listed.
 pub(super) fn no_processes(proc: &Path, error: &io::Error) -> String {
     let proc = proc.display();
-    format!("no VM is seen: cannot list {proc}: {error}; is procfs mounted there (--path.procfs)?")
+    format!(
+        "cannot list {proc}: {error}: new VMs are not visible; needs procfs mounted there, or \
+         --path.procfs set to it"
+    )
 }
 
 #[cfg(test)]

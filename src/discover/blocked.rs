@@ -1,8 +1,9 @@
-//! Files of a process that the process can hold up ([`crate::host::readers`]), read so that it
-//! holds up its own discovery alone.
+//! Reads files of a process that the process can block ([`crate::host::readers`]), so that a
+//! blocked read affects the discovery of that process only.
 //!
-//! A read is begun on a thread of its own and waited for a moment. Where no answer comes, the
-//! process is blocked: the pass goes on, and later passes take the answer when it is there.
+//! Each read starts on its own thread, and the pass waits briefly for the answer. Without an answer
+//! the process counts as blocked: the pass continues, and a later pass takes the answer once it
+//! arrives.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,30 +15,30 @@ use std::time::{Duration, Instant};
 use crate::host::readers::{Owner, Ticket};
 use crate::host::roots::Roots;
 
-/// How long a pass waits for one answer, which takes some 10 µs where nobody holds it up and the
-/// host is not starved.
+/// Longest wait of a pass for one answer. An answer takes about 10 µs unless the read is blocked or
+/// the host is starved of CPU.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a pass waits for all answers together; then it asks, and the next pass listens.
+/// Longest wait of a pass for all answers together. After that the pass only starts reads, and the
+/// next pass takes their answers.
 const PATIENCE_OF_PASS: Duration = Duration::from_secs(2);
 
-/// So much of a file is read (bytes). A command line may be megabytes long (execve(2)).
+/// Bytes read of a file. A command line can be megabytes long (execve(2)).
 pub(super) const MAX: u64 = 128 << 10;
 
-/// Reads for the inventory.
 #[derive(Debug)]
 pub(super) struct Reads {
     roots: Arc<Roots>,
     under_way: HashMap<PathBuf, (Asked, Ticket<Text>)>,
-    /// Answers that came after their pass.
+    /// Answers that arrived after the pass that asked.
     late: HashMap<PathBuf, (Asked, Text)>,
-    /// How long this pass still waits.
+    /// Remaining wait of this pass.
     left: Duration,
 }
 
 type Text = io::Result<Vec<u8>>;
 
-/// The process that is read.
+/// The process to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Asked {
     pub(super) owner: Owner,
@@ -45,10 +46,10 @@ pub(super) struct Asked {
     pub(super) start_time: u64,
 }
 
-/// A read that has no answer yet.
+/// A read without an answer so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Blocked {
-    /// Whether it has had time enough, or cannot have any; else the pass had none left for it.
+    /// Whether the read had its full time or could not start; `false` if the pass had no time left.
     pub(super) for_long: bool,
 }
 
@@ -62,7 +63,7 @@ impl Reads {
         }
     }
 
-    /// A pass begins: takes the answers that came since the last.
+    /// Starts a pass and takes the answers that arrived since the last one.
     pub(super) fn begin_pass(&mut self) {
         self.left = PATIENCE_OF_PASS;
         self.late.clear();
@@ -75,18 +76,18 @@ impl Reads {
         });
     }
 
-    /// Whether an answer about this process is still awaited.
+    /// Whether a read of this process is pending.
     pub(super) fn is_pending(&self, pid: i32) -> bool {
         let mut asked = self.under_way.values();
         asked.any(|(asked, _)| asked.owner.pid == pid)
     }
 
-    /// Whether any answer is still awaited.
+    /// Whether any read is pending.
     pub(super) fn any_pending(&self) -> bool {
         !self.under_way.is_empty()
     }
 
-    /// Whether an answer about this process has been awaited for long.
+    /// Whether a read of this process has been pending for [`PATIENCE`].
     pub(super) fn hangs(&self, pid: i32) -> bool {
         let of_process = |(asked, ticket): &&(Asked, Ticket<Text>)| {
             asked.owner.pid == pid && ticket.age() >= PATIENCE
@@ -94,17 +95,17 @@ impl Reads {
         self.under_way.values().any(|one| of_process(&one))
     }
 
-    /// Forgets what was asked about a process that is gone, or is another program now.
+    /// Drops the reads of a process that exited or runs another program.
     pub(super) fn forget(&mut self, pid: i32) {
         let stays = |asked: &Asked| asked.owner.pid != pid;
         self.under_way.retain(|_, (asked, _)| stays(asked));
         self.late.retain(|_, (asked, _)| stays(asked));
     }
 
-    /// Reads the file, at most its first [`MAX`] bytes.
+    /// Reads the first [`MAX`] bytes of a file.
     ///
     /// # Errors
-    /// That it is blocked, else the file's own.
+    /// [`Blocked`] if there is no answer; the inner error is that of the file.
     pub(super) fn read(&mut self, path: &Path, asked: Asked) -> Result<Text, Blocked> {
         if let Some((_, text)) = self.late.remove(path).filter(|(of, _)| *of == asked) {
             return Ok(text);
@@ -132,7 +133,7 @@ impl Reads {
             Ok(text)
         };
         self.roots.readers.begin(owner, read).map_err(|why| {
-            tracing::debug!(path = %path.display(), %why, "a read was not begun");
+            tracing::debug!(path = %path.display(), %why, "read not started");
             Blocked { for_long: true }
         })
     }

@@ -1,12 +1,12 @@
-//! Where a process is in the cgroup hierarchies, of either version.
+//! The cgroups of a process, version 1 and 2.
 
 use crate::host::cgroup::{components, memberships, session_user, unescape};
 
-/// The paths of /proc/PID/cgroup (cgroups(7)), each once, longest first: on a hybrid host not
-/// every controller has the process in its VM's group.
+/// The paths of /proc/PID/cgroup (cgroups(7)) without duplicates, longest first: on a hybrid host
+/// some controllers do not have the process in its VM's group.
 ///
-/// Paths in a login session are left out: what is below them the user may name at will, also
-/// like a manager's groups.
+/// Paths in a login session are omitted: the user chooses all names below them, including names of
+/// a manager's groups.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Cgroup {
     paths: Vec<String>,
@@ -14,7 +14,7 @@ pub(super) struct Cgroup {
     session_user: Option<u32>,
 }
 
-/// Groups at the top, where only root makes any, that managers of VMs keep theirs in.
+/// Top-level groups, which only root creates, that managers of VMs use.
 const MANAGED: &[&str] = &[
     "machine.slice",
     "machine",
@@ -24,7 +24,7 @@ const MANAGED: &[&str] = &[
 ];
 
 impl Cgroup {
-    /// Takes the path of each `id:controllers:path` line; systemd's escapes are resolved.
+    /// Parses the `id:controllers:path` lines and resolves systemd's escapes.
     pub(super) fn parse(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
         let mut paths: Vec<String> = memberships(&text).map(|m| unescape(m.path)).collect();
@@ -41,17 +41,17 @@ impl Cgroup {
         }
     }
 
-    /// Whether a user who logged in started the process, and root did not.
+    /// Whether the process belongs to a login session, except root's.
     pub(super) fn in_session(&self) -> bool {
         self.in_session
     }
 
-    /// The user who logged in.
+    /// The user of the login session.
     pub(super) fn session_user(&self) -> Option<u32> {
         self.session_user
     }
 
-    /// Whether it is in a group of a manager of VMs.
+    /// Whether the process is in a group of a VM manager.
     pub(super) fn is_managed(&self) -> bool {
         let mut tops = self.paths.iter().filter_map(|path| top(path));
         tops.any(|top| MANAGED.contains(&top))
@@ -63,7 +63,7 @@ impl Cgroup {
     }
 
     /// The instance of the innermost unit `TEMPLATE@INSTANCE.service` (systemd.unit(5)) whose
-    /// template is one of those wanted.
+    /// template is wanted.
     pub(super) fn instance(&self, is_wanted: impl Fn(&str) -> bool) -> Option<&str> {
         let units = self.paths.iter().flat_map(|path| path.rsplit('/'));
         let mut instances = units.filter_map(|unit| {
@@ -73,7 +73,7 @@ impl Cgroup {
         instances.find(|instance| !instance.is_empty())
     }
 
-    /// The component that comes right below `parent`.
+    /// The component directly below `parent`.
     pub(super) fn below(&self, parent: &str) -> Option<&str> {
         self.paths.iter().find_map(|path| {
             let mut components = path.split('/');
@@ -88,7 +88,7 @@ fn top(path: &str) -> Option<&str> {
     components(path).next()
 }
 
-/// Whether a path is one of systemd's for users who log in, root not among them.
+/// Whether a path is in systemd's slice of login sessions, except root's.
 fn is_session(path: &str) -> bool {
     top(path) == Some("user.slice") && session_user(path) != Some(0)
 }

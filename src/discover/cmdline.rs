@@ -1,19 +1,19 @@
 //! The command line of a process.
 
-/// The arguments of /proc/PID/cmdline; invalid UTF-8 is replaced.
+/// The arguments in /proc/PID/cmdline; invalid UTF-8 is replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Cmdline(Vec<String>);
 
 impl Cmdline {
-    /// Splits the file's text at its NULs.
+    /// Splits at NUL bytes.
     pub(super) fn parse(text: &[u8]) -> Self {
         let text = text.strip_suffix(&[0]).unwrap_or(text);
         let args = text.split(|b| *b == 0);
         Self(args.map(|a| String::from_utf8_lossy(a).into()).collect())
     }
 
-    /// Splits the beginning of the file, read up to `limit` bytes. An argument that was cut off there
-    /// is left out: it may say something else than the whole.
+    /// Splits the first `limit` bytes of the file. Drops an argument that was cut at the limit,
+    /// because a part can mean something else.
     pub(super) fn parse_beginning(text: &[u8], limit: usize) -> Self {
         let is_end = |b: &u8| *b == 0;
         let whole = match text.len() < limit {
@@ -23,27 +23,27 @@ impl Cmdline {
         Self::parse(&text[..whole])
     }
 
-    /// File name of the executable as it was called.
+    /// File name of `argv[0]`.
     pub(super) fn program(&self) -> &str {
         file_name(self.arg(0))
     }
 
-    /// All arguments behind the program's name.
+    /// The arguments after the program name.
     pub(super) fn args(&self) -> impl Iterator<Item = &str> {
         self.0.iter().skip(1).map(String::as_str)
     }
 
-    /// The argument of this number, empty when there are fewer.
+    /// Argument `n`; empty if there are fewer.
     pub(super) fn arg(&self, n: usize) -> &str {
         self.0.get(n).map_or("", String::as_str)
     }
 
-    /// The value of an option, written `--name value` or `--name=value`; of several the last.
+    /// The value of `--name value` or `--name=value`; the last one counts.
     pub(super) fn option(&self, name: &str) -> Option<&str> {
         self.options(name).last()
     }
 
-    /// All values of an option that may be given more than once.
+    /// All values of an option that may be repeated.
     pub(super) fn options<'a, 'n>(
         &'a self,
         name: &'n str,
@@ -64,9 +64,9 @@ pub(super) fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The value of `key` in a list such as `type=1,uuid=…`, where a doubled comma is a comma of the
-/// value; of several the last. A first entry without a key is the value of `implied`, whole: of
-/// `a,,b=c` all is value (QEMU's util/qemu-option.c, `get_opt_name_value`).
+/// The value of `key` in a list such as `type=1,uuid=…`; the last one counts, and a double comma is
+/// a comma in a value. A first entry without a key is the whole value of `implied`: `a,,b=c` is all
+/// value (QEMU's util/qemu-option.c, `get_opt_name_value`).
 pub(super) fn suboption(list: &str, key: &str, implied: Option<&str>) -> Option<String> {
     let mut found = None;
     let mut rest = list;
@@ -90,7 +90,7 @@ pub(super) fn suboption(list: &str, key: &str, implied: Option<&str>) -> Option<
     found
 }
 
-/// Takes what is before the next single comma, and that comma.
+/// Takes the text up to the next single comma, and removes that comma.
 fn take_value(rest: &mut &str) -> String {
     let mut value = String::new();
     while let Some((head, tail)) = rest.split_once(',') {

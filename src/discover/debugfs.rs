@@ -1,10 +1,10 @@
 //! KVM debugfs: `kvm/<task>-<fd>/vcpu<id>/pid`.
 //!
-//! The directory carries the id of the task that created the VM, which may be any thread of the
-//! VMM, and the number the VM's descriptor had then (virt/kvm/kvm_main.c,
-//! `kvm_create_vm_debugfs`). `pid` is there since Linux 5.19 and 0 until the vCPU first runs.
-//! Ids are those of the initial pid namespace: an exporter in another one finds none of them.
-//! A kernel that is locked down lists the directories and refuses the files.
+//! The directory name has the TID of the task that created the VM, which can be any thread of the
+//! VMM, and the VM's descriptor number at that time (virt/kvm/kvm_main.c, `kvm_create_vm_debugfs`).
+//! `pid` exists since Linux 5.19 and is 0 until the vCPU first runs. TIDs are those of the initial
+//! pid namespace: an exporter in another namespace finds none of them. Under kernel lockdown the
+//! directories can be listed, but the files cannot be read.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,25 +15,25 @@ use crate::host::roots::Roots;
 /// One VM in debugfs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DebugVm {
-    /// The task that created it.
+    /// The task that created the VM.
     pub(super) creator: i32,
-    /// Its descriptor in that process.
+    /// The VM's descriptor in that process.
     pub(super) fd: i32,
-    /// KVM's ids of its vCPUs, ascending, and the thread of each where it is told.
+    /// KVM's vCPU ids, ascending, each with its thread if known.
     pub(super) vcpus: Vec<(u32, Option<i32>)>,
 }
 
-/// The VMs of debugfs, read once a pass and only when a pass needs them.
+/// The VMs in debugfs, read at most once per pass, on first use.
 #[derive(Debug, Default)]
 pub(super) struct Debugfs {
     /// Descriptors by creator.
     listed: Option<HashMap<i32, Vec<i32>>>,
-    /// Those whose creator ended.
+    /// VMs whose creator exited.
     orphans: Option<Vec<DebugVm>>,
 }
 
 impl Debugfs {
-    /// The VMs created by one of these tasks, ascending by descriptor.
+    /// The VMs that these tasks created, ascending by descriptor.
     pub(super) fn created_by(
         &mut self,
         roots: &Roots,
@@ -50,7 +50,7 @@ impl Debugfs {
         vms
     }
 
-    /// The VMs that have one of these threads as a vCPU: for those whose creator ended.
+    /// The VMs whose creator exited and that have one of these threads as a vCPU.
     pub(super) fn run_by(
         &mut self,
         roots: &Roots,
@@ -66,10 +66,9 @@ impl Debugfs {
 }
 
 impl DebugVm {
-    /// Whether it is one of the process that has these threads and descriptors. The creator's id
-    /// alone does not tell: it may be that of an ended thread, given to another process since, or
-    /// one of another pid namespace.
-    /// `ids` are the vCPUs of those descriptors.
+    /// Whether this VM belongs to the process with these threads and descriptors. The creator's TID
+    /// is not sufficient: it can belong to another process since the thread exited, or to another
+    /// pid namespace. `ids` are the vCPU ids of `fds`.
     pub(super) fn is_of(
         &self,
         is_thread: impl Fn(i32) -> bool,

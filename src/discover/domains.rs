@@ -1,8 +1,7 @@
-//! libvirt's run-time state of its domains: `/run/libvirt/qemu/NAME.xml`, read without asking
-//! libvirt.
+//! libvirt's run-time state of its domains, `/run/libvirt/qemu/NAME.xml`, read without libvirt.
 //!
-//! libvirt writes each change as a new file and renames it, which changes the directory: one
-//! stat of the directory tells whether anything is new.
+//! libvirt writes each change to a new file and renames it, which changes the directory: one stat
+//! of the directory shows whether anything changed.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -17,25 +16,25 @@ use crate::host::roots::Roots;
 
 mod bounds;
 
-/// A running domain has some thousand XML nodes; each takes roxmltree some 100 bytes.
+/// A running domain has about a thousand XML nodes; each costs roxmltree about 100 bytes.
 const MAX_NODES: u32 = 100_000;
 
 /// Namespaces of nova's metadata: `…/nova/1.0`, `…/nova/1.1`.
 const NOVA: &str = "http://openstack.org/xmlns/libvirt/nova/";
 
-/// What is used of a running domain.
+/// The used part of a domain's state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Domain {
-    /// Process id of its QEMU.
+    /// PID of its QEMU.
     pub(super) pid: i32,
     pub(super) name: String,
     pub(super) uuid: Option<String>,
-    /// What nova knows of it, sorted; empty where nova did not make it.
+    /// Nova's facts, sorted; empty if nova did not create the domain.
     pub(super) nova: Vec<(&'static str, String)>,
 }
 
-/// Parses a `domstatus` document. `None` when it is none, when it is larger than one can be, or
-/// has a DTD: no entity is ever expanded.
+/// Parses a `domstatus` document. Returns `None` for any other document, one above the size limits,
+/// or one with a DTD: entities are never expanded.
 pub(super) fn parse(xml: &str) -> Option<Domain> {
     if !bounds::are_kept(xml) {
         return None;
@@ -88,18 +87,18 @@ fn nova(domain: roxmltree::Node<'_, '_>) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// All running domains, kept up to date.
+/// The running domains.
 #[derive(Debug)]
 pub(super) struct Domains {
     roots: Arc<Roots>,
     dir: PathBuf,
     seen: Option<Mark>,
     files: BTreeMap<String, (Mark, Option<Domain>)>,
-    /// Whether domains may exist that cannot be read for lack of privilege.
+    /// Whether domains may exist whose state cannot be read for lack of privilege.
     pub(super) unreadable: bool,
 }
 
-/// What changes when a file is replaced.
+/// Changes when a file is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     inode: u64,
@@ -118,7 +117,7 @@ impl Mark {
 }
 
 impl Domains {
-    /// No domain until the first [`Domains::refresh`].
+    /// Empty until the first [`Domains::refresh`].
     pub(super) fn new(roots: Arc<Roots>) -> Self {
         let dir = roots.run.join("libvirt/qemu");
         Self {
@@ -130,7 +129,7 @@ impl Domains {
         }
     }
 
-    /// Reads what changed; says whether anything did.
+    /// Reads changed files; returns whether any domain changed.
     pub(super) fn refresh(&mut self) -> bool {
         let data = std::fs::metadata(&self.dir);
         let mark = data.as_ref().ok().map(Mark::of);
@@ -145,12 +144,12 @@ impl Domains {
             self.seen = None;
             return !std::mem::take(&mut self.files).is_empty();
         }
-        // A change within the same tick of the file system's clock would leave no mark.
+        // A change within the same tick of the file system's clock would leave the same mark.
         self.seen = mark.filter(|_| data.is_ok_and(|d| is_old(&d)));
         self.read_all()
     }
 
-    /// The domain run by this process.
+    /// The domain of this process.
     pub(super) fn of(&self, pid: i32) -> Option<&Domain> {
         let domains = self
             .files
@@ -191,7 +190,7 @@ impl Domains {
             Ok(xml) => {
                 let domain = parse(&xml);
                 if domain.is_none() && !xml.is_empty() {
-                    tracing::warn!(path = %path.display(), "not a domain's state, or larger than one");
+                    tracing::warn!(path = %path.display(), "ignoring the domain's state: unexpected format, or above the size limits");
                 }
                 domain
             }
@@ -205,15 +204,15 @@ impl Domains {
         before.and_then(|(_, domain)| domain) != domain
     }
 
-    /// Something failed that says nothing about domains, such as having no descriptor left:
-    /// what is known stays, and the next pass tries again.
+    /// After an error that says nothing about domains (such as no free descriptor), keeps the known
+    /// domains and retries on the next pass.
     fn keep(&mut self) -> bool {
         self.seen = None;
         false
     }
 }
 
-/// Whether an error is an answer: the file is not there, not ours to read, or no state.
+/// Whether an error is a definite answer: no such file, no permission, or not text.
 fn is_answer(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, NotFound, PermissionDenied};
     matches!(error.kind(), NotFound | PermissionDenied | InvalidData)
@@ -224,7 +223,7 @@ fn is_denied(error: &io::Error) -> bool {
 }
 
 fn is_old(data: &Metadata) -> bool {
-    /// Longer than a clock tick of any kernel (CONFIG_HZ of 100).
+    /// Longer than a clock tick of any kernel (10 ms with CONFIG_HZ=100).
     const TICK: Duration = Duration::from_millis(20);
     let age = |time| SystemTime::now().duration_since(time).ok();
     data.modified()

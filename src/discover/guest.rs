@@ -1,4 +1,4 @@
-//! A process that runs VMs, as it is remembered between passes, and what its VMs are called.
+//! A process that runs VMs, as remembered between passes, and the names of its VMs.
 
 use super::cgroup::Cgroup;
 use super::cmdline::Cmdline;
@@ -11,7 +11,6 @@ use super::vcpus::Machine;
 use super::vmm::{is_generic, Identity};
 use super::{Owner, Vm, VmKey};
 
-/// What is remembered of a VMM.
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) pid: i32,
@@ -22,11 +21,11 @@ pub(super) struct Guest {
     pub(super) cmdline: Cmdline,
     cgroup: Cgroup,
     pub(super) machines: Vec<Machine>,
-    /// Its descriptors may not be read.
+    /// Its descriptors cannot be read.
     pub(super) hidden: bool,
-    /// Its vCPUs are no threads: any thread may run any of them.
+    /// It has no thread per vCPU: any thread may run any vCPU.
     pub(super) unbound: bool,
-    /// It has several VMs and no debugfs to tell them apart.
+    /// It has several VMs and no debugfs that separates them.
     pub(super) mixed: bool,
 }
 
@@ -47,7 +46,7 @@ impl Guest {
         }
     }
 
-    /// vCPUs that have a thread which is not known, and the VMM names none that could be it.
+    /// Number of vCPUs whose thread is unknown; 0 if the VMM has no thread per vCPU.
     pub(super) fn unknown_threads(&self) -> usize {
         match self.unbound {
             true => 0,
@@ -55,20 +54,20 @@ impl Guest {
         }
     }
 
-    /// vCPUs that are not there yet though their VMM names threads: one is being added, or was
-    /// removed and QEMU keeps its descriptor for the next.
+    /// Whether a vCPU has no thread although the VMM names its threads: it is being added, or it
+    /// was removed and QEMU keeps its descriptor for reuse.
     pub(super) fn missing_named(&self) -> bool {
         let mut machines = self.machines.iter();
         machines.any(|machine| machine.named && machine.missing > 0)
     }
 
-    /// Whether its cgroup is one libvirt makes.
+    /// Whether libvirt created its cgroup.
     pub(super) fn in_libvirt(&self) -> bool {
         manager::name_in_cgroup(&self.cgroup).is_some()
     }
 
-    /// Root and managers are one; a user is who logged in, where that is known: users have further
-    /// ids for their containers (subuid(5)), and are not several users by that.
+    /// Root and managers are one owner. A user is the user of the login session if known: container
+    /// ids (subuid(5)) do not make one user several owners.
     fn owner(&self) -> Owner {
         match self.uid {
             Some(0) => Owner::Host,
@@ -90,11 +89,11 @@ impl Guest {
         }
     }
 
-    /// Its VMs, with names that may not be unique yet. `domain` is libvirt's state of this pid.
+    /// Its VMs, before names are made unique. `domain` is libvirt's state of this PID.
     pub(super) fn vms(&self, domain: Option<&Domain>) -> Vec<(Trust, Vm)> {
         let uuid = self.identity.uuid.as_deref().and_then(naming::uuid);
-        // libvirt starts each with -uuid: a state that says another, or a process that says
-        // none, is of an earlier process of this pid.
+        // libvirt starts each QEMU with -uuid. If the state has another uuid, or the process has
+        // none, the state belongs to an earlier process with this PID.
         let domain = domain.filter(|d| uuid.is_some() && d.uuid == uuid);
         let trust = self.trust(domain.is_some());
         let (name, name_source) = self.name(domain, uuid.as_deref());
@@ -128,8 +127,8 @@ impl Guest {
         self.machines.iter().map(|m| (trust, vm(m))).collect()
     }
 
-    /// The name the operator gave, else what identifies the VM. libvirt's state goes before the
-    /// command line, which keeps the name the domain was started with.
+    /// The name that the operator chose, else an identifier of the VM. libvirt's state comes before
+    /// the command line, which keeps the name from the domain's start.
     fn name(&self, domain: Option<&Domain>, uuid: Option<&str>) -> (String, &'static str) {
         let of_domain = domain.and_then(|d| label::clean(&d.name));
         let of_line = || label::clean(self.identity.name.as_deref()?);
@@ -144,7 +143,7 @@ impl Guest {
     }
 }
 
-/// Facts as labels: bounded, without control characters, sorted.
+/// Cleans the facts and sorts them by label.
 fn clean(facts: manager::Facts) -> Vec<(&'static str, String)> {
     let mut facts: Vec<_> = facts
         .into_iter()
@@ -154,7 +153,7 @@ fn clean(facts: manager::Facts) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// Gives the VMs the names they keep and sorts them by name.
+/// Makes the names unique and sorts the VMs by name.
 pub(super) fn name_all(vms: Vec<(Trust, Vm)>, names: &mut Names) -> Vec<Vm> {
     let unnamed: Vec<Unnamed<'_>> = vms
         .iter()

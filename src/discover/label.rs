@@ -1,29 +1,32 @@
-//! Values of labels that come from outside: bounded, and drawn as what they are.
+//! Label values from outside: bounded, and displayed as what they are.
 //!
-//! Two values that differ must not look the same in a terminal or a browser, else a VM passes for
-//! another. What is not drawn, or is drawn as something else, becomes U+FFFD:
+//! Different values must look different in a terminal or a browser, so that no VM can pass for
+//! another. Characters that are not displayed, or look like others, become U+FFFD:
 //!
-//! - control characters, and everything with the property `Default_Ignorable_Code_Point`
-//!   (UAX #44, DerivedCoreProperties.txt): fillers, joiners, variation selectors, tags, marks that
-//!   turn the direction of writing (UTR #36, "Bidirectional Text Spoofing");
+//! - control characters, and all characters with the property `Default_Ignorable_Code_Point` (UAX
+//!   #44, DerivedCoreProperties.txt): fillers, joiners, variation selectors, tags, direction marks
+//!   (UTR #36, "Bidirectional Text Spoofing");
 //! - spaces other than U+0020, the blank Braille pattern, and each space after the first of a run,
-//!   which HTML draws as one;
-//! - combining marks that have precomposed letters: `é` has two spellings that are drawn alike
-//!   (UAX #15), and a stack of marks draws over the lines around it.
+//!   because HTML displays a run as one space;
+//! - combining marks that have precomposed letters: `é` has two spellings that look alike (UAX
+//!   #15), and a stack of marks covers the lines around it.
 //!
-//! Letters of different scripts that look alike (Latin and Cyrillic `a`: UTS #39, "Confusable
-//! Detection") pass: which of them a font draws alike is not known here, and both are drawn.
+//! Look-alike letters of different scripts (Latin and Cyrillic `a`: UTS #39, "Confusable
+//! Detection") pass: which of them look alike depends on the font, and all of them are visible.
+
+use crate::host::text::is_default_ignorable;
 
 /// Longest label value (bytes).
 pub(super) const MAX_LENGTH: usize = 128;
 
-/// A value for a label. `None` when nothing is left.
+/// Cleans a label value. `None` if nothing is left.
 pub(super) fn clean(text: &str) -> Option<String> {
     let mut before = None;
     let replaced = |c: char| {
         let repeated = c == ' ' && before.replace(c) == Some(' ');
         before = Some(c);
-        match repeated || c.is_control() || is_ignorable(c) || is_odd_space(c) || is_mark(c) {
+        match repeated || c.is_control() || is_default_ignorable(c) || is_odd_space(c) || is_mark(c)
+        {
             true => char::REPLACEMENT_CHARACTER,
             false => c,
         }
@@ -33,7 +36,7 @@ pub(super) fn clean(text: &str) -> Option<String> {
     (!clean.is_empty()).then(|| clean.to_owned())
 }
 
-/// At most this many bytes of the text, cut between characters.
+/// The first `max` bytes of the text at most, cut between characters.
 pub(super) fn cut(text: &str, max: usize) -> &str {
     let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
@@ -42,23 +45,13 @@ pub(super) fn cut(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
-/// `Default_Ignorable_Code_Point` of Unicode 16.0.
-fn is_ignorable(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
-        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// White space (UAX #44) that is not U+0020, the interlinear annotation marks, and U+2800.
+/// White space (UAX #44) other than U+0020, the interlinear annotation marks, and U+2800.
 fn is_odd_space(c: char) -> bool {
     c.is_whitespace() && c != ' ' || matches!(c, '\u{2800}' | '\u{fff9}'..='\u{fffb}')
 }
 
-/// The blocks of combining diacritical marks: for Latin, Greek, Cyrillic and symbols. Marks of
-/// other scripts are part of how those are written, and stay.
+/// The blocks of combining diacritical marks for Latin, Greek, Cyrillic and symbols. Marks of other
+/// scripts are part of their spelling and are kept.
 fn is_mark(c: char) -> bool {
     matches!(c,
         '\u{300}'..='\u{36f}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}'

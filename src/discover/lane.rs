@@ -1,5 +1,4 @@
-//! The inventory lane: a thread of its own that looks once a period who runs, so that a slow
-//! /proc never holds up a tick.
+//! The thread that scans for VMs once per period, so that a slow /proc does not delay a tick.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +11,10 @@ use crate::host::topology::{TopologyError, Watch};
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
 
-/// A pass that takes three periods and so long hangs.
+/// A pass hangs if it takes longer than three periods plus this.
 const SLOW_PASS: Duration = Duration::from_secs(2);
 
-/// Keeps the newest inventory.
+/// Keeps the latest inventory up to date.
 pub struct Lane {
     roots: Arc<Roots>,
     topology: Watch,
@@ -26,10 +25,10 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A lane over these roots, with an empty inventory.
+    /// Starts with an empty inventory.
     ///
     /// # Errors
-    /// When the CPU topology cannot be read: without it no place has a name.
+    /// If the CPU topology cannot be read: no location has a name without it.
     pub fn new(roots: Arc<Roots>, telemetry: Telemetry) -> Result<Self, TopologyError> {
         Ok(Self {
             topology: Watch::new(roots.clone())?,
@@ -41,12 +40,12 @@ impl Lane {
         })
     }
 
-    /// Where the newest inventory is found.
+    /// The latest inventory.
     pub fn newest(&self) -> Arc<ArcSwap<Inventory>> {
         self.newest.clone()
     }
 
-    /// Looks once who runs, and publishes what changed.
+    /// Scans once and publishes the inventory if it changed.
     pub fn pass(&mut self) {
         let start = Instant::now();
         let inventory = self.scanner.scan(self.topology.look());
@@ -62,7 +61,7 @@ impl Lane {
         self.opens = opens;
     }
 
-    /// Passes once a period until told to stop.
+    /// Scans once per period until `stop`.
     pub fn run(mut self, period: Duration, stop: &Stop) {
         let limit = period * 3 + SLOW_PASS;
         let heartbeats = &self.telemetry.heartbeats;

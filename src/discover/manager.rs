@@ -1,4 +1,4 @@
-//! Who manages a VM and what the manager knows of it, one file each.
+//! Managers of VMs and the facts they provide, one file each.
 
 use super::cgroup::Cgroup;
 use super::cmdline::Cmdline;
@@ -9,30 +9,29 @@ mod libvirt;
 mod openstack;
 mod proxmox;
 
-/// All that may tell of a manager.
+/// The evidence that identifies a manager.
 #[derive(Debug)]
 pub(super) struct Clues<'a> {
     pub(super) cmdline: &'a Cmdline,
     pub(super) cgroup: &'a Cgroup,
-    /// The guest's name on the command line.
+    /// The VM's name on the command line.
     pub(super) name: Option<&'a str>,
     /// libvirt's run-time state of this process.
     pub(super) domain: Option<&'a Domain>,
 }
 
-/// Labels of `kvm_vm_info` beyond the common ones, not yet cleaned.
+/// Labels of `kvm_vm_info` beyond the common ones, before `label::clean`.
 pub(super) type Facts = Vec<(&'static str, String)>;
 
-/// One kind of manager.
 #[derive(Debug)]
 pub(super) struct Manager {
     /// Value of the `manager` label.
     pub(super) name: &'static str,
-    /// What it knows, if this VM is one of its.
+    /// The facts about this VM; `None` if this manager does not manage it.
     pub(super) facts: fn(&Clues<'_>) -> Option<Facts>,
 }
 
-/// All of them. Those that use libvirt themselves come before it.
+/// Managers that use libvirt come before libvirt.
 pub(super) const MANAGERS: &[Manager] = &[
     openstack::MANAGER,
     kubevirt::MANAGER,
@@ -52,7 +51,7 @@ pub(super) fn of(clues: &Clues<'_>) -> Option<(&'static str, Facts)> {
 mod tests {
     use super::*;
 
-    /// What the managers say of a QEMU with these arguments in this cgroup.
+    /// The manager of a QEMU with these arguments in this cgroup.
     fn manager(args: &str, cgroup: &str, domain: Option<&Domain>) -> Option<(&'static str, Facts)> {
         let line = format!("qemu-system-x86_64 {args}").replace(' ', "\0");
         let cmdline = Cmdline::parse(line.as_bytes());

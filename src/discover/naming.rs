@@ -1,4 +1,4 @@
-//! Names of VMs: unique on the host, and kept by those that have them.
+//! Assigns VM names: unique on the host and stable.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -10,24 +10,24 @@ mod ended;
 
 use ended::Ended;
 
-/// A VM to be named.
+/// A VM that needs a name.
 #[derive(Debug, Clone)]
 pub(super) struct Unnamed<'a> {
     pub(super) key: VmKey,
-    /// The name it has by itself, clean.
+    /// Its own name, clean, before names are made unique.
     pub(super) base: &'a str,
     pub(super) uuid: Option<&'a str>,
     pub(super) owner: Owner,
     pub(super) trust: Trust,
 }
 
-/// How hard it was for whoever named a VM to come by that: anybody may write any name on a command
-/// line. In order of the fields, so that a VM more to be trusted compares greater.
+/// Trust in a VM's name: how hard it was to get, since any user can write any name on a command
+/// line. The order of the fields makes a more trusted VM compare greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Trust {
-    /// Its process holds descriptors of KVM, which cannot be feigned.
+    /// Its process holds KVM descriptors, which cannot be forged.
     pub(super) seen: bool,
-    /// libvirt's state, which only root writes, tells of it.
+    /// libvirt's state, which only root can write, contains it.
     pub(super) known: bool,
     /// Who runs it.
     pub(super) runner: Runner,
@@ -36,17 +36,17 @@ pub(super) struct Trust {
 /// Who runs a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Runner {
-    /// A user who logged in.
+    /// A user in a login session.
     Session,
-    /// Any other.
+    /// Any other user.
     #[default]
     Service,
-    /// Root, or a manager of VMs.
+    /// Root or a manager of VMs.
     Host,
 }
 
-/// A UUID in lower case with dashes. `None` for any other text, and for the UUID of zeros that
-/// stands for none.
+/// A UUID in lower case with dashes. `None` for any other text and for the zero UUID, which means
+/// none.
 pub(super) fn uuid(text: &str) -> Option<String> {
     let text = text.trim();
     let dashes = [8, 13, 18, 23]
@@ -69,12 +69,12 @@ pub(super) fn uuid(text: &str) -> Option<String> {
     Some(parts.join("-"))
 }
 
-/// The names given so far.
+/// The assigned names.
 ///
-/// A running VM keeps its name, whatever others are called, come or go. It loses the name to a VM
-/// more to be trusted alone: a squatter's series end where the real VM starts. A VM that finds
-/// its name taken gets a suffix and keeps that. A name outlives its VM: only a VM of the same
-/// owner, or one more to be trusted, goes on with the series of one that ended.
+/// A running VM keeps its name whichever VMs start or end, and loses it only to a more trusted VM:
+/// a squatter's series end when the real VM starts. A VM whose name is taken gets a suffix and
+/// keeps it. A name outlives its VM: only a VM of the same owner, or a more trusted one, continues
+/// the series of an ended VM.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     held: HashMap<VmKey, Held>,
@@ -87,14 +87,14 @@ struct Held {
     base: String,
     name: String,
     owner: Owner,
-    /// The most it was ever trusted: what names it does not change when libvirt's state cannot
-    /// be read for a moment.
+    /// The highest trust so far: a failure to read libvirt's state for a moment does not rename the
+    /// VM.
     trust: Trust,
 }
 
 impl Names {
-    /// A name for each of the running VMs that no other has. Those most to be trusted choose
-    /// first, among equals those that keep the name they have, then the older.
+    /// A unique name for each running VM. The most trusted choose first; at equal trust, VMs that
+    /// have a name keep it, then the older VM chooses.
     pub(super) fn give(&mut self, vms: &[Unnamed<'_>]) -> Vec<String> {
         let trust: Vec<Trust> = vms.iter().map(|vm| self.trust(vm)).collect();
         self.let_go(vms);
@@ -138,7 +138,8 @@ impl Names {
         before.map_or(vm.trust, |before| before.max(vm.trust))
     }
 
-    /// Keeps for their owners the names of VMs that ended or are called otherwise now.
+    /// Releases the names of VMs that ended or have another base name now, but reserves them for
+    /// their owners.
     fn let_go(&mut self, vms: &[Unnamed<'_>]) {
         let running: HashMap<VmKey, &str> = vms.iter().map(|vm| (vm.key, vm.base)).collect();
         let ended = &mut self.ended;
@@ -151,8 +152,8 @@ impl Names {
         });
     }
 
-    /// The first of its possible names that it may take. Ends, because each name that is taken or
-    /// kept is but one of infinitely many.
+    /// The first candidate name that is free. Terminates because candidates are unlimited and taken
+    /// or reserved names are not.
     fn first_free(&self, vm: &Unnamed<'_>, trust: Trust, taken: &HashSet<String>) -> String {
         let mut level = 0;
         loop {
@@ -166,8 +167,8 @@ impl Names {
 }
 
 impl Unnamed<'_> {
-    /// Its possible names: its own, then that with the first 8 digits of the uuid, the pid, the pid
-    /// and the ordinal, and a number.
+    /// Candidate names: the base name, then with a suffix of the first 8 digits of the uuid, the
+    /// PID, the PID and ordinal, or these and a number.
     fn name(&self, level: u32) -> String {
         let VmKey { pid, ordinal, .. } = self.key;
         let suffix = match (level, self.uuid) {

@@ -1,29 +1,29 @@
-//! Which descriptors of a process are duplicates of each other.
+//! Finds descriptors of a process that are duplicates of each other.
 //!
-//! A descriptor is not an object: Firecracker since 1.14 holds two of each vCPU, crosvm one of the
-//! VM in each vCPU. All files of KVM share one inode (fs/anon_inodes.c), so that only kcmp(2) tells
-//! which are the same open file. It takes what following the descriptors takes (CAP_SYS_PTRACE),
-//! and a kernel with CONFIG_KCMP.
+//! Several descriptors may refer to one object: Firecracker since 1.14 holds two per vCPU, and
+//! crosvm holds one of the VM in each vCPU. All KVM files share one inode (fs/anon_inodes.c), so
+//! only kcmp(2) can compare the open files. kcmp(2) requires CAP_SYS_PTRACE, as following the
+//! descriptors does, and a kernel with CONFIG_KCMP.
 
 use std::cmp::Ordering;
 
 use crate::host::roots::Roots;
 use crate::sys;
 
-/// Descriptors of one kind that are compared, at most: two for each vCPU that KVM gives a VM. Each
-/// takes some ten calls of kcmp(2).
+/// Most descriptors of one kind to compare: two for each vCPU that KVM allows in a VM. Each costs
+/// about ten calls of kcmp(2).
 const MAX_COMPARED: usize = 1 << 13;
 
-/// Asks the kernel about processes of this machine.
+/// Compares open files of processes on this machine.
 #[derive(Debug)]
 pub(super) struct OpenFiles {
-    /// Whether the numbers in procfs are pids for the system calls of this process.
+    /// Whether PIDs in procfs are valid in the system calls of this process.
     same_pids: bool,
 }
 
 impl OpenFiles {
-    /// A directory that stands in for procfs shows processes of another machine, and a procfs of
-    /// another pid namespace numbers them otherwise.
+    /// PIDs are not valid if a directory replaces procfs (they belong to another machine) or if
+    /// procfs belongs to another pid namespace.
     pub(super) fn new(roots: &Roots) -> Self {
         let status = roots.read_text(&roots.proc.join("self/status"));
         let id = std::process::id();
@@ -32,8 +32,8 @@ impl OpenFiles {
         }
     }
 
-    /// The descriptors of a task by open file: each group ascending, and the groups by their first.
-    /// `None` where the kernel does not tell, or a descriptor was closed meanwhile.
+    /// Groups the descriptors of a task by open file: each group ascending, groups ascending by
+    /// their first descriptor. `None` if kcmp(2) failed or a descriptor was closed meanwhile.
     pub(super) fn grouped(&self, task: i32, fds: &[i32]) -> Option<Vec<Vec<i32>>> {
         match self.same_pids && fds.len() <= MAX_COMPARED {
             true => group(fds, |a, b| sys::compare_files(task, a, b)),
@@ -42,15 +42,15 @@ impl OpenFiles {
     }
 }
 
-/// Whether the `status` of this process in a procfs has its own pid and no other: `NSpid` lists
-/// its pids from procfs' namespace down to its own (proc_pid_status(5)).
+/// Whether procfs shows this process under its own PID only: `NSpid` lists its PIDs from procfs's
+/// namespace down to its own (proc_pid_status(5)).
 fn is_own_namespace(status: &str, pid: u32) -> bool {
     let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     pids.is_some_and(|pids| pids.trim() == pid.to_string())
 }
 
 fn group(fds: &[i32], compare: impl Fn(i32, i32) -> Option<Ordering>) -> Option<Vec<Vec<i32>>> {
-    // In the kernel's order of files, so that each descriptor is compared with few.
+    // Sorted in the kernel's order of files: each descriptor is compared with few groups.
     let mut groups: Vec<Vec<i32>> = Vec::new();
     for fd in fds {
         let mut unknown = false;
@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn descriptors_are_grouped_by_what_they_stand_for() {
-        // Descriptors 0, 3, 6 … are one file, and so on; the kernel's order is its own.
+        // Descriptors 0, 3, 6 … are one file, and so on; `compare` returns an order of its own,
+        // like the kernel.
         let compare = |a: i32, b: i32| Some((b % 3).cmp(&(a % 3)));
         let groups = group(&[3, 4, 5, 6, 7, 9], compare).unwrap();
         assert_eq!(groups, [vec![3, 6, 9], vec![4, 7], vec![5]]);

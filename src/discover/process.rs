@@ -1,12 +1,10 @@
-//! A close look at one process: its descriptors of KVM, its threads, who it says it is.
+//! Examines one process: its KVM descriptors, its threads, and its identity.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use rustix::fs::readlinkat_raw;
 use rustix::io::Errno;
 
 use super::blocked::{self, Asked, Blocked, Reads};
@@ -16,50 +14,46 @@ use super::open_files::OpenFiles;
 use super::program::Program;
 use super::vmm::{self, Identity, Invocation, Vmm};
 use super::vmm_file;
-use super::watch::numbers;
+use crate::host::fds::{self, list};
 use crate::host::readers::Owner;
 use crate::host::roots::Roots;
 use crate::host::thread::{comm, is_of_kernel, parse_stat, user, Stat, BUFFER};
 
-/// Descriptors of a process that are looked at, the lowest: KVM has at most 4,096 vCPUs a VM, and
-/// 65,536 links take some 0.1 s.
-pub(super) const MAX_LINKS: usize = 1 << 16;
-
-/// Threads of a process that are looked at, the first: KVM has at most 4,096 vCPUs a VM.
+/// Threads of a process that are examined, oldest first: a VM has at most 4,096 vCPUs.
 pub(super) const MAX_THREADS: usize = 1 << 13;
 
-/// So many threads are enough to find one that lives when the first has ended.
+/// Enough threads to find one that still runs after the first has exited.
 const SOME: usize = 64;
 
-/// What a thread's files cost, in links of descriptors: to open, read and close one takes 10 µs,
-/// to read a link 3 µs.
+/// Cost of a thread's files, in descriptor links: opening, reading and closing a file takes 10 µs,
+/// reading a link 3 µs.
 pub(super) const THREAD: u64 = 4;
 
-/// What the files of a process cost beside its descriptors and threads.
+/// Cost of the files of a process except its descriptors and threads, in descriptor links.
 pub(super) const PROCESS: u64 = 8;
 
-/// Descriptors of KVM a process holds.
+/// KVM descriptors of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct KvmFds {
     /// Descriptors of VMs, ascending.
     pub(super) vms: Vec<i32>,
     /// vCPUs, ascending by their first descriptor.
     pub(super) vcpus: Vec<VcpuFds>,
-    /// Whether each entry is an object of its own; else some may be duplicates of others.
+    /// Whether each entry is a distinct object; otherwise some may be duplicates.
     pub(super) distinct: bool,
 }
 
 /// Descriptors of one vCPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct VcpuFds {
-    /// KVM's id of it.
+    /// KVM's vcpu id.
     pub(super) id: u32,
     /// Ascending.
     pub(super) fds: Vec<i32>,
 }
 
 impl KvmFds {
-    /// Puts duplicates together, as far as `grouped` tells which are some.
+    /// Merges duplicates as far as `grouped` can identify them.
     fn distinct(mut self, grouped: impl Fn(&[i32]) -> Option<Vec<Vec<i32>>>) -> Self {
         self.distinct = self.merge(grouped).is_some();
         self
@@ -107,42 +101,42 @@ pub(super) struct Thread {
 pub(super) struct Process {
     pub(super) pid: i32,
     pub(super) start_time: u64,
-    /// Its user; `None` where /proc does not tell.
+    /// Its user; `None` if /proc does not say.
     pub(super) uid: Option<u32>,
     pub(super) cmdline: Cmdline,
     pub(super) cgroup: Cgroup,
     pub(super) vmm: Option<&'static Vmm>,
-    /// What its arguments say about its VM.
+    /// VM name and uuid from its arguments.
     pub(super) identity: Identity,
-    /// `None` where they may not be read.
+    /// `None` if they cannot be read.
     pub(super) fds: Option<KvmFds>,
-    /// Ascending by start.
+    /// Ascending by start time.
     pub(super) threads: Vec<Thread>,
-    /// Whose it is, for reads that it can hold up.
+    /// The process, for reads that it can block.
     pub(super) asked: Asked,
-    /// Its command line cannot be read now; this is the one before.
+    /// Set if its command line cannot be read now; `cmdline` is then the previous one.
     pub(super) blocked: Option<Blocked>,
 }
 
-/// What a close look found.
+/// Result of an examination.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// It runs VMs.
+    /// The process runs VMs.
     Vmm(Box<Process>),
-    /// It runs none.
+    /// The process runs no VM.
     Other,
-    /// It may run VMs: it has several threads, whose names do not tell, and its descriptors may
-    /// not be read.
+    /// The process may run VMs: it has several threads with inconclusive names, and its descriptors
+    /// cannot be read.
     Hidden,
-    /// It may run VMs, and cannot be examined now.
+    /// The process may run VMs, but reading its memory blocks.
     Blocked(Blocked),
 }
 
-/// Looks at a process, by `reads` where it could hold that up. `before` is its command line as it
-/// was known, in case it cannot be read now. Adds to `cost` what was read, in links of descriptors.
+/// Examines a process; uses `reads` for files that the process can block. `before` is its previous
+/// command line, used if a read blocks. Adds the cost of all reads to `cost`, in descriptor links.
 ///
 /// # Errors
-/// Any of a file that cannot be read; mostly, that the process is gone.
+/// If a file cannot be read; usually because the process exited.
 pub(super) fn examine(
     roots: &Roots,
     open_files: &OpenFiles,
@@ -157,7 +151,7 @@ pub(super) fn examine(
     let mut dir = leader.clone();
     let mut descriptors = descriptors(roots, &dir, cost)?;
     if descriptors == Descriptors::None {
-        // A leader that ended before its threads has neither descriptors nor memory any more.
+        // A leader that exited before its other threads has no descriptors and no memory.
         if let Some(tid) = tids(roots, pid, SOME)?.into_iter().find(|tid| *tid != pid) {
             task = tid;
             dir = leader.join(format!("task/{tid}"));
@@ -187,7 +181,7 @@ pub(super) fn examine(
             None => return Ok(Found::Blocked(blocked)),
         },
     };
-    // Comparing files waits for what cmdline waits for (kcmp(2) takes exec_update_lock).
+    // kcmp(2) takes exec_update_lock, which cmdline waits for too.
     let grouped = |fds: &[i32]| match blocked {
         None => open_files.grouped(task, fds),
         Some(_) => None,
@@ -196,7 +190,7 @@ pub(super) fn examine(
     let threads = threads(roots, pid, cost)?;
     let vmm = vmm(&dir, pid, &cmdline, &threads);
     if fds.is_none() && !has_vcpu(vmm, &threads) {
-        // A VMM has a thread for each vCPU beside its main one.
+        // A VMM has at least one thread for vCPUs besides its main thread.
         return Ok(match threads.len() {
             0 | 1 => Found::Other,
             _ => Found::Hidden,
@@ -234,15 +228,15 @@ fn identity(vmm: &Vmm, dir: &Path, uid: Option<u32>, cmdline: &Cmdline) -> Ident
     })
 }
 
-/// The target of a link of the process, which takes the rights of a debugger to follow.
+/// The target of a link of the process; requires the rights of a debugger.
 fn link(dir: &Path, name: &str) -> Option<String> {
     let target = std::fs::read_link(dir.join(name)).ok()?;
     Some(target.to_string_lossy().into_owned())
 }
 
-/// Whether an error says that the process or thread ended.
+/// Whether an error means that the process or thread exited.
 pub(super) fn is_gone(error: &io::Error) -> bool {
-    /// A read of a file of /proc whose process ended since it was opened.
+    /// Returned by a read of a /proc file whose process exited after the open.
     const ESRCH: i32 = Errno::SRCH.raw_os_error();
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
 }
@@ -255,55 +249,41 @@ fn has_vcpu(vmm: Option<&Vmm>, threads: &[Thread]) -> bool {
     threads.iter().any(is_vcpu)
 }
 
-/// Opens a directory and lists the first of its numbers, ascending. procfs lists descriptors by
-/// number and threads by age.
-fn list(roots: &Roots, dir: &Path, most: usize) -> io::Result<(File, Vec<i32>)> {
-    let dir = roots.open(dir)?;
-    let mut found = Vec::new();
-    numbers(&dir, &mut [MaybeUninit::uninit(); 4096], &mut found, most)?;
-    found.sort_unstable();
-    Ok((dir, found))
-}
-
 /// What the descriptors of a process are.
 #[derive(Debug, PartialEq, Eq)]
 enum Descriptors {
-    /// They may not be read.
+    /// They cannot be read.
     Closed,
-    /// There are none at all.
+    /// The process has no descriptors.
     None,
-    /// None of them is of KVM.
+    /// No descriptor is a KVM file.
     Other,
     Kvm(KvmFds),
 }
 
-/// Looks at each descriptor. To list them takes the rights of a file's reader, to follow them
-/// those of a debugger (`proc_fd_access_allowed`, fs/proc/base.c): who has but the first, such as
-/// root in a container, may list them and is refused each.
+/// Reads the link of each descriptor. Root in a container can list them but not read their links.
 fn descriptors(roots: &Roots, dir: &Path, cost: &mut u64) -> io::Result<Descriptors> {
-    let (dir, numbers) = match list(roots, &dir.join("fd"), MAX_LINKS) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            return Ok(Descriptors::Closed)
-        }
+    let closed = |error: &io::Error| error.kind() == ErrorKind::PermissionDenied;
+    let links = match fds::Descriptors::of(roots, dir) {
+        Err(error) if closed(&error) => return Ok(Descriptors::Closed),
         listed => listed?,
     };
+    *cost += links.count() as u64;
     let mut fds = KvmFds::default();
-    let mut buffer = [0u8; 64];
-    *cost += numbers.len() as u64;
-    for fd in &numbers {
-        let length = match readlinkat_raw(&dir, fd.to_string(), &mut buffer) {
-            Ok(length) => length,
-            Err(Errno::ACCESS | Errno::PERM) => return Ok(Descriptors::Closed),
-            Err(_) => continue, // closed meanwhile
-        };
-        match kvm_file(buffer.get(..length).unwrap_or_default()) {
-            Some(KvmFile::Vm) => fds.vms.push(*fd),
-            Some(KvmFile::Vcpu(id)) => fds.vcpus.push(VcpuFds { id, fds: vec![*fd] }),
+    let followed = links.targets(|fd, target| {
+        match kvm_file(target) {
+            Some(KvmFile::Vm) => fds.vms.push(fd),
+            Some(KvmFile::Vcpu(id)) => fds.vcpus.push(VcpuFds { id, fds: vec![fd] }),
             None => {}
         }
+        ControlFlow::Continue(())
+    });
+    match followed {
+        Err(error) if closed(&error) => return Ok(Descriptors::Closed),
+        followed => followed?,
     }
     Ok(match fds.vms.is_empty() && fds.vcpus.is_empty() {
-        true if numbers.is_empty() => Descriptors::None,
+        true if links.count() == 0 => Descriptors::None,
         true => Descriptors::Other,
         false => Descriptors::Kvm(fds),
     })
@@ -315,7 +295,7 @@ enum KvmFile {
     Vcpu(u32),
 }
 
-/// The kind of a descriptor by its link (virt/kvm/kvm_main.c, `anon_inode_getfile`).
+/// The kind of a KVM descriptor from its link (virt/kvm/kvm_main.c, `anon_inode_getfile`).
 fn kvm_file(link: &[u8]) -> Option<KvmFile> {
     let name = std::str::from_utf8(link.strip_prefix(b"anon_inode:")?).ok()?;
     match name.strip_prefix("kvm-vcpu:") {
@@ -329,9 +309,9 @@ fn tids(roots: &Roots, pid: i32, most: usize) -> io::Result<Vec<i32>> {
     Ok(tids)
 }
 
-/// The threads by start; what ends meanwhile is left out, and so are the kernel's own: they never
-/// returned from the system call of the thread that made them, so that /proc shows them in the
-/// KVM_RUN of vCPU 0 for ever.
+/// The threads, ascending by start time, without those that exited meanwhile and without kernel
+/// threads. A kernel thread never returned from the system call of the thread that created it, so
+/// /proc shows it in the KVM_RUN of vCPU 0 forever.
 fn threads(roots: &Roots, pid: i32, cost: &mut u64) -> io::Result<Vec<Thread>> {
     let mut threads = Vec::new();
     for tid in tids(roots, pid, MAX_THREADS)? {
@@ -366,7 +346,7 @@ fn parse_thread(tid: i32, stat: &[u8]) -> Option<Thread> {
     })
 }
 
-/// The descriptor a thread runs a vCPU by, when it is in that system call now.
+/// The descriptor of the vCPU that a thread runs, if it is in that system call now.
 pub(super) fn running_vcpu(
     roots: &Roots,
     reads: &mut Reads,
@@ -379,9 +359,9 @@ pub(super) fn running_vcpu(
     kvm_run(&String::from_utf8_lossy(&text))
 }
 
-/// The descriptor of an `ioctl(fd, KVM_RUN)` in the text of /proc/TID/syscall (proc(5)):
-/// `16 0x1a 0xae80 0x0 …`. The call's number differs between architectures, the request
-/// (include/uapi/linux/kvm.h) does not: the latter tells. In guest mode it says `running`.
+/// The descriptor of an `ioctl(fd, KVM_RUN)` in /proc/TID/syscall (proc(5)): `16 0x1a 0xae80 0x0
+/// …`. The call number differs between architectures; the request (include/uapi/linux/kvm.h) does
+/// not, so only the request is compared. In guest mode the text is `running`.
 fn kvm_run(text: &str) -> Option<i32> {
     const KVM_RUN: &str = "0xae80";
     let mut fields = text.split_ascii_whitespace().skip(1);
@@ -456,17 +436,6 @@ mod tests {
         ] {
             assert_eq!(kvm_run(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn directory_is_listed_as_far_as_is_wanted() {
-        let dir = tempfile::tempdir().unwrap();
-        let roots = Roots::below(dir.path());
-        for n in 0..10 {
-            std::fs::create_dir(dir.path().join(n.to_string())).unwrap();
-        }
-        let listed = |most| list(&roots, dir.path(), most).unwrap().1.len();
-        assert_eq!([listed(3), listed(10), listed(11)], [3, 10, 10]);
     }
 
     proptest! {

@@ -1,22 +1,22 @@
-//! Which program a process runs, by signs that do not depend on each other.
+//! Identifies the program of a process by independent evidence.
 //!
-//! - `/proc/PID/exe`: the file that runs. A wrapper cannot change it; reading it takes the rights
-//!   of a debugger.
-//! - `argv[0]`: whatever the caller of execve(2) wrote. microvm.nix runs every VMM by
-//!   `exec -a microvm@NAME`.
-//! - the name of the first thread: the kernel takes it from the file at execve(2) and cuts it at
-//!   15 bytes; the program may change it (QEMU's `-name process=`).
+//! - `/proc/PID/exe`: the file that runs. A wrapper cannot change it; reading it requires the
+//!   rights of a debugger.
+//! - `argv[0]`: chosen by the caller of execve(2). microvm.nix starts every VMM with `exec -a
+//!   microvm@NAME`.
+//! - The name of the first thread: set by the kernel from the file at execve(2), cut at 15 bytes;
+//!   the program can change it (QEMU's `-name process=`).
 
 use super::cmdline::{file_name, Cmdline};
 
-/// What a process says about its program: file names, without directories.
+/// Evidence of the program: file names without directories.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Program {
-    /// Of `/proc/PID/exe`; `None` where it may not be read.
+    /// From `/proc/PID/exe`; `None` if it cannot be read.
     pub(super) exe: Option<String>,
-    /// Of `argv[0]`.
+    /// From `argv[0]`.
     pub(super) called: String,
-    /// The first thread's name.
+    /// Name of the first thread.
     pub(super) comm: String,
 }
 
@@ -35,8 +35,8 @@ impl Program {
     }
 }
 
-/// The file name in a target of `/proc/PID/exe`. A file that was replaced by an upgrade is
-/// ` (deleted)` (fs/d_path.c); crun runs from a sealed copy in memory, `/memfd:crun_cloned:…`.
+/// The file name in a target of `/proc/PID/exe`. A file replaced by an upgrade has ` (deleted)`
+/// appended (fs/d_path.c); crun runs from a sealed copy in memory, `/memfd:crun_cloned:…`.
 fn executable(path: &str) -> &str {
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     if let Some(name) = path.strip_prefix("/memfd:") {
@@ -46,8 +46,8 @@ fn executable(path: &str) -> &str {
     unwrapped(file_name(path))
 }
 
-/// nixpkgs renames what it wraps: `.qemu-system-x86_64-wrapped` (make-wrapper.sh), and adds a `_`
-/// for each further wrapper.
+/// Undoes the renaming of nixpkgs wrappers: `.qemu-system-x86_64-wrapped` (make-wrapper.sh), with
+/// another `_` for each further wrapper.
 fn unwrapped(name: &str) -> &str {
     let Some(hidden) = name.strip_prefix('.') else {
         return name;
@@ -56,14 +56,14 @@ fn unwrapped(name: &str) -> &str {
     hidden.strip_suffix("-wrapped").unwrap_or(hidden)
 }
 
-/// Whether a program is the dynamic loader, run as `ld-linux-x86-64.so.2 OPTIONS PROGRAM` as
-/// bundles with a C library of their own do.
+/// Whether a program is the dynamic loader. Bundles with their own C library run
+/// `ld-linux-x86-64.so.2 OPTIONS PROGRAM`.
 fn is_loader(name: &str) -> bool {
     name.starts_with("ld-linux") || name.starts_with("ld-musl") || name == "ld.so"
 }
 
-/// The program that the dynamic loader was asked to run (elf/rtld.c): behind its options, most
-/// of which have a value.
+/// The program that the dynamic loader runs (elf/rtld.c): the first argument after its options,
+/// most of which have a value.
 fn loaded(cmdline: &Cmdline) -> Option<&str> {
     let mut n = 1;
     loop {

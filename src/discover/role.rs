@@ -1,4 +1,4 @@
-//! What the threads of a VM do for it.
+//! Roles of a VM's threads.
 
 use super::vmm;
 
@@ -7,18 +7,18 @@ use super::vmm;
 pub enum Role {
     /// Runs a vCPU.
     Vcpu,
-    /// All of the VMM that is none of the others: main loop, monitor, workers.
+    /// Any other thread of the VMM: main loop, monitor, workers.
     Emulator,
-    /// Moves the VM to another host, takes it in from one, or saves it.
+    /// Migrates the VM to or from another host, or saves it.
     Migration,
-    /// Does I/O of the guest's devices and nothing else.
+    /// Does only I/O for the guest's devices.
     Iothread,
     /// A worker of the kernel's vhost, which serves virtio devices.
     Vhost,
 }
 
 impl Role {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Role; 5] = [
         Role::Vcpu,
         Role::Emulator,
@@ -38,8 +38,8 @@ impl Role {
         }
     }
 
-    /// Whether it is known how a VMM of this kind names the threads of this role; the emulator's
-    /// are all the others.
+    /// Whether this kind of VMM is known to name threads of this role; all other threads are the
+    /// emulator's.
     pub fn is_named_by(self, vmm: &str) -> bool {
         let known = vmm::named(vmm);
         match self {
@@ -49,8 +49,9 @@ impl Role {
         }
     }
 
-    /// What a thread of this name does, in a VMM of this kind ([`Vm::vmm`](super::Vm)). Names are
-    /// the process' own to choose; whether a thread is one of the kernel's is not.
+    /// The role of a thread in this kind of VMM ([`Vm::vmm`](super::Vm)), from its name `comm`. A
+    /// process chooses its thread names; it cannot choose whether a thread is the kernel's
+    /// (`of_kernel`).
     pub fn of(vmm: &str, comm: &str, of_kernel: bool) -> Self {
         if of_kernel {
             return match vhost_of(comm) {
@@ -67,14 +68,14 @@ impl Role {
     }
 }
 
-/// The thread for which the kernel made this vhost worker (drivers/vhost/vhost.c,
+/// TID of the thread for which the kernel created this vhost worker (drivers/vhost/vhost.c,
 /// `vhost_worker_create`).
 pub fn vhost_of(comm: &str) -> Option<i32> {
     let tid = comm.strip_prefix("vhost-")?;
     tid.parse().ok().filter(|tid| *tid > 0)
 }
 
-/// The thread for which the kernel made this worker of io_uring (io_uring/{io-wq,sqpoll}.c).
+/// TID of the thread for which the kernel created this io_uring worker (io_uring/{io-wq,sqpoll}.c).
 pub fn io_uring_of(comm: &str) -> Option<i32> {
     let worker = comm.strip_prefix("iou-wrk-");
     let tid = worker.or_else(|| comm.strip_prefix("iou-sqp-"))?;

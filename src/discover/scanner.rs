@@ -1,18 +1,18 @@
-//! The scan: all processes, again and again, at little cost while nothing changes.
+//! Scans all processes, at little cost while nothing changes.
 //!
-//! A pass asks [`Watch`] three questions a process and one a vCPU, and looks closely only at what
-//! looks different. Bounds of what that finds:
+//! A pass makes three cheap checks per process and one per vCPU ([`Watch`]), and examines only
+//! processes that changed. A change is found:
 //!
-//! - a new process, an exec, an opened descriptor, a started or ended thread: this pass;
-//! - a process with more than [`known::MANY`] descriptors or threads whose number changes all the time,
-//!   and that was no VMM so far: within [`known::BUSY_PASSES`] passes for each so many, so that nobody
-//!   can keep the scan busy by opening files;
-//! - more than some 30,000 descriptors that change in each pass, whoever's they are: by and by
-//!   (`budget`), new processes and changed VMMs of users who cost little at once;
-//! - before Linux 6.2, which does not count descriptors in /proc, a process that becomes a VMM
-//!   without a change in its threads: within [`ROTATION`] passes;
-//! - a changed cgroup or command line of a running VMM: when anything else of it changes;
-//! - a process that holds up who reads its memory: the pass after it no longer does.
+//! - for a new process, an exec, an opened descriptor, or a started or exited thread: in this pass;
+//! - for a process with more than [`known::MANY`] descriptors or threads whose number changes all
+//!   the time and that was no VMM so far: within [`known::BUSY_PASSES`] passes per [`known::MANY`],
+//!   so that opening files cannot keep the scan busy;
+//! - if more than about 30,000 descriptors change in each pass, of any users: over several passes
+//!   (`budget`), but new processes and changed VMMs of users with low cost in this pass;
+//! - before Linux 6.2, which does not count descriptors in /proc, for a process that becomes a VMM
+//!   without a change of its threads: within [`ROTATION`] passes;
+//! - for a changed cgroup or command line of a running VMM: when anything else of the VMM changes;
+//! - for a process that blocks readers of its memory: in the pass after it stops.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -32,7 +32,7 @@ use super::{Inventory, Vm};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 
-/// Passes in which every process is looked at once, where the kernel counts no descriptors.
+/// Passes within which every process is examined once if the kernel does not count descriptors.
 const ROTATION: u64 = 12;
 
 mod budget;
@@ -55,13 +55,13 @@ pub struct Scanner {
     pids: Vec<i32>,
     pass: u64,
     counts_descriptors: bool,
-    /// Whether procfs leaves processes out of its list.
+    /// Whether procfs hides processes.
     hides: bool,
     inventory: Arc<Inventory>,
 }
 
 impl Scanner {
-    /// A scanner that has seen nothing yet.
+    /// A scanner with no known processes.
     pub fn new(roots: Arc<Roots>) -> Self {
         Self {
             watch: Watch::new(roots.clone()),
@@ -80,9 +80,9 @@ impl Scanner {
         }
     }
 
-    /// Looks at the host. The same `Arc` while nothing changed, else a new inventory with the
-    /// next generation; the first has generation 1. Where /proc cannot be listed, the VMs are
-    /// those of the pass before, and the blind spots say why.
+    /// Scans the host. Returns the same `Arc` if nothing changed, else a new inventory with the
+    /// next generation; the first generation is 1. If /proc cannot be listed, the inventory keeps
+    /// the last VMs and reports a visibility gap.
     pub fn scan(&mut self, topology: &Arc<Topology>) -> Arc<Inventory> {
         let seen = self.look_around();
         let same_domains = !self.domains.refresh();
@@ -113,13 +113,13 @@ impl Scanner {
         self.inventory.clone()
     }
 
-    /// Visits every process and forgets those that are gone.
+    /// Checks every process and forgets those that exited.
     fn look_around(&mut self) -> io::Result<Changed> {
         let mut pids = std::mem::take(&mut self.pids);
         self.watch.pids(&mut pids)?;
         self.pass += 1;
         self.reads.begin_pass();
-        // What has been asked may have turned out to hang.
+        // A pending read may have become a hanging one.
         let mut changed = self.reads.any_pending();
         let mut due = Vec::new();
         for pid in &pids {
@@ -142,11 +142,11 @@ impl Scanner {
         Ok(Changed(changed))
     }
 
-    /// Asks what costs little of every process; `due` are those to be examined.
+    /// Makes the cheap checks of a process and adds it to `due` if it must be examined.
     fn visit(&mut self, pid: i32, due: &mut Vec<Turn<Look>>) -> Changed {
         let look = match self.watch.look(pid) {
             Ok(look) => look,
-            Err(error) if is_gone(&error) => return Changed(false), // forgotten after the pass
+            Err(error) if is_gone(&error) => return Changed(false), // removed after the pass
             Err(_) => return self.closed(pid),
         };
         self.counts_descriptors |= look.counts_descriptors();
@@ -157,7 +157,7 @@ impl Scanner {
             let rotation = !self.counts_descriptors && (pid as u64 + self.pass) % ROTATION == 0;
             let answered = known.blocked.is_some() && !self.reads.is_pending(pid);
             let due = rotation || answered || known.is_due(&look, self.pass);
-            known.seen = self.pass; // one that has to wait stays what it is known as
+            known.seen = self.pass; // a process that waits for its turn keeps its role
             if !due && known.has_its_threads(pid, &self.watch) {
                 return Changed(false);
             }
@@ -175,7 +175,7 @@ impl Scanner {
         Changed(false)
     }
 
-    /// Examines processes as long as the budget lasts.
+    /// Examines processes while the budget lasts.
     fn take_turns(&mut self, mut due: Vec<Turn<Look>>) -> Changed {
         let mut debugfs = Debugfs::default();
         let mut changed = false;
@@ -214,8 +214,8 @@ impl Scanner {
             Ok(found) => found,
             Err(error) if is_gone(&error) => return Changed(mattered),
             Err(error) => {
-                // Say, out of descriptors: what is known stays, and is tried again.
-                tracing::debug!(pid, %error, "cannot look at this process");
+                // For example, no free descriptor: keep the known state and retry.
+                tracing::debug!(pid, %error, "cannot examine the process");
                 if let Some(known) = &mut before {
                     known.seen = self.pass;
                 }
@@ -237,7 +237,7 @@ impl Scanner {
         self.remember(pid, look, role, blocked)
     }
 
-    /// A process that procfs does not even let one stat.
+    /// A process on which procfs denies even stat.
     fn closed(&mut self, pid: i32) -> Changed {
         match self.known.get_mut(&pid) {
             Some(known) if matches!(known.role, Role::Hidden) => {
@@ -281,7 +281,7 @@ impl Scanner {
         };
         let (pid, asked) = (process.pid, process.asked);
         let (roots, reads) = (&self.roots, &mut self.reads);
-        // What holds up one read of a process holds up the next.
+        // If one read of a process blocks, the next one would block too.
         let mut blocked = process.blocked.is_some();
         let mut machines = machines(&evidence, |tid| {
             *cost += THREAD;
@@ -301,7 +301,7 @@ impl Scanner {
         )
     }
 
-    /// The process' VMs in debugfs: those its tasks created, else those its threads run.
+    /// The process's VMs in debugfs: those that its tasks created, else those that its threads run.
     fn in_debugfs(&self, process: &Process, debugfs: &mut Debugfs) -> Vec<DebugVm> {
         let tasks = process.threads.iter().map(|t| t.tid);
         let threads: HashSet<i32> = tasks.clone().collect();
@@ -325,7 +325,7 @@ impl Scanner {
         })
     }
 
-    /// All VMs by name; those that are as before are the same `Arc`.
+    /// All VMs by name; an unchanged VM keeps its `Arc`.
     fn vms(&mut self) -> Vec<Arc<Vm>> {
         let guests = self.guests();
         let vms = guests.flat_map(|guest| guest.vms(self.domains.of(guest.pid)));
@@ -373,7 +373,7 @@ impl Scanner {
     }
 }
 
-/// Whether an inventory made now could differ from the last.
+/// Whether an inventory built now could differ from the last one.
 #[derive(Debug, Clone, Copy)]
 struct Changed(bool);
 

@@ -1,11 +1,11 @@
-//! Which threads of a VMM are which vCPUs of which of its VMs.
+//! Assigns threads of a VMM to vCPUs of its VMs.
 //!
-//! In order of preference: KVM debugfs, the threads' names, the system call a thread is in, what
-//! earlier passes found, and who ever was in a guest. Without debugfs several VMs in one process
-//! are told apart by vCPU ids alone: one that repeats belongs to the next VM, in the order of
-//! descriptors. A vCPU added later to one of them may then be counted to another. Where the kernel
-//! does not tell either which descriptors are duplicates (`open_files`), an id repeats at most as
-//! often as there are descriptors of VMs, and as threads that say this number.
+//! Sources in order of preference: KVM debugfs, thread names, the system call that a thread is in,
+//! the results of earlier passes, and guest time. Without debugfs, several VMs in one process are
+//! separated by vCPU ids alone: a repeated id belongs to the next VM, in the order of descriptors.
+//! A vCPU added later can then be assigned to the wrong VM. If the kernel does not identify
+//! duplicate descriptors either (`open_files`), an id repeats at most as often as there are VM
+//! descriptors and threads whose names have that number.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,12 +16,12 @@ use super::Vcpu;
 
 pub(super) mod ordinals;
 
-/// vCPUs of a VM that is known by its threads' names alone, at most: those of an x86 host
-/// (`KVM_MAX_VCPUS`, arch/x86/include/asm/kvm_host.h), of which other machines have fewer.
+/// Most vCPUs of a VM known only by thread names: the limit on x86 (`KVM_MAX_VCPUS`,
+/// arch/x86/include/asm/kvm_host.h); other architectures have lower limits.
 const MAX_VCPUS: usize = 4096;
-/// VMs of a process that is known by its threads' names alone, at most. Real VMMs have one.
+/// Most VMs of a process known only by thread names. Real VMMs have one.
 const MAX_VMS: usize = 16;
-/// VMs of a process by its descriptors, at most: each thread is compared with each VM, and a
+/// Most VMs of a process with readable descriptors: each thread is compared with each VM, and a
 /// process may hold as many VMs as descriptors.
 pub(super) const MAX_VMS_OF_FDS: usize = 256;
 
@@ -32,15 +32,15 @@ pub(super) struct Machine {
     pub(super) ordinal: u32,
     /// By index.
     pub(super) vcpus: Vec<Vcpu>,
-    /// vCPUs it has but whose thread is not known.
+    /// vCPUs whose thread is unknown.
     pub(super) missing: usize,
-    /// Whether its threads have names that tell.
+    /// Whether its threads have names of vCPUs.
     pub(super) named: bool,
 }
 
 impl Machine {
-    /// vCPUs it has without a thread that is known. A VMM that names threads has one for each
-    /// vCPU: QEMU keeps the descriptor of a vCPU that was removed.
+    /// vCPUs without a known thread. 0 if the VMM names its threads: it has a thread for each vCPU,
+    /// and QEMU keeps the descriptor of a removed vCPU.
     pub(super) fn threadless(&self) -> usize {
         if self.named {
             0
@@ -50,19 +50,19 @@ impl Machine {
     }
 }
 
-/// Where the vCPUs of a process come from.
+/// Evidence for the vCPUs of a process.
 #[derive(Debug)]
 pub(super) struct Evidence<'a> {
     pub(super) process: &'a Process,
-    /// The process' VMs in debugfs, ascending by descriptor.
+    /// The process's VMs in debugfs, ascending by descriptor.
     pub(super) debugfs: &'a [DebugVm],
-    /// What the last look found.
+    /// Result of the last examination.
     pub(super) before: &'a [Machine],
 }
 
-/// The VMs of a process. `running` tells the vCPU descriptor a thread runs right now.
+/// The VMs of a process. `running` returns the vCPU descriptor that a thread runs now.
 ///
-/// A VM without any vCPU is not one yet: QEMU makes and drops such when asked what it can do.
+/// A VM without vCPUs is not reported: QEMU creates and drops such VMs to probe for features.
 pub(super) fn machines(
     evidence: &Evidence<'_>,
     mut running: impl FnMut(i32) -> Option<i32>,
@@ -78,17 +78,17 @@ pub(super) fn machines(
         slot.by_memory(&mut free, evidence.before);
         slot.by_guest_time(&mut free);
     }
-    // A single thread that never ran a vCPU is a child that only inherited the descriptors.
+    // A single thread that never ran a vCPU is a child process that inherited the descriptors.
     let runs =
         |slot: &Slot| !slot.found.is_empty() || (!slot.wanted.is_empty() && threads.len() > 1);
     slots.into_iter().filter(runs).map(Slot::machine).collect()
 }
 
-/// A VM whose vCPUs are being found.
+/// A VM whose vCPUs are being assigned.
 #[derive(Debug, Default)]
 struct Slot {
     ordinal: u32,
-    /// Its vCPUs as KVM has them, with their descriptors where known.
+    /// vCPUs known to KVM, with their descriptors if known.
     wanted: Vec<VcpuFds>,
     found: Vec<Vcpu>,
     named: bool,
@@ -126,7 +126,7 @@ impl Slot {
         });
     }
 
-    /// Threads that were vCPUs at the last look and still live.
+    /// Threads that were vCPUs in the last examination and still run.
     fn by_memory(&mut self, free: &mut Vec<&Thread>, before: &[Machine]) {
         let same = before
             .iter()
@@ -140,8 +140,8 @@ impl Slot {
         }
     }
 
-    /// Threads that have been in a guest, in the order they were started, as VMMs start vCPUs in
-    /// order; only where there are as many as vCPUs left, else it would be a guess.
+    /// Threads with guest time, by start time, because VMMs start vCPUs in order. Only if there are
+    /// as many as unassigned vCPUs; otherwise it would be a guess.
     fn by_guest_time(&mut self, free: &mut Vec<&Thread>) {
         let ran: Vec<&Thread> = free.iter().copied().filter(|t| t.guest_ticks > 0).collect();
         let mut missing: Vec<u32> = self.missing().map(|vcpu| vcpu.id).collect();
@@ -164,7 +164,7 @@ impl Slot {
     }
 }
 
-/// The VMs the process has: of debugfs, else of its descriptors, else one.
+/// The VMs of the process: from debugfs, else from its descriptors, else one.
 fn slots(evidence: &Evidence<'_>) -> Vec<Slot> {
     let fds = evidence.process.fds.clone().unwrap_or_default();
     if evidence.debugfs.is_empty() {
@@ -191,7 +191,7 @@ fn slots(evidence: &Evidence<'_>) -> Vec<Slot> {
 fn slots_of_fds(fds: &KvmFds, process: &Process) -> Vec<Slot> {
     let by_id = by_id(fds);
     let vms = count_vms(fds, &by_id, process);
-    // Of duplicates the first: they come together where a VM is made.
+    // The first of several duplicates: they are adjacent where a VM is created.
     let apart = (fds.vms.len() / vms).max(1);
     let ordinal = |n: usize| fds.vms.get(n * apart).map_or(n, |fd| *fd as usize);
     let mut slots: Vec<Slot> = (0..vms).map(|n| Slot::new(ordinal(n))).collect();
@@ -203,14 +203,15 @@ fn slots_of_fds(fds: &KvmFds, process: &Process) -> Vec<Slot> {
     slots
 }
 
-/// How many VMs the descriptors of a process are of: as many as vCPUs of one id.
+/// How many VMs the descriptors of a process belong to: as many as the most frequent vCPU id has
+/// vCPUs.
 fn count_vms(fds: &KvmFds, by_id: &BTreeMap<u32, Vec<VcpuFds>>, process: &Process) -> usize {
     let most = by_id.values().map(Vec::len).max().unwrap_or(0);
     let most = most.clamp(1, MAX_VMS_OF_FDS);
     if fds.distinct {
         return most;
     }
-    // Some may be duplicates. One descriptor of a VM is one VM.
+    // Some descriptors may be duplicates. A single VM descriptor means one VM.
     let most = most.min(fds.vms.len()).max(1);
     let mut named: BTreeMap<u32, usize> = BTreeMap::new();
     for index in process
@@ -232,14 +233,14 @@ fn by_id(fds: &KvmFds) -> BTreeMap<u32, Vec<VcpuFds>> {
     by_id
 }
 
-/// Deals descriptors of one id out to as many VMs, in order: duplicates lie beside each other.
+/// Distributes descriptors of one id to as many VMs, in order: duplicates are adjacent.
 fn shares(vcpus: &[VcpuFds], vms: usize) -> Vec<Vec<i32>> {
     let size = vcpus.len().div_ceil(vms.max(1)).max(1);
     let together = |share: &[VcpuFds]| share.iter().flat_map(|vcpu| vcpu.fds.clone()).collect();
     vcpus.chunks(size).map(together).collect()
 }
 
-/// Threads debugfs names; their index is that of their name where it tells, else KVM's.
+/// Threads listed in debugfs; the index comes from the thread name if possible, else from KVM.
 fn by_debugfs(evidence: &Evidence<'_>, slots: &mut [Slot], free: &mut Vec<&Thread>) {
     for (slot, vm) in slots.iter_mut().zip(evidence.debugfs) {
         for (id, tid) in &vm.vcpus {
@@ -254,8 +255,8 @@ fn by_debugfs(evidence: &Evidence<'_>, slots: &mut [Slot], free: &mut Vec<&Threa
     }
 }
 
-/// Threads that say which vCPU they are. Anybody can name a thread: no VM gets more of them than
-/// KVM has vCPUs for it.
+/// Threads whose names say which vCPU they are. Any user can name a thread, so a VM gets at most as
+/// many as KVM has vCPUs for it.
 fn by_name(evidence: &Evidence<'_>, slots: &mut Vec<Slot>, free: &mut Vec<&Thread>) {
     let blind = evidence.process.fds.is_none() && evidence.debugfs.is_empty();
     let room = |slot: &Slot| match blind {
@@ -282,8 +283,8 @@ fn by_name(evidence: &Evidence<'_>, slots: &mut Vec<Slot>, free: &mut Vec<&Threa
     }
 }
 
-/// Threads that are inside KVM_RUN on a descriptor of a vCPU that is missing. Each thread is read
-/// once for all VMs, and none after the last vCPU is found.
+/// Threads in KVM_RUN on a descriptor of an unassigned vCPU. Each thread is read once for all VMs,
+/// until the last vCPU is assigned.
 fn by_call(
     slots: &mut [Slot],
     free: &mut Vec<&Thread>,

@@ -1,4 +1,4 @@
-//! The VMMs that are known by name, one file each.
+//! The known VMMs, one file each.
 
 use super::cmdline::Cmdline;
 use super::program::Program;
@@ -19,34 +19,32 @@ mod stratovirt;
 pub(super) use path_name::is_generic;
 pub(super) use qemu::smbios;
 
-/// What is known about one kind of VMM.
+/// Facts about one kind of VMM.
 #[derive(Debug)]
 pub(super) struct Vmm {
     /// Value of the `vmm` label.
     pub(super) name: &'static str,
-    /// Whether a program of this file name is one, when called with these arguments. The name may
-    /// be that of a thread: cut at 15 bytes.
+    /// Whether a program of this file name, with these arguments, is this VMM. The name can come
+    /// from a thread, cut at 15 bytes.
     pub(super) runs: fn(&str, &Cmdline) -> bool,
-    /// The vCPU index in a thread's name; `None` for threads that are no vCPU.
+    /// The vCPU index in a thread's name; `None` for other threads.
     pub(super) vcpu: fn(&str) -> Option<u32>,
-    /// Whether a thread of this name does a device's I/O and nothing else; `None` where that is
-    /// not known of this VMM.
+    /// Whether a thread of this name does only I/O for devices; `None` if unknown for this VMM.
     pub(super) iothread: Option<fn(&str) -> bool>,
-    /// Whether a thread of this name moves the VM to another host or saves it; `None` where that
-    /// is not known of this VMM.
+    /// Whether a thread of this name migrates or saves the VM; `None` if unknown for this VMM.
     pub(super) migration: Option<fn(&str) -> bool>,
-    /// Whether its vCPU threads' names are those of a VMM: no other program would use them.
+    /// Whether no program other than a VMM would use its names of vCPU threads.
     pub(super) telling: bool,
-    /// Whether a thread of this name is of this VMM and no other. Names of vCPU threads alone tell
-    /// no VMM: several took over those of QEMU and Firecracker.
+    /// Whether a thread of this name belongs to this VMM and no other. Names of vCPU threads are
+    /// not sufficient: several VMMs use those of QEMU and Firecracker.
     pub(super) own: fn(&str) -> bool,
     /// Whether any of its threads may run any of its vCPUs.
     pub(super) unbound: bool,
-    /// What its arguments say about the VM.
+    /// VM name and uuid from its arguments.
     pub(super) identity: fn(&Invocation<'_>) -> Identity,
 }
 
-/// A VMM that says nothing, to which each file adds what it knows.
+/// Defaults, which each file overrides.
 const PLAIN: Vmm = Vmm {
     name: "unknown",
     runs: |_, _| false,
@@ -63,32 +61,32 @@ const PLAIN: Vmm = Vmm {
 #[derive(Clone, Copy)]
 pub(super) struct Invocation<'a> {
     pub(super) cmdline: &'a Cmdline,
-    /// Its working directory, to which its relative paths belong; `None` where it may not be read.
+    /// Its working directory, for relative paths; `None` if it cannot be read.
     pub(super) cwd: Option<&'a str>,
-    /// The text of a file as the VMM sees it; `None` where it may not be read.
+    /// The text of a file as the VMM sees it; `None` if it cannot be read.
     pub(super) file: &'a dyn Fn(&str) -> Option<String>,
 }
 
 impl<'a> Invocation<'a> {
-    /// A name for the VM made of a path among its arguments.
+    /// A VM name derived from a path among the arguments.
     fn name_of_path(&self, path: &str) -> Option<String> {
         path_name::of(path, self.cwd)
     }
 
-    /// The value of an option; of several the last.
+    /// The value of an option; the last one counts.
     fn option(&self, name: &str) -> Option<&'a str> {
         self.cmdline.option(name)
     }
 }
 
-/// Name and UUID as the arguments have them, not yet cleaned or checked.
+/// Name and UUID from the arguments, neither cleaned nor checked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Identity {
     pub(super) name: Option<String>,
     pub(super) uuid: Option<String>,
 }
 
-/// All of them. A process is of the first kind that says so.
+/// A process is of the first kind that matches.
 const VMMS: &[Vmm] = &[
     micro_vm::VMM,
     qemu::VMM,
@@ -103,10 +101,10 @@ const VMMS: &[Vmm] = &[
     gvisor::VMM,
 ];
 
-/// The kind of VMM: what its executable is, else what two independent signs say.
+/// The kind of VMM: from its executable, else from two independent pieces of evidence.
 ///
-/// `argv[0]` or the first thread's name is enough only where the executable may not be read and
-/// the two do not name different kinds. A wrong kind is worse than none.
+/// `argv[0]` or the first thread's name alone is sufficient only if the executable cannot be read
+/// and the two do not name different kinds. A wrong kind is worse than none.
 pub(super) fn of<'a>(
     program: &Program,
     cmdline: &Cmdline,
@@ -134,19 +132,19 @@ pub(super) fn named(name: &str) -> Option<&'static Vmm> {
     VMMS.iter().find(|known| known.name == name)
 }
 
-/// The index in a thread's name of any kind of VMM.
+/// The vCPU index in a thread's name of any kind of VMM.
 pub(super) fn any_vcpu(comm: &str) -> Option<u32> {
     VMMS.iter().find_map(|vmm| (vmm.vcpu)(comm))
 }
 
-/// Whether a thread's name is that of a vCPU and of nothing else.
+/// Whether only vCPU threads have such a name.
 pub(super) fn is_vcpu_beyond_doubt(comm: &str) -> bool {
     let mut telling = VMMS.iter().filter(|vmm| vmm.telling);
     telling.any(|vmm| (vmm.vcpu)(comm).is_some())
 }
 
-/// A number between a prefix and a suffix. The kernel cuts a thread's name at 15 bytes, so that
-/// of the suffix only the beginning may be there.
+/// A number between a prefix and a suffix. The kernel cuts a thread's name at 15 bytes, so the
+/// suffix may be incomplete.
 fn number_between(comm: &str, prefix: &str, suffix: &str) -> Option<u32> {
     /// TASK_COMM_LEN of include/linux/sched.h without the NUL.
     const COMM_LEN: usize = 15;
@@ -161,7 +159,7 @@ fn number_between(comm: &str, prefix: &str, suffix: &str) -> Option<u32> {
     }
 }
 
-/// What arguments alone say, of the program that `argv[0]` names.
+/// The identity from arguments alone, for the program in `argv[0]`.
 #[cfg(test)]
 pub(super) fn identity_of(cmdline: &Cmdline) -> Identity {
     let program = Program::new(None, cmdline, "");

@@ -1,14 +1,14 @@
-//! A file that a VMM's arguments name, read as the VMM sees it.
+//! Reads a file named in a VMM's arguments, as the VMM sees it.
 //!
-//! Whoever starts a VMM chooses the path, so that nothing here may wait, have an effect, or show
-//! what the VMM itself could not read:
+//! The user who starts a VMM chooses the path. Therefore a read must not block, must have no side
+//! effect, and must not reveal what the VMM itself could not read:
 //!
-//! - the path is resolved below the VMM's root (`RESOLVE_IN_ROOT`), out of what the kernel has in
-//!   memory (`RESOLVE_CACHED`, Linux 5.12) or, before, without leaving the root's file system;
-//! - only the file systems of [`LOCAL`] are entered: a FUSE server may answer never;
-//! - it is looked at before it is opened (`O_PATH`), and only a regular file is;
-//! - it belongs to the VMM's user, or everybody may read it;
-//! - [`MAX`] bytes are read.
+//! - The path is resolved below the VMM's root (`RESOLVE_IN_ROOT`), from the kernel's cache
+//!   (`RESOLVE_CACHED`, Linux 5.12) or, on older kernels, within the root's file system.
+//! - Only file systems in [`LOCAL`] are entered: a FUSE server might never answer.
+//! - The file is checked before it is opened (`O_PATH`); only a regular file is opened.
+//! - The file must belong to the VMM's user or be readable by all.
+//! - At most [`MAX`] bytes are read.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -19,20 +19,19 @@ use std::path::Path;
 use rustix::fs::{openat2, statx, AtFlags, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
-/// So much of a file is read (bytes).
+/// Bytes read of a file.
 const MAX: u64 = 64 << 10;
 
-/// Types of file systems in /proc/PID/mountinfo that answer without anybody's help.
+/// File system types in /proc/PID/mountinfo that need no server.
 const LOCAL: &[&str] = &[
     "bcachefs", "btrfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "squashfs",
     "tmpfs", "xfs", "zfs",
 ];
 
-/// Reads a file by the path by which the process of this directory of /proc, which runs as `user`,
-/// knows it.
+/// Reads a file by its path in the process with this directory of /proc, which runs as `user`.
 ///
 /// # Errors
-/// That it cannot be read, or shall not.
+/// If the file cannot be read, or must not be.
 pub(super) fn read(process: &Path, user: Option<u32>, path: &str) -> io::Result<String> {
     let base = match path.starts_with('/') {
         true => "root",
@@ -44,7 +43,7 @@ pub(super) fn read(process: &Path, user: Option<u32>, path: &str) -> io::Result<
     let file = look_up(&root, path.trim_start_matches('/'))?;
     is_local(&file, mounts.as_deref())?;
     is_readable(user, &file)?;
-    // The file itself, not whatever has its name by now.
+    // Reopens the same file, whatever has its name by now.
     let reopened = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     let mut text = Vec::new();
     reopened.take(MAX).read_to_end(&mut text)?;
@@ -64,7 +63,7 @@ fn look_up(root: &File, path: &str) -> io::Result<File> {
     Ok(file.into())
 }
 
-/// The mounts of the process; `None` where a directory stands in for procfs.
+/// The mounts of the process; `None` if a directory replaces procfs.
 fn mounts(process: &Path) -> io::Result<Option<String>> {
     match std::fs::read_to_string(process.join("mountinfo")) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -72,8 +71,8 @@ fn mounts(process: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Refuses a file on a file system that may keep one waiting. `STATX_MNT_ID` is as old as Linux
-/// 5.8, and `AT_STATX_DONT_SYNC` asks no server.
+/// Refuses a file on a file system that may block. `STATX_MNT_ID` exists since Linux 5.8;
+/// `AT_STATX_DONT_SYNC` does not contact a server.
 fn is_local(file: &File, mounts: Option<&str>) -> io::Result<()> {
     let Some(mounts) = mounts else {
         return Ok(());
@@ -86,7 +85,8 @@ fn is_local(file: &File, mounts: Option<&str>) -> io::Result<()> {
     }
 }
 
-/// The type of a mount: `36 35 98:0 / /mnt rw master:1 - ext4 /dev/sda1 rw` (proc_pid_mountinfo(5)).
+/// The type of a mount: `36 35 98:0 / /mnt rw master:1 - ext4 /dev/sda1 rw`
+/// (proc_pid_mountinfo(5)).
 fn filesystem(mounts: &str, id: u64) -> Option<&str> {
     let line = mounts.lines().find(|line| {
         let first = line.split(' ').next();
@@ -96,8 +96,8 @@ fn filesystem(mounts: &str, id: u64) -> Option<&str> {
     behind.split(' ').next()
 }
 
-/// Refuses what is no regular file or not the user's to read: the exporter may read more. The
-/// owner of /proc/PID is no sign of the user: it is root's while the process may not be dumped.
+/// Refuses other than regular files, and files that the user may not read although the exporter
+/// may. The owner of /proc/PID is not used: it is root while the process is not dumpable.
 fn is_readable(user: Option<u32>, file: &File) -> io::Result<()> {
     let data = file.metadata()?;
     let may = user == Some(0) || user == Some(data.uid()) || data.mode() & 0o004 != 0;
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{symlink, PermissionsExt};
 
-    /// A directory that stands in for /proc/PID of a VMM with a root of its own.
+    /// A directory that replaces /proc/PID of a VMM with its own root.
     fn process(file: impl Fn(&Path)) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("rootfs");

@@ -1,15 +1,15 @@
-//! Cheap questions to /proc: which processes there are, and whether one looks as it did.
+//! Cheap checks in /proc: which processes exist, and whether a process changed.
 //!
-//! All go through one kept descriptor of /proc and open nothing. What they compare:
+//! All checks use one open descriptor of /proc and open no file. They compare:
 //!
-//! - inode and modification time of `PID/fd`, which /proc makes anew for a new process of the
-//!   same pid, and its size, which since Linux 6.2 is the number of open descriptors
-//!   (fs/proc/fd.c, `proc_fd_getattr`);
-//! - links of `PID/task`: the number of threads (fs/proc/base.c, `proc_task_getattr`);
-//! - the target of `PID/exe`: pid and start time outlive an exec.
+//! - inode and modification time of `PID/fd`, which are new for a new process of the same PID, and
+//!   its size, which is the number of open descriptors since Linux 6.2 (fs/proc/fd.c,
+//!   `proc_fd_getattr`);
+//! - the link count of `PID/task`: the number of threads (fs/proc/base.c, `proc_task_getattr`);
+//! - the target of `PID/exe`, because PID and start time survive an exec.
 //!
-//! The kernel may forget an inode of /proc when memory is short; the process then only looks
-//! changed when it is not.
+//! The kernel may drop an inode of /proc under memory pressure; the process then appears changed
+//! although it is not.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
@@ -17,14 +17,13 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use rustix::fs::{
-    fstatfs, readlinkat_raw, seek, statat, AtFlags, RawDir, SeekFrom, Stat, PROC_SUPER_MAGIC,
-};
+use rustix::fs::{fstatfs, readlinkat_raw, statat, AtFlags, Stat, PROC_SUPER_MAGIC};
 
-use super::process::{MAX_LINKS, MAX_THREADS, PROCESS, THREAD};
+use super::process::{MAX_THREADS, PROCESS, THREAD};
+use crate::host::fds::{numbers, MAX_DESCRIPTORS};
 use crate::host::roots::Roots;
 
-/// What a process looks like from outside.
+/// State of a process, for comparison with a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Look {
     fd: Mark,
@@ -32,12 +31,12 @@ pub(super) struct Look {
     threads: u64,
     descriptors: u64,
     exe: u64,
-    /// Its effective user: a directory that all may read has it even where the process may not be
-    /// dumped (fs/proc/base.c, `task_dump_owner`).
+    /// Its effective user: the owner of a world-readable directory is the user even if the process
+    /// is not dumpable (fs/proc/base.c, `task_dump_owner`).
     pub(super) user: u32,
 }
 
-/// Identity of a file of /proc; another one for the next process or thread of the same number.
+/// Identity of a file in /proc; differs for the next process or thread with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Mark {
     inode: u64,
@@ -45,41 +44,40 @@ pub(super) struct Mark {
 }
 
 impl Look {
-    /// Open descriptors (0 before Linux 6.2) and threads.
+    /// Number of open descriptors (0 before Linux 6.2) or of threads, whichever is larger.
     pub(super) fn size(&self) -> u64 {
         self.descriptors.max(self.threads)
     }
 
-    /// What it costs to read the links of its descriptors, and its threads too if those are
-    /// wanted; in links.
+    /// Cost of reading the links of its descriptors and, if `threads`, its threads; in links.
     pub(super) fn cost(&self, threads: bool) -> u64 {
         let of_threads = self.threads.min(MAX_THREADS as u64) * THREAD;
-        PROCESS + self.descriptors.min(MAX_LINKS as u64) + of_threads * u64::from(threads)
+        PROCESS + self.descriptors.min(MAX_DESCRIPTORS as u64) + of_threads * u64::from(threads)
     }
 
-    /// Whether the kernel counts the descriptors of this process that has some.
+    /// Whether the kernel counts descriptors, asked of a process that has some.
     pub(super) fn counts_descriptors(&self) -> bool {
         self.descriptors > 0
     }
 
-    /// Whether it is the same process with as many threads.
+    /// Whether it is the same process with the same number of threads.
     pub(super) fn same_threads(&self, other: &Look) -> bool {
         self.fd.inode == other.fd.inode && self.task == other.task && self.threads == other.threads
     }
 
-    /// Whether it is still the same program in the same process.
+    /// Whether it is the same program in the same process.
     pub(super) fn same_program(&self, other: &Look) -> bool {
         self.exe == other.exe && self.fd.inode == other.fd.inode
     }
 }
 
-/// A kept descriptor of /proc.
+/// An open descriptor of /proc.
 #[derive(Debug)]
 pub(super) struct Watch {
     roots: Arc<Roots>,
     proc: Option<File>,
     buffer: Vec<MaybeUninit<u8>>,
-    /// Whether the kernel is one that counts descriptors; tests stand in for an older one.
+    /// Whether the kernel counts descriptors; tests set `false` for an older kernel.
     #[cfg(test)]
     pub(super) counts_descriptors: bool,
 }
@@ -95,7 +93,7 @@ impl Watch {
         }
     }
 
-    /// The pids of all processes, in no order.
+    /// The PIDs of all processes, unsorted.
     pub(super) fn pids(&mut self, pids: &mut Vec<i32>) -> io::Result<()> {
         pids.clear();
         let proc = match self.proc.take() {
@@ -107,18 +105,18 @@ impl Watch {
         Ok(())
     }
 
-    /// Whether procfs shows some processes and the first of all not: it is mounted with `hidepid`
-    /// (proc(5)), and what else it hides nobody can say.
+    /// Whether procfs hides PID 1 and therefore is mounted with `hidepid` (proc(5)); what else it
+    /// hides is unknown.
     pub(super) fn hides(&self, pids: &[i32]) -> bool {
         let filesystem = self.proc.as_ref().and_then(|proc| fstatfs(proc).ok());
         let is_procfs = filesystem.is_some_and(|fs| fs.f_type == PROC_SUPER_MAGIC);
         is_procfs && !pids.contains(&1)
     }
 
-    /// What the process looks like now.
+    /// The present state of the process.
     ///
     /// # Errors
-    /// That it is gone, or that procfs does not let one look (`hidepid=1`).
+    /// If the process exited, or procfs denies access (`hidepid=1`).
     pub(super) fn look(&self, pid: i32) -> io::Result<Look> {
         let fd = self.stat(&format!("{pid}/fd"))?;
         let task = self.stat(&format!("{pid}/task"))?;
@@ -142,7 +140,7 @@ impl Watch {
         u64::from(self.counts_descriptors) * fd.st_size as u64
     }
 
-    /// The mark of a thread that lives.
+    /// The mark of a running thread.
     pub(super) fn thread(&self, pid: i32, tid: i32) -> Option<Mark> {
         let stat = self.stat(&format!("{pid}/task/{tid}"));
         stat.map(|stat| mark(&stat)).ok()
@@ -153,7 +151,7 @@ impl Watch {
         Ok(statat(proc, path, AtFlags::empty())?)
     }
 
-    /// A hash of the executable's path; 0 for kernel threads and where it may not be read.
+    /// A hash of the executable's path; 0 for kernel threads and if it cannot be read.
     fn exe(&self, pid: i32) -> u64 {
         let mut buffer = [0u8; 256];
         let Some(proc) = &self.proc else { return 0 };
@@ -166,28 +164,7 @@ impl Watch {
     }
 }
 
-/// The entries of a directory that are numbers, until there are `most`. Goes back to its beginning
-/// first.
-pub(super) fn numbers(
-    dir: &File,
-    buffer: &mut [MaybeUninit<u8>],
-    found: &mut Vec<i32>,
-    most: usize,
-) -> io::Result<()> {
-    seek(dir, SeekFrom::Start(0))?;
-    let mut entries = RawDir::new(dir, buffer);
-    while let Some(entry) = entries.next().filter(|_| found.len() < most) {
-        let number = entry?
-            .file_name()
-            .to_str()
-            .unwrap_or_default()
-            .parse::<i32>();
-        found.extend(number.ok().filter(|n| *n >= 0));
-    }
-    Ok(())
-}
-
-#[allow(clippy::unnecessary_cast)] // the fields' types differ between architectures
+#[allow(clippy::unnecessary_cast)] // field types differ between architectures
 fn mark(stat: &Stat) -> Mark {
     Mark {
         inode: stat.st_ino as u64,
@@ -211,7 +188,7 @@ mod tests {
         let opens = roots.opens();
         watch.pids(&mut pids).unwrap();
         assert_eq!(pids.iter().filter(|pid| **pid == me).count(), 1);
-        // Other tests of this process open files and start threads: its program stays.
+        // Other tests of this process open files and start threads, but its program stays the same.
         let look = watch.look(me).unwrap();
         assert!(look.same_program(&watch.look(me).unwrap()));
         assert_eq!(roots.opens(), opens);

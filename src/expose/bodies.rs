@@ -1,9 +1,9 @@
-//! Large bodies in memory: a bounded number, each shared by all who ask for the same at about the
-//! same time, and given back when the last of them has taken it.
+//! Large response bodies in memory: a bounded number, each shared by all clients that ask for the
+//! same body at about the same time, and freed when the last client has received it.
 //!
-//! So memory is bounded by bodies and not by clients, and the CPU time of scrapes by the clock and
-//! not by scrapers. A body that clients hold and do not take is taken away from them when its
-//! place is needed ([`Table::free_body`]).
+//! So the number of bodies, not the number of clients, bounds memory, and the age of a body bounds
+//! the CPU time of scrapes. A body that its clients do not read is dropped when its slot is needed
+//! ([`Table::free_body`]).
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,25 +17,24 @@ use super::buffers::Buffer;
 use super::guard::{BodyId, Client, Kind, Table};
 use crate::snapshot::Snapshot;
 
-/// Bodies of each kind in memory at a time. With the size of one, which `limits.max_series`
-/// bounds, this bounds their memory.
+/// Most bodies of each kind in memory. `limits.max_series` bounds the size of one.
 const SCRAPES: usize = 8;
 const PAGES: usize = 4;
 
-/// Requests that wait for a page's place; further ones are sent away at once, for each takes a
-/// connection from others.
+/// Most requests that wait for the slot of a page. Further ones are refused immediately, because
+/// each holds a connection.
 const WAITING: usize = 16;
 
-/// How long to wait for clients that were closed to give a place back, before more are.
+/// How long closed clients have to release a body before more clients are closed.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A body is shared for this many times as long as it took to make, so that making it takes at most
-/// an eleventh of a CPU however many ask...
+/// A body is shared for this many times as long as encoding it took, so encoding uses at most 1/11
+/// of a CPU, whatever the number of clients ...
 const SHARED: u32 = 10;
-/// ...and no longer than this: ages and the exporter's own counters are as old as the body.
+/// ... but not longer than this: ages and the exporter's own counters are as old as the body.
 const SHARED_AT_MOST: Duration = Duration::from_secs(1);
 
-/// The places for bodies of one kind.
+/// The slots for bodies of one kind.
 #[derive(Debug)]
 pub(super) struct Places {
     kind: Kind,
@@ -45,7 +44,6 @@ pub(super) struct Places {
     next: AtomicU64,
 }
 
-/// A body in memory.
 #[derive(Debug)]
 pub(super) struct Body {
     id: BodyId,
@@ -68,7 +66,8 @@ impl Places {
         }
     }
 
-    /// A place, if need be one that clients hold who take nothing. `None` where too many wait.
+    /// Takes a slot; if none is free, drops a body that its clients do not read. `None` if too many
+    /// requests wait.
     pub(super) async fn take(&self) -> Option<OwnedSemaphorePermit> {
         let _waits = match self.kind {
             Kind::Scrape => None,
@@ -80,13 +79,13 @@ impl Places {
                 Ok(place) => return place.ok(),
                 Err(_) => {
                     let closed = self.table.free_body(self.kind);
-                    tracing::debug!(closed, kind = ?self.kind, "took a body from clients");
+                    tracing::debug!(closed, kind = ?self.kind, "dropped a body that its clients did not read");
                 }
             }
         }
     }
 
-    /// A body at its place.
+    /// Stores a body in its slot.
     pub(super) fn put(&self, bytes: Buffer, place: OwnedSemaphorePermit) -> Arc<Body> {
         Arc::new(Body {
             id: BodyId {
@@ -99,7 +98,7 @@ impl Places {
     }
 }
 
-/// A body on its way to a client.
+/// A body that is being sent to a client.
 struct Taken {
     body: Arc<Body>,
     client: Arc<Client>,
@@ -118,7 +117,7 @@ impl Drop for Taken {
 }
 
 impl Body {
-    /// The body of an answer to a client.
+    /// The response body for a client.
     pub(super) fn send(self: Arc<Self>, client: Arc<Client>) -> AxumBody {
         client.takes(Some(self.id));
         let body = self;
@@ -126,14 +125,14 @@ impl Body {
     }
 }
 
-/// Which tick a body shows.
+/// The tick that a body contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shows {
     tick: u64,
     taken: Instant,
 }
 
-/// The newest body of one form, for all who ask for that.
+/// The latest body in one format, shared by the clients that ask for it.
 #[derive(Debug, Default)]
 pub(super) struct Newest(Arc<Mutex<Option<Kept>>>);
 
@@ -145,8 +144,8 @@ struct Kept {
 }
 
 impl Newest {
-    /// The body that shows this snapshot, made by `make` unless it has just been. Who comes while
-    /// it is made waits for it. It is made to the end also where the client has left meanwhile.
+    /// The body for this snapshot: the stored one if it is fresh, else the result of `make`.
+    /// Clients that ask meanwhile wait for it. `make` completes even if its client disconnects.
     pub(super) async fn get<E: Send + 'static, F>(
         &self,
         snapshot: &Snapshot,

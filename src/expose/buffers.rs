@@ -1,27 +1,26 @@
-//! Byte buffers that are used again: a body of megabytes every few seconds would otherwise be
-//! allocated, grown and given back each time.
+//! Reused byte buffers. Otherwise each body of several megabytes would allocate, grow and free a
+//! buffer.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// At most this many idle buffers are kept.
+/// Most idle buffers.
 const KEPT: usize = 2;
 
-/// A buffer more than this many times larger than its last content is not kept: a host that once
-/// had many VMs does not pay for them for ever.
+/// A buffer more than this many times larger than its last content is freed: a host that once had
+/// many VMs does not keep their memory.
 const SLACK: usize = 4;
 
-/// Buffers below this size are always kept.
+/// Smaller buffers are always kept.
 const SMALL: usize = 64 * 1024;
 
-/// Idle buffers of one kind.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     idle: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Pool {
-    /// An empty buffer; it comes back to the pool when dropped.
+    /// An empty buffer that returns to the pool when dropped.
     pub(super) fn take(self: &Arc<Self>) -> Buffer {
         Buffer {
             bytes: self.with_idle(|idle| idle.pop()).unwrap_or_default(),
@@ -42,12 +41,12 @@ impl Pool {
     }
 
     fn with_idle<T>(&self, f: impl FnOnce(&mut Vec<Vec<u8>>) -> T) -> T {
-        // Nothing under the lock can leave the list half changed.
+        // A panic leaves the list consistent, so ignore the poisoning.
         f(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// A buffer on loan.
+/// A buffer that a pool owns.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
@@ -55,7 +54,7 @@ pub(super) struct Buffer {
 }
 
 impl From<Vec<u8>> for Buffer {
-    /// Bytes that no pool gets.
+    /// A buffer without a pool.
     fn from(bytes: Vec<u8>) -> Self {
         Self { bytes, home: None }
     }
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn few_are_kept_and_none_that_outgrew_its_use() {
+    fn few_buffers_are_kept_and_oversized_ones_are_freed() {
         let pool = Arc::new(Pool::default());
         drop((pool.take(), pool.take(), pool.take()));
         assert_eq!(pool.with_idle(|idle| idle.len()), KEPT);

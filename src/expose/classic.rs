@@ -1,12 +1,12 @@
-//! prometheus-client's OpenMetrics text, rewritten line by line as Prometheus text 0.0.4.
+//! Converts prometheus-client's OpenMetrics text to Prometheus text 0.0.4, line by line.
 //!
-//! prometheus-client writes no other format. Our own registry is the only input: a few dozen
-//! lines, no exemplars, no timestamps.
+//! prometheus-client writes only OpenMetrics. The input is the exporter's own registry: a few dozen
+//! lines without exemplars and timestamps.
 
-/// Appends `open_metrics` in the classic format: counters are named in full in their `# TYPE`,
-/// facts are gauges, `# UNIT` and `# EOF` do not exist.
+/// Appends `open_metrics` in the classic format: `# TYPE` has the full name of a counter, info is a
+/// gauge, `# UNIT` and `# EOF` do not exist.
 pub(super) fn append(open_metrics: &str, out: &mut Vec<u8>) {
-    // HELP comes before TYPE, but only TYPE tells the name the metric has in this format.
+    // HELP precedes TYPE, but only TYPE determines the name in this format.
     let mut help: Option<(&str, &str)> = None;
     for line in open_metrics.lines() {
         match Line::of(line) {
@@ -24,7 +24,7 @@ pub(super) fn append(open_metrics: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// What a line of OpenMetrics is.
+/// A parsed line of OpenMetrics.
 enum Line<'a> {
     Help { family: &'a str, text: &'a str },
     Type { family: &'a str, kind: &'a str },
@@ -53,7 +53,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// What is appended to a family's name, and its type in the classic format.
+/// The suffix of a family's name, and its type in the classic format.
 fn classic_type(kind: &str) -> (&'static str, &'static str) {
     match kind {
         "counter" => ("_total", "counter"),

@@ -1,10 +1,9 @@
-//! Connections with limits: how long a request may take to arrive and its answer to leave, how long
-//! a connection may be idle, how large a request may be.
+//! Limits on connections: time for a request and its answer, idle time, and size of a request.
 //!
-//! Nobody keeps a place that others need: [`Table`] says who makes room. hyper offers a limit for
-//! the arrival of headers alone, so the stream that it reads and writes watches the clock here. A
-//! stream sees bytes only, which is enough for HTTP/1: bytes read while nothing is being answered
-//! are a request. HTTP/2 is refused; its streams and windows would need limits of their own.
+//! [`Table`] chooses which connection is closed to make room for another. hyper limits only the
+//! arrival of headers, so the stream that hyper reads and writes enforces the other times. It sees
+//! only bytes, which is enough for HTTP/1: bytes that arrive while no answer is pending belong to a
+//! request. HTTP/2 is refused, because its streams and windows would need limits of their own.
 
 use std::future::Future;
 use std::io;
@@ -21,24 +20,24 @@ mod table;
 
 pub(super) use table::{Admission, BodyId, Client, Kind, Seat, Table};
 
-/// What a connection may do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Connections open at a time; a further one takes the place of the least active.
+    /// Most open connections; a further one closes the least active.
     pub(super) connections: usize,
-    /// From a request's first byte (or the connection's start) to the answer's first byte.
+    /// Most time from a request's first byte (or the connection's start) to the answer's first
+    /// byte.
     pub(super) request: Duration,
-    /// From an answer's first byte to its last.
+    /// Most time from the first to the last byte of an answer.
     pub(super) answer: Duration,
-    /// In which a client takes nothing of an answer that waits for it.
+    /// Most time in which a client reads nothing of a pending answer.
     pub(super) stall: Duration,
-    /// Between an answer and the next request.
+    /// Most time between an answer and the next request.
     pub(super) idle: Duration,
-    /// Bytes of a request before its answer begins.
+    /// Most bytes of a request before its answer starts.
     pub(super) request_bytes: usize,
-    /// For a request to get its turn and to be worked on; less than `request`.
+    /// Most time for a request to wait and be processed; less than `request`.
     pub(super) patience: Duration,
-    /// For open requests to end once the server is asked to stop.
+    /// Time for open requests to finish after the server is asked to stop.
     pub(super) grace: Duration,
 }
 
@@ -47,30 +46,32 @@ impl Default for Limits {
         Self {
             connections: 256,
             request: Duration::from_secs(15),
-            // The longest scrape timeout in use: a minute's interval, all of it.
+            // The longest scrape timeout in use: a scrape interval of 1 min.
             answer: Duration::from_secs(60),
-            // The kernel asks for more once a third of the send buffer is free (sk_stream_is_writeable):
-            // a line of 20 kB/s, which takes a minute for a megabyte, gets there in 5 s.
+            // The kernel reports a writable socket when a third of the send buffer is free
+            // (sk_stream_is_writeable). At 20 kB/s, which takes a minute for a megabyte, this takes
+            // less than 5 s.
             stall: Duration::from_secs(5),
-            // Longer than a scrape interval of a minute, so that Prometheus can stay connected.
+            // Longer than a scrape interval of 1 min, so that Prometheus can keep its connection.
             idle: Duration::from_secs(90),
             request_bytes: 32 * 1024,
-            // Prometheus stops waiting after 10 s by default.
+            // Prometheus' default scrape timeout.
             patience: Duration::from_secs(10),
-            // Well within the 90 s systemd gives a service, and the 30 s Kubernetes gives a pod.
+            // Well below the 90 s that systemd gives a service and the 30 s that Kubernetes gives a
+            // pod.
             grace: Duration::from_secs(2),
         }
     }
 }
 
-/// Where a connection is in HTTP/1's give and take.
+/// The state of an HTTP/1 connection.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    /// A request is awaited or arrives.
+    /// Waiting for a request, or receiving it.
     Request { begun: Instant, bytes: usize },
-    /// It is worked on.
+    /// Processing the request.
     Work { begun: Instant },
-    /// An answer leaves (`blocked`: the client has to take some of it first), or has left.
+    /// Sending the answer (`blocked`: the socket buffer is full), or done with it.
     Answer {
         begun: Instant,
         progress: Instant,
@@ -78,7 +79,7 @@ enum Phase {
     },
 }
 
-/// The beginning of HTTP/2's preface (RFC 9113, section 3.4).
+/// First bytes of HTTP/2's preface (RFC 9113, section 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 const HTTP2_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
@@ -87,7 +88,7 @@ const HTTP2_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Connection: close\r\n\r\n\
     this server speaks HTTP/1 only\n";
 
-/// A stream that fails once it oversteps a limit.
+/// A stream that returns an error when a limit is exceeded.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
@@ -106,7 +107,7 @@ impl Connection {
         }
     }
 
-    /// Pending until patience ends.
+    /// Pending until the current limit expires.
     fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         loop {
             let (due, what) = due(self.client.phase(), &self.limits);
@@ -120,19 +121,19 @@ impl Connection {
         }
     }
 
-    /// Notes bytes read.
+    /// Records received bytes.
     fn has_read(&mut self, read: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
         let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
         let phase = after_read(self.client.phase(), read.len());
         self.client.set(phase);
         match phase {
             Phase::Request { bytes, .. } if bytes > self.limits.request_bytes => {
-                wrong("the request is larger than any this server answers")
+                wrong("the request exceeds the size limit")
             }
             Phase::Request { bytes, .. } if bytes == read.len() && read.starts_with(HTTP2) => {
-                // Whether it arrives or not, the connection is closed.
+                // Best effort: the connection is closed in any case.
                 let _ = Pin::new(&mut self.stream).poll_write(cx, HTTP2_REFUSED);
-                wrong("HTTP/2 without having been offered it")
+                wrong("HTTP/2 is not supported")
             }
             _ => Ok(()),
         }
@@ -145,8 +146,8 @@ impl Connection {
     ) -> Poll<io::Result<T>> {
         self.client
             .set(after_write(self.client.phase(), result.is_pending()));
-        // Also after a write that went through: hyper does not read again before the socket
-        // wakes it, so that this is the last chance to set the alarm of an idle connection.
+        // Also after a completed write: hyper does not read again until the socket wakes it, so the
+        // idle timer must be set now.
         match (result, self.wait(cx)) {
             (Poll::Pending, waited) => waited,
             (done, _) => done,
@@ -154,28 +155,31 @@ impl Connection {
     }
 }
 
-/// When patience ends, and what it was waiting for.
+/// When the current limit expires, and its name.
 fn due(phase: Phase, limits: &Limits) -> (Instant, &'static str) {
     match phase {
         Phase::Request { begun, .. } => (
             begun + limits.request,
-            "the request took too long to arrive",
+            "timeout while receiving the request",
         ),
-        Phase::Work { begun } => (begun + limits.request, "the answer took too long to begin"),
+        Phase::Work { begun } => (
+            begun + limits.request,
+            "timeout while processing the request",
+        ),
         Phase::Answer {
             begun,
             progress,
             blocked: true,
         } => (
             (begun + limits.answer).min(progress + limits.stall),
-            "the client took too long to take its answer",
+            "timeout while the client read the answer",
         ),
         Phase::Answer { progress, .. } => (progress + limits.idle, "the connection was idle"),
     }
 }
 
-/// Bytes read begin or continue a request, except while another is worked on or answered: a client
-/// must not set back the clock of an answer by sending.
+/// Received bytes start or continue a request, unless one is being processed or answered: a client
+/// must not reset the timeout of an answer by sending bytes.
 fn after_read(phase: Phase, read: usize) -> Phase {
     match phase {
         Phase::Request { begun, bytes } => Phase::Request {
@@ -190,7 +194,7 @@ fn after_read(phase: Phase, read: usize) -> Phase {
     }
 }
 
-/// The first write after a request begins its answer.
+/// The first write after a request starts its answer.
 fn after_write(phase: Phase, blocked: bool) -> Phase {
     let now = Instant::now();
     let (begun, progress) = match phase {
@@ -208,7 +212,7 @@ fn after_write(phase: Phase, blocked: bool) -> Phase {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // What the client does not take would stay in the kernel for minutes after the end.
+        // After close, the kernel would keep unread data for minutes.
         if matches!(self.client.phase(), Phase::Answer { blocked: true, .. }) {
             let _ = self.stream.set_zero_linger();
         }

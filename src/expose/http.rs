@@ -2,26 +2,26 @@
 //!
 //! | path | answers |
 //! |---|---|
-//! | `/` | the status page, for people; `sort`, `colour` and `open` say how it is looked at |
-//! | `/api/view` | what the status page shows, as JSON ([`View`]); 503 before the first tick |
-//! | `/runbooks/` | a list of what to do about each alert |
-//! | `/runbooks/NAME` | the runbook of an alert, as text |
-//! | `/metrics` | the newest snapshot as OpenMetrics or Prometheus text; 503 before the first tick |
-//! | `/healthz` | 200 while the process serves and its workers work |
-//! | `/readyz` | 200 while the newest snapshot is fresh, else 503 with the reason |
+//! | `/` | the status page; `sort`, `colour` and `open` select its state |
+//! | `/api/view` | the data of the status page as JSON ([`View`]); 503 before the first tick |
+//! | `/runbooks/` | the list of runbooks |
+//! | `/runbooks/NAME` | the runbook of an alert: HTML for a browser, else text; `vm`, `vcpu`, `instance` and `host` fill in its commands |
+//! | `/metrics` | the latest snapshot as OpenMetrics or Prometheus text; 503 before the first tick |
+//! | `/healthz` | 200 while the server and its workers work |
+//! | `/readyz` | 200 while the latest snapshot is fresh, else 503 with the reason |
 //!
-//! No request reads the host, and no number of requests takes more than a fixed share of memory
-//! and CPU: connections, requests being worked on and bodies in memory are each bounded, and who
-//! holds one without using it loses it to who needs it. HTTP/1 is all that is spoken.
+//! No request reads the host. Connections, requests in progress and bodies in memory are bounded,
+//! so memory and CPU time are too. A client that holds one of them without using it loses it to a
+//! client that needs it. Only HTTP/1 is supported.
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::header::{self, HeaderValue};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -31,18 +31,19 @@ use tokio::net::TcpListener;
 use super::bodies::Body;
 use super::guard::{Client, Limits, Table};
 use super::metrics::metrics;
+use super::runbooks::Runbook;
 use super::site::{unavailable, App, NotReady, Site};
 use super::view::View;
-use super::{runbooks, server, status};
+use super::{negotiate, runbooks, server, status};
 use crate::telemetry::RequestLabels;
 
 fn router(site: Arc<Site>) -> Router {
     Router::new()
         .route("/", get(status_page))
         .route("/api/view", get(view))
-        .route("/runbooks", get(runbooks::list))
-        .route("/runbooks/", get(runbooks::list))
-        .route("/runbooks/{name}", get(runbooks::one))
+        .route("/runbooks", get(runbook_list))
+        .route("/runbooks/", get(runbook_list))
+        .route("/runbooks/{name}", get(runbook))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -52,10 +53,10 @@ fn router(site: Arc<Site>) -> Router {
         .with_state(site)
 }
 
-/// Serves until `stop` is ready, then lets open requests end for at most two seconds.
+/// Serves until `stop` resolves, then gives open requests at most two seconds to finish.
 ///
 /// # Errors
-/// When the threads that encode cannot be started.
+/// If the encoding threads cannot be started.
 pub async fn serve(
     listener: TcpListener,
     app: Arc<App>,
@@ -76,7 +77,7 @@ async fn serve_within(
     Ok(())
 }
 
-/// Counts each request and adds what every answer carries.
+/// Counts each request, and adds the headers that all answers have.
 async fn account(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
     let path = known_path(request.uri().path());
     let mut response = next.run(request).await;
@@ -94,13 +95,13 @@ async fn account(State(site): State<Arc<Site>>, request: Request, next: Next) ->
         headers.insert(name, HeaderValue::from_static(value));
     }
     if site.table.is_full() {
-        // The next one takes somebody's place: this client may come again.
+        // All connections are in use: close this one, the client can connect again.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// A path as a label value: what clients ask for must not make series.
+/// The path as a label value. Other paths are one value, so that clients cannot create series.
 fn known_path(path: &str) -> &'static str {
     const KNOWN: [&str; 5] = ["/", "/metrics", "/healthz", "/readyz", "/api/view"];
     match path.strip_prefix("/runbooks") {
@@ -114,7 +115,7 @@ async fn healthz(State(site): State<Arc<Site>>) -> Response {
     let now = Instant::now();
     match site.scrapes.worker.is_alive(now) && site.pages.worker.is_alive(now) {
         true => "ok\n".into_response(),
-        false => unavailable(&"a thread that answers requests hangs"),
+        false => unavailable(&"a worker thread hangs; see the log of the exporter"),
     }
 }
 
@@ -140,7 +141,7 @@ async fn status_page(
         Ok(page.into_string().into_bytes())
     });
     let page = tokio::time::timeout(site.patience, page).await;
-    rendered(page.ok().flatten(), client, "text/html; charset=utf-8")
+    rendered(page.ok().flatten(), client, HTML)
 }
 
 async fn view(
@@ -161,7 +162,55 @@ async fn view(
     rendered(json.ok().flatten(), client, "application/json")
 }
 
-/// What people are shown; `None` where too many ask, or where it panicked.
+async fn runbook_list(
+    State(site): State<Arc<Site>>,
+    Extension(client): Extension<Arc<Client>>,
+    uri: Uri,
+) -> Response {
+    let page = render(Arc::clone(&site), move |_| {
+        let list = runbooks::list(uri.query().unwrap_or_default());
+        Ok(list.into_string().into_bytes())
+    });
+    let page = tokio::time::timeout(site.patience, page).await;
+    rendered(page.ok().flatten(), client, HTML)
+}
+
+async fn runbook(
+    State(site): State<Arc<Site>>,
+    Extension(client): Extension<Arc<Client>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let Some(runbook) = Runbook::find(&name) else {
+        let text = "no such runbook; /runbooks/ lists all\n";
+        return (StatusCode::NOT_FOUND, text).into_response();
+    };
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let is_html = negotiate::html(accept.filter_map(|value| value.to_str().ok()));
+    let page = render(Arc::clone(&site), move |_| {
+        let query = uri.query().unwrap_or_default();
+        Ok(match is_html {
+            true => runbook.page(query).into_string().into_bytes(),
+            false => runbook.plain(query).into_bytes(),
+        })
+    });
+    let page = tokio::time::timeout(site.patience, page).await;
+    // Browsers display text/plain, but download text/markdown.
+    let format = if is_html {
+        HTML
+    } else {
+        "text/plain; charset=utf-8"
+    };
+    let mut response = rendered(page.ok().flatten(), client, format);
+    let vary = HeaderValue::from_static("accept");
+    response.headers_mut().insert(header::VARY, vary);
+    response
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+
+/// A rendered page; `None` if too many requests wait or rendering panicked.
 type Rendered = Option<Result<Arc<Body>, String>>;
 
 async fn render(
@@ -186,12 +235,12 @@ fn rendered(rendered: Rendered, client: Arc<Client>, format: &'static str) -> Re
 }
 
 async fn method_not_allowed() -> (StatusCode, &'static str) {
-    let text = "this server only answers GET and HEAD\n";
+    let text = "method not allowed; use GET or HEAD\n";
     (StatusCode::METHOD_NOT_ALLOWED, text)
 }
 
 async fn not_found() -> (StatusCode, &'static str) {
-    let text = "not found; there are /, /api/view, /metrics, /runbooks/, /healthz and /readyz\n";
+    let text = "not found; try /, /api/view, /metrics, /runbooks/, /healthz or /readyz\n";
     (StatusCode::NOT_FOUND, text)
 }
 
@@ -206,7 +255,7 @@ mod tests {
     use std::time::Duration;
     use tokio::sync::oneshot;
 
-    /// A host of so many CPUs that its exposition fills any socket's buffer.
+    /// A host with enough CPUs that its exposition exceeds any socket buffer.
     fn large() -> Snapshot {
         let mut snapshot = empty(Instant::now(), Duration::ZERO);
         let cpu = labels(&[("cpu", &"a".repeat(100))]);
@@ -226,7 +275,7 @@ mod tests {
         })
     }
 
-    /// A client that asks for everything and takes only the beginning.
+    /// A client that asks for everything and reads only the beginning.
     fn stuck_client(address: SocketAddr) -> std::net::TcpStream {
         let mut client = std::net::TcpStream::connect(address).unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -237,7 +286,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(600);
 
-    /// What clients see of a server with these limits that shows a large host.
+    /// Runs a client against a server with these limits and a large host.
     fn with_server<T: Send + 'static>(
         limits: Limits,
         clients: impl FnOnce(SocketAddr, &App) -> T + Send + 'static,
@@ -257,7 +306,7 @@ mod tests {
             let seen = clients.await.unwrap();
             drop(stop);
             let ended = tokio::time::timeout(Duration::from_secs(20), server).await;
-            ended.expect("the server ends").unwrap().unwrap();
+            ended.expect("the server did not end").unwrap().unwrap();
             seen
         })
     }
@@ -274,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_the_last_where_others_wait_for_a_connection() {
+    fn connection_closes_after_the_answer_if_others_wait() {
         let closes = |connections| {
             let limits = Limits {
                 connections,
@@ -287,7 +336,7 @@ mod tests {
                 let (mut answer, mut bytes) = (Vec::new(), [0; 1024]);
                 while !answer.ends_with(b"ok\n") {
                     let n = client.read(&mut bytes).unwrap();
-                    assert!(n > 0, "it ended early");
+                    assert!(n > 0, "the answer ended early");
                     answer.extend_from_slice(&bytes[..n]);
                 }
                 String::from_utf8_lossy(&answer).contains("connection: close")
@@ -297,7 +346,7 @@ mod tests {
         assert!(!closes(3));
     }
 
-    /// The status of a scrape that is not taken.
+    /// The status of a scrape whose body is not read.
     fn status(address: SocketAddr) -> String {
         let mut client = std::net::TcpStream::connect(address).unwrap();
         client
@@ -311,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn stuck_clients_shut_nobody_out_and_hold_a_bounded_number_of_bodies() {
+    fn stuck_clients_do_not_lock_out_others() {
         let limits = Limits {
             answer: LONG,
             stall: LONG,
@@ -320,7 +369,7 @@ mod tests {
         };
         with_server(limits, |address, app| {
             let mut stuck = Vec::new();
-            // More bodies than there are places, each held by a client of its own.
+            // More bodies than slots, each held by its own client.
             for _ in 0..12 {
                 app.snapshots.publish(Arc::new(large()));
                 stuck.push(stuck_client(address));

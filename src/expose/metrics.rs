@@ -1,4 +1,4 @@
-//! `/metrics`: the newest snapshot in the format the client reads best, gzipped when asked.
+//! `/metrics`: the latest snapshot in the format that the client prefers, compressed on request.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use super::site::{unavailable, NotReady, Site};
 use super::text;
 use crate::snapshot::Snapshot;
 
-/// Level 1 costs a quarter of level 6 and leaves less than twice its bytes.
+/// Level 1 takes a quarter of the time of level 6; the result is less than twice as large.
 const LEVEL: Compression = Compression::new(1);
 
-/// What a client asks for.
+/// The format that a client prefers, and whether it accepts gzip.
 #[derive(Debug, Clone, Copy)]
 struct Wish {
     format: Format,
@@ -37,7 +37,7 @@ impl Wish {
         }
     }
 
-    /// Its place in [`Scrapes::newest`](super::site::Scrapes::newest).
+    /// Index in [`Scrapes::newest`](super::site::Scrapes::newest).
     fn index(self) -> usize {
         let format = match self.format {
             Format::OpenMetrics => 0,
@@ -47,7 +47,7 @@ impl Wish {
     }
 }
 
-/// The values of one header, those that are no text left out.
+/// The values of one header, except those that are not text.
 fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let all = headers.get_all(name).into_iter();
     all.filter_map(|value| value.to_str().ok())
@@ -70,12 +70,12 @@ pub(super) async fn metrics(
     match tokio::time::timeout(site.patience, body).await {
         Ok(Some(Ok(body))) => answer(wish, body.send(client)),
         Ok(Some(Err(reason))) => unavailable(&reason),
-        Ok(None) => unavailable(&"the exposition could not be made, see the exporter's log"),
+        Ok(None) => unavailable(&"encoding failed; see the log of the exporter"),
         Err(_) => unavailable(&"too many scrapes at once"),
     }
 }
 
-/// Makes a body at a place of its own.
+/// Encodes a body into a free slot.
 async fn make(site: &Arc<Site>, wish: Wish) -> Option<Result<Arc<Body>, String>> {
     let place = site.scrapes.places.take().await?;
     let scraped = Arc::clone(site);

@@ -1,22 +1,22 @@
-//! Content negotiation (RFC 9110, section 12.5): which text format, and whether to compress.
+//! Content negotiation (RFC 9110, section 12.5): text format and compression.
 //!
-//! Headers come from anyone who can reach the port. They are only ever compared with the few
-//! things we can serve, and what is not understood counts as not said.
+//! Headers are untrusted. They are only compared with the few supported values; unknown elements
+//! are ignored.
 
-/// At most this many elements of a header are looked at; Prometheus sends six.
+/// Most elements of a header that are parsed; Prometheus sends six.
 const MAX_ELEMENTS: usize = 32;
 
-/// The formats of `/metrics`.
+/// A text format of `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// OpenMetrics 1.0.0.
     OpenMetrics,
-    /// Prometheus text 0.0.4, which everything reads.
+    /// Prometheus text 0.0.4, which every client understands.
     Text,
 }
 
 impl Format {
-    /// Value of `Content-Type`.
+    /// The value of `Content-Type`.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -25,10 +25,10 @@ impl Format {
     }
 }
 
-/// The format to serve to a client that sent these `Accept` headers.
+/// The format for a client that sent these `Accept` headers.
 ///
-/// OpenMetrics where the client names it (without a version or with 1.0.0) and likes it no less
-/// than text; else text, also for a client that takes neither: something readable beats 406.
+/// OpenMetrics if the client names it (without a version or with 1.0.0) with at least the weight of
+/// text. Otherwise text, even if the client accepts neither: readable text is better than 406.
 pub fn format<'a>(accept: impl IntoIterator<Item = &'a str>) -> Format {
     let (mut open_metrics, mut text) = (Best::default(), Best::default());
     for range in elements(accept) {
@@ -48,8 +48,24 @@ pub fn format<'a>(accept: impl IntoIterator<Item = &'a str>) -> Format {
     }
 }
 
-/// Whether to compress for a client that sent these `Accept-Encoding` headers: it takes gzip, and
-/// likes it no less than the plain bytes.
+/// Whether to serve HTML to a client that sent these `Accept` headers: it names `text/html`, as
+/// browsers do, and prefers it to plain text or accepts both equally. `*/*` (curl) is plain text.
+pub fn html<'a>(accept: impl IntoIterator<Item = &'a str>) -> bool {
+    let (mut html, mut plain) = (Best::default(), Best::default());
+    for range in elements(accept) {
+        if let Some(precision) = range.names("text", "html", "") {
+            html.offer(precision, range.q);
+        }
+        if let Some(precision) = range.names("text", "plain", "") {
+            plain.offer(precision, range.q);
+        }
+    }
+    let by_name = html.precision >= Some(Precision::Subtype);
+    by_name && html.q > 0 && html.q >= plain.q
+}
+
+/// Whether to compress for a client that sent these `Accept-Encoding` headers: it accepts gzip with
+/// at least the weight of identity.
 pub fn gzip<'a>(accept_encoding: impl IntoIterator<Item = &'a str>) -> bool {
     let (mut gzip, mut identity) = (Best::default(), Best::default());
     for coding in elements(accept_encoding) {
@@ -65,7 +81,7 @@ pub fn gzip<'a>(accept_encoding: impl IntoIterator<Item = &'a str>) -> bool {
     gzip.q > 0 && gzip.q >= identity.q
 }
 
-/// How closely an element describes what we have.
+/// How specifically an element matches a format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Precision {
     /// `*/*`
@@ -78,7 +94,7 @@ enum Precision {
     Version,
 }
 
-/// The weight the most precise matching element gives.
+/// The weight of the most specific matching element.
 #[derive(Debug, Default)]
 struct Best {
     precision: Option<Precision>,
@@ -94,7 +110,7 @@ impl Best {
     }
 }
 
-/// One element of a list: a name, its version if given, and its weight in thousandths.
+/// One list element: a name, its version if given, and its weight in thousandths.
 #[derive(Debug, PartialEq, Eq)]
 struct Element<'a> {
     name: &'a str,
@@ -103,7 +119,7 @@ struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    /// `None` for a weight that is none.
+    /// `None` if the weight is invalid.
     fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let name = parts.next().filter(|name| !name.is_empty())?;
@@ -123,7 +139,8 @@ impl<'a> Element<'a> {
         Some(element)
     }
 
-    /// How closely this media range describes `kind`/`subtype` in `version`, if it does.
+    /// How specifically this media range matches `kind`/`subtype` in `version`; `None` if it does
+    /// not.
     fn names(&self, kind: &str, subtype: &str, version: &str) -> Option<Precision> {
         let (its_kind, its_subtype) = self.name.split_once('/')?;
         match (its_kind, its_subtype, self.version) {
@@ -138,8 +155,8 @@ impl<'a> Element<'a> {
     }
 }
 
-/// The elements of all headers of one name. No value we look for contains a quoted comma, and
-/// splitting inside quotes only makes elements that match nothing.
+/// The elements of all headers of one name. No value of interest contains a quoted comma, so
+/// splitting inside quotes only produces elements that match nothing.
 fn elements<'a>(headers: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = Element<'a>> {
     headers
         .into_iter()
@@ -163,7 +180,7 @@ fn weight(text: &str) -> Option<u16> {
     }
 }
 
-/// Names in these headers know no case.
+/// Names in these headers are case-insensitive.
 fn is(name: &str, expected: &str) -> bool {
     name.eq_ignore_ascii_case(expected)
 }
@@ -173,7 +190,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// As captured from the clients named.
+    #[test]
+    fn a_client_that_names_html_gets_html() {
+        let firefox = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        assert!(html([firefox]) && html(["TEXT/HTML"]));
+        let others = [
+            "",
+            "*/*",
+            "text/*",
+            "text/html;q=0",
+            "text/plain,text/html;q=0.9",
+        ];
+        assert!(others.into_iter().all(|accept| !html([accept])));
+    }
+
+    /// Captured from the named clients.
     const ACCEPTS: &[(&str, &str, Format)] = &[
         (
             "Prometheus 2.42",
@@ -206,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_wish_it_is_text() {
+    fn no_accept_header_gets_text() {
         assert_eq!(format([]), Format::Text);
         assert_eq!(format([""]), Format::Text);
         assert_eq!(format(["application/json"]), Format::Text);
@@ -282,7 +313,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_brings_it_down(header in "\\PC{0,200}", tail in "[a-z0-9*/;=.,\" q-]{0,200}") {
+        fn any_header_is_parsed_without_panic(header in "\\PC{0,200}", tail in "[a-z0-9*/;=.,\" q-]{0,200}") {
             format([header.as_str(), tail.as_str()]);
             gzip([header.as_str(), tail.as_str()]);
         }

@@ -1,9 +1,9 @@
-//! The picture, pushed by OTLP: the same samples as `/metrics`, under names that become the same
-//! again in Prometheus (docs/OTLP.md).
+//! Pushes snapshots by OTLP: the same samples as `/metrics`, under names that Prometheus translates
+//! back to the same names (docs/OTLP.md).
 //!
-//! A thread and a runtime of their own: a receiver that is slow, away or hostile takes nothing
-//! from the sampler and no turn of a scrape. Nothing is kept for a receiver that is away; totals
-//! are, so the next push has them, and increments are counted from the last one that arrived.
+//! Pushes have their own thread and runtime: a slow, absent or hostile receiver delays neither the
+//! sampler nor a scrape. Nothing is queued for an absent receiver. The next push has the current
+//! totals; deltas are counted from the last push that arrived.
 
 use std::future::Future;
 use std::io;
@@ -39,40 +39,40 @@ pub use settings::Settings;
 pub use starts::Clock;
 pub use transport::{Client, SetupError};
 
-/// At the end, a push that is under way has so long …
+/// At shutdown, the time for a push in progress ...
 const UNDER_WAY: Duration = Duration::from_millis(500);
 
-/// … and the last one so long: the exporter ends within 5 s of being asked to.
+/// ... and for the last push. The exporter must exit within 5 s of SIGTERM.
 const LAST: Duration = Duration::from_secs(1);
 
-/// For the thread to say that it ended.
+/// The time for the thread to report its end.
 const MARGIN: Duration = Duration::from_millis(250);
 
-/// Threads for looking up names, which may hang.
+/// Threads for DNS lookups, which may hang.
 const RESOLVERS: usize = 2;
 
-/// They are kept once started: tokio panics where it needs a thread, has none and may not start
-/// one (`pids.max`, `RLIMIT_NPROC`).
+/// Keeps these threads once started: tokio panics if it needs a thread and cannot start one
+/// (`pids.max`, `RLIMIT_NPROC`).
 const KEPT: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// The thread that pushes; none where there is nowhere to push to.
+/// The thread that pushes; there is none without endpoints.
 #[derive(Debug)]
 pub struct Pushing {
     stop: watch::Sender<bool>,
-    /// What the thread says when it ends; `None` where there is none.
+    /// Receives the thread's result; `None` without a thread.
     result: Option<mpsc::Receiver<Result<(), JoinError>>>,
     ended: Arc<Notify>,
 }
 
-/// A task of the thread panicked.
+/// A task of the OTLP thread panicked.
 #[derive(Debug, thiserror::Error)]
-#[error("pushing by OTLP failed; this is a bug of the exporter, please report it")]
+#[error("the OTLP thread panicked; this is a bug in the exporter, please report it")]
 pub struct PushingFailed;
 
 /// Starts pushing to every endpoint.
 ///
 /// # Errors
-/// When the thread or its runtime cannot be started.
+/// If the thread or its runtime cannot be started.
 pub fn start(pushers: Vec<Pusher>) -> io::Result<Pushing> {
     let (stop, stopped) = watch::channel(false);
     let mut pushing = Pushing {
@@ -88,19 +88,19 @@ pub fn start(pushers: Vec<Pusher>) -> io::Result<Pushing> {
         .thread_keep_alive(KEPT)
         .enable_all()
         .build()?;
-    // An error here, for it would be a panic there.
+    // Returns an error if threads cannot be started; tokio would panic.
     let _ = ThreadBuilder::new().spawn(|| ())?.join();
     runtime.spawn_blocking(|| ());
     let ended = Arc::clone(&pushing.ended);
     let builder = ThreadBuilder::new().name("otlp".to_owned());
     let (sender, result) = mpsc::channel();
     builder.spawn(move || {
-        // However the thread ends.
+        // Also if the thread panics.
         let _tell = Tell(ended);
         let result = runtime.block_on(all(pushers, stopped));
-        // A name that is being looked up keeps nobody waiting.
+        // Do not wait for a DNS lookup that has not finished.
         runtime.shutdown_background();
-        // Nobody listens only if the end did not wait.
+        // The receiver is gone if `stop` did not wait.
         let _ = sender.send(result);
     })?;
     pushing.result = Some(result);
@@ -115,7 +115,7 @@ impl Drop for Tell {
     }
 }
 
-/// Ends when all have been told to stop, or when one has panicked.
+/// Ends when all pushers have stopped or one has panicked.
 async fn all(pushers: Vec<Pusher>, stopped: watch::Receiver<bool>) -> Result<(), JoinError> {
     let mut tasks = JoinSet::new();
     for pusher in pushers {
@@ -127,7 +127,7 @@ async fn all(pushers: Vec<Pusher>, stopped: watch::Receiver<bool>) -> Result<(),
     Ok(())
 }
 
-/// Pushes whenever it is time, and once more at the end.
+/// Pushes on schedule, and once more at shutdown.
 async fn run(mut pusher: Pusher, mut stopped: watch::Receiver<bool>) {
     let mut schedule = Schedule::new(pusher.settings().interval, Instant::now());
     let timeout = pusher.settings().timeout;
@@ -142,42 +142,42 @@ async fn run(mut pusher: Pusher, mut stopped: watch::Receiver<bool>) {
         };
         schedule.follow(&outcome, Instant::now());
     }
-    // The sampler has stopped: this is the last there is.
+    // The sampler has stopped, so this snapshot is the last.
     let last = tokio::time::timeout(LAST.min(timeout), pusher.push()).await;
     tracing::debug!(
         endpoint = pusher.settings().url,
         ?last,
-        "pushed for the last time"
+        "last push before shutdown"
     );
 }
 
-/// Resolves when it is time to stop.
+/// Resolves when the exporter stops.
 async fn told(stopped: &mut watch::Receiver<bool>) {
-    // Nobody left to tell us is as good as being told.
+    // A dropped sender also means stop.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Resolves some time after that: for a push that is under way.
+/// Resolves some time after the exporter stops, to let a push in progress finish.
 async fn grace(stopped: &mut watch::Receiver<bool>, time: Duration) {
     told(stopped).await;
     tokio::time::sleep(time).await;
 }
 
 impl Pushing {
-    /// Resolves once the thread has ended, which without being asked to it does by a bug alone.
-    /// Living on would leave receivers without numbers that they count on.
+    /// Resolves when the thread exits; before shutdown only a bug causes that. The exporter then
+    /// exits too, because receivers depend on its pushes.
     pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let ended = Arc::clone(&self.ended);
         async move { ended.notified().await }
     }
 
-    /// Pushes the newest picture once more and waits for the end, but not for a thread that hangs,
-    /// such as in a file of a password on a file system that does not answer.
+    /// Pushes the last snapshot and waits for the thread, but not longer than the limits above: the
+    /// thread may hang, for example on a password file on a file system that does not respond.
     ///
     /// # Errors
-    /// When pushing had failed by a bug.
+    /// If pushing ended by a bug.
     pub fn stop(self) -> Result<(), PushingFailed> {
-        // Nobody listens only if the thread has ended by itself.
+        // The receiver is gone if the thread has ended.
         let _ = self.stop.send(true);
         let Some(result) = self.result else {
             return Ok(());
@@ -185,11 +185,13 @@ impl Pushing {
         match result.recv_timeout(UNDER_WAY + LAST + MARGIN) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                tracing::error!(%error, "pushing failed");
+                tracing::error!(%error, "the OTLP thread panicked");
                 Err(PushingFailed)
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                tracing::error!("the thread that pushes does not end; ending without it");
+                tracing::error!(
+                    "the OTLP thread did not stop in time; exiting without waiting for it"
+                );
                 Ok(())
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(PushingFailed),

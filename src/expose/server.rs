@@ -1,6 +1,6 @@
-//! Accepts connections and speaks HTTP/1 with each, within the limits of [`Guard`](super::guard).
+//! Accepts connections and serves HTTP/1 on each, within the limits of [`Guard`](super::guard).
 //!
-//! One thread does it all: what takes time is done by [`workers`](super::workers).
+//! All of this runs on one thread; [`workers`](super::workers) do the slow work.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,31 +23,31 @@ use tokio::task::JoinSet;
 
 use super::guard::{Admission, Connection, Limits, Seat, Table};
 
-/// Connections that the kernel keeps for us between two looks; `net.core.somaxconn`, 4096 since
-/// Linux 5.4, bounds it. The standard library asks for 128, which a thousand clients overflow.
+/// Connections that the kernel queues until they are accepted, bounded by `net.core.somaxconn`
+/// (4096 since Linux 5.4). The standard library's 128 is too few for a thousand clients.
 const BACKLOG: i32 = 4096;
 
-/// Bytes of an answer in the kernel (which doubles what is asked for, `SO_SNDBUF`): a line of 50 ms
-/// still carries 2.5 MB/s, and 256 clients that read nothing hold 64 MiB, not the 1 GiB of
-/// `tcp_wmem`.
+/// Bytes of an answer in the kernel, which doubles the value (`SO_SNDBUF`). A connection with a
+/// round trip of 50 ms still gets 2.5 MB/s, and 256 clients that read nothing hold 64 MiB instead
+/// of the 1 GiB of `tcp_wmem`.
 const SEND_BUFFER: usize = 128 * 1024;
 
-/// The same for requests, of which [`Limits::request_bytes`] are read.
+/// Bytes of requests in the kernel; [`Limits::request_bytes`] of them are read.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// For a client to acknowledge anything of what was sent, also after the connection was closed.
+/// Time for a client to acknowledge sent data, also after the connection was closed.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// Until another try where there is neither place nor descriptor.
+/// Delay before another attempt if there is no place or descriptor.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// hyper takes no less for its buffer.
+/// hyper's minimum for its buffer.
 const LEAST_BUFFER: usize = 8 * 1024;
 
-/// Headers of a request; browsers and proxies send up to 40.
+/// Most headers of a request; browsers and proxies send up to 40.
 const HEADERS: usize = 100;
 
-/// Serves until `stop` is ready, then lets open requests end for a while.
+/// Serves until `stop` resolves, then gives open requests `grace` to finish.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -61,7 +61,7 @@ pub(super) async fn serve(
     let accepting = async {
         loop {
             let (stream, seat) = next(&listener, &table).await;
-            // Those that have ended.
+            // Remove finished tasks.
             while tasks.try_join_next().is_some() {}
             tasks.spawn(serve_one(
                 stream,
@@ -77,15 +77,15 @@ pub(super) async fn serve(
         () = stop => {}
     }
     drop(listener);
-    // Nobody listens where there is no connection.
+    // There is no receiver without a connection.
     let _ = tell.send(true);
     let all = async { while tasks.join_next().await.is_some() {} };
-    // What is left is cut off.
+    // Close the remaining connections.
     let _ = tokio::time::timeout(limits.grace, all).await;
 }
 
-/// What the kernel is to do for each connection; accepted sockets inherit it. None of it fails on
-/// a TCP socket, and the server serves without.
+/// Sets socket options, which accepted sockets inherit. They do not fail on a TCP socket; if one
+/// does, the server works without it.
 fn tune(listener: &TcpListener) {
     use rustix::net::sockopt;
     let user_timeout = u32::try_from(UNACKNOWLEDGED.as_millis()).unwrap_or(u32::MAX);
@@ -98,12 +98,12 @@ fn tune(listener: &TcpListener) {
     }
 }
 
-/// The next connection that has a place.
+/// The next connection that was admitted.
 async fn next(listener: &TcpListener, table: &Table) -> (TcpStream, Seat) {
     loop {
         let (stream, peer) = accept(listener, table).await;
         if let Some(seat) = admit(table, peer).await {
-            // Without it a small answer may wait for an acknowledgement; it still arrives.
+            // Otherwise a small answer may wait for an acknowledgement.
             let _ = stream.set_nodelay(true);
             return (stream, seat);
         }
@@ -116,7 +116,7 @@ async fn accept(listener: &TcpListener, table: &Table) -> (TcpStream, SocketAddr
             Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                // EMFILE, ENFILE, ENOBUFS, ENOMEM: an idle client's descriptor will do.
+                // EMFILE, ENFILE, ENOBUFS, ENOMEM: closing an idle client frees a descriptor.
                 tracing::debug!(%error, "cannot accept a connection");
                 table.make_room();
                 tokio::time::sleep(PAUSE).await;
@@ -133,7 +133,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Waits for a place; `None` where the client's address has had its share.
+/// Waits for a place; `None` if the client's address has its share.
 async fn admit(table: &Table, peer: SocketAddr) -> Option<Seat> {
     loop {
         match table.admit(peer.ip()) {
@@ -144,7 +144,7 @@ async fn admit(table: &Table, peer: SocketAddr) -> Option<Seat> {
     }
 }
 
-/// Serves one connection until it ends, its place is needed, or the server has ended.
+/// Serves one connection until it ends, its place is needed, or the server stops.
 async fn serve_one(
     stream: TcpStream,
     seat: Seat,
@@ -170,7 +170,7 @@ async fn serve_one(
     tokio::select! {
         ended = connection.as_mut() => return log(ended),
         () = client.is_out() => return,
-        // Nobody is left to tell us only if the server has ended.
+        // The sender is dropped only when the server has stopped.
         _ = told.wait_for(|over| *over) => {}
     }
     connection.as_mut().graceful_shutdown();

@@ -1,4 +1,4 @@
-//! What all handlers share: the exporter's side of it, and what the server keeps beside it.
+//! State that all handlers share.
 
 use std::fmt;
 use std::io;
@@ -17,21 +17,21 @@ use super::workers::Worker;
 use crate::snapshot;
 use crate::telemetry::{Hang, Telemetry};
 
-/// What the server shows.
+/// The exporter's part of the shared state.
 #[derive(Debug)]
 pub struct App {
-    /// Where the sampler publishes.
+    /// The sampler publishes snapshots here.
     pub snapshots: snapshot::Handle,
-    /// The exporter's own metrics, to count requests.
+    /// Metrics of the exporter itself, to count requests.
     pub telemetry: Telemetry,
-    /// The same, to encode them.
+    /// The registry of these metrics, to encode them.
     pub registry: Registry,
-    /// Age from which the newest snapshot counts as stale.
+    /// Age from which the latest snapshot counts as stale.
     pub max_age: Duration,
 }
 
 impl App {
-    /// The newest sample's age while it is fresh.
+    /// Age of the latest sample; an error if it is stale or a thread hangs.
     pub(super) fn readiness(&self, now: Instant) -> Result<Duration, NotReady> {
         let newest = self.snapshots.load().ok_or(NotReady::NoSample)?;
         let age = now.saturating_duration_since(newest.taken_mono);
@@ -59,13 +59,13 @@ impl fmt::Display for NotReady {
         match self {
             NotReady::Hangs(hang) => write!(
                 f,
-                "{hang}: VMs that start and end are not seen; see its log"
+                "{hang}: new and stopped VMs are not detected; see the log of the exporter"
             ),
-            NotReady::NoSample => f.write_str("the sampler has not finished its first tick yet"),
+            NotReady::NoSample => f.write_str("the sampler has not finished its first tick"),
             NotReady::Stale { age, max_age } => write!(
                 f,
-                "the newest sample is {:.1} s old, and more than {:.1} s is stale: the sampler \
-                 hangs or is overloaded, see its log",
+                "the newest sample is {:.1} s old (limit {:.1} s): the sampler hangs or is \
+                 overloaded; see the log of the exporter",
                 age.as_secs_f64(),
                 max_age.as_secs_f64()
             ),
@@ -73,30 +73,29 @@ impl fmt::Display for NotReady {
     }
 }
 
-/// The app and what the server keeps beside it.
+/// The exporter's and the server's shared state.
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) app: Arc<App>,
-    /// How long a request waits for its turn before it is sent away with 503.
+    /// How long a request may wait before it gets 503.
     pub(super) patience: Duration,
-    /// Connections.
     pub(super) table: Table,
     pub(super) scrapes: Scrapes,
     pub(super) pages: Pages,
 }
 
-/// What scrapes share.
+/// State that scrapes share.
 #[derive(Debug)]
 pub(super) struct Scrapes {
     pub(super) worker: Worker,
     pub(super) places: Places,
-    /// By format and whether it is compressed.
+    /// By format and compression.
     pub(super) newest: [Newest; 4],
     pub(super) texts: Arc<Pool>,
     pub(super) gzipped: Arc<Pool>,
 }
 
-/// What people share: a crowd of them keeps no scrape waiting.
+/// State that page requests share; separate, so that they do not delay scrapes.
 #[derive(Debug)]
 pub(super) struct Pages {
     pub(super) worker: Worker,
@@ -106,7 +105,7 @@ pub(super) struct Pages {
 
 impl Site {
     /// # Errors
-    /// When a thread cannot be started.
+    /// If a thread cannot be started.
     pub(super) fn new(app: Arc<App>, patience: Duration, table: Table) -> io::Result<Self> {
         Ok(Self {
             app,
@@ -119,7 +118,7 @@ impl Site {
                 gzipped: Arc::default(),
             },
             pages: Pages {
-                // Each page may be asked for in another order: none is shared.
+                // Pages are not shared: each request may have another state.
                 worker: Worker::start("pages", 1)?,
                 places: Places::new(Kind::Page, table.clone()),
                 view: Newest::default(),
@@ -129,7 +128,7 @@ impl Site {
     }
 }
 
-/// 503, to be tried again in a second.
+/// 503 with `Retry-After: 1`.
 pub(super) fn unavailable(reason: &dyn fmt::Display) -> Response {
     let retry = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
     let text = format!("{reason}\n");

@@ -1,11 +1,11 @@
-//! The page at `/`: what is wrong now and why, who runs where, what is measured and what is not.
+//! The page at `/`: current problems and their causes, placement of VMs, state of the sources.
 //!
-//! It works as it is, and a script of its own keeps it new: it asks for the same address every two
-//! seconds and takes over what differs. Nothing comes from elsewhere, and the security policy lets
-//! nothing else in: style and script are known to it by their hashes.
+//! The page works without a script. Its script requests the same URL every two seconds and applies
+//! the differences. The page loads nothing else, and its security policy allows nothing else: style
+//! and script are permitted by their hashes.
 //!
-//! Names of VMs come from whoever starts VMs. maud escapes every value; `<bdi>` keeps letters that
-//! run right to left from rearranging what stands beside them.
+//! Names of VMs are untrusted. maud escapes every value, and `<bdi>` keeps right-to-left names from
+//! reordering the text around them.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -15,8 +15,10 @@ use base64::prelude::{Engine, BASE64_STANDARD};
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 use ring::digest::{digest, SHA256};
 
+use super::query;
+use super::runbooks;
 use super::site::{App, NotReady};
-use super::view::{CauseView, View};
+use super::view::{CauseView, View, VmView};
 use look::Look;
 
 mod columns;
@@ -30,30 +32,31 @@ mod vms;
 const STYLE: &str = include_str!("status/style.css");
 const SCRIPT: &str = include_str!("status/live.js");
 
-/// Nothing but the page's own style and script may run, it may talk to nobody but this exporter,
-/// and no page may frame it.
+/// Only the page's own style and script may run, the page may connect only to this exporter, and no
+/// other page may frame it.
 pub(super) fn security_policy() -> HeaderValue {
     static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         let policy = format!(
-            "default-src 'none'; style-src '{}'; script-src '{}'; connect-src 'self'; \
+            "default-src 'none'; style-src '{}' '{}'; script-src '{}'; connect-src 'self'; \
              base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
             hash(STYLE),
+            hash(runbooks::STYLE),
             hash(SCRIPT)
         );
-        // It is ASCII; were it not, nothing at all is let in.
+        // The policy is ASCII; if it were not, nothing would be allowed.
         HeaderValue::from_str(&policy)
             .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"))
     });
     POLICY.clone()
 }
 
-/// A text's hash as Content-Security-Policy writes it.
+/// The hash of a text in the format of Content-Security-Policy.
 fn hash(text: &str) -> String {
     let digest = digest(&SHA256, text.as_bytes());
     format!("sha256-{}", BASE64_STANDARD.encode(digest))
 }
 
-/// Renders the page as the address' `query` asks to look at it.
+/// Renders the page in the state that `query` selects.
 pub(super) fn page(app: &App, now: Instant, query: &str) -> Markup {
     let view = View::of(&app.snapshots, now);
     let look = Look::of(query);
@@ -83,9 +86,11 @@ fn title(view: Option<&View>) -> String {
     let troubled = view.map_or(0, |view| {
         view.vms.iter().filter(|vm| vm.worst() >= 1.0).count()
     });
+    let host = view.and_then(|view| view.host.name.as_deref());
+    let host = host.map_or_else(String::new, |host| format!("{host} · "));
     match troubled {
-        0 => "vcpu-exporter".to_owned(),
-        n => format!("({n}) vcpu-exporter"),
+        0 => format!("{host}vcpu-exporter"),
+        n => format!("({n}) {host}vcpu-exporter"),
     }
 }
 
@@ -109,12 +114,21 @@ fn sections(app: &App, view: Option<&View>, look: &Look, now: Instant) -> Markup
 }
 
 fn top(view: Option<&View>) -> Markup {
+    let host = view.and_then(|view| view.host.name.as_deref());
     let scenario = view.and_then(|view| view.synthetic.as_ref());
     html! {
         header {
             div.brand {
-                h1 { "vcpu-exporter" }
-                p.muted { "What every vCPU of this host is doing" }
+                @match host {
+                    Some(host) => {
+                        h1 { bdi { (host) } }
+                        p.muted { "vcpu-exporter: VMs and vCPUs of this host" }
+                    },
+                    None => {
+                        h1 { "vcpu-exporter" }
+                        p.muted { "VMs and vCPUs of this host" }
+                    },
+                }
             }
             nav aria-label="Endpoints" {
                 a href="/metrics" { "Metrics" }
@@ -126,7 +140,7 @@ fn top(view: Option<&View>) -> Markup {
         }
         @if let Some(scenario) = scenario {
             p #synthetic.banner.synthetic role="note" {
-                strong { "Synthetic host." } " Nothing here is real: it follows the scenario "
+                strong { "Synthetic host." } " No VM here is real. Scenario: "
                 strong { (scenario) } "."
             }
         }
@@ -140,11 +154,11 @@ fn health(readiness: &Result<Duration, NotReady>, view: Option<&View>) -> Markup
                 Ok(age) => p.health {
                     span.dot.up aria-hidden="true" {}
                     span role="status" { strong { "Sampling." } }
-                    " The newest sample is " (seconds(*age)) " old"
+                    " The latest sample is " (seconds(*age)) " old"
                     @if let Some(view) = view.filter(|view| view.window > 0.0) {
-                        "; rates are over " (format!("{:.0}\u{a0}s", view.window))
+                        "; rates cover " (format!("{:.0}\u{a0}s", view.window))
                     }
-                    "." noscript { " Reload the page for the newest." }
+                    "." noscript { " Reload the page to update it." }
                 },
                 Err(reason) => p.banner.down role="status" {
                     strong { "Not ready:" } " " (reason.to_string()) "."
@@ -161,22 +175,52 @@ fn foot() -> Markup {
                 "Version " (super::view::VERSION) ", revision " (super::view::REVISION) ". "
                 "Every metric is described in " a href="/metrics" { "/metrics" } " and by "
                 code { "vcpu-exporter catalog" } "; " code { "vcpu-exporter check" }
-                " says what each source needs."
+                " shows which sources work and how to fix the rest."
             }
         }
     }
 }
 
-/// A cause, and the runbook that says what to do.
-fn runbook_link(cause: &CauseView) -> Markup {
+/// A VM's name with a link to its row.
+fn vm_link(n: usize, name: &str) -> Markup {
+    html! { a.name href={ "#vm-" (n) } { bdi { (name) } } }
+}
+
+/// A verdict; VM names in it link to their rows.
+fn verdict(vm: &VmView, view: &View) -> Markup {
+    let mut done = 0;
+    let parts = vm.mentions.iter().filter_map(|mention| {
+        let before = vm.verdict.get(done..mention.start)?;
+        let name = vm.verdict.get(mention.start..mention.end)?;
+        done = mention.end;
+        let is_there = view.vms.get(mention.vm).is_some();
+        Some((before, name, is_there.then_some(mention.vm)))
+    });
+    let parts: Vec<_> = parts.collect();
     html! {
-        a.cause href={ "/runbooks/" (cause.alert) } title={ "Runbook: " (cause.alert) } {
+        @for (before, name, vm) in &parts {
+            (before)
+            @match vm {
+                Some(vm) => (vm_link(*vm, name)),
+                None => bdi { (name) },
+            }
+        }
+        (vm.verdict.get(done..).unwrap_or_default())
+    }
+}
+
+/// A cause with a link to its runbook.
+fn runbook_link(cause: &CauseView, vm: &VmView) -> Markup {
+    let query = query::encoded(&vm.name);
+    html! {
+        a.cause href={ "/runbooks/" (cause.alert) "?vm=" (query) }
+            title={ "Runbook: " (cause.alert) } {
             (cause.cause.title()) " " (format::number(cause.score)) "×"
         }
     }
 }
 
-/// A duration of seconds, to a tenth.
+/// Seconds with one decimal.
 fn seconds(duration: Duration) -> String {
     format!("{:.1}\u{a0}s", duration.as_secs_f64())
 }
@@ -201,7 +245,7 @@ mod tests {
         let policy = policy.to_str().unwrap();
         assert!(policy.contains(&hash(STYLE)) && policy.contains(&hash(SCRIPT)));
         assert!(!policy.contains("unsafe"));
-        // As `printf '' | openssl dgst -sha256 -binary | base64` has it.
+        // Verified with `printf '' | openssl dgst -sha256 -binary | base64`.
         assert_eq!(
             hash(""),
             "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
@@ -209,9 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn every_state_of_a_source_has_a_look() {
-        for word in ["up", "degraded", "down", "off"] {
-            assert!(STYLE.contains(&format!(".{word} ")), "{word}");
+    fn every_source_state_has_a_style() {
+        for word in ["up", "degraded", "down", "off", "absent"] {
+            let is_styled = [" ", ","]
+                .iter()
+                .any(|after| STYLE.contains(&format!(".{word}{after}")));
+            assert!(is_styled, "{word}");
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The two text formats: OpenMetrics 1.0 and Prometheus text 0.0.4.
 //!
-//! Written by hand because a scrape of a large host is a quarter of a million lines: labels are
-//! rendered when a row is made, so that a line is a few copies and one number. The oracle test
-//! (`tests/exposition_oracle.rs`) holds the sample lines equal to prometheus-client's.
+//! Hand-written, because a scrape of a large host has a quarter of a million lines. Labels are
+//! rendered when a row is created, so a line takes a few copies and one number. A test
+//! (`tests/exposition_oracle.rs`) compares the sample lines with prometheus-client's.
 //!
-//! Formats: OpenMetrics specification 1.0.0, section "Text format";
-//! Prometheus documentation, "Exposition formats".
+//! Formats: OpenMetrics specification 1.0.0, section "Text format"; Prometheus documentation,
+//! "Exposition formats".
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use super::negotiate::Format;
 use crate::sample::Buckets;
 use crate::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
 
-/// Appends a whole exposition to `out`: the snapshot, then the exporter's own metrics.
+/// Appends a complete exposition to `out`: the snapshot, then the exporter's own metrics.
 pub fn encode(
     format: Format,
     snapshot: &Snapshot,
@@ -27,10 +27,10 @@ pub fn encode(
 ) {
     encode_snapshot(format, snapshot, now, out);
     let mut own = String::new();
-    // Writing to a String cannot fail, so an error is a metric that refuses to be encoded: the
-    // exposition stays whole without the exporter's own metrics.
+    // Writing to a String cannot fail, so the error is a metric that cannot be encoded. The
+    // exposition then omits the exporter's own metrics.
     if let Err(error) = encode_registry(&mut own, registry) {
-        tracing::error!(%error, "cannot encode the exporter's own metrics; /metrics goes without");
+        tracing::error!(%error, "cannot encode the exporter's own metrics; /metrics omits them");
         own.clear();
     }
     match format {
@@ -42,7 +42,7 @@ pub fn encode(
     }
 }
 
-/// Appends the metrics of the snapshot alone, without the end mark.
+/// Appends only the metrics of the snapshot, without the end mark.
 pub fn encode_snapshot(format: Format, snapshot: &Snapshot, now: Instant, out: &mut Vec<u8>) {
     let mut encoder = Encoder {
         format,
@@ -52,10 +52,10 @@ pub fn encode_snapshot(format: Format, snapshot: &Snapshot, now: Instant, out: &
     snapshot.visit(now, &mut encoder);
 }
 
-/// Writes lines as it is shown metrics and samples.
+/// Writes lines for the metrics and samples that it visits.
 struct Encoder<'a> {
     format: Format,
-    /// The metric's name, with which each of its lines begins.
+    /// The metric's name, the start of each line.
     prefix: Vec<u8>,
     out: &'a mut Vec<u8>,
 }
@@ -74,7 +74,7 @@ impl Visitor for Encoder<'_> {
     fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
         let (row, fixed) = (row.text().as_bytes(), fixed.text().as_bytes());
         let out = &mut *self.out;
-        // One check of the capacity for the line; the rest is braces and the longest number.
+        // Reserve once for the whole line: 48 bytes for braces and the longest number.
         out.reserve(self.prefix.len() + row.len() + fixed.len() + 48);
         out.extend_from_slice(&self.prefix);
         match (row.is_empty(), fixed.is_empty()) {
@@ -95,8 +95,8 @@ impl Visitor for Encoder<'_> {
         let mut cumulative = 0u64;
         for (bound, count) in buckets.iter() {
             cumulative = cumulative.saturating_add(count);
-            // As prometheus-client: a float, unlike a sum, so that the label is the same text in
-            // whatever program it is made.
+            // As in prometheus-client: a float, unlike the sum, so that the label is the same text
+            // in every program.
             let bound = bound.map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
             self.part(b"_bucket", Some(bound), row, Value::Int(cumulative));
         }
@@ -104,7 +104,7 @@ impl Visitor for Encoder<'_> {
 }
 
 impl Encoder<'_> {
-    /// One line of a histogram.
+    /// Writes one line of a histogram.
     fn part(&mut self, suffix: &[u8], bound: Option<f64>, row: &Labels, value: Value) {
         let out = &mut *self.out;
         append_all(out, [&self.prefix, suffix, b"{"]);
@@ -135,8 +135,8 @@ fn open_metrics_head(metric: &Metric, out: &mut Vec<u8>) {
     }
 }
 
-/// `# HELP` and `# TYPE` of the metric by its full name. The format knows no info: a fact is a
-/// gauge that is 1.
+/// `# HELP` and `# TYPE` with the metric's full name. The format has no info type: info is a gauge
+/// with the value 1.
 fn classic_head(metric: &Metric, out: &mut Vec<u8>) {
     head(out, "HELP", metric.name, &[metric.help, "."]);
     let kind = match metric.kind {
@@ -172,8 +172,8 @@ fn append_value(out: &mut Vec<u8>, value: Value) {
     }
 }
 
-/// Nanoseconds as seconds, exactly: no float comes near them, so that a counter never loses a
-/// nanosecond however long it runs.
+/// Nanoseconds as exact decimal seconds, without floats, so that a counter never loses a
+/// nanosecond.
 #[inline]
 fn append_seconds(out: &mut Vec<u8>, ns: u64) {
     const NS_PER_S: u64 = 1_000_000_000;
@@ -183,7 +183,7 @@ fn append_seconds(out: &mut Vec<u8>, ns: u64) {
         out.extend_from_slice(b".0");
         return;
     }
-    // A leading 1 keeps the zeros after the point; the point takes its place.
+    // A leading 1 keeps the zeros after the point; the point replaces it.
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(rest + NS_PER_S).as_bytes();
     let zeros = digits.iter().rev().take_while(|&&d| d == b'0').count();
@@ -192,7 +192,7 @@ fn append_seconds(out: &mut Vec<u8>, ns: u64) {
     out.extend_from_slice(digits);
 }
 
-/// Both formats write infinities and NaN in Go's way.
+/// Infinities and NaN in Go's notation, in both formats.
 fn append_float(out: &mut Vec<u8>, x: f64) {
     if x.is_finite() {
         out.extend_from_slice(dtoa::Buffer::new().format_finite(x).as_bytes());

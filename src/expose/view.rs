@@ -1,12 +1,14 @@
-//! What is going on now, for people: rates and ratios of the last seconds, who runs where, and
-//! what stands out. The status page, `/api/view` and `top` show it.
+//! The current state for people: rates and ratios of the last seconds, placement, and problems. The
+//! status page, `/api/view` and `top` show it.
 //!
-//! It is computed from two snapshots ([`Handle::window`]) when
-//! somebody looks. Slow sources are read every 15 s or less often, and what of theirs is a rate
-//! (quota, throttling, I/O threads) is over the last half minute to minute.
+//! It is computed from two snapshots ([`Handle::window`]) when a client asks. Slow sources are read
+//! every 15 s or less often; their rates (quota, throttling, I/O threads) cover the last half
+//! minute to minute.
 //!
-//! `None` is unknown, never 0. Ratios are 0 to 1, times are seconds a second: cores.
+//! `None` means unknown, never 0. Ratios are from 0 to 1. Times are seconds per second, which is
+//! cores.
 
+use std::collections::HashMap;
 use std::time::{Instant, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -20,33 +22,36 @@ mod host;
 mod known;
 mod numbers;
 mod sources;
+mod suspect;
+pub(crate) mod thresholds;
 mod verdict;
 mod vm;
+mod words;
 
 pub use cause::{Cause, CauseView};
 pub use sources::{Dropped, SourceView};
-pub use vm::RUNS_THERE;
+pub use words::Mention;
 
-/// Everything a person is shown.
+/// The whole view, as `/api/view` returns it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct View {
     /// Version of the exporter.
     pub version: String,
-    /// Its source's revision.
+    /// Revision of the exporter's source.
     pub revision: String,
-    /// Name of the scenario where the host is not a real one.
+    /// Name of the scenario if the host is synthetic.
     pub synthetic: Option<String>,
-    /// Unix time of the newest tick, seconds.
+    /// Unix time of the latest tick, seconds.
     pub taken: f64,
-    /// Age of the newest tick when this was made, seconds.
+    /// Age of the latest tick when the view was computed, seconds.
     pub age: f64,
-    /// Counts ticks from 1.
+    /// Number of the tick, from 1.
     pub tick: u64,
-    /// What the rates of vCPUs and cores are over, seconds.
+    /// Period that the rates of vCPUs and cores cover, seconds.
     pub window: f64,
     /// The host as a whole.
     pub host: HostView,
-    /// Its NUMA nodes, ascending.
+    /// NUMA nodes, ascending.
     pub nodes: Vec<NodeView>,
     /// VMs, sorted by name.
     pub vms: Vec<VmView>,
@@ -54,33 +59,43 @@ pub struct View {
     pub sources: Vec<SourceView>,
     /// `kvm_exporter_pmu_mode`: full, host_only, software or off.
     pub pmu_mode: Option<String>,
-    /// What the inventory could not see.
+    /// Visibility gaps.
     pub blind_spots: Vec<String>,
-    /// What the series limit took away.
+    /// Series dropped by the series limit.
     pub dropped: Vec<Dropped>,
 }
 
 /// The host as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostView {
+    /// Host name.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Kernel release.
     pub kernel: Option<String>,
     /// Model of the CPU.
     pub cpu_model: Option<String>,
-    /// VMs.
+    /// Number of VMs.
     pub vms: usize,
-    /// vCPUs of all of them.
+    /// Number of vCPUs.
     pub vcpus: usize,
-    /// Logical CPUs online.
+    /// Number of logical CPUs online.
     pub cpus: usize,
-    /// Cores with a CPU online.
+    /// Number of cores with a CPU online.
     pub cores: usize,
-    /// Packages.
+    /// Number of packages.
     pub packages: usize,
-    /// Cores that vCPUs were on.
+    /// CPU time of vCPUs, cores.
     pub time: Option<f64>,
-    /// Cores that vCPUs wanted: time and delay.
+    /// Time and delay of vCPUs, cores.
     pub demand: Option<f64>,
+    /// Demand of everything on the host, cores: CPU time of VMs and of the host itself, and waits
+    /// of vCPUs.
+    #[serde(default)]
+    pub wanted: Option<f64>,
+    /// The verdict on the whole host; empty if nothing is wrong.
+    #[serde(default)]
+    pub verdict: String,
     /// Series in the exposition.
     pub series: usize,
 }
@@ -88,11 +103,11 @@ pub struct HostView {
 /// A NUMA node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeView {
-    /// Its number.
+    /// Node number.
     pub id: u32,
-    /// Cores that vCPUs on it wanted.
+    /// Time and delay of vCPUs on the node, cores.
     pub demand: Option<f64>,
-    /// Its cores, by package and core.
+    /// Cores, sorted by package and core.
     pub cores: Vec<CoreView>,
 }
 
@@ -101,66 +116,67 @@ pub struct NodeView {
 pub struct CoreView {
     /// Package.
     pub package: i32,
-    /// Core, unique in the package.
+    /// Core number, unique in its package.
     pub core: i32,
-    /// Id of the last-level cache it shares.
+    /// Id of its last-level cache.
     pub llc: Option<u32>,
-    /// What vCPUs wanted of it, cores: time and delay.
+    /// Time and delay of vCPUs on the core, cores.
     pub demand: Option<f64>,
-    /// Share of the time in which several of its threads ran vCPUs, at least; `None` of a core with one thread online.
+    /// Lower bound of the share of time in which several threads of the core ran vCPUs; `None` if
+    /// only one thread is online.
     pub smt_shared: Option<f64>,
-    /// Frequency over the one it is made for.
+    /// Frequency over nominal frequency.
     pub frequency: Option<f64>,
-    /// Share of the time in which it or its package was too hot.
+    /// Share of time in which the core or its package was throttled by heat.
     pub throttled: Option<f64>,
-    /// Its threads, ascending.
+    /// Threads, ascending.
     pub threads: Vec<ThreadView>,
 }
 
 /// A logical CPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ThreadView {
-    /// Its number.
+    /// CPU number.
     pub cpu: u32,
     /// Whether it is online.
     pub online: bool,
-    /// vCPUs were on it, cores.
+    /// CPU time of vCPUs on it, cores.
     pub time: Option<f64>,
-    /// vCPUs found on it had waited, cores.
+    /// Delay of vCPUs found on it, cores.
     pub delay: Option<f64>,
-    /// vCPUs that were found on it last.
+    /// vCPUs last found on it.
     pub vcpus: Vec<Tenant>,
 }
 
-/// A vCPU by its position in the view: `vms[vm].vcpus[vcpu]`.
+/// A vCPU, as indices into the view: `vms[vm].vcpus[vcpu]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
-    /// Position in [`View::vms`].
+    /// Index into [`View::vms`].
     pub vm: usize,
-    /// Position in [`VmView::vcpus`].
+    /// Index into [`VmView::vcpus`].
     pub vcpu: usize,
 }
 
-/// What is measured of a vCPU, and of a VM as the sum of its vCPUs.
+/// Measurements of a vCPU, or of a VM as the sum of its vCPUs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Numbers {
-    /// Time on a core, cores.
+    /// CPU time, cores.
     pub time: Option<f64>,
-    /// Time runnable and waiting for a core, cores.
+    /// Time runnable but waiting for a core, cores.
     pub delay: Option<f64>,
-    /// Delay over time and delay.
+    /// Delay over the sum of time and delay.
     pub delay_ratio: Option<f64>,
     /// Cycles per instruction in the guest.
     pub cpi: Option<f64>,
     /// Cache misses per 1000 instructions in the guest.
     pub cache_mpki: Option<f64>,
-    /// Exits a second.
+    /// VM exits per second.
     pub exits: Option<f64>,
-    /// Moves to another CPU a second.
+    /// Moves to another CPU per second.
     pub migrations: Option<f64>,
-    /// Share of DRAM loads in the guest that went to another node.
+    /// Share of the guest's DRAM loads that went to another node.
     pub dram_remote: Option<f64>,
-    /// Share of the time on a core for which its counters counted; below 1 numbers are scaled.
+    /// Share of CPU time in which the counters ran; below 1, values are scaled.
     pub counted: Option<f64>,
 }
 
@@ -169,47 +185,84 @@ pub struct Numbers {
 pub struct VmView {
     /// Its name.
     pub name: String,
-    /// What else is known about it: labels of `kvm_vm_info`.
+    /// PID of the VMM.
+    #[serde(default)]
+    pub pid: Option<i32>,
+    /// Labels of `kvm_vm_info`.
     pub info: Vec<(String, String)>,
-    /// Its vCPUs whose thread is known, by index.
+    /// vCPUs with a known thread, by index.
     pub vcpus: Vec<VcpuView>,
-    /// vCPUs it has beside those.
+    /// Number of other vCPUs.
     #[serde(default)]
     pub threadless: u32,
-    /// All vCPUs together.
+    /// Sum of all vCPUs.
     pub numbers: Numbers,
-    /// Nodes that have its time or its memory, ascending.
+    /// Nodes with CPU time or memory of the VM, ascending.
     pub nodes: Vec<NodeShare>,
-    /// Nodes on which it spends 5 % of its time or more.
+    /// Number of nodes with at least 5 % of its CPU time.
     pub nodes_used: Option<usize>,
-    /// Share of its memory on nodes that have CPUs and where it does not run.
+    /// Estimated share of remote memory accesses: from where it runs and where its memory is,
+    /// weighted by distance.
     pub memory_remote: Option<f64>,
-    /// Host devices it holds.
+    /// The same estimate if memory were distributed over nodes as CPU time is: unavoidable for a VM
+    /// that runs on several nodes.
+    #[serde(default)]
+    pub memory_remote_spread: Option<f64>,
+    /// Mean NUMA distance of its accesses, divided by 10: 1 is all local.
+    #[serde(default)]
+    pub memory_distance: Option<f64>,
+    /// Host devices passed through to the VM.
     pub devices: Vec<DeviceView>,
-    /// How many of them are on nodes where it does not run.
+    /// How many of them are far from where it runs: [`DeviceView::remote`].
     pub devices_remote: Option<usize>,
-    /// Cores its tightest CPU quota leaves to it.
+    /// Its tightest CPU quota, cores.
     pub quota: Option<f64>,
-    /// Share of quota periods in which it used the quota up.
+    /// Share of quota periods in which the quota was exhausted.
     pub throttled: Option<f64>,
-    /// Frequency of the cores it runs on over the one they are made for.
+    /// Share of runnable time in which it was throttled by quotas.
+    #[serde(default)]
+    pub quota_wait: Option<f64>,
+    /// Delay that its quota does not explain, cores.
+    #[serde(default)]
+    pub contention: Option<f64>,
+    /// Frequency over nominal frequency, of the cores it runs on.
     pub frequency: Option<f64>,
-    /// Share of its time on a core beside a busy sibling thread, at least.
+    /// Lower bound of the share of its CPU time in which a sibling thread was busy.
     pub smt_shared: Option<f64>,
-    /// Share of the time in which the packages it runs on were too hot.
+    /// Share of time in which the packages it runs on were throttled by heat.
     pub hot: Option<f64>,
-    /// Time of its other threads (I/O, emulator, vhost), cores.
+    /// CPU time of its other threads (I/O, emulator, vhost), cores.
     pub io_time: Option<f64>,
-    /// The part of it on cores where its vCPUs run.
+    /// CPU time of these threads on cores where its vCPUs run.
     pub io_on_its_cores: Option<f64>,
-    /// What may make it slow, worst first. Over 1 is trouble.
+    /// Causes that may slow it down, worst first. A score of 1 or more is a problem.
     pub causes: Vec<CauseView>,
-    /// What is wrong with it, in a sentence or two; empty where nothing stands out.
+    /// The verdict in one or two sentences; empty if no cause exceeds its threshold.
     pub verdict: String,
+    /// VMs named in the verdict.
+    #[serde(default)]
+    pub mentions: Vec<Mention>,
+    /// Causes of other VMs for which this VM is responsible, worst first.
+    #[serde(default)]
+    pub pushes: Vec<Push>,
+    /// CPU time of all its threads, by package and core.
+    #[serde(skip)]
+    pub(crate) core_time: HashMap<(i32, i32), f64>,
+}
+
+/// A VM that this VM slows down.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Push {
+    /// Index of the victim in [`View::vms`].
+    pub vm: usize,
+    /// The victim's cause.
+    pub cause: Cause,
+    /// The victim's score, as in [`CauseView::score`].
+    pub score: f64,
 }
 
 impl VmView {
-    /// How many vCPUs it has.
+    /// Number of vCPUs.
     pub fn vcpu_count(&self) -> usize {
         self.vcpus.len() + self.threadless as usize
     }
@@ -218,19 +271,19 @@ impl VmView {
 /// A vCPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VcpuView {
-    /// Its index in the VM.
+    /// Index in the VM.
     pub index: u32,
-    /// Host thread id.
+    /// TID on the host.
     pub tid: i32,
-    /// Where it was found last.
+    /// Where it was last found.
     pub place: Option<PlaceView>,
-    /// What is measured of it.
+    /// Its measurements.
     pub numbers: Numbers,
-    /// Time of the VM's other threads on its core, cores.
+    /// CPU time of the VM's other threads on its core, cores.
     pub io_on_core: Option<f64>,
 }
 
-/// A logical CPU and where it lies.
+/// A logical CPU and its location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlaceView {
     /// Logical CPU.
@@ -243,21 +296,21 @@ pub struct PlaceView {
     pub node: u32,
 }
 
-/// What a VM has on a NUMA node.
+/// A VM's share of a NUMA node.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct NodeShare {
-    /// The node.
+    /// Node number.
     pub node: u32,
-    /// Share of its time on a core.
+    /// Share of the VM's CPU time.
     pub time: Option<f64>,
-    /// Share of its memory.
+    /// Share of the VM's memory.
     pub memory: Option<f64>,
-    /// Whether the node has CPUs online; one of memory alone (CXL, HBM) has none.
+    /// Whether the node has CPUs online; memory-only nodes (CXL, HBM) have none.
     #[serde(default = "yes")]
     pub has_cpus: bool,
 }
 
-/// What an exporter that does not say it takes for granted.
+/// Default for exporters that do not report `has_cpus`.
 fn yes() -> bool {
     true
 }
@@ -267,29 +320,36 @@ fn yes() -> bool {
 pub struct DeviceView {
     /// PCI address or uuid.
     pub name: String,
-    /// What it is: `gpu`, `network`, …
+    /// Device class: `gpu`, `network`, …
     pub class: Option<String>,
-    /// The node it is on.
+    /// The device's node.
     pub node: Option<u32>,
-    /// Whether the VM does not run there; `None` where it cannot, for want of CPUs.
+    /// Share of the VM's vCPU time that is far from the device, weighted by NUMA distance; `None`
+    /// if its node or where the VM runs is unknown.
+    #[serde(default)]
+    pub far: Option<f64>,
+    /// Whether that is more than the limit: the higher of `device_remote`, and
+    /// `memory_remote_over_spread` above what the VM's spread over nodes explains.
     pub remote: Option<bool>,
 }
 
 impl View {
-    /// The view of the newest snapshot; `None` before the first tick.
+    /// The view of the latest snapshot; `None` before the first tick.
     pub fn of(snapshots: &Handle, now: Instant) -> Option<Self> {
         let newest = || snapshots.load().map(|newest| (newest.clone(), newest));
         let (base, newest) = snapshots.window().or_else(newest)?;
         Some(Self::new(&base, &newest, now))
     }
 
-    /// The view of `newest` with rates since `base`; without rates where the two are the same.
+    /// The view of `newest` with rates since `base`; without rates if they are the same snapshot.
     pub fn new(base: &Snapshot, newest: &Snapshot, now: Instant) -> Self {
         let growth = Growth::new(base, newest);
         let machine = host::Machine::new(newest, &growth);
         let mut vms = vm::vms(newest, &growth, &machine);
         let nodes = machine.nodes(&vms);
-        cause::judge(&mut vms, &nodes);
+        let mut host = machine.host();
+        host.judge(&vms, machine.cores());
+        cause::judge(&mut vms, &nodes, machine.cores(), host.is_full());
         let since = newest.taken.duration_since(UNIX_EPOCH).unwrap_or_default();
         let pmu_mode = newest.pmu_mode.as_ref();
         Self {
@@ -302,7 +362,7 @@ impl View {
                 .as_secs_f64(),
             tick: newest.tick,
             window: growth.span().as_secs_f64(),
-            host: machine.host(),
+            host,
             nodes,
             vms,
             sources: newest.sources.iter().map(SourceView::new).collect(),
@@ -318,12 +378,12 @@ fn owned(labels: &Labels, name: &str) -> Option<String> {
     labels.get(name).map(str::to_owned)
 }
 
-/// A quotient; `None` of nothing.
+/// A quotient; `None` if `whole` is 0.
 fn over(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| part / whole)
 }
 
-/// Sum of what is known; `None` where nothing is.
+/// Sum of the known values; `None` if all are unknown.
 fn sum(values: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
     values.into_iter().flatten().reduce(|a, b| a + b)
 }

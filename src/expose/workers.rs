@@ -1,7 +1,7 @@
-//! Threads for work of more than a few microseconds: encoding, compressing, rendering.
+//! Threads for work that takes more than a few microseconds: encoding, compression, rendering.
 //!
-//! They are started with the server. One that was started for a request might not start at all
-//! (`pids.max`, `RLIMIT_NPROC`), at a time when somebody counts on the answer.
+//! They start with the server. A thread for each request might fail to start (`pids.max`,
+//! `RLIMIT_NPROC`) when its answer is needed.
 
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -11,25 +11,25 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-/// A job that takes longer hangs: the largest exposition is encoded in a second.
+/// A job that takes longer counts as hanging: the largest exposition takes a second.
 const HANGS: Duration = Duration::from_secs(30);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that does one job after the other, and ends with the last handle.
+/// A thread that runs jobs one after the other, and ends with the last handle.
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     jobs: mpsc::Sender<Job>,
-    /// Since when it is at its job.
+    /// Start of the current job.
     busy: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Worker {
-    /// Starts one. After each job it rests for `rest` times as long as that took, so that its
-    /// clients get no more than a share of a CPU.
+    /// Starts a worker. After each job it sleeps for `rest` times the job's duration, which bounds
+    /// its share of a CPU.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// If the thread cannot be started.
     pub(super) fn start(name: &str, rest: u32) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let busy = Arc::new(Mutex::new(None));
@@ -38,7 +38,7 @@ impl Worker {
             for job in queue {
                 let begun = Instant::now();
                 set(&is_busy, Some(begun));
-                // The panic hook has reported it; whoever waits gets no result.
+                // The panic hook has logged it; the caller gets no result.
                 let _ = catch_unwind(AssertUnwindSafe(job));
                 set(&is_busy, None);
                 thread::sleep(begun.elapsed() * rest);
@@ -46,13 +46,13 @@ impl Worker {
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
         thread.map_err(|error| {
-            let what = format!("cannot start a thread that answers requests: {error}");
+            let what = format!("cannot start a worker thread of the HTTP server: {error}");
             io::Error::new(error.kind(), what)
         })?;
         Ok(Self { jobs, busy })
     }
 
-    /// Does a job in its turn. `None` where the job panicked.
+    /// Runs a job after those before it. `None` if the job panicked.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -61,16 +61,16 @@ impl Worker {
         let busy = Arc::clone(&self.busy);
         let job = Box::new(move || {
             let result = job();
-            // Before it is known that the job is done.
+            // Before the caller learns that the job is done.
             set(&busy, None);
-            // Where nobody waits any more, the result is dropped.
+            // The caller may be gone.
             let _ = tell.send(result);
         });
         self.jobs.send(job).ok()?;
         told.await.ok()
     }
 
-    /// Whether it gets on with its jobs.
+    /// Whether no job hangs.
     pub(super) fn is_alive(&self, now: Instant) -> bool {
         let busy = *self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         busy.is_none_or(|since| now.saturating_duration_since(since) < HANGS)

@@ -1,8 +1,9 @@
-//! Cgroups of both versions: where a process is ([`Membership`]), where hierarchies are mounted
-//! ([`Mounts`]) and what a group says of itself ([`Group`]).
+//! Cgroups v1 and v2: the groups of a process ([`Membership`]), the mounted hierarchies
+//! ([`Mounts`]) and the files of a group ([`Group`]).
 //!
-//! A host has one hierarchy (v2), one for each set of controllers (v1), or v1's and beside them
-//! v2's without these controllers (hybrid): cgroups(7), Documentation/admin-guide/cgroup-v2.rst.
+//! A host has one hierarchy (v2), one per set of controllers (v1), or v1 hierarchies plus a v2
+//! hierarchy without their controllers (hybrid): cgroups(7),
+//! Documentation/admin-guide/cgroup-v2.rst.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,16 +15,16 @@ mod group;
 
 pub use group::{Group, Resource};
 
-/// One line of /proc/PID/cgroup: where the process is in one hierarchy (cgroups(7)).
+/// One line of /proc/PID/cgroup: the group of the process in one hierarchy (cgroups(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Membership<'a> {
-    /// Controllers of a v1 hierarchy, separated by commas; empty for v2's.
+    /// Comma-separated controllers of a v1 hierarchy; empty for v2.
     pub controllers: &'a str,
-    /// The group: an absolute path, seen from the cgroup namespace of whoever reads it.
+    /// Absolute path of the group in the cgroup namespace of the reader.
     pub path: &'a str,
 }
 
-/// The hierarchies that /proc/PID/cgroup lists; what is no `id:controllers:path` is left out.
+/// Parses the `id:controllers:path` lines of /proc/PID/cgroup; other lines are skipped.
 pub fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
     text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -34,28 +35,27 @@ pub fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
     })
 }
 
-/// Version of a hierarchy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)] // the words say it
+#[allow(missing_docs)]
 pub enum Version {
     V1,
     V2,
 }
 
-/// The mounted hierarchies that matter for VMs.
+/// The mounted hierarchies that are used for VMs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mounts {
-    /// The one with the `cpu` controller.
+    /// Hierarchy with the `cpu` controller.
     pub cpu: Option<Hierarchy>,
-    /// The one with the `cpuset` controller.
+    /// Hierarchy with the `cpuset` controller.
     pub cpuset: Option<Hierarchy>,
-    /// v2's, whatever controllers it has: the only one with pressure.
+    /// The v2 hierarchy, with or without controllers: the only one with pressure.
     pub unified: Option<Hierarchy>,
 }
 
 impl Mounts {
-    /// Looks what is mounted below the cgroup root: v2's hierarchy itself, or a directory for
-    /// each v1 hierarchy and `unified` for v2's, as systemd and others mount them.
+    /// Finds the hierarchies below the cgroup root: the v2 hierarchy itself, or a directory per v1
+    /// hierarchy and `unified` for v2, as systemd mounts them.
     pub fn detect(roots: &Roots) -> Self {
         let v2 = |dir: PathBuf| {
             let found = dir.join("cgroup.controllers").exists();
@@ -83,10 +83,10 @@ impl Mounts {
     }
 }
 
-/// Directories looked through at most for a place that only the namespace of a container hides.
+/// Most directories to search for the start of a path that a container's namespace hides.
 const MAX_SEARCHED: usize = 500;
 
-/// How deep that place is at most: a Kubernetes pod of a systemd host is three below the root.
+/// Deepest level of that start: a Kubernetes pod on a systemd host is at level 3.
 const MAX_SEARCH_DEPTH: usize = 3;
 
 /// One mounted hierarchy.
@@ -94,9 +94,9 @@ const MAX_SEARCH_DEPTH: usize = 3;
 pub struct Hierarchy {
     root: PathBuf,
     version: Version,
-    /// v1: the controller it was looked for by.
+    /// v1: the controller that the hierarchy was found by.
     controller: &'static str,
-    /// Where paths with this many leading `..` begin, once found.
+    /// Start of paths with this many leading `..`, once found.
     starts: HashMap<usize, String>,
 }
 
@@ -110,17 +110,17 @@ impl Hierarchy {
         }
     }
 
-    /// Its version.
+    /// Version of the hierarchy.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// A group that [`Hierarchy::locate`] gave, or one above or below it.
+    /// A group returned by [`Hierarchy::locate`], or one above or below it.
     pub fn group<'a>(&self, roots: &'a Roots, path: &str) -> Group<'a> {
         Group::new(roots, self.version, self.root.join(path))
     }
 
-    /// The path of this hierarchy in the text of /proc/PID/cgroup.
+    /// The path in this hierarchy, from the text of /proc/PID/cgroup.
     pub fn shown<'a>(&self, text: &'a str) -> Option<&'a str> {
         let is_this = |m: &Membership<'_>| match self.version {
             Version::V2 => m.controllers.is_empty(),
@@ -129,12 +129,12 @@ impl Hierarchy {
         memberships(text).find(is_this).map(|m| m.path)
     }
 
-    /// The group of a path of /proc/PID/cgroup, relative to the hierarchy's root, which is the
-    /// empty path; `None` when it is not below this mount.
+    /// The group of a path in /proc/PID/cgroup, relative to the hierarchy's root (the empty path);
+    /// `None` if it is not below this mount.
     ///
-    /// A cgroup namespace of our own shows what is outside of it by leading `..`
-    /// (cgroup_namespaces(7)), without saying where they lead to. So the rest is looked for below
-    /// the root and below the groups near it; where it was found holds for all such paths.
+    /// In a cgroup namespace the kernel shows groups outside of it with leading `..`
+    /// (cgroup_namespaces(7)), without saying where these lead. Therefore the rest of the path is
+    /// searched below the root and below the groups near it; the result applies to all such paths.
     pub fn locate(&mut self, roots: &Roots, shown: &str) -> Option<String> {
         let (ups, rest) = split_ups(shown)?;
         let start = self.starts.get(&ups).map_or("", String::as_str);
@@ -142,7 +142,8 @@ impl Hierarchy {
         if self.has(&group) {
             return Some(group);
         }
-        // Without `..` nothing is hidden: the group is gone, or the mount is another one's.
+        // Without `..` the path is complete: the group is gone, or another hierarchy is mounted
+        // here.
         if ups == 0 || rest.is_empty() {
             return None;
         }
@@ -156,7 +157,7 @@ impl Hierarchy {
         self.root.join(group).is_dir()
     }
 
-    /// The group nearest to the root below which there is `rest`.
+    /// The group nearest to the root that contains `rest`.
     fn search(&self, roots: &Roots, rest: &str) -> Option<String> {
         let mut level = vec![String::new()];
         let mut searched = 0;
@@ -181,8 +182,8 @@ impl Hierarchy {
     }
 }
 
-/// How many `..` a path begins with, and the rest without slashes at the ends. `None` for a path
-/// with `..` further on, which the kernel never shows.
+/// The number of leading `..`, and the rest without slashes at its ends. `None` for a path with a
+/// later `..`, which the kernel never shows.
 fn split_ups(shown: &str) -> Option<(usize, String)> {
     let all: Vec<&str> = shown.split('/').filter(|c| !c.is_empty()).collect();
     let ups = all.iter().take_while(|c| **c == "..").count();
@@ -200,15 +201,15 @@ fn join(start: &str, rest: &str) -> String {
     }
 }
 
-/// The components of a path from the outermost group on. One seen from within another cgroup
-/// namespace begins with `/..`, which is left out.
+/// The components of a path, outermost first, without the `/..` of a path outside of the cgroup
+/// namespace.
 pub fn components(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|c| !c.is_empty() && *c != "..")
 }
 
-/// The user whose login session a group belongs to: `/user.slice/user-UID.slice/…`
-/// (systemd.special(7)). Only the outermost components count, which root alone makes; below them
-/// users make groups of any name.
+/// UID of the login session that a group belongs to: `/user.slice/user-UID.slice/…`
+/// (systemd.special(7)). Only the outermost components count because only root creates them; users
+/// create groups of any name below.
 pub fn session_user(path: &str) -> Option<u32> {
     let mut components = components(path);
     let slice = components.next().filter(|top| *top == "user.slice");
@@ -235,7 +236,7 @@ pub fn unescape(path: &str) -> String {
     String::from_utf8_lossy(&bytes).into()
 }
 
-/// The byte that text beginning with `\xNN` stands for.
+/// The byte of a leading `\xNN`.
 fn escaped(text: &[u8]) -> Option<u8> {
     let hex = text.strip_prefix(b"\\x")?.get(..2)?;
     let digit = |b: u8| char::from(b).to_digit(16);

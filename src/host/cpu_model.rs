@@ -1,25 +1,25 @@
-//! The CPU model, from /proc/cpuinfo: it decides which model-specific events are known.
+//! The CPU model from /proc/cpuinfo; it determines the known model-specific events.
 //!
-//! x86: arch/x86/kernel/cpu/proc.c writes vendor, family, model and stepping in decimal.
-//! arm64: arch/arm64/kernel/cpuinfo.c writes the fields of MIDR_EL1.
+//! x86: arch/x86/kernel/cpu/proc.c writes vendor, family, model and stepping in decimal. arm64:
+//! arch/arm64/kernel/cpuinfo.c writes the fields of MIDR_EL1.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
 
 use super::roots::Roots;
 
-/// One processor's block has 1 to 2 kB; the machine's first blocks tell the model. A file of a
-/// thousand CPUs is not read to its end.
+/// Bytes read of the file. The block of one processor has 1 to 2 kB, and the first block is
+/// sufficient; the file of a thousand CPUs is not read to its end.
 const FIRST_BLOCKS: u64 = 16 << 10;
 
-/// Who made the CPU and which one it is.
+/// Vendor and model of a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CpuModel {
     /// An x86 CPU with a known vendor.
     X86 {
         /// Vendor.
         vendor: X86Vendor,
-        /// Display family: base and extended family added up.
+        /// Display family: sum of base and extended family.
         family: u32,
         /// Display model: extended model in the upper digit.
         model: u32,
@@ -33,12 +33,12 @@ pub enum CpuModel {
         /// MIDR_EL1 bits 15:4: 0xd0c is Neoverse N1.
         part: u32,
     },
-    /// Anything else: no model-specific events.
+    /// Any other CPU: no model-specific events.
     #[default]
     Unknown,
 }
 
-/// Vendors of x86 CPUs whose events are known.
+/// Vendors of x86 CPUs with known events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum X86Vendor {
     /// `GenuineIntel`
@@ -47,9 +47,9 @@ pub enum X86Vendor {
     Amd,
 }
 
-/// The file that tells the model could not be read.
+/// /proc/cpuinfo could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {path}: {error}; is procfs mounted there (--path.procfs)?")]
+#[error("cannot read {path}: {error}; mount procfs there or set --path.procfs")]
 pub struct CpuModelError {
     path: PathBuf,
     #[source]
@@ -57,20 +57,19 @@ pub struct CpuModelError {
 }
 
 impl CpuModel {
-    /// Reads the model of the machine's first CPU; servers have one model in all sockets.
+    /// Reads the model of the machine's first CPU; servers have the same model in all sockets.
     ///
     /// # Errors
-    /// When /proc/cpuinfo cannot be read. A file that says nothing known is
-    /// [`CpuModel::Unknown`].
+    /// If /proc/cpuinfo cannot be read. A file without a known model is [`CpuModel::Unknown`].
     pub fn read(roots: &Roots) -> Result<Self, CpuModelError> {
         Ok(parse(&first_block(roots)?))
     }
 }
 
-/// What /proc/cpuinfo says of the machine's first CPU.
+/// The block of the machine's first CPU in /proc/cpuinfo.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If the file cannot be read.
 pub fn first_block(roots: &Roots) -> Result<String, CpuModelError> {
     let path = roots.proc.join("cpuinfo");
     let mut bytes = Vec::new();
@@ -83,7 +82,7 @@ pub fn first_block(roots: &Roots) -> Result<String, CpuModelError> {
     Ok(text[..end].to_owned())
 }
 
-/// The value of one line of a block, such as `flags`.
+/// The value of a line in a block, for example `flags`.
 pub fn field<'a>(block: &'a str, name: &str) -> Option<&'a str> {
     block.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
@@ -91,7 +90,14 @@ pub fn field<'a>(block: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// Whether the machine has cores of several kinds: the kernel then has a PMU for each
+/// Whether the first CPU has a flag. The flag `hypervisor` means that the machine is virtual (CPUID
+/// leaf 1, ECX bit 31).
+pub fn has_flag(roots: &Roots, flag: &str) -> bool {
+    let block = first_block(roots).unwrap_or_default();
+    field(&block, "flags").is_some_and(|flags| flags.split_whitespace().any(|f| f == flag))
+}
+
+/// Whether the machine has several kinds of cores: the kernel then has one PMU per kind
 /// (Documentation/admin-guide/perf-intel-hybrid.rst, "Identifying hybrid PMUs").
 pub fn is_hybrid(roots: &Roots) -> bool {
     let devices = roots.sys.join("bus/event_source/devices");
@@ -100,7 +106,7 @@ pub fn is_hybrid(roots: &Roots) -> bool {
         .all(|pmu| devices.join(pmu).is_dir())
 }
 
-/// Parses the first processor's block of a cpuinfo file.
+/// Parses the first block of a cpuinfo file.
 pub fn parse(text: &str) -> CpuModel {
     let field = |name: &str| field(text, name);
     let decimal = |name: &str| field(name)?.parse().ok();

@@ -1,11 +1,10 @@
 //! The kernel's CPU list format: `0-3,8,10-11` (Documentation/admin-guide/cputopology.rst).
 
-/// CPU numbers above this are refused: 8 times the largest `CONFIG_NR_CPUS` (arch/x86/Kconfig).
+/// Highest accepted CPU number: 8 times the largest `CONFIG_NR_CPUS` (arch/x86/Kconfig).
 const MAX_CPU: u32 = 65_535;
 
-/// The numbers of a list, in its order; empty text is an empty list.
-///
-/// `None` when the text is not a list, or a number is out of range.
+/// The numbers of a list, in its order; an empty text is an empty list. `None` if the text is not a
+/// list or a number is out of range.
 pub fn parse(text: &str) -> Option<Vec<u32>> {
     let text = text.trim();
     let mut numbers = Vec::new();

@@ -4,16 +4,16 @@ use std::path::Path;
 
 use super::roots::Roots;
 
-/// One sensor chip.
+/// A sensor chip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chip {
-    /// Its driver's name: `coretemp`, `k10temp`, …
+    /// Name of the driver: `coretemp`, `k10temp`, …
     pub name: String,
-    /// Label and thousandths of a degree Celsius of each temperature that can be read.
+    /// Label and thousandths of a degree Celsius of each readable temperature.
     pub temperatures: Vec<(String, i64)>,
 }
 
-/// All chips, in the order of their devices' names (for PCI devices, of their addresses).
+/// All chips, sorted by device name (PCI address for PCI devices).
 pub fn chips(roots: &Roots) -> Vec<Chip> {
     let dir = roots.sys.join("class/hwmon");
     let names = roots.list(&dir).unwrap_or_default();

@@ -1,23 +1,23 @@
-//! Which machine this is, as inventories and dashboards call it.
+//! Identity of the machine for inventories and dashboards.
 
 use std::path::Path;
 
 use super::roots::Roots;
 
-/// Name, id and system; what cannot be told is absent.
+/// Host name, machine id and kernel; `None` if unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The host's name.
+    /// Host name.
     pub name: Option<String>,
-    /// machine-id(5): 32 hexadecimal digits that stay for the life of the installation.
+    /// machine-id(5): 32 hexadecimal digits, constant for the life of the installation.
     pub id: Option<String>,
     /// Release of the running kernel.
     pub kernel: Option<String>,
 }
 
 impl Identity {
-    /// Reads it. In a container the name is the container's, unless it shares the host's UTS
-    /// namespace; the id is that of the host whose processes are seen.
+    /// Reads the identity. In a container the name is the container's unless it shares the host's
+    /// UTS namespace; the id is that of the host whose processes are visible.
     pub fn read(roots: &Roots) -> Self {
         let line = |path: &Path| {
             let text = roots.read_text(path).ok()?;
@@ -25,7 +25,7 @@ impl Identity {
             (!text.is_empty() && text != "(none)").then(|| text.to_owned())
         };
         let kernel = roots.proc.join("sys/kernel");
-        // The first process lives in the host's file system wherever the exporter does.
+        // Process 1 is in the host's file system even if the exporter is in a container.
         let id = line(&roots.proc.join("1/root/etc/machine-id"));
         let id = id.or_else(|| line(Path::new("/etc/machine-id")));
         let is_id = |id: &String| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());

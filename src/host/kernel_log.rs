@@ -1,8 +1,8 @@
-//! The kernel's log, read from /dev/kmsg as it grows (Documentation/ABI/testing/dev-kmsg).
+//! Follows the kernel log in /dev/kmsg (Documentation/ABI/testing/dev-kmsg).
 //!
-//! A record is `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS;TEXT` and further lines that begin with a space.
-//! The text may hold what a guest or a user chose, with control characters escaped by the kernel;
-//! a priority below 8 says that the kernel itself wrote it, which nobody else can.
+//! A record is `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS;TEXT` and continuation lines that start with a
+//! space. The text can contain input from guests and users; the kernel escapes control characters.
+//! A priority below 8 means that the kernel wrote the record, which no process can forge.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -14,50 +14,50 @@ mod kinds;
 
 pub use kinds::{kind, Kind};
 
-/// A record has at most 2 KiB with its lines (`PRINTK_MESSAGE_MAX`, kernel/printk/internal.h), and
-/// a read that is too small for it fails.
+/// Buffer for one record, which has at most 2 KiB (`PRINTK_MESSAGE_MAX`, kernel/printk/internal.h);
+/// a read into a smaller buffer fails.
 const RECORD: usize = 8 << 10;
 
-/// The log from some moment on.
+/// The log from the time of opening.
 #[derive(Debug)]
 pub struct KernelLog {
     file: File,
-    /// The sequence number after the last record seen.
+    /// Sequence number after the last record read.
     next: Option<u64>,
 }
 
-/// One record.
+/// A record of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Whether the kernel itself wrote it.
+    /// Whether the kernel wrote it.
     pub of_kernel: bool,
-    /// Its number, from 0 at boot.
+    /// Sequence number, from 0 at boot.
     pub sequence: u64,
-    /// Its text.
+    /// Text of the first line.
     pub text: &'a [u8],
 }
 
-/// Where the log is.
+/// Path of /dev/kmsg.
 pub fn path(roots: &Roots) -> PathBuf {
     roots.dev.join("kmsg")
 }
 
 impl KernelLog {
-    /// The log from now on.
+    /// Opens the log at its present end.
     ///
     /// # Errors
-    /// EPERM without `CAP_SYSLOG` where `kernel.dmesg_restrict` is 1, or the file's own.
+    /// EPERM without `CAP_SYSLOG` if `kernel.dmesg_restrict` is 1; other errors of the open.
     pub fn open(roots: &Roots) -> io::Result<Self> {
         let mut file = roots.open_device(&path(roots))?;
         file.seek(SeekFrom::End(0))?;
         Ok(Self { file, next: None })
     }
 
-    /// Gives at most `most` new records to `each`, never waits, and returns how many records
-    /// were overwritten before they were read.
+    /// Calls `each` with at most `most` new records, without blocking, and returns the number of
+    /// records that were overwritten before they were read.
     ///
     /// # Errors
-    /// The file's own.
+    /// If the file cannot be read.
     pub fn read(&mut self, most: usize, mut each: impl FnMut(Record<'_>)) -> io::Result<u64> {
         let mut buffer = [0; RECORD];
         let mut lost = 0u64;
@@ -66,12 +66,12 @@ impl KernelLog {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // Records were overwritten: the next read gives the oldest there is.
+                // Records were overwritten: the next read returns the oldest record.
                 Err(error) if error.raw_os_error() == Some(libc::EPIPE) => continue,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            // One record, unless a plain file stands in for the device.
+            // One record, unless a plain file replaces the device.
             for record in buffer[..read].split(|b| *b == b'\n').filter_map(parse) {
                 let next = self.next.unwrap_or(record.sequence);
                 let skipped = record.sequence.saturating_sub(next);

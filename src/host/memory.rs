@@ -1,9 +1,9 @@
-//! Where the memory of a process or cgroup is, and in pages of which size: parsers of
+//! Location and page sizes of the memory of a process or cgroup: parsers of
 //! /proc/PID/{status,smaps,numa_maps} and of cgroup v2's numa_stat files.
 //!
-//! `status` and the files of cgroups are counters the kernel keeps: cheap. `smaps` and `numa_maps`
-//! walk page tables each time they are read: whoever reads them goes through [`text::lines`],
-//! which stops between two reads.
+//! `status` and the cgroup files are counters of the kernel and cheap to read. Each read of `smaps`
+//! and `numa_maps` walks page tables, so these are read with [`text::lines`], which can stop
+//! between two reads.
 
 use std::collections::BTreeMap;
 
@@ -14,25 +14,24 @@ pub mod text;
 /// Bytes on each NUMA node.
 pub type Nodes = BTreeMap<u32, u64>;
 
-/// Nodes numbered from here on are refused: the largest `CONFIG_NODES_SHIFT` is 10
-/// (arch/x86/Kconfig).
+/// Number of accepted nodes: the largest `CONFIG_NODES_SHIFT` is 10 (arch/x86/Kconfig).
 pub const MAX_NODES: u32 = 1 << 10;
 
-/// Resident memory of a process by its counters in `status` (proc_pid_status(5)), bytes.
+/// Resident memory of a process from `status` (proc_pid_status(5)), bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Resident {
     /// `RssAnon`
     pub anon: u64,
-    /// `RssFile`: page cache, such as the program and its libraries.
+    /// `RssFile`: page cache, for example the program and its libraries.
     pub file: u64,
     /// `RssShmem`: memfd, tmpfs and shared anonymous memory.
     pub shmem: u64,
-    /// `HugetlbPages`, which are in none of the others; 0 on a kernel without hugetlbfs.
+    /// `HugetlbPages`, not included in the other fields; 0 on a kernel without hugetlbfs.
     pub hugetlb: u64,
 }
 
 impl Resident {
-    /// Of all kinds together.
+    /// Sum of all kinds.
     pub fn all(self) -> u64 {
         let kinds = [self.anon, self.file, self.shmem, self.hugetlb];
         kinds
@@ -41,8 +40,8 @@ impl Resident {
     }
 }
 
-/// Takes resident memory from a `status`. `None` for a process without memory (a kernel thread,
-/// a zombie), and before Linux 4.5, which did not tell the kinds apart.
+/// Parses resident memory in a `status`. `None` for a process without memory (a kernel thread, a
+/// zombie), and before Linux 4.5, which did not distinguish the kinds.
 pub fn parse_resident(status: &[u8]) -> Option<Resident> {
     let field = |name: &str| {
         let mut lines = status.split(|b| *b == b'\n');
@@ -56,7 +55,7 @@ pub fn parse_resident(status: &[u8]) -> Option<Resident> {
     })
 }
 
-/// `  1234 kB` in bytes.
+/// Parses `  1234 kB` to bytes.
 pub(super) fn kilobytes(text: &[u8]) -> Option<u64> {
     let number = text.trim_ascii().strip_suffix(b"kB")?;
     decimal(number.trim_ascii())?.checked_mul(1024)
@@ -77,7 +76,7 @@ fn hexadecimal(digits: &[u8]) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// A page size as the `backing` label has it: `4k`, `2m`, `1g`.
+/// A page size as in the `backing` label: `4k`, `2m`, `1g`.
 pub fn size_name(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 30 && b % (1 << 30) == 0 => format!("{}g", b >> 30),
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Of a QEMU 7.2 guest with 64 MiB, Linux 6.18.
+    /// A QEMU 7.2 guest with 64 MiB on Linux 6.18.
     const STATUS: &[u8] =
         b"Name:\tqemu-system-x86\nVmHWM:\t   34996 kB\nVmRSS:\t   34996 kB\nRssAnon:\t   16044 kB\n\
           RssFile:\t   18952 kB\nRssShmem:\t       0 kB\nVmSwap:\t       0 kB\nHugetlbPages:\t    2048 kB\n";

@@ -1,41 +1,42 @@
-//! NUMA nodes of the machine: distances, memory and huge pages, from sysfs.
+//! NUMA nodes of the machine from sysfs: distances, memory and huge pages.
 //!
 //! Files: Documentation/ABI/stable/sysfs-devices-node; drivers/base/node.c writes `meminfo`.
 
 use std::path::Path;
 
+use super::key_value;
 use super::memory::{self, MAX_NODES};
 use super::roots::Roots;
 
-/// Memory of one node in bytes, by what it is used for.
+/// Memory of one node by use, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeMemory {
-    /// All of it, without what firmware and the kernel's image took at boot.
+    /// Total memory, without what firmware and the kernel image took at boot.
     pub total: u64,
-    /// Nobody's.
+    /// Free memory (MemFree).
     pub free: u64,
-    /// Anonymous memory of processes, mapped: guest RAM of most VMs.
+    /// Mapped anonymous memory of processes: guest RAM of most VMs.
     pub anon: u64,
-    /// Shared memory and tmpfs: guest RAM on a memfd, too.
+    /// Shared memory and tmpfs, including guest RAM in a memfd.
     pub shmem: u64,
     /// Page cache without `shmem`.
     pub file: u64,
-    /// The kernel's own objects.
+    /// Slab objects of the kernel.
     pub slab: u64,
 }
 
 /// Huge pages of one size on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool {
-    /// Bytes of a page.
+    /// Page size, bytes.
     pub size: u64,
-    /// Pages in the pool, used or not.
+    /// Pages in the pool, used and free.
     pub total: u64,
-    /// Pages nobody uses.
+    /// Free pages.
     pub free: u64,
 }
 
-/// Numbers of the nodes, ascending.
+/// Node numbers, ascending.
 pub fn numbers(roots: &Roots) -> Vec<u32> {
     let names = roots.list(&directory(roots)).unwrap_or_default();
     let number = |name: &String| name.strip_prefix("node")?.parse().ok();
@@ -45,12 +46,12 @@ pub fn numbers(roots: &Roots) -> Vec<u32> {
     numbers
 }
 
-/// Where the nodes are.
+/// Directory of the nodes.
 pub fn directory(roots: &Roots) -> std::path::PathBuf {
     roots.sys.join("devices/system/node")
 }
 
-/// Distances of a node to all, in the order of [`numbers`]; `None` where they are not told.
+/// Distances of a node to all nodes, in the order of [`numbers`]; `None` if unknown.
 pub fn distances(roots: &Roots, node: u32) -> Option<Vec<u64>> {
     let path = directory(roots).join(format!("node{node}/distance"));
     let text = roots.read_text(&path).ok()?;
@@ -58,7 +59,7 @@ pub fn distances(roots: &Roots, node: u32) -> Option<Vec<u64>> {
     numbers.collect::<Result<_, _>>().ok()
 }
 
-/// Memory of a node; `None` where it is not told.
+/// Memory of a node; `None` if unknown.
 pub fn memory(roots: &Roots, node: u32) -> Option<NodeMemory> {
     let path = directory(roots).join(format!("node{node}/meminfo"));
     parse_meminfo(&roots.read(&path).ok()?)
@@ -90,7 +91,36 @@ fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&text[..n], &text[n + 1..]))
 }
 
-/// Pools of huge pages on a node, by size.
+/// Values of the `outcome` label, in the order of [`allocations`].
+pub const OUTCOMES: [&str; 6] = [
+    "hit",
+    "miss",
+    "foreign",
+    "interleave_hit",
+    "local_node",
+    "other_node",
+];
+
+/// Pages allocated by the node since boot, by outcome (Documentation/admin-guide/numastat.rst);
+/// `None` if `numastat` is missing or incomplete.
+pub fn allocations(roots: &Roots, node: u32) -> Option<[u64; OUTCOMES.len()]> {
+    let path = directory(roots).join(format!("node{node}/numastat"));
+    parse_numastat(&roots.read_text(&path).ok()?)
+}
+
+fn parse_numastat(text: &str) -> Option<[u64; OUTCOMES.len()]> {
+    let keys = [
+        "numa_hit",
+        "numa_miss",
+        "numa_foreign",
+        "interleave_hit",
+        "local_node",
+        "other_node",
+    ];
+    key_value::values(text, keys)
+}
+
+/// Huge page pools of a node, ascending by page size.
 pub fn pools(roots: &Roots, node: u32) -> Vec<Pool> {
     let dir = directory(roots).join(format!("node{node}/hugepages"));
     let names = roots.list(&dir).unwrap_or_default();
@@ -117,7 +147,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Of Linux 6.18, shortened.
+    /// From Linux 6.18, shortened.
     const MEMINFO: &[u8] = b"Node 1 MemTotal:       24684092 kB\n\
         Node 1 MemFree:         1823408 kB\nNode 1 MemUsed:        22860684 kB\n\
         Node 1 Active(anon):       1636 kB\nNode 1 FilePages:      19500000 kB\n\
@@ -140,10 +170,22 @@ mod tests {
         assert_eq!(parse_meminfo(pages.as_bytes()), None, "no unit");
     }
 
+    #[test]
+    fn allocations_are_known_by_all_outcomes_or_not_at_all() {
+        let text = "numa_hit 24800386\nnuma_miss 5\nnuma_foreign 6\ninterleave_hit 1134\n\
+                    local_node 24800380\nother_node 11\n";
+        let all = [24_800_386, 5, 6, 1134, 24_800_380, 11];
+        assert_eq!(parse_numastat(text), Some(all));
+        for text in ["", "numa_hit 5\n", &text.replace("miss 5", "miss +5")] {
+            assert_eq!(parse_numastat(text), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_meminfo(&text);
+            let _ = parse_numastat(&String::from_utf8_lossy(&text));
         }
     }
 }

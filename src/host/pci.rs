@@ -1,22 +1,22 @@
-//! PCI functions in sysfs (Documentation/ABI/testing/sysfs-bus-pci), and their class in words.
+//! PCI functions in sysfs (Documentation/ABI/testing/sysfs-bus-pci) and names of their classes.
 
 use std::path::Path;
 
 use super::roots::Roots;
 
-/// What a PCI function is.
+/// Facts about a PCI function.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Function {
     /// Base class, sub-class and programming interface, one byte each.
     pub class: Option<u32>,
-    /// `vendor:device`, four hexadecimal digits each, as lspci -n shows them.
+    /// `vendor:device`, four hexadecimal digits each, as in lspci -n.
     pub id: Option<String>,
-    /// Address of the physical function of a virtual one.
+    /// Address of the physical function, for a virtual function.
     pub physfn: Option<String>,
 }
 
 impl Function {
-    /// Reads the function whose directory this is; what is missing is unknown.
+    /// Reads the function with this directory; missing facts are `None`.
     pub fn read(roots: &Roots, dir: &Path) -> Self {
         let number = |file: &str| hex(&roots.read_text(&dir.join(file)).ok()?);
         let half = |file: &str| number(file).filter(|n| *n <= 0xffff);
@@ -29,13 +29,13 @@ impl Function {
         }
     }
 
-    /// Whether it is a bridge.
+    /// Whether its base class is 0x06.
     pub fn is_bridge(&self) -> bool {
         self.class.is_some_and(|class| class >> 16 == 0x06)
     }
 }
 
-/// The last component of what a link leads to.
+/// The last component of a link's target.
 pub(super) fn link_name(roots: &Roots, link: &Path) -> Option<String> {
     roots.count_open();
     let target = std::fs::read_link(link).ok()?;
@@ -48,8 +48,8 @@ fn hex(text: &str) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok().filter(|_| is_hex)
 }
 
-/// A class in one word: the base class, or the sub-class where that is what people call it
-/// (PCI Code and ID Assignment Specification; include/linux/pci_ids.h).
+/// Name of a class: the base class, or the sub-class if that is the common name (PCI Code and ID
+/// Assignment Specification; include/linux/pci_ids.h).
 pub fn class_word(class: u32) -> &'static str {
     match (class >> 16, class >> 8 & 0xff) {
         (0x01, 0x08) => "nvme",

@@ -1,8 +1,8 @@
-//! PMUs and their event formats, from sysfs: what `perf` writes as `cpu/event=0xd3,umask=0x2/`
-//! becomes the words of perf_event_attr.
+//! PMUs and their event formats from sysfs: encodes `cpu/event=0xd3,umask=0x2/`, as written for
+//! `perf`, into the words of perf_event_attr.
 //!
-//! Files: Documentation/ABI/testing/sysfs-bus-event_source-devices, -format and -events. The
-//! syntax is that of perf-list(1), "ARBITRARY EVENTS" and "RAW HARDWARE EVENT DESCRIPTOR".
+//! Files: Documentation/ABI/testing/sysfs-bus-event_source-devices, -format and -events. The syntax
+//! is that of perf-list(1), "ARBITRARY EVENTS" and "RAW HARDWARE EVENT DESCRIPTOR".
 
 use std::path::PathBuf;
 
@@ -13,13 +13,13 @@ mod format;
 
 pub use format::{Field, Words};
 
-/// `PERF_TYPE_RAW` (linux/perf_event.h): what `r1a8` stands for.
+/// `PERF_TYPE_RAW` (linux/perf_event.h), the type of `r1a8`.
 const PERF_TYPE_RAW: u32 = 4;
 
-/// Longest event a user may write, bytes; perf's own events have at most some 60.
+/// Longest event of a user, bytes; perf's own events have at most about 60.
 const MAX_EVENT: usize = 512;
 
-/// Most files read from one directory: the largest core PMU has some 60 events.
+/// Most files read per directory: the largest core PMU has about 60 events.
 const MAX_FILES: usize = 512;
 
 /// One PMU of sysfs.
@@ -29,15 +29,15 @@ pub struct Pmu {
     pub name: String,
     /// `type` of its events in perf_event_attr.
     pub kind: u32,
-    /// CPUs it counts on, where it is not all (`cpus`).
+    /// CPUs that it counts on (`cpus`); `None` for all.
     pub cpus: Option<Vec<u32>>,
-    /// Its terms, by name.
+    /// Its terms by name.
     formats: Vec<(String, Field)>,
-    /// Its named events and the terms they stand for.
+    /// Its named events and their terms.
     events: Vec<(String, String)>,
 }
 
-/// An event in the kernel's words.
+/// An event encoded for perf_event_attr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Encoding {
     /// `type`
@@ -46,25 +46,25 @@ pub struct Encoding {
     pub words: Words,
 }
 
-/// Why an event could not be understood.
+/// Why an event could not be encoded.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EventError {
-    /// The text has not the form of an event.
+    /// The text does not have the form of an event.
     #[error(
-        "event {event:?}: expected PMU/TERM=VALUE,…/ as in cpu/event=0xd3,umask=0x2/, or r1a8"
+        "event {event:?}: unknown syntax; use PMU/TERM=VALUE,…/ as in cpu/event=0xd3,umask=0x2/, or r1a8"
     )]
     Syntax {
-        /// The text's first characters.
+        /// The first characters of the text.
         event: String,
     },
-    /// No such PMU.
+    /// The machine has no such PMU.
     #[error("event {event:?}: this machine has no PMU {pmu:?}; it has: {known}")]
     NoPmu {
         /// The text.
         event: String,
-        /// The PMU it asks for.
+        /// The requested PMU.
         pmu: String,
-        /// The PMUs there are.
+        /// The PMUs of the machine.
         known: String,
     },
     /// The PMU has no such term or event.
@@ -74,19 +74,19 @@ pub enum EventError {
         pmu: String,
         /// The term.
         term: String,
-        /// The terms there are.
+        /// The terms of the PMU.
         terms: String,
-        /// The named events there are.
+        /// The named events of the PMU.
         events: String,
     },
-    /// The value is no number, or has too many bits.
+    /// The value is not a number or has too many bits.
     #[error("PMU {pmu}, term {term:?}: expected a number of at most {bits} bits")]
     Value {
         /// The PMU.
         pmu: String,
         /// The term with its value.
         term: String,
-        /// Bits the term has.
+        /// Number of bits of the term.
         bits: u32,
     },
 }
@@ -103,8 +103,7 @@ impl Pmu {
     /// Reads one PMU of this machine. `name` must be one of [`names`].
     ///
     /// # Errors
-    /// When its `type` cannot be read. Single format and event files that make no sense are left
-    /// out.
+    /// If its `type` cannot be read. Malformed format and event files are skipped.
     pub fn read(roots: &Roots, name: &str) -> Result<Self, PmuError> {
         let dir = devices(roots).join(name);
         let path = dir.join("type");
@@ -112,7 +111,7 @@ impl Pmu {
             Ok(text) => text
                 .trim()
                 .parse()
-                .map_err(|_| format!("{text:.20} is no number")),
+                .map_err(|_| format!("{text:.20} is not a number")),
             Err(error) => Err(error.to_string()),
         };
         let kind = kind.map_err(|detail| PmuError { path, detail })?;
@@ -130,29 +129,29 @@ impl Pmu {
         })
     }
 
-    /// Whether it has this named event.
+    /// Whether the PMU has this named event.
     pub fn has_event(&self, name: &str) -> bool {
         self.events.iter().any(|(event, _)| event == name)
     }
 
-    /// Whether it has this term.
+    /// Whether the PMU has this term.
     pub fn has_term(&self, name: &str) -> bool {
         self.formats.iter().any(|(format, _)| format == name)
     }
 
-    /// A number of its `caps` directory, which the kernel writes in hexadecimal
+    /// A number from its `caps` directory, hexadecimal
     /// (Documentation/ABI/testing/sysfs-bus-event_source-devices-caps and, for Intel PT,
-    /// `pt_cap_show` of arch/x86/events/intel/pt.c); `None` where there is none of that name.
+    /// `pt_cap_show` of arch/x86/events/intel/pt.c); `None` if there is no such file.
     pub fn cap(&self, roots: &Roots, name: &str) -> Option<u64> {
         let path = devices(roots).join(&self.name).join("caps").join(name);
         let text = roots.read_text(&path).ok()?;
         u64::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
     }
 
-    /// Encodes terms: `event=0xd3,umask=0x2,edge`, or a named event with or without further terms.
+    /// Encodes terms: `event=0xd3,umask=0x2,edge`, or a named event with optional further terms.
     ///
     /// # Errors
-    /// Names the PMU, the term, and what terms there are.
+    /// Names the PMU, the bad term, and the terms of the PMU.
     pub fn encode(&self, terms: &str) -> Result<Encoding, EventError> {
         let mut words = [0; 4];
         for term in terms.split(',').map(str::trim).filter(|t| !t.is_empty()) {
@@ -202,7 +201,7 @@ impl Pmu {
     }
 }
 
-/// Names for a message. A large server has some 200 PMUs beside its cores.
+/// Joins names for a message. A large server has about 200 PMUs besides its cores.
 fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     const MOST: usize = 50;
     let all = names.len();
@@ -216,16 +215,15 @@ fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
     names.join(" ")
 }
 
-/// Names of all PMUs, sorted; none where sysfs has no such directory.
+/// Names of all PMUs, sorted; empty if sysfs has no such directory.
 pub fn names(roots: &Roots) -> Vec<String> {
     let mut names = roots.list(&devices(roots)).unwrap_or_default();
     names.sort();
     names
 }
 
-/// The PMUs of the CPU cores, sorted by name: `cpu`, or one for each kind of core. Those are the
-/// ones with a `cpus` file; PMUs beside the cores have `cpumask` (as tools/perf/util/pmus.c
-/// tells them apart).
+/// The PMUs of the CPU cores, sorted by name: `cpu`, or one per kind of core. Core PMUs have a
+/// `cpus` file, others have `cpumask` (as in tools/perf/util/pmus.c).
 pub fn core_pmus(roots: &Roots) -> Vec<Pmu> {
     names(roots)
         .iter()
@@ -234,10 +232,10 @@ pub fn core_pmus(roots: &Roots) -> Vec<Pmu> {
         .collect()
 }
 
-/// Encodes an event as a user writes it: `cpu/event=0xd3,umask=0x2/`, `cpu/mem-loads/`, `r1a8`.
+/// Encodes a user's event: `cpu/event=0xd3,umask=0x2/`, `cpu/mem-loads/`, `r1a8`.
 ///
 /// # Errors
-/// Says what was expected, or what PMUs and terms there are.
+/// Names the expected syntax, or the available PMUs and terms.
 pub fn resolve(roots: &Roots, event: &str) -> Result<Encoding, EventError> {
     if let Some(config) = raw(event) {
         return Ok(Encoding {
@@ -249,7 +247,7 @@ pub fn resolve(roots: &Roots, event: &str) -> Result<Encoding, EventError> {
         event: event.chars().take(80).collect(),
     })?;
     let known = names(roots);
-    // Only a name that was listed becomes a path.
+    // Only a listed name is used as a path.
     let pmu = known
         .iter()
         .find(|known| *known == name)
@@ -270,8 +268,8 @@ fn raw(event: &str) -> Option<u64> {
     hex.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// Name and terms. perf's modifiers after the last slash are refused: guest and host are keys of
-/// the configuration.
+/// PMU name and terms. perf's modifiers after the last slash are refused: guest and host are keys
+/// of the configuration.
 fn split(event: &str) -> Option<(&str, &str)> {
     let (name, rest) = event.split_once('/')?;
     let terms = rest.strip_suffix('/')?;
@@ -281,7 +279,7 @@ fn split(event: &str) -> Option<(&str, &str)> {
 
 fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        // from_str_radix would take a sign.
+        // from_str_radix accepts a sign.
         Some(hex) if !hex.starts_with('+') => u64::from_str_radix(hex, 16).ok(),
         Some(_) => None,
         None => text.parse().ok(),
@@ -292,7 +290,7 @@ fn devices(roots: &Roots) -> PathBuf {
     roots.sys.join("bus/event_source/devices")
 }
 
-/// Names and texts of a directory's files, sorted; those about an event's unit are left out.
+/// Names and contents of a directory's files, sorted, without the files for an event's unit.
 fn texts(roots: &Roots, dir: PathBuf) -> Vec<(String, String)> {
     let mut names = roots.list(&dir).unwrap_or_default();
     names.retain(|name| !name.contains('.'));

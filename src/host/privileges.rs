@@ -1,44 +1,45 @@
-//! What this process may do: capabilities, `perf_event_paranoid`, the limit of open files.
+//! Privileges of this process: capabilities, `perf_event_paranoid`, limit of open files.
 //!
-//! Nothing here fails the exporter: a missing privilege switches off one source, with a reason.
+//! A missing privilege never stops the exporter: it disables one source, with a reason.
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 
 use super::roots::Roots;
 
-/// All the exporter ever uses (capabilities(7)):
+/// Capabilities that the exporter uses (capabilities(7)):
 /// - `CAP_PERFMON`: `perf_event_open` on threads of other users, the host side included;
-/// - `CAP_SYS_PTRACE`: read the links in /proc/PID/fd, which show who holds a VM
-///   (`proc_fd_access_allowed`, fs/proc/base.c), and processes hidden by `hidepid`;
-/// - `CAP_DAC_READ_SEARCH`: list /proc/PID/fd, debugfs and /run/libvirt/qemu, all closed to others.
+/// - `CAP_SYS_PTRACE`: read the links in /proc/PID/fd, which identify the holder of a VM
+///   (`proc_fd_access_allowed`, fs/proc/base.c), and see processes hidden by `hidepid`;
+/// - `CAP_DAC_READ_SEARCH`: list /proc/PID/fd, debugfs and /run/libvirt/qemu, which only their
+///   owners can read.
 pub const NEEDED: [Capability; 3] = [
     Capability::CAP_PERFMON,
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_DAC_READ_SEARCH,
 ];
 
-/// What is needed besides while `sources.pt` is on: `CAP_IPC_LOCK` maps the buffer of a trace,
-/// which is more than an unprivileged user may lock in memory (`perf_mmap`, kernel/events/core.c).
+/// Also needed while `sources.pt` is on: `CAP_IPC_LOCK` maps the trace buffer, which exceeds what
+/// an unprivileged user may lock in memory (`perf_mmap`, kernel/events/core.c).
 pub const NEEDED_BY_PT: [Capability; 1] = [Capability::CAP_IPC_LOCK];
 
-/// All that is needed, with Intel PT or without.
+/// All needed capabilities, with or without Intel PT.
 pub fn needed(pt: bool) -> Vec<Capability> {
     let more: &[Capability] = if pt { &NEEDED_BY_PT } else { &[] };
     NEEDED.iter().chain(more).copied().collect()
 }
 
-/// The capabilities of a thread.
+/// A set of capabilities.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capabilities(CapsHashSet);
 
 impl Capabilities {
-    /// The effective ones of the calling thread; none where the kernel does not tell.
+    /// Effective capabilities of the calling thread; none if they cannot be read.
     pub fn effective() -> Self {
         Self(caps::read(None, CapSet::Effective).unwrap_or_default())
     }
 
-    /// Whether this one is among them.
+    /// Whether the set contains a capability.
     pub fn has(&self, capability: Capability) -> bool {
         self.0.contains(&capability)
     }
@@ -48,13 +49,13 @@ impl Capabilities {
         self.has(Capability::CAP_PERFMON) || self.has(Capability::CAP_SYS_ADMIN)
     }
 
-    /// Those of `wanted` that are missing.
+    /// The capabilities in `wanted` that are missing.
     pub fn missing(&self, wanted: &[Capability]) -> Vec<Capability> {
         let missing = wanted.iter().filter(|capability| !self.has(**capability));
         missing.copied().collect()
     }
 
-    /// All of them, in no order.
+    /// All capabilities of the set, unsorted.
     pub fn iter(&self) -> impl Iterator<Item = Capability> + '_ {
         self.0.iter().copied()
     }
@@ -66,15 +67,15 @@ impl FromIterator<Capability> for Capabilities {
     }
 }
 
-/// `kernel.perf_event_paranoid` (Documentation/admin-guide/sysctl/kernel.rst); `None` where there
-/// is no such file, which is a kernel without perf events.
+/// `kernel.perf_event_paranoid` (Documentation/admin-guide/sysctl/kernel.rst); `None` if there is
+/// no such file, on a kernel without perf events.
 pub fn perf_event_paranoid(roots: &Roots) -> Option<i32> {
     let path = roots.proc.join("sys/kernel/perf_event_paranoid");
     roots.read_text(&path).ok()?.trim().parse().ok()
 }
 
-/// Whether a seccomp filter decides about this process' system calls (`Seccomp` in
-/// /proc/self/status is 2, proc_pid_status(5)); `None` where that cannot be read.
+/// Whether a seccomp filter applies to this process (`Seccomp` in /proc/self/status is 2,
+/// proc_pid_status(5)); `None` if that cannot be read.
 pub fn seccomp_filter(roots: &Roots) -> Option<bool> {
     let status = roots.read_text(&roots.proc.join("self/status")).ok()?;
     let mode = status
@@ -83,17 +84,17 @@ pub fn seccomp_filter(roots: &Roots) -> Option<bool> {
     Some(mode.trim() == "2")
 }
 
-/// How much a process may map of perf events' buffers, without `CAP_IPC_LOCK`.
+/// Limits on the perf buffers that a process may map without `CAP_IPC_LOCK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLock {
-    /// `kernel.perf_event_mlock_kb`: KiB for each CPU and user.
+    /// `kernel.perf_event_mlock_kb`: KiB per CPU and user.
     pub per_cpu_kib: Option<u64>,
-    /// `RLIMIT_MEMLOCK` in bytes, for what is more; `u64::MAX` when there is no limit.
+    /// `RLIMIT_MEMLOCK` in bytes, for memory above that; `u64::MAX` means unlimited.
     pub limit: u64,
 }
 
 impl MemoryLock {
-    /// What holds for this process.
+    /// Limits of this process.
     pub fn read(roots: &Roots) -> Self {
         let path = roots.proc.join("sys/kernel/perf_event_mlock_kb");
         let text = roots.read_text(&path).ok();
@@ -103,8 +104,8 @@ impl MemoryLock {
         }
     }
 
-    /// Whether a buffer of `bytes` fits, on a machine of `cpus` CPUs; so far as can be told, as
-    /// others of the user may have mapped theirs.
+    /// Whether a buffer of `bytes` fits on a machine with `cpus` CPUs. Buffers of other processes
+    /// of the user are unknown and not subtracted.
     pub fn allows(&self, bytes: u64, cpus: u64) -> bool {
         let free = self.per_cpu_kib.unwrap_or(0).saturating_mul(1024);
         bytes <= free.saturating_mul(cpus).saturating_add(self.limit)
@@ -115,7 +116,7 @@ impl std::fmt::Display for MemoryLock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.per_cpu_kib {
             Some(kib) => write!(f, "kernel.perf_event_mlock_kb is {kib}")?,
-            None => f.write_str("kernel.perf_event_mlock_kb could not be read")?,
+            None => f.write_str("kernel.perf_event_mlock_kb cannot be read")?,
         }
         match self.limit {
             u64::MAX => f.write_str(", RLIMIT_MEMLOCK is unlimited"),
@@ -124,12 +125,12 @@ impl std::fmt::Display for MemoryLock {
     }
 }
 
-/// `RLIMIT_NOFILE`: how many descriptors the process may hold.
+/// `RLIMIT_NOFILE`: number of descriptors that the process may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DescriptorLimit {
-    /// In force now; `u64::MAX` when there is no limit.
+    /// Current limit; `u64::MAX` means unlimited.
     pub soft: u64,
-    /// What an unprivileged process may raise it to.
+    /// Highest limit that an unprivileged process may set.
     pub hard: u64,
 }
 
@@ -149,30 +150,30 @@ impl From<Rlimit> for DescriptorLimit {
     }
 }
 
-/// Raises the soft limit of open files to the hard limit, and says what is in force after.
+/// Raises the soft limit of open files to the hard limit; returns the resulting limit.
 pub fn raise_descriptor_limit() -> DescriptorLimit {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files stays as it was");
+        tracing::warn!(%error, "cannot raise the limit of open files to its hard limit");
     }
     DescriptorLimit::now()
 }
 
-/// What became of the capabilities.
+/// Result of dropping capabilities.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Effective from now on.
+    /// Effective capabilities after the drop.
     pub kept: Capabilities,
-    /// Steps the kernel refused, each with its reason.
+    /// Steps that the kernel refused, each with its reason.
     pub refused: Vec<String>,
 }
 
-/// Gives up every capability but `keep`, for the calling thread and all it starts from now on:
-/// call it before the first other thread runs, or those keep theirs.
+/// Drops every capability except `keep`, for the calling thread and the threads it starts later.
+/// Must be called before any other thread starts, because other threads keep theirs.
 ///
-/// The bounding set is cut too where `CAP_SETPCAP` allows; the inheritable set, and with it the
-/// ambient one, is emptied: a program started from here gets nothing by inheritance.
+/// Also clears the bounding set if `CAP_SETPCAP` allows it, and the inheritable set and with it the
+/// ambient set: a program started from here inherits nothing.
 pub fn drop_all_but(keep: &[Capability]) -> Dropped {
     let mut refused = Vec::new();
     if Capabilities::effective().has(Capability::CAP_SETPCAP) {
@@ -227,7 +228,7 @@ mod tests {
         );
     }
 
-    /// Capabilities belong to threads: the test's own are dropped, not those of its neighbours.
+    /// Capabilities belong to threads: only those of this test's thread are dropped.
     #[test]
     fn threads_started_after_the_drop_have_no_more_than_what_was_kept() {
         let keep = [Capability::CAP_PERFMON];

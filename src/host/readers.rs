@@ -1,23 +1,22 @@
-//! Threads for reads that another process can hold up for as long as it likes.
+//! Threads for reads that another process can block for any time.
 //!
-//! A file of /proc that looks into the memory of a process waits for that process (Linux 5.8 to
-//! 6.18):
+//! A file of /proc that reads the memory of a process waits for that process (Linux 5.8 to 6.18):
 //!
 //! - `cmdline` and `environ` take its mmap_lock (mm/memory.c, `__access_remote_vm`). A user can
-//!   hold it: who reads a page of a FUSE file through /proc/self/mem has it for reading until the
-//!   user's own server answers, and behind one who wants it for writing every reader waits.
+//!   hold this lock: a read of a FUSE page through /proc/self/mem holds it for reading until the
+//!   user's FUSE server answers, and every reader waits behind a waiting writer.
 //! - `smaps` and `numa_maps` take its mmap_lock (fs/proc/task_mmu.c, `m_start`).
-//! - these, `environ`, `maps`, `syscall` and `stack` also take its `exec_update_lock` for reading
+//! - These, `environ`, `maps`, `syscall` and `stack` also take its `exec_update_lock` for reading
 //!   (kernel/fork.c, `mm_access`; fs/proc/base.c, `lock_trace`; a mutex before 5.11), and so does
 //!   perf_event_open(2) on a thread (kernel/events/core.c). An execve(2) holds it for writing while
 //!   it waits for the mmap_lock of the old program (fs/exec.c, `exec_mmap`).
 //!
-//! `stat`, `status`, `statm`, `schedstat`, `sched`, `comm`, `cgroup`, `wchan`, `task` and `fd` with
-//! its links, and `exe`, take locks that no program can keep (fs/proc/array.c, `do_task_stat`;
+//! `stat`, `status`, `statm`, `schedstat`, `sched`, `comm`, `cgroup`, `wchan`, `task`, `fd` with
+//! its links, and `exe` take locks that no program can keep (fs/proc/array.c, `do_task_stat`;
 //! fs/proc/base.c, `proc_exe_link`).
 //!
-//! All such waits end at a fatal signal (`mmap_read_lock_killable`, `down_read_killable`), so that
-//! threads that hang here do not keep the exporter from ending.
+//! A fatal signal ends all such waits (`mmap_read_lock_killable`, `down_read_killable`), so blocked
+//! threads do not prevent the exporter from exiting.
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -30,31 +29,31 @@ use super::cgroup::{memberships, session_user};
 use super::roots::Roots;
 use super::thread::user;
 
-/// Reads under way at a time. One that hangs costs a kernel stack (16 KiB) and the touched part of
-/// `STACK`.
+/// Most pending reads. A blocked one costs a kernel stack (16 KiB) and the touched part of `STACK`.
 pub const MAX: usize = 32;
 
-/// Reads under way for one process: the inventory's and one of a background collector.
+/// Most pending reads of one process: one of the inventory and one of a background collector.
 const MAX_OF_PROCESS: usize = 2;
 
-/// How long a thread without work stays.
+/// Time after which an idle thread exits.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Stack of a thread (bytes).
 const STACK: usize = 256 << 10;
 
-/// Whose a process is, for the bound: a user who has many processes hold up reads.
+/// Owner of a process, for the limits on pending reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Owner {
-    /// The process.
+    /// PID.
     pub pid: i32,
-    /// The user who answers for it.
+    /// User who is accountable for the process.
     pub uid: u32,
 }
 
 impl Owner {
-    /// By the texts of /proc/PID/status and cgroup. Who is logged in answers for what runs in the
-    /// session, because a user namespace gives its creator thousands of other users (subuid(5)).
+    /// From the texts of /proc/PID/status and cgroup. The user of a login session is accountable
+    /// for its processes, because a user namespace gives its creator thousands of other uids
+    /// (subuid(5)).
     pub fn of(pid: i32, status: &[u8], cgroup: &[u8]) -> Self {
         let cgroup = String::from_utf8_lossy(cgroup);
         let of_session = memberships(&cgroup).find_map(|group| session_user(group.path));
@@ -64,7 +63,7 @@ impl Owner {
 }
 
 impl Owner {
-    /// Of a thread or process by its number, as far as /proc says.
+    /// The owner of a thread or process, as far as /proc shows it.
     pub fn of_thread(roots: &Roots, tid: i32) -> Self {
         let dir = roots.proc.join(tid.to_string());
         let status = roots.read(&dir.join("status")).unwrap_or_default();
@@ -73,14 +72,14 @@ impl Owner {
     }
 }
 
-/// The process of a thread by its `status`.
+/// The PID in a thread's `status`.
 fn process(status: &[u8]) -> Option<i32> {
     let mut lines = status.split(|b| *b == b'\n');
     let id = lines.find_map(|line| line.strip_prefix(b"Tgid:"))?;
     std::str::from_utf8(id).ok()?.trim().parse().ok()
 }
 
-/// The threads; cloning shares them.
+/// The threads; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Readers(Arc<Shared>);
 
@@ -111,42 +110,41 @@ impl std::fmt::Debug for State {
 
 struct Work {
     owner: Owner,
-    /// Reads, and returns what hands over the answer.
+    /// Performs the read and returns a function that delivers the answer.
     run: Box<dyn FnOnce() -> Deliver + Send>,
 }
 
 type Deliver = Box<dyn FnOnce()>;
 
-/// A read under way.
+/// A pending read.
 #[derive(Debug)]
 pub struct Ticket<T> {
     begun: Instant,
     answer: Receiver<Result<T, Box<dyn Any + Send>>>,
 }
 
-/// Why a read was not begun.
+/// Why a read was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum NotBegun {
-    /// Reads of this process or this user hang, and no more of them are begun.
-    #[error("{of_user} reads of processes of user {uid} hang")]
+    /// Pending reads of this user or process have reached their limit.
+    #[error("too many pending reads ({of_user} of processes of user {uid})")]
     Hang {
-        /// The user.
+        /// UID.
         uid: u32,
-        /// How many.
+        /// Number of pending reads of the user.
         of_user: usize,
     },
-    /// The kernel gives no thread.
+    /// The kernel refused a new thread.
     #[error("cannot start a thread: {0}")]
     NoThread(#[from] std::io::Error),
 }
 
 impl Readers {
-    /// Begins a read on a thread of its own. At any time a user may have as many under way as
-    /// there are left for all others, so that however many users hold up reads, the next still
-    /// has some.
+    /// Starts a read on its own thread. A user may have as many pending reads as remain for all
+    /// others: however many users block reads, the next user still gets some.
     ///
     /// # Errors
-    /// When this user or this process has its share, or no thread can be started.
+    /// If this user or process has reached its limit, or no thread can be started.
     pub fn begin<T: Send + 'static>(
         &self,
         owner: Owner,
@@ -155,7 +153,7 @@ impl Readers {
         let (sender, answer) = sync_channel(1);
         let run = Box::new(move || -> Deliver {
             let answer = catch_unwind(AssertUnwindSafe(read));
-            // If nobody waits any more, nobody wants the answer.
+            // If the ticket was dropped, the answer is dropped too.
             Box::new(move || drop(sender.send(answer)))
         });
         let begun = Instant::now();
@@ -191,11 +189,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One thread: works until there is nothing to do for a while.
+    /// A thread: serves reads until it has been idle for [`IDLE`].
     fn serve(&self) {
         while let Some(Work { owner, run }) = self.next() {
             let deliver = run();
-            // First: who has the answer may ask again at once.
+            // First, because the receiver of the answer may start another read at once.
             self.lock().ended(owner);
             deliver();
         }
@@ -238,15 +236,15 @@ fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
 }
 
 impl<T> Ticket<T> {
-    /// How long the read has been under way.
+    /// Time since the start of the read.
     pub fn age(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// What was read, as soon as it is there; `None` when it is not within `patience`.
+    /// The answer; `None` if it does not arrive within `patience`.
     ///
     /// # Panics
-    /// When the read did.
+    /// If the read panicked.
     pub fn wait(&self, patience: Duration) -> Option<T> {
         match self.answer.recv_timeout(patience) {
             Ok(Ok(read)) => Some(read),
@@ -280,7 +278,7 @@ mod tests {
         assert_eq!(process(b"Name:\tx\nTgid:\t12\nPid:\t13\n"), Some(12));
     }
 
-    /// A read that hangs until the sender is dropped.
+    /// A read that blocks until the sender is dropped.
     fn hang(readers: &Readers, owner: Owner) -> Result<(Ticket<()>, Sender<()>), NotBegun> {
         let (release, held) = channel::<()>();
         let ticket = readers.begin(owner, move || held.recv().unwrap_or(()))?;
@@ -312,7 +310,10 @@ mod tests {
         }
         assert_eq!(of_users, [16, 8, 4, 2, 1, 1]);
         let full = hang(&readers, owner(9999, 9)).unwrap_err();
-        assert_eq!(full.to_string(), "0 reads of processes of user 9 hang");
+        assert_eq!(
+            full.to_string(),
+            "too many pending reads (0 of processes of user 9)"
+        );
         let (first, release) = held.remove(0);
         drop(release);
         first.wait(LONG).unwrap();

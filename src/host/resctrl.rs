@@ -1,7 +1,7 @@
 //! Monitoring groups of resctrl: Intel RDT and AMD QoS (Documentation/filesystems/resctrl.rst).
 //!
-//! The root and each directory beside `info` is a control group; each has monitoring groups in
-//! `mon_groups`. The `tasks` and the counts of a control group include those of its monitoring
+//! The root and each directory except `info` is a control group; each has monitoring groups in
+//! `mon_groups`. The `tasks` and counters of a control group include those of its monitoring
 //! groups.
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,18 +11,18 @@ use std::path::{Path, PathBuf};
 
 use super::roots::Roots;
 
-/// Files of a cache's directory in `mon_data`, in the order of [`Counts`].
+/// Files in a cache's directory of `mon_data`, in the order of [`Counts`].
 pub const EVENTS: [&str; 3] = ["llc_occupancy", "mbm_total_bytes", "mbm_local_bytes"];
 
-/// Bytes by event; an event that this CPU does not count, or not now, is unknown.
+/// Bytes by event; `None` if this CPU does not count the event or the count is unavailable.
 pub type Counts = [Option<u64>; EVENTS.len()];
 
-/// A group and the threads in it.
+/// A group and its threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
-    /// Its directory.
+    /// Directory of the group.
     pub path: PathBuf,
-    /// Threads; those of the root are not read, because they are all the others.
+    /// TIDs; not read for the root group, which holds all other threads.
     pub tasks: HashSet<i32>,
 }
 
@@ -31,24 +31,24 @@ pub struct Group {
 pub struct Control {
     /// The control group itself; the root comes first.
     pub own: Group,
-    /// Its monitoring groups.
+    /// Its monitoring groups, sorted by name.
     pub monitors: Vec<Group>,
 }
 
-/// Where resctrl is mounted.
+/// Mount point of resctrl.
 pub fn root(roots: &Roots) -> PathBuf {
     roots.sys.join("fs/resctrl")
 }
 
-/// Whether it is mounted, and the CPU counts what caches do.
+/// Whether resctrl is mounted and the CPU monitors its last-level caches.
 pub fn monitors(roots: &Roots) -> bool {
     root(roots).join("info/L3_MON").is_dir()
 }
 
-/// All groups. One that goes meanwhile is left out.
+/// All groups, without those that are removed meanwhile.
 ///
 /// # Errors
-/// When the root cannot be listed.
+/// If the root cannot be listed.
 pub fn groups(roots: &Roots) -> io::Result<Vec<Control>> {
     let root = root(roots);
     let mut names = roots.list(&root)?;
@@ -77,32 +77,32 @@ fn monitors_of(roots: &Roots, control: &Path) -> Vec<Group> {
     paths.filter_map(group).collect()
 }
 
-/// Threads of a group; `None` for what is no group.
+/// TIDs of a group; `None` if the directory is not a group.
 pub fn tasks(roots: &Roots, group: &Path) -> Option<HashSet<i32>> {
     let text = roots.read_text(&group.join("tasks")).ok()?;
     let tids = text.split_ascii_whitespace().map(str::parse);
     tids.collect::<Result<_, _>>().ok()
 }
 
-/// What a group did, by id of the last-level cache.
+/// Counters of a group by id of the last-level cache.
 pub fn counts(roots: &Roots, group: &Path) -> BTreeMap<u32, Counts> {
     let dir = group.join("mon_data");
     let names = roots.list(&dir).unwrap_or_default();
     let cache = |name: &String| {
         let id = name.strip_prefix("mon_L3_")?.parse().ok()?;
         let dir = dir.join(name);
-        // "Unavailable", "Error" and "Unassigned" are no numbers.
+        // "Unavailable", "Error" and "Unassigned" are not numbers.
         let count = |event| roots.read_text(&dir.join(event)).ok()?.parse().ok();
         Some((id, EVENTS.map(count)))
     };
     names.iter().filter_map(cache).collect()
 }
 
-/// Puts one thread in a group, which takes it out of its other group of the kind.
+/// Adds a thread to a group, which removes it from its other group of the same kind.
 ///
 /// # Errors
-/// The kernel's: it wants root, and that the thread is in the group's control group. A thread
-/// that ended is none.
+/// Those of the kernel: it requires root and a thread of the group's control group. An exited
+/// thread is not an error.
 pub fn add_task(group: &Path, tid: i32) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).open(group.join("tasks"))?;
     match file.write_all(format!("{tid}\n").as_bytes()) {

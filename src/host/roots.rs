@@ -1,4 +1,4 @@
-//! Where the host's file systems are mounted; a directory tree stands in for a host in tests.
+//! Mount points of the host's file systems; in tests a directory replaces the host.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -9,28 +9,28 @@ use std::sync::{Mutex, PoisonError};
 
 use super::readers::Readers;
 
-/// No file the exporter reads whole is larger than this (bytes); what is longer is cut off
-/// there and reported as an error, so a hostile or broken file cannot take the memory.
+/// Largest file to read whole (bytes). A longer file is cut and reported as an error, so that a
+/// hostile or broken file cannot exhaust memory.
 pub const MAX_FILE: u64 = 4 << 20;
 
-/// The mount points everything is read below.
+/// The mount points below which everything is read.
 #[derive(Debug)]
 pub struct Roots {
-    /// procfs, usually `/proc`.
+    /// procfs, by default `/proc`.
     pub proc: PathBuf,
-    /// sysfs, usually `/sys`.
+    /// sysfs, by default `/sys`.
     pub sys: PathBuf,
-    /// cgroup hierarchy, usually `/sys/fs/cgroup`.
+    /// cgroup hierarchy, by default `/sys/fs/cgroup`.
     pub cgroup: PathBuf,
-    /// debugfs, usually `/sys/kernel/debug`.
+    /// debugfs, by default `/sys/kernel/debug`.
     pub debug: PathBuf,
-    /// tracefs, usually `/sys/kernel/tracing`.
+    /// tracefs, by default `/sys/kernel/tracing`.
     pub tracing: PathBuf,
-    /// run-time state of daemons, usually `/run`.
+    /// Run-time state of daemons, by default `/run`.
     pub run: PathBuf,
-    /// device nodes, usually `/dev`.
+    /// Device nodes, by default `/dev`.
     pub dev: PathBuf,
-    /// Threads for what a process below `proc` can hold up.
+    /// Threads for files below `proc` that a process can block.
     pub readers: Readers,
     held: Mutex<Option<(PathBuf, File)>>,
     opens: AtomicU64,
@@ -54,7 +54,7 @@ impl Default for Roots {
 }
 
 impl Roots {
-    /// All roots below one directory, laid out as on a real machine: a fixture host.
+    /// All roots below one directory, with the layout of a real machine: a fixture host.
     pub fn below(dir: &Path) -> Self {
         Self {
             proc: dir.join("proc"),
@@ -70,16 +70,16 @@ impl Roots {
         }
     }
 
-    /// Opens a file for reading, without waiting (a FIFO in its place reads as empty), and counts
-    /// it. What a process below `proc` can hold up is read by [`Roots::readers`].
+    /// Opens a file for reading without blocking (a FIFO reads as empty) and counts the open. Files
+    /// that a process below `proc` can block are read by [`Roots::readers`].
     pub fn open(&self, path: &Path) -> io::Result<File> {
         self.open_nonblocking(path)
     }
 
-    /// Opens a device for reading without ever waiting, unless it is the one that is held.
+    /// Opens a device for reading without blocking, or returns it if it is held.
     ///
     /// # Errors
-    /// The device's own.
+    /// If the open fails.
     pub fn open_device(&self, path: &Path) -> io::Result<File> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match held.take_if(|(held, _)| held == path) {
@@ -88,8 +88,8 @@ impl Roots {
         }
     }
 
-    /// Opens a device now, while this process still has the privilege, and holds it for
-    /// [`Roots::open_device`]. What cannot be opened now is tried again there.
+    /// Opens a device while this process still has the privilege and holds it for
+    /// [`Roots::open_device`], which retries if this open fails.
     pub fn hold_device(&self, path: &Path) {
         let file = self.open_nonblocking(path).ok();
         let held = file.map(|file| (path.to_owned(), file));
@@ -103,7 +103,7 @@ impl Roots {
         options.read(true).custom_flags(flags).open(path)
     }
 
-    /// Lists a directory's entry names that are valid UTF-8, unsorted, and counts one open.
+    /// Lists the entry names of a directory that are valid UTF-8, unsorted, and counts one open.
     pub fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         self.count_open();
         let entries = std::fs::read_dir(path)?;
@@ -113,10 +113,10 @@ impl Roots {
             .collect())
     }
 
-    /// Reads a whole file, at most [`MAX_FILE`] bytes.
+    /// Reads a whole file of at most [`MAX_FILE`] bytes.
     ///
     /// # Errors
-    /// The file's own error, or `InvalidData` when it is longer.
+    /// If the file cannot be read; `InvalidData` if it is longer.
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.open(path)?
@@ -131,18 +131,18 @@ impl Roots {
         Ok(bytes)
     }
 
-    /// Reads a file as text without its trailing white space; invalid UTF-8 is replaced.
+    /// Reads a file as text without trailing white space; invalid UTF-8 is replaced.
     pub fn read_text(&self, path: &Path) -> io::Result<String> {
         let bytes = self.read(path)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
     }
 
-    /// Counts an open that did not go through [`Roots::open`].
+    /// Counts an open that did not use [`Roots::open`].
     pub fn count_open(&self) {
         self.opens.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many files and directories have been opened below these roots.
+    /// Number of files and directories opened below these roots.
     pub fn opens(&self) -> u64 {
         self.opens.load(Ordering::Relaxed)
     }

@@ -1,8 +1,8 @@
-//! Kept-open /proc files of one thread, and parsers of the few fields a tick needs.
+//! Open /proc files of one thread, and parsers of the few fields that a tick needs.
 //!
-//! The procfs crate's own `Task::stat` opens and parses everything each time: 17-25 µs against
-//! 6 µs for a read of a kept descriptor and the fields below (`benches/tick` measures the
-//! difference). Off the hot path the crate is used.
+//! `Task::stat` of the procfs crate opens and parses everything each time: 17-25 µs, compared with
+//! 6 µs for reading an open descriptor and these fields (`benches/tick` measures both). The crate
+//! is used outside of the hot path.
 
 use std::fs::File;
 use std::io;
@@ -11,10 +11,10 @@ use std::os::unix::fs::FileExt;
 
 use super::roots::Roots;
 
-/// Longest of the files read here: `status` has about 1.5 kB, `sched` 2 kB.
+/// Longest file read here: `status` has about 1.5 kB, `sched` 2 kB.
 pub const BUFFER: usize = 4096;
 
-/// A /proc file that stays open. /proc makes the text anew at each read at offset 0.
+/// A /proc file that stays open. procfs generates the text again for each read at offset 0.
 #[derive(Debug)]
 pub struct KeptFile(File);
 
@@ -22,17 +22,17 @@ impl KeptFile {
     /// Opens `/proc/PID/task/TID/NAME`.
     ///
     /// # Errors
-    /// The file's own error; `NotFound` when the thread is gone.
+    /// If the open fails; `NotFound` if the thread exited.
     pub fn open(roots: &Roots, pid: i32, tid: i32, name: &str) -> io::Result<Self> {
         roots
             .open(&roots.proc.join(format!("{pid}/task/{tid}/{name}")))
             .map(Self)
     }
 
-    /// Reads the file anew; what does not fit the buffer is cut off.
+    /// Reads the present text; text beyond the buffer is dropped.
     ///
     /// # Errors
-    /// `ESRCH` when the thread ended, also when its id was given to another since.
+    /// `ESRCH` if the thread exited, even if its TID belongs to another thread now.
     pub fn read<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let n = self.0.read_at(buffer, 0)?;
         Ok(&buffer[..n])
@@ -56,15 +56,16 @@ pub struct Stat {
     pub start_time: u64,
     /// Field 39: CPU it last ran on.
     pub cpu: u32,
-    /// Field 43: time in a guest, clock ticks.
+    /// Field 43: guest time, clock ticks.
     pub guest_ticks: u64,
 }
 
-/// Parses a `stat` line. The name in it may hold anything, also `)`: fields count from the last.
+/// Parses a `stat` line. The name can contain any character, including `)`, so fields are counted
+/// from the last one.
 pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let end_of_name = text.iter().rposition(|b| *b == b')')?;
     let mut fields = text[end_of_name + 1..].split(|b| *b == b' ').skip(1);
-    // The first field after the name is number 3; `nth` counts from where it stopped.
+    // The first field after the name is number 3; `nth` continues from the last position.
     Some(Stat {
         minor_faults: number(fields.nth(10 - 3)?)?,
         major_faults: number(fields.nth(12 - 10 - 1)?)?,
@@ -82,9 +83,9 @@ pub fn comm(stat: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(name).into())
 }
 
-/// Whether a thread is one of the kernel's, by its `stat`: one of no process, or one that the
-/// kernel added to a process, such as `kvm-nx-lpage-recovery`, vhost or a worker of io_uring.
-/// Flags of include/linux/sched.h, in field 9.
+/// Whether the `stat` is that of a kernel thread, either without a process or added to a process by
+/// the kernel (`kvm-nx-lpage-recovery`, vhost, io_uring workers). Flags of include/linux/sched.h in
+/// field 9.
 pub fn is_of_kernel(stat: &[u8]) -> bool {
     const PF_IO_WORKER: u64 = 0x10;
     const PF_USER_WORKER: u64 = 0x4000;
@@ -93,13 +94,13 @@ pub fn is_of_kernel(stat: &[u8]) -> bool {
     flags.is_some_and(|flags| flags & (PF_IO_WORKER | PF_USER_WORKER | PF_KTHREAD) != 0)
 }
 
-/// CPU time of a whole process in clock ticks by /proc/PID/stat: fields 14 (user, a guest's
-/// included) and 15 (system). Threads that ended are in it.
+/// CPU time of a process in clock ticks from /proc/PID/stat: fields 14 (user, including guest time)
+/// and 15 (system). Includes exited threads.
 pub fn process_ticks(stat: &[u8]) -> Option<u64> {
     field(stat, 14)?.checked_add(field(stat, 15)?)
 }
 
-/// A numeric field behind the name.
+/// A numeric field after the name.
 fn field(stat: &[u8], field: usize) -> Option<u64> {
     let end_of_name = stat.iter().rposition(|b| *b == b')')?;
     let mut fields = stat.get(end_of_name..)?.split(|b| *b == b' ');
@@ -112,9 +113,9 @@ fn field(stat: &[u8], field: usize) -> Option<u64> {
 pub struct SchedStat {
     /// Time on a CPU, ns.
     pub run: u64,
-    /// Time runnable but waiting, ns.
+    /// Time runnable but waiting for a CPU, ns.
     pub delay: u64,
-    /// Times put on a CPU.
+    /// Number of times it was put on a CPU.
     pub timeslices: u64,
 }
 
@@ -128,7 +129,7 @@ pub fn parse_schedstat(text: &[u8]) -> Option<SchedStat> {
     })
 }
 
-/// Counters of a thread's `sched` file (kernel/sched/debug.c, `proc_sched_show_task`).
+/// Counters in a thread's `sched` (kernel/sched/debug.c, `proc_sched_show_task`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sched {
     /// `se.nr_migrations`: moves to another CPU.
@@ -139,8 +140,8 @@ pub struct Sched {
     pub involuntary: u64,
 }
 
-/// Parses a `sched` file. Its first line holds the thread's name, which is shorter than each of
-/// the words looked for.
+/// Parses a `sched` file. Its first line contains the thread's name, which is shorter than each of
+/// the keys.
 pub fn parse_sched(text: &[u8]) -> Option<Sched> {
     let (mut migrations, mut voluntary, mut involuntary) = (None, None, None);
     for line in text.split(|b| *b == b'\n') {
@@ -177,7 +178,7 @@ impl Field<'_> {
     }
 }
 
-/// The text after `Cpus_allowed_list:` in a thread's `status` (proc_pid_status(5)).
+/// The value of `Cpus_allowed_list:` in a thread's `status` (proc_pid_status(5)).
 pub fn cpus_allowed(status: &[u8]) -> Option<&str> {
     let line = status
         .split(|b| *b == b'\n')
@@ -185,8 +186,9 @@ pub fn cpus_allowed(status: &[u8]) -> Option<&str> {
     std::str::from_utf8(line.trim_ascii()).ok()
 }
 
-/// Whose a process is, by its `status`: the effective user id, unless a program that is setuid root
-/// made it 0. Anybody can start such a program (`su`, `mount`) with descriptors of KVM open.
+/// User of a process from its `status`: the effective uid, or the real uid if a setuid root program
+/// made the effective one 0. Any user can start such a program (`su`, `mount`) with open KVM
+/// descriptors.
 pub fn user(status: &[u8]) -> Option<u32> {
     let mut lines = status.split(|b| *b == b'\n');
     let ids = lines.find_map(|line| line.strip_prefix(b"Uid:"))?;
@@ -231,7 +233,7 @@ mod tests {
 
     #[test]
     fn stat_fields_are_counted_from_the_last_parenthesis() {
-        // Each field from 4 on holds its own number.
+        // Each field from 4 on contains its own number.
         let fields: Vec<String> = (4..=52).map(|n: u32| n.to_string()).collect();
         let line = format!("4711 (CPU 0/KVM) x) S {}\n", fields.join(" "));
         assert_eq!(
@@ -265,7 +267,7 @@ mod tests {
 
     #[test]
     fn kernel_workers_are_told_by_their_flags() {
-        // As Linux 6.18 shows the recovery thread of KVM in a QEMU, and a vCPU beside it.
+        // As on Linux 6.18: KVM's recovery thread in a QEMU, and a vCPU of it.
         assert!(is_of_kernel(
             b"2497 (kvm-nx-lpage-re) S 1 2483 1 0 -1 4210752 0 0"
         ));

@@ -1,12 +1,13 @@
-//! CPUs, cores, packages, NUMA nodes and last-level caches, from sysfs.
+//! CPUs, cores, packages, NUMA nodes and last-level caches from sysfs.
 //!
 //! Files: Documentation/ABI/stable/sysfs-devices-system-cpu and sysfs-devices-node,
 //! Documentation/ABI/testing/sysfs-devices-system-cpu (caches),
 //! Documentation/ABI/testing/sysfs-bus-event_source-devices (hybrid PMUs' `cpus`).
 //!
-//! A core is a set of SMT siblings, a cache a set of CPUs that share it; their ids repeat on some machines, and
-//! `shared` numbers them. A package is what the kernel says: arm64 by device tree without `socket` nodes has one for
-//! all CPUs (drivers/base/arch_topology.c), and nothing in sysfs tells more; its NUMA nodes are told apart.
+//! A core is a set of SMT siblings, a cache a set of CPUs that share it; their ids repeat on some
+//! machines, so `shared` assigns unique numbers. A package is what the kernel reports: arm64 with a
+//! device tree without `socket` nodes has one for all CPUs (drivers/base/arch_topology.c), and
+//! sysfs has no better source; its NUMA nodes are still distinct.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -23,22 +24,22 @@ mod shared;
 
 use cpu::Found;
 
-/// Where a thread runs; `package` and `core` as node_exporter names them.
+/// Location of a CPU; `package` and `core` as in node_exporter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
-    /// `physical_package_id`; -1 where firmware does not tell (some arm64 machines).
+    /// `physical_package_id`; -1 if firmware does not report it (some arm64 machines).
     pub package: i32,
-    /// A number of the core that is unique within the package: its `core_id` where no other core of the package has
+    /// Core number, unique within the package: its `core_id` if no other core of the package has
     /// the same, else its lowest CPU.
     pub core: i32,
     /// NUMA node; 0 on a kernel without NUMA.
     pub numa_node: u32,
 }
 
-/// The kind of core, on machines that have more than one kind.
+/// The kind of core, on machines with several kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CoreType {
-    /// All cores are alike.
+    /// All cores are of the same kind.
     #[default]
     Uniform,
     /// A performance core: listed in the `cpu_core` PMU of sysfs.
@@ -48,7 +49,7 @@ pub enum CoreType {
 }
 
 impl CoreType {
-    /// Value of the `core_type` label; empty where all cores are alike.
+    /// Value of the `core_type` label; empty if all cores are of the same kind.
     pub fn label(self) -> &'static str {
         match self {
             CoreType::Uniform => "",
@@ -61,29 +62,31 @@ impl CoreType {
 /// One logical CPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cpu {
-    /// Its number, as in /proc/cpuinfo and the stat file's `processor` field.
+    /// CPU number, as in /proc/cpuinfo and the `processor` field of stat.
     pub id: u32,
     /// Package, core and node.
     pub place: Place,
-    /// SMT siblings that are online or were, itself among them, ascending: the core.
+    /// CPUs of its core that are or were online, including itself, ascending.
     pub siblings: Vec<u32>,
-    /// What the kernel calls the parts of the package it lies in.
+    /// The kernel's ids within the package.
     pub ids: Ids,
     /// Kind of core.
     pub core_type: CoreType,
-    /// A number of the last-level cache it shares, unique on the machine: its id, else the lowest CPU that shares it.
+    /// Number of its last-level cache, unique on the machine: the cache's id, else the lowest CPU
+    /// that shares it.
     pub llc: Option<u32>,
     /// Whether it is online now.
     pub online: bool,
 }
 
-/// Ids of the parts of a package, as sysfs has them: none is unique by itself. `None` is what the kernel does not know
-/// or the architecture does not have: -1, or 65535 as x86 without a cluster level (`BAD_APICID`).
+/// Ids within a package from sysfs; none is unique by itself. `None` if the kernel does not know
+/// the id or the architecture does not have it: -1, or 65535 on x86 without a cluster level
+/// (`BAD_APICID`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ids {
     /// `die_id`.
     pub die: Option<u32>,
-    /// `cluster_id`: cores that share something below the last-level cache.
+    /// `cluster_id`: cores that share a resource below the last-level cache.
     pub cluster: Option<u32>,
     /// `core_id`.
     pub core: Option<u32>,
@@ -94,7 +97,7 @@ pub struct Ids {
 /// All CPUs of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Topology {
-    /// Ascending by id; CPUs that are offline and were never seen online are missing.
+    /// Ascending by id, without CPUs that are offline and were never seen online.
     pub cpus: Vec<Cpu>,
 }
 
@@ -102,36 +105,36 @@ pub struct Topology {
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
     /// A file or directory could not be read.
-    #[error("cannot read {path}: {error}; is sysfs mounted there (--path.sysfs)?")]
+    #[error("cannot read {path}: {error}; mount sysfs there or set --path.sysfs")]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its error.
+        /// Cause.
         #[source]
         error: io::Error,
     },
-    /// A file says something unexpected.
-    #[error("{path} is not a CPU list: {text:?}")]
+    /// A file has an unexpected format.
+    #[error("unexpected format in {path}: not a CPU list: {text:?}")]
     NotAList {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its first characters.
+        /// First characters of the file.
         text: String,
     },
-    /// No CPU is online, as far as the file says: the CPU that read it is.
-    #[error("{path} lists no CPU; is it the host's sysfs (--path.sysfs)?")]
+    /// The file lists no online CPU, although this code runs on one.
+    #[error("{path} lists no CPU; set --path.sysfs to the host's sysfs")]
     NoCpu {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
 }
 
 impl Topology {
-    /// Reads the whole topology. CPUs that are offline keep what `before` knew of them; cores and caches keep their
-    /// numbers.
+    /// Reads the whole topology. Offline CPUs keep their facts of `before`; cores and caches keep
+    /// their numbers.
     ///
     /// # Errors
-    /// When the list of CPUs cannot be read; single files that are missing leave their fact out.
+    /// If the list of CPUs cannot be read; other missing files only leave out their fact.
     pub fn read(roots: &Roots, before: &Topology) -> Result<Self, TopologyError> {
         let dir = roots.sys.join("devices/system/cpu");
         let online: BTreeSet<u32> = online(roots, &dir)?.into_iter().collect();
@@ -150,9 +153,9 @@ impl Topology {
         })
     }
 
-    /// The CPU of this number.
+    /// The CPU with this number.
     pub fn cpu(&self, id: u32) -> Option<&Cpu> {
-        // Numbers have no gaps on nearly every machine: look there first.
+        // CPU numbers are contiguous on nearly every machine: try the index first.
         match self.cpus.get(id as usize) {
             Some(cpu) if cpu.id == id => Some(cpu),
             _ => self
@@ -163,7 +166,7 @@ impl Topology {
         }
     }
 
-    /// Where the CPU of this number lies.
+    /// Location of the CPU with this number.
     pub fn place(&self, id: u32) -> Option<Place> {
         self.cpu(id).map(|cpu| cpu.place)
     }
@@ -204,7 +207,7 @@ fn core_types(roots: &Roots) -> HashMap<u32, CoreType> {
     [
         ("cpu_core", CoreType::Performance),
         ("cpu_atom", CoreType::Efficiency),
-        // The low-power E-cores beside them (hybrid_tiny, arch/x86/events/intel/core.c).
+        // Low-power E-cores (hybrid_tiny, arch/x86/events/intel/core.c).
         ("cpu_lowpower", CoreType::Efficiency),
     ]
     .into_iter()
@@ -217,22 +220,22 @@ fn read_number(roots: &Roots, path: &Path) -> Option<i32> {
     roots.read_text(path).ok()?.trim().parse().ok()
 }
 
-/// A list of CPUs; `None` of an empty one.
+/// A list of CPUs; `None` if it is empty.
 fn read_list(roots: &Roots, path: &Path) -> Option<Vec<u32>> {
     let list = cpulist::parse(&roots.read_text(path).ok()?)?;
     (!list.is_empty()).then_some(list)
 }
 
-/// Follows CPUs that go online and offline, at the cost of one read of a kept file a look.
+/// Follows CPUs that go online and offline; each look reads one open file.
 #[derive(Debug)]
 pub struct Watch {
     roots: Arc<Roots>,
     online: File,
     seen: Vec<u8>,
     topology: Arc<Topology>,
-    /// What was read while CPUs came and went is read once more.
+    /// `false` after a change: the topology is read once more.
     is_settled: bool,
-    /// Whether the last read failed, which is logged once.
+    /// Whether the last read failed; a failure is logged once.
     has_failed: bool,
 }
 
@@ -247,7 +250,7 @@ impl Watch {
             path: path.clone(),
             error,
         })?;
-        // First: what changes while the topology is read is noticed at the next look.
+        // Read first, so that the next look notices a change during the topology read.
         let seen = contents(&online).unwrap_or_default();
         let topology = Arc::new(Topology::read(&roots, &Topology::default())?);
         Ok(Self {
@@ -260,10 +263,10 @@ impl Watch {
         })
     }
 
-    /// The topology now: the same `Arc` while no CPU went on- or offline.
+    /// The present topology: the same `Arc` unless a CPU went online or offline.
     ///
-    /// The caches of a CPU appear after it is in the list of those online (`cacheinfo_cpu_online` is a later step,
-    /// `CPUHP_AP_BASE_CACHEINFO_ONLINE`), so a change is followed by one more look.
+    /// A CPU's caches appear after the CPU is listed as online (`cacheinfo_cpu_online` is a later
+    /// step, `CPUHP_AP_BASE_CACHEINFO_ONLINE`), so the look after a change reads again.
     pub fn look(&mut self) -> &Arc<Topology> {
         let now = contents(&self.online).unwrap_or_default();
         let changed = now != self.seen;
@@ -278,7 +281,7 @@ impl Watch {
                     (self.seen, self.is_settled) = (now, !changed);
                 }
                 Err(error) if !had_failed => {
-                    tracing::warn!(%error, "keeping the CPU topology as it was");
+                    tracing::warn!(%error, "cannot read the CPU topology; keeping the last one");
                 }
                 Err(_) => {}
             }

@@ -1,75 +1,80 @@
-//! Devices that a process holds by VFIO (Documentation/driver-api/vfio.rst).
+//! Devices that a process holds through VFIO (Documentation/driver-api/vfio.rst).
 //!
-//! - `/dev/vfio/N` is an IOMMU group: all of it is the process', because a device of it that did
-//!   what another owner says could reach the process' memory. So the kernel refuses a group of
-//!   which a device has a driver that is not VFIO's (`iommu_group_claim_dma_owner`,
-//!   drivers/iommu/iommu.c), but for those that do no DMA of their own (`driver_managed_dma`:
-//!   `pcieport`, `pci-stub`).
-//! - `/dev/vfio/devices/vfioN` is one device, of a process that uses iommufd.
+//! - `/dev/vfio/N` is an IOMMU group, which the process holds as a whole: a device of the group
+//!   under another owner could access the process's memory. Therefore the kernel refuses a group
+//!   with a device bound to a driver other than VFIO's (`iommu_group_claim_dma_owner`,
+//!   drivers/iommu/iommu.c), except drivers of devices that do no DMA of their own
+//!   (`driver_managed_dma`: `pcieport`, `pci-stub`).
+//! - `/dev/vfio/devices/vfioN` is one device of a process that uses iommufd.
 //!
-//! A link of /proc/PID/fd is a path in the process' own mount namespace: who may make files there
-//! of such a name can claim a device it does not hold.
+//! A link of /proc/PID/fd is a path in the process's own mount namespace: a user who can create
+//! files of such a name there can claim a device without holding it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::fds;
+use super::fds::Descriptors;
 use super::pci::{class_word, link_name, Function};
 use super::roots::Roots;
 
-/// Longest label made of a name in sysfs (characters).
+/// Longest label from a name in sysfs (characters).
 const MAX_NAME: usize = 128;
 
-/// What of VFIO a process has open.
+/// Open VFIO files of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Held {
     /// IOMMU groups.
     pub groups: BTreeSet<u32>,
     /// Numbers of single devices, as in `vfioN`.
     pub devices: BTreeSet<u32>,
-    /// It has more than [`fds::MAX_DESCRIPTORS`], and not all were looked at.
+    /// Whether the process has more than [`super::fds::MAX_DESCRIPTORS`], so that some were not
+    /// read.
     pub more: bool,
 }
 
-/// A device, as sysfs describes it; what it does not tell is `None`.
+/// A device in sysfs; unknown facts are `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Device {
-    /// Address of a PCI function (`0000:3b:02.1`), UUID of a mediated device.
+    /// Address of a PCI function (`0000:3b:02.1`) or UUID of a mediated device.
     pub name: String,
-    /// Its class in a word, a mediated device's that of its parent.
+    /// Name of its class; for a mediated device, the class of its parent.
     pub class: Option<&'static str>,
-    /// `vendor:device` of PCI, four hexadecimal digits each.
+    /// PCI `vendor:device`, four hexadecimal digits each.
     pub pci_id: Option<String>,
-    /// The driver it is bound to: `vfio-pci` or a variant of it.
+    /// Its driver: `vfio-pci` or a variant of it.
     pub driver: Option<String>,
-    /// The node it is attached to.
+    /// NUMA node.
     pub numa_node: Option<u32>,
-    /// Its IOMMU group.
+    /// IOMMU group.
     pub iommu_group: Option<u32>,
-    /// Address of the physical function of a virtual one.
+    /// Address of the physical function, for a virtual function.
     pub physfn: Option<String>,
-    /// The device that a mediated one is a part of.
+    /// Parent of a mediated device.
     pub parent: Option<String>,
-    /// A mediated device's type, as its driver calls it: `nvidia-558`.
+    /// Type of a mediated device, as named by its driver: `nvidia-558`.
     pub mdev_type: Option<String>,
 }
 
-/// Whether the kernel has VFIO now: without it, nobody holds a device.
+/// Whether the kernel has VFIO now; otherwise no process holds a device.
 pub fn is_there(roots: &Roots) -> bool {
     let class = roots.sys.join("class");
     class.join("vfio").exists() || class.join("vfio-dev").exists()
 }
 
-/// What the process has open.
+/// The open VFIO files of a process.
 ///
 /// # Errors
-/// `PermissionDenied` where its descriptors may not be listed or followed; any other means that
-/// it is gone.
+/// `PermissionDenied` if its descriptors cannot be listed or their links cannot be read; any other
+/// error means that the process exited.
 pub fn held(roots: &Roots, pid: i32) -> io::Result<Held> {
-    let mut held = Held::default();
-    held.more = fds::targets(roots, pid, |target| {
+    let descriptors = Descriptors::of(roots, &roots.proc.join(pid.to_string()))?;
+    let mut held = Held {
+        more: descriptors.has_more(),
+        ..Held::default()
+    };
+    descriptors.targets(|_, target| {
         held.note(target);
         ControlFlow::Continue(())
     })?;
@@ -77,10 +82,9 @@ pub fn held(roots: &Roots, pid: i32) -> io::Result<Held> {
 }
 
 impl Held {
-    fn note(&mut self, target: &Path) {
-        let name = target
-            .to_str()
-            .and_then(|path| path.strip_prefix("/dev/vfio/"));
+    fn note(&mut self, target: &[u8]) {
+        let name = target.strip_prefix(b"/dev/vfio/");
+        let name = name.and_then(|name| std::str::from_utf8(name).ok());
         let Some(name) = name else { return };
         match name.strip_prefix("devices/vfio") {
             Some(number) => self.devices.extend(number.parse::<u32>().ok()),
@@ -92,7 +96,7 @@ impl Held {
         }
     }
 
-    /// The devices, by name, each once.
+    /// The held devices, by name, without duplicates.
     pub fn devices(&self, roots: &Roots) -> Vec<Device> {
         let of_groups = self.groups.iter().flat_map(|group| of_group(roots, *group));
         let single = self.devices.iter().filter_map(|n| single(roots, *n));
@@ -117,13 +121,13 @@ fn single(roots: &Roots, number: u32) -> Option<Device> {
     read(roots, &dir, name, false)
 }
 
-/// The device in this directory. Of one that is there because it is `in_group`: `None` where a
-/// process that holds the group does not hold it.
+/// The device with this directory. For a device found through its group (`in_group`), `None` if a
+/// process that holds the group does not hold the device.
 fn read(roots: &Roots, dir: &Path, name: String, in_group: bool) -> Option<Device> {
     let link = |name: &str| link_name(roots, &dir.join(name)).map(clip);
     let (driver, mdev_type) = (link("driver"), link("mdev_type"));
     let parent = mdev_type.as_ref().and_then(|_| parent(roots, dir));
-    // A mediated device's directory is in that of its parent, and lacks all that is PCI's.
+    // A mediated device's directory is below its parent's and has no PCI files.
     let body = parent.as_deref().unwrap_or(dir);
     let function = Function::read(roots, body);
     let apart = matches!(driver.as_deref(), None | Some("pcieport" | "pci-stub"));
@@ -154,7 +158,7 @@ fn file_name(path: &Path) -> Option<String> {
     Some(clip(name.into_owned()))
 }
 
-/// -1 says that firmware does not tell.
+/// -1 means that firmware does not report the node.
 fn numa_node(roots: &Roots, dir: &Path) -> Option<u32> {
     roots.read_text(&dir.join("numa_node")).ok()?.parse().ok()
 }

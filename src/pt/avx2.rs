@@ -1,74 +1,74 @@
-//! Packets 64 bytes at a time with AVX2: the one file of `pt` with `unsafe` in it.
+//! Decodes packets 64 bytes at a time with AVX2; the only file of `pt` with `unsafe`.
 //!
-//! How it works is told in [`blocks`](super::blocks). What is unsafe is of two kinds:
-//! - Functions compiled for AVX2 and BMI. An [`Avx2`] is the proof that the processor has them,
-//!   and [`Scanner::scan`] the one way in.
-//! - Loads and stores through pointers. Loads stay within a block and [`AHEAD`] bytes behind it,
-//!   which `scan` looks are there before it looks at a block; stores go to [`Lengths`].
+//! [`blocks`](super::blocks) describes the method. There are two kinds of unsafe code:
+//! - Functions compiled for AVX2 and BMI. An [`Avx2`] proves that the processor has them, and
+//!   [`Scanner::scan`] is the only entry.
+//! - Loads and stores through pointers. Loads stay within a block and [`AHEAD`] bytes after it;
+//!   `scan` checks that these exist before it reads a block. Stores go to [`Lengths`].
 #![allow(unsafe_code)] // see above: vectors need intrinsics, which Rust 1.85 has no safe way to call
 
 use std::arch::x86_64::*;
 
 use super::summariser::Run;
 
-/// What a word of masks covers.
+/// Bytes that a mask of one word covers.
 const BLOCK: usize = 64;
-/// What a vector holds.
+/// Bytes of a vector.
 const HALF: usize = 32;
-/// Blocks classified together.
+/// Blocks that are classified together.
 const BLOCKS: usize = 16;
-/// How far behind a block bytes are looked at: the rest of a longest TIP at its end.
+/// Bytes read after a block: the rest of the longest TIP at its end.
 const AHEAD: usize = 8;
-/// Instead of a length less one: a packet that is not for here. As a shift in two steps (by this,
-/// and by one more) it takes all bits away, which ends the walk.
+/// Stands for a packet that this pass does not handle, in place of its length minus one. As a shift
+/// in two steps (by this, then by one more) it clears all bits, which ends the iteration.
 const OTHER: u8 = 63;
-/// Steps of the walk between looks whether it is over: a step too many does nothing, a branch
-/// predicted wrong costs as much as two of them.
+/// Steps between checks for the end of the iteration: a superfluous step has no effect, a
+/// mispredicted branch costs as much as two steps.
 const STEPS: usize = 2;
 
-/// Proof that the processor has what this takes: every Intel since Haswell does.
+/// Proof that the processor has AVX2 and BMI, as every Intel processor since Haswell does.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Avx2(());
 
-/// Reads ordinary packets of some bytes: PAD, TNT, MTC, TIP, and CYC of up to three bytes.
+/// Reads ordinary packets: PAD, TNT, MTC, TIP, and CYC of up to three bytes.
 #[derive(Debug)]
 pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
-    /// Offset of the blocks that are classified.
+    /// Offset of the classified blocks.
     classified: Option<usize>,
     blocks: [Block; BLOCKS],
     lengths: Lengths,
 }
 
-/// For each byte that may begin a packet of many its length less one. A step of the walk that is
-/// one too many looks at the one behind a block.
+/// The length minus one of the multi-byte packet that each byte would start. A superfluous step
+/// reads the entry after a block.
 #[derive(Debug)]
 #[repr(align(32))]
 struct Lengths([u8; BLOCKS * BLOCK + 1]);
 
-/// One bit for each byte of a block, for what its value would be as the first of a packet.
+/// One bit per byte of a block, for each type of packet that the byte would start.
 #[derive(Debug, Clone, Copy, Default)]
 struct Block {
-    /// A packet that may have more than one byte.
+    /// A packet that may have several bytes.
     long: u64,
     tip: u64,
     cyc: u64,
     pad: u64,
 }
 
-/// Where packets of a block begin.
+/// Where packets of a block start.
 struct Packets {
-    /// Those that may have more than one byte.
+    /// Packets that may have several bytes.
     long: u64,
-    /// Those of one byte.
+    /// Packets of one byte.
     short: u64,
     next: Next,
 }
 
 enum Next {
-    /// Bytes of the next block that the last packet reaches into.
+    /// Bytes of the next block that belong to the last packet.
     Block(usize),
-    /// Where in the block there is a packet that is not for here.
+    /// Position in the block of a packet that this pass does not handle.
     Other(usize),
 }
 
@@ -93,8 +93,8 @@ impl Avx2 {
 }
 
 impl Scanner<'_> {
-    /// Adds the ordinary packets from the one that begins at `at` on to `run`; gives where the
-    /// first begins that is another, or that is too near to the end to be read here.
+    /// Adds ordinary packets, from the one at `at` on, to `run`. Returns the offset of the first
+    /// packet that is not ordinary, or too close to the end.
     pub(super) fn scan(&mut self, at: usize, run: &mut Run) -> usize {
         // SAFETY: an `Avx2` made this, so the processor has the features.
         unsafe { self.scan_with_avx2(at, run) }
@@ -128,8 +128,7 @@ impl Scanner<'_> {
         at
     }
 
-    /// Classifies the blocks from `chunk` on, the first of which at least has [`AHEAD`] bytes behind
-    /// it.
+    /// Classifies the blocks from `chunk` on; the first has at least [`AHEAD`] bytes after it.
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn classify(&mut self, chunk: usize) {
         let whole = (self.bytes.len() - chunk - AHEAD) / BLOCK;
@@ -141,7 +140,7 @@ impl Scanner<'_> {
     }
 }
 
-/// Classifies a block and writes its lengths.
+/// Classifies a block and stores its lengths.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn classify(bytes: *const u8, lengths: *mut u8) -> Block {
@@ -157,7 +156,7 @@ unsafe fn classify(bytes: *const u8, lengths: *mut u8) -> Block {
     block
 }
 
-/// Half a block's classes, each byte of them all ones or the highest bit at least, or zeros.
+/// Classes of half a block: each byte is zero, or has at least the highest bit set.
 struct Half {
     long: __m256i,
     tip: __m256i,
@@ -169,7 +168,8 @@ impl Half {
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn of(bytes: *const u8) -> Self {
-        /// By the low three bits: even is TNT and PAD but for 02, 3 is a CYC of one byte.
+        /// By the low three bits: even values are TNT and PAD except for 02, 3 is a CYC of one
+        /// byte.
         const LONG: [u8; 16] = [0, 0x80, 0, 0, 0, 0x80, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0];
         let bytes = load(bytes);
         let class = _mm256_shuffle_epi8(table(&LONG), _mm256_and_si256(bytes, all(7)));
@@ -197,8 +197,8 @@ impl Half {
     }
 }
 
-/// The lengths less one of CYCs of more than one byte: the lowest bit of each byte behind the
-/// first says whether there is one more.
+/// Lengths minus one of CYCs of several bytes: the lowest bit of each byte after the first
+/// indicates another byte.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn cyc_lengths(bytes: *const u8) -> __m256i {
@@ -208,8 +208,8 @@ unsafe fn cyc_lengths(bytes: *const u8) -> __m256i {
     _mm256_or_si256(_mm256_add_epi8(third, all(1)), other)
 }
 
-/// Goes from packet to packet of many bytes, from the one at or behind `from` on; bytes that they
-/// cover are no packets, whatever their value.
+/// Iterates over multi-byte packets, from the one at or after `from`. Bytes inside them do not
+/// start packets, whatever their value.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn walk(block: &Block, lengths: *const u8, from: usize) -> Packets {
@@ -226,8 +226,8 @@ unsafe fn walk(block: &Block, lengths: *const u8, from: usize) -> Packets {
             rest &= u64::MAX << 1 << (at & 63) << len;
         }
     }
-    // The differences of powers of two are runs of ones: the bytes that packets cover. One that
-    // reaches the end of the block, as the last may, has no end there.
+    // Differences of powers of two are runs of ones: the bytes that packets cover. A last packet
+    // that reaches the end of the block has no end bit there.
     let short = !ends.wrapping_sub(starts) & here;
     let mut next = Next::Block(0);
     if starts != 0 {
@@ -247,11 +247,11 @@ unsafe fn walk(block: &Block, lengths: *const u8, from: usize) -> Packets {
     }
 }
 
-/// Sums of packets, those over values of bytes in four parts each.
+/// Sums over packets; those over byte values are in four parts each.
 struct Sums {
     counts: Run,
     bits: __m256i,
-    /// Bits set in TNT: those taken, and one for the end of each.
+    /// Bits set in TNT: branches taken, and one stop bit each.
     ones: __m256i,
     /// Five, seven and seven bits of CYC.
     cycles: [__m256i; 3],
@@ -294,11 +294,11 @@ impl Sums {
         }
     }
 
-    /// TNT-8 among the bytes where `first` is set. Even bytes are TNT or PAD, and PAD adds nothing.
+    /// Adds TNT-8 where `first` is set. Even bytes are TNT or PAD, and PAD adds nothing.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn add_tnt(&mut self, bytes: __m256i, first: __m256i) {
-        /// Branches by the nibble that has the highest bit set.
+        /// Branches, by the nibble with the highest bit set.
         const LOW: [u8; 16] = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2];
         const HIGH: [u8; 16] = [0, 3, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6];
         const ONES: [u8; 16] = [0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4];
@@ -312,7 +312,7 @@ impl Sums {
         self.ones = add_where(self.ones, ones, tnt);
     }
 
-    /// The first bytes of CYC.
+    /// Adds the first bytes of CYC.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn add_cyc(&mut self, bytes: __m256i, first: __m256i) {
@@ -321,7 +321,7 @@ impl Sums {
         self.cycles[0] = add_where(self.cycles[0], value, cyc);
     }
 
-    /// The second and third bytes of CYC.
+    /// Adds the second and third bytes of CYC.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn add_long_cyc(&mut self, bytes: *const u8, first: __m256i) {
@@ -334,7 +334,7 @@ impl Sums {
         self.cycles[2] = add_where(self.cycles[2], third, longer);
     }
 
-    /// Adds the TNT-64 that `bytes` begin with; no where it is something else.
+    /// Adds the TNT-64 at the start of `bytes`; false if there is another packet.
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     unsafe fn long_tnt(&mut self, bytes: &[u8]) -> bool {
@@ -347,7 +347,7 @@ impl Sums {
         }
         self.counts.tnt += 1;
         self.counts.bits += u64::from(branches.ilog2());
-        // `finish` takes the end's bit off.
+        // `finish` subtracts the stop bits.
         self.counts.taken += u64::from(branches.count_ones());
         true
     }
@@ -404,7 +404,7 @@ unsafe fn has(bytes: __m256i, bits: __m256i) -> __m256i {
     _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits)
 }
 
-/// The highest bit of each byte of both.
+/// The highest bits of the bytes of both vectors.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn mask(low: __m256i, high: __m256i) -> u64 {
@@ -412,14 +412,14 @@ unsafe fn mask(low: __m256i, high: __m256i) -> u64 {
     u64::from(low as u32) | u64::from(high as u32) << 32
 }
 
-/// For each bit a byte of all ones or zeros.
+/// Expands each bit to a byte of all ones or zeros.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn spread(mask: u64) -> (__m256i, __m256i) {
     let mask = _mm256_set1_epi64x(mask as i64);
     let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
     let ones = 0x0101_0101_0101_0101;
-    // Within 16 bytes each, the byte of the mask that has the bit.
+    // For each group of 8 bytes, the byte of the mask with its bits.
     let low = _mm256_setr_epi64x(0, ones, 2 * ones, 3 * ones);
     let high = _mm256_add_epi8(low, all(4));
     (
@@ -428,7 +428,7 @@ unsafe fn spread(mask: u64) -> (__m256i, __m256i) {
     )
 }
 
-/// `sums` and those of eight bytes each where `mask` is set.
+/// `sums` plus the sums of 8 bytes each where `mask` is set.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn add_where(sums: __m256i, bytes: __m256i, mask: __m256i) -> __m256i {

@@ -1,14 +1,14 @@
-//! Packets 64 bytes at a time: the same summary as [`scalar`]'s, several times as fast.
+//! Decodes packets 64 bytes at a time: the same summary as [`scalar`]'s, several times as fast.
 //!
-//! Nearly all packets of a trace are ordinary: PAD, TNT, MTC, CYC, and TIP that no other packet
-//! lays claim to. Their order among each other does not matter, so they are summed up in a [`Run`].
-//! For that, vectors sort all bytes of a block into masks, by what packet each would begin. Most
-//! packets are one byte, whose place needs no looking for: only those of more are walked from one
-//! to the next, by a table of lengths, made ahead for every byte at once; two sums of bits hold
-//! where they begin and end, and their difference is all the bytes they cover. What is left of the
-//! masks is counted, and branches and cycles are summed by table look-up in vectors. At any other
-//! packet, sum and offset go back to the [`Stream`] and the [`Summariser`], which read on as
-//! they do for [`scalar`] until packets are ordinary again.
+//! Almost all packets are ordinary: PAD, TNT, MTC, CYC, and TIP that no other packet refers to.
+//! Their relative order does not matter, so they are added up in a [`Run`]. Vectors classify all
+//! bytes of a block into masks, by the packet that each byte would start. Most packets have one
+//! byte, so their positions need no decoding. Only multi-byte packets are visited one after the
+//! other, with a table of lengths that was computed for all bytes at once. The sums of their start
+//! bits and end bits are subtracted, which gives all bytes that they cover. The remaining mask bits
+//! are counted, and branches and cycles are summed by table lookup in vectors. At any other packet,
+//! sum and offset return to the [`Stream`] and the [`Summariser`], which continue as for [`scalar`]
+//! until packets are ordinary again.
 //!
 //! `cargo bench --bench pt` measures it.
 
@@ -52,7 +52,7 @@ pub(super) fn summarise(trace: &[u8], cuts: &[usize], clocks: &Clocks) -> Summar
     summariser.finish()
 }
 
-/// Passes over ordinary packets, where there are any.
+/// Skips over ordinary packets, and adds them up.
 fn pass_ordinary(scanner: &mut Scanner, stream: &mut Stream, summariser: &mut Summariser) {
     if !summariser.is_plain_tip() {
         return;

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-/// Durations counted by the power of two of nanoseconds that they do not exceed.
+/// Durations, counted by the smallest power of two of nanoseconds that is not below them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     counts: [u64; Histogram::BUCKETS],
@@ -10,7 +10,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Buckets: `le` 2^0 ns to 2^39 ns (9 minutes), the last without a bound.
+    /// Number of buckets: `le` 2^0 ns to 2^39 ns (9 minutes), the last without a bound.
     pub const BUCKETS: usize = 41;
 
     /// Counts one duration, in nanoseconds.
@@ -24,23 +24,23 @@ impl Histogram {
         self.sum = self.sum.saturating_add(nanoseconds);
     }
 
-    /// Counts of each bucket, not cumulative: bucket `i` holds what is above 2^(i-1) ns and at
-    /// most 2^i ns, the last one all that is longer.
+    /// Counts of the buckets, not cumulative: bucket `i` counts durations above 2^(i-1) ns and up
+    /// to 2^i ns, the last one all longer ones.
     pub fn counts(&self) -> &[u64; Self::BUCKETS] {
         &self.counts
     }
 
-    /// How many durations were counted.
+    /// Number of durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().fold(0, |sum, n| sum.saturating_add(*n))
     }
 
-    /// Their sum in nanoseconds.
+    /// Sum of the durations in nanoseconds.
     pub fn sum(&self) -> u64 {
         self.sum
     }
 
-    /// Adds what `other` counted.
+    /// Adds the counts of `other`.
     pub fn add(&mut self, other: &Self) {
         let Self { counts, sum } = other;
         for (mine, theirs) in self.counts.iter_mut().zip(counts) {

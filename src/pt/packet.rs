@@ -1,7 +1,7 @@
-//! The packet table: what one packet is, from the first of its bytes.
+//! The packet table: decodes one packet.
 //!
 //! Layouts: Intel SDM volume 3, section 33.4.2 "Packet Definitions". Where public decoders
-//! disagree, the code says which way it goes and why.
+//! disagree, a comment states the choice and the reason.
 
 #![forbid(unsafe_code)]
 
@@ -15,17 +15,17 @@ use super::Fault;
 /// One packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packet {
-    /// Nothing; fills up.
+    /// Padding.
     Pad,
     /// Conditional branches, taken or not.
     Tnt(Tnt),
-    /// An indirect branch, interrupt or other change of flow went to this address.
+    /// Target of an indirect branch, interrupt or other change of flow.
     Tip(Ip),
-    /// Tracing was switched on at this address.
+    /// Tracing was enabled at this address.
     TipPge(Ip),
-    /// Tracing was switched off; where it went on, if it may be told.
+    /// Tracing was disabled; the address at which execution continued, if it may be reported.
     TipPgd(Ip),
-    /// The address of what the packets around it tell.
+    /// The address that the surrounding packets refer to.
     Fup(Ip),
     /// Core cycles since the last CYC.
     Cyc(u64),
@@ -35,26 +35,27 @@ pub enum Packet {
         long: bool,
         /// CS.D: 32-bit code.
         default: bool,
-        /// RFLAGS.IF, with event trace.
+        /// RFLAGS.IF, if event trace is enabled.
         interrupts: bool,
     },
     /// Transactional memory.
     ModeTsx {
         /// Inside a transaction.
         in_transaction: bool,
-        /// It was aborted.
+        /// The transaction was aborted.
         aborted: bool,
     },
-    /// The time stamp counter, 56 bits. Inside a guest it is the guest's, offset and scaled.
+    /// The time stamp counter, 56 bits. Inside a guest, it is the guest's, with its offset and
+    /// scale.
     Tsc(u64),
     /// Eight bits of the crystal clock.
     Mtc(u8),
-    /// Relates MTC to TSC. `None` is what erratum SKZ84 makes of it inside a guest: garbage, and
-    /// one more byte of it.
+    /// Relates MTC to TSC. `None` is a TMA affected by erratum SKZ84 inside a guest: garbage, and
+    /// one byte longer.
     Tma(Option<Tma>),
-    /// Core:bus ratio; 0 is none.
+    /// Core:bus ratio; 0 means none.
     Cbr(u8),
-    /// Synchronisation point.
+    /// Synchronization point.
     Psb,
     /// End of the status that follows a PSB.
     PsbEnd,
@@ -62,18 +63,18 @@ pub enum Packet {
     Pip {
         /// In VMX non-root operation, that is in a guest.
         non_root: bool,
-        /// The address space: physical address of its page table.
+        /// Physical address of the page table.
         cr3: u64,
     },
-    /// The VMCS that is loaded now: its physical address.
+    /// Physical address of the loaded VMCS.
     Vmcs(u64),
     /// The processor lost packets.
     Ovf,
     /// A TraceStop region was entered.
     TraceStop,
-    /// For Intel's own use.
+    /// Reserved for Intel.
     Mnt(u64),
-    /// The traced program's own data, from PTWRITE.
+    /// Data written by the traced program with PTWRITE.
     PtWrite {
         /// Its value.
         payload: u64,
@@ -87,23 +88,23 @@ pub enum Packet {
         /// A FUP follows.
         ip: bool,
     },
-    /// MWAIT asked for a sleep state.
+    /// MWAIT requested a sleep state.
     Mwait {
         /// EAX bits 7:0.
         hints: u8,
         /// ECX bits 1:0.
         extensions: u8,
     },
-    /// A sleep state is entered.
+    /// A sleep state was entered.
     Pwre {
-        /// By the hardware's own choice.
+        /// Initiated by hardware.
         hardware: bool,
         /// Thread C-state.
         state: u8,
         /// Its sub-state.
         sub_state: u8,
     },
-    /// A sleep state is left.
+    /// A sleep state was left.
     Pwrx {
         /// Last core C-state.
         last: u8,
@@ -112,16 +113,16 @@ pub enum Packet {
         /// Bits: 0 interrupt, 2 store to the monitored address, 3 autonomous.
         wake: u8,
     },
-    /// Begin of a block of items.
+    /// Start of a block of items.
     Bbp {
         /// Its kind.
         kind: u8,
-        /// Its items have 4 bytes, else 8.
+        /// Items have 4 bytes instead of 8.
         short: bool,
     },
     /// An item of a block.
     Bip {
-        /// Which one.
+        /// Its identifier.
         id: u8,
         /// Its value.
         payload: u64,
@@ -131,37 +132,37 @@ pub enum Packet {
         /// A FUP follows.
         ip: bool,
     },
-    /// An event, with event trace.
+    /// An event, if event trace is enabled.
     Cfe {
-        /// Which one: see [`cfe`].
+        /// Type: see [`cfe`].
         kind: u8,
         /// Its vector.
         vector: u8,
         /// A FUP follows.
         ip: bool,
     },
-    /// Data of the event of the next CFE.
+    /// Data for the event of the next CFE.
     Evd {
-        /// Which data. Decoders number them differently (libipt: 0 CR2, 1 exit qualification,
-        /// 2 exit reason; perf's scripts: one more each).
+        /// Type of the data. Decoders number them differently (libipt: 0 CR2, 1 exit qualification,
+        /// 2 exit reason; perf's scripts: one higher).
         kind: u8,
         /// The data.
         payload: u64,
     },
     /// Trigger tracing.
     Trig {
-        /// Which triggers.
+        /// The triggers.
         triggers: u8,
         /// A FUP follows.
         ip: bool,
-        /// More than once.
+        /// It occurred more than once.
         multiple: bool,
-        /// Instructions since, where told.
+        /// Instructions since the trigger, if reported.
         instructions: Option<u16>,
     },
 }
 
-/// The kinds of [`Packet::Cfe`] that the summary looks at: SDM volume 3, table "CFE Packet Type".
+/// Types of [`Packet::Cfe`] that the summary uses: SDM volume 3, table "CFE Packet Type".
 pub mod cfe {
     /// Interrupt, fault, exception or NMI.
     pub const INTR: u8 = 1;
@@ -184,9 +185,9 @@ pub mod cfe {
 /// Branches of one TNT packet, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tnt {
-    /// The oldest is bit `len - 1`, 1 is taken.
+    /// The oldest is bit `len - 1`; 1 means taken.
     pub bits: u64,
-    /// How many, 1 to 47.
+    /// Number of branches, 1 to 47.
     pub len: u8,
 }
 
@@ -195,11 +196,11 @@ pub struct Tnt {
 pub struct Tma {
     /// The crystal clock's low 16 bits.
     pub ctc: u16,
-    /// TSC ticks since it last counted, 9 bits.
+    /// TSC ticks since the crystal clock last counted, 9 bits.
     pub fast: u16,
 }
 
-/// Whether packets are inside a block, and how long its items are.
+/// Whether packets are inside a block, and the size of its items.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Block {
     /// Outside.
@@ -211,22 +212,22 @@ pub enum Block {
     Long,
 }
 
-/// Why there is no packet.
+/// Why no packet was decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// The bytes end inside of it.
+    /// The bytes end inside the packet.
     End,
-    /// They are none.
+    /// The bytes are not a packet.
     Fault(Fault),
 }
 
 /// Length of a PSB.
 pub const PSB_LEN: usize = 16;
 
-/// The packet that `bytes` begin with, and how many of them it is.
+/// Decodes the packet at the start of `bytes`, and returns its length.
 ///
 /// # Errors
-/// [`Stop::End`] where the packet is longer than `bytes`, or they are none at all.
+/// [`Stop::End`] if the packet is longer than `bytes`, or `bytes` is empty.
 #[inline]
 pub fn parse(bytes: &[u8], block: Block) -> Result<(Packet, usize), Stop> {
     let &first = bytes.first().ok_or(Stop::End)?;
@@ -257,12 +258,12 @@ pub fn parse(bytes: &[u8], block: Block) -> Result<(Packet, usize), Stop> {
 }
 
 impl Tnt {
-    /// TNT-8: the highest bit set ends it, what is below it but for bit 0 are the branches.
+    /// TNT-8: the highest bit set is the stop bit, the bits below it except bit 0 are branches.
     fn short(byte: u8) -> Self {
         Self::below_stop_bit(u64::from(byte >> 1))
     }
 
-    /// The branches below the highest bit set; none where that is bit 0 or there is no bit.
+    /// Branches below the highest bit set; `None` if that is bit 0 or no bit is set.
     fn below_stop_bit(bits: u64) -> Self {
         let len = 63 - (bits | 1).leading_zeros();
         Self {
@@ -271,14 +272,14 @@ impl Tnt {
         }
     }
 
-    /// How many were taken.
+    /// Number of branches taken.
     pub fn taken(&self) -> u64 {
         u64::from(self.bits.count_ones())
     }
 }
 
-/// CYC: 5 bits in the first byte and 7 in each that follows while its lowest bit (in the first
-/// byte bit 2) says so. Ten bytes hold more than 64 bits: what is above them is dropped.
+/// CYC: 5 bits in the first byte and 7 in each further byte. The lowest bit of a byte (bit 2 in the
+/// first) indicates another byte. Bits above 64 are dropped.
 fn cyc(bytes: &[u8]) -> Result<(Packet, usize), Stop> {
     const LONGEST: usize = 10;
     let first = bytes[0];
@@ -342,7 +343,7 @@ fn byte(bytes: &[u8], at: usize) -> Result<u8, Stop> {
     bytes.get(at).copied().ok_or(Stop::End)
 }
 
-/// `len` bytes from `at` on as a number, the first one lowest.
+/// `len` bytes from `at` on as a little-endian number.
 fn le(bytes: &[u8], at: usize, len: usize) -> Result<u64, Stop> {
     let bytes = bytes.get(at..at + len).ok_or(Stop::End)?;
     let mut number = [0; 8];

@@ -1,12 +1,13 @@
-//! Intel PT inside a `perf.data` file: which bytes are whose trace.
+//! Finds Intel PT in a `perf.data` file, and its owner.
 //!
-//! Both forms are read, the seekable one (`perf record -o FILE`) and the one `perf record -o -`
-//! writes to a pipe, as far as Intel PT needs: the `AUXTRACE_INFO` record that describes the
-//! recording, `AUXTRACE` records with the trace itself and `AUX` records, which say where in it
-//! tracing began anew and whether something was lost. All other records are skipped.
+//! Reads both forms: the seekable one (`perf record -o FILE`) and the piped one
+//! (`perf record -o -`). Uses only the records that Intel PT needs: `AUXTRACE_INFO` describes the
+//! recording, `AUXTRACE` contains the trace, and `AUX` reports where tracing restarted and whether
+//! data was lost.
 //!
-//! The format: tools/perf/Documentation/perf.data-file-format.txt, tools/lib/perf/include/perf/event.h
-//! (records from 64 on) and include/uapi/linux/perf_event.h (the kernel's) in Linux.
+//! The format: tools/perf/Documentation/perf.data-file-format.txt,
+//! tools/lib/perf/include/perf/event.h (records from 64 on) and include/uapi/linux/perf_event.h
+//! (the kernel's) in Linux.
 
 #![forbid(unsafe_code)]
 
@@ -21,93 +22,92 @@ mod records;
 #[cfg(test)]
 mod tests;
 
-/// What a `perf.data` file holds of Intel PT.
+/// The Intel PT of a `perf.data` file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PerfData<'a> {
-    /// Clocks of the machine that was traced.
+    /// Clocks of the recorded machine.
     pub clocks: Clocks,
-    /// Each CPU's or thread's trace, ascending by owner.
+    /// Traces of all CPUs or threads, ascending by owner.
     pub streams: Vec<Stream<'a>>,
 }
 
-/// Whose trace it is. perf keeps a buffer for each CPU, or for each thread where it was told to
-/// record threads alone (`--per-thread`).
+/// The owner of a trace. perf has a buffer for each CPU, or for each thread with `--per-thread`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     /// All that was traced on this CPU.
     Cpu(u32),
-    /// All that this thread did, on any CPU.
+    /// All that this thread did, on every CPU.
     Thread(u32),
 }
 
 /// The trace of one CPU or thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stream<'a> {
-    /// Whose it is.
+    /// The CPU or thread.
     pub owner: Owner,
-    /// Its bytes, in the order in which they were written.
+    /// Its bytes, in the order of recording.
     pieces: Vec<&'a [u8]>,
-    /// Offsets into its bytes, ascending, at which tracing began anew: what [`super::summarise`]
-    /// takes. Empty where the file does not say.
+    /// Offsets at which tracing restarted, ascending, for [`super::summarise`]. Empty if the file
+    /// does not have this information.
     pub cuts: Vec<usize>,
-    /// What the kernel said of it.
+    /// Losses that the kernel reported.
     pub losses: Losses,
 }
 
-/// How many `AUX` records said that something is missing. They do not say how much.
+/// Number of `AUX` records that report losses. They do not report the size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// `PERF_AUX_FLAG_TRUNCATED`: the buffer was full, and tracing stopped until it was read.
+    /// `PERF_AUX_FLAG_TRUNCATED`: the buffer was full, and tracing paused until it was read.
     pub truncated: u64,
-    /// `PERF_AUX_FLAG_PARTIAL`: there are gaps (tracing was off while VMX was on).
+    /// `PERF_AUX_FLAG_PARTIAL`: the trace has gaps (tracing was off in VMX operation).
     pub partial: u64,
-    /// `PERF_AUX_FLAG_COLLISION`: somebody else's trace was in the way.
+    /// `PERF_AUX_FLAG_COLLISION`: another user of Intel PT was active.
     pub collision: u64,
 }
 
-/// What is wrong with a file, and where.
+/// An invalid file: the problem and its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("at offset {offset:#x}: {problem}")]
 pub struct PerfDataError {
     /// Offset in the file.
     pub offset: usize,
-    /// What is wrong there.
+    /// The problem.
     pub problem: Problem,
 }
 
-/// What can be wrong with a file.
+/// Problems of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// Not `PERFILE2`.
-    #[error("this is no perf.data file")]
+    /// The magic number is not `PERFILE2`.
+    #[error("not a perf.data file")]
     Magic,
     /// Written by perf of Linux 2.6.
-    #[error("this form of perf.data is from before Linux 3.0; record it anew")]
+    #[error("the perf.data format predates Linux 3.0; record again with a newer perf")]
     Old,
-    /// The magic number is there with its bytes reversed.
-    #[error("the file was written on a big-endian machine, and Intel PT was on none")]
+    /// The magic number with its bytes reversed.
+    #[error("the file is big-endian, but Intel PT exists only on little-endian machines")]
     BigEndian,
-    /// It ends within something.
-    #[error("the file ends within {0}: it was cut off, or perf could not finish it")]
+    /// The file ends too early.
+    #[error("the file ends within {0}: it was truncated, or perf was killed")]
     Truncated(&'static str),
-    /// A size that no such thing has.
-    #[error("{0} has an impossible size")]
+    /// A size that is not possible.
+    #[error("invalid size of {0}")]
     Size(&'static str),
-    /// `perf record -z`.
-    #[error("its records are compressed; record without -z")]
+    /// Written by `perf record -z`.
+    #[error("the records are compressed; record without -z")]
     Compressed,
-    /// No `AUXTRACE_INFO`.
-    #[error("there is no Intel PT in it; record with -e intel_pt//")]
+    /// There is no `AUXTRACE_INFO`.
+    #[error("the file contains no Intel PT; record with -e intel_pt//")]
     NoTrace,
-    /// `AUXTRACE_INFO` of another type.
-    #[error("the trace in it is not of Intel PT (auxtrace type {0})")]
+    /// `AUXTRACE_INFO` has another type.
+    #[error("the trace is not Intel PT (auxtrace type {0})")]
     OtherTrace(u32),
-    /// Two `AUXTRACE` records of one buffer hold the same position of it.
+    /// Two `AUXTRACE` records of one buffer have the same position.
     #[error("two parts of the trace of {0} overlap")]
     Overlap(Owner),
 }
 
-/// Whether these bytes begin as a `perf.data` file does, of whatever kind, rather than as a trace.
+/// Whether the bytes start like any kind of `perf.data` file.
 pub fn is_perf_data(bytes: &[u8]) -> bool {
     !matches!(
         records::magic(bytes),
@@ -119,10 +119,10 @@ pub fn is_perf_data(bytes: &[u8]) -> bool {
 }
 
 impl<'a> PerfData<'a> {
-    /// Finds the traces in the bytes of a file.
+    /// Finds the traces in a file's bytes.
     ///
     /// # Errors
-    /// When it is cut off, contradicts itself, is compressed or has no Intel PT in it.
+    /// If the file is truncated, inconsistent or compressed, or contains no Intel PT.
     pub fn parse(file: &'a [u8]) -> Result<Self, PerfDataError> {
         let (mut attrs, records) = records::open(file)?;
         let mut info = None;
@@ -155,17 +155,17 @@ impl<'a> PerfData<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// How many bytes there are.
+    /// Length in bytes.
     pub fn len(&self) -> usize {
         self.pieces.iter().map(|piece| piece.len()).sum()
     }
 
-    /// Whether nothing was traced.
+    /// Whether the stream has no bytes.
     pub fn is_empty(&self) -> bool {
         self.pieces.iter().all(|piece| piece.is_empty())
     }
 
-    /// All its bytes in one piece: copied where the file has them in several.
+    /// All bytes, contiguous: copied if the file has several pieces.
     pub fn bytes(&self) -> Cow<'a, [u8]> {
         match self.pieces.as_slice() {
             [] => Cow::Borrowed(&[]),

@@ -1,4 +1,4 @@
-//! A packet at a time: slow, and the definition of what a summary is.
+//! Decodes one packet at a time: slow, but the definition of a summary.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,11 @@
-//! Packets one after the other, and the way back after bytes that are none.
+//! Iterates over packets, and resynchronizes after invalid bytes.
 
 #![forbid(unsafe_code)]
 
 use super::packet::{parse, Block, Packet, Stop, PSB_LEN};
 use super::Fault;
 
-/// Walks the packets of a trace.
+/// An iterator over the packets of a trace.
 #[derive(Debug, Clone)]
 pub struct Stream<'a> {
     bytes: &'a [u8],
@@ -14,32 +14,32 @@ pub struct Stream<'a> {
     lost: bool,
 }
 
-/// What was found at an offset.
+/// The result at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// Offset of its first byte.
+    /// Offset of the first byte.
     pub offset: usize,
-    /// How many bytes it is.
+    /// Length in bytes.
     pub len: usize,
-    /// What it is.
+    /// What the bytes are.
     pub found: Found,
 }
 
-/// What a step is.
+/// Kinds of steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// A packet.
     Packet(Packet),
-    /// An error; what it covers is part of the skipped bytes that follow.
+    /// An error; its bytes are part of the skipped bytes that follow.
     Fault(Fault),
-    /// Bytes passed over on the way to the next PSB.
+    /// Bytes skipped up to the next PSB.
     Skipped,
-    /// A last packet that is not whole.
+    /// An incomplete packet at the end.
     Trailing,
 }
 
 impl<'a> Stream<'a> {
-    /// A trace whose packets begin who knows where: all up to the first PSB is skipped.
+    /// A trace with an unknown start: all bytes before the first PSB are skipped.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self {
             lost: true,
@@ -47,7 +47,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// A trace that begins with a packet.
+    /// A trace that starts with a packet.
     pub fn synchronised(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
@@ -57,17 +57,17 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Whether the next packet's place is not known.
+    /// Whether the position of the next packet is unknown.
     pub fn lost(&self) -> bool {
         self.lost
     }
 
-    /// Where the next packet begins, if that is known and it cannot be an item of a block.
+    /// Offset of the next packet, if it is known and cannot be an item of a block.
     pub(super) fn at_packet(&self) -> Option<usize> {
         (!self.lost && self.block == Block::None).then_some(self.at)
     }
 
-    /// Goes on at `at`, up to where somebody else has read the packets.
+    /// Continues at `at`; the packets before it were decoded elsewhere.
     pub(super) fn resume_at(&mut self, at: usize) {
         self.at = at;
     }
@@ -116,7 +116,7 @@ impl Iterator for Stream<'_> {
     }
 }
 
-/// Where the first PSB begins.
+/// Offset of the first PSB.
 pub fn find_psb(bytes: &[u8]) -> Option<usize> {
     const PSB: [u8; PSB_LEN] = [
         0x02, 0x82, 0x02, 0x82, 0x02, 0x82, 0x02, 0x82, 0x02, 0x82, 0x02, 0x82, 0x02, 0x82, 0x02,
@@ -125,9 +125,9 @@ pub fn find_psb(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, &PSB)
 }
 
-/// Whether packets after this one are items of a block. Timing and the like goes on inside of a
-/// block, anything else ends it (as in tools/perf/util/intel-pt-decoder/intel-pt-pkt-decoder.c of
-/// Linux; libipt knows no blocks).
+/// Whether packets after this one are items of a block. Packets such as timing do not end a block,
+/// all others do (as in tools/perf/util/intel-pt-decoder/intel-pt-pkt-decoder.c of Linux; libipt
+/// does not support blocks).
 #[inline]
 pub fn block_after(block: Block, packet: &Packet) -> Block {
     match packet {

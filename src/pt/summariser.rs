@@ -1,7 +1,7 @@
-//! What packets mean: guest or host, event or status, how long.
+//! Interprets packets: guest or host, event or status, durations.
 //!
-//! The scalar and the block pass both feed this, the one packet by packet, the other with sums of
-//! the packets that need no order among themselves. So they can differ only in reading bytes.
+//! The scalar and the block pass both use this: one passes packet by packet, the other sums of
+//! packets whose order does not matter. So they can differ only in decoding bytes.
 
 #![forbid(unsafe_code)]
 
@@ -9,34 +9,35 @@ use super::packet::{cfe, Packet};
 use super::stream::{Found, Step};
 use super::{Clocks, Fault, FaultAt, Histogram, Side, Summary};
 
-/// Makes a summary of packets.
+/// Builds a summary from packets.
 #[derive(Debug)]
 pub(super) struct Summariser {
     summary: Summary,
     clocks: Clocks,
     side: Which,
-    /// Tracing is on: cycles are the traced thread's.
+    /// Tracing is enabled: cycles belong to the traced thread.
     enabled: bool,
-    /// Cycles not yet charged to a side.
+    /// Cycles that are not attributed yet.
     cycles: u64,
-    /// Length of a cycle at the core:bus ratio of the moment, where known.
+    /// Length of a cycle at the current core:bus ratio, if known.
     cycle: Option<CycleLength>,
-    /// What the next FUP or TIP belongs to.
+    /// What the next FUP or TIP refers to.
     bound: Bound,
-    /// In the status between PSB and PSBEND; whether it had a FUP, which says that tracing is on.
+    /// Within the status between PSB and PSBEND; whether it contained a FUP, which means that
+    /// tracing is enabled.
     status: Option<HadFup>,
-    /// Time since the last VM entry or exit in picoseconds, while nothing of it was lost.
+    /// Time since the last VM entry or exit in picoseconds; `None` after a loss.
     since_crossing: Option<u64>,
-    /// The TSC when last told, while nothing happened that could have changed its meaning.
+    /// The last TSC; `None` after an event that may have changed its meaning.
     tsc: Option<u64>,
-    /// TSC ticks of each side, and its time by cycles in picoseconds.
+    /// TSC ticks of each mode, and its time by cycles in picoseconds.
     ticks: [u64; 3],
     picoseconds: [u64; 3],
-    /// The EVD of the highest number since the last CFE.
+    /// The EVD with the highest number since the last CFE.
     event_data: Option<(u8, u64)>,
 }
 
-/// Packets whose order among each other does not matter, as sums.
+/// Sums of packets whose relative order does not matter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) pad: u64,
@@ -45,7 +46,7 @@ pub(super) struct Run {
     pub(super) taken: u64,
     pub(super) cyc: u64,
     pub(super) cycles: u64,
-    /// TIP that [`Summariser::is_plain_tip`].
+    /// TIP for which [`Summariser::is_plain_tip`] holds.
     pub(super) tip: u64,
     pub(super) mtc: u64,
 }
@@ -60,11 +61,11 @@ enum Which {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bound {
     Nothing,
-    /// A FUP comes that belongs to the packet before, and is no event.
+    /// The next FUP belongs to the packet before it, and is not an event.
     FupToCome,
-    /// There was a FUP: with a TIP or TIP.PGD to follow it is an event.
+    /// After a FUP: with a TIP or TIP.PGD it is an event.
     Fup,
-    /// A TIP comes that belongs to a VM entry or exit.
+    /// The next TIP belongs to a VM entry or exit.
     TipToCome,
 }
 
@@ -92,7 +93,7 @@ impl Summariser {
         }
     }
 
-    /// Takes note of what was found in a part of the trace that begins at `begin`.
+    /// Processes a step in the part of the trace that starts at `begin`.
     #[inline]
     pub(super) fn step(&mut self, begin: usize, step: &Step) {
         match &step.found {
@@ -103,7 +104,7 @@ impl Summariser {
         }
     }
 
-    /// Takes note of one packet.
+    /// Processes one packet.
     fn packet(&mut self, packet: &Packet) {
         self.count(packet);
         match *packet {
@@ -155,7 +156,7 @@ impl Summariser {
         }
     }
 
-    /// Takes note of many packets.
+    /// Processes many packets.
     pub(super) fn run(&mut self, run: &Run) {
         let packets = &mut self.summary.packets;
         packets.pad += run.pad;
@@ -176,18 +177,18 @@ impl Summariser {
         }
     }
 
-    /// Whether a TIP would be an indirect branch and no more, so that it may go into a [`Run`].
+    /// Whether a TIP is just an indirect branch, so that it may be part of a [`Run`].
     pub(super) fn is_plain_tip(&self) -> bool {
         self.bound == Bound::Nothing
     }
 
-    /// Tracing begins anew, maybe on another CPU.
+    /// Tracing restarts, possibly on another CPU.
     pub(super) fn cut(&mut self) {
         self.lost();
         self.cycle = None;
     }
 
-    /// An error at `offset`.
+    /// Processes an error at `offset`.
     fn fault(&mut self, offset: usize, fault: Fault) {
         self.lost();
         self.summary.packets.err += 1;
@@ -200,7 +201,7 @@ impl Summariser {
         self.settle();
         let by_cycles = self.summary.packets.cyc > 0;
         if !by_cycles {
-            // Without cycles all runs seem to have taken no time.
+            // Without cycles, all runs would have length 0.
             self.summary.guest_runs = Histogram::default();
             self.summary.host_handling = Histogram::default();
         }
@@ -261,7 +262,7 @@ impl Summariser {
 
     fn branches(&mut self, all: u64, taken: u64) {
         self.bound = Bound::Nothing;
-        // Not part of a PSB's status: that it ended was lost.
+        // Not part of a PSB's status: its end was lost.
         self.status = None;
         let here = self.here();
         here.taken += taken;
@@ -278,7 +279,7 @@ impl Summariser {
         self.bound = Bound::Nothing;
     }
 
-    /// TIP.PGE and TIP.PGD.
+    /// Processes TIP.PGE and TIP.PGD.
     fn switched(&mut self, on: bool) {
         self.settle();
         if !on && self.bound == Bound::Fup {
@@ -306,20 +307,20 @@ impl Summariser {
         };
     }
 
-    /// The packet's own FUP follows, unless it stands between a FUP and its TIP.
+    /// The packet's own FUP follows, unless the packet is between a FUP and its TIP.
     fn owns_next_fup(&mut self) {
         if self.status.is_none() && self.bound == Bound::Nothing {
             self.bound = Bound::FupToCome;
         }
     }
 
-    /// With event trace the FUP of an interrupt is both the CFE's and the TIP's; that of an IRET,
-    /// say, is the CFE's alone.
+    /// With event trace, the FUP of an interrupt belongs to both the CFE and the TIP; the FUP of an
+    /// IRET, for example, belongs only to the CFE.
     fn event(&mut self, kind: u8, ip: bool) {
         self.status = None;
         let data = self.event_data.take();
         if let (cfe::VMEXIT | cfe::VMEXIT_INTR, Some((_, reason))) = (kind, data) {
-            // Of an exit's data the reason has the highest number for libipt and for perf, which
+            // Of an exit's data, the reason has the highest number in both libipt and perf, which
             // number them differently. Its low half is the basic reason: SDM table 25-16.
             let reasons = &mut self.summary.exit_reasons;
             *reasons.entry(reason as u16).or_default() += 1;
@@ -352,8 +353,8 @@ impl Summariser {
         self.settle();
         self.side = to;
         self.tsc = None;
-        // A status that tells another side than the one known: how it came there was lost. From an
-        // unknown side a PIP may be a load of CR3, but for one with a FUP before it: loads have none.
+        // A status with another mode than the known one: the transition was lost. If the mode is
+        // unknown, a PIP may be a load of CR3, unless a FUP precedes it: loads have none.
         let crossing =
             self.status.is_none() && (from != Which::Unknown || self.bound == Bound::Fup);
         if crossing {
@@ -363,7 +364,7 @@ impl Summariser {
         }
     }
 
-    /// A VM entry or exit.
+    /// Processes a VM entry or exit.
     fn cross(&mut self, to: Which) {
         let (count, lengths) = match to {
             Which::Guest => (&mut self.summary.entries, &mut self.summary.host_handling),
@@ -398,7 +399,8 @@ impl Summariser {
     fn status_ends(&mut self) {
         if let Some(had_fup) = self.status.take() {
             if had_fup && self.bound == Bound::FupToCome {
-                // Of an overflow before the PSB, whose own is missing then (erratum SKD010).
+                // It belongs to an overflow before the PSB whose own OVF is missing (erratum
+                // SKD010).
                 self.bound = Bound::Nothing;
             }
             if self.enabled != had_fup {
@@ -408,7 +410,7 @@ impl Summariser {
         }
     }
 
-    /// What was known is not any more.
+    /// Resets all knowledge after a loss.
     fn lost(&mut self) {
         self.settle();
         self.side = Which::Unknown;
@@ -419,7 +421,7 @@ impl Summariser {
         self.event_data = None;
     }
 
-    /// Charges the cycles since the last time to the side they were spent on.
+    /// Attributes the cycles since the last call to the current mode.
     fn settle(&mut self) {
         let cycles = std::mem::take(&mut self.cycles);
         if cycles == 0 || !self.enabled {
@@ -439,7 +441,7 @@ impl Summariser {
     }
 }
 
-/// None for a ratio or a bus that stands still.
+/// `None` if the ratio or the bus clock is 0.
 fn cycle_length(ratio: u8, bus: u64) -> Option<CycleLength> {
     const PICOSECONDS: u128 = 1_000_000_000_000 << 32;
     let hertz = u128::from(ratio) * u128::from(bus);

@@ -1,4 +1,4 @@
-//! What is known of a trace once its packets are gone.
+//! The figures of a trace.
 
 #![forbid(unsafe_code)]
 
@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use super::Histogram;
 
-/// How fast the clocks run that a trace refers to.
+/// Frequencies of the clocks that a trace refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clocks {
-    /// Bus clock in hertz, of which the core clock is a multiple (CBR packets). It is the TSC's
+    /// Bus clock in hertz; the core clock is a multiple of it (CBR packets). It is the TSC's
     /// frequency over `max_nonturbo_ratio`: 100 MHz on every Intel core since 2011.
     pub bus: u64,
-    /// Frequency of the TSC in hertz, where known. Only traces without CYC packets need it.
+    /// Frequency of the TSC in hertz, if known. Only traces without CYC packets need it.
     pub tsc: Option<u64>,
 }
 
@@ -25,47 +25,46 @@ impl Default for Clocks {
     }
 }
 
-/// One trace, reduced.
+/// The figures of one trace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// How many packets of each kind there were.
+    /// Number of packets of each kind.
     pub packets: Packets,
-    /// What happened inside the guest (VMX non-root operation: PIP packets with NR = 1).
+    /// Activity in the guest (VMX non-root operation: PIP packets with NR = 1).
     pub guest: Side,
-    /// What happened outside of it: KVM and the VMM's code on the same thread (NR = 0).
+    /// Activity in the host: KVM and the VMM's code on the same thread (NR = 0).
     pub host: Side,
-    /// What happened while the trace did not say where: before the first PIP, after an overflow
-    /// or an error, in traces of user space alone.
+    /// Activity in an unknown mode: before the first PIP, after an overflow or an error, in traces
+    /// of user space only.
     pub unknown: Side,
-    /// VM entries that were seen.
+    /// Number of VM entries.
     pub entries: u64,
-    /// VM exits that were seen.
+    /// Number of VM exits.
     pub exits: u64,
-    /// VM exits by VMX basic exit reason (SDM volume 3, appendix C), where event trace told it.
+    /// VM exits by VMX basic exit reason (SDM volume 3, appendix C), if event trace is enabled.
     pub exit_reasons: BTreeMap<u16, u64>,
-    /// Length of the guest's runs, from entry to exit, by the cycles in them: empty in a trace
-    /// without CYC packets.
+    /// Lengths of guest runs, from entry to exit, computed from cycles: empty without CYC packets.
     pub guest_runs: Histogram,
-    /// Length of the host's work, from exit to the next entry, in the same way.
+    /// Lengths of host handling, from exit to the next entry, computed from cycles.
     pub host_handling: Histogram,
-    /// Least and greatest core:bus ratio.
+    /// Lowest and highest core:bus ratio.
     pub ratio: Option<(u8, u8)>,
     /// Power events.
     pub power: Power,
     /// Bytes that were not decoded: before the first PSB, and from an error to the next PSB.
     pub skipped_bytes: u64,
-    /// Bytes of a last packet that the end of the trace cut off.
+    /// Bytes of an incomplete packet at the end.
     pub trailing_bytes: u64,
-    /// The first errors, at most [`Summary::ERRORS`]; [`Packets::err`] counts them all.
+    /// The first errors, at most [`Summary::ERRORS`]; [`Packets::err`] counts all.
     pub errors: Vec<FaultAt>,
 }
 
-/// What happened on one side, guest or host.
+/// Activity in one mode, guest or host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Side {
-    /// Conditional branches that were taken.
+    /// Conditional branches taken.
     pub taken: u64,
-    /// Conditional branches that were not taken.
+    /// Conditional branches not taken.
     pub not_taken: u64,
     /// Indirect jumps and calls, returns and far transfers.
     pub indirect: u64,
@@ -73,10 +72,10 @@ pub struct Side {
     pub asynchronous: u64,
     /// Loads of CR3.
     pub address_spaces: u64,
-    /// Core cycles that were not halted, from CYC packets.
+    /// Core cycles without halts, from CYC packets.
     pub cycles: u64,
-    /// Time in nanoseconds: the cycles at the core clock of the moment, or in a trace without CYC
-    /// packets the spans of TSC packets with nothing else in between.
+    /// Time in nanoseconds: from cycles and the core clock, or, without CYC packets, from spans
+    /// between TSC packets in which the mode did not change.
     pub nanoseconds: u64,
 }
 
@@ -85,9 +84,9 @@ pub struct Side {
 pub struct Packets {
     /// TNT-8 and TNT-64.
     pub tnt: u64,
-    /// Branches in them.
+    /// Branches in TNT packets.
     pub bits: u64,
-    /// Those taken.
+    /// Taken branches in TNT packets.
     pub taken: u64,
     /// TIP.
     pub tip: u64,
@@ -99,7 +98,7 @@ pub struct Packets {
     pub pgd: u64,
     /// CYC.
     pub cyc: u64,
-    /// Cycles in them.
+    /// Cycles in CYC packets.
     pub cycsum: u64,
     /// PAD.
     pub pad: u64,
@@ -115,7 +114,7 @@ pub struct Packets {
     pub mode: u64,
     /// PIP.
     pub pip: u64,
-    /// PIP of VMX non-root operation.
+    /// PIP in VMX non-root operation.
     pub pipnr: u64,
     /// VMCS.
     pub vmcs: u64,
@@ -127,48 +126,48 @@ pub struct Packets {
     pub ovf: u64,
     /// All other packets.
     pub other: u64,
-    /// Bytes that are no packet.
+    /// Bytes that are not packets.
     pub err: u64,
 }
 
 /// Power events by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Power {
-    /// MWAIT that asked for a sleep state.
+    /// Requests for a sleep state (MWAIT).
     pub mwait: u64,
     /// Entries of a sleep state (PWRE).
     pub entries: u64,
-    /// Exits from one (PWRX).
+    /// Exits from a sleep state (PWRX).
     pub exits: u64,
     /// Stops of the core clock (EXSTOP).
     pub stops: u64,
 }
 
-/// An error and where it is.
+/// An error with its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FaultAt {
     /// Offset of the packet's first byte in the trace.
     pub offset: usize,
-    /// What is wrong.
+    /// The error.
     pub fault: Fault,
 }
 
-/// What can be wrong with a packet.
+/// Errors in a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// No packet begins with these bytes.
-    #[error("no packet begins like this")]
+    /// The bytes start no known packet.
+    #[error("unknown packet")]
     Unknown,
-    /// The packet is known, one of its fields holds what it cannot.
-    #[error("a {0} packet with an impossible field")]
+    /// A known packet with an invalid field.
+    #[error("{0} packet with an invalid field")]
     Malformed(&'static str),
 }
 
 impl Summary {
-    /// How many errors are kept with their offsets.
+    /// Most errors that are kept with their offsets.
     pub const ERRORS: usize = 64;
 
-    /// Adds the figures of another trace. Offsets of its errors stay relative to that trace.
+    /// Adds the figures of another trace. Offsets of errors stay relative to their trace.
     pub fn add(&mut self, other: &Self) {
         let Self {
             packets,
@@ -213,7 +212,7 @@ fn add(sum: &mut u64, n: u64) {
     *sum = sum.saturating_add(n);
 }
 
-/// Adds every field, and does not compile when one is forgotten.
+/// Adds every field; a missing field is a compile error.
 macro_rules! add_fields {
     ($type:ty: $($field:ident),+ $(,)?) => {
         impl $type {

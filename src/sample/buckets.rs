@@ -1,6 +1,6 @@
-//! A histogram of durations as Prometheus' classic histograms show it.
+//! A histogram of durations, as in Prometheus classic histograms.
 
-/// Durations counted by the bound they do not exceed.
+/// Durations counted by the smallest bound that they do not exceed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buckets {
     bounds: &'static [u64],
@@ -9,9 +9,9 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// Takes what was counted: `counts` has one number for each of `bounds` (nanoseconds,
-    /// ascending) and a last one for what is longer than all of them; none is cumulative. Numbers
-    /// that are missing are 0, and what is too many goes to the last one. `sum` is in nanoseconds.
+    /// A histogram of `counts`, one for each of `bounds` (nanoseconds, ascending) and a last one
+    /// for longer durations; the counts are not cumulative. Missing counts are 0; surplus counts
+    /// are added to the last bucket. `sum` is in nanoseconds.
     pub fn new(bounds: &'static [u64], counts: &[u64], sum: u64) -> Self {
         let mut own = vec![0u64; bounds.len() + 1];
         for (n, count) in counts.iter().enumerate() {
@@ -25,23 +25,23 @@ impl Buckets {
         }
     }
 
-    /// Each bucket's bound in nanoseconds, `None` for the last, and how many durations it holds.
+    /// Upper bound of each bucket in nanoseconds (`None` for the last), with its count.
     pub fn iter(&self) -> impl Iterator<Item = (Option<u64>, u64)> + '_ {
         let bounds = self.bounds.iter().copied().map(Some).chain([None]);
         bounds.zip(self.counts.iter().copied())
     }
 
-    /// How many durations were counted.
+    /// Number of durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().fold(0, |sum, n| sum.saturating_add(*n))
     }
 
-    /// Their sum in nanoseconds.
+    /// Sum of the durations in nanoseconds.
     pub fn sum(&self) -> u64 {
         self.sum
     }
 
-    /// How many series it makes: a bucket each, sum and count.
+    /// Number of series: one per bucket, plus sum and count.
     pub fn series(&self) -> usize {
         self.counts.len() + 2
     }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_longer_than_all_bounds_is_in_the_last_bucket() {
+    fn longer_than_all_bounds_is_in_the_last_bucket() {
         let buckets = Buckets::new(&[10, 20], &[1, 2, 3, 4], 77);
         let all: Vec<_> = buckets.iter().collect();
         assert_eq!(all, [(Some(10), 1), (Some(20), 2), (None, 7)]);
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_counted_is_0() {
+    fn missing_counts_are_0() {
         let buckets = Buckets::new(&[10], &[], 0);
         assert_eq!(
             buckets.iter().collect::<Vec<_>>(),

@@ -1,15 +1,16 @@
-//! CPU quota, throttling, weight, CPUs and pressure of each VM, from its cgroups of either version.
+//! CPU quota, throttling, weight, CPUs and pressure of each VM, from its cgroups (v1 or v2).
 //!
-//! - `kvm_vm_cpu_quota_cores{level}`: the tightest quota that bounds the VM
-//! - `kvm_vm_cpu_{periods,throttled_periods,throttled_seconds}_total{level}`: what quotas did
+//! - `kvm_vm_cpu_quota_cores{level}`: the tightest quota on the VM
+//! - `kvm_vm_cpu_{periods,throttled_periods,throttled_seconds}_total{level}`: effect of the quotas
 //! - `kvm_vm_cpu_weight`, `kvm_vm_cpuset_cpus`
-//! - `kvm_vm_pressure_seconds_total{resource,kind}`: v2's hierarchy alone has it
+//! - `kvm_vm_pressure_seconds_total{resource,kind}`: only in a v2 hierarchy
+//! - `kvm_vm_numa_balancing_total{event}`: the same, since Linux 6.12
 //!
-//! `level` says where a quota is set: on the groups of the vCPUs (`vcpu`: libvirt's
-//! `<cputune><quota>` and nova's `quota:cpu_quota`), on the VM's own (`vm`), or above it
-//! (`ancestor`: a pod, a slice), where other VMs may use it up too. It is a word and no path, so
-//! that it adds up over VMs and outlives a restart. Each level with a quota has its own counters,
-//! because a VM can be held back by another one than the tightest.
+//! `level` names where a quota is set: on the groups of the vCPUs (`vcpu`: libvirt's
+//! `<cputune><quota>` and nova's `quota:cpu_quota`), on the VM's own group (`vm`), or above it
+//! (`ancestor`: a pod, a slice), where other VMs may use it up too. It is a fixed word instead of
+//! a path, so the metrics can be summed over VMs and survive a restart. Each level with a quota
+//! has its own counters, because a quota other than the tightest may throttle a VM.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -24,6 +25,7 @@ use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
 
+mod balancing;
 mod levels;
 mod reading;
 mod totals;
@@ -38,10 +40,10 @@ pub struct CgroupSource {
     enabled: bool,
     period: Duration,
     mounts: Mounts,
-    /// Whether the kernel keeps pressure at all.
+    /// Whether the kernel keeps pressure statistics.
     pressure: bool,
     accounts: HashMap<VmKey, Account>,
-    /// VMs of which not everything could be read, and why.
+    /// VMs with incomplete data, and why.
     refused: BTreeMap<VmKey, Reason>,
 }
 
@@ -53,7 +55,7 @@ struct Shown {
 }
 
 impl CgroupSource {
-    /// The source over these roots.
+    /// A source that reads below `roots`.
     pub fn new(config: &Config, roots: Arc<Roots>) -> Self {
         let mut source = Self {
             roots,
@@ -70,24 +72,25 @@ impl CgroupSource {
 
     fn look_for_mounts(&mut self) {
         self.mounts = Mounts::detect(&self.roots);
-        // There is no such directory with psi=0 (kernel/sched/psi.c, `psi_proc_init`).
+        // The directory does not exist with psi=0 (kernel/sched/psi.c, `psi_proc_init`).
         self.pressure = self.roots.proc.join("pressure/cpu").exists();
     }
 
-    /// Where the VM's threads are.
+    /// The groups of the VM's threads as /proc shows them.
     fn shown(&self, vm: &Vm) -> Result<Shown, ReadError> {
         let dir = self.roots.proc.join(vm.key.pid.to_string());
         let main = self.roots.read_text(&dir.join("cgroup"));
-        let main = main.map_err(|error| gone_or(&error, "cannot read its /proc/PID/cgroup"))?;
+        let main =
+            main.map_err(|error| gone_or(&error, "cannot read /proc/PID/cgroup of the VM"))?;
         let of_vcpu = |tid: i32| {
             self.roots
                 .read_text(&dir.join(format!("task/{tid}/cgroup")))
         };
-        // A vCPU whose thread ended meanwhile is in no group.
+        // A vCPU whose thread exited meanwhile is in no group.
         let vcpus = vm.vcpus.iter().filter_map(|vcpu| of_vcpu(vcpu.tid).ok());
         let vcpus = vcpus.collect();
         let stat = self.roots.read(&dir.join("stat"));
-        let stat = stat.map_err(|error| gone_or(&error, "cannot read its /proc/PID/stat"))?;
+        let stat = stat.map_err(|error| gone_or(&error, "cannot read /proc/PID/stat of the VM"))?;
         match parse_stat(&stat) {
             Some(stat) if stat.start_time == vm.key.start_time => Ok(Shown { main, vcpus }),
             _ => Err(ReadError::Gone),
@@ -142,7 +145,7 @@ impl VmSource for CgroupSource {
         SourceInfo {
             name: "cgroup",
             needs: "the host's cgroup hierarchies below --path.cgroupfs",
-            cost: "0.1 to 0.3 ms for each VM and period",
+            cost: "0.1 to 0.3 ms per VM and period",
         }
     }
 
@@ -156,7 +159,10 @@ impl VmSource for CgroupSource {
         if let Some(first) = self.refused.values().next() {
             let count = self.refused.len();
             return SourceState::Degraded(Reason {
-                detail: format!("not all is known of {count} of the VMs: {}", first.detail),
+                detail: format!(
+                    "VMs with incomplete data: {count}; the first: {}",
+                    first.detail
+                ),
                 ..first.clone()
             });
         }
@@ -187,8 +193,8 @@ impl VmSource for CgroupSource {
 }
 
 impl Shown {
-    /// The groups of one hierarchy that hold these threads; `None` when they are not below its
-    /// mount.
+    /// The groups of one hierarchy that hold these threads; `None` if they are not below its mount
+    /// point.
     fn levels(&self, hierarchy: &mut Hierarchy, roots: &Roots) -> Option<Levels> {
         let main = hierarchy.shown(&self.main)?;
         let vcpus = self.vcpus.iter().filter_map(|text| hierarchy.shown(text));
@@ -197,7 +203,7 @@ impl Shown {
     }
 }
 
-/// A file that is gone means that the process is.
+/// A missing file means that the process ended.
 fn gone_or(error: &io::Error, what: &str) -> ReadError {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ESRCH) => ReadError::Gone,
@@ -209,17 +215,17 @@ fn no_cgroupfs(roots: &Roots) -> Reason {
     let path = roots.cgroup.display();
     Reason {
         code: "no_cgroupfs",
-        detail: format!("{path} holds no cgroup hierarchy of either version"),
-        fix: Some("mount one there, or point --path.cgroupfs to where they are".to_owned()),
+        detail: format!("no cgroup hierarchy (v1 or v2) in {path}"),
+        fix: Some("mount one there, or set --path.cgroupfs=DIR".to_owned()),
     }
 }
 
 fn no_group(path: &str) -> Reason {
     Reason {
         code: "no_group",
-        detail: format!("its cgroup {path} is not below the mounted hierarchy"),
+        detail: format!("cgroup {path} is not below the mounted hierarchy"),
         fix: Some(
-            "in a container, mount the host's /sys/fs/cgroup and point --path.cgroupfs to it"
+            "in a container, mount the host's /sys/fs/cgroup and set --path.cgroupfs to it"
                 .to_owned(),
         ),
     }
@@ -228,12 +234,12 @@ fn no_group(path: &str) -> Reason {
 fn no_pressure(in_kernel: bool) -> Reason {
     let (detail, fix) = match in_kernel {
         true => (
-            "there is no v2 hierarchy, which alone has pressure",
-            "mount one at /sys/fs/cgroup/unified: mount -t cgroup2 none DIR",
+            "no cgroup v2 hierarchy, which pressure requires",
+            "mount -t cgroup2 none /sys/fs/cgroup/unified",
         ),
         false => (
             "the kernel keeps no pressure statistics",
-            "start a kernel with CONFIG_PSI=y with psi=1",
+            "boot a kernel with CONFIG_PSI=y and the parameter psi=1",
         ),
     };
     Reason {

@@ -1,31 +1,31 @@
-//! What all vCPUs together wanted of each logical CPU: time on it, and delay before it.
+//! Demand of all vCPUs for each logical CPU: time on it, and delay before it.
 //!
-//! A vCPU's own counters tell its core; threads of one core are told apart here, at two numbers
-//! a CPU however many vCPUs there are.
+//! A vCPU's own counters are per core. These totals separate the threads of a core, at two numbers
+//! per CPU for any number of vCPUs.
 
 use super::reading::{Columns, Reading};
 
 /// Totals of all logical CPUs.
 #[derive(Debug, Default)]
 pub struct Demand {
-    /// Which placed columns are time and delay.
+    /// Positions of time and delay among the placed columns.
     columns: Option<[usize; 2]>,
-    /// By the CPU's number.
+    /// Indexed by CPU number.
     totals: Vec<OfCpu>,
     known: bool,
 }
 
-/// Of one logical CPU, nanoseconds.
+/// Totals of one logical CPU, in nanoseconds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct OfCpu {
-    /// vCPUs were on it.
+    /// Time that vCPUs ran on it.
     pub time: u64,
-    /// vCPUs that were found on it had waited.
+    /// Delay of the vCPUs that ran on it at the end of a tick.
     pub delay: u64,
 }
 
 impl Demand {
-    /// Nothing yet, by these columns.
+    /// Empty totals, fed by these columns.
     pub fn new(columns: &Columns) -> Self {
         Self {
             columns: time_and_delay(columns),
@@ -33,7 +33,7 @@ impl Demand {
         }
     }
 
-    /// Charges one vCPU's tick to the CPU where it was found.
+    /// Adds one vCPU's tick to the CPU where it runs now.
     pub fn charge(&mut self, reading: &Reading) {
         let (Some([time, delay]), Some(cpu)) = (self.columns, reading.cpu) else {
             return;
@@ -44,7 +44,7 @@ impl Demand {
         }
         let cpu = cpu as usize;
         if cpu >= self.totals.len() {
-            // A number the topology does not have is nobody's.
+            // Skip a CPU number that the topology does not have.
             let last = reading
                 .topology
                 .cpus
@@ -61,13 +61,13 @@ impl Demand {
         self.known = true;
     }
 
-    /// Of this CPU; `None` until the time of any vCPU is known.
+    /// Totals of this CPU; `None` until the time of any vCPU is known.
     pub fn of(&self, cpu: u32) -> Option<OfCpu> {
         let total = self.totals.get(cpu as usize).copied();
         self.known.then(|| total.unwrap_or_default())
     }
 
-    /// How many series it makes of so many CPUs.
+    /// Number of series for this many CPUs.
     pub fn series(&self, cpus: usize) -> usize {
         if self.known {
             2 * cpus
@@ -77,7 +77,7 @@ impl Demand {
     }
 }
 
-/// The placed columns that are time and delay.
+/// Positions of time and delay among the placed columns.
 pub fn time_and_delay(columns: &Columns) -> Option<[usize; 2]> {
     let mut placed = columns.placed.iter();
     let time = "kvm_vcpu_time_seconds_total";

@@ -1,5 +1,5 @@
-//! File descriptors: what is held for vCPUs grows with the host, and leaves some to the rest of
-//! the exporter. An exporter that cannot list /proc or accept a connection shows nothing at all.
+//! Limits the file descriptors held for vCPUs, so that the rest of the exporter has some left.
+//! Without a free descriptor the exporter can neither list /proc nor accept a connection.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,22 +11,22 @@ mod shares;
 
 pub(super) use shares::{Kind, Shares};
 
-/// The code of the reason of whoever gets no descriptor.
+/// Reason code of a vCPU that gets no descriptor.
 pub(super) const NONE_LEFT: &str = "no_descriptors";
 
-/// Who holds descriptors for vCPUs, and how many each leaves free for others.
+/// Holders of descriptors for vCPUs; the value is the number that each leaves free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
-    /// Counters: the dearest, and the first to do without.
+    /// Counters: the most expensive, and the first to be refused.
     Counters = 256,
-    /// Kept files of /proc: leave enough for connections and the inventory's own reading.
+    /// Open files of /proc: leave enough for connections and for discovery.
     Files = 128,
 }
 
-/// Refuses a descriptor that was just opened and leaves too few free.
+/// Refuses a descriptor that was just opened if too few remain free.
 ///
 /// # Errors
-/// `EMFILE`, as the kernel gives it where none is left.
+/// `EMFILE`, the kernel's own error when none is left.
 pub(super) fn leaves_room(fd: impl AsFd, holder: Holder) -> io::Result<()> {
     let fd = u64::try_from(fd.as_fd().as_raw_fd()).unwrap_or_default();
     match is_within(fd, DescriptorLimit::now().soft, holder) {
@@ -35,13 +35,13 @@ pub(super) fn leaves_room(fd: impl AsFd, holder: Holder) -> io::Result<()> {
     }
 }
 
-/// The kernel gives out the lowest number that is free (open(2)), so that all below `fd` are
-/// taken. A small limit is shared three to one.
+/// The kernel assigns the lowest free number (open(2)), so all numbers below `fd` are taken. Of a
+/// small limit, at most a quarter is kept free.
 fn is_within(fd: u64, limit: u64, holder: Holder) -> bool {
     fd < limit - (holder as u64).min(limit / 4)
 }
 
-/// What may be held for vCPUs in all.
+/// Maximum number of descriptors held for all vCPUs.
 fn most() -> usize {
     let limit = DescriptorLimit::now().soft;
     let free = (Holder::Counters as u64).min(limit / 4);
@@ -53,15 +53,15 @@ pub(super) fn are_out(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// The reason where [`are_out`] says so.
+/// The reason for an error that [`are_out`] recognizes.
 pub(super) fn none_left(detail: String) -> Reason {
     let DescriptorLimit { soft, hard } = DescriptorLimit::now();
     Reason {
         code: NONE_LEFT,
         detail,
         fix: Some(format!(
-            "raise LimitNOFILE= in the unit (ulimit -Hn), now {}; and sysctl fs.file-max, if that \
-             is less",
+            "raise LimitNOFILE= in the unit (ulimit -Hn), now {}; also sysctl fs.file-max, if that \
+             is lower",
             soft.max(hard)
         )),
     }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_file_is_let_through() {
+    fn first_file_is_allowed() {
         let file = std::fs::File::open("/proc/self/stat").unwrap();
         leaves_room(&file, Holder::Counters).unwrap();
     }

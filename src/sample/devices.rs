@@ -1,7 +1,7 @@
-//! The `devices` source: which host devices each VM holds by VFIO, and where they are attached.
+//! The `devices` source: host devices that each VM holds through VFIO, and their location.
 //!
-//! Feeds `kvm_vm_device_info`. What a VM's process has open tells (`host::vfio`); sysfs tells the
-//! rest. Where the kernel has no VFIO, nothing is read.
+//! Feeds `kvm_vm_device_info`. The open descriptors of a VM's process show its devices
+//! (`host::vfio`), sysfs their properties. Without VFIO in the kernel, nothing is read.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -21,20 +21,20 @@ use crate::host::vfio::{self, Device};
 pub struct Devices {
     roots: Arc<Roots>,
     config: config::Devices,
-    /// What the last look at each VM was not allowed, or did not do.
+    /// Problem of the last read of each VM.
     vms: HashMap<VmKey, Option<Trouble>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
-    /// Its descriptors may not be seen.
+    /// The exporter may not read its descriptors.
     Refused,
-    /// It has too many of them.
+    /// It has too many descriptors.
     Many,
 }
 
 impl Devices {
-    /// The source over these roots.
+    /// A source that reads below `roots`.
     pub fn new(config: &config::Devices, roots: Arc<Roots>) -> Self {
         Self {
             roots,
@@ -71,7 +71,7 @@ impl VmSource for Devices {
         SourceInfo {
             name: "devices",
             needs: "VFIO in the kernel, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
-            cost: "a look at each descriptor of each VM, where the kernel has VFIO",
+            cost: "examines each descriptor of each VM, if the kernel has VFIO",
         }
     }
 
@@ -140,26 +140,26 @@ fn fact(device: Device) -> Fact {
     }
 }
 
-/// A file that is gone means that the process is (proc(5)).
+/// A missing file means that the process ended (proc(5)).
 fn gone_or(error: &io::Error) -> ReadError {
     match error.raw_os_error() {
         Some(libc::ENOENT | libc::ESRCH) => ReadError::Gone,
-        _ => ReadError::Failed(format!("cannot read its descriptors: {error}")),
+        _ => ReadError::Failed(format!("cannot read the VM's descriptors: {error}")),
     }
 }
 
 fn no_vfio() -> Reason {
     Reason {
         code: "no_vfio",
-        detail: "the kernel has no VFIO now, so that no VM holds a device".to_owned(),
-        fix: Some("modprobe vfio-pci, where devices are to be passed through".to_owned()),
+        detail: "the kernel has no VFIO, so no VM holds a device".to_owned(),
+        fix: Some("modprobe vfio-pci, if devices are to be passed through".to_owned()),
     }
 }
 
 fn no_permission(refused: usize, all: usize) -> Reason {
     Reason {
         code: "no_permission",
-        detail: format!("{refused} of {all} VMs: their descriptors may not be seen"),
+        detail: format!("cannot read the descriptors of {refused} of {all} VMs"),
         fix: Some(
             "give the exporter CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: AmbientCapabilities= in \
              its unit, --cap-add in docker"
@@ -172,7 +172,7 @@ fn many_descriptors(vms: usize) -> Reason {
     Reason {
         code: "many_descriptors",
         detail: format!(
-            "VMs with more than {MAX_DESCRIPTORS} descriptors: {vms}; only so many are looked at"
+            "VMs with more than {MAX_DESCRIPTORS} descriptors: {vms}; the rest is not read"
         ),
         fix: None,
     }

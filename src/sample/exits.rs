@@ -1,14 +1,14 @@
-//! Exits of each vCPU and what KVM did about them, counted on the vCPU's own thread.
+//! Exits of each vCPU and KVM's handling of them, counted on the vCPU's own thread.
 //!
-//! Feeds `kvm_vcpu_exits_total{reason}` and `kvm_vcpu_kvm_events_total{event}` from tracepoints of
-//! KVM, opened as counting perf events: the kernel counts, nothing is recorded. All of them are hit
-//! in the context of the vCPU thread (`vcpu_run`, arch/x86/kvm/x86.c), so that an event attached to
-//! the thread sees every one. A hit costs 0.2 to 0.5 µs and a reason held against it less than 0.1
-//! (measured on a nested host), an exit itself a microsecond or more.
+//! Feeds `kvm_vcpu_exits_total{reason}` and `kvm_vcpu_kvm_events_total{event}` from KVM
+//! tracepoints, opened as counting perf events: the kernel counts, nothing is recorded. All are
+//! hit in the context of the vCPU thread (`vcpu_run`, arch/x86/kvm/x86.c), so an event on the
+//! thread counts every hit. A hit costs 0.2 to 0.5 µs and each reason filter less than 0.1 µs
+//! (measured on a nested host); an exit itself takes a microsecond or more.
 //!
-//! `format` reads the names of exit reasons, `plan` decides what is counted on this machine,
-//! `source` opens and reads it. `kvm_stat` is a source of its own: whole-VM counters that KVM
-//! keeps anyway, from debugfs.
+//! `format` parses the names of exit reasons, `plan` decides what this machine counts, `source`
+//! opens and reads the events. `kvm_stat` is a separate source: counters that KVM keeps for each
+//! VM in debugfs.
 
 mod format;
 pub mod kvm_stat;
@@ -22,8 +22,8 @@ use crate::host::roots::Roots;
 pub use kvm_stat::KvmStat;
 pub use source::Exits;
 
-/// Names of Intel's exit reasons by number, as `sources.exits.reasons` has them; none where the
-/// kernel's list cannot be read.
+/// Intel's exit reasons by number, named as in `sources.exits.reasons`; empty if the kernel's list
+/// cannot be read.
 pub fn vmx_reasons(roots: &Roots) -> BTreeMap<u16, String> {
     let file = roots.tracing.join("events/kvm/kvm_exit/format");
     let text = roots.read_text(&file).unwrap_or_default();

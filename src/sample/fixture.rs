@@ -1,4 +1,4 @@
-//! What tests from here on watch: one VM of one vCPU, and CPUs.
+//! Fixtures of the sampler's tests: a VM with one vCPU, and CPUs.
 
 use crate::discover::{Owner, Vcpu, Vm, VmKey};
 use crate::host::topology::{Cpu, Place};

@@ -1,4 +1,4 @@
-//! What sources say of themselves while the thread that reads them hangs.
+//! State of sources whose thread hangs.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use super::slow::VmFacts;
 use super::{Reason, SourceInfo, SourceState, INVENTORY};
 use crate::telemetry::{Hang, Heartbeats};
 
-/// Sources whose thread hangs, with their state in place of what they said before it did.
+/// Sources whose thread hangs, with the state that replaces their own.
 #[derive(Debug, Default)]
 pub(super) struct Overdue {
     hangs: Vec<Hang>,
@@ -15,8 +15,8 @@ pub(super) struct Overdue {
 }
 
 impl Overdue {
-    /// Looks at all threads. `infos` are the sources that are read beside the tick, `facts` what
-    /// each thread of them said last.
+    /// Checks all threads. `infos` are the sources of the background collectors, `facts` the latest
+    /// data of each collector.
     pub(super) fn look(
         &mut self,
         heartbeats: &Heartbeats,
@@ -31,7 +31,7 @@ impl Overdue {
                 tracing::error!(
                     thread = hang.thread,
                     step = hang.step,
-                    "{hang}; /proc/PID/task/TID/stack of the exporter says where"
+                    "{hang}; read /proc/PID/task/TID/stack of the exporter to see where"
                 );
             }
         }
@@ -40,7 +40,7 @@ impl Overdue {
                 tracing::info!(
                     thread = known.thread,
                     step = known.step,
-                    "the thread goes on"
+                    "the thread runs again"
                 );
             }
         }
@@ -51,7 +51,7 @@ impl Overdue {
         self.hangs = hangs;
     }
 
-    /// The source that hangs delivers nothing, others of its thread nothing new.
+    /// The source that hangs is down; the others of its thread are degraded.
     fn add(&mut self, hang: &Hang, infos: &[SourceInfo], facts: &[Arc<VmFacts>]) {
         let mut known = infos.iter().chain([&INVENTORY]);
         let Some(info) = known.find(|info| info.name == hang.step) else {
@@ -62,19 +62,19 @@ impl Overdue {
             detail,
             fix: Some("see the runbook KvmExporterSampleTooOld, part \"Stuck\"".to_owned()),
         };
-        let own = reason("hangs", format!("{hang}: nothing new is known"));
+        let own = reason("hangs", format!("{hang}: no new data"));
         self.states.push((*info, SourceState::Down(own)));
         let has_it = |facts: &&Arc<VmFacts>| facts.sources.iter().any(|(i, _)| i.name == hang.step);
         let with_it = facts.iter().find(has_it);
         for (other, state) in with_it.iter().flat_map(|facts| &facts.sources) {
             if other.name != hang.step && !matches!(state, SourceState::Down(_)) {
-                let waits = reason("delayed", format!("what is known is old: {hang}"));
+                let waits = reason("delayed", format!("data is old: {hang}"));
                 self.states.push((*other, SourceState::Degraded(waits)));
             }
         }
     }
 
-    /// Each source once.
+    /// The state of each affected source, each source once.
     pub(super) fn states(&self) -> &[(SourceInfo, SourceState)] {
         &self.states
     }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_hangs_is_down_and_others_of_its_thread_are_late() {
+    fn source_that_hangs_is_down_and_others_of_its_thread_are_delayed() {
         let heartbeats = Heartbeats::default();
         let limit = Duration::from_secs(60);
         let slow = heartbeats.add("slow", limit, false);
@@ -123,7 +123,7 @@ mod tests {
         slow.step("memory");
         overdue.look(&heartbeats, &infos, &facts, later);
         assert_eq!(said(&overdue), [("memory", "hangs"), ("cgroup", "delayed")]);
-        // At its first reading, it has said nothing yet.
+        // The source hangs in its first read and has not reported a state yet.
         overdue.look(&heartbeats, &infos, &[of(&[]), of(&["pt"])], later);
         assert_eq!(said(&overdue), [("memory", "hangs")]);
         slow.rest();

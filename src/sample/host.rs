@@ -1,7 +1,7 @@
-//! Sources about the host as such: one file each, read by the slow lane.
+//! Sources about the host: one file each, read by the background collector.
 //!
-//! A reader says what it found and what is missing; [`Reporting`] makes a source of it that always
-//! gives facts or a reason. A file that is absent is a fact that is absent.
+//! A reader returns what it found and what is missing; [`Reporting`] turns it into a source that
+//! always has facts or a reason. A missing file is a missing fact.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::{ReadError, Reason, SourceInfo, SourceState};
 use crate::config::Periodic;
 use crate::host::topology::Topology;
 
+mod cpu_time;
 mod features;
 mod frequency;
 mod kernel_log;
@@ -20,6 +21,7 @@ mod system;
 mod thermal;
 mod vulnerabilities;
 
+pub use cpu_time::CpuTime;
 pub use features::CpuFeatures;
 pub use frequency::Frequency;
 pub use kernel_log::Log;
@@ -29,24 +31,24 @@ pub use system::System;
 pub use thermal::Thermal;
 pub use vulnerabilities::Vulnerabilities;
 
-/// Reads one thing about the host.
+/// Reads one kind of data about the host.
 pub trait HostReader: Send {
-    /// What it is, as a source.
+    /// Name, requirements and cost.
     fn info(&self) -> SourceInfo;
-    /// Reads everything anew.
+    /// Reads all data again.
     fn read(&mut self, topology: &Topology) -> Found;
 }
 
-/// What a reader found, and what it could not.
+/// The facts a reader found, and the reason for missing ones.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Everything that is known.
+    /// All facts that are known.
     pub facts: Vec<Fact>,
-    /// Why there is not more; without facts, why there is nothing.
+    /// Why some facts are missing; without facts, why all are.
     pub missing: Option<Reason>,
 }
 
-/// A source made of a reader: on its period, and with a reason whenever it lacks something.
+/// A source made of a reader, with a period and a state.
 pub struct Reporting<R> {
     reader: R,
     enabled: bool,
@@ -105,16 +107,16 @@ impl Found {
 fn no_data() -> Reason {
     Reason {
         code: "no_data",
-        detail: "this machine's kernel tells nothing of it".to_owned(),
+        detail: "this machine's kernel reports no such data".to_owned(),
         fix: None,
     }
 }
 
-/// A file without which nothing is known.
+/// The reason for a required file that cannot be read.
 fn unreadable(path: &Path, error: &std::io::Error) -> Reason {
     Reason {
         code: "unreadable",
-        detail: format!("{}: {error}", path.display()),
+        detail: format!("cannot read {}: {error}", path.display()),
         fix: None,
     }
 }
@@ -132,7 +134,7 @@ fn fact<const N: usize>(
     }
 }
 
-/// The same of a counter that the kernel keeps since it started.
+/// The fact as a counter that the kernel keeps since boot.
 fn since_boot(fact: Fact) -> Fact {
     Fact {
         origin: Origin::Boot,
@@ -140,7 +142,7 @@ fn since_boot(fact: Fact) -> Fact {
     }
 }
 
-/// Most bytes of a label value.
+/// Maximum number of bytes in a label value.
 const MAX_LABEL: usize = 128;
 
 /// Text of the kernel as a label value: one line, without control characters, at most
@@ -157,7 +159,7 @@ fn label(text: &str) -> String {
     label
 }
 
-/// The (package, core) labels.
+/// The `package` and `core` labels.
 fn core((package, core): (i32, i32)) -> [(&'static str, String); 2] {
     [("package", package.to_string()), ("core", core.to_string())]
 }

@@ -1,8 +1,8 @@
-//! Whether a PID or TID still is the process or thread it was: the kernel gives numbers out again.
+//! Checks that a PID or TID still identifies the same process or thread: the kernel reuses IDs.
 //!
-//! The start time tells (field 22 of /proc/PID/stat). A source that reads checks it after reading:
-//! a process that is still the same then was the same all the while. A source that writes a number
-//! to the kernel checks it right before and after.
+//! The start time (field 22 of /proc/PID/stat) identifies it. A source that reads checks after
+//! reading: if the process is the same then, it was the same throughout. A source that writes an
+//! ID to the kernel checks right before and right after.
 
 use std::io;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::discover::{Vcpu, VmKey};
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
 
-/// Fails unless the VM's process still is the one that was discovered.
+/// Checks that the VM's process is still the one that was discovered.
 ///
 /// # Errors
-/// [`ReadError::Gone`] where it is not.
+/// [`ReadError::Gone`] if it is not.
 pub(super) fn check(roots: &Roots, vm: VmKey) -> Result<(), ReadError> {
     let path = roots.proc.join(format!("{}/stat", vm.pid));
     match start_time(roots, &path) {
@@ -31,7 +31,7 @@ pub(super) fn check(roots: &Roots, vm: VmKey) -> Result<(), ReadError> {
     }
 }
 
-/// Whether a vCPU's TID still is its thread, and one of the process `pid`.
+/// Whether a vCPU's TID is still the same thread, and a thread of process `pid`.
 pub(super) fn is_vcpu(roots: &Roots, pid: i32, vcpu: Vcpu) -> bool {
     let path = roots.proc.join(format!("{pid}/task/{}/stat", vcpu.tid));
     start_time(roots, &path).is_ok_and(|start_time| start_time == Some(vcpu.start_time))

@@ -1,8 +1,7 @@
-//! The ledger: running totals, one cell for each (vCPU, place).
+//! The ledger: running totals, one [`Cell`] for each (vCPU, location) series.
 //!
-//! What a vCPU did since the last tick is charged to the place where it is found, and each cell
-//! is a monotonic series of its own. So no series ever goes down or moves, and the sum over the
-//! cells is the vCPU's exact total.
+//! Activity since the last tick is added to the location where the vCPU runs now. So no total ever
+//! decreases or moves, and the sum over all series is the vCPU's exact total.
 
 use std::time::{Duration, Instant};
 
@@ -11,22 +10,23 @@ use super::Whereabouts;
 use crate::config::Placement;
 use crate::host::topology::{Place, Topology};
 
-/// Cells are made ahead for a vCPU that may run on at most this many cores: `rate()` cannot see
-/// an increase before a series' first scrape, and a series that starts at 0 hides none.
+/// Series are created in advance for a vCPU that may run on at most this many cores. `rate()`
+/// cannot see an increase before the first scrape of a series; a series that starts at 0 hides
+/// none.
 pub const MAX_CELLS_AHEAD: usize = 8;
 
-/// Which place labels a cell carries, and which cell a place belongs to.
+/// The location labels of a series, which also identify it within the vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct CellKey {
-    /// `physical_package_id` and `core_id`, unless coarser.
+    /// `physical_package_id` and `core_id`; `None` at coarser placement.
     pub core: Option<(i32, i32)>,
-    /// NUMA node, unless coarser still.
+    /// NUMA node; `None` without placement.
     pub numa_node: Option<u32>,
 }
 
 impl CellKey {
-    /// The cell of a place. A place that is not known (a CPU that came online a moment ago)
-    /// carries no place labels.
+    /// The series of a location. An unknown location (a CPU that has just come online) has no
+    /// location labels.
     pub fn of(place: Option<Place>, placement: Placement) -> Self {
         let fine = Self {
             core: place.map(|p| (p.package, p.core)),
@@ -46,8 +46,8 @@ impl CellKey {
         self.core.is_some()
     }
 
-    /// Whether cells of this placement have such keys. Without any label there is the one cell of
-    /// no placement, or that of places that are not known.
+    /// Whether series of this placement have such keys. The key without labels is the only one
+    /// without placement, and that of unknown locations otherwise.
     fn is_of(self, placement: Placement) -> bool {
         match placement {
             Placement::Core => self.core.is_some() || self.numa_node.is_none(),
@@ -57,26 +57,26 @@ impl CellKey {
     }
 }
 
-/// What one vCPU did at one place.
+/// Totals of one vCPU at one location.
 #[derive(Debug, Clone)]
 pub struct Cell {
-    /// The place.
+    /// The location.
     pub key: CellKey,
     /// Total of each placed column.
     pub totals: Box<[u64]>,
-    /// Which columns are known here, but for those that are withdrawn.
+    /// Columns that are known here, before withdrawn columns are removed.
     known: ColumnSet,
-    /// Made ahead, because the vCPU may run here: does not age while that holds.
+    /// Created in advance because the vCPU may run here; does not age while that holds.
     pub ahead: bool,
-    /// When something was last charged here; `None` for a cell that is out of sight until then.
+    /// Time of the last charge; `None` hides the series until the next charge.
     touched: Option<Instant>,
-    /// How much of the totals a coarser cell has as well; empty while none has.
+    /// Part of the totals that a coarser series includes as well; empty while none does.
     merged: Box<[u64]>,
 }
 
 impl Cell {
-    /// The totals without what a coarser cell has as well: over all cells of a vCPU they add up to
-    /// what it did.
+    /// The totals without the part that a coarser series includes. Summed over all series, they are
+    /// the vCPU's activity.
     pub fn alone(&self) -> impl Iterator<Item = u64> + '_ {
         let merged = self.merged.iter().copied().chain(std::iter::repeat(0));
         let totals = self.totals.iter().zip(merged);
@@ -84,28 +84,27 @@ impl Cell {
     }
 }
 
-/// All totals of one vCPU. Outlives its thread: a vCPU that gets a new thread goes on where the
-/// old one stopped.
+/// All totals of one vCPU. They outlive its thread: a new thread of the vCPU continues them.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// Its cells, in the order in which they were first needed.
+    /// The vCPU's series, in the order of their creation.
     pub cells: Vec<Cell>,
-    /// Value of each column of the vCPU as such.
+    /// Value of each vCPU column.
     pub values: Box<[u64]>,
-    /// Which of them are known.
+    /// Which vCPU columns are known.
     pub known: ColumnSet,
-    /// Where it was found last; `None` while nobody knows where that CPU lies.
+    /// Where the thread last ran; `None` while the location of that CPU is unknown.
     pub whereabouts: Option<Whereabouts>,
-    /// Index of the cell charged last.
+    /// Index of the series charged last.
     current: Option<usize>,
-    /// Placed columns that are unknown now, whatever was charged before.
+    /// Placed columns that are unknown now, even if they were charged before.
     withdrawn: ColumnSet,
-    /// Which places it tells apart now. Cells of finer ones keep their totals out of sight.
+    /// Current placement. Series of finer placements keep their totals but are hidden.
     placement: Placement,
 }
 
 impl Account {
-    /// An empty account that tells cores apart.
+    /// An empty account with one series per core.
     pub fn new(columns: &Columns) -> Self {
         Self {
             cells: Vec::new(),
@@ -118,12 +117,12 @@ impl Account {
         }
     }
 
-    /// Which placed columns are known in a cell.
+    /// The placed columns that are known in a series.
     pub fn known_in(&self, cell: &Cell) -> ColumnSet {
         cell.known & !self.withdrawn
     }
 
-    /// Charges one tick's reading, taken at `now`.
+    /// Adds the reading of one tick, taken at `now`.
     pub fn charge(&mut self, reading: &Reading, now: Instant) {
         self.keep_values(reading);
         if let Some(allowed) = &reading.allowed {
@@ -146,7 +145,7 @@ impl Account {
         }
         cell.known |= added;
         cell.touched = Some(now);
-        // A column that is known is known at every place, there with 0.
+        // A known column is known at every location in advance, with 0.
         for cell in self.cells.iter_mut().filter(|cell| cell.ahead) {
             cell.known |= added;
         }
@@ -199,8 +198,7 @@ impl Account {
         })
     }
 
-    /// Whether a cell is part of the exposition: the vCPU is there, may go there, or was there
-    /// within `ttl`.
+    /// Whether a series is exposed: the vCPU runs there, may run there, or ran there within `ttl`.
     pub fn is_visible(&self, n: usize, ttl: Duration, now: Instant) -> bool {
         let cell = &self.cells[n];
         let is_recent = |touched| now.saturating_duration_since(touched) < ttl;
@@ -208,9 +206,9 @@ impl Account {
         lives && cell.key.is_of(self.placement)
     }
 
-    /// Tells places apart more coarsely or more finely from now on. Either way every series goes
-    /// on where it stopped: coarser cells take over what finer ones did, which keep their totals
-    /// out of sight until they are wanted again.
+    /// Changes the placement. Every series continues where it stopped: coarser series take over the
+    /// totals of finer ones, and finer ones keep their totals, hidden, until the placement becomes
+    /// finer again.
     pub fn set_placement(&mut self, placement: Placement) {
         for step in [Placement::NumaNode, Placement::None] {
             if self.placement < step && step <= placement {
@@ -252,8 +250,8 @@ impl Account {
         self.cells[n] = fine;
     }
 
-    /// Forgets cells that are finer than what is told apart now: their series begin at 0 if they
-    /// are ever wanted again.
+    /// Forgets the series that are finer than the current placement; they would start from 0 if
+    /// needed again.
     pub fn forget_finer(&mut self) {
         let placement = self.placement;
         let current = self.current.map(|n| self.cells[n].key);
@@ -262,15 +260,15 @@ impl Account {
         self.current = current.and_then(|key| self.cells.iter().position(|c| c.key == key));
     }
 
-    /// Makes columns unknown: nobody counts them for this vCPU now, and a total that stands still
-    /// would pass for one of nothing done. Counted again, they go on where they stopped.
+    /// Marks columns as unknown: no source counts them for this vCPU now, and a constant total
+    /// would look like no activity. Counted again, they continue where they stopped.
     pub fn withdraw(&mut self, placed: ColumnSet, vcpu: ColumnSet) {
         self.withdrawn |= placed;
         self.known &= !vcpu;
     }
 }
 
-/// The cells these CPUs belong to, each once, in order.
+/// The series keys of these CPUs, sorted and without duplicates.
 fn cells_of(cpus: &[u32], topology: &Topology, placement: Placement) -> Vec<CellKey> {
     let mut keys: Vec<CellKey> = cpus
         .iter()

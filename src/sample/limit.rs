@@ -1,13 +1,12 @@
-//! The series limit: when the exposition would grow past `limits.max_series`, detail is dropped in
-//! a fixed order, and what was dropped is counted.
+//! The series limit: if the exposition would exceed `limits.max_series`, detail is dropped in a
+//! fixed order, and the dropped series are counted.
 //!
-//! The order: user-defined events, host mode, core, NUMA node. Identity and scheduling stay
-//! whatever it costs. Each step takes one detail from the VMs of one owner: of the user whose VMs
-//! have the most series, and only when no user has any left, of root and the managers. So a user
-//! with very many vCPUs costs no one else's VMs their detail.
-//!
-//! Detail comes back when it has fitted for ten minutes, with a fifth of the limit to spare: series
-//! that come and go with the load of the host would be worth nothing.
+//! The order is user-defined events, host mode, core, NUMA node. Identity and scheduling are never
+//! dropped. Each step drops one detail of one owner's VMs: of the user with the most series, and
+//! of root and the managers only when no user has detail left. So a user with very many vCPUs
+//! costs no other owner any detail.
+//! Detail returns after it has fitted for ten minutes with a fifth of the limit to spare; series
+//! that come and go with the load of the host would be useless.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,15 +16,14 @@ use super::slot::Slot;
 use crate::config::Placement;
 use crate::discover::Owner;
 
-/// Cells that left the exposition keep their totals, up to this many times `max_series` numbers
-/// (8 bytes each); beyond, totals of dropped detail are forgotten, then the next placement detail
-/// is dropped.
+/// Hidden series keep their totals, up to this many times `max_series` numbers of 8 bytes. Above
+/// that, the totals of dropped detail are forgotten, then the next placement detail is dropped.
 const HELD_PER_SERIES: usize = 4;
 
-/// How long detail must have fitted before it comes back.
+/// How long detail must fit before it is restored.
 pub const RESTORE_AFTER: Duration = Duration::from_secs(600);
 
-/// What can be given up, in this order.
+/// Detail that can be dropped, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Detail {
     /// User-defined raw events.
@@ -39,7 +37,7 @@ pub enum Detail {
 }
 
 impl Detail {
-    /// Everything that can be given up, in order.
+    /// All detail that can be dropped, in order.
     pub const ALL: [Detail; 4] = [
         Detail::UserEvents,
         Detail::HostMode,
@@ -58,7 +56,7 @@ impl Detail {
     }
 }
 
-/// The series limit and what it costs now.
+/// The series limit and the detail it dropped.
 #[derive(Debug)]
 pub struct Limit {
     max_series: usize,
@@ -66,27 +64,27 @@ pub struct Limit {
     placement: Placement,
     user_events: ColumnSet,
     host_mode: ColumnSet,
-    /// What each owner's VMs do without, in order, and how many series fewer that made when it
-    /// happened.
+    /// Dropped detail of each owner's VMs, in order, each with the number of series it removed at
+    /// the time of the drop.
     dropped: BTreeMap<Owner, Vec<(Detail, u64)>>,
     /// The same over all owners.
     sums: Vec<(Detail, u64)>,
     series: usize,
-    /// Since when the detail that comes back next would have fitted.
+    /// Since when the detail that is restored next has fitted.
     fits_since: Option<Instant>,
 }
 
-/// How much one owner's VMs have.
+/// Size of one owner's VMs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Size {
-    /// Series in the exposition.
+    /// Exposed series.
     series: usize,
-    /// Numbers held, visible or not.
+    /// Numbers held, exposed or hidden.
     held: usize,
 }
 
 impl Limit {
-    /// No detail is dropped yet.
+    /// A limit that has dropped no detail yet.
     pub fn new(max_series: usize, ttl: Duration, placement: Placement, columns: &Columns) -> Self {
         let those = |test: fn(&Column) -> bool| {
             let columns = columns.placed.iter().enumerate();
@@ -105,22 +103,22 @@ impl Limit {
         }
     }
 
-    /// What was dropped, and how many series that took away when it happened.
+    /// Dropped detail over all owners, with the number of series removed at the time of each drop.
     pub fn dropped(&self) -> &[(Detail, u64)] {
         &self.sums
     }
 
-    /// Series in the exposition, as they were counted last.
+    /// Number of exposed series at the last count.
     pub fn series(&self) -> usize {
         self.series
     }
 
-    /// How long a cell stays in the exposition after it was last charged.
+    /// How long a series stays exposed after its last charge.
     pub fn ttl(&self) -> Duration {
         self.ttl
     }
 
-    /// Has a vCPU keep what its owner's VMs may: for a new one, or one that changed hands.
+    /// Applies the owner's dropped detail to a vCPU that is new or has a new owner.
     pub fn apply(&self, slot: &mut Slot) {
         let owner = slot.vm.owner;
         let set = |detail, set| {
@@ -135,8 +133,8 @@ impl Limit {
         slot.account.set_placement(self.placement_of(owner));
     }
 
-    /// Drops detail until what the slots show fits, and brings back what has fitted for long;
-    /// `others` are the series that do not come from vCPUs.
+    /// Drops detail until all series fit, and restores detail that has fitted for long enough.
+    /// `others` is the number of series that do not belong to vCPUs.
     pub fn enforce(&mut self, slots: &mut [Slot], others: usize, now: Instant) {
         let mut sizes = self.sizes(slots, now);
         self.dropped.retain(|owner, _| sizes.contains_key(owner));
@@ -164,7 +162,7 @@ impl Limit {
             .collect();
     }
 
-    /// Whose detail is dropped next, and which; nothing while all fits, or nothing is left.
+    /// The owner and detail to drop next; `None` if all series fit or nothing is left to drop.
     fn next_loss(
         &self,
         sizes: &BTreeMap<Owner, Size>,
@@ -197,7 +195,7 @@ impl Limit {
         self.max_series.saturating_mul(HELD_PER_SERIES)
     }
 
-    /// Forgets the totals of dropped detail; whether there were any.
+    /// Forgets the totals of dropped detail; returns whether there were any.
     fn forget(&self, sizes: &BTreeMap<Owner, Size>, slots: &mut [Slot]) -> bool {
         let is_held = |slot: &Slot| {
             slot.account
@@ -249,8 +247,8 @@ impl Limit {
         of_owner.for_each(|slot| self.apply(slot));
     }
 
-    /// Brings back one detail when it has fitted for long enough: what was dropped last, of root
-    /// and managers first, then of the user with the fewest series.
+    /// Restores one detail that has fitted for long enough: the last that was dropped, of root and
+    /// the managers first, then of the user with the fewest series.
     fn restore(
         &mut self,
         sizes: &BTreeMap<Owner, Size>,
@@ -284,7 +282,7 @@ impl Limit {
         }
         self.apply_to(owner, slots);
         self.series = total(&self.sizes(slots, now), others).series;
-        tracing::info!(%owner, detail = detail.label(), "detail is back, as it fits within limits.max_series");
+        tracing::info!(%owner, detail = detail.label(), "restored detail: it fits within limits.max_series again");
     }
 
     fn sum(&self, detail: Detail) -> Option<(Detail, u64)> {

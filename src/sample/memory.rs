@@ -1,18 +1,18 @@
-//! The `memory` source: on which NUMA nodes a guest's memory lives, and in pages of which size.
+//! The `memory` source: the NUMA nodes and page sizes of a guest's memory.
 //!
-//! Two ways, the cheap one first:
+//! Two methods, the cheap one first:
 //!
-//! - `cgroup`: numbers the kernel keeps anyway, where a VM has a cgroup v2 with the memory
-//!   controller to itself. They hold the VMM's own memory too, some tens of megabytes. Private
-//!   memory of a confidential VM (guest_memfd) is in these alone.
-//! - `walk`: the page tables of the mappings that are guest RAM, by /proc/PID/smaps and
-//!   numa_maps. Exact, but it costs about 60 ns for each resident page and file (measured on
+//! - `cgroup`: the kernel's own counters, if a VM has a cgroup v2 group to itself with the memory
+//!   controller. They include the VMM's own memory, some tens of megabytes. Private memory of a
+//!   confidential VM (guest_memfd) is only in these counters.
+//! - `walk`: the page tables of the mappings that are guest RAM, from /proc/PID/smaps and
+//!   numa_maps. It is exact, but takes about 60 ns for each resident page and file (measured on
 //!   Linux 6.18; 1.5 µs for a huge page), and the VMM cannot change its mappings meanwhile.
 //!
-//! So a walk is made only when it should fit `sources.memory.budget`, it is stopped when it does
-//! not, and then the VM is left alone for an hour and longer each time. All walks together take
-//! `pace`'s share of one core. `clear_refs`, which would tell hot from cold, is never touched:
-//! it flushes the guest's TLB.
+//! So a VM is walked only if the walk is expected to fit `sources.memory.budget`. A walk that
+//! exceeds the budget is stopped, and the VM is not walked again for an hour, then longer each
+//! time. All walks together take at most the share of one core that `pace` allows. `clear_refs`,
+//! which could separate hot from cold memory, is never written: it flushes the guest's TLB.
 //!
 //! Feeds `kvm_vm_memory_bytes`, `kvm_vm_memory_backing_bytes`, `kvm_vm_memory_info` and
 //! `kvm_vm_memory_sample_timestamp_seconds`.
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::host::cgroup::{Hierarchy, Mounts};
-use crate::host::fds;
+use crate::host::fds::Descriptors;
 use crate::host::memory::{parse_resident, text, Nodes, Resident};
 use crate::host::readers::Owner;
 use crate::host::roots::Roots;
@@ -44,68 +44,68 @@ use pace::Bucket;
 use trouble::Trouble;
 use walk::{Failure, Walked};
 
-/// A period is cut into so many slices; in each, VMs that are due are read. So no walk waits for
-/// all others, and a new VM waits for a slice only.
+/// Each period has this many slices; the VMs that are due are read in each slice. So no walk waits
+/// for all others, and a new VM waits at most one slice.
 const SLICES: u32 = 12;
 
-/// The shortest slice.
+/// Shortest slice.
 const LEAST_SLICE: Duration = Duration::from_secs(1);
 
-/// A walk stops at its budget, but within one read of the kernel's.
+/// Time allowed beyond the budget: a walk stops only between two reads from the kernel.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a VM is left alone after its first walk that took too long; twice as long each time.
+/// Pause after a VM's first walk that exceeded the budget; it doubles each time.
 const REST: Duration = Duration::from_secs(3600);
 
-/// … up to this.
+/// Longest such pause.
 const MOST_REST: Duration = Duration::from_secs(24 * 3600);
 
 /// The `memory` source.
 pub struct Memory {
     config: config::Memory,
     roots: Arc<Roots>,
-    /// The hierarchy of cgroup v2, once it is mounted.
+    /// The cgroup v2 hierarchy, once it is mounted.
     unified: Option<Hierarchy>,
     vms: HashMap<VmKey, Kept>,
     bucket: Bucket,
 }
 
-/// What is known of one VM.
+/// State of one VM.
 struct Kept {
     due: Instant,
-    /// It is due for a walk, and waits for its turn.
+    /// Whether it waits for its turn to be walked.
     waits: bool,
-    /// Walks that took too long, without one in between that did not.
+    /// Number of consecutive walks that exceeded the budget.
     overruns: u32,
     facts: Vec<Fact>,
     trouble: Option<Trouble>,
 }
 
-/// What one look found.
+/// Memory of a VM in one read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sample {
     /// Value of the `method` label.
     method: &'static str,
-    /// Bytes on each node; `None` where that is unknown.
+    /// Bytes on each node; `None` if unknown.
     nodes: Option<Nodes>,
-    /// Bytes by value of the `backing` label.
+    /// Bytes by `backing` label.
     backing: BTreeMap<String, u64>,
 }
 
-/// How a look at a VM ended.
+/// Result of a read of a VM.
 enum Look {
     Found(Sample),
     Walked(Sample, Option<Trouble>),
     Unknown(Trouble),
-    /// The VM is too small to have guest RAM that can be told from its VMM's own.
+    /// The VM is too small to separate guest RAM from the VMM's own memory.
     Nothing,
-    /// Its walk's turn has not come.
+    /// It is not its turn to be walked.
     Waits,
     Gone,
 }
 
 impl Memory {
-    /// The source, over the VMs of this host.
+    /// A source that reads below `roots`.
     pub fn new(config: &config::Memory, roots: Arc<Roots>) -> Self {
         Self {
             config: config.clone(),
@@ -190,7 +190,7 @@ impl Memory {
         cgroup::look(&self.roots, self.unified.as_mut()?, process)
     }
 
-    /// Whether a walk may begin: there is time left, and nobody waits for it longer.
+    /// Whether a walk may start: time is left, and no other VM has waited longer.
     fn is_its_turn(&mut self, vm: VmKey, now: Instant) -> bool {
         let due = self.vms.get(&vm).map_or(now, |kept| kept.due);
         let longer = |kept: &Kept| kept.waits && kept.due < due;
@@ -217,7 +217,8 @@ impl Memory {
 }
 
 impl Memory {
-    /// Walks on a thread that the process can hold up as long as it likes; `None` when it does.
+    /// Walks on a separate thread, because the process can block the reads for any time; `None` if
+    /// it does.
     fn walk_aside(
         &self,
         vm: VmKey,
@@ -242,7 +243,7 @@ impl Memory {
     }
 }
 
-/// Counters of the process, where its kernel tells them.
+/// Memory counters of the process; `None` if its kernel does not report them.
 fn resident(roots: &Roots, vm: VmKey) -> Result<Option<Resident>, Failure> {
     let dir = roots.proc.join(vm.pid.to_string());
     let read = |name: &str| {
@@ -264,7 +265,7 @@ impl From<Failure> for Look {
             Failure::Absent(file) => Look::Unknown(Trouble::NoFile(file)),
             Failure::NoRam => Look::Unknown(Trouble::NoRam),
             Failure::Other(text) => Look::Unknown(Trouble::Unreadable(text)),
-            // Only a walk is stopped, and says so itself.
+            // Only a walk can run out of time, and it handles that itself.
             Failure::Spent => Look::Waits,
         }
     }
@@ -293,8 +294,8 @@ impl VmSource for Memory {
     fn info(&self) -> SourceInfo {
         SourceInfo {
             name: "memory",
-            needs: "a cgroup v2 of each VM's own, else CAP_SYS_PTRACE to walk its page tables",
-            cost: "a few small files a VM; where page tables are walked, at most 2 % of a core",
+            needs: "a cgroup v2 group for each VM, else CAP_SYS_PTRACE to walk its page tables",
+            cost: "a few small files per VM; page table walks take at most 2 % of a core",
         }
     }
 
@@ -322,7 +323,7 @@ impl VmSource for Memory {
     }
 }
 
-/// A sample as facts. Nodes of the host without any of the VM's memory have 0.
+/// The facts of a sample. Host nodes without memory of the VM have 0.
 fn facts(sample: &Sample, roots: &Roots) -> Vec<Fact> {
     let fact = |metric, label: Option<(&'static str, String)>, value| Fact {
         metric,
@@ -353,35 +354,36 @@ fn facts(sample: &Sample, roots: &Roots) -> Vec<Fact> {
     facts
 }
 
-/// Whether the process has a guest_memfd open (Linux 6.8, virt/kvm/guest_memfd.c): private memory
-/// of a guest, which is in none of the process' own counters and page tables. One whose
-/// descriptors may not be looked at is taken for having none.
+/// Whether the process has an open guest_memfd (Linux 6.8, virt/kvm/guest_memfd.c): private memory
+/// of a guest, which is in none of the process's own counters and page tables. `false` if its
+/// descriptors cannot be read.
 fn holds_guest_memfd(roots: &Roots, pid: i32) -> bool {
     let mut found = false;
-    let looked = fds::targets(roots, pid, |target| {
-        // `anon_inode:[kvm-gmem]`, or a file of that name in a file system of KVM's own.
-        let name = target.to_string_lossy();
-        let name = name.rsplit([':', '/']).next().unwrap_or_default();
+    let look = |_, target: &[u8]| {
+        // `anon_inode:[kvm-gmem]`, or a file of that name in KVM's own file system.
+        let target = String::from_utf8_lossy(target);
+        let name = target.rsplit([':', '/']).next().unwrap_or_default();
         found |= name.trim_end_matches(" (deleted)") == "[kvm-gmem]";
         match found {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
-    });
-    looked.is_ok() && found
+    };
+    let descriptors = Descriptors::of(roots, &roots.proc.join(pid.to_string()));
+    descriptors.and_then(|fds| fds.targets(look)).is_ok() && found
 }
 
-/// The machine's own page size and nothing in it, and huge pages.
+/// A `backing` map with 0 bytes in base pages and in transparent huge pages.
 fn no_memory() -> BTreeMap<String, u64> {
     BTreeMap::from([(base_pages(), 0), ("thp".to_owned(), 0)])
 }
 
-/// The `backing` of memory that is in no huge page.
+/// The `backing` label of memory that is not in huge pages.
 fn base_pages() -> String {
     crate::host::memory::size_name(rustix::param::page_size() as u64)
 }
 
-/// Whether an error of a file below /proc/PID says that the process ended (proc(5)).
+/// Whether an error of a file below /proc/PID means that the process ended (proc(5)).
 fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }

@@ -1,24 +1,23 @@
-//! Intel Processor Trace: now and then a short recording of one vCPU's thread, reduced to figures.
+//! Intel Processor Trace: periodic short recordings of one vCPU thread, reduced to counts.
 //!
-//! Feeds `kvm_vcpu_pt_*` and the two histograms `kvm_vm_pt_*`. It is a lane of its own, because
-//! it records for milliseconds and decodes for as long: [`lane`] says whose turn it is, within the
-//! bounds that [`duty`] keeps for each core; [`plan`] says what this machine can trace, and why not
-//! more; [`perf`] records through the kernel and [`image`] reads what the kernel left in memory;
-//! [`totals`] adds up what [`crate::pt`] makes of it.
+//! Feeds `kvm_vcpu_pt_*` and the two histograms `kvm_vm_pt_*`. It has its own thread, because it
+//! records for milliseconds and decodes for as long. [`lane`] chooses the vCPU to record, within
+//! the limits of each core's [`duty`] cycle; [`plan`] determines what this machine can trace;
+//! [`perf`] records through the kernel and [`image`] reads the rings that the kernel filled;
+//! [`totals`] adds up the summaries of [`crate::pt`].
 //!
 //! # How a vCPU is recorded
 //!
-//! By a fresh event on its thread each time, on whatever CPU it runs: `pid` its thread, `cpu` -1,
-//! `inherit` 0. A fresh event's first bytes are a PSB; one that was enabled again begins in the
-//! middle of nowhere (pt.c resets the packet counter with the event's first start alone).
+//! Each recording opens a new event on the vCPU's thread, on any CPU: `pid` is the thread, `cpu`
+//! is -1, `inherit` is 0. The first bytes of a new event are a PSB; an event that is enabled again
+//! starts between packets (pt.c resets the packet counter only when the event first starts).
 //!
 //! None of `exclude_user`, `exclude_kernel`, `exclude_hv`, `exclude_host` and `exclude_guest` is
-//! set. pt.c reads the first two only, and makes of them which privilege levels are traced, of
-//! guest and host alike; the others it ignores. To see the guest is to record both and to tell them
-//! apart by the packets.
+//! set. pt.c reads only the first two, as the traced privilege levels of guest and host alike, and
+//! ignores the others. So a recording of the guest contains both, and the packets separate them.
 //!
-//! The AUX area is mapped writable, so that it is never overwritten and tracing stops when it is
-//! full: its size bounds what a recording can cost, whatever the guest does.
+//! The AUX area is mapped writable, so it is never overwritten and tracing stops when it is full:
+//! its size bounds the cost of a recording, whatever the guest does.
 
 use std::io;
 use std::time::Duration;
@@ -38,67 +37,67 @@ pub use lane::PtLane;
 pub use perf::PerfPt;
 pub use plan::Plan;
 
-/// The name of the source.
+/// Name of the source.
 pub const SOURCE: &str = "pt";
 
-/// What is to be recorded.
+/// Parameters of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// `type` of perf_event_attr: the PMU's number.
+    /// `type` of perf_event_attr: the number of the PMU.
     pub kind: u32,
     /// `config` to `config3`
     pub words: Words,
-    /// For how long.
+    /// Duration of the recording.
     pub window: Duration,
-    /// How many bytes at most: a power of two of pages.
+    /// Size of the trace buffer in bytes: a power of two of pages.
     pub max_bytes: usize,
 }
 
 /// Records threads.
 pub trait RecordPt: Send {
-    /// Records one thread, and is back when the window is over.
+    /// Records one thread; returns at the end of the window.
     ///
     /// # Errors
-    /// The step that failed and the kernel's errno.
+    /// The step that failed, with the kernel's errno.
     fn record(&mut self, tid: i32, request: &Request) -> Result<Capture, RecordError>;
 }
 
 /// One recording.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capture {
-    /// The trace, and what its records said of it.
+    /// The trace, and what its records reported.
     pub trace: Drained,
-    /// Wall time for which the event was enabled: the window, and what waking up took.
+    /// Wall time for which the event was enabled: the window plus the wake-up delay.
     pub elapsed: Duration,
     /// Time for which the thread was on a CPU meanwhile.
     pub on_cpu: Duration,
-    /// Time for which it was also traced: 0 where another had the CPU's tracing.
+    /// Time for which it was also traced: 0 if another program used the CPU's tracing.
     pub traced: Duration,
 }
 
-/// How a turn ended: the `result` label.
+/// Result of a turn: the `result` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// The whole window was recorded.
     Complete,
-    /// The buffer was full before the window was over.
+    /// The buffer was full before the end of the window.
     Truncated,
-    /// Tracing had gaps: this CPU cannot trace while VMX is on, or records were lost.
+    /// The trace has gaps: this CPU cannot trace while VMX is on, or records were lost.
     Partial,
-    /// Another's data collided with it.
+    /// Data of another event collided with the trace.
     Collision,
     /// The vCPU did not run.
     Idle,
-    /// Another had the tracing.
+    /// Another program used the tracing.
     Busy,
-    /// The kernel refused.
+    /// The kernel refused the recording.
     Refused,
-    /// The thread had ended.
+    /// The thread had exited.
     Gone,
 }
 
 impl Outcome {
-    /// All of them.
+    /// All results.
     pub const ALL: [Self; 8] = [
         Self::Complete,
         Self::Truncated,
@@ -126,7 +125,7 @@ impl Outcome {
 }
 
 impl Capture {
-    /// What became of the recording. The worst that is true of it counts.
+    /// The result of the recording; of several that apply, the worst.
     pub fn outcome(&self) -> Outcome {
         let flag = |flag| self.trace.flags & flag != 0;
         match () {
@@ -142,7 +141,7 @@ impl Capture {
     }
 }
 
-/// What was being done when the kernel refused.
+/// The step at which the kernel refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// perf_event_open(2)
@@ -155,13 +154,13 @@ pub enum Step {
     Run,
 }
 
-/// A recording failed.
+/// A failed recording.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {error}", .step.text())]
 pub struct RecordError {
-    /// What was being done.
+    /// The step that failed.
     pub step: Step,
-    /// The kernel's answer.
+    /// The kernel's error.
     #[source]
     pub error: io::Error,
 }
@@ -169,10 +168,10 @@ pub struct RecordError {
 impl Step {
     fn text(self) -> &'static str {
         match self {
-            Self::Open => "perf_event_open of intel_pt",
-            Self::MapRecords => "mapping the ring of records",
-            Self::MapTrace => "mapping the buffer of the trace",
-            Self::Run => "running the trace",
+            Self::Open => "perf_event_open of intel_pt failed",
+            Self::MapRecords => "cannot map the record ring",
+            Self::MapTrace => "cannot map the trace buffer",
+            Self::Run => "cannot run the trace",
         }
     }
 }
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_that_is_true_is_told() {
+    fn worst_result_is_reported() {
         for (flags, bytes, on_cpu, traced, outcome) in [
             (0, 9, 5, 5, Outcome::Complete),
             (image::FLAG_TRUNCATED, 9, 5, 5, Outcome::Truncated),
@@ -215,7 +214,7 @@ mod tests {
             ),
             (0, 0, 5, 0, Outcome::Busy),
             (0, 0, 0, 0, Outcome::Idle),
-            // On a CPU for too short a time to leave a byte.
+            // The thread was on a CPU too briefly to leave a byte.
             (0, 0, 5, 5, Outcome::Idle),
         ] {
             assert_eq!(capture(flags, bytes, on_cpu, traced).outcome(), outcome);

@@ -1,42 +1,42 @@
-//! Columns: what the sources feed, and one vCPU's values of one tick.
+//! Columns that sources feed, and the values of one vCPU in one tick.
 
 use std::sync::Arc;
 
 use super::total::possible;
 use crate::host::topology::Topology;
 
-/// What a column's numbers count.
+/// Unit of a column's raw values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Things, or a plain number.
+    /// A count or a plain number.
     Count,
-    /// Nanoseconds, shown as seconds.
+    /// Nanoseconds, exposed as seconds.
     Nanoseconds,
 }
 
-/// What a column's totals belong to.
+/// What a column's totals are kept for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Activity, charged to the place where the vCPU ran: one total for each (vCPU, place).
+    /// Activity at the location where the vCPU ran: one total per (vCPU, location) series.
     Placed,
-    /// A total of the vCPU as such.
+    /// One total per vCPU.
     Vcpu,
 }
 
-/// One stream of numbers of a vCPU: a metric and its fixed labels.
+/// A metric with its fixed labels; each vCPU has a value for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// Full Prometheus name, an entry of the catalogue: `kvm_vcpu_cycles_total`.
+    /// Full Prometheus name, as in the catalog: `kvm_vcpu_cycles_total`.
     pub metric: &'static str,
-    /// Labels beyond vm, vcpu and place, such as `mode="guest"`.
+    /// Labels besides vm, vcpu and location, such as `mode="guest"`.
     pub labels: Vec<(&'static str, String)>,
-    /// Unit of the raw numbers.
+    /// Unit of the raw values.
     pub unit: Unit,
-    /// What it belongs to.
+    /// What the totals are kept for.
     pub scope: Scope,
 }
 
-/// A column's number within its scope; given out by [`Columns::add`].
+/// Number of a column within its scope, assigned by [`Columns::add`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ColumnId {
     scope: ScopeIndex,
@@ -48,26 +48,26 @@ enum ScopeIndex {
     Vcpu(u8),
 }
 
-/// All columns of a running exporter, fixed when it starts.
+/// All columns of the running exporter, fixed at startup.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Columns {
-    /// Columns charged to places.
+    /// Columns charged to locations.
     pub placed: Vec<Column>,
-    /// Columns of the vCPU as such.
+    /// Columns of the vCPU as a whole.
     pub vcpu: Vec<Column>,
 }
 
-/// A set of column numbers of one scope: bit n is column n.
+/// A set of columns of one scope: bit n is column n.
 pub type ColumnSet = u128;
 
-/// At most this many columns in each scope: the width of [`ColumnSet`].
+/// Maximum number of columns in each scope, the width of [`ColumnSet`].
 pub const MAX_COLUMNS: usize = 128;
 
 impl Columns {
     /// Declares a column.
     ///
     /// # Panics
-    /// Beyond [`MAX_COLUMNS`]; the number of columns is bounded by the configuration's limits.
+    /// With more than [`MAX_COLUMNS`] columns; the configuration bounds the number of columns.
     pub fn add(&mut self, column: Column) -> ColumnId {
         let list = match column.scope {
             Scope::Placed => &mut self.placed,
@@ -86,7 +86,7 @@ impl Columns {
         ColumnId { scope }
     }
 
-    /// The first placed column of a metric, if a source has declared one.
+    /// The first placed column of a metric, if a source declared one.
     pub fn find_placed(&self, metric: &str) -> Option<ColumnId> {
         let n = self.placed.iter().position(|c| c.metric == metric)?;
         let scope = ScopeIndex::Placed(u8::try_from(n).ok()?);
@@ -94,19 +94,19 @@ impl Columns {
     }
 }
 
-/// One vCPU's values of one tick, filled by its readers and charged by the ledger.
+/// Values of one vCPU in one tick, filled by its readers and added to the totals by the ledger.
 ///
-/// A column that nobody wrote is unknown in this tick, which is not the same as 0.
+/// A column without a value is unknown in this tick, which differs from 0.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    /// The machine's CPUs now, for the readers to look up what they found.
+    /// The current topology, for readers to look up CPUs.
     pub topology: Arc<Topology>,
-    /// Logical CPU the thread last ran on, once the sched source has read it.
+    /// Logical CPU that the thread last ran on, once the sched source has read it.
     pub cpu: Option<u32>,
-    /// Whether the thread has run, or waited to run, since the last tick. The sched source reads
-    /// first and clears it; the other sources are then not asked.
+    /// Whether the thread ran or waited to run since the last tick. The sched source reads first
+    /// and clears it for an idle thread; the other sources are then skipped.
     pub active: bool,
-    /// The online CPUs the thread may run on, set only in a tick in which they changed.
+    /// Online CPUs that the thread may run on; set only in a tick in which they changed.
     pub allowed: Option<Vec<u32>>,
     placed: Values,
     vcpu: Values,
@@ -154,7 +154,7 @@ impl Values {
 }
 
 impl Reading {
-    /// An empty reading for these columns on this machine.
+    /// An empty reading for these columns and this topology.
     pub fn new(columns: &Columns, topology: Arc<Topology>) -> Self {
         Self {
             topology,
@@ -166,7 +166,7 @@ impl Reading {
         }
     }
 
-    /// Empties it for the next vCPU; nothing is allocated.
+    /// Clears the values for the next vCPU, without allocation.
     pub fn clear(&mut self) {
         self.cpu = None;
         self.active = true;
@@ -175,7 +175,7 @@ impl Reading {
         self.vcpu.clear();
     }
 
-    /// Adds to a counter what happened since the last tick; 0 makes it known.
+    /// Adds the delta since the last tick to a counter; 0 makes it known.
     pub fn add(&mut self, column: ColumnId, delta: u64) {
         match column.scope {
             ScopeIndex::Placed(n) => self.placed.add(n, delta),
@@ -186,16 +186,16 @@ impl Reading {
     /// Sets a gauge of the vCPU.
     ///
     /// # Panics
-    /// On a placed column: a gauge cannot be charged to a place.
+    /// On a placed column: a gauge cannot be charged to a location.
     pub fn set(&mut self, column: ColumnId, value: u64) {
         match column.scope {
-            ScopeIndex::Placed(_) => unreachable!("a gauge cannot be charged to a place"),
+            ScopeIndex::Placed(_) => unreachable!("a gauge cannot be charged to a location"),
             ScopeIndex::Vcpu(n) => self.vcpu.set(n, value),
         }
     }
 
-    /// Says that a column is unknown after all. The totals of a counter stay, and are shown again
-    /// once something is added.
+    /// Marks a column as unknown. A counter keeps its totals, which are exposed again once
+    /// something is added.
     pub fn withdraw(&mut self, column: ColumnId) {
         match column.scope {
             ScopeIndex::Placed(n) => self.placed.withdraw(n),
@@ -203,17 +203,17 @@ impl Reading {
         }
     }
 
-    /// The placed columns that are withdrawn.
+    /// The withdrawn placed columns.
     pub fn withdrawn(&self) -> ColumnSet {
         self.placed.withdrawn
     }
 
-    /// The vCPU columns that are withdrawn.
+    /// The withdrawn vCPU columns.
     pub fn withdrawn_of_vcpu(&self) -> ColumnSet {
         self.vcpu.withdrawn
     }
 
-    /// What was added to a column, or `None` while it is unknown. For tests.
+    /// The value of a column, or `None` if it is unknown. For tests.
     pub fn get(&self, column: ColumnId) -> Option<u64> {
         let (values, n) = match column.scope {
             ScopeIndex::Placed(n) => (&self.placed, n),
@@ -222,12 +222,12 @@ impl Reading {
         ((values.added | values.set) >> n & 1 == 1).then(|| values.numbers[usize::from(n)])
     }
 
-    /// The placed columns' deltas and which of them are known.
+    /// Deltas of the placed columns, and which of them are known.
     pub fn placed(&self) -> (&[u64], ColumnSet) {
         (&self.placed.numbers, self.placed.added)
     }
 
-    /// The vCPU columns' values: which were added to (counters) and which were set (gauges).
+    /// Values of the vCPU columns: which were added to (counters) and which were set (gauges).
     pub fn vcpu(&self) -> (&[u64], ColumnSet, ColumnSet) {
         (&self.vcpu.numbers, self.vcpu.added, self.vcpu.set)
     }

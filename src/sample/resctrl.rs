@@ -1,15 +1,15 @@
-//! The `resctrl` source: how much of each last-level cache a VM fills, and how much memory
-//! bandwidth it takes, from Intel RDT or AMD QoS.
+//! The `resctrl` source: occupancy of last-level caches and memory bandwidth of each VM, from
+//! Intel RDT or AMD QoS.
 //!
 //! - `kvm_vm_llc_occupancy_bytes{llc}`
-//! - `kvm_vm_memory_bandwidth_bytes_total{llc}`, and of it to the cache's own node
+//! - `kvm_vm_memory_bandwidth_bytes_total{llc}`, and the part of it to the cache's own node:
 //!   `kvm_vm_memory_bandwidth_local_bytes_total{llc}`
 //!
-//! The kernel counts by group of threads. A VM's numbers are those of the groups that hold threads
-//! of its process and no others, and all its vCPUs: libvirt makes such groups for `<cachetune>` and
-//! `<memorytune>`. With `sources.resctrl.create_groups` a VM that has none gets one with its vCPU
-//! threads, and it is removed with the VM or the exporter. A CPU has some hundred groups at most
-//! (RMIDs): when they are used up, the source says so.
+//! The kernel counts for groups of threads. A VM's values are those of the groups that hold all
+//! its vCPUs and only threads of its process: libvirt creates such groups for `<cachetune>` and
+//! `<memorytune>`. With `sources.resctrl.create_groups`, a VM without groups gets one with its
+//! vCPU threads, which is removed with the VM or the exporter. A CPU has at most a few hundred
+//! groups (RMIDs): if none is left, the source reports it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -23,11 +23,12 @@ use super::total::Total;
 use super::{identity, ReadError, Reason, SourceInfo, SourceState};
 use crate::config;
 use crate::discover::{Vcpu, Vm, VmKey};
+use crate::host::cpu_model;
 use crate::host::resctrl::{self, Control, Group};
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
 
-/// Groups of ours have names that begin so; process and start time of the VM follow.
+/// Name prefix of the exporter's own groups; PID and start time of the VM follow.
 const PREFIX: &str = "vcpu-exporter-";
 
 /// The groups are listed once for all VMs of a pass, which takes less than this.
@@ -46,20 +47,20 @@ pub struct Resctrl {
     groups: Option<(Instant, Arc<[Control]>)>,
     vms: HashMap<VmKey, Traffic>,
     made: HashMap<VmKey, PathBuf>,
-    /// VMs of which nothing is known, and why.
+    /// VMs without data, and why.
     troubles: BTreeMap<VmKey, Reason>,
 }
 
-/// What a VM's groups did, by cache and metric.
+/// Traffic of a VM's groups, by cache and metric.
 #[derive(Debug, Default)]
 struct Traffic {
     now: HashMap<(PathBuf, u32, usize), Total>,
-    /// What groups that are gone had counted.
+    /// Sums of groups that are no longer the VM's.
     before: BTreeMap<(u32, usize), u64>,
 }
 
 impl Resctrl {
-    /// The source over these roots.
+    /// A source that reads below `roots`.
     pub fn new(config: &config::Resctrl, roots: Arc<Roots>) -> Self {
         Self {
             config: *config,
@@ -76,14 +77,14 @@ impl Resctrl {
             return Some(Reason::disabled("resctrl"));
         }
         let root = resctrl::root(&self.roots);
+        let can = cpu_model::has_flag(&self.roots, "cqm_occup_llc");
         (!resctrl::monitors(&self.roots)).then(|| Reason {
             code: "no_resctrl",
-            detail: format!("there is no {}/info/L3_MON", root.display()),
-            fix: Some(format!(
-                "on a CPU with cache monitoring (cqm_occup_llc in /proc/cpuinfo): \
-                 mount -t resctrl resctrl {}",
-                root.display()
-            )),
+            detail: match can {
+                true => format!("{}/info/L3_MON does not exist", root.display()),
+                false => "this CPU has no cache monitoring (flag cqm_occup_llc)".to_owned(),
+            },
+            fix: can.then(|| format!("mount -t resctrl resctrl {}", root.display())),
         })
     }
 
@@ -128,7 +129,7 @@ impl Resctrl {
         } else if !all {
             return Err(no_group());
         }
-        // A group of the exporter's own may be left from an exporter before this one.
+        // A group of the exporter's own may be left over from an earlier exporter.
         let origin = match ours {
             true => Origin::Exporter,
             false => Origin::Vm,
@@ -137,7 +138,7 @@ impl Resctrl {
         Ok(traffic.read(&self.roots, &paths, origin))
     }
 
-    /// Makes the VM's group, or finds it made, and puts these vCPUs in.
+    /// Creates the VM's group if needed, and adds these vCPUs to it.
     fn make<'a>(
         &mut self,
         vm: VmKey,
@@ -157,9 +158,9 @@ impl Resctrl {
         Ok(path)
     }
 
-    /// Puts a vCPU thread in a group. The kernel takes a TID and moves whatever thread has it:
-    /// one that is not the vCPU's is never named, and goes back should the vCPU's thread have
-    /// ended, and its TID been given out again, just while it was named.
+    /// Adds a vCPU thread to a group. The kernel takes a TID and moves the thread that has it now.
+    /// Other threads are never passed; if the vCPU thread exits during the call and its TID is
+    /// reused, the new thread is moved back.
     fn add(&self, pid: i32, vcpu: Vcpu, group: &Path, control: &Path) -> io::Result<()> {
         if !identity::is_vcpu(&self.roots, pid, vcpu) {
             return Ok(());
@@ -172,13 +173,13 @@ impl Resctrl {
     }
 }
 
-/// Name of the group that is made for a VM.
+/// Name of the group created for a VM.
 fn name(vm: VmKey) -> String {
     format!("{PREFIX}{}-{}-{}", vm.pid, vm.start_time, vm.ordinal)
 }
 
-/// Groups that hold threads of this process alone. A control group stands for its monitoring
-/// groups, whose counts it includes.
+/// Groups that hold only threads of this process. A control group includes the counts of its
+/// monitoring groups, which are then skipped.
 fn own<'a>(groups: &'a [Control], tids: &'a HashSet<i32>) -> impl Iterator<Item = &'a Group> {
     let is_own = |group: &Group| !group.tasks.is_empty() && group.tasks.is_subset(tids);
     groups.iter().flat_map(move |control| {
@@ -191,13 +192,13 @@ fn own<'a>(groups: &'a [Control], tids: &'a HashSet<i32>) -> impl Iterator<Item 
     })
 }
 
-/// The control group that some of these are in, unless it is the root.
+/// The control group that holds some of these vCPUs, unless it is the root.
 fn control_of<'a>(groups: &'a [Control], vcpus: &HashSet<i32>) -> Option<&'a PathBuf> {
     let holds = |control: &&Control| !control.own.tasks.is_disjoint(vcpus);
     Some(&groups.iter().find(holds)?.own.path)
 }
 
-/// Removes groups of ours whose VM ended while no exporter ran.
+/// Removes the exporter's groups whose VM ended while no exporter ran.
 fn remove_orphans(roots: &Roots, groups: &[Control]) {
     let monitors = groups.iter().flat_map(|control| &control.monitors);
     for group in monitors {
@@ -218,11 +219,11 @@ fn remove_orphans(roots: &Roots, groups: &[Control]) {
     }
 }
 
-/// Its threads fall back to the control group.
+/// Removes a group; its threads return to the control group.
 fn remove(group: &Path) {
     if let Err(error) = std::fs::remove_dir(group) {
         let group = group.display();
-        tracing::warn!(%group, %error, "the monitoring group stays; remove it with rmdir");
+        tracing::warn!(%group, %error, "cannot remove the monitoring group; remove it with rmdir");
     }
 }
 
@@ -255,7 +256,7 @@ impl Traffic {
         occupancy.chain(traffic).collect()
     }
 
-    /// Keeps what groups have counted that are the VM's no more.
+    /// Keeps the counts of groups that are no longer the VM's.
     fn settle(&mut self, groups: &[PathBuf]) {
         let before = &mut self.before;
         self.now.retain(|(group, llc, n), total| {
@@ -283,7 +284,7 @@ impl VmSource for Resctrl {
         SourceInfo {
             name: "resctrl",
             needs: "resctrl mounted on a CPU with cache monitoring, and a group for each VM",
-            cost: "the tasks file of each group, which walks all threads; 3 files a VM and cache",
+            cost: "the tasks file of each group, which walks all threads; 3 files per VM and cache",
         }
     }
 
@@ -296,7 +297,7 @@ impl VmSource for Resctrl {
             return SourceState::Up;
         };
         let reason = Reason {
-            detail: format!("nothing is known of {count} of the VMs: {}", first.detail),
+            detail: format!("VMs without data: {count}; the first: {}", first.detail),
             ..first.clone()
         };
         match self.vms.keys().all(|vm| self.troubles.contains_key(vm)) {
@@ -310,7 +311,7 @@ impl VmSource for Resctrl {
     }
 
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
-        // The state says so once; there is no error for each VM.
+        // The state reports the reason once, instead of an error for each VM.
         if self.missing().is_some() {
             return Ok(Vec::new());
         }
@@ -354,7 +355,7 @@ fn fact(metric: &'static str, llc: u32, bytes: u64, origin: Origin) -> Fact {
 fn no_group() -> Reason {
     Reason {
         code: "no_group",
-        detail: "no group of resctrl holds its vCPUs and no other process".to_owned(),
+        detail: "no resctrl group holds the VM's vCPUs and no other process".to_owned(),
         fix: Some("set sources.resctrl.create_groups: true".to_owned()),
     }
 }
@@ -363,7 +364,7 @@ fn refused(path: &Path, error: &io::Error) -> Reason {
     let (code, fix) = match error.raw_os_error() {
         Some(libc::ENOSPC) => (
             "no_rmid",
-            Some("remove groups that nobody needs: the CPU has num_rmids of them".to_owned()),
+            Some("remove unused groups: the CPU has info/L3_MON/num_rmids in all".to_owned()),
         ),
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => (
             "no_permission",
@@ -373,7 +374,7 @@ fn refused(path: &Path, error: &io::Error) -> Reason {
     };
     Reason {
         code,
-        detail: format!("{}: {error}", path.display()),
+        detail: format!("cannot access {}: {error}", path.display()),
         fix,
     }
 }

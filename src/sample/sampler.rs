@@ -1,4 +1,4 @@
-//! The sampler: one plain thread with a fixed schedule that reads every vCPU once a tick.
+//! The sampler: a thread with a fixed schedule that reads every vCPU once per tick.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::discover::Inventory;
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
 
-/// A tick that takes three periods and so long hangs.
+/// A tick that takes three periods plus this time is reported as a hang.
 const SLOW_TICK: Duration = Duration::from_secs(2);
 
 /// Reads all vCPUs and keeps their totals.
@@ -44,46 +44,46 @@ pub struct Sampler {
     ticks: u64,
 }
 
-/// What the other lanes publish, each at its own pace.
+/// Data that discovery and the background collectors publish, each at its own interval.
 #[derive(Debug, Clone, Default)]
 pub struct Lanes {
-    /// Who runs.
+    /// The latest inventory.
     pub inventory: Arc<ArcSwap<Inventory>>,
-    /// What sources beside the tick know of VMs and the host, lane by lane.
+    /// The latest facts of each background collector.
     pub facts: Vec<Arc<ArcSwap<VmFacts>>>,
-    /// The sources behind `facts`.
+    /// All sources of the background collectors.
     pub sources: Vec<SourceInfo>,
 }
 
-/// Everything the sampler knows at the end of a tick.
+/// The sampler's state at the end of a tick.
 pub struct View<'a> {
-    /// Counts ticks from 1.
+    /// Number of the tick, from 1.
     pub tick: u64,
-    /// When the tick ended, wall clock.
+    /// End of the tick, wall clock.
     pub taken: SystemTime,
-    /// When the tick ended, monotonic clock.
+    /// End of the tick, monotonic clock.
     pub taken_mono: Instant,
-    /// Who runs, as this tick knew it.
+    /// The inventory used in this tick.
     pub inventory: &'a Arc<Inventory>,
-    /// What sources beside the tick know of VMs and the host, lane by lane.
+    /// The latest facts of each background collector.
     pub facts: &'a [Arc<VmFacts>],
-    /// What the numbers mean.
+    /// Metric, labels and unit of each column.
     pub columns: &'a Arc<Columns>,
-    /// All vCPUs in the inventory's order.
+    /// All vCPUs, in inventory order.
     pub slots: &'a [Slot],
-    /// What all of them wanted of each logical CPU.
+    /// Demand of all vCPUs for each logical CPU.
     pub demand: &'a Demand,
-    /// The series limit and what it took away.
+    /// The series limit and the detail it dropped.
     pub limit: &'a Limit,
-    /// State of each source.
+    /// State of each source read in the tick.
     pub sources: &'a [(SourceInfo, SourceState)],
-    /// State of each source beside the tick whose thread hangs, in place of what it said itself.
+    /// State of each source whose thread hangs; it replaces the source's own state.
     pub overdue: &'a [(SourceInfo, SourceState)],
 }
 
 impl Sampler {
-    /// A sampler of whatever `inventory` holds at each tick. `sources` are read in their order,
-    /// sched first, and have declared `columns`.
+    /// A sampler of the VMs that `lanes.inventory` holds at each tick. `sources` are read in order,
+    /// sched first; `columns` are those they declared.
     pub fn new(
         config: &Config,
         sources: Vec<Box<dyn Source>>,
@@ -123,7 +123,7 @@ impl Sampler {
         }
     }
 
-    /// Holds at most this many file descriptors for vCPUs, whatever the process' limit is.
+    /// Limits the file descriptors held for vCPUs to `most`, independent of the process limit.
     #[must_use]
     pub fn with_descriptors(mut self, most: usize) -> Self {
         self.shares = Shares::of(most);
@@ -162,7 +162,7 @@ impl Sampler {
         self.overdue.look(heartbeats, sources, &self.facts, now);
     }
 
-    /// Brings the slots in the new inventory's order; totals of vCPUs that are still there stay.
+    /// Adopts a new inventory and its order; vCPUs that remain keep their totals.
     fn reconcile(&mut self, inventory: Arc<Inventory>) {
         let mut known: HashMap<SlotKey, Slot> =
             self.slots.drain(..).map(|s| (s.key(), s)).collect();
@@ -196,12 +196,12 @@ impl Sampler {
         }
     }
 
-    /// File descriptors held for vCPUs.
+    /// Number of file descriptors held for vCPUs.
     pub fn descriptors(&self) -> usize {
         self.slots.iter().map(Slot::descriptors).sum()
     }
 
-    /// What is known now.
+    /// The state after the last tick.
     pub fn view(&self) -> View<'_> {
         View {
             tick: self.ticks,
@@ -229,7 +229,7 @@ impl Sampler {
         }
     }
 
-    /// Ticks on a fixed schedule until told to stop; `after_tick` sees the sampler after each.
+    /// Ticks on a fixed schedule until `stop`; calls `after_tick` after each tick.
     pub fn run(mut self, period: Duration, stop: &Stop, mut after_tick: impl FnMut(&Sampler)) {
         let mut schedule = Schedule::new(Instant::now(), period);
         while !stop.wait_until(schedule.due()) {
@@ -237,8 +237,7 @@ impl Sampler {
         }
     }
 
-    /// Ticks once in its turn of `schedule`, and keeps account of what that took, `after_tick`
-    /// included.
+    /// Runs one tick of `schedule` and records its duration and CPU time, including `after_tick`.
     pub fn timed_tick(&mut self, schedule: &mut Schedule, mut after_tick: impl FnMut(&Sampler)) {
         let (start, cpu) = (Instant::now(), thread_cpu_seconds());
         self.heartbeat.step("sampler");
@@ -254,14 +253,14 @@ impl Sampler {
     }
 }
 
-/// The state of a source that may have refused single vCPUs.
+/// The state of a source, degraded if it refused any vCPU.
 fn with_refusals(own: SourceState, slots: &[Slot], source: usize) -> SourceState {
     let mut refusals = slots.iter().filter_map(|slot| slot.refusal(source));
     match (own, refusals.next()) {
         (own @ SourceState::Down(_), _) | (own, None) => own,
         (_, Some(first)) => SourceState::Degraded(Reason {
             detail: format!(
-                "vCPUs that are not watched: {}; the first: {}",
+                "vCPUs without data from this source: {}; the first: {}",
                 1 + refusals.count(),
                 first.detail
             ),
@@ -270,13 +269,17 @@ fn with_refusals(own: SourceState, slots: &[Slot], source: usize) -> SourceState
     }
 }
 
-/// Once for each change, however many vCPUs it concerns.
+/// Logs a change of a source's state, once for all vCPUs.
 pub(super) fn log_change(source: &str, now: &SourceState) {
     match now.reason() {
-        None => tracing::info!(source, "the source is up"),
+        None => tracing::info!(source, "source up"),
         Some(Reason { code, detail, fix }) => {
             let fix = fix.as_deref();
-            tracing::warn!(source, code, %detail, fix, "the source is not all it could be");
+            let state = match now {
+                SourceState::Down(_) => "down",
+                SourceState::Up | SourceState::Degraded(_) => "degraded",
+            };
+            tracing::warn!(source, code, %detail, fix, "source {state}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The `sched` source: what the scheduler did with each vCPU thread.
+//! The `sched` source: scheduling of each vCPU thread.
 //!
-//! Feeds time, guest time, delay, timeslices, context switches, page faults, migrations, moves
-//! and affinity from four /proc files of the thread that stay open (`reader`).
+//! Feeds time, guest time, delay, timeslices, context switches, page faults, migrations, moves and
+//! affinity from four /proc files per thread, which stay open (`reader`).
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub struct SchedSource {
     lacks: Lacks,
 }
 
-/// What this kernel does not have, as the last thread showed that was opened and could tell.
+/// Files or counts that this kernel lacks, as seen with the last opened thread that shows it.
 #[derive(Debug, Default)]
 struct Lacks {
     schedstat: bool,
@@ -91,11 +91,11 @@ impl Ids {
 }
 
 impl SchedSource {
-    /// The source over these roots.
+    /// A source that reads below `roots`.
     ///
-    /// A thread that started at or after `born_after` (clock ticks since boot) is charged with
-    /// its whole life, so that nothing a new VM did is lost; an older one from the moment it is
-    /// opened, so that restarting the exporter invents no increase.
+    /// A thread that started at or after `born_after` (clock ticks since boot) is charged with its
+    /// whole life, so no activity of a new VM is lost. An older thread is charged from its opening,
+    /// so a restart of the exporter adds no increase.
     pub fn new(roots: Arc<Roots>, born_after: u64, columns: &mut Columns) -> Self {
         Self {
             roots,
@@ -119,7 +119,7 @@ impl SchedSource {
         Ok(files)
     }
 
-    /// `None` when the thread's id belongs to another one now.
+    /// `None` if the TID belongs to another thread now.
     fn open_reader(&mut self, target: &Target<'_>) -> io::Result<Option<SchedReader>> {
         let files = self.open_files(target)?;
         let mut reader = SchedReader::new(files, self.ids, self.ns_per_clock_tick, target.vcpu.tid);
@@ -127,7 +127,7 @@ impl SchedSource {
         if stat.start_time != target.vcpu.start_time {
             return Ok(None);
         }
-        // The thread lived when it was looked at, so a file that is missing is missing for all.
+        // The thread was alive at this read, so a missing file is missing for all threads.
         self.lacks.learn(reader.files(), &stat, schedstat);
         if stat.start_time < self.born_after {
             reader.start_from(stat, schedstat)?;
@@ -137,9 +137,9 @@ impl SchedSource {
 }
 
 impl Lacks {
-    /// Without `CONFIG_SCHED_INFO` there is no `schedstat`; with it, but neither
-    /// `CONFIG_SCHEDSTATS` nor delay accounting, there is one of zeros (`sched_info_on`,
-    /// include/linux/sched/stat.h), also for a thread that has been in its guest.
+    /// Without `CONFIG_SCHED_INFO` there is no `schedstat`. With it, but with neither
+    /// `CONFIG_SCHEDSTATS` nor delay accounting, the file is all zeros (`sched_info_on`,
+    /// include/linux/sched/stat.h), also for a thread that has run guest code.
     fn learn(&mut self, files: &Files, stat: &Stat, schedstat: SchedStat) {
         self.sched = files.sched.is_none();
         if files.schedstat.is_none() || schedstat.timeslices > 0 || stat.guest_ticks > 0 {
@@ -153,7 +153,7 @@ impl Source for SchedSource {
         SourceInfo {
             name: "sched",
             needs: "read access to /proc/PID/task/TID/{stat,schedstat,sched,status}",
-            cost: "1 µs for each idle vCPU and tick, about 20 µs for each active one",
+            cost: "1 µs per idle vCPU and tick, about 20 µs per active one",
         }
     }
 
@@ -170,9 +170,9 @@ impl Source for SchedSource {
                 schedstat: true, ..
             } => lacks(
                 "no_schedstat",
-                "the kernel keeps no scheduling statistics: time and delay are missing",
-                "use a kernel with CONFIG_SCHEDSTATS=y, or one with CONFIG_TASK_DELAY_ACCT=y and \
-                 boot it with delayacct",
+                "the kernel keeps no scheduling statistics: time and delay are unknown",
+                "use a kernel with CONFIG_SCHEDSTATS=y, or boot one with CONFIG_TASK_DELAY_ACCT=y \
+                 with the parameter delayacct",
             ),
             Lacks { sched: true, .. } => lacks(
                 "no_sched_file",
@@ -225,7 +225,7 @@ fn refusal(target: &Target<'_>, error: &io::Error) -> Reason {
     }
 }
 
-/// Whether the error says that the thread ended: the file is gone, or /proc answers `ESRCH`.
+/// Whether the error means that the thread exited: the file is gone, or /proc returns `ESRCH`.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }

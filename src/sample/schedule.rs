@@ -1,8 +1,9 @@
-//! A fixed schedule: ticks are due at whole periods after the start, however long each one takes.
+//! A fixed schedule: ticks are due at whole periods after the start, independent of their
+//! duration.
 
 use std::time::{Duration, Instant};
 
-/// When the next tick is due.
+/// A schedule of ticks.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     period: Duration,
@@ -18,14 +19,14 @@ impl Schedule {
         }
     }
 
-    /// When the next tick is due; in the past when it is late.
+    /// When the next tick is due; in the past if it is late.
     pub fn due(&self) -> Instant {
         self.due
     }
 
-    /// A tick has ended: moves on to the first tick that can still start in time and returns how
-    /// many had to be left out. Leaving out is better than catching up: a burst of ticks would
-    /// load a host that is already short of time, and measure next to nothing.
+    /// Ends a tick: advances to the first tick that can still start in time, and returns the number
+    /// of ticks skipped. Skipping is better than catching up: a burst of ticks would load a host
+    /// that is already short of time, and measure almost nothing.
     pub fn ended(&mut self, now: Instant) -> u64 {
         self.due += self.period;
         let late = now.saturating_duration_since(self.due);
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_that_cannot_start_in_time_are_left_out_and_counted() {
+    fn late_ticks_are_skipped_and_counted() {
         let start = Instant::now();
         let mut schedule = Schedule::new(start, SECOND);
         assert_eq!(schedule.ended(start + SECOND * 7 / 2), 3);

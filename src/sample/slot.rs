@@ -1,4 +1,4 @@
-//! One vCPU being sampled: its readers and its account.
+//! The sampler of one vCPU: its readers and its totals.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,34 +10,34 @@ use super::reading::{ColumnSet, Columns, Reading};
 use super::{OpenError, ReadError, Reader, Reason, Source, Target};
 use crate::discover::{Vcpu, Vm, VmKey};
 
-/// A source that refused a vCPU is asked again after this time: limits are raised and
-/// permissions granted while the exporter runs.
+/// Interval at which a refused source is retried: limits may be raised and permissions granted
+/// while the exporter runs.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The same where the kernel has only not answered yet.
+/// The same if the kernel has not answered yet.
 const RETRY_LATE_AFTER: Duration = Duration::from_secs(1);
 
-/// Identity of a vCPU across inventories: its VM and its index. Its thread may change.
+/// Identifies a vCPU across inventories by its VM and index. Its thread may change.
 pub type SlotKey = (VmKey, u32);
 
-/// One vCPU being sampled.
+/// The sampler of one vCPU.
 pub struct Slot {
-    /// The VM, as the inventory knows it now.
+    /// The VM in the current inventory.
     pub vm: Arc<Vm>,
     /// The vCPU and its thread.
     pub vcpu: Vcpu,
-    /// Its totals.
+    /// The vCPU's running totals.
     pub account: Account,
-    /// Placed columns that the series limit keeps out of the exposition.
+    /// Placed columns that the series limit hides from the exposition.
     pub hidden: ColumnSet,
     readers: Vec<Opened>,
-    /// The columns each source has fed.
+    /// The columns that each source has fed.
     fed: Vec<Fed>,
-    /// The thread was found to have ended; the inventory has not noticed yet.
+    /// The thread exited, and the inventory does not reflect it yet.
     gone: bool,
 }
 
-/// Columns that one source has fed, of each scope.
+/// Columns that one source has fed, by scope.
 #[derive(Debug, Clone, Copy, Default)]
 struct Fed {
     placed: ColumnSet,
@@ -53,7 +53,7 @@ impl Fed {
     }
 }
 
-/// What has become of one source's reader.
+/// State of one source's reader.
 enum Opened {
     NotYet,
     Reader {
@@ -67,7 +67,7 @@ enum Opened {
 }
 
 impl Slot {
-    /// A vCPU that was not known before.
+    /// A vCPU without totals.
     pub fn new(vm: Arc<Vm>, vcpu: Vcpu, columns: &Columns) -> Self {
         Self {
             vm,
@@ -80,12 +80,12 @@ impl Slot {
         }
     }
 
-    /// Its identity.
+    /// Identity of the vCPU.
     pub fn key(&self) -> SlotKey {
         (self.vm.key, self.vcpu.index)
     }
 
-    /// Takes over what the inventory says now. A new thread gets new readers; the account stays.
+    /// Adopts the current inventory's data. A new thread gets new readers; the totals continue.
     pub fn update(&mut self, vm: Arc<Vm>, vcpu: Vcpu) {
         self.vm = vm;
         if self.vcpu != vcpu {
@@ -95,9 +95,9 @@ impl Slot {
         }
     }
 
-    /// Reads all sources into `reading`; `errors` counts failed readings by source. What was read
-    /// before the thread was found to have ended is as good as any. Readers that are missing are
-    /// opened within the VM's share of descriptors.
+    /// Reads all sources into `reading` and counts failed reads by source in `errors`. Opens
+    /// missing readers within the VM's share of descriptors. If the thread exits in between, the
+    /// values read before remain valid.
     pub(super) fn read(
         &mut self,
         sources: &mut [Box<dyn Source>],
@@ -111,9 +111,9 @@ impl Slot {
         }
         self.open_missing(sources, shares, now);
         for n in 0..self.readers.len() {
-            // The first source, sched, tells where the thread runs and whether it ran at all.
-            // Counters of one that did not run have not moved; those of one that ran nobody
-            // knows where stay in the kernel until somebody knows.
+            // The first source, sched, reports whether the thread ran and on which CPU. Skip the
+            // other sources if the thread was idle or its CPU is unknown; the deltas stay in the
+            // kernel until a later tick.
             let wanted = n == 0 || (reading.active && reading.cpu.is_some());
             if wanted && !self.gone {
                 self.read_one(n, reading, errors);
@@ -131,7 +131,7 @@ impl Slot {
             if self.readers[n].is_due(now) {
                 self.open(n, &mut **source, shares, now);
             }
-            // Where sched does not say whether the thread runs, nothing else is read.
+            // Without sched nothing else is read: whether and where the thread ran is unknown.
             let blind = n == 0 && matches!(self.readers[n], Opened::Refused { .. });
             if self.gone || blind {
                 return;
@@ -159,15 +159,15 @@ impl Slot {
             }
             Err(OpenError::Gone) => self.gone = true,
             Err(OpenError::Refused(why)) => {
-                // The sampler tells the operator, once for all vCPUs.
+                // Debug only: the sampler logs the change once for all vCPUs.
                 let source = source.info().name;
-                tracing::debug!(source, vm = %self.vm.name, vcpu = self.vcpu.index, why = %why.detail, "a vCPU is not watched");
+                tracing::debug!(source, vm = %self.vm.name, vcpu = self.vcpu.index, why = %why.detail, "source unavailable for this vCPU");
                 self.refuse(n, why, now);
             }
         }
     }
 
-    /// Leaves the vCPU without this source: what it fed is unknown from now on.
+    /// Removes a source from the vCPU: the columns it fed are unknown from now on.
     fn refuse(&mut self, n: usize, why: Reason, now: Instant) {
         let fed = std::mem::take(&mut self.fed[n]);
         self.account.withdraw(fed.placed, fed.vcpu);
@@ -189,7 +189,7 @@ impl Slot {
             Err(ReadError::Failed(error)) => {
                 errors[n] += 1;
                 if !std::mem::replace(failing, true) {
-                    tracing::warn!(vm = %self.vm.name, vcpu = self.vcpu.index, %error, "a reading failed");
+                    tracing::warn!(vm = %self.vm.name, vcpu = self.vcpu.index, %error, "cannot read this vCPU");
                 }
             }
         }
@@ -203,19 +203,19 @@ impl Slot {
         }
     }
 
-    /// File descriptors held for this vCPU.
+    /// Number of file descriptors held for this vCPU.
     pub fn descriptors(&self) -> usize {
         self.readers.iter().map(Opened::descriptors).sum()
     }
 
-    /// Descriptors of one kind that are held for this vCPU.
+    /// Number of descriptors of one kind held for this vCPU.
     pub(super) fn held(&self, kind: Kind) -> usize {
         let readers = self.readers.iter().enumerate();
         let of_kind = readers.filter(|(n, _)| Kind::of_source(*n) == kind);
         of_kind.map(|(_, opened)| opened.descriptors()).sum()
     }
 
-    /// Closes what it holds of one kind, because others have a better claim.
+    /// Closes the descriptors of one kind, because other VMs are entitled to them.
     pub(super) fn release(&mut self, kind: Kind, why: &Reason, now: Instant) {
         for n in 0..self.readers.len() {
             if Kind::of_source(n) == kind && self.readers[n].descriptors() > 0 {
@@ -224,7 +224,7 @@ impl Slot {
         }
     }
 
-    /// Asks at the next tick again for what was refused for lack of descriptors.
+    /// Retries sources that were refused for lack of descriptors at the next tick.
     pub(super) fn retry_descriptors(&mut self) {
         for opened in &mut self.readers {
             if matches!(opened, Opened::Refused { why, .. } if why.code == NONE_LEFT) {

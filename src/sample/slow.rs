@@ -1,9 +1,9 @@
-//! The slow lane: sources about a VM as a whole or the host as such, that are too dear or too rare
-//! for the tick.
+//! The background collector: reads sources about whole VMs or the host that are too expensive or
+//! change too rarely for the tick.
 //!
-//! It is a thread of its own, so that a file that takes seconds never holds up a tick. Each source
-//! has its own period. One about VMs reads one VM after the other; what it read last stays until it
-//! reads that VM again, and goes with the VM. What was read is published where it is new.
+//! It has its own thread, so a file that takes seconds never delays a tick. Each source has its
+//! own period. A source about VMs reads one VM after the other; facts stay until the next read of
+//! that VM, and are dropped with the VM. Changed facts are published.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,48 +17,48 @@ use crate::host::topology::Topology;
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
 
-/// One thing known about a VM or the host: a sample of a metric of the catalogue.
+/// A fact about a VM or the host: a sample of a metric of the catalog.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
-    /// Full Prometheus name, an entry of the catalogue.
+    /// Full Prometheus name, as in the catalog.
     pub metric: &'static str,
-    /// Labels beyond `vm`, which those about the host do not have.
+    /// Labels besides `vm`; facts about the host have no `vm`.
     pub labels: Vec<(&'static str, String)>,
     /// Its value.
     pub value: FactValue,
-    /// Where a counter began at 0; of no matter for anything else.
+    /// Where a counter started from 0; ignored for other types.
     pub origin: Origin,
 }
 
-/// Where the counting began whose total a fact is. OTLP gives it to each series as its start, and
-/// reports no increment of what was counted before the exporter started.
+/// Where the count of a total started. OTLP uses it as the start time of the series, and reports
+/// no increment for activity before the exporter started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Origin {
     /// The exporter counts, from when it first saw the VM or the host.
     #[default]
     Exporter,
-    /// The kernel counts for the VM, from when the VM started.
+    /// The kernel counts for the VM, from the start of the VM.
     Vm,
     /// The kernel counts for the host, or for a group that may be older than the VM: from boot at
     /// the earliest.
     Boot,
 }
 
-/// A fact's value.
+/// Value of a fact.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FactValue {
-    /// A whole number in the metric's unit.
+    /// An integer in the metric's unit.
     Int(u64),
-    /// Nanoseconds, shown as seconds.
+    /// Nanoseconds, exposed as seconds.
     Nanoseconds(u64),
     /// Any other number in the metric's unit.
     Float(f64),
-    /// Durations in buckets, shown as seconds.
+    /// Durations in buckets, exposed as seconds.
     Histogram(Arc<Buckets>),
 }
 
 impl FactValue {
-    /// How many series it makes.
+    /// Number of series of this value.
     pub fn series(&self) -> usize {
         match self {
             Self::Int(_) | Self::Nanoseconds(_) | Self::Float(_) => 1,
@@ -67,52 +67,52 @@ impl FactValue {
     }
 }
 
-/// One measured thing about VMs.
+/// A source about whole VMs.
 pub trait VmSource: Send {
-    /// What it is.
+    /// Name, requirements and cost.
     fn info(&self) -> SourceInfo;
-    /// Whether it delivers now.
+    /// Whether the source delivers data now.
     fn state(&self) -> SourceState;
-    /// Time from one reading of a VM to the next.
+    /// Time between two reads of a VM.
     fn period(&self) -> Duration;
-    /// Reads one VM. Unknown facts are left out.
+    /// Reads one VM. Unknown facts are omitted.
     ///
     /// # Errors
-    /// [`ReadError::Gone`] when the VM ended; [`ReadError::Failed`] leaves the facts of the
-    /// reading before.
+    /// [`ReadError::Gone`] if the VM ended. [`ReadError::Failed`] keeps the facts of the previous
+    /// read.
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError>;
-    /// The VM is no more: lets go of what is kept for it.
+    /// Releases everything kept for a VM that ended.
     fn forget(&mut self, vm: VmKey);
 }
 
-/// One measured thing about the host as such.
+/// A source about the host.
 pub trait HostSource: Send {
-    /// What it is.
+    /// Name, requirements and cost.
     fn info(&self) -> SourceInfo;
-    /// Whether it delivers now.
+    /// Whether the source delivers data now.
     fn state(&self) -> SourceState;
-    /// Time from one reading to the next.
+    /// Time between two reads.
     fn period(&self) -> Duration;
-    /// Reads the host, whose CPUs are those of `topology`. Unknown facts are left out.
+    /// Reads the host, whose CPUs are those of `topology`. Unknown facts are omitted.
     ///
     /// # Errors
-    /// [`ReadError::Failed`] leaves the facts of the reading before.
+    /// [`ReadError::Failed`] keeps the facts of the previous read.
     fn read(&mut self, topology: &Topology) -> Result<Vec<Fact>, ReadError>;
 }
 
-/// What a lane beside the sampler's knows.
+/// Facts of one background collector.
 #[derive(Debug, Default)]
 pub struct VmFacts {
-    /// Facts of each VM, in as many lists as are replaced one by one.
+    /// Facts of each VM, in separate lists that are replaced one by one.
     pub vms: HashMap<VmKey, Vec<Arc<[Fact]>>>,
-    /// Facts of the host, source by source.
+    /// Facts of the host, one list per source.
     pub host: Vec<Arc<[Fact]>>,
     /// State of each source.
     pub sources: Vec<(SourceInfo, SourceState)>,
 }
 
 impl VmFacts {
-    /// How many series the facts make that are known of the host and of the VMs in `inventory`.
+    /// Number of series of the facts about the host and the VMs in `inventory`.
     pub fn count(&self, inventory: &Inventory) -> usize {
         let known = inventory.vms.iter().filter_map(|vm| self.vms.get(&vm.key));
         let facts = known.flatten().chain(&self.host);
@@ -121,10 +121,10 @@ impl VmFacts {
     }
 }
 
-/// One reading of a VM or the host that takes longer hangs.
+/// A read of one VM or of the host that takes longer is reported as a hang.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Reads slow sources on their own periods.
+/// Reads its sources, each at its own period.
 pub struct SlowLane {
     sources: Vec<Lane>,
     heartbeat: Heartbeat,
@@ -133,35 +133,35 @@ pub struct SlowLane {
     telemetry: Telemetry,
 }
 
-/// One source and what it said last.
+/// One source and its latest facts.
 struct Lane {
     source: Source,
     due: Instant,
-    /// The VMs it was asked about last, whatever it answered.
+    /// The VMs of the last pass, with or without facts.
     asked: HashSet<VmKey>,
     known: HashMap<VmKey, Arc<[Fact]>>,
     of_host: Option<Arc<[Fact]>>,
-    /// Its state after its last round of readings.
+    /// Its state after its last pass.
     state: Option<SourceState>,
 }
 
-/// A source, by what it is about.
+/// A source, by its subject.
 enum Source {
     Vm(Box<dyn VmSource>),
     Host(Box<dyn HostSource>),
 }
 
-/// What a round of readings came to.
+/// Result of one pass of a source.
 #[derive(Debug, Default)]
 struct Round {
-    /// Readings that failed.
+    /// Number of failed reads.
     errors: u64,
-    /// Whether anything is known now that was not, or no longer.
+    /// Whether any fact changed.
     news: bool,
 }
 
 impl SlowLane {
-    /// A lane over the host and whatever VMs `inventory` holds.
+    /// A collector for the host and the VMs that `inventory` holds at each pass.
     pub fn new(
         vm_sources: Vec<Box<dyn VmSource>>,
         host_sources: Vec<Box<dyn HostSource>>,
@@ -188,17 +188,17 @@ impl SlowLane {
         }
     }
 
-    /// Where the newest facts are found.
+    /// The latest facts; updated after each pass with changes.
     pub fn newest(&self) -> Arc<ArcSwap<VmFacts>> {
         self.newest.clone()
     }
 
-    /// What its sources are.
+    /// Descriptions of all sources.
     pub fn infos(&self) -> Vec<SourceInfo> {
         self.sources.iter().map(|lane| lane.source.info()).collect()
     }
 
-    /// Reads every source that is due at `now`, and publishes after each that has news.
+    /// Reads every source that is due at `now`, and publishes after each source with changes.
     pub fn pass(&mut self, now: Instant) {
         let inventory = self.inventory.load_full();
         for n in 0..self.sources.len() {
@@ -234,7 +234,7 @@ impl SlowLane {
             (vm.key, known.cloned().collect())
         };
         let of_host = self.sources.iter().filter_map(|lane| lane.of_host.clone());
-        // A source that has not read yet has nothing to say of itself.
+        // A source that was not read yet has no state.
         let states = self.sources.iter().filter_map(Lane::said);
         self.newest.store(Arc::new(VmFacts {
             vms: inventory.vms.iter().map(facts).collect(),
@@ -243,14 +243,14 @@ impl SlowLane {
         }));
     }
 
-    /// When the next source is due; much later without sources.
+    /// When the next source is due; in an hour if there are no sources.
     fn next_due(&self) -> Instant {
         let due = self.sources.iter().map(|lane| lane.due).min();
         due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
-    /// Passes whenever a source is due, until told to stop. A VM that appears in between is read
-    /// with the next pass of each source.
+    /// Reads sources as they become due, until `stop`. A VM that appears in between is read with
+    /// the next pass of each source.
     pub fn run(mut self, stop: &Stop) {
         while !stop.wait_until(self.next_due()) {
             self.pass(Instant::now());
@@ -282,12 +282,12 @@ impl Source {
 }
 
 impl Lane {
-    /// What the source is, and its state after its last round.
+    /// Description of the source, and its state after its last pass.
     fn said(&self) -> Option<(SourceInfo, SourceState)> {
         Some((self.source.info(), self.state.clone()?))
     }
 
-    /// Reads what the source is about.
+    /// Reads the VMs or the host.
     fn read(&mut self, inventory: &Inventory, heartbeat: &Heartbeat) -> Round {
         let mut round = match &self.source {
             Source::Vm(_) => self.read_vms(inventory, heartbeat),
@@ -302,7 +302,7 @@ impl Lane {
         round
     }
 
-    /// Reads all VMs, and forgets those that are gone.
+    /// Reads all VMs, and forgets those that ended.
     fn read_vms(&mut self, inventory: &Inventory, heartbeat: &Heartbeat) -> Round {
         let mut round = Round::default();
         let Source::Vm(source) = &mut self.source else {
@@ -325,7 +325,7 @@ impl Lane {
                 Err(ReadError::Gone) => round.news |= self.known.remove(&vm.key).is_some(),
                 Err(ReadError::Failed(error)) => {
                     let source = source.info().name;
-                    tracing::debug!(source, vm = %vm.name, %error, "a VM could not be read");
+                    tracing::debug!(source, vm = %vm.name, %error, "cannot read this VM");
                     round.errors += 1;
                 }
             }
@@ -346,7 +346,7 @@ impl Lane {
             }
             Err(error) => {
                 let source = source.info().name;
-                tracing::debug!(source, %error, "the host could not be read");
+                tracing::debug!(source, %error, "cannot read the host");
                 round.errors += 1;
             }
         }

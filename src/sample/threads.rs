@@ -1,17 +1,17 @@
-//! The `threads` source: who burns the CPU time of a VM, and where: its vCPUs, its I/O threads, a
-//! migration, the kernel's vhost workers, or the rest of its VMM.
+//! The `threads` source: CPU time of each VM by role and location of its threads: vCPUs, I/O
+//! threads, a migration, the kernel's vhost workers, and the rest of the VMM.
 //!
-//! - `kvm_vm_thread_time_seconds_total{role}`, by place: time on a core
-//! - `kvm_vm_thread_delay_seconds_total{role}`, by place: runnable, but waiting for a core
-//! - `kvm_vm_threads{role}`: how many there are
+//! - `kvm_vm_thread_time_seconds_total{role}`, by location: time on a core
+//! - `kvm_vm_thread_delay_seconds_total{role}`, by location: runnable, but waiting for a core
+//! - `kvm_vm_threads{role}`: number of threads
 //!
-//! All threads of the process are looked at each period, and those that ran are charged to the core
-//! on which they are found. What none of them is seen to have done is known all the same: the
-//! process' own CPU time holds its threads that ended, and what is left of it belongs to threads
-//! that came and went between two looks (`look`). It is the emulator's, at no place (`account`).
+//! All threads of the process are read each period, and the time of those that ran is added to the
+//! core where they run now. The process's own CPU time includes threads that exited; what exceeds
+//! the sum of its threads was used by threads that started and exited between two reads (`look`).
+//! It is counted for the emulator, without a location (`account`).
 //!
-//! Kernels before 6.4, and later ones that are told to (`fork_from_owner_default=0` of vhost), run
-//! vhost workers as threads of no process; they are found by their names (`kthreads`).
+//! Kernels before 6.4, and later ones with vhost's `fork_from_owner_default=0`, run vhost workers
+//! as kernel threads outside any process; they are found by their names (`kthreads`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -33,8 +33,9 @@ use account::Account;
 use kthreads::Kthreads;
 use look::{process_time, Look};
 
-/// Threads of a VM that are looked at one by one, beside its vCPUs. A QEMU has some ten, and up to
-/// 64 more for each pool of workers (util/thread-pool.c, `THREAD_POOL_MAX_THREADS_DEFAULT`).
+/// Maximum number of threads of a VM that are read individually, besides its vCPUs. A QEMU has
+/// about ten, and up to 64 more for each pool of workers (util/thread-pool.c,
+/// `THREAD_POOL_MAX_THREADS_DEFAULT`).
 const MAX_OTHERS: usize = 1024;
 
 /// The `threads` source.
@@ -50,19 +51,20 @@ pub struct Threads {
     watch: Option<Watch>,
     kthreads: Kthreads,
     vms: HashMap<VmKey, Account>,
-    /// [`MAX_OTHERS`], but in tests.
+    /// [`MAX_OTHERS`], except in tests.
     max_others: usize,
-    /// Whether this kernel has no schedstat, as the last thread showed that was looked at.
+    /// Whether this kernel has no schedstat, as seen with the last thread that was read.
     lacks_schedstat: bool,
 }
 
 impl Threads {
-    /// The source over these roots. As with vCPUs, what started at or after `born_after` (clock
-    /// ticks since boot) is charged with its whole life, what is older from its first look on.
+    /// A source that reads below `roots`. As with vCPUs, threads that started at or after
+    /// `born_after` (clock ticks since boot) are charged with their whole life, older ones from
+    /// their first read on.
     pub fn new(config: &Config, roots: Arc<Roots>, born_after: u64) -> Self {
         let own = &config.sources.threads;
         let watch = Watch::new(roots.clone());
-        let watch = watch.map_err(|error| tracing::warn!(%error, "threads have no place"));
+        let watch = watch.map_err(|error| tracing::warn!(%error, "cannot watch the CPU topology: thread times have no location"));
         Self {
             roots,
             enabled: own.enabled,
@@ -97,7 +99,7 @@ impl Threads {
             return Err(ReadError::Gone);
         }
         let read = read.and_then(|before| match shared || self.lacks_schedstat {
-            // Whose the rest is cannot be told.
+            // The rest cannot be attributed.
             true => Ok(()),
             false => self.charge_the_rest(&mut account, vm, before, now),
         });
@@ -109,13 +111,13 @@ impl Threads {
         read.map(|()| facts)
     }
 
-    /// Whether another VM lives in the same process.
+    /// Whether another VM shares the process.
     fn shares_process(&self, vm: VmKey) -> bool {
         let same = |key: &&VmKey| (key.pid, key.start_time) == (vm.pid, vm.start_time);
         self.vms.keys().filter(same).any(|key| *key != vm)
     }
 
-    /// `before` is the process' time before its threads were looked at, in clock ticks.
+    /// `before` is the process's CPU time before its threads were read, in clock ticks.
     fn charge_the_rest(
         &self,
         account: &mut Account,
@@ -143,7 +145,7 @@ impl VmSource for Threads {
         SourceInfo {
             name: "threads",
             needs: "a kernel with CONFIG_SCHED_INFO; no privilege",
-            cost: "two small files for each thread that ran and one for each that did not",
+            cost: "two small files per thread that ran and one per idle thread",
         }
     }
 
@@ -181,8 +183,8 @@ impl VmSource for Threads {
     }
 }
 
-/// The totals of all cells that belong in the exposition, and how many threads there are of each
-/// role that could be seen.
+/// The totals of all visible series, and the number of threads of each role that can be
+/// identified.
 fn facts(vm: &Vm, account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
     let mut facts = Vec::new();
     for (role, key, cell) in account.visible(ttl, now) {
@@ -207,8 +209,8 @@ fn facts(vm: &Vm, account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
     facts
 }
 
-/// Whether all threads of a role are known as such. Where the VMM gives threads no names, or it is
-/// not known which, those of I/O and of migration are among the emulator's.
+/// Whether all threads of a role can be identified. If the VMM does not name its threads, or their
+/// names are unknown, I/O and migration threads are counted as emulator.
 fn is_seen(vm: &Vm, role: Role) -> bool {
     match role {
         Role::Vcpu => vm.threadless == 0,
@@ -238,7 +240,8 @@ fn no_schedstat() -> Reason {
 fn shared_process() -> Reason {
     Reason {
         code: "shared_process",
-        detail: "several VMs live in one process: only their vCPUs can be told apart".to_owned(),
+        detail: "several VMs share one process: only vCPU threads can be attributed to a VM"
+            .to_owned(),
         fix: None,
     }
 }
@@ -247,8 +250,8 @@ fn many_threads(vms: usize) -> Reason {
     Reason {
         code: "many_threads",
         detail: format!(
-            "VMs with more than {MAX_OTHERS} threads beside their vCPUs: {vms}; \
-             what the others do is in role=\"emulator\", without a place"
+            "VMs with more than {MAX_OTHERS} threads besides their vCPUs: {vms}; \
+             the time of the rest is in role=\"emulator\", without a location"
         ),
         fix: None,
     }

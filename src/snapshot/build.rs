@@ -1,6 +1,6 @@
-//! Builds the picture at the end of each tick. Labels are rendered when a VM or a place is first
-//! seen, and the buffers of a picture that is no longer kept are filled again, so that a steady host
-//! costs a copy of its numbers and no allocation for each.
+//! Builds the snapshot at the end of each tick. Labels are rendered once, when a VM or a location
+//! first appears. The buffers of a snapshot that is no longer kept are reused, so a steady host
+//! costs a copy of its numbers and no allocation per number.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,10 +18,11 @@ use crate::sample::sampler::View;
 use crate::sample::slot::{Slot, SlotKey};
 use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts, INVENTORY};
 
-/// Makes snapshots and publishes them.
+/// Builds snapshots and publishes them.
 pub struct Builder {
     handle: Handle,
     pmu_mode: Option<Arc<Labels>>,
+    host_name: Option<Arc<str>>,
     synthetic: Option<Arc<str>>,
     inventory: Arc<Inventory>,
     cpu_labels: Arc<[Arc<Labels>]>,
@@ -32,7 +33,7 @@ pub struct Builder {
     per_vcpu: Arc<[ColumnRow]>,
     sources: Vec<SourceRow>,
     facts: FactRows,
-    /// A picture that is no longer kept, for its buffers.
+    /// A snapshot that is no longer kept, for its buffers.
     spare: Option<Arc<Snapshot>>,
 }
 
@@ -41,12 +42,12 @@ struct VcpuLabels {
     key: SlotKey,
     labels: Arc<Labels>,
     placement: Option<(Whereabouts, Arc<Labels>)>,
-    /// Parallel to the account's cells.
+    /// Parallel to the series of the vCPU's account.
     cells: Vec<(CellKey, Arc<Labels>)>,
 }
 
 impl Builder {
-    /// A builder that publishes to `handle`. `pmu_mode` is mode and reason.
+    /// A builder that publishes to `handle`. `pmu_mode` is the PMU mode and its reason.
     pub fn new(handle: Handle, pmu_mode: Option<(&'static str, &'static str)>) -> Self {
         let mode = |(mode, reason): (&'static str, &'static str)| {
             Arc::new(Labels::new([
@@ -57,6 +58,7 @@ impl Builder {
         Self {
             handle,
             pmu_mode: pmu_mode.map(mode),
+            host_name: None,
             synthetic: None,
             inventory: Arc::default(),
             cpu_labels: Arc::new([]),
@@ -71,12 +73,17 @@ impl Builder {
         }
     }
 
-    /// Says in every picture that the host is a synthetic one, and which scenario it follows.
+    /// Sets the host name of all following snapshots.
+    pub fn host_name(&mut self, name: Option<String>) {
+        self.host_name = name.map(Into::into);
+    }
+
+    /// Marks all following snapshots as synthetic, with the scenario's name.
     pub fn synthetic(&mut self, scenario: &str) {
         self.synthetic = Some(scenario.into());
     }
 
-    /// Builds the picture of what the sampler knows and publishes it.
+    /// Builds the snapshot of the sampler's state and publishes it.
     pub fn publish(&mut self, view: &View<'_>) {
         self.refresh_labels(view);
         let mut snapshot = self.empty(view);
@@ -160,7 +167,7 @@ impl Builder {
         cpus.filter_map(row).collect()
     }
 
-    /// A picture without vCPUs, in the buffers of one no longer kept where nobody reads it.
+    /// A snapshot without vCPUs, in the buffers of the spare snapshot if no reader holds it.
     fn empty(&mut self, view: &View<'_>) -> Snapshot {
         let spare = self.spare.take().and_then(|s| Arc::try_unwrap(s).ok());
         let (mut vms, mut vcpus, mut cells, numbers) = match spare {
@@ -196,6 +203,7 @@ impl Builder {
             facts_before: self.facts.before().clone(),
             sources: self.sources.clone(),
             pmu_mode: self.pmu_mode.clone(),
+            host_name: self.host_name.clone(),
             synthetic: self.synthetic.clone(),
             dropped: dropped_rows(view),
             series: 0,
@@ -246,7 +254,7 @@ impl VcpuLabels {
         }
     }
 
-    /// Renders what is new about the vCPU: where it is now, cells it did not have before.
+    /// Renders the labels of a new placement and of new series.
     fn follow(&mut self, slot: &Slot) {
         if self.placement.as_ref().map(|(w, _)| *w) != slot.account.whereabouts {
             self.placement = slot
@@ -343,8 +351,8 @@ fn cpu_place(cpu: &Cpu) -> [Pair; 4] {
     ]
 }
 
-/// Columns whose metric is not in the catalogue are left out of it by mistake of a developer:
-/// a test of each source looks, and here they are shown as dropped.
+/// Columns as rows. A column whose metric is missing in the catalog is a bug that the source's
+/// tests detect; it is marked as dropped here.
 fn column_rows(columns: &[Column]) -> Arc<[ColumnRow]> {
     let row = |column: &Column| {
         let metric = catalog::find(column.metric);

@@ -1,4 +1,4 @@
-//! What the lanes beside the sampler's know of VMs and the host, as rows of the picture.
+//! Facts of the background collectors about VMs and the host, as rows of the snapshot.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,60 +10,59 @@ use crate::discover::{Inventory, Vm};
 use crate::sample::slow::{Fact, FactValue, Origin, VmFacts};
 use crate::sample::{SourceInfo, SourceState};
 
-/// One thing known of a VM or the host: a sample, or a histogram.
+/// One fact about a VM or the host: a sample or a histogram.
 #[derive(Debug, Clone)]
 pub struct FactRow {
-    /// The metric.
+    /// The catalog entry.
     pub metric: &'static Metric,
-    /// `vm`, where it is about one, and the fact's own labels.
+    /// `vm`, if the fact is about a VM, and the fact's own labels.
     pub labels: Arc<Labels>,
     /// Its value.
     pub value: FactValue,
-    /// Where a counter began at 0.
+    /// Where a counter started from 0.
     pub origin: Origin,
-    /// When the tick ended that first knew it: less than a tick after it was read. What is read
-    /// again and has not changed keeps its time.
+    /// End of the first tick that had this value, less than one tick after the read. A value that
+    /// is read again unchanged keeps its time.
     pub since: Instant,
 }
 
-/// How often the older rows change places, see [`FactRows::before`]: twice the usual period of a
-/// slow source, so that there are two readings to compare.
+/// Interval at which older rows rotate, see [`FactRows::before`]: twice the usual period of a
+/// background source, so that two readings can be compared.
 const ROTATION: Duration = Duration::from_secs(30);
 
-/// Renders facts as rows. A list of facts that was there the time before keeps its rows: a lane
-/// that replaces one list of thousands costs the picture that list and a copy of pointers.
+/// Renders facts as rows. An unchanged list of facts keeps its rows: a collector that replaces one
+/// list of thousands costs the rendering of that list and a copy of pointers.
 #[derive(Debug, Default)]
 pub struct FactRows {
     of: Vec<Arc<VmFacts>>,
     inventory: Arc<Inventory>,
-    /// By the address of the list, which [`Rendered`] keeps from being given to another.
+    /// Keyed by the address of the list; [`Rendered`] holds the list, so its address is not reused.
     rendered: HashMap<usize, Rendered>,
     rows: Arc<[FactRow]>,
     older: Option<Older>,
 }
 
-/// The rows as they were.
+/// Rows of earlier ticks.
 #[derive(Debug)]
 struct Older {
     before: Arc<[FactRow]>,
-    /// They take the place of `before` when they are old enough.
+    /// Replace `before` when they are old enough.
     next: Arc<[FactRow]>,
     next_is_of: Instant,
 }
 
-/// One list of facts of one VM, or of the host.
+/// The rendered facts of one list: of one VM, or of the host.
 #[derive(Debug)]
 struct Rendered {
     _facts: Arc<[Fact]>,
     vm: Option<Arc<Vm>>,
-    /// Each with its metric's position in the catalogue.
+    /// Each row with its metric's position in the catalog.
     rows: Box<[(usize, FactRow)]>,
 }
 
 impl FactRows {
-    /// Rows of everything known of the host and of the VMs in `inventory`, in the catalogue's
-    /// order, and within a metric in the inventory's. A fact whose metric is not in the catalogue
-    /// has no row.
+    /// Rows of all facts about the host and the VMs in `inventory`, in catalog order; within a
+    /// metric, in inventory order. A fact whose metric is missing in the catalog has no row.
     pub fn follow(
         &mut self,
         facts: &[Arc<VmFacts>],
@@ -82,12 +81,12 @@ impl FactRows {
         &self.rows
     }
 
-    /// What [`follow`](Self::follow) gave last.
+    /// The rows that [`follow`](Self::follow) returned last.
     pub fn now(&self) -> &Arc<[FactRow]> {
         &self.rows
     }
 
-    /// The same half a minute to a minute before, or less after the start.
+    /// The rows of 30 to 60 s before; of less just after the start.
     pub fn before(&self) -> &Arc<[FactRow]> {
         self.older
             .as_ref()
@@ -107,7 +106,7 @@ impl FactRows {
         }
     }
 
-    /// State of each source that the facts came from.
+    /// State of each source of the facts.
     pub fn sources(&self) -> impl Iterator<Item = &(SourceInfo, SourceState)> {
         self.of.iter().flat_map(|facts| &facts.sources)
     }
@@ -135,7 +134,7 @@ impl FactRows {
             .iter()
             .filter_map(|address| self.rendered.get(address));
         let mut rows: Vec<&(usize, FactRow)> = lists.flat_map(|list| &list.rows).collect();
-        // Stable: within a metric the VMs stay in the inventory's order.
+        // A stable sort: within a metric, VMs stay in inventory order.
         rows.sort_by_key(|(position, _)| *position);
         self.rows = rows.into_iter().map(|(_, row)| row.clone()).collect();
     }
@@ -150,7 +149,7 @@ impl Rendered {
         }
     }
 
-    /// Whether the rows name this VM.
+    /// Whether the rows carry this VM's name.
     fn is_of(&self, vm: Option<&Arc<Vm>>) -> bool {
         self.vm.as_ref().map(|vm| &vm.name) == vm.map(|vm| &vm.name)
     }
@@ -200,8 +199,8 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_in_the_catalogues_order_and_then_in_the_inventorys() {
-        // Two entries of the catalogue stand in for facts, the later one first.
+    fn rows_are_in_catalog_order_and_then_in_the_inventorys() {
+        // Two catalog entries stand in for facts, the later one first.
         let (early, late) = ("kvm_vm_vcpus", "kvm_exporter_series");
         let inventory = inventory(vec![vm(2, "a"), vm(1, "b")]);
         let known = |n| {
@@ -229,7 +228,7 @@ mod tests {
         assert_eq!(rows[0].value, FactValue::Int(2));
     }
 
-    /// What the rows say, and which label sets they say it with.
+    /// Each row as text, with its value and the address of its labels.
     fn told(rows: &[FactRow]) -> Vec<(String, FactValue, *const Labels)> {
         let tell = |row: &FactRow| {
             let labels = row.labels.text().to_owned();
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_new_is_rendered_anew() {
+    fn only_new_lists_are_rendered() {
         let list = |n| -> Arc<[Fact]> { Arc::from([fact("kvm_vm_vcpus", n)]) };
         let facts = |lists: &[&Arc<[Fact]>]| {
             let known = lists.iter().map(|list| (*list).clone()).collect();
@@ -265,12 +264,12 @@ mod tests {
         assert!(rows.follow(&lanes, &inventory(Vec::new()), now).is_empty());
         assert!(
             rows.rendered.is_empty(),
-            "nothing is kept of a VM that is gone"
+            "no rows are kept for a VM that ended"
         );
     }
 
     #[test]
-    fn older_rows_are_kept_to_see_what_grew() {
+    fn older_rows_are_kept_for_deltas() {
         let (mut rows, start) = (FactRows::default(), Instant::now());
         let here = inventory(vec![vm(1, "a")]);
         let mut value_before = |second: u64| {

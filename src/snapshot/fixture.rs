@@ -10,13 +10,13 @@ use crate::sample::reading::Unit;
 use crate::sample::slow::{FactValue, Origin};
 use crate::sample::Whereabouts;
 
-/// Labels of borrowed values.
+/// Labels from borrowed values.
 pub(crate) fn labels(pairs: &[(&'static str, &str)]) -> Arc<Labels> {
     let pairs = pairs.iter().map(|(n, v)| (*n, v.to_string().into()));
     Arc::new(Labels::new(pairs))
 }
 
-/// A column of the catalogue.
+/// A column of the catalog.
 pub(crate) fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -> ColumnRow {
     ColumnRow {
         metric: catalog::find(metric).unwrap(),
@@ -26,7 +26,7 @@ pub(crate) fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -
     }
 }
 
-/// A snapshot of nothing, taken so long after `start`.
+/// An empty snapshot, taken `after` past `start`.
 pub(crate) fn empty(start: Instant, after: Duration) -> Snapshot {
     Snapshot {
         taken: SystemTime::UNIX_EPOCH + after,
@@ -47,6 +47,7 @@ pub(crate) fn empty(start: Instant, after: Duration) -> Snapshot {
         facts_before: Arc::new([]),
         sources: Vec::new(),
         pmu_mode: None,
+        host_name: None,
         synthetic: None,
         dropped: Vec::new(),
         series: 0,
@@ -54,7 +55,7 @@ pub(crate) fn empty(start: Instant, after: Duration) -> Snapshot {
 }
 
 impl Snapshot {
-    /// The same on these CPUs.
+    /// The snapshot with these CPUs as its topology.
     pub(crate) fn on(mut self, cpus: Vec<crate::host::topology::Cpu>) -> Self {
         self.inventory = Arc::new(Inventory {
             topology: Arc::new(Topology { cpus }),
@@ -63,7 +64,7 @@ impl Snapshot {
         self
     }
 
-    /// Adds a VM without vCPUs, and these labels of `kvm_vm_info`.
+    /// Adds a VM without vCPUs, with these extra labels of `kvm_vm_info`.
     pub(crate) fn add_vm(&mut self, name: &str, info: &[(&'static str, &str)]) {
         let first = self.vcpus.len();
         let name = [("vm", name)];
@@ -75,8 +76,8 @@ impl Snapshot {
         });
     }
 
-    /// Adds a vCPU of the last VM, found on the last of its cells: each a CPU, its place, and
-    /// totals of all placed columns.
+    /// Adds a vCPU to the last VM, which runs at the last of its series. A series is a CPU, its
+    /// location, and the totals of all placed columns.
     pub(crate) fn add_vcpu(&mut self, cells: &[(u32, Place, &[u64])], own: &[u64]) {
         let vm = self.vms.last_mut().unwrap();
         let name = vm.labels.get("vm").unwrap().to_owned();
@@ -114,7 +115,7 @@ impl Snapshot {
         vm.vcpus.end += 1;
     }
 
-    /// Adds a fact that was first known by this snapshot; in the catalogue's order.
+    /// Adds a fact first known in this snapshot, sorted into catalog order.
     pub(crate) fn add_fact(
         &mut self,
         metric: &str,

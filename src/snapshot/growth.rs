@@ -1,4 +1,4 @@
-//! What grew from one snapshot to a later one of the same exporter.
+//! Deltas between two snapshots of the same exporter.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use super::{catalog, ColumnRow, CpuRow, FactRow, Snapshot, Value};
 use crate::sample::demand::OfCpu;
 use crate::sample::slow::FactValue;
 
-/// Counters of a vCPU: the columns of a metric, all of them or those with given labels.
+/// Selects counters of a vCPU: the columns of a metric, all of them or those with given labels.
 #[derive(Debug, Clone, Copy)]
 pub struct Counter {
     metric: &'static str,
@@ -24,8 +24,8 @@ impl Counter {
         }
     }
 
-    /// Those of them whose fixed label `name` is `value`. At most two labels can be asked for; of
-    /// more the last counts.
+    /// Only the columns whose fixed label `name` is `value`. At most two labels; a third replaces
+    /// the second.
     pub const fn with(mut self, name: &'static str, value: &'static str) -> Self {
         let n = if self.labels[0].is_none() { 0 } else { 1 };
         self.labels[n] = Some((name, value));
@@ -45,14 +45,14 @@ impl Counter {
     }
 }
 
-/// Where a [`Counter`] is found, asked once for all vCPUs.
+/// Column positions of a [`Counter`], looked up once for all vCPUs.
 #[derive(Debug)]
 pub struct Columns {
     placed: Vec<usize>,
     own: Vec<usize>,
 }
 
-/// Two snapshots, and where things of the later one are in the earlier.
+/// Two snapshots, with an index from the later to the earlier one.
 #[derive(Debug)]
 pub struct Growth<'a> {
     before: &'a Snapshot,
@@ -62,7 +62,7 @@ pub struct Growth<'a> {
 }
 
 impl<'a> Growth<'a> {
-    /// What grew since `before`.
+    /// The deltas since `before`.
     pub fn new(before: &'a Snapshot, now: &'a Snapshot) -> Self {
         let vcpus = before.vcpus.iter().zip(0..);
         Self {
@@ -73,13 +73,13 @@ impl<'a> Growth<'a> {
         }
     }
 
-    /// Time between the two.
+    /// Time between the two snapshots.
     pub fn span(&self) -> Duration {
         let (now, before) = (self.now.taken_mono, self.before.taken_mono);
         now.saturating_duration_since(before)
     }
 
-    /// Where the counter is found.
+    /// The column positions of `counter`.
     pub fn columns(&self, counter: &Counter) -> Columns {
         Columns {
             placed: counter.among(&self.now.placed),
@@ -87,14 +87,13 @@ impl<'a> Growth<'a> {
         }
     }
 
-    /// How far the counter of vCPU `n` has grown, summed over its columns, in the raw unit of
-    /// these. `None` where it is not known or the vCPU was not there before; another thread under
-    /// the same name was not.
+    /// Delta of the counter for vCPU `n`, summed over its columns, in their raw unit. `None` if it
+    /// is unknown or if the vCPU is new; a new thread makes the vCPU new.
     pub fn of_vcpu(&self, n: usize, columns: &Columns) -> Option<u64> {
         let before = self.earlier(n)?;
         let placed = columns.placed.iter().map(|&c| {
             let total = vcpu_total(self.now, n, c)?;
-            // What was not known had not begun to count.
+            // A column that was unknown before had not started to count.
             let earlier = vcpu_total(self.before, before, c).unwrap_or(0);
             Some(total.saturating_sub(earlier))
         });
@@ -105,9 +104,9 @@ impl<'a> Growth<'a> {
         placed.chain(own).flatten().reduce(u64::saturating_add)
     }
 
-    /// The same by cell of vCPU `n`, for counters charged to places. A cell that was not visible
-    /// before is new or came back with its old total: it gets no more than the other cells leave
-    /// of the vCPU's growth.
+    /// The delta of vCPU `n` by series, for counters charged to locations. A series that was not
+    /// visible before is new or returned with its old total: it gets at most what the other series
+    /// leave of the vCPU's delta.
     pub fn by_cell(&self, n: usize, columns: &Columns) -> Vec<(usize, u64)> {
         let (Some(all), Some(vcpu)) = (self.of_vcpu(n, columns), self.now.vcpus.get(n)) else {
             return Vec::new();
@@ -141,7 +140,7 @@ impl<'a> Growth<'a> {
         known.iter().map(share).collect()
     }
 
-    /// What all vCPUs wanted of each logical CPU, in nanoseconds.
+    /// Delta of the vCPUs' demand for each logical CPU, in nanoseconds.
     pub fn demand(&self) -> impl Iterator<Item = (&'a CpuRow, OfCpu)> + '_ {
         let before = self.before.demand.iter();
         let before: HashMap<&str, OfCpu> = before.map(|r| (r.labels.text(), r.demand)).collect();
@@ -155,7 +154,7 @@ impl<'a> Growth<'a> {
         })
     }
 
-    /// Where vCPU `n` was before.
+    /// Position of vCPU `n` in the earlier snapshot, if its thread is the same.
     fn earlier(&self, n: usize) -> Option<usize> {
         let now = self.now.vcpus.get(n)?;
         let before = *self.vcpus.get(now.labels.text())?;
@@ -191,30 +190,30 @@ fn cell_total(snapshot: &Snapshot, cell: usize, column: usize) -> Option<u64> {
     (known >> column & 1 == 1).then(|| snapshot.cell_totals.get(at).copied())?
 }
 
-/// How far a fact has grown from one reading to a later one.
+/// Delta of a fact between two readings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grown {
     /// In the metric's unit.
     pub by: f64,
-    /// Time between the two readings, to within a tick.
+    /// Time between the two readings, accurate to one tick.
     pub over: Duration,
 }
 
 impl Grown {
-    /// Growth a second.
+    /// The delta per second.
     pub fn rate(self) -> f64 {
         self.by / self.over.as_secs_f64()
     }
 }
 
-/// The rows of one metric among facts in the catalogue's order.
+/// The rows of one metric; `facts` is in catalog order.
 pub fn facts_of<'a>(facts: &'a [FactRow], metric: &str) -> &'a [FactRow] {
     let wanted = catalog::position(metric);
     let rest = &facts[facts.partition_point(|row| catalog::position(row.metric.name) < wanted)..];
     &rest[..rest.partition_point(|row| catalog::position(row.metric.name) == wanted)]
 }
 
-/// The facts of a counter that were read at least twice, each with its growth.
+/// The facts of a counter that were read at least twice, each with its delta.
 pub fn grown_facts<'a>(
     snapshot: &'a Snapshot,
     metric: &str,
@@ -230,7 +229,7 @@ pub fn grown_facts<'a>(
     })
 }
 
-/// A fact's value in the metric's unit; a histogram has none.
+/// Value of a fact in the metric's unit; `None` for a histogram.
 pub fn number(value: &FactValue) -> Option<f64> {
     let value = match value {
         FactValue::Int(n) => Value::Int(*n),

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-/// A label set: its pairs for structured outputs and the status page, and the same rendered
-/// for the text formats.
+/// A label set: pairs for structured outputs and the status page, and rendered text for the text
+/// formats.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     pairs: Box<[Pair]>,
@@ -12,7 +12,7 @@ pub struct Labels {
     kept: OnceLock<Box<[u8]>>,
 }
 
-/// A label's name and its value as it is.
+/// Name and unescaped value of a label.
 pub type Pair = (&'static str, Cow<'static, str>);
 
 impl PartialEq for Labels {
@@ -24,7 +24,7 @@ impl PartialEq for Labels {
 impl Eq for Labels {}
 
 impl Labels {
-    /// Renders a label set. Values are data from outside and are escaped here, nowhere else.
+    /// Renders a label set. Values come from outside and are escaped only here.
     pub fn new(pairs: impl IntoIterator<Item = Pair>) -> Self {
         let pairs: Box<[_]> = pairs.into_iter().collect();
         let mut text = String::new();
@@ -44,24 +44,24 @@ impl Labels {
         }
     }
 
-    /// `a="x",b="y"`, without braces, values escaped; empty for no labels. The escapes are those
-    /// of OpenMetrics and of Prometheus text alike.
+    /// `a="x",b="y"`: no braces, values escaped, empty without labels. OpenMetrics and the
+    /// Prometheus text format share these escapes.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The pairs, values as they are.
+    /// The pairs, with unescaped values.
     pub fn pairs(&self) -> &[Pair] {
         &self.pairs
     }
 
-    /// The labels in the form of one more output, made when it is first asked for and kept as
-    /// long as they are: a host that does not push has no memory for it. There is one such form.
+    /// The labels as another output encodes them: rendered on first use and kept as long as the
+    /// label set, so a host that never pushes uses no memory for it. One encoding only.
     pub fn kept(&self, render: impl FnOnce(&[Pair]) -> Box<[u8]>) -> &[u8] {
         self.kept.get_or_init(|| render(&self.pairs))
     }
 
-    /// The value of one label.
+    /// Value of a label.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.pairs
             .iter()
@@ -70,7 +70,7 @@ impl Labels {
     }
 }
 
-/// Escapes backslash, double quote and line feed, as both text formats ask.
+/// Escapes backslash, double quote and line feed, as both text formats require.
 fn escape_into(text: &mut String, value: &str) {
     for c in value.chars() {
         match c {

@@ -1,14 +1,14 @@
-//! What the handle keeps.
+//! The snapshots that the handle keeps.
 
 use super::fixture::empty;
 use super::*;
 
 #[test]
-fn a_window_is_5_to_10_s_and_each_tick_gives_one_snapshot_back() {
+fn window_is_5_to_10_s_and_each_tick_returns_one_snapshot() {
     let (handle, start) = (Handle::default(), Instant::now());
     let publish = |second: u64| handle.publish(Arc::new(empty(start, Duration::from_secs(second))));
     assert!(publish(0).is_none());
-    assert!(handle.window().is_none(), "one snapshot has no growth");
+    assert!(handle.window().is_none(), "one snapshot has no deltas");
     for second in 1..=60 {
         let back = publish(second);
         assert_eq!(back.is_some(), second != 1 && second != 5, "{second}");
@@ -21,7 +21,7 @@ fn a_window_is_5_to_10_s_and_each_tick_gives_one_snapshot_back() {
         let back = back.map(|back| Arc::strong_count(&back));
         assert!(
             back.is_none_or(|holders| holders == 1),
-            "nobody else has it"
+            "no other reference exists"
         );
     }
 }

@@ -1,7 +1,7 @@
-//! One walk over the picture, metric by metric in the catalogue's order: every output is a visitor.
+//! Visits a snapshot metric by metric, in catalog order; every output is a visitor.
 //!
-//! Whatever belongs to a metric is found once a walk, so that a sample costs its bytes and no
-//! search: this is the path every scrape takes through hundreds of thousands of samples.
+//! Columns are looked up once per visit, so a sample costs its bytes and no search: each scrape
+//! passes hundreds of thousands of samples through this code.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,12 +11,12 @@ use crate::sample::reading::{ColumnSet, Unit};
 use crate::sample::slow::{FactValue, Origin};
 use crate::sample::{Buckets, SourceState};
 
-/// A sample's value.
+/// Value of a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
-    /// A whole number.
+    /// An integer.
     Int(u64),
-    /// Nanoseconds, to be shown as seconds.
+    /// Nanoseconds, exposed as seconds.
     Nanoseconds(u64),
     /// Any other number.
     Float(f64),
@@ -40,41 +40,41 @@ impl Value {
     }
 }
 
-/// The float that is nearest to these nanoseconds in seconds, which is what a reader of their
-/// exact decimal has.
+/// Nanoseconds as the nearest float in seconds, which is also what a reader of the exact decimal
+/// gets.
 fn seconds(ns: u64) -> f64 {
     const NS_PER_S: u64 = 1_000_000_000;
     match ns >> f64::MANTISSA_DIGITS {
-        // Exact as a float, so that there is one rounding.
+        // Exact as a float, so there is only one rounding.
         0 => ns as f64 / 1e9,
-        // The fraction's own rounding is then too small to matter: it is below 2^-54, and none of
-        // its values that is not one comes as near to where the sum's rounding turns.
+        // The rounding error of the fraction is below 2^-54; no fraction of whole nanoseconds comes
+        // that close to a point where the rounding of the sum changes.
         _ => (ns / NS_PER_S) as f64 + (ns % NS_PER_S) as f64 / 1e9,
     }
 }
 
-/// Receives the picture, metric by metric.
+/// Receives a snapshot, metric by metric.
 pub trait Visitor {
-    /// A metric begins. Only metrics with at least one sample are announced.
+    /// Starts a metric. Metrics without samples are not announced.
     fn metric(&mut self, metric: &'static Metric);
-    /// A sample of the metric announced last; its labels are `row`'s and then `fixed`'s.
+    /// A sample of the current metric; its labels are those of `row`, then those of `fixed`.
     fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value);
-    /// A sample of a fact, with where its counting began.
+    /// A sample of a fact, with the origin of its count.
     fn fact(&mut self, row: &Labels, value: Value, _origin: Origin) {
         self.sample(row, &Labels::default(), value);
     }
-    /// A histogram of the metric announced last.
+    /// A histogram of the current metric.
     fn histogram(&mut self, row: &Labels, buckets: &Buckets);
 }
 
 impl Snapshot {
-    /// Walks over all metrics in the catalogue's order and gives their samples to `visitor`.
+    /// Passes the samples of all metrics to `visitor`, in catalog order.
     ///
-    /// `now` is what the sample's age is measured against. Columns the series limit dropped and
-    /// values that are unknown are left out.
+    /// The sample's age is measured at `now`. Columns dropped by the series limit and unknown
+    /// values are skipped.
     pub fn visit(&self, now: Instant, visitor: &mut impl Visitor) {
         let none = Labels::default();
-        // They are in the catalogue's order, as this walk is.
+        // The facts are in catalog order, as is this loop.
         let mut facts = &self.facts[..];
         for metric in CATALOG {
             let mut family = Family {
@@ -138,9 +138,9 @@ impl Snapshot {
         }
     }
 
-    /// How many series about VMs and the host [`visit`](Self::visit) gives: all but those of
-    /// metrics whose source is `self`. This is the value of `kvm_exporter_series` and what
-    /// `limits.max_series` bounds; it is counted from the bit sets, without a walk.
+    /// Number of series about VMs and the host that [`visit`](Self::visit) passes: all except those
+    /// of metrics with source `self`. It is the value of `kvm_exporter_series` and is bounded by
+    /// `limits.max_series`; it is counted from the bit sets, without a visit.
     pub fn count_series(&self) -> usize {
         let placements = self.vcpus.iter().filter(|v| v.placement.is_some()).count();
         let placed = shown(&self.placed);
@@ -156,7 +156,7 @@ impl Snapshot {
             + self.facts.iter().map(|f| f.value.series()).sum::<usize>()
     }
 
-    /// Age of the picture in nanoseconds; 0 where `now` is before it.
+    /// Age of the snapshot in nanoseconds; 0 if `now` is earlier.
     fn age_ns(&self, now: Instant) -> u64 {
         let age = now.saturating_duration_since(self.taken_mono);
         u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)
@@ -181,15 +181,15 @@ impl Snapshot {
     }
 }
 
-/// One of the columns that feed a metric.
+/// A column that feeds a metric.
 struct Pick<'a> {
     index: usize,
     bit: ColumnSet,
     column: &'a ColumnRow,
 }
 
-/// The columns that feed `metric` and that the series limit has left. There are few columns, and
-/// names are compared (not addresses: a `const` table may lie at more than one).
+/// The columns that feed `metric` and that the series limit did not drop. Names are compared, not
+/// addresses: a `const` table may exist at more than one address.
 fn picks<'a>(columns: &'a [ColumnRow], metric: &Metric) -> Vec<Pick<'a>> {
     let feeds = |column: &ColumnRow| !column.dropped && column.metric.name == metric.name;
     let numbered = columns.iter().enumerate();
@@ -203,7 +203,7 @@ fn picks<'a>(columns: &'a [ColumnRow], metric: &Metric) -> Vec<Pick<'a>> {
         .collect()
 }
 
-/// Bit of column `index`; a column beyond the set's width is never known.
+/// Bit of column `index`; 0 beyond the width of the set, so such a column is never known.
 fn bit(index: usize) -> ColumnSet {
     u32::try_from(index)
         .ok()
@@ -211,7 +211,7 @@ fn bit(index: usize) -> ColumnSet {
         .unwrap_or(0)
 }
 
-/// The columns that the series limit has left.
+/// The columns that the series limit did not drop.
 fn shown(columns: &[ColumnRow]) -> ColumnSet {
     let kept = columns.iter().enumerate().filter(|(_, c)| !c.dropped);
     kept.fold(0, |set, (index, _)| set | bit(index))
@@ -221,7 +221,7 @@ fn ones(set: ColumnSet) -> usize {
     set.count_ones() as usize
 }
 
-/// 1 while the source delivers anything.
+/// 1 unless the source is down.
 fn delivers(source: &SourceRow) -> u64 {
     match source.state {
         SourceState::Up | SourceState::Degraded(_) => 1,
@@ -229,13 +229,13 @@ fn delivers(source: &SourceRow) -> u64 {
     }
 }
 
-/// Nanoseconds since the Unix epoch, good until the year 2554; 0 before 1970.
+/// Nanoseconds since the Unix epoch, valid until the year 2554; 0 before 1970.
 fn unix_ns(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A metric under way: announces it with its first sample.
+/// A metric during the visit: announced with its first sample.
 struct Family<'a, V> {
     metric: &'static Metric,
     announced: bool,
@@ -268,12 +268,12 @@ impl<V: Visitor> Family<'_, V> {
         self.visitor.fact(&fact.labels, value, fact.origin);
     }
 
-    /// A fact: value 1.
+    /// An info sample: value 1.
     fn one(&mut self, labels: &Labels) {
         self.sample(labels, &Labels::default(), Value::Int(1));
     }
 
-    /// The metric's samples of one cell or vCPU.
+    /// The metric's samples of one series or vCPU.
     #[inline]
     fn row(&mut self, labels: &Labels, known: ColumnSet, values: &[u64], picks: &[Pick<'_>]) {
         for pick in picks {

@@ -1,25 +1,25 @@
-//! The two rings of a perf event, mapped: records, and the AUX area that hardware writes to.
+//! The two mapped rings of a perf event: records, and the AUX area that the hardware writes.
 //!
-//! perf_event_mmap() of kernel/events/core.c: at offset 0 a page of positions and 2^n pages of
-//! records; the user then writes into that page where the AUX area is to begin and how long it is,
-//! and maps it too. Mapped writable, as here, the AUX area is never overwritten: tracing stops
-//! when it is full (`rb_alloc_aux`, kernel/events/ring_buffer.c).
+//! Layout by perf_event_mmap() in kernel/events/core.c: one page of positions at offset 0, then
+//! 2^n pages of records. User space writes the offset and size of the AUX area into the first
+//! page, then maps that area too. If it is mapped writable, as here, the kernel never overwrites
+//! it: tracing stops when it is full (`rb_alloc_aux`, kernel/events/ring_buffer.c).
 //!
-//! What is handed out is atomics. The kernel, and the CPU that traces, write there at any time.
+//! All access is atomic because the kernel and the traced CPU write at any time.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Words of `struct perf_event_mmap_page` (linux/perf_event.h): `aux_offset` at byte 1072 and
-/// `aux_size` at 1080.
+/// Word offsets in `struct perf_event_mmap_page` (linux/perf_event.h): `aux_offset` is at byte
+/// 1072, `aux_size` at 1080.
 const AUX_OFFSET: usize = 1072 / WORD;
 const AUX_SIZE: usize = 1080 / WORD;
 
 const WORD: usize = size_of::<u64>();
 
-/// A mapped event.
+/// The mapped rings of one event.
 #[derive(Debug)]
 pub(crate) struct PerfRing {
     base: Mapping,
@@ -28,10 +28,10 @@ pub(crate) struct PerfRing {
 }
 
 impl PerfRing {
-    /// Maps the positions and `pages` pages for records, a power of two.
+    /// Maps the position page and `pages` pages of records; `pages` is a power of two.
     ///
     /// # Errors
-    /// mmap(2)'s: `EPERM` beyond what may be locked in memory.
+    /// Those of mmap(2): `EPERM` above the limit of locked memory.
     pub(crate) fn map(event: BorrowedFd<'_>, pages: usize) -> io::Result<Self> {
         let page = rustix::param::page_size();
         Ok(Self {
@@ -41,11 +41,11 @@ impl PerfRing {
         })
     }
 
-    /// Maps an AUX area of `bytes`, a power of two of pages.
+    /// Maps an AUX area of `bytes`, which is a power of two of pages.
     ///
     /// # Errors
-    /// mmap(2)'s: `EPERM` as [`PerfRing::map`], `ENOMEM` where the kernel finds no memory,
-    /// `EOPNOTSUPP` or `EINVAL` where the event's PMU has no such area.
+    /// Those of mmap(2): `EPERM` as for [`PerfRing::map`], `ENOMEM` if the kernel has no memory,
+    /// `EOPNOTSUPP` or `EINVAL` if the event's PMU has no AUX area.
     pub(crate) fn map_aux(&mut self, event: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
         let offset = self.base.length;
         let page = self.page();
@@ -55,35 +55,35 @@ impl PerfRing {
         Ok(())
     }
 
-    /// The page of positions.
+    /// The page of positions (`struct perf_event_mmap_page`).
     pub(crate) fn page(&self) -> &[AtomicU64] {
         &self.base.words()[..self.page_words]
     }
 
-    /// The ring of records.
+    /// The record ring.
     pub(crate) fn data(&self) -> &[AtomicU64] {
         &self.base.words()[self.page_words..]
     }
 
-    /// The AUX area; empty before it is mapped.
+    /// The AUX area; empty until mapped.
     pub(crate) fn aux(&self) -> &[AtomicU64] {
         self.aux.as_ref().map_or(&[], Mapping::words)
     }
 }
 
-/// Shared memory of the kernel's, unmapped when dropped.
+/// Memory shared with the kernel; unmapped on drop.
 #[derive(Debug)]
 struct Mapping {
     start: NonNull<AtomicU64>,
-    /// Bytes, a multiple of the page size.
+    /// Length in bytes, a multiple of the page size.
     length: usize,
 }
 
 impl Mapping {
     fn new(event: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<Self> {
         let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: a new mapping, placed by the kernel, overlaps nothing of ours; the descriptor is
-        // open for the length of the call, and a mapping outlives it.
+        // SAFETY: the kernel chooses the address of a new mapping, so it overlaps no other. The
+        // descriptor is open during the call, and a mapping outlives its descriptor.
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -102,18 +102,18 @@ impl Mapping {
     }
 
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: `length` bytes from `start`, which is aligned to a page, are mapped for reading
-        // and writing as long as `self` lives. They are always initialised (the kernel maps zeroed
-        // pages) and are not the memory of a file that could be cut short, so that no access
-        // faults. Others write there meanwhile; all access of ours is atomic.
+        // SAFETY: `length` bytes from the page-aligned `start` are mapped readable and writable
+        // while `self` lives. They are always initialized (the kernel maps zeroed pages) and are
+        // not backed by a file that could be truncated, so no access faults. The kernel writes
+        // concurrently; all our access is atomic.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length / WORD) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: this is the mapping that `new` made, and no slice of it outlives `self`.
-        // munmap(2) cannot fail on it; there would be nothing to do about it.
+        // SAFETY: this unmaps the mapping made by `new`, and no slice of it outlives `self`.
+        // munmap(2) cannot fail here, and there would be no way to handle a failure.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

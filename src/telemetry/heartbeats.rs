@@ -1,7 +1,7 @@
-//! Whether the exporter's own threads make progress.
+//! Progress of the exporter's own threads.
 //!
-//! A thread says when it begins a step and when it waits for its turn. A step that takes longer
-//! than the thread's limit hangs: in the kernel, behind a lock, or in a loop.
+//! A thread reports when it starts a step and when it waits for its turn. A step that takes longer
+//! than the thread's limit is a hang: in the kernel, behind a lock, or in a loop.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-/// The heartbeats of all threads; cloning shares them.
+/// The heartbeats of all threads; a clone shares them.
 #[derive(Debug, Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<Vec<Heartbeat>>>);
 
-/// The heartbeat of one thread; cloning shares it.
+/// The heartbeat of one thread; a clone shares it.
 #[derive(Debug, Clone)]
 pub struct Heartbeat(Arc<Inner>);
 
@@ -34,33 +34,33 @@ struct Step {
     since: Instant,
 }
 
-/// A thread that hangs.
+/// A thread at its current step; from [`Heartbeats::hangs`], one that exceeds its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hang {
-    /// The thread's name.
+    /// Name of the thread.
     pub thread: &'static str,
-    /// What it is doing: a source's name where it reads one.
+    /// Name of the step; the source's name if the thread reads a source.
     pub step: &'static str,
-    /// For how long.
+    /// Time since the step started.
     pub age: Duration,
-    /// Whether the exporter is of no use without the thread.
+    /// Whether the exporter cannot work without this thread.
     pub vital: bool,
 }
 
 impl std::fmt::Display for Hang {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let age = self.age.as_secs_f64();
-        write!(f, "the {} thread hangs", self.thread)?;
+        write!(f, "the {} thread has been stuck", self.thread)?;
         if self.step != self.thread {
-            write!(f, " in {}", self.step)?;
+            write!(f, " in step {}", self.step)?;
         }
         write!(f, " for {age:.1} s")
     }
 }
 
 impl Heartbeats {
-    /// A thread whose steps take no longer than `limit`. Without a `vital` one the exporter is not
-    /// ready, and its supervisor is not told that it is well.
+    /// Registers a thread whose steps take at most `limit`. If a `vital` thread hangs, `/readyz`
+    /// answers 503 and the systemd watchdog is not fed.
     pub fn add(&self, thread: &'static str, limit: Duration, vital: bool) -> Heartbeat {
         let heartbeat = Heartbeat(Arc::new(Inner {
             thread,
@@ -72,20 +72,20 @@ impl Heartbeats {
         heartbeat
     }
 
-    /// The threads that hang.
+    /// The threads whose current step exceeds its limit.
     pub fn hangs(&self, now: Instant) -> Vec<Hang> {
         let all = self.lock();
         all.iter().filter_map(|one| one.hang(now)).collect()
     }
 
-    /// The first vital thread that hangs.
+    /// The first vital thread whose current step exceeds its limit.
     pub fn vital_hang(&self, now: Instant) -> Option<Hang> {
         let all = self.lock();
         let mut hangs = all.iter().filter_map(|one| one.hang(now));
         hangs.find(|hang| hang.vital)
     }
 
-    /// What a thread is doing now, and since when.
+    /// The current step of a thread; `None` while it waits for its turn.
     pub fn doing(&self, thread: &str, now: Instant) -> Option<Hang> {
         let all = self.lock();
         let mut of_thread = all.iter().filter(|one| one.0.thread == thread);
@@ -96,7 +96,7 @@ impl Heartbeats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seconds each thread has been at its step; of several of one name, the longest.
+    /// Seconds since each thread started its step; of threads with the same name, the longest.
     fn ages(&self, now: Instant) -> Vec<(&'static str, f64)> {
         let mut ages: Vec<(&'static str, f64)> = Vec::new();
         for one in self.lock().iter() {
@@ -111,13 +111,13 @@ impl Heartbeats {
 }
 
 impl Heartbeat {
-    /// A step begins.
+    /// Marks the start of a step.
     pub fn step(&self, name: &'static str) {
         let since = Instant::now();
         self.set(Some(Step { name, since }));
     }
 
-    /// The thread waits for its turn.
+    /// Marks that the thread waits for its turn.
     pub fn rest(&self) {
         self.set(None);
     }
@@ -145,11 +145,11 @@ impl Collector for Heartbeats {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let ages = self.ages(Instant::now());
         if ages.is_empty() {
-            return Ok(()); // a family without samples is none
+            return Ok(()); // a metric family without samples is not exposed
         }
         let mut family = encoder.encode_descriptor(
             "thread_busy",
-            "How long a thread of the exporter has been at its current step, 0 while it waits for its turn",
+            "Time since a thread of the exporter began its current step, 0 while it waits",
             Some(&Unit::Seconds),
             MetricType::Gauge,
         )?;
@@ -181,8 +181,8 @@ mod tests {
         let later = now + 2 * LIMIT;
         let hangs: Vec<String> = all.hangs(later).iter().map(Hang::to_string).collect();
         let expected = [
-            "the slow thread hangs in memory for 20.0 s",
-            "the inventory thread hangs for 20.0 s",
+            "the slow thread has been stuck in step memory for 20.0 s",
+            "the inventory thread has been stuck for 20.0 s",
         ];
         assert_eq!(hangs, expected);
         assert_eq!(
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_of_one_name_have_the_age_of_the_one_that_is_at_it_longest() {
+    fn threads_of_one_name_report_the_longest_age() {
         let all = Heartbeats::default();
         let [idle, busy] = [(); 2].map(|()| all.add("otlp", LIMIT, false));
         assert_eq!(all.ages(Instant::now()), [("otlp", 0.0)]);

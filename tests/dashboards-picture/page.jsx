@@ -11,8 +11,10 @@ const asked = new URLSearchParams(location.search);
 const from = +asked.get('from'), to = +asked.get('to');
 const range = { from, to, step: +asked.get('step') };
 const timeRange = { from: dateTime(from), to: dateTime(to), raw: { from: dateTime(from), to: dateTime(to) } };
+// Variables that are All unless the address sets them.
+const ALL = { cluster: '.*', job: '.+', instance: '.+', vcpu: '.+' };
 const fill = text => text.replace(/\$\{?(__\w+|[a-z]\w*)(?::\w+)?\}?/g, (whole, name) =>
-  ({ __rate_interval: '1m', __interval: '15s', __range: '1h' })[name] ?? asked.get(`var-${name}`) ?? whole);
+  ({ __rate_interval: '1m', __interval: '15s', __range: '1h' })[name] ?? asked.get(`var-${name}`) ?? ALL[name] ?? whole);
 
 const show = (field, value) => (field.display ?? getDisplayProcessor({ field, theme }))(value);
 const last = field => reduceField({ field, reducers: ['lastNotNull'] }).lastNotNull;
@@ -144,11 +146,23 @@ function Panel({ panel, data }) {
   </div>;
 }
 
+// Collapsed rows are drawn open: each moves what follows it down by the height of its panels.
+function opened(panels) {
+  let moved = 0;
+  return panels.flatMap(panel => {
+    const down = one => ({ ...one, gridPos: { ...one.gridPos, y: one.gridPos.y + moved } });
+    const all = [panel, ...(panel.panels ?? [])].map(down);
+    if (panel.panels?.length) moved += Math.max(...panel.panels.map(({ gridPos }) => gridPos.y + gridPos.h)) - panel.gridPos.y - panel.gridPos.h;
+    return all;
+  });
+}
+
 async function main() {
   const dashboard = await (await fetch(`/dashboards/${asked.get('dashboard')}.json`)).json();
   const all = [];
-  for (const panel of dashboard.panels) all.push([panel, panel.type === 'row' ? null : await frames(panel, range, fill)]);
-  const height = Math.max(...dashboard.panels.map(({ gridPos }) => gridPos.y + gridPos.h)) * LINE;
+  const panels = opened(dashboard.panels);
+  for (const panel of panels) all.push([panel, panel.type === 'row' ? null : await frames(panel, range, fill)]);
+  const height = Math.max(...panels.map(({ gridPos }) => gridPos.y + gridPos.h)) * LINE;
   document.getElementById('page').style.height = `${height}px`;
   window.found = all.filter(([, data]) => data).map(([panel, data]) => ({ panel: panel.title, series: data.frames.length, empty: data.empty }));
   createRoot(document.getElementById('page')).render(

@@ -84,9 +84,14 @@ class Writer:
         annotations = dashboard["annotations"]["list"]
         self.lines.append(literal("Annotation[]", f"{name}_annotations", annotations))
         whole = {**dashboard, "annotations": {"list": []}}
+        # What an import reads, and a dashboard does not have.
+        for key in ("__inputs", "__requires"):
+            whole.pop(key, None)
         self.lines.append(literal("Plain<Dashboard>", name, whole))
         for panel in dashboard["panels"]:
             self.panel(name, panel)
+            for inner in panel.get("panels", []):
+                self.panel(name, inner)
 
 
 def main():

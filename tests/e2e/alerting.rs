@@ -5,6 +5,7 @@
 //! machine is decides how long the test takes, not what it says. Where something is wrong and Prometheus did not keep up,
 //! it is all done again at half the speed.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,12 +18,15 @@ use crate::exporter::Exporter;
 use crate::prometheus::{is_installed, Api};
 use crate::run::{eventually, free_address, DEADLINE};
 
+mod clusters;
 mod cpu_time;
 mod episodes;
 mod evaluation;
 mod history;
+mod inhibition;
 mod panels;
 mod promises;
+mod pushed;
 
 use cpu_time::CpuTime;
 
@@ -31,6 +35,20 @@ const SPEEDS: [u32; 3] = [60, 30, 15];
 
 /// How long the calm scenario is watched: longer than any alert waits, and than the longest window of one.
 const CALM: Duration = Duration::from_secs(32 * 60);
+
+/// Hosts that stay as they are (deploy/scenarios), and the speeds to watch them at: the full one has 20 times the series.
+const STEADY: [(&str, &[u32]); 4] = [
+    ("full", &[30, 15]),
+    ("floating", &SPEEDS),
+    ("host-process", &SPEEDS),
+    ("memory-only-node", &SPEEDS),
+];
+
+/// How long a steady host is watched.
+const STEADY_FOR: Duration = Duration::from_secs(40 * 60);
+
+/// Alerts that an operator of a steady host may be sent in that time, with those that are over.
+const MOST_SENT: usize = 5;
 
 /// How long after the end of a trouble its alerts may last: five minutes that windows of five minutes still see it, five
 /// more for those that look at their own last five minutes, and two for `keep_firing_for` and the allowance.
@@ -61,19 +79,23 @@ struct Scene {
 impl Scene {
     /// `data` may hold a history under `prometheus`.
     fn set(scenario: &str, speed: u32, address: &str, data: TempDir) -> Self {
-        let times = speed.to_string();
-        let arguments = [
-            "--synthetic",
-            scenario,
-            "--speed",
-            &times,
-            "--log.level=info",
-        ];
-        let exporter = Exporter::at(address, &[&["demo"], &arguments[..]].concat());
+        let exporter = synthetic(scenario, speed, address, "");
+        let target = exporter.address().to_owned();
+        Self::around(exporter, scenario, speed, &["--target", &target], data)
+    }
+
+    /// The scene of an exporter on this scenario. `sources` are arguments of deploy/stack/local: what Prometheus scrapes.
+    fn around(
+        exporter: Exporter,
+        scenario: &str,
+        speed: u32,
+        sources: &[&str],
+        data: TempDir,
+    ) -> Self {
         let webhook = Webhook::start();
-        let stack = Stack::start(data.path(), exporter.address(), speed, &webhook.url());
+        let stack = Stack::start(data.path(), sources, speed, &webhook.url());
         Self {
-            scenario: Scenario::load(scenario).expect("it is embedded"),
+            scenario: Scenario::load(scenario).expect("a scenario"),
             speed,
             begun: seconds(SystemTime::now()),
             exporter,
@@ -126,6 +148,33 @@ impl Scene {
     }
 }
 
+/// An exporter on a synthetic host.
+fn synthetic(scenario: &str, speed: u32, address: &str, config: &str) -> Exporter {
+    let times = speed.to_string();
+    let arguments = [
+        "demo",
+        "--synthetic",
+        scenario,
+        "--speed",
+        &times,
+        "--log.level=info",
+    ];
+    Exporter::configured_at(address, &arguments, config)
+}
+
+/// The path of a scenario of these tests.
+fn own_scenario(name: &str) -> String {
+    let manifest = env!("CARGO_MANIFEST_DIR");
+    format!("{manifest}/tests/e2e/alerting/{name}.yaml")
+}
+
+/// Writes what Prometheus scrapes, for `--scrape` of deploy/stack/local.
+fn write_scrape_configs(data: &TempDir, text: &str) -> String {
+    let file = data.path().join("scrape.yml");
+    fs::write(&file, text).expect("a file");
+    file.display().to_string()
+}
+
 fn seconds(at: SystemTime) -> f64 {
     let since = at.duration_since(UNIX_EPOCH);
     since.expect("after 1970").as_secs_f64()
@@ -144,6 +193,19 @@ fn empty() -> TempDir {
 
 #[test]
 fn alerts_fire_for_each_trouble_in_time_and_for_nothing_else() {
+    at_a_speed_it_can_follow(&SPEEDS, both);
+}
+
+#[test]
+fn a_steady_host_fires_what_its_scenario_lists_and_nothing_else() {
+    for (scenario, speeds) in STEADY {
+        at_a_speed_it_can_follow(speeds, |speed| steady(scenario, speed));
+    }
+}
+
+/// Runs `watch`, which returns what was wrong and what was too slow for that to mean much, at lower and lower speeds until
+/// nothing is wrong or nothing was too slow.
+fn at_a_speed_it_can_follow(speeds: &[u32], watch: impl Fn(u32) -> (Vec<String>, Vec<String>)) {
     let _alone = alone();
     let programs = [
         "prometheus",
@@ -155,8 +217,8 @@ fn alerts_fire_for_each_trouble_in_time_and_for_nothing_else() {
         return;
     }
     let (mut tried, before) = (Vec::new(), CpuTime::now());
-    for speed in SPEEDS {
-        let (failures, behind) = both(speed);
+    for &speed in speeds {
+        let (failures, behind) = watch(speed);
         if failures.is_empty() {
             return;
         }
@@ -177,6 +239,27 @@ fn alerts_fire_for_each_trouble_in_time_and_for_nothing_else() {
     panic!(
         "others use {percent:.0} % of this machine, so that the rules cost too much: {tried:#?}"
     );
+}
+
+/// Watches a host that is in one state all the time. Gives what was wrong, and what was too slow for that to mean much.
+fn steady(scenario: &str, speed: u32) -> (Vec<String>, Vec<String>) {
+    let path = format!(
+        "{}/deploy/scenarios/{scenario}.yaml",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let mut scene = Scene::set(&path, speed, &free_address().to_string(), empty());
+    scene.watch_until(STEADY_FOR);
+    let mut behind = evaluation::behind(&scene);
+    behind.extend(evaluation::stalled(&scene));
+    scene.find_beginning();
+    let sent = scene.webhook.taken().len();
+    let noise = (sent > MOST_SENT).then(|| format!("{scenario}: {sent} alerts were sent"));
+    let failures = [
+        evaluation::failed(&scene),
+        promises::kept(&scene),
+        noise.into_iter().collect(),
+    ];
+    (failures.concat(), behind)
 }
 
 /// Watches both scenarios. Gives what was wrong, and what was too slow for that to mean much.

@@ -1,4 +1,4 @@
-//! The machines themselves: what the other tests take for granted of them.
+//! The machines themselves: assumptions of the other tests about them.
 
 use crate::machine::{Clock, Machine};
 

@@ -1,9 +1,9 @@
-//! A hundred VMs that come and go leave nothing open.
+//! A hundred VMs that start and exit leave no open descriptor.
 
 use crate::exposition::Exposition;
 use crate::machine::{Clock, Machine};
 
-/// Each vCPU has its counters, on a machine that has a PMU.
+/// Each vCPU has its counters, on a machine with a PMU.
 const SCRIPT: &str = r#"
 watched() {
     [ "$(scrape | grep -c '^kvm_vcpu_pmu_enabled_seconds_total.vm="churn-')" -eq 20 ]
@@ -46,12 +46,12 @@ fn descriptors_are_given_back() {
     let (busy, quiet) = (count("busy"), count("quiet"));
     println!("descriptors with 20 VMs: {busy:?}, without: {quiet:?}");
     assert_eq!(quiet.len(), 5);
-    // Counters were open, or nothing was there to be given back.
+    // Counters were open; otherwise there was nothing to close.
     assert!(busy.iter().all(|n| *n > quiet[0] + 20 * 4));
     assert!(quiet.iter().all(|n| *n <= quiet[0]));
     assert!(busy.iter().all(|n| *n <= busy[0]));
     for scrape in console.sections("told").map(Exposition::parse) {
-        // A scrape at that time is one more.
+        // A scrape that runs at that time adds one.
         let told = scrape.one("process_open_fds", &[]);
         println!("told: {told:?}");
         assert!(

@@ -1,9 +1,9 @@
-//! What being watched costs a guest: CPU time of its thread for each turn of its loop, which is
-//! instructions on this machine, with the exporter's counters attached and without.
+//! Overhead of the exporter for a guest: CPU time of its thread per turn of its loop, which equals
+//! instructions on this machine, with and without the exporter's counters.
 
 use crate::machine::{Clock, Console, Machine};
 
-/// The exporter shares the guest's only CPU here, so that the switches between them count too.
+/// The exporter shares the guest's only CPU, so that switches between them are included.
 const SCRIPT: &str = r#"
 start_vm watched spin 1
 measure() {
@@ -22,7 +22,7 @@ done
 measure again
 "#;
 
-/// Instructions of the vCPU's thread for each turn of the guest.
+/// Instructions of the vCPU's thread per turn of the guest.
 fn cost(console: &Console, name: &str) -> f64 {
     let stats = console.all_stats(name);
     let spent = |n: usize| stats[n].vcpus[0];
@@ -31,13 +31,14 @@ fn cost(console: &Console, name: &str) -> f64 {
     time as f64 / 4.0 / f64::from(turns)
 }
 
-/// How far two measurements of the same may lie apart.
+/// Tolerated relative difference between two measurements of the same state.
 const STEADY: f64 = 0.001;
 
-/// Boots until one finds the machine as steady at its end as at its beginning; what an unsteady one shows is not ours.
+/// Boots until one shows the machine as steady at its end as at its start; results of an unsteady
+/// one are not the exporter's.
 const BOOTS: usize = 3;
 
-/// Cost alone, at a tick of 1 s and of 100 ms, and alone again.
+/// Cost without the exporter, at a tick of 1 s and of 100 ms, and without it again.
 fn measure() -> [f64; 4] {
     let console = Machine::arm64(Clock::Icount).run(SCRIPT);
     let [alone, second, tenth, again] =

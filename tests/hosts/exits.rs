@@ -1,10 +1,10 @@
-//! Exits by reason on AMD's SVM, where KVM reports every one: against KVM's own counters of the
+//! Exits by reason on AMD's SVM, where KVM reports every one, against KVM's own counters of the
 //! same VM and against the VMM's.
 
 use crate::machine::{Clock, Console, Machine};
 use crate::sandwich::Span;
 
-/// While the guest stands still, everybody's counts of it are compared.
+/// All counts of the guest are compared while it is stopped.
 const SCRIPT: &str = r#"
 start_exporter "sampling: {tick: 100ms, inventory: 1s}
 sources: {exits: {reasons: [io, hlt, npf, ept_violation]}, kvm_stat: {period: 1s}}"
@@ -35,7 +35,7 @@ stand_still halts last
 stand_still halves last
 "#;
 
-/// How much a counter of KVM debugfs grew.
+/// Delta of a counter in KVM debugfs.
 fn growth(console: &Console, vm: &str, stat: &str) -> f64 {
     let at = |when: &str| -> f64 {
         let section = console.section(&format!("{vm}.{when}.{stat}"));
@@ -44,7 +44,7 @@ fn growth(console: &Console, vm: &str, stat: &str) -> f64 {
     at("last") - at("first")
 }
 
-/// Holds a load's reason to KVM's count `stat`, and all of it to the VMM's.
+/// Compares a load's reason with KVM's count `stat`, and the total with the VMM's.
 fn hold(console: &Console, vm: &'static str, reason: &str, stat: &str) {
     let (first, last) = (format!("{vm}.first"), format!("{vm}.last"));
     let span = Span::named(console, vm, &first, &last);
@@ -59,7 +59,8 @@ fn hold(console: &Console, vm: &'static str, reason: &str, stat: &str) {
     assert!(exits(reason) > 100.0, "{vm} hardly ran");
     assert_eq!(exits(reason), growth(console, vm, stat), "{vm}: {stat}");
     let (least, most) = span.turns();
-    // Each turn is an exit of this reason; the guest may stand between counting one and leaving.
+    // Each turn is an exit for this reason; the guest can be stopped between its count and its
+    // exit.
     assert!(
         least - 1.0 <= exits(reason) && exits(reason) <= most + 1.0,
         "{vm}: {} {reason} in {least} to {most} turns",
@@ -68,7 +69,7 @@ fn hold(console: &Console, vm: &'static str, reason: &str, stat: &str) {
     assert_eq!(all, growth(console, vm, "exits"), "{vm}: all exits");
     let event = |event: &str| span.growth("kvm_vcpu_kvm_events_total", &[("event", event)]);
     let (least, most) = span.truth(|stats| stats.vcpus[0].exits as f64);
-    // The VMM adds one to its count after the kernel does, and stopping it is a return too.
+    // The VMM increments its count after the kernel, and stopping it is a return too.
     let returns = event("userspace_exit");
     assert!(
         least - 1.0 <= returns && returns <= most + 2.0,
@@ -120,8 +121,7 @@ fn exits_are_those_that_kvm_and_the_vmm_count() {
     }
 }
 
-/// A write to a register that no device has is a data abort from the guest's level, and one
-/// access.
+/// A write to a register without a device is a data abort from the guest's level, and one access.
 const ARM_SCRIPT: &str = r#"
 start_exporter "sampling: {tick: 100ms, inventory: 1s}
 sources: {exits: {reasons: [dabt_low, irq, wfx]}, kvm_stat: {period: 1s}}"

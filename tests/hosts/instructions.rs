@@ -1,25 +1,25 @@
-//! Guest and host instructions, apart, against what the guest itself counted and what its thread's
-//! CPU clock says: on this machine each instruction takes four nanoseconds.
+//! Guest and host instructions separately, against the guest's own count and its thread's CPU
+//! clock: on this machine each instruction takes four nanoseconds.
 
 use crate::machine::{Clock, Console, Machine};
 use crate::sandwich::{assert_within, Span};
 
-/// Instructions of one turn of the `spin` load in src/demo/guest/aarch64.rs: a `mov`, 65,536 times
-/// two, and four. Of `half` too: its one more is the store that leaves the guest.
+/// Instructions per turn of the `spin` load in src/demo/guest/aarch64.rs: a `mov`, 65,536 times
+/// two, and four. Also of `half`: its additional instruction is the store that exits.
 pub(crate) const SPIN: f64 = 131_077.0;
 
-/// Of one turn of `halt` and `io`, of five. The store that leaves the guest never retires there:
-/// KVM carries it out and lets the guest go on behind it.
+/// Instructions per turn of `halt` and `io`, out of five. The store that exits never retires: KVM
+/// performs it and resumes the guest after it.
 const TELL: f64 = 4.0;
 
-/// Seconds of an instruction on this machine.
+/// Seconds per instruction on this machine.
 const NANOSECONDS: f64 = 4e-9;
 
-/// Least and most instructions of a switch to another thread and back, in which the thread's clock
-/// runs while its counters are off already, or not on yet: 5,900 in Debian's Linux 6.12.
+/// Least and most instructions of a switch to another thread and back, during which the thread's
+/// clock runs but its counters do not: 5,900 in Debian's Linux 6.12.
 const SWITCH: (f64, f64) = (4_000.0, 12_000.0);
 
-/// How far off a count of instructions may be.
+/// Tolerated relative error of a count of instructions.
 pub(crate) const TOLERANCE: f64 = 0.03;
 
 const GUEST: &[(&str, &str)] = &[("mode", "guest")];
@@ -71,7 +71,7 @@ fn check(load: &str, seconds: u32, instructions_a_turn: f64) -> (f64, f64) {
     if load == "spin" {
         let time = span.growth("kvm_vcpu_guest_seconds_total", &[]);
         let truth = (truth.0 * NANOSECONDS, truth.1 * NANOSECONDS);
-        // The kernel looks 100 times a second where the thread is.
+        // The kernel samples the thread's mode 100 times a second.
         assert_within("spin: seconds in the guest", time, truth, 0.05);
     }
     (guest, host)
@@ -89,7 +89,7 @@ fn a_guest_whose_vmm_does_the_work() {
     assert!(host > guest, "guest {guest}, host {host}");
 }
 
-/// Entering and leaving the guest and the timer's ticks come on top of what the VMM spins.
+/// Entering and leaving the guest and the timer's ticks add to the VMM's spinning.
 #[test]
 fn a_guest_and_a_vmm_that_do_as_much() {
     let (guest, host) = check("half", 8, SPIN);

@@ -1,21 +1,21 @@
-//! Where guest memory lives on a host of two NUMA nodes, while its VM and then it moves.
+//! Location of guest memory on a host with two NUMA nodes, while the VM and then its memory move.
 
 use crate::exposition::Exposition;
 use crate::machine::{Console, Machine};
 
 const MIB: f64 = 1048576.0;
-/// Memory of each VM, in the script too. Its process has pages of the program beside it, which are
-/// shared memory here, where programs lie in a tmpfs, and are not accounted to its cgroup: they
-/// have to be less than the sixteenth that a cgroup may differ from its process.
+/// Memory of each VM, also in the script. Its process also has pages of the program, which are
+/// shared memory here because programs are in a tmpfs, and which are not charged to its cgroup.
+/// These must be less than the sixteenth by which a cgroup may differ from its process.
 const RAM: f64 = 160.0 * MIB;
-/// What a micro-VM's process has of its own, at most.
+/// Most private memory of a micro-VM's process.
 const OWN: f64 = 8.0 * MIB;
 
-/// CPUs 2 and 3 are node 1. Three VMs, each of one vCPU. The first one runs all the time, so that
-/// NUMA balancing gets to look at its memory: once it has been through all of it, its pages have
-/// hints, but for the few that the guest touches. One VM has a cgroup to itself, the other one is in the root. Memory is
-/// touched on node 1, then the vCPUs move to node 0, and then the memory follows: the kernel moves
-/// it when the nodes of a cpuset change (cgroup-v2.rst, "cpuset.mems").
+/// CPUs 2 and 3 are node 1. Three VMs with one vCPU each. The first one always runs, so that NUMA
+/// balancing scans its memory: after a full scan, its pages have hints, except the few that the
+/// guest touches. One VM has its own cgroup, another one is in the root. Memory is touched on node
+/// 1, then the vCPUs move to node 0, and then the memory follows: the kernel moves it when the
+/// nodes of a cpuset change (cgroup-v2.rst, "cpuset.mems").
 const SCRIPT: &str = r#"
 cd /sys/fs/cgroup
 echo +memory +cpuset >cgroup.subtree_control
@@ -35,13 +35,13 @@ passes() { sed -n 's/.*numa_scan_seq *: *//p' "/proc/$hinted/task/$1/sched"; }
 vcpu=$(echo "$ready" | sed 's/.*"tid":\([0-9]*\).*/\1/')
 until [ "$(passes "$vcpu")" -ge 1 ]; do usleep 100000; done
 start_with_memory walked halt
-# Into another cpuset a thread takes no affinity along.
+# A thread loses its affinity when it moves to another cpuset.
 echo "$me" >own/cgroup.procs
 taskset -p c "$me" >/dev/null
 start_with_memory accounted halt
 echo "$me" >cgroup.procs
 taskset -p f "$me" >/dev/null
-# pages PROCESS: of all its mappings of more than 16 MiB, on each node.
+# pages PROCESS: the pages of its mappings above 16 MiB on each node.
 pages() {
     awk '{ for (n = 3; n <= NF; n++) if (split($n, p, "=") == 2 && p[1] ~ /^N[0-9]+$/ && p[2] > 4096) sum[p[1]] += p[2] }
          END { print sum["N0"] + 0, sum["N1"] + 0 }' "/proc/$1/numa_maps"
@@ -112,7 +112,8 @@ fn assert_near(found: [f64; 2], truth: [f64; 2], slack: f64) {
     }
 }
 
-/// All of it is told by backing too, and in huge pages; returns what smaps has in them.
+/// Requires all memory to be reported by backing too, and in huge pages; returns the huge pages in
+/// smaps.
 fn check_backing(console: &Console) -> f64 {
     let scrape = console.scrape("hinted");
     let nodes: f64 = bytes(&scrape, "hinted").iter().sum();
@@ -132,7 +133,11 @@ fn check_backing(console: &Console) -> f64 {
         pages(console.section("hinted.pages")),
         0.0,
     );
-    assert_eq!(backing[0] + backing[1], nodes, "one memory, told twice");
+    assert_eq!(
+        backing[0] + backing[1],
+        nodes,
+        "both report the same memory"
+    );
     assert!(backing[1] > RAM / 2.0, "it is in huge pages");
     told
 }
@@ -153,7 +158,7 @@ fn memory_is_all_there_on_linux_6_12() {
     check_moves(&console);
 }
 
-/// Memory is found where it was touched and where it went.
+/// Requires memory to be where it was touched and moved to.
 fn check_moves(console: &Console) {
     for (step, home) in [("far", 1), ("near", 0)] {
         let scrape = console.scrape(step);
@@ -170,7 +175,7 @@ fn check_moves(console: &Console) {
         let found = bytes(&scrape, "accounted");
         assert_near(found, accounted(console.section(&truth("accounted"))), MIB);
         assert!(found[home] >= RAM && found[home] < RAM + OWN, "{found:?}");
-        // What a vCPU on node 0 has far away: all, then nothing.
+        // Remote memory of a vCPU on node 0: all, then nothing.
         let remote = walked[1] / (walked[0] + walked[1]);
         assert!((remote - home as f64).abs() < 0.01, "{remote}");
         let labels = [("vm", "walked"), ("backing", "thp")];

@@ -1,11 +1,11 @@
-//! More events than the seven counters: each is counted part of the time, and scaled.
+//! More events than the seven counters: each is counted part of the time and scaled.
 
 use crate::instructions::{SPIN, TOLERANCE};
 use crate::machine::{Clock, Machine};
 use crate::sandwich::{assert_within, Span};
 
-/// Instructions retired (Arm ARM, D13.12.3: event 0x08) under twelve names, two with cycles and
-/// instructions of guest and host beside them.
+/// Instructions retired (Arm ARM, D13.12.3: event 0x08) under twelve names, two of them with cycles
+/// and instructions of guest and host in the same group.
 const SCRIPT: &str = r#"
 start_exporter '
 sampling: {tick: 100ms, inventory: 1s}

@@ -1,4 +1,4 @@
-//! A PMU that has cycles and lacks instructions, as many virtual ones do.
+//! A PMU with cycles but without instructions, like many virtual ones.
 
 use crate::machine::{Clock, Machine};
 use crate::rules;
@@ -22,7 +22,7 @@ fn what_is_there_is_counted_and_what_is_not_is_absent_with_a_reason() {
         let cycles = scrape.sum("kvm_vcpu_cycles_total", &[("mode", mode)]);
         assert!(cycles > Some(0.0), "{mode}: {cycles:?}");
     }
-    // Not 0: a rule of cycles per instruction must have nothing to divide by.
+    // Absent instead of 0: a rule for cycles per instruction must not divide by it.
     let absent = scrape.all("kvm_vcpu_instructions_total", &[]).count();
     assert_eq!(absent, 0, "{}", scrape.text);
     let labels = [("source", "pmu"), ("reason", "event_not_supported")];

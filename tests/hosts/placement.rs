@@ -1,4 +1,4 @@
-//! A vCPU that moves from one NUMA node to the other.
+//! A vCPU that moves between NUMA nodes.
 
 use vcpu_exporter::demo::protocol::Stats;
 
@@ -6,8 +6,8 @@ use crate::exposition::Exposition;
 use crate::machine::{Clock, Console, Machine};
 use crate::sandwich::Span;
 
-/// Seconds of a tick and of what an emulated machine takes to begin one, in which a moved vCPU is
-/// still charged to where it was, or already to where it is.
+/// Seconds of a tick plus its delay on an emulated machine, during which a moved vCPU is still
+/// charged to the old location or already to the new one.
 const TICK: f64 = 0.2;
 
 /// CPUs 2 and 3 are node 1. The kernel's own count of migrations is read from the thread.
@@ -42,7 +42,7 @@ fn cpu_time(stats: &Stats) -> f64 {
     stats.vcpus[0].cpu_ns as f64 / 1e9
 }
 
-/// Seconds charged to a node against those the thread spent there, by its own clock.
+/// Compares seconds charged to a node with those of the thread's own clock.
 fn check_time(what: &str, charged: f64, truth: (f64, f64), slack: f64) {
     let (least, most) = truth;
     println!("{what}: {charged} s, truth {least} to {most}");

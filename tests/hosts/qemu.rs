@@ -1,5 +1,5 @@
-//! A guest of a real QEMU. It counts its turns in its memory, which is a file of the host's: they
-//! are read there, without QEMU, KVM or the PMU having a say.
+//! A guest of a real QEMU. It counts its turns in guest memory, which is a file on the host: the
+//! count is read there, independently of QEMU, KVM and the PMU.
 
 use std::fmt::Write as _;
 
@@ -8,9 +8,9 @@ use crate::instructions::{SPIN, TOLERANCE};
 use crate::machine::{Clock, Console, Machine};
 use crate::sandwich::assert_within;
 
-/// QEMU's `virt` machine begins at the start of its flash, with the MMU off. From there on this is
-/// the `spin` load of src/demo/guest/aarch64.rs, which counts where the first instruction says.
-/// Memory begins at 1 GiB with QEMU's device tree.
+/// QEMU's `virt` machine starts at the start of its flash, with the MMU off. This is the `spin`
+/// load of src/demo/guest/aarch64.rs, which counts at the address in the first instruction. Memory
+/// starts at 1 GiB with QEMU's device tree.
 const GUEST: [u32; 8] = [
     0xd2a8_4000, // mov x0, 0x42000000
     0x52a0_0021, // mov w1, 65536
@@ -22,10 +22,10 @@ const GUEST: [u32; 8] = [
     0x17ff_fffa, // b to the mov of w1
 ];
 
-/// Where the count is in the file.
+/// Offset of the count in the file.
 const COUNT: u32 = 0x4200_0000 - 0x4000_0000;
 
-/// Of two vCPUs the second one is off until the first turns it on, which it does not.
+/// With two vCPUs, the second one stays off, because the first does not turn it on.
 fn script() -> String {
     let mut guest = String::new();
     for byte in GUEST.iter().flat_map(|word| word.to_le_bytes()) {

@@ -1,12 +1,12 @@
-//! CPU quotas of cgroup v2, which the machine at hand may not have.
+//! CPU quotas of cgroup v2, which this machine may not have.
 
 use crate::exposition::Exposition;
 use crate::machine::{Console, Machine};
 use crate::sandwich::Span;
 
-/// Two guests: one in a group with a quota of a fifth of a core, one whose vCPUs have groups of
-/// their own with a twentieth each, in a group that may use a whole core. `at_rest` waits until the
-/// kernel counts no more and the exporter has read all of it.
+/// Two guests: one in a group with a quota of a fifth of a core, and one whose vCPUs have groups
+/// with a twentieth each, in a group with a whole core. `at_rest` waits until the kernel counts no
+/// more and the exporter has read everything.
 const SCRIPT: &str = r#"
 top=/sys/fs/cgroup
 echo +cpu +cpuset >$top/cgroup.subtree_control
@@ -33,7 +33,7 @@ done
 
 start_exporter "{sampling: {tick: 100ms, inventory: 1s}, sources: {cgroup: {period: 1s}}}"
 scrape_until '^kvm_vm_cpu_throttled_periods_total.vm="split",level="vcpu". [1-9]' >/dev/null
-# waits NAME: for each vCPU of the second guest how long it waited (ns), and its group stood still (µs).
+# waits NAME: for each vCPU of the second guest its wait (ns) and the throttled time of its group (µs).
 waits() {
     n=0
     for tid in $tids; do
@@ -59,15 +59,15 @@ section vcpu1 cat $top/machine/vcpu1/cpu.stat
 section pressure cat $top/qemu.slice/100.scope/cpu.pressure
 total=$(sed -n 's/^nr_periods //p' $top/qemu.slice/100.scope/cpu.stat)
 scrape_until '^kvm_vm_cpu_periods_total.vm="limited",level="vm". '"$total"'$' >/dev/null
-# One more period of the slow lane: both VMs have been read since.
+# One more period of the background collector: both VMs have been read since.
 sleep 3
 section rest scrape
 "#;
 
-/// Of the quotas, in seconds.
+/// Period of the quotas, seconds.
 const PERIOD: f64 = 0.02;
 
-/// Periods, throttled periods and throttled seconds in the text of a `cpu.stat`.
+/// Periods, throttled periods and throttled seconds in a `cpu.stat`.
 fn kernel(text: &str) -> [f64; 3] {
     let field = |name: &str| -> f64 {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -96,9 +96,9 @@ fn quota(scrape: &Exposition, vm: &str) -> Option<(String, f64)> {
     all.next().map(|s| (s.label("level").to_owned(), s.value))
 }
 
-/// Cores the guest had between the two sandwiches, by its own clocks, against its quota. It stood
-/// still during the scrapes, so less is possible; more is not, but for what a CPU takes in slices
-/// before it asks (kernel.sched_cfs_bandwidth_slice_us) and an emulated timer that is late.
+/// Compares the cores that the guest used between the two sandwiches, by its own clocks, with its
+/// quota. It was stopped during the scrapes, so it can use less, but not more, except for slices
+/// taken in advance (kernel.sched_cfs_bandwidth_slice_us) and a late emulated timer.
 fn check_quota_holds(console: &Console, quota: f64) {
     let span = Span::of(console, "limited");
     let (_, cpu) = span.cpu_seconds();
@@ -107,7 +107,7 @@ fn check_quota_holds(console: &Console, quota: f64) {
     assert!(cpu > 0.0 && cpu <= quota * seconds * 1.1 + 0.04);
 }
 
-/// Seconds that each vCPU with a group of its own waited, and its quota stopped the group.
+/// Seconds that each vCPU with its own group waited, and that its quota throttled the group.
 fn waits(console: &Console, name: &str) -> Vec<[f64; 2]> {
     let lines = console.section(name).lines();
     let number = |word: &str| -> f64 { word.parse().expect("a number") };
@@ -118,8 +118,8 @@ fn waits(console: &Console, name: &str) -> Vec<[f64; 2]> {
     lines.map(pair).collect()
 }
 
-/// What a quota takes away is in a vCPU's delay: of a thread that has its group to itself, never
-/// less than the group was throttled, but for the period that goes on while the first is read.
+/// Throttled time is part of a vCPU's delay: for the only thread of a group at least the throttled
+/// time, except for the period in progress at the first reading.
 fn check_waits(console: &Console) {
     let (first, last) = (waits(console, "waits.first"), waits(console, "waits.last"));
     for (first, last) in first.iter().zip(&last) {

@@ -1,4 +1,4 @@
-//! The recording rules of alerts/recording.yaml over what machines really exposed.
+//! The recording rules of alerts/recording.yaml over real expositions of the machines.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -10,11 +10,11 @@ use crate::machine::{Clock, Console, Machine};
 
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/alerts/recording.yaml");
 
-/// What an expression gives: labels in PromQL, and a value.
+/// Result of an expression: labels in PromQL, and a value.
 type Expected<'a> = &'a [(&'a str, f64)];
 
-/// Holds expressions to what they should give after the last of some scrapes, which promtool is told
-/// were a minute apart.
+/// Compares expressions with their expected results after the last scrape; promtool treats the
+/// scrapes as a minute apart.
 #[track_caller]
 pub(crate) fn hold(scrapes: &[Exposition], expected: &[(&str, Expected<'_>)]) {
     let last = format!("{}m", scrapes.len() - 1);
@@ -26,6 +26,7 @@ pub(crate) fn hold(scrapes: &[Exposition], expected: &[(&str, Expected<'_>)]) {
     let test = json!({
         "rule_files": [RULES],
         "evaluation_interval": "1m",
+        "group_eval_order": groups(),
         "tests": [{
             "interval": "1m",
             "input_series": series(scrapes),
@@ -34,7 +35,7 @@ pub(crate) fn hold(scrapes: &[Exposition], expected: &[(&str, Expected<'_>)]) {
     });
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("test.yaml");
-    // YAML has all of JSON in it.
+    // YAML includes all of JSON.
     std::fs::write(&file, test.to_string()).expect("the test is written");
     let Ok(promtool) = Command::new("promtool")
         .args(["test", "rules"])
@@ -49,7 +50,15 @@ pub(crate) fn hold(scrapes: &[Exposition], expected: &[(&str, Expected<'_>)]) {
     assert!(promtool.status.success(), "{said}");
 }
 
-/// Every series of the scrapes, in promtool's notation: `_` where a scrape has none.
+/// Groups of rules, in the order of their dependencies.
+fn groups() -> Vec<Value> {
+    let text = std::fs::read_to_string(RULES).expect("the rules are there");
+    let rules: Value = serde_yaml::from_str(&text).expect("they are YAML");
+    let groups = rules["groups"].as_array().expect("they have groups");
+    groups.iter().map(|group| group["name"].clone()).collect()
+}
+
+/// Every series of the scrapes in promtool's notation: `_` if it is missing in a scrape.
 fn series(scrapes: &[Exposition]) -> Vec<Value> {
     let mut series: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (n, scrape) in scrapes.iter().enumerate() {
@@ -78,7 +87,7 @@ pub(crate) fn scrapes(console: &Console, name: &str) -> Vec<Exposition> {
     console.sections(name).map(Exposition::parse).collect()
 }
 
-/// One guest that runs, and one that stopped after it had run.
+/// One running guest, and one that stopped after it had run.
 const SCRIPT: &str = r#"
 start_exporter
 start_vm busy spin 1

@@ -1,13 +1,13 @@
-//! What a counter should have counted between two scrapes, by the guest's own count.
+//! Bounds of a counter's delta between two scrapes, from the guest's own count.
 //!
-//! The guest stands still during a scrape (`sandwich` of `functions.sh`), so that what it did
-//! between two of them lies between two differences of its own count that are nearly the same.
+//! The guest is stopped during a scrape (`sandwich` of `functions.sh`), so its work between two
+//! scrapes is bounded by two nearly equal deltas of its own count.
 
 use crate::exposition::Exposition;
 use crate::machine::Console;
 use vcpu_exporter::demo::protocol::Stats;
 
-/// A scrape and the guest's own account before and after.
+/// A scrape with the guest's own counts before and after it.
 struct Sandwich {
     before: Stats,
     scrape: Exposition,
@@ -24,7 +24,7 @@ impl Sandwich {
     }
 }
 
-/// Two of them, named `first` and `last` by the script.
+/// Two sandwiches, named `first` and `last` in the script.
 pub(crate) struct Span {
     vm: &'static str,
     first: Sandwich,
@@ -32,12 +32,12 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Of the micro-VM's first vCPU.
+    /// The span of the micro-VM's first vCPU.
     pub(crate) fn of(console: &Console, vm: &'static str) -> Self {
         Self::named(console, vm, "first", "last")
     }
 
-    /// Of two sandwiches of these names.
+    /// The span of two sandwiches with these names.
     pub(crate) fn named(console: &Console, vm: &'static str, first: &str, last: &str) -> Self {
         Self {
             vm,
@@ -46,7 +46,7 @@ impl Span {
         }
     }
 
-    /// How much a metric of the vCPU grew, over all places.
+    /// Delta of a metric of the vCPU, summed over all locations.
     #[track_caller]
     pub(crate) fn growth(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
         let id = [("vm", self.vm), ("vcpu", "0")];
@@ -58,7 +58,7 @@ impl Span {
         sum(&self.last.scrape) - sum(&self.first.scrape)
     }
 
-    /// Least and most the guest counted of something of its own.
+    /// Least and most delta of one of the guest's own counts.
     pub(crate) fn truth(&self, of: impl Fn(&Stats) -> f64) -> (f64, f64) {
         let least = of(&self.last.before) - of(&self.first.after);
         let most = of(&self.last.after) - of(&self.first.before);
@@ -70,13 +70,14 @@ impl Span {
         self.truth(|stats| f64::from(stats.vcpus[0].turns))
     }
 
-    /// Seconds of CPU time of the vCPU's thread, guest included, by the thread's own clock.
+    /// Seconds of CPU time of the vCPU's thread, including guest time, by the thread's own clock.
     pub(crate) fn cpu_seconds(&self) -> (f64, f64) {
         self.truth(|stats| stats.vcpus[0].cpu_ns as f64 / 1e9)
     }
 }
 
-/// Holds a measured value between two true ones, and says how far off their middle it is.
+/// Requires a measured value to be between two true ones, and prints its distance from their
+/// middle.
 #[track_caller]
 pub(crate) fn assert_within(what: &str, measured: f64, truth: (f64, f64), tolerance: f64) {
     let (least, most) = truth;

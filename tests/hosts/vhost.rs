@@ -1,10 +1,10 @@
-//! The time of vhost's workers, which are the kernel's own threads on Linux 6.1 and threads of the
-//! VMM since 6.4.
+//! CPU time of vhost's workers, which are kernel threads on Linux 6.1 and threads of the VMM since
+//! 6.4.
 
 use crate::machine::{Console, Machine};
 
-/// The exporter is there before the VM, so that it knows all of the worker's time. `at_rest` is
-/// what the kernel says of a worker that has nothing to do, once it says the same twice.
+/// The exporter starts before the VM, so that it knows all of the worker's time. `at_rest` is the
+/// kernel's figure of an idle worker, once two readings are equal.
 const SCRIPT: &str = r#"
 start_exporter "{sampling: {tick: 100ms, inventory: 1s}, sources: {threads: {period: 1s}}}"
 mkfifo /tmp/vhost.in /tmp/vhost.out

@@ -1,4 +1,4 @@
-//! What is pushed: every series, under which name, of which time, since when.
+//! Contents of a push: every series, with its name, time and start time.
 
 use super::*;
 
@@ -46,7 +46,7 @@ fn names_translate_back_over_the_whole_catalogue() {
         assert!(name.contains('.'), "{name}");
         assert!(seen.insert(name), "{} is not the only one", metric.name);
         for label in metric.labels {
-            // Names of attributes are not touched where they are names of labels.
+            // Attribute names that are label names are not translated.
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
             assert!(
                 label.chars().all(plain) && !label.starts_with("__"),
@@ -124,8 +124,8 @@ fn each_series_begins_with_the_exporter_or_with_its_vm() {
     assert_eq!(start("kvm.vcpu.moves", Some("young")) - process, later);
 }
 
-/// Facts of slow sources, each with where its counting began, all at the same total. `old` is
-/// older than the exporter and `young` is not.
+/// Facts of background collectors with start times of their counters, all with the same total.
+/// `old` is older than the exporter, `young` is not.
 fn counted(total: u64) -> Vec<FactRow> {
     let row = |metric: &str, pairs: &[(&'static str, &'static str)], origin| {
         let pairs = pairs.iter().map(|(name, value)| (*name, (*value).into()));
@@ -163,7 +163,7 @@ fn counted(total: u64) -> Vec<FactRow> {
     rows
 }
 
-/// An app with these facts, of a host whose exporter started 100 s ago.
+/// An app with these facts on a host whose exporter started 100 s ago.
 fn app_that_counted(total: u64, after: Duration) -> Arc<App> {
     let starts = [("old", ticks_ago(1000)), ("young", ticks_ago(50))];
     let mut snapshot = with_starts(Host::named(["old", "young"]).snapshot(), &starts);
@@ -259,7 +259,7 @@ fn a_large_host_is_pushed_in_requests_that_receivers_take_and_nothing_is_left_ou
             };
             let sizes = sink.sizes();
             assert!(sizes.len() > 2, "{sizes:?}");
-            // The usual limit of gRPC receivers.
+            // The default limit of gRPC receivers.
             assert!(sizes.iter().all(|size| *size < 4 << 20), "{sizes:?}");
             assert!(sizes.iter().any(|size| *size > REQUEST), "{sizes:?}");
             let all = all_points(&sink);

@@ -1,4 +1,4 @@
-//! Receivers that die, throttle, hang, refuse and flood.
+//! Receivers that stop, throttle, hang, refuse and send too much.
 
 use std::cell::Cell;
 
@@ -90,7 +90,7 @@ fn a_receiver_that_hangs_is_given_up_and_later_has_all_totals() {
                 let Outcome::Failed { reason, .. } = outcome else {
                     panic!("{outcome:?}");
                 };
-                assert_eq!(reason, "it did not answer within 0.2 s");
+                assert_eq!(reason, "the receiver did not answer within 0.2 s");
                 watch.go_on(1);
             }
             // However slow this machine is now.
@@ -100,7 +100,8 @@ fn a_receiver_that_hangs_is_given_up_and_later_has_all_totals() {
     }
 }
 
-/// A receiver over gRPC knows the deadline. Where this process is late to look, the receiver's word comes first.
+/// A gRPC receiver knows the deadline. If this process checks late, the receiver's error comes
+/// first.
 #[test]
 fn deadline_that_the_receiver_notices_first_is_the_same_failure() {
     let sink = Sink::new();
@@ -122,7 +123,7 @@ fn deadline_that_the_receiver_notices_first_is_the_same_failure() {
             while sink.seen() == 0 && !answered.get() {
                 tokio::task::yield_now().await;
             }
-            // This blocks the thread that is to look at the deadline.
+            // Blocks the thread that should check the deadline.
             if !answered.get() {
                 eventually(|| (sink.abandoned() > 0).then_some(())).expect("it gives up");
             }
@@ -131,7 +132,7 @@ fn deadline_that_the_receiver_notices_first_is_the_same_failure() {
         let Answer::Retry { reason, .. } = answer else {
             panic!("{answer:?}");
         };
-        assert_eq!(reason, "it did not answer within 0.5 s");
+        assert_eq!(reason, "the receiver did not answer within 0.5 s");
     });
 }
 
@@ -243,9 +244,10 @@ fn a_receiver_that_repeats_headers_puts_none_into_the_reason() {
             let Outcome::Refused { reason } = outcome else {
                 panic!("{outcome:?}");
             };
-            assert!(reason.starts_with("it answered "), "{reason}");
-            assert!(reason
-                .ends_with(": what it said is left out, for it repeats a header of the request"));
+            assert!(reason.starts_with("the receiver answered "), "{reason}");
+            assert!(
+                reason.ends_with(": message omitted, because it quotes a header of the request")
+            );
         });
     }
 }
@@ -262,7 +264,7 @@ fn a_redirect_is_not_followed() {
         let Outcome::Refused { reason } = outcome else {
             panic!("{outcome:?}");
         };
-        assert_eq!(reason, "it answered 307 Temporary Redirect");
+        assert_eq!(reason, "the receiver answered 307 Temporary Redirect");
         assert_eq!((sink.seen(), other.seen()), (1, 0));
     });
 }

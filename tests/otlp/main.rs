@@ -1,5 +1,5 @@
-//! Pushing by OTLP, against receivers of the official messages that do as they are told: what
-//! arrives is what `/metrics` shows, and what a receiver does wrong costs nothing but its own data.
+//! OTLP pushes to scripted receivers with the official messages: pushed series equal those of
+//! `/metrics`, and a failing receiver loses only its own data.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +52,7 @@ fn runtime<T>(job: impl Future<Output = T>) -> T {
     runtime.block_on(job)
 }
 
-/// What the exporter shows, with every metric of its own in use.
+/// The exporter's state, with every metric about the exporter itself in use.
 fn app(snapshot: Snapshot) -> Arc<App> {
     let (telemetry, registry) = Telemetry::new();
     telemetry.ticks.inc();
@@ -107,7 +107,7 @@ fn unix_ns(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64
 }
 
-/// The picture as it is when 1.5 s old.
+/// The snapshot with an age of 1.5 s.
 fn picture<'a>(app: &'a App, snapshot: &'a Snapshot) -> Picture<'a> {
     let age = Duration::from_millis(1500);
     Picture {
@@ -118,7 +118,7 @@ fn picture<'a>(app: &'a App, snapshot: &'a Snapshot) -> Picture<'a> {
     }
 }
 
-/// What `/metrics` shows of the same picture.
+/// `/metrics` for the same snapshot.
 fn shown(picture: &Picture<'_>) -> All {
     let mut out = Vec::new();
     text::encode(
@@ -139,7 +139,7 @@ fn all_points(sink: &Sink) -> Vec<Point> {
 
 const BOTH: [Protocol; 2] = [Protocol::Http, Protocol::Grpc];
 
-/// A server of this protocol, and the settings to reach it.
+/// A server for this protocol, and the settings to reach it.
 fn serve(sink: &Sink, protocol: Protocol) -> (otlp_sink::Server, Settings) {
     serve_at(sink, protocol, &SocketAddr::new(loopback(), 0).to_string())
 }
@@ -156,7 +156,7 @@ fn serve_at(sink: &Sink, protocol: Protocol, at: &str) -> (otlp_sink::Server, Se
     (server, settings(url, protocol))
 }
 
-/// The snapshot with an inventory in which each VM has started at this time.
+/// The snapshot with an inventory in which each VM started at this time.
 fn with_starts(mut snapshot: Snapshot, starts: &[(&str, u64)]) -> Snapshot {
     let vm = |(name, start_time): &(&str, u64)| {
         let vcpu = |index| Vcpu {
@@ -186,12 +186,12 @@ fn with_starts(mut snapshot: Snapshot, starts: &[(&str, u64)]) -> Snapshot {
         vms: starts.iter().map(vm).collect(),
         ..Inventory::default()
     });
-    // After the clocks that are made next.
+    // After the clocks that are created next.
     snapshot.taken = SystemTime::now() + Duration::from_secs(5);
     snapshot
 }
 
-/// A pusher, and the series its receiver has in the end: what each push says is laid over the last.
+/// A pusher, and the resulting series of its receiver: each push updates those of the last.
 struct Watch {
     app: Arc<App>,
     pusher: Pusher,
@@ -227,7 +227,7 @@ impl Watch {
         outcome
     }
 
-    /// Publishes the picture of a host where all has gone on.
+    /// Publishes a snapshot in which everything has advanced.
     fn go_on(&self, by: u64) {
         let newest = self.app.snapshots.load().unwrap();
         let mut snapshot = Host::named(["a", "b"]).snapshot();
@@ -238,7 +238,7 @@ impl Watch {
         self.app.snapshots.publish(Arc::new(snapshot));
     }
 
-    /// Fails unless the receiver has the totals of the newest picture.
+    /// Fails unless the receiver has the totals of the latest snapshot.
     #[track_caller]
     fn assert_totals(&self) {
         let snapshot = self.app.snapshots.load().unwrap();
@@ -248,7 +248,7 @@ impl Watch {
         shown.retain(|id, _| totals(id));
         assert!(shown.len() > 50);
         for (id, value) in &shown {
-            // Sums of increments of seconds are floats.
+            // Sums of deltas in seconds are floats.
             let has = self.has.get(id).copied().unwrap_or(f64::NAN);
             assert!(
                 (has - value).abs() <= value * 1e-12,
@@ -271,7 +271,7 @@ impl Watch {
     }
 }
 
-/// An app whose VMs began after the exporter.
+/// An app whose VMs started after the exporter.
 fn young_app() -> Arc<App> {
     app(with_starts(Host::named(["a", "b"]).snapshot(), &[]))
 }

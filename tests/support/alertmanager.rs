@@ -1,5 +1,5 @@
-//! Prometheus and Alertmanager (Debian packages `prometheus` and `prometheus-alertmanager`) as deploy/stack/local starts
-//! them, and a webhook for what Alertmanager sends.
+//! Prometheus and Alertmanager (Debian packages `prometheus` and `prometheus-alertmanager`),
+//! started by deploy/stack/local, a webhook that receives Alertmanager's messages, and Alertmanager alone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustix::process::{kill_process, Pid, Signal};
-use serde_json::Value;
+use serde_json::{json, Value};
+use tempfile::TempDir;
 
 use crate::exporter::get;
 use crate::prometheus::Api;
 use crate::run::eventually;
 
-/// The stack; dropping it ends it as its users would, and waits for it.
+/// The stack; dropping it stops it with SIGTERM and waits for its exit.
 pub(crate) struct Stack {
     child: Child,
     data: PathBuf,
@@ -26,11 +27,13 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// Starts it for one exporter and waits until both programs are ready. What is under `data` already is history.
-    pub(crate) fn start(data: &Path, target: &str, speed: u32, webhook: &str) -> Self {
+    /// Starts the stack and waits until both programs are ready. `sources` are the arguments that
+    /// name the scraped targets. Data that is already below `data` is history.
+    pub(crate) fn start(data: &Path, sources: &[&str], speed: u32, webhook: &str) -> Self {
         let said = data.join("said");
         let child = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/stack/local"))
-            .args(["--target", target, "--webhook", webhook])
+            .args(sources)
+            .args(["--webhook", webhook])
             .args(["--speed", &speed.to_string()])
             .args(["--prometheus", "127.0.0.1:0"])
             .args(["--alertmanager", "127.0.0.1:0"])
@@ -75,14 +78,14 @@ impl Stack {
         stack
     }
 
-    /// What it said on standard error, and both logs.
+    /// Standard error of the stack, and both logs.
     pub(crate) fn complaints(&self) -> String {
         let files = ["complaints", "alertmanager.log", "prometheus.log"];
         let text = files.map(|file| fs::read_to_string(self.data.join(file)).unwrap_or_default());
         text.join("\n")
     }
 
-    /// Names of the alerts that Alertmanager knows and does not inhibit.
+    /// Names of the active, not inhibited alerts in Alertmanager.
     pub(crate) fn active(&self) -> Vec<String> {
         let text = get(&self.alertmanager, "/api/v2/alerts?inhibited=false");
         let alerts: Value = serde_json::from_str(&text).expect("JSON");
@@ -101,6 +104,96 @@ impl Drop for Stack {
     }
 }
 
+/// Alertmanager alone, with deploy/stack/alertmanager.yml. Dropping it kills it.
+pub(crate) struct Alertmanager {
+    child: Child,
+    address: String,
+    _dir: TempDir,
+}
+
+/// An alert that Alertmanager knows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Known {
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Whether an alert inhibits it.
+    pub(crate) is_inhibited: bool,
+}
+
+impl Alertmanager {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let log = dir.path().join("log");
+        let child = Command::new("prometheus-alertmanager")
+            .arg(concat!(
+                "--config.file=",
+                env!("CARGO_MANIFEST_DIR"),
+                "/deploy/stack/alertmanager.yml"
+            ))
+            .arg(format!("--storage.path={}", dir.path().display()))
+            .args([
+                "--web.listen-address=127.0.0.1:0",
+                "--cluster.listen-address=",
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a file"))
+            .spawn()
+            .expect("Alertmanager starts");
+        let mut alertmanager = Self {
+            child,
+            address: String::new(),
+            _dir: dir,
+        };
+        let text = || fs::read_to_string(&log).unwrap_or_default();
+        let address = eventually(|| {
+            let log = text();
+            let line = log.lines().find(|line| line.contains("\"Listening on\""))?;
+            Some(line.split_once("address=")?.1.to_owned())
+        });
+        alertmanager.address = address.unwrap_or_else(|| panic!("not ready:\n{}", text()));
+        alertmanager
+    }
+
+    /// Sends it alerts that fire from now on.
+    pub(crate) fn fire(&self, alerts: &[BTreeMap<&str, &str>]) {
+        let alerts: Vec<_> = alerts
+            .iter()
+            .map(|labels| json!({ "labels": labels }))
+            .collect();
+        let body = Value::from(alerts).to_string();
+        let mut stream = TcpStream::connect(&self.address).expect("Alertmanager answers");
+        let head = format!(
+            "POST /api/v2/alerts HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let request = [head.as_bytes(), body.as_bytes()].concat();
+        stream.write_all(&request).expect("it listens");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+
+    /// All alerts that it knows.
+    pub(crate) fn known(&self) -> Vec<Known> {
+        let text = get(&self.address, "/api/v2/alerts");
+        let alerts: Value = serde_json::from_str(&text).expect("JSON");
+        let alerts = alerts.as_array().expect("a list").iter();
+        let known = alerts.map(|alert| Known {
+            labels: texts(&alert["labels"]).expect("labels"),
+            is_inhibited: alert["status"]["inhibitedBy"] != json!([]),
+        });
+        known.collect()
+    }
+}
+
+impl Drop for Alertmanager {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// One alert of a message to the webhook.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Delivery {
@@ -109,7 +202,7 @@ pub(crate) struct Delivery {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// Takes what Alertmanager sends, as long as the test runs.
+/// Receives Alertmanager's messages for the duration of the test.
 pub(crate) struct Webhook {
     address: String,
     taken: Arc<Mutex<Vec<Delivery>>>,
@@ -126,7 +219,7 @@ impl Webhook {
         };
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                // A message that breaks off comes again.
+                // Alertmanager sends an interrupted message again.
                 let deliveries = take(&stream).unwrap_or_default();
                 lock(&taken).extend(deliveries);
             }
@@ -138,7 +231,7 @@ impl Webhook {
         format!("http://{}/", self.address)
     }
 
-    /// All that came so far, in order.
+    /// All deliveries so far, in order.
     pub(crate) fn taken(&self) -> Vec<Delivery> {
         lock(&self.taken).clone()
     }
@@ -148,7 +241,7 @@ fn lock(taken: &Mutex<Vec<Delivery>>) -> std::sync::MutexGuard<'_, Vec<Delivery>
     taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads one POST with a length, and says 200.
+/// Reads one POST with a Content-Length and answers 200.
 fn take(mut stream: &TcpStream) -> Option<Vec<Delivery>> {
     let mut reader = BufReader::new(stream);
     let mut length = 0;

@@ -1,4 +1,4 @@
-//! A real browser (Debian package `chromium`), without a screen.
+//! A real browser (Debian package `chromium`), headless.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,16 +7,16 @@ use crate::run::DEADLINE;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 
-/// What became of a page in the browser.
+/// A page loaded in the browser.
 #[derive(Debug)]
 pub(crate) struct Page {
-    /// The document as it stands after loading, as HTML.
+    /// The document after loading, as HTML.
     pub(crate) dom: String,
-    /// What the console says: what was blocked, not found or failed.
+    /// Console messages: resources that were blocked, not found or failed.
     pub(crate) console: Vec<String>,
 }
 
-/// Loads a page; `None`, with a word why, where there is no browser.
+/// Loads a page; `None`, with the reason printed, if there is no browser.
 pub(crate) fn load(url: &str) -> Option<Page> {
     if !Path::new(CHROMIUM).exists() {
         println!("skipped: {CHROMIUM} is not installed (apt-get install chromium)");
@@ -26,7 +26,7 @@ pub(crate) fn load(url: &str) -> Option<Page> {
     let output = Command::new("timeout")
         .arg(DEADLINE.as_secs().to_string())
         .args([CHROMIUM, "--headless", "--dump-dom"])
-        // Root may only run it so; it loads nothing but our own page.
+        // Required for root; the browser loads only our own page.
         .args(["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
         .args([
             "--no-first-run",

@@ -1,4 +1,4 @@
-//! The real exporter as a process, for tests that ask it what its users would ask.
+//! The real exporter as a process, queried like by its users.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 #![allow(clippy::expect_used, clippy::panic)]
 
@@ -28,7 +28,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// One that ticks every 100 ms and looks for VMs every second.
+    /// An exporter with a tick of 100 ms that scans for VMs every second.
     pub fn start() -> Self {
         Self::with(&[], "")
     }
@@ -42,13 +42,18 @@ impl Exporter {
         )
     }
 
-    /// The same at an address of the caller's.
+    /// The same with a given listen address.
     pub fn at(address: &str, args: &[&str]) -> Self {
-        let command = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"));
-        Self::spawn_at(address, command, args, "")
+        Self::configured_at(address, args, "")
     }
 
-    /// The same, started by a command of the caller's, such as one that gives up privileges.
+    /// The same with further configuration.
+    pub fn configured_at(address: &str, args: &[&str], config: &str) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"));
+        Self::spawn_at(address, command, args, config)
+    }
+
+    /// The same, started by a given command, for example one that drops privileges.
     pub fn spawn(command: Command, args: &[&str], config: &str) -> Self {
         Self::spawn_at("127.0.0.1:0", command, args, config)
     }
@@ -81,7 +86,8 @@ impl Exporter {
             said,
             _dir: dir,
         };
-        // Where it does not serve, this panics and the exporter must be killed all the same.
+        // If the exporter does not serve, this panics, and the exporter must be killed
+        // nevertheless.
         exporter.address = address_in(&exporter.log);
         exporter
     }
@@ -105,15 +111,15 @@ impl Exporter {
         Exposition::parse(&self.get("/metrics"))
     }
 
-    /// A scrape whose tick ended after this call began.
+    /// A scrape with a tick that started after this call.
     pub fn scrape_anew(&self) -> Exposition {
         let ticks = |e: &Exposition| e.one("kvm_exporter_ticks_total", &[]);
         let before = ticks(&self.scrape());
-        // One more tick may have been under way already.
+        // One more tick may have been running already.
         self.until(|e| ticks(e) >= before.map(|n| n + 2.0))
     }
 
-    /// Scrapes until `test` holds; fails with the last exposition when it never does.
+    /// Scrapes until `test` holds; fails with the last exposition after the deadline.
     pub fn until(&self, test: impl Fn(&Exposition) -> bool) -> Exposition {
         let mut last = String::new();
         let found = eventually(|| {
@@ -124,7 +130,7 @@ impl Exporter {
         found.unwrap_or_else(|| panic!("this never came:\n{last}"))
     }
 
-    /// Sends a signal and gives the exit status; fails when it does not end.
+    /// Sends a signal and returns the exit status; fails if the exporter does not exit.
     pub fn end(mut self, signal: rustix::process::Signal) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it can be signalled");
@@ -136,7 +142,7 @@ impl Exporter {
         status.code()
     }
 
-    /// Lines on standard output since the last call, and when they came.
+    /// Lines on standard output since the last call, with their times.
     pub fn said(&self) -> Vec<(SystemTime, String)> {
         self.said.try_iter().collect()
     }
@@ -154,7 +160,7 @@ impl Drop for Exporter {
     }
 }
 
-/// The body of a page at `HOST:PORT`, asked for as plainly as can be.
+/// The body of a page at `HOST:PORT`, over plain HTTP/1.
 pub fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("the server answers");
     let deadline = stream.set_read_timeout(Some(DEADLINE));
@@ -196,7 +202,7 @@ fn lines_of<T: Send + 'static>(
     lines
 }
 
-/// The address in the log's line that says so.
+/// The listen address in the log.
 fn address_in(log: &Receiver<String>) -> String {
     let mut seen = Vec::new();
     while let Ok(line) = log.recv_timeout(DEADLINE) {

@@ -1,4 +1,4 @@
-//! Reads an exposition back: just enough of a parser to ask for values.
+//! A minimal parser of expositions for tests.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 #![allow(clippy::expect_used, clippy::panic)]
 
@@ -30,7 +30,7 @@ impl Exposition {
         }
     }
 
-    /// Samples of this name whose labels include these.
+    /// Samples of this name with these labels among others.
     pub fn all<'a>(
         &'a self,
         name: &'a str,
@@ -41,13 +41,13 @@ impl Exposition {
         })
     }
 
-    /// Their sum; `None` when there is none.
+    /// Sum of these samples; `None` if there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let values: Vec<f64> = self.all(name, labels).map(|s| s.value).collect();
         (!values.is_empty()).then(|| values.iter().sum())
     }
 
-    /// The value of the only one.
+    /// Value of the only such sample.
     pub fn one(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut all = self.all(name, labels);
         let first = all.next();
@@ -55,7 +55,7 @@ impl Exposition {
         first.map(|sample| sample.value)
     }
 
-    /// Every counter sample by its full identity.
+    /// Every counter sample by name and labels.
     pub fn counters(&self) -> BTreeMap<String, f64> {
         let counters = self.samples.iter().filter(|s| s.name.ends_with("_total"));
         counters
@@ -65,7 +65,7 @@ impl Exposition {
 }
 
 impl Sample {
-    /// A label's value; empty when it is missing, as Prometheus has it.
+    /// A label's value; empty if it is missing, as in Prometheus.
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
@@ -91,7 +91,7 @@ fn sample(line: &str) -> Sample {
     }
 }
 
-/// Label pairs up to the closing brace, and what comes after it.
+/// Label pairs up to the closing brace, and the rest of the text.
 fn labels(mut rest: &str) -> (BTreeMap<String, String>, &str) {
     let mut labels = BTreeMap::new();
     while let Some((name, after)) = rest.split_once("=\"") {

@@ -1,11 +1,11 @@
-//! PCI functions and mediated devices of a [`FakeHost`], laid out as sysfs has them: directories
-//! below /sys/devices, and links to them from the buses and the IOMMU's groups.
+//! PCI functions and mediated devices of a [`FakeHost`], laid out as in sysfs: directories below
+//! /sys/devices, and links to them from the buses and the IOMMU groups.
 
 use super::devices::{directory, in_group, Files, Links, Pci};
 use super::FakeHost;
 
 impl FakeHost {
-    /// A PCI function; with it, the kernel has VFIO.
+    /// A PCI function; also makes the kernel have VFIO.
     pub fn pci(&self, pci: Pci<'_>) -> &Self {
         self.sysfs(pci.sysfs())
     }
@@ -30,7 +30,7 @@ impl FakeHost {
         self
     }
 
-    /// The character device of one PCI function, as iommufd uses it.
+    /// The character device of one PCI function, as used by iommufd.
     pub fn vfio_dev(&self, number: u32, address: &str) -> &Self {
         let dir = format!("{}/vfio-dev/vfio{number}", directory(address));
         self.file(format!("{dir}/dev"), format!("511:{number}\n"));

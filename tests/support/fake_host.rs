@@ -1,8 +1,8 @@
-//! A directory that is a host: /proc, /sys, cgroups, debugfs and /run for tests.
+//! A directory that replaces a host: /proc, /sys, cgroups, debugfs and /run for tests.
 //!
-//! Uses only std and tempfile, so that unit tests of the library include the same file. What it
-//! writes has the format of Linux 6.x (proc(5), Documentation/filesystems/proc.rst). Files are
-//! rewritten in place: descriptors a test subject keeps open see the new contents.
+//! Uses only std and tempfile, because the library's unit tests include the same file. Files have
+//! the format of Linux 6.x (proc(5), Documentation/filesystems/proc.rst). They are rewritten in
+//! place, so that descriptors kept open by the code under test see the new contents.
 //!
 //! ```ignore
 //! let host = FakeHost::new();
@@ -13,7 +13,7 @@
 //! ```
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-// Unit tests of the library have the texts of a host twice: here and in the demo.
+// The library's unit tests contain the host's texts twice: here and in the demo.
 #![allow(clippy::duplicate_mod)]
 
 use std::collections::BTreeMap;
@@ -52,15 +52,15 @@ mod memory;
 #[path = "../../src/demo/files/thread.rs"]
 mod thread;
 
-/// What /proc tells of one thread; change it with [`FakeHost::set`].
+/// Facts about one thread in /proc; change them with [`FakeHost::set`].
 pub use thread::Thread;
 
-/// As Linux 6.18 on x86-64 shows it.
+/// As on Linux 6.18 on x86-64.
 const KVM_EXIT_FORMAT: &str = include_str!("../../src/sample/exits/format/kvm_exit-x86-6.18.txt");
 pub use domain::domstatus;
 pub use fake_vms::{FakeVm, START, UUID_A, UUID_B};
 
-/// A host in a temporary directory, removed with it.
+/// A host in a temporary directory, removed on drop.
 #[derive(Debug)]
 pub struct FakeHost {
     dir: TempDir,
@@ -74,7 +74,7 @@ impl FakeHost {
         Self::below(tempfile::tempdir().unwrap())
     }
 
-    /// The same in memory, as /proc and /sys are, where there is a place for it.
+    /// The same in memory, like /proc and /sys, if /dev/shm is available.
     pub fn in_memory() -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         Self::below(dir.unwrap())
@@ -103,8 +103,8 @@ impl FakeHost {
         self.root().join(below)
     }
 
-    /// Writes any file below the root; a file that exists keeps its inode and is never empty
-    /// in between.
+    /// Writes a file below the root; an existing file keeps its inode and is never empty in
+    /// between.
     pub fn file(&self, below: impl AsRef<Path>, text: impl AsRef<[u8]>) -> &Self {
         let path = self.path(below);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -127,7 +127,7 @@ impl FakeHost {
         self
     }
 
-    /// Removes a file or a whole directory below the root, if it is there.
+    /// Removes a file or a directory tree below the root, if it exists.
     pub fn remove(&self, below: impl AsRef<Path>) -> &Self {
         let path = self.path(below);
         match fs::symlink_metadata(&path) {
@@ -138,8 +138,8 @@ impl FakeHost {
         self
     }
 
-    /// Gives a file or directory a modification time nothing had before: two changes within one
-    /// tick of a file system's clock, or an inode number used again, are told apart.
+    /// Sets a modification time that no file had before: distinguishes two changes within one tick
+    /// of the file system's clock, and reused inode numbers.
     fn stamp(&self, below: String) -> &Self {
         let n = self.changes.fetch_add(1, Ordering::Relaxed);
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + n);
@@ -150,7 +150,8 @@ impl FakeHost {
 
     // --- processes ---
 
-    /// A process with its main thread, named as the executable; replaces one of the same pid.
+    /// A process with its main thread, named like the executable; replaces a process with the same
+    /// PID.
     pub fn process(&self, pid: i32, start_time: u64, cmdline: &[&str], cgroup: &str) -> &Self {
         self.exit(pid);
         let exe = cmdline.first().copied().unwrap_or("");
@@ -167,13 +168,13 @@ impl FakeHost {
         self.thread(pid, pid, comm, start_time)
     }
 
-    /// The process ends: its directory goes.
+    /// The process exits: its directory is removed.
     pub fn exit(&self, pid: i32) -> &Self {
         self.threads.lock().unwrap().retain(|(p, _), _| *p != pid);
         self.remove(format!("proc/{pid}"))
     }
 
-    /// A further thread of a process, in the process' cgroups; replaces one of the same tid.
+    /// Another thread of a process, in the process's cgroups; replaces a thread with the same TID.
     pub fn thread(&self, pid: i32, tid: i32, comm: &str, start_time: u64) -> &Self {
         self.remove(format!("proc/{pid}/task/{tid}"));
         let cgroup = fs::read(self.path(format!("proc/{pid}/cgroup"))).unwrap_or_default();
@@ -184,18 +185,18 @@ impl FakeHost {
         self.stamp(format!("proc/{pid}/task/{tid}"))
     }
 
-    /// Puts a thread in cgroups of its own.
+    /// Moves a thread to its own cgroups.
     pub fn thread_cgroup(&self, pid: i32, tid: i32, text: impl AsRef<[u8]>) -> &Self {
         self.file(format!("proc/{pid}/task/{tid}/cgroup"), text)
     }
 
-    /// A thread ends.
+    /// A thread exits.
     pub fn exit_thread(&self, pid: i32, tid: i32) -> &Self {
         self.threads.lock().unwrap().remove(&(pid, tid));
         self.remove(format!("proc/{pid}/task/{tid}"))
     }
 
-    /// Changes what /proc tells of a thread: `host.set(pid, tid, |t| t.cpu = 3)`.
+    /// Changes facts about a thread in /proc: `host.set(pid, tid, |t| t.cpu = 3)`.
     pub fn set(&self, pid: i32, tid: i32, change: impl FnOnce(&mut Thread)) -> &Self {
         let thread = {
             let mut threads = self.threads.lock().unwrap();
@@ -231,21 +232,21 @@ impl FakeHost {
         self.stamp(format!("proc/{pid}/fd"))
     }
 
-    /// A symbolic link below the root, to anything.
+    /// A symbolic link below the root to any target.
     pub fn link(&self, below: impl AsRef<Path>, target: &str) -> &Self {
         let below = below.as_ref();
         self.remove(below);
         fs::create_dir_all(self.path(below).parent().unwrap()).unwrap();
-        // A link to nothing cannot be made; an empty name stands for a kernel thread.
+        // A link with an empty target cannot be created; an empty name means a kernel thread.
         if !target.is_empty() {
             std::os::unix::fs::symlink(target, self.path(below)).unwrap();
         }
         self
     }
 
-    // --- what describes VMs ---
+    // --- facts about VMs ---
 
-    /// libvirt's run-time state of a domain, written as libvirt does: a new file in its place.
+    /// libvirt's run-time state of a domain, replaced by rename as libvirt does.
     pub fn libvirt_xml(&self, name: &str, xml: &str) -> &Self {
         let file = format!("run/libvirt/qemu/{name}.xml");
         self.file(format!("{file}.new"), xml);
@@ -253,19 +254,19 @@ impl FakeHost {
         self.stamp(file).stamp("run/libvirt/qemu".into())
     }
 
-    /// The thread of a vCPU in KVM debugfs; `creator` is the task that created the VM.
+    /// The thread of a vCPU in KVM debugfs; `creator` is the TID that created the VM.
     pub fn debugfs_vcpu(&self, creator: i32, vm_fd: i32, vcpu: u32, tid: i32) -> &Self {
         let dir = format!("sys/kernel/debug/kvm/{creator}-{vm_fd}/vcpu{vcpu}");
         self.file(format!("{dir}/pid"), format!("{tid}\n"))
     }
 
-    /// KVM's tracepoints in tracefs, as the vendor's module (`kvm_intel`, `kvm_amd`) has them.
+    /// KVM's tracepoints in tracefs for a vendor's module (`kvm_intel`, `kvm_amd`).
     pub fn tracepoints(&self, module: &str) -> &Self {
         self.files(machine::tracepoints(KVM_EXIT_FORMAT));
         self.file(format!("sys/module/{module}/refcnt"), "0\n")
     }
 
-    /// A counter of KVM debugfs, of one VM and over all.
+    /// A counter in KVM debugfs, for one VM and in total.
     pub fn kvm_stat(&self, creator: i32, vm_fd: i32, stat: &str, value: u64) -> &Self {
         let dir = "sys/kernel/debug/kvm";
         self.file(format!("{dir}/{stat}"), format!("{value}\n"));
@@ -277,8 +278,8 @@ impl FakeHost {
 
     // --- topology ---
 
-    /// Cores all alike, numbered as Linux numbers a server: first threads of all cores, then
-    /// second threads. Each package is split evenly into its nodes and has one last-level cache.
+    /// Identical cores, numbered as on a Linux server: first threads of all cores, then second
+    /// threads. Each package is split evenly into its nodes and has one last-level cache.
     pub fn cpus(&self, packages: u32, cores: u32, threads: u32, nodes: u32) -> &Self {
         self.remove("sys/devices/system/cpu");
         self.remove("sys/devices/system/node");
@@ -286,7 +287,7 @@ impl FakeHost {
         self.files(machine::cpus(packages, cores, threads, nodes))
     }
 
-    /// A client of `p` performance cores with two threads and `e` efficiency cores with one.
+    /// A client with `p` performance cores of two threads and `e` efficiency cores of one.
     pub fn hybrid(&self, p: u32, e: u32) -> &Self {
         self.remove("sys/devices/system/cpu");
         self.remove("sys/devices/system/node");
@@ -313,7 +314,7 @@ impl FakeHost {
         self.file(format!("{pmu}/cpu_atom/type"), "10\n")
     }
 
-    /// Which CPUs are online now, as a CPU list.
+    /// Sets the online CPUs, as a CPU list.
     pub fn online(&self, cpus: &str) -> &Self {
         self.file("sys/devices/system/cpu/online", format!("{cpus}\n"))
     }

@@ -1,13 +1,13 @@
-//! What sysfs, procfs and /dev tell of three machines as such: frequencies, throttling, sensors,
-//! NUMA memory, CPU features, KVM's parameters, vulnerabilities and the kernel's log. Texts are
-//! those of Linux 6.x, shortened.
+//! Machine facts of three machines in sysfs, procfs and /dev: frequencies, throttling, sensors,
+//! NUMA memory, CPU features, KVM parameters, vulnerabilities and the kernel log. Texts are from
+//! Linux 6.x, shortened.
 
-use super::machine::{self, NodeMemory, CPU, NODE};
+use super::machine::{self, NodeMemory, Ticks, CPU, NODE};
 use super::FakeHost;
 
 impl FakeHost {
-    /// RK3588 (4 + 2 + 2 cores, no SMT) by device tree, as Linux 6.0 and later shows it: core_id counts within a
-    /// cluster, and the package is 0 everywhere (drivers/base/arch_topology.c).
+    /// RK3588 (4 + 2 + 2 cores, no SMT) with device tree on Linux 6.0 and later: core_id counts
+    /// within a cluster, and the package is 0 for all CPUs (drivers/base/arch_topology.c).
     pub fn rk3588(&self) -> &Self {
         self.cpus(1, 8, 1, 1);
         for (cpu, [cluster, core]) in (0..).zip([
@@ -31,7 +31,8 @@ impl FakeHost {
         self
     }
 
-    /// A virtual machine with `-smp sockets=1,dies=2,cores=16` whose kernel counts core_id within a die.
+    /// A virtual machine with `-smp sockets=1,dies=2,cores=16` whose kernel counts core_id within a
+    /// die.
     pub fn guest_of_two_dies(&self) -> &Self {
         self.cpus(1, 32, 1, 1);
         for cpu in 0..32 {
@@ -44,22 +45,40 @@ impl FakeHost {
         self
     }
 
-    /// The die of a CPU; no cluster.
+    /// The die of a CPU, without a cluster.
     pub fn die(&self, cpu: u32, die: u32) -> &Self {
         self.files(machine::parts(cpu, die as i32, 65_535))
     }
 
-    /// Frequencies of a CPU in kHz: now, lowest, highest.
+    /// Frequencies of a CPU in kHz: current, lowest, highest.
     pub fn frequency(&self, cpu: u32, now: u64, min: u64, max: u64) -> &Self {
         self.files(machine::frequency(cpu, now, min, max))
     }
 
-    /// Throttle counters of a CPU as Intel has them: count and milliseconds of core and package.
+    /// Throttle counters of a CPU on Intel: count and milliseconds of core and package.
     pub fn throttles(&self, cpu: u32, core: [u64; 2], package: [u64; 2]) -> &Self {
         self.files(machine::throttles(cpu, core, package))
     }
 
-    /// A chip of hwmon, with label and thousandths of a degree of each temperature.
+    /// CPU times of the online CPUs, in clock ticks and the order of /proc/stat.
+    pub fn stat(&self, cpus: &[(u32, Ticks)]) -> &Self {
+        self.files(machine::stat(cpus))
+    }
+
+    /// The same for `cpus` CPUs with slightly different times: half of each is guest time.
+    fn busy(&self, cpus: u32) -> &Self {
+        let times = |cpu| {
+            let n = u64::from(cpu);
+            let guest = 50_000 + 100 * n;
+            (
+                cpu,
+                [guest + 900, 40, 700 + n, 60_000, 20, 5, 30, 0, guest, 0],
+            )
+        };
+        self.stat(&(0..cpus).map(times).collect::<Vec<_>>())
+    }
+
+    /// An hwmon chip with label and thousandths of a degree of each temperature.
     pub fn sensor(&self, n: u32, name: &str, device: &str, temperatures: &[(&str, i64)]) -> &Self {
         self.files(machine::sensor(n, name, temperatures));
         let link = format!("sys/class/hwmon/hwmon{n}/device");
@@ -71,7 +90,7 @@ impl FakeHost {
         self.files(machine::node_memory(node, m))
     }
 
-    /// Distances of a node, as firmware tells them.
+    /// Distances of a node, as reported by firmware.
     pub fn distance(&self, node: u32, distances: &str) -> &Self {
         self.file(
             format!("{NODE}/node{node}/distance"),
@@ -79,7 +98,12 @@ impl FakeHost {
         )
     }
 
-    /// A node's pool of huge pages of so many kB.
+    /// Allocations of a node, in the order of numastat.
+    pub fn numastat(&self, node: u32, outcomes: [u64; 6]) -> &Self {
+        self.files(machine::numastat(node, outcomes))
+    }
+
+    /// A node's pool of huge pages of `size_kb` kB.
     pub fn pool(&self, node: u32, size_kb: u64, total: u64, free: u64) -> &Self {
         self.files(machine::pool(node, size_kb, total, free))
     }
@@ -95,41 +119,41 @@ impl FakeHost {
         self.file("proc/cpuinfo", block)
     }
 
-    /// A parameter of a module.
+    /// A module parameter.
     pub fn parameter(&self, module: &str, parameter: &str, value: &str) -> &Self {
         let file = format!("sys/module/{module}/parameters/{parameter}");
         self.file(file, format!("{value}\n"))
     }
 
-    /// What the CPU is vulnerable to.
+    /// A vulnerability of the CPU.
     pub fn vulnerability(&self, name: &str, text: &str) -> &Self {
         self.file(format!("{CPU}/vulnerabilities/{name}"), format!("{text}\n"))
     }
 
-    /// Kernel release, whether SMT is active, and which CPUs are isolated.
+    /// Kernel release, SMT state, and isolated CPUs.
     pub fn system(&self, kernel: &str, smt: bool, isolated: &str) -> &Self {
         self.file("proc/sys/kernel/osrelease", format!("{kernel}\n"));
         self.file(format!("{CPU}/smt/active"), format!("{}\n", u8::from(smt)));
         self.file(format!("{CPU}/isolated"), format!("{isolated}\n"))
     }
 
-    /// The kernel's log: what is in it when it is opened, and later all of it.
+    /// The kernel log: its contents at open, and later everything.
     pub fn kernel_log(&self, text: &str) -> &Self {
         self.file("dev/kmsg", text)
     }
 
     /// Signs that the kernel would log each kind of line: an EDAC driver, recovery from memory
-    /// errors, and KVM's reports of unknown registers. Throttling and split locks show elsewhere.
+    /// errors, and KVM's reports of unknown registers. Throttling and split locks have other signs.
     pub fn logs_every_kind(&self) -> &Self {
         self.file("sys/devices/system/edac/mc/mc0/ce_count", "0\n")
             .file("proc/sys/vm/memory_failure_early_kill", "0\n")
             .parameter("kvm", "report_ignored_msrs", "Y")
     }
 
-    /// A two-socket Xeon: 2 x 4 cores of 2 threads, a node each; throttled once.
+    /// A two-socket Xeon: 2 x 4 cores with 2 threads, one node each; throttled once.
     pub fn xeon_server(&self) -> &Self {
         for cpu in 0..16 {
-            // Second threads sleep.
+            // Second threads are idle.
             let now = if cpu < 8 {
                 2_900_000 + u64::from(cpu)
             } else {
@@ -163,6 +187,11 @@ impl FakeHost {
                 slab: 1 << 20,
             };
             self.node_memory(package, memory);
+            let n = u64::from(package);
+            self.numastat(
+                package,
+                [9_000_000 + n, 100 * n, 100 - 100 * n, 1134, 8_999_000, 1000],
+            );
             self.pool(package, 2048, 1024, 24)
                 .pool(package, 1 << 20, 16, 4);
         }
@@ -193,18 +222,19 @@ impl FakeHost {
                 "Mitigation: Clear CPU buffers; SMT vulnerable",
             )
             .system("6.12.43+deb13-amd64", true, "2-3,10-11")
+            .busy(16)
             .logs_every_kind()
             .kernel_log("4,1,1,-;mce: [Hardware Error]: logged before\n")
     }
 
-    /// A two-socket EPYC in NPS4 mode: 2 x 8 cores of 2 threads, four nodes each, SEV-SNP on.
+    /// A two-socket EPYC in NPS4 mode: 2 x 8 cores with 2 threads, four nodes each, SEV-SNP on.
     pub fn epyc_server(&self) -> &Self {
         for cpu in 0..32 {
             self.frequency(cpu, 3_400_000, 1_500_000, 3_700_000);
             let nominal = format!("{CPU}/cpu{cpu}/acpi_cppc/nominal_freq");
             self.file(nominal, "2450\n");
         }
-        // Listed in no order, as directories are.
+        // Unsorted, like a directory listing.
         self.sensor(0, "nvme", "nvme0", &[("Composite", 40_000)])
             .sensor(
                 1,
@@ -250,10 +280,11 @@ impl FakeHost {
         }
         self.vulnerability("meltdown", "Not affected")
             .vulnerability("spec_rstack_overflow", "Vulnerable: Safe RET, no microcode")
+            .busy(32)
             .system("6.8.12-15-pve", true, "")
     }
 
-    /// A hybrid client of 2 performance cores of 2 threads and 4 efficiency cores.
+    /// A hybrid client with 2 performance cores of 2 threads and 4 efficiency cores.
     pub fn hybrid_client(&self) -> &Self {
         for cpu in 0..8 {
             let max = if cpu < 4 { 5_200_000 } else { 3_900_000 };
@@ -270,6 +301,7 @@ impl FakeHost {
         self.parameter("kvm", "halt_poll_ns", "200000")
             .parameter("kvm_intel", "nested", "N")
             .vulnerability("retbleed", "Not affected")
+            .busy(8)
             .system("6.17.0", true, "")
     }
 }

@@ -1,5 +1,5 @@
-//! The memory of a [`FakeHost`]'s VMs, as smaps, numa_maps and status of their processes and
-//! numa_stat of their cgroups tell it. Formats were taken from QEMU 7.2 on Linux 6.18.
+//! The memory of a [`FakeHost`]'s VMs in smaps, numa_maps and status of their processes and
+//! numa_stat of their cgroups. Formats are from QEMU 7.2 on Linux 6.18.
 
 use super::memory::{numa_stat, resident};
 use super::FakeHost;
@@ -13,18 +13,18 @@ pub struct Block<'a> {
     pub size: u64,
     /// Resident bytes on node 0, 1, …
     pub nodes: &'a [u64],
-    /// Size of its pages; above 4096 it is one of hugetlbfs.
+    /// Page size; above 4096 the mapping is in hugetlbfs.
     pub page_size: u64,
     /// Bytes in transparent huge pages.
     pub thp: u64,
-    /// Those of them that have a NUMA hint, which smaps leaves out on Linux 6.1 to 6.4.
+    /// Part of `thp` with a NUMA hint, which smaps omits on Linux 6.1 to 6.4.
     pub hinted: u64,
-    /// Marked as QEMU marks guest RAM.
+    /// Marked like guest RAM of QEMU.
     pub dont_fork: bool,
 }
 
 impl<'a> Block<'a> {
-    /// Guest RAM as QEMU has it by default, all resident.
+    /// QEMU's default guest RAM, fully resident.
     pub fn ram(nodes: &'a [u64]) -> Self {
         Self {
             path: "",
@@ -37,7 +37,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Memory of the VMM's own.
+    /// Memory of the VMM itself.
     pub fn own(nodes: &'a [u64]) -> Self {
         Self {
             dont_fork: false,
@@ -100,7 +100,7 @@ impl<'a> Block<'a> {
 }
 
 impl FakeHost {
-    /// All mappings of a process, 1 TiB apart.
+    /// Sets all mappings of a process, 1 TiB apart.
     pub fn memory(&self, pid: i32, blocks: &[Block<'_>]) -> &Self {
         let placed = (1u64..).map(|n| n << 40).zip(blocks);
         let text = |of: fn(&Block<'_>, u64) -> String| -> String {

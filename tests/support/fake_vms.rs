@@ -1,28 +1,27 @@
-//! Ready-made VMs of a [`FakeHost`], as their VMMs and managers leave them in /proc and /run.
+//! Ready-made VMs of a [`FakeHost`], with the files of their VMMs and managers in /proc and /run.
 //!
-//! Descriptors, thread names and cgroups were taken from running QEMU 7.2 and libvirt 9.0
-//! (cgroup v1), the others from their documentation and sources. A VM uses the thread ids
-//! `pid + 1 ..= pid + 10 + vcpus`: give pids at least 100 apart.
+//! Descriptors, thread names and cgroups are from running QEMU 7.2 and libvirt 9.0 (cgroup v1), the
+//! others from documentation and sources. A VM uses the TIDs `pid + 1 ..= pid + 10 + vcpus`: choose
+//! PIDs at least 100 apart.
 
 use super::domain::{domstatus, nova_metadata, scope};
 use super::FakeHost;
 
-/// One made VM.
+/// A ready-made VM.
 #[derive(Debug, Clone)]
 pub struct FakeVm {
     pub pid: i32,
-    /// Thread ids of its vCPUs in index order.
+    /// TIDs of its vCPUs by index.
     pub vcpus: Vec<i32>,
 }
 
-/// Start time of every made process; threads start one tick later each.
+/// Start time of every process; each thread starts one tick later.
 pub const START: u64 = 5000;
-/// Two UUIDs.
 pub const UUID_A: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 pub const UUID_B: &str = "bbbbbbbb-0000-4000-8000-000000000001";
 
 impl FakeHost {
-    /// A host with one VM of every kind, and two processes that are none.
+    /// A host with one VM of each kind, and two processes that are not VMs.
     pub fn menagerie() -> Self {
         let host = FakeHost::new();
         host.process(1, 1, &["/sbin/init"], "0::/init.scope");
@@ -40,7 +39,7 @@ impl FakeHost {
         host
     }
 
-    /// A process with the descriptors of one KVM VM, and vCPU threads named by `comm`.
+    /// A process with the descriptors of one KVM VM and vCPU threads named by `comm`.
     pub fn vmm(
         &self,
         pid: i32,
@@ -64,7 +63,7 @@ impl FakeHost {
 
     fn any_qemu(&self, pid: i32, args: &[&str], cgroup: &str, vcpus: u32) -> FakeVm {
         let smp = vcpus.to_string();
-        // Proxmox and Red Hat call it otherwise: kvm, qemu-kvm.
+        // Proxmox and Red Hat use other names: kvm, qemu-kvm.
         let program = if args.contains(&"-id") {
             "/usr/bin/kvm"
         } else {
@@ -80,27 +79,27 @@ impl FakeHost {
         vm
     }
 
-    /// QEMU started by hand from a login session.
+    /// QEMU started manually in a login session.
     pub fn qemu(&self, pid: i32, name: &str, uuid: &str, vcpus: u32) -> FakeVm {
         let name = format!("guest={name},debug-threads=on");
         let cgroup = "0::/user.slice/user-0.slice/session-1.scope\n";
         self.any_qemu(pid, &["-name", &name, "-uuid", uuid], cgroup, vcpus)
     }
 
-    /// QEMU whose threads all carry the process' name.
+    /// QEMU whose threads all have the process name.
     pub fn qemu_without_thread_names(&self, pid: i32, name: &str, vcpus: u32) -> FakeVm {
         let cmdline = ["/usr/bin/qemu-system-x86_64", "-name", name];
         let vm = self.vmm(pid, &cmdline, "0::/\n", vcpus, |_| {
             "qemu-system-x86_64".into()
         });
         self.thread(pid, pid + 1, "qemu-system-x86_64", START + 1);
-        // The kernel's helper seems to be in the call of vCPU 0 for ever.
+        // The kernel's helper thread appears to be in the call of vCPU 0 forever.
         self.thread(pid, pid + 3, "kvm-nx-lpage-re", START);
         self.set(pid, pid + 3, |t| t.syscall = "16 0xb 0xae80 0x0 0x0".into());
         vm
     }
 
-    /// A libvirt domain on a host with cgroup v1 and no systemd.
+    /// A libvirt domain on a host with cgroup v1 and without systemd.
     pub fn libvirt_v1(&self, pid: i32, name: &str, uuid: &str, vcpus: u32) -> FakeVm {
         let dir = format!("/machine/qemu-1-{name}.libvirt-qemu/emulator");
         let cgroup =
@@ -113,8 +112,8 @@ impl FakeHost {
         self.libvirt(pid, name, uuid, vcpus, &systemd_scope(name), "")
     }
 
-    /// A nova instance: a libvirt domain with nova's metadata of project `shop` and flavor
-    /// `m1.small`; nova calls it `display_name`.
+    /// A nova instance: a libvirt domain with nova's metadata of project `shop`, flavor `m1.small`
+    /// and name `display_name`.
     pub fn openstack(
         &self,
         pid: i32,
@@ -146,7 +145,7 @@ impl FakeHost {
         vm
     }
 
-    /// A KubeVirt VM: QEMU in a pod, no libvirt state on the host. The pod's uid is
+    /// A KubeVirt VM: QEMU in a pod, without libvirt state on the host. The pod's uid is
     /// `6f1e2d3c-4b5a-4968-8776-655443322110`.
     pub fn kubevirt(
         &self,
@@ -161,7 +160,7 @@ impl FakeHost {
         self.any_qemu(pid, &["-name", &guest, "-uuid", uuid], cgroup, vcpus)
     }
 
-    /// A Proxmox VE guest of this number.
+    /// A Proxmox VE guest with this number.
     pub fn proxmox(&self, pid: i32, id: u32, name: &str, uuid: &str, vcpus: u32) -> FakeVm {
         let (id, name) = (id.to_string(), format!("{name},debug-threads=on"));
         let smbios = format!("type=1,uuid={uuid}");
@@ -217,7 +216,7 @@ impl FakeHost {
         })
     }
 
-    /// One of the exporter's own demo guests.
+    /// A demo guest of the exporter.
     pub fn micro_vm(&self, pid: i32, name: &str, uuid: &str, vcpus: u32) -> FakeVm {
         let cmdline = [
             "/usr/bin/vcpu-exporter",

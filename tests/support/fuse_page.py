@@ -1,10 +1,9 @@
-"""A process that holds a VM of KVM, and holds up whoever reads its memory.
+"""A process that holds a KVM VM and blocks every reader of its memory.
 
-fuse_page.py DIR mounts a file system of its own at DIR and maps a file of it. The file system answers
-everything but reads. One thread reads the page through /proc/self/mem, which holds the process'
-mmap_lock for reading until the page comes; another wants it for writing, and behind that one every
-further reader waits, such as of /proc/PID/cmdline. Without DIR it only holds the VM. It says "ready"; kill
-it to end it.
+fuse_page.py DIR mounts a FUSE file system at DIR and maps a file of it. The file system answers everything but
+reads. One thread reads the page through /proc/self/mem, which holds the process's mmap_lock for reading until
+the page arrives; another waits to take the lock for writing, and every later reader waits behind it, for example
+of /proc/PID/cmdline. Without DIR the process only holds the VM. It prints "ready"; kill it to end it.
 """
 
 import ctypes
@@ -31,7 +30,7 @@ def attributes(node):
 
 
 def answer(opcode, node):
-    """The body of an answer, None where there is none, or an error."""
+    """The body of an answer, None for no answer, or an error."""
     if opcode == INIT:
         return struct.pack("<4I2H2I2H8I", 7, 31, 4096, 0, 4, 4, 4096, 1, 1, 0, *[0] * 8)
     if opcode == LOOKUP:
@@ -48,7 +47,7 @@ def answer(opcode, node):
 
 
 def serve(device, ask):
-    """Answers on `device`, and writes to `ask` once the page is asked for."""
+    """Answers on `device`, and writes to `ask` once the page is requested."""
     while True:
         try:
             request = os.read(device, 1 << 17)
@@ -74,8 +73,8 @@ def hold_memory(directory):
     device = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
     check(LIBC.mount(b"page", directory.encode(), b"fuse", 0, options), "mount")
-    # A process of its own: while the connection is open, what waits for a page cannot be killed
-    # (fs/fuse/dev.c, request_wait_answer), and it is open as long as this process could wait.
+    # Served by a child process: while the connection is open, a thread that waits for a page cannot be killed
+    # (fs/fuse/dev.c, request_wait_answer). The connection must not be open in the process that waits.
     asked, ask = os.pipe()
     if os.fork() == 0:
         LIBC.prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
@@ -85,7 +84,7 @@ def hold_memory(directory):
     file = os.open(f"{directory}/page", os.O_RDONLY)
     check(LIBC.umount2(directory.encode(), 2), "umount")
     page = LIBC.mmap(None, 4096, 1, 1, file, 0)  # PROT_READ, MAP_SHARED
-    # Before any waits: a new thread needs the lock too.
+    # Started before any thread waits: starting a thread takes the lock too.
     threading.Thread(target=want_to_write, args=[asked], daemon=True).start()
     memory = os.open("/proc/self/mem", os.O_RDONLY)
     threading.Thread(target=os.pread, args=[memory, 1, page], daemon=True).start()

@@ -1,6 +1,7 @@
-//! Real KVM guests for tests: the program's own `micro-vm` command, controlled over its pipes.
+//! Real KVM guests for tests: the program's `micro-vm` command, controlled through its pipes.
 
-// Clippy knows tests by their attribute, not their helpers; each test program uses its own part.
+// Clippy recognizes tests by their attribute, not their helpers; each test program uses a part of
+// this module.
 #![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::fs::File;
@@ -35,7 +36,7 @@ pub(crate) struct MicroVm {
 }
 
 impl MicroVm {
-    /// Starts a guest and waits until its vCPUs run. Its name begins with this one.
+    /// Starts a guest and waits until its vCPUs run. `name` is the prefix of its name.
     pub(crate) fn start(name: &str, load: Load, vcpus: u32) -> Self {
         let name = unique(name);
         let mut child = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"))
@@ -75,17 +76,16 @@ impl MicroVm {
         &self.name
     }
 
-    /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The thread that runs a vCPU.
+    /// TID of a vCPU.
     pub(crate) fn tid(&self, index: usize) -> i32 {
         self.vcpus[index].tid
     }
 
-    /// What its vCPUs have done, by their own count.
+    /// Work of its vCPUs, by their own count.
     pub(crate) fn stats(&mut self) -> Stats {
         match self.tell("stats") {
             Reply::Stats(stats) => stats,
@@ -93,13 +93,13 @@ impl MicroVm {
         }
     }
 
-    /// What one vCPU has done, and when on the monotonic clock in nanoseconds that was.
+    /// Work of one vCPU, and the time of the count on the monotonic clock in nanoseconds.
     pub(crate) fn vcpu_stats(&mut self, index: usize) -> (u64, VcpuStats) {
         let stats = self.stats();
         (stats.monotonic_ns, stats.vcpus[index])
     }
 
-    /// Starts one more vCPU and gives its index.
+    /// Starts another vCPU and returns its index.
     pub(crate) fn add_vcpu(&mut self) -> usize {
         match self.tell("add-vcpu") {
             Reply::Added { added } => {
@@ -110,32 +110,32 @@ impl MicroVm {
         }
     }
 
-    /// Lets a vCPU's thread run on one CPU only.
+    /// Restricts a vCPU's thread to one CPU.
     pub(crate) fn pin(&mut self, index: usize, cpu: u32) {
         let reply = self.tell(&format!("pin {index} {cpu}"));
         assert!(matches!(reply, Reply::Pinned { .. }), "{reply:?}");
     }
 
-    /// Has it end by itself, and gives its exit status.
+    /// Asks the guest to exit and returns its exit status.
     pub(crate) fn stop(mut self) -> Option<i32> {
         assert_eq!(self.tell("stop"), Reply::Stopped { stopped: true });
         self.wait()
     }
 
-    /// Closes its standard input, as the end of its parent would, and gives its exit status.
+    /// Closes its standard input, as if its parent exited, and returns its exit status.
     pub(crate) fn hang_up(mut self) -> Option<i32> {
         self.stdin = None;
         self.wait()
     }
 
-    /// Sends SIGTERM, and gives its exit status: none, where the signal ended it.
+    /// Sends SIGTERM and returns its exit status: `None` if the signal ended it.
     pub(crate) fn terminate(mut self) -> Option<i32> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).expect("it can be signalled");
         self.wait()
     }
 
-    /// Sends it a line and gives its answer.
+    /// Sends a line and returns the reply.
     pub(crate) fn tell(&mut self, line: &str) -> Reply {
         let stdin = self.stdin.as_mut().expect("standard input is open");
         writeln!(stdin, "{line}").expect("the micro-VM listens");
@@ -161,13 +161,13 @@ impl Drop for MicroVm {
     }
 }
 
-/// The name of a thread, as the kernel has it.
+/// The kernel's name of a thread.
 pub(crate) fn comm(pid: u32, tid: i32) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
     Some(name.trim_end().to_owned())
 }
 
-/// What the descriptors of a process point to.
+/// Link targets of a process's descriptors.
 pub(crate) fn descriptors(pid: u32) -> Vec<String> {
     let dir = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors are listed");
     let links = dir.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -186,7 +186,7 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     })
 }
 
-/// Whether a process ends by itself; one that does not is killed, to leave nothing behind.
+/// Whether a process exits by itself; otherwise it is killed.
 pub(crate) fn ends(pid: u32) -> bool {
     let ended = eventually(|| (!is_alive(pid)).then_some(())).is_some();
     if let (false, Some(pid)) = (ended, i32::try_from(pid).ok().and_then(Pid::from_raw)) {

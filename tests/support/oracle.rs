@@ -1,4 +1,4 @@
-//! prometheus-client's encoding of a snapshot: slower than ours and nobody's doubt.
+//! prometheus-client's encoding of a snapshot: slower, but independent of ours.
 #![allow(dead_code, clippy::expect_used)]
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use vcpu_exporter::sample::Buckets;
 use vcpu_exporter::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
 
-/// The snapshot as prometheus-client writes it, without an age.
+/// The snapshot as prometheus-client encodes it, without an age.
 pub(crate) fn encode(snapshot: &Arc<Snapshot>) -> String {
     let mut text = String::new();
     encode_into(&registry(snapshot), &mut text);
@@ -42,7 +42,7 @@ struct Family {
     histograms: Vec<(Pairs, Buckets)>,
 }
 
-/// Exemplars of a histogram's buckets; there are none.
+/// Exemplars of a histogram's buckets: none.
 type Exemplars = HashMap<usize, Exemplar<[(&'static str, &'static str); 0], f64>>;
 
 /// Label pairs, unrendered.
@@ -132,7 +132,7 @@ impl Family {
         }
         for (pairs, value) in &self.samples {
             if pairs.0.is_empty() {
-                // As a family of one without labels: no empty braces.
+                // Like a family with one series without labels: no empty braces.
                 number(*value, kind, family)?;
                 break;
             }

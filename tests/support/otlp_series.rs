@@ -1,9 +1,9 @@
-//! What a receiver of OTLP got, as Prometheus would hold it.
+//! The series that an OTLP receiver got, in the form of Prometheus.
 //!
-//! The names are translated by the standard's rules, written down here a second time: what the
-//! exporter does to get back its own names is judged by them. Source: OpenTelemetry specification,
-//! "Prometheus and OpenMetrics Compatibility", "OTLP Metric points to Prometheus"; the order of
-//! steps is that of Prometheus' otlptranslator 1.0 (its UnderscoreEscapingWithSuffixes).
+//! The names are translated here by the standard's rules, independently of the exporter, to check
+//! its translation. Source: OpenTelemetry specification, "Prometheus and OpenMetrics
+//! Compatibility", "OTLP Metric points to Prometheus"; the order of steps is that of Prometheus's
+//! otlptranslator 1.0 (its UnderscoreEscapingWithSuffixes).
 #![allow(dead_code, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
@@ -14,17 +14,17 @@ use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::NumberDataPoint;
 
-/// A series: its name and labels, empty ones left out, because Prometheus takes them for absent.
+/// A series: its name and labels, without empty labels, because Prometheus treats them as absent.
 pub(crate) type Id = (String, BTreeMap<String, String>);
 
 /// Values by series.
 pub(crate) type All = BTreeMap<Id, f64>;
 
-/// What a data point is one of.
+/// The kind of a data point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Gauge,
-    /// Monotonic, and whether it is a total.
+    /// Monotonic, and whether it is cumulative.
     Sum {
         cumulative: bool,
     },
@@ -33,7 +33,7 @@ pub(crate) enum Kind {
     },
 }
 
-/// One data point, whatever receiver told of it.
+/// One data point from any receiver.
 #[derive(Debug, Clone)]
 pub(crate) struct Point {
     pub(crate) name: String,
@@ -45,7 +45,7 @@ pub(crate) struct Point {
     pub(crate) time: u64,
     pub(crate) value: f64,
     pub(crate) is_int: bool,
-    /// Of a histogram: each bucket alone.
+    /// For a histogram: the count of each bucket, not cumulative.
     pub(crate) counts: Vec<u64>,
     pub(crate) bounds: Vec<f64>,
 }
@@ -82,7 +82,7 @@ pub(crate) fn translated(name: &str, unit: &str, kind: Kind) -> String {
 }
 
 impl Point {
-    /// The series it is in Prometheus.
+    /// Adds its series in Prometheus to `into`.
     pub(crate) fn series(&self, into: &mut All) {
         let name = translated(&self.name, &self.unit, self.kind);
         let mut put = |suffix: &str, more: Option<(&str, String)>, value: f64| {
@@ -108,7 +108,7 @@ impl Point {
     }
 }
 
-/// All series of these points, each of which is there once.
+/// All series of these points, each of which must occur once.
 pub(crate) fn series<'a>(points: impl IntoIterator<Item = &'a Point>) -> All {
     let mut all = All::new();
     for point in points {
@@ -117,7 +117,7 @@ pub(crate) fn series<'a>(points: impl IntoIterator<Item = &'a Point>) -> All {
     all
 }
 
-/// The series of an exposition, in the same form: names, labels and values of its samples.
+/// The series of an exposition in the same form: names, labels and values of its samples.
 pub(crate) fn exposed<'a>(
     samples: impl IntoIterator<Item = (&'a String, &'a BTreeMap<String, String>, f64)>,
 ) -> All {
@@ -134,7 +134,7 @@ pub(crate) fn exposed<'a>(
     all
 }
 
-/// Fails with the first few series that only one of the two has, or with another value.
+/// Fails with the first few series that differ.
 pub(crate) fn assert_same(shown: &All, pushed: &All) {
     let mut wrong = Vec::new();
     for (id, value) in shown {
@@ -240,6 +240,6 @@ pub(crate) fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, String> {
         }
     };
     let all: BTreeMap<_, _> = pairs.iter().map(text).collect();
-    assert_eq!(all.len(), pairs.len(), "an attribute is there twice");
+    assert_eq!(all.len(), pairs.len(), "duplicate attribute");
     all
 }

@@ -1,4 +1,4 @@
-//! A receiver of OTLP, over gRPC and HTTP, that does what a test tells it.
+//! An OTLP receiver over gRPC and HTTP with scripted behavior.
 #![allow(dead_code, clippy::expect_used, clippy::panic)]
 
 use std::collections::VecDeque;
@@ -30,48 +30,47 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::run::DEADLINE;
 
-/// What it does with one request.
+/// Behavior for one request.
 #[derive(Debug, Clone)]
 pub(crate) enum Does {
-    /// Takes it.
+    /// Accepts it.
     Takes,
-    /// Takes it, and says that this many points are not to its liking.
+    /// Accepts it and reports this number of rejected points.
     Rejects(i64),
     /// Refuses it: the HTTP status, and its gRPC counterpart.
     Refuses(u16),
-    /// Asks for patience, in seconds.
+    /// Asks the client to retry after this number of seconds.
     Throttles(u64),
     /// Never answers.
     Hangs,
-    /// Takes it and answers more than anybody should read.
+    /// Accepts it and sends an answer above any sensible size.
     Floods,
     /// Refuses it and repeats the request's headers.
     Echoes,
-    /// Answers 200 with a page to sign in on; over gRPC it refuses.
+    /// Answers 200 with a sign-in page; refuses over gRPC.
     ShowsPage,
-    /// Sends the client elsewhere; over gRPC it refuses.
+    /// Redirects the client; refuses over gRPC.
     Redirects(String),
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// What it does next; it takes what comes after.
+    /// Behavior for the next requests; later ones are accepted.
     does: VecDeque<Does>,
-    /// What it took, in order, and the size of each as it was decoded.
+    /// Accepted requests in order, with their decoded sizes.
     taken: Vec<(ExportMetricsServiceRequest, usize)>,
     /// Headers of the last request.
     headers: Vec<(String, String)>,
-    /// Requests that came.
+    /// Number of received requests.
     seen: usize,
-    /// Of these, requests that it no longer works on: their deadline passed, or the client went away.
+    /// Number of requests that were abandoned: their deadline passed, or the client disconnected.
     abandoned: usize,
 }
 
-/// The receiver.
 #[derive(Debug, Clone)]
 pub(crate) struct Sink(Arc<Mutex<Inner>>);
 
-/// A running server on a runtime of its own; dropping it kills it with all its connections.
+/// A running server on its own runtime; dropping it kills it with all its connections.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     runtime: Option<Runtime>,
@@ -102,7 +101,7 @@ impl Server {
         }
     }
 
-    /// Ends it and waits until it has.
+    /// Stops it and waits for the end.
     pub(crate) async fn kill(mut self) {
         let runtime = self.runtime.take().expect("it runs");
         let end = move || runtime.shutdown_timeout(DEADLINE);
@@ -122,18 +121,18 @@ impl Sink {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it does with the next requests.
+    /// Sets the behavior for the next requests.
     pub(crate) fn then(&self, does: &[Does]) {
         self.inner().does = does.iter().cloned().collect();
     }
 
-    /// What it has taken since it was asked last.
+    /// Requests accepted since the last call.
     pub(crate) fn taken(&self) -> Vec<ExportMetricsServiceRequest> {
         let taken = std::mem::take(&mut self.inner().taken);
         taken.into_iter().map(|(request, _)| request).collect()
     }
 
-    /// Decoded sizes of what it has taken.
+    /// Decoded sizes of the accepted requests.
     pub(crate) fn sizes(&self) -> Vec<usize> {
         self.inner().taken.iter().map(|(_, size)| *size).collect()
     }
@@ -274,7 +273,7 @@ fn unzipped(body: &[u8]) -> Bytes {
     plain.into()
 }
 
-/// Work on a request that only ends when it is dropped.
+/// Work on a request that ends only when it is dropped.
 struct Work<'a>(&'a Sink);
 
 impl Drop for Work<'_> {

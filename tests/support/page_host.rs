@@ -1,5 +1,5 @@
-//! A host of a thousand vCPUs that lives: some wait, some miss the cache, and one VM comes and goes
-//! as told. What it does is what it always does, so that a page of it can be looked at.
+//! A simulated host of a thousand vCPUs: some wait, some miss the cache, and one VM appears and
+//! disappears on request. Its activity is constant, so that its page can be inspected.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::borrow::Cow;
@@ -12,13 +12,13 @@ use vcpu_exporter::snapshot::{catalog, CpuRow, FactRow, Handle, Labels, Snapshot
 
 use crate::snapshots::{labels, Host};
 
-/// A name that would be a script where it is not escaped.
+/// A name that would be a script if it were not escaped.
 pub(crate) const HOSTILE: &str = "<img src=x onerror=\"document.title='taken'\">";
 
-/// The VM that comes and goes.
+/// The VM that appears and disappears.
 pub(crate) const VISITOR: &str = "zz-visitor";
 
-/// Publishes what such a host does, second by second of its own time.
+/// Publishes the host's activity in simulated seconds.
 pub(crate) struct PageHost {
     handle: Handle,
     names: Vec<String>,
@@ -28,7 +28,7 @@ pub(crate) struct PageHost {
 }
 
 impl PageHost {
-    /// VMs of 8 vCPUs each, that many vCPUs together, with some seconds of history.
+    /// VMs with 8 vCPUs each, `vcpus` in total, with some seconds of history.
     pub(crate) fn new(handle: Handle, vcpus: usize) -> Self {
         let kinds = ["web", "api", "db", "ci"];
         let count = (vcpus / 8).max(2);
@@ -49,7 +49,7 @@ impl PageHost {
         host
     }
 
-    /// The VM that comes and goes is there from now on, or not.
+    /// Adds or removes the visiting VM.
     pub(crate) fn visitor(&mut self, there: bool) {
         self.names.retain(|name| name != VISITOR);
         if there {
@@ -57,7 +57,7 @@ impl PageHost {
         }
     }
 
-    /// A second goes by.
+    /// Simulates one second.
     pub(crate) fn tick(&mut self) {
         self.tick += 1;
         self.handle.publish(Arc::new(self.snapshot()));
@@ -78,7 +78,7 @@ impl PageHost {
         for n in 0..snapshot.vcpus.len() {
             let at = snapshot.vcpus[n].whereabouts.unwrap();
             let [time, delay] = self.run(&mut snapshot, n);
-            // What a CPU did does not go away with the VM that made it.
+            // CPU totals remain when the VM that used the CPU disappears.
             if snapshot.vcpus[n].labels.get("vm") == Some(VISITOR) {
                 continue;
             }
@@ -95,7 +95,7 @@ impl PageHost {
         snapshot
     }
 
-    /// Lets a vCPU do since the start what it does every second.
+    /// Sets a vCPU's totals since the start at its constant rates.
     fn run(&self, snapshot: &mut Snapshot, n: usize) -> [u64; 2] {
         let vm = n / self.vcpus;
         let busy = [20, 90, 120, 60, 5, 100, 110][(n * 7 + vm) % 7];
@@ -133,7 +133,7 @@ impl PageHost {
         [busy, waits].map(|ms| ms * 1_000_000 * self.tick)
     }
 
-    /// What slow sources have read at `since`, some seconds after the start.
+    /// Facts of background collectors at `since`, `seconds` after the start.
     fn facts(&self, snapshot: &Snapshot, since: Instant, seconds: u64) -> Arc<[FactRow]> {
         let mut rows = Vec::new();
         let mut add = |metric: &str, pairs: &[(&'static str, &str)], value: u64| {

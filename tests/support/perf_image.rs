@@ -1,8 +1,8 @@
-//! Memory laid out as the kernel lays out a perf event's rings, for tests. Uses only std, so that
-//! unit tests of the library include the same file.
+//! Memory with the layout of a perf event's rings, for tests. Uses only std, because the library's
+//! unit tests include the same file.
 //!
-//! Written from linux/perf_event.h, apart from the code that reads it: `data_head` at byte 1024 of
-//! the first page, `aux_head` at 1056, and a record is type, misc and size, then its body.
+//! Written from linux/perf_event.h, independently of the code that reads it: `data_head` is at byte
+//! 1024 of the first page, `aux_head` at 1056, and a record is type, misc and size, then its body.
 #![allow(dead_code, unreachable_pub)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ pub const AUX_HEAD: usize = 1056;
 pub const AUX_TAIL: usize = 1064;
 
 impl PerfImage {
-    /// Empty rings of so many bytes, everything at positions `data_at` and `aux_at`.
+    /// Empty rings of `data` and `aux` bytes at positions `data_at` and `aux_at`.
     pub fn new(data: usize, aux: usize, data_at: u64, aux_at: u64) -> Self {
         let zeros = |bytes: usize| (0..bytes / 8).map(|_| AtomicU64::new(0)).collect();
         let image = Self {
@@ -43,24 +43,24 @@ impl PerfImage {
         image
     }
 
-    /// Writes one of the page's positions.
+    /// Writes a position in the page.
     pub fn set(&self, offset: usize, position: u64) {
         self.page[offset / 8].store(position, Ordering::Relaxed);
     }
 
-    /// Reads one of them.
+    /// Reads a position in the page.
     pub fn get(&self, offset: usize) -> u64 {
         self.page[offset / 8].load(Ordering::Relaxed)
     }
 
-    /// The hardware writes trace.
+    /// Appends trace, as the hardware does.
     pub fn trace(&self, bytes: &[u8]) {
         let head = self.get(AUX_HEAD);
         put(&self.aux, head, bytes);
         self.set(AUX_HEAD, head.wrapping_add(bytes.len() as u64));
     }
 
-    /// The kernel writes a record with this body.
+    /// Appends a record with this body, as the kernel does.
     pub fn record(&self, kind: u32, body: &[u64]) {
         let size = u16::try_from(8 + body.len() * 8).unwrap_or(u16::MAX);
         let mut bytes = kind.to_ne_bytes().to_vec();
@@ -72,7 +72,7 @@ impl PerfImage {
         self.set(DATA_HEAD, head.wrapping_add(bytes.len() as u64));
     }
 
-    /// Trace, and the AUX record that tells of it.
+    /// Appends trace and its AUX record.
     pub fn stretch(&self, bytes: &[u8], flags: u64) {
         let begin = self.get(AUX_HEAD);
         self.trace(bytes);

@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 
 use crate::run::DEADLINE;
 
-/// Where tests/run puts the package.
+/// Where tests/run installs the package.
 const PACKAGE: &str = "target/browser";
 
-/// A script under way.
+/// A running script.
 pub(crate) struct Script {
     child: Child,
 }
@@ -24,7 +24,8 @@ impl Drop for Script {
 }
 
 impl Script {
-    /// Starts tests/e2e/browser/page.mjs against a page; says why it cannot.
+    /// Runs tests/e2e/browser/page.mjs on a page; `None`, with the reason printed, if it cannot
+    /// run.
     pub(crate) fn start(url: &str) -> Option<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let package = root.join(PACKAGE);
@@ -46,7 +47,7 @@ impl Script {
         let pictures = package.join("pictures");
         std::fs::create_dir_all(&pictures).expect("a directory");
         let child = Command::new("timeout")
-            // Its own patience ends first, with a word about what did not come.
+            // The script's own timeout ends first and names what did not happen.
             .arg((5 * DEADLINE.as_secs()).to_string())
             .arg("/usr/bin/node")
             .arg(root.join("tests/e2e/browser/page.mjs"))
@@ -59,7 +60,7 @@ impl Script {
         Some(Self { child })
     }
 
-    /// Does what the script asks for until it ends, and holds it to having succeeded.
+    /// Performs the actions that the script requests until it ends, and requires its success.
     pub(crate) fn follow(mut self, mut act: impl FnMut(&str)) {
         let said = self.child.stdout.take().expect("its output is a pipe");
         for line in BufReader::new(said).lines() {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::exporter::{get, Exposition};
 use crate::run::eventually;
 
-/// The configuration we offer to our users.
+/// The configuration offered to users.
 const CONFIGURATION: &str = include_str!("../../deploy/prometheus.yml");
 
 /// A running Prometheus. Dropping it kills it.
@@ -22,10 +22,10 @@ pub(crate) struct Prometheus {
     _dir: TempDir,
 }
 
-/// A Prometheus to ask, whoever started it.
+/// The HTTP API of a Prometheus.
 pub(crate) struct Api {
     pub(crate) address: String,
-    /// The file its log goes to.
+    /// Path of its log.
     pub(crate) log: PathBuf,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Element {
     pub(crate) value: f64,
 }
 
-/// One series: its labels, and the times and values of its samples.
+/// One series: its labels, and times and values of its samples.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Series {
     pub(crate) labels: BTreeMap<String, String>,
@@ -44,7 +44,7 @@ pub(crate) struct Series {
 }
 
 impl Prometheus {
-    /// `None`, with a word why, where it is not installed.
+    /// Starts Prometheus; `None`, with the reason printed, if it is not installed.
     pub(crate) fn start(target: &str) -> Option<Self> {
         if !is_installed("prometheus") {
             return None;
@@ -91,12 +91,12 @@ impl Deref for Prometheus {
 }
 
 impl Api {
-    /// All it has logged.
+    /// Its whole log.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// An answer of its HTTP API; fails with its words when it refuses.
+    /// An answer of its HTTP API; fails with the error text if Prometheus refuses.
     pub(crate) fn api(&self, path: &str) -> Value {
         let text = get(&self.address, &format!("/api/v1/{path}"));
         let answer: Value = serde_json::from_str(&text).expect("JSON");
@@ -104,19 +104,19 @@ impl Api {
         answer["data"].clone()
     }
 
-    /// What a query that gives a vector gives now.
+    /// The present result of an instant query.
     pub(crate) fn query(&self, query: &str) -> Vec<Element> {
         let data = self.api(&format!("query?query={}", encode(query)));
         let elements = data["result"].as_array().expect("a vector");
         elements.iter().map(element).collect()
     }
 
-    /// What a query that gives series over time, such as `up[5m]`, gives now: samples as they were stored.
+    /// The present result of a range selector such as `up[5m]`: the stored samples.
     pub(crate) fn samples(&self, query: &str) -> Vec<Series> {
         matrix(&self.api(&format!("query?query={}", encode(query))))
     }
 
-    /// The values a query had between two times, `step` apart (all in seconds).
+    /// The values of a query between two times, `step` apart (all in seconds).
     pub(crate) fn range(&self, query: &str, from: f64, to: f64, step: f64) -> Vec<Series> {
         let query = encode(query);
         matrix(&self.api(&format!(
@@ -124,7 +124,8 @@ impl Api {
         )))
     }
 
-    /// The same as [`Api::query`], once it has what is asked for; fails with the last result when it never has.
+    /// Like [`Api::query`], repeated until `test` holds; fails with the last result after the
+    /// deadline.
     pub(crate) fn until(&self, query: &str, test: impl Fn(&[Element]) -> bool) -> Vec<Element> {
         let mut last = Vec::new();
         let found = eventually(|| {
@@ -153,13 +154,7 @@ impl Element {
     }
 }
 
-impl Series {
-    pub(crate) fn label(&self, name: &str) -> &str {
-        self.labels.get(name).map_or("", String::as_str)
-    }
-}
-
-/// Whether a program is here; prints why not, and which package has it.
+/// Whether a program is installed; prints if not, with its package.
 pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = std::env::split_paths(&path).any(|dir| dir.join(program).exists());
@@ -173,7 +168,7 @@ pub(crate) fn is_installed(program: &str) -> bool {
     is_there
 }
 
-/// The users' configuration for another target and, to save time, another interval.
+/// The users' configuration with another target and, to save time, another interval.
 fn configuration(target: &str) -> String {
     let replace = |text: &str, old: &str, new: &str| {
         assert_eq!(text.matches(old).count(), 1, "{old} in {text}");
@@ -183,7 +178,7 @@ fn configuration(target: &str) -> String {
     replace(&text, "scrape_interval: 15s", "scrape_interval: 1s")
 }
 
-/// A query in a URL (RFC 3986, 2.1).
+/// Percent-encodes a query (RFC 3986, 2.1).
 fn encode(query: &str) -> String {
     let encode = |byte: u8| match byte.is_ascii_alphanumeric() {
         true => char::from(byte).to_string(),

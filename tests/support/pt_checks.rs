@@ -1,10 +1,10 @@
-//! What holds for any trace, whatever its bytes.
+//! Invariants of any trace, whatever its bytes.
 #![allow(dead_code, unreachable_pub, clippy::panic)]
 
 use vcpu_exporter::pt::stream::Found;
 use vcpu_exporter::pt::{self, scalar, Clocks, Packet, Stream, Summary};
 
-/// Summarises in every way there is, and holds the summary to what must be so.
+/// Summarizes the trace in every way and checks the invariants of the summary.
 pub fn check(trace: &[u8], cuts: &[usize]) -> Summary {
     let summary = same(trace, cuts);
     figures_agree(&summary);
@@ -13,7 +13,7 @@ pub fn check(trace: &[u8], cuts: &[usize]) -> Summary {
     summary
 }
 
-/// Summarises in every way there is.
+/// Summarizes the trace in every way and requires equal results.
 pub fn same(trace: &[u8], cuts: &[usize]) -> Summary {
     let clocks = Clocks {
         tsc: Some(2_500_000_000),
@@ -25,7 +25,7 @@ pub fn same(trace: &[u8], cuts: &[usize]) -> Summary {
     summary
 }
 
-/// One figure told in two ways is one.
+/// Related figures must be consistent.
 fn figures_agree(summary: &Summary) {
     let packets = &summary.packets;
     let sides = [&summary.guest, &summary.host, &summary.unknown];
@@ -62,7 +62,7 @@ fn offsets_are_inside(summary: &Summary, len: usize) {
     assert_eq!(errors.len() as u64, kept);
 }
 
-/// Steps follow each other without a gap up to the end, and make progress.
+/// Steps are contiguous up to the end and make progress.
 fn every_byte_has_its_place(trace: &[u8]) {
     for stream in [Stream::new(trace), Stream::synchronised(trace)] {
         let mut at = 0;
@@ -74,7 +74,7 @@ fn every_byte_has_its_place(trace: &[u8]) {
                 Found::Fault(_) => assert!(step.len == 0 && !fault),
                 Found::Packet(packet) => {
                     assert!(step.len > 0);
-                    // After an error only a PSB is a packet again.
+                    // After an error only a PSB is accepted.
                     assert!(!fault || packet == Packet::Psb);
                 }
                 Found::Skipped => assert!(step.len > 0),

@@ -1,7 +1,7 @@
 //! Recorded Intel PT traces, which are not part of the repository: in `$VCPU_PT_DATA`, else in
-//! `../shared/data/pt` beside it. `golden.json` there says what is in each, as three other decoders
-//! agree.
-// Each test program uses a part of this.
+//! `../shared/data/pt` beside it. `golden.json` there has the contents of each trace, on which
+//! three other decoders agree.
+// Each test program uses a part of this module.
 #![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// What the other decoders found in one raw stream.
+/// Contents of one raw stream according to the other decoders.
 #[derive(Debug)]
 pub(crate) struct Golden {
-    /// Path within the data, which names the stream in messages.
+    /// Path within the data; names the stream in messages.
     pub(crate) name: String,
     pub(crate) file: PathBuf,
     /// Offset of the first PSB.
     pub(crate) first_psb: usize,
-    /// Packets by kind, under the names of the fields of `pt::Packets`.
+    /// Packets by kind, under the field names of `pt::Packets`.
     pub(crate) counts: BTreeMap<String, u64>,
-    /// All IPs in one number: see [`ip_hash`].
+    /// Hash of all IPs: see [`ip_hash`].
     pub(crate) ip_hash: u64,
 }
 
-/// Where the data is. `None`, with a word why, where it is not.
+/// Directory of the data. `None`, with the reason printed, if it is missing.
 pub(crate) fn dir() -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/pt");
     let dir = std::env::var_os("VCPU_PT_DATA").map_or_else(beside, PathBuf::from);
@@ -38,7 +38,7 @@ pub(crate) fn dir() -> Option<PathBuf> {
     Some(dir)
 }
 
-/// Every entry of golden.json. `None`, with a word why, where there is no data.
+/// Every entry of golden.json. `None`, with the reason printed, if there is no data.
 pub(crate) fn golden() -> Option<Vec<Golden>> {
     let dir = dir()?;
     let text = fs::read_to_string(dir.join("golden.json")).expect("golden.json is readable");
@@ -64,7 +64,7 @@ fn golden_of(dir: &Path, (name, entry): (String, Value)) -> Golden {
 }
 
 /// The raw conformance streams of libipt, ascending by name; each has the expected dump of libipt's
-/// `ptdump` beside it as `NAME-ptdump.exp`. `None`, with a word why, where there is no data.
+/// `ptdump` in `NAME-ptdump.exp` beside it. `None`, with the reason printed, if there is no data.
 pub(crate) fn conformance() -> Option<Vec<PathBuf>> {
     let dir = dir()?.join("libipt_ptt");
     let entries = fs::read_dir(&dir).expect("the folder is readable");
@@ -77,15 +77,15 @@ pub(crate) fn conformance() -> Option<Vec<PathBuf>> {
     Some(files)
 }
 
-/// A whole perf.data with two streams, and another that was written to a pipe.
+/// A whole perf.data with two streams, and one written to a pipe.
 pub(crate) fn perf_data() -> Option<[PathBuf; 2]> {
     let dir = dir()?.join("quipper");
     Some(["perf.data.intel_pt-4.14", "perf.data.piped.intel_pt-4.14"].map(|name| dir.join(name)))
 }
 
-/// `ip_hash` of golden.json over the IP of every TIP, TIP.PGE, TIP.PGD and FUP that has one, in
-/// their order from the first PSB on. The rule is not written there: this one gives the hash of
-/// every entry.
+/// `ip_hash` of golden.json over the IPs of all TIP, TIP.PGE, TIP.PGD and FUP packets, in order
+/// from the first PSB. The rule is not documented there; this one reproduces the hash of every
+/// entry.
 pub(crate) fn ip_hash(ips: impl IntoIterator<Item = u64>) -> u64 {
     ips.into_iter()
         .fold(0u64, |hash, ip| hash.rotate_left(1) ^ ip)

@@ -1,12 +1,12 @@
-//! Writes Intel PT: packets by name, and traces of a made-up vCPU of which all is known.
+//! Writes Intel PT: packets by name, and traces of a simulated vCPU with known contents.
 //!
 //! - [`Encoder`] appends packets to bytes.
-//! - [`vcpu::generate`] makes a trace from a seed, and the summary that it must come down to.
+//! - [`vcpu::generate`] makes a trace from a seed, with its expected summary.
 //! - [`vcpu::realistic`] makes bytes in the proportions of a busy vCPU, for benchmarks.
 //!
-//! Layouts: Intel SDM volume 3, section 33.4.2. Nothing here is taken from the decoder, so that
-//! both would have to be wrong in the same way.
-// Each test program uses a part of this.
+//! Layouts: Intel SDM volume 3, section 33.4.2. Nothing is taken from the decoder: an error would
+//! have to be made twice to go unnoticed.
+// Each test program uses a part of this module.
 #![allow(dead_code, unreachable_pub, clippy::expect_used, clippy::panic)]
 
 #[path = "pt_encoder/random.rs"]
@@ -14,7 +14,7 @@ pub mod random;
 #[path = "pt_encoder/vcpu.rs"]
 pub mod vcpu;
 
-/// Appends packets to bytes. IPs are compressed against the last one as a processor does it.
+/// Appends packets to bytes. IPs are compressed against the last IP as a processor does.
 #[derive(Debug, Clone, Default)]
 pub struct Encoder {
     pub bytes: Vec<u8>,
@@ -44,7 +44,7 @@ impl Encoder {
         self.put(&[0]);
     }
 
-    /// TNT-8: `bits` below bit `len` (1 to 6), the oldest highest.
+    /// TNT-8: `bits` below bit `len` (1 to 6), oldest branch highest.
     pub fn tnt8(&mut self, bits: u64, len: u32) {
         assert!((1..=6).contains(&len) && bits < 1 << len);
         self.put(&[((1 << len | bits) << 1) as u8]);
@@ -56,8 +56,7 @@ impl Encoder {
         self.put_le(&[0x02, 0xa3], 1 << len | bits, 6);
     }
 
-    /// A packet with an IP, in as few bytes as the last one allows; `None` is an IP that is not
-    /// told.
+    /// A packet with an IP in as few bytes as the last IP allows; `None` is a suppressed IP.
     pub fn ip(&mut self, packet: IpPacket, ip: Option<u64>) {
         let Some(ip) = ip else {
             return self.put(&[packet as u8]);
@@ -110,7 +109,7 @@ impl Encoder {
         self.put(&[0x02, 0x73, c0, c1, 0, f0, f1 & 1]);
     }
 
-    /// What erratum SKZ84 makes of a guest's TMA: a reserved byte that is not 0, and one byte more.
+    /// A guest's TMA with erratum SKZ84: a reserved byte that is not 0, and one more byte.
     pub fn tma_skz84(&mut self, reserved: u8, more: u8) {
         assert!(reserved > 0);
         self.put(&[0x02, 0x73, 1, 1, reserved, 1, 0, more]);

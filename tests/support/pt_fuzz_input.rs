@@ -1,10 +1,10 @@
-//! What the fuzzer's bytes stand for: a trace and where it is cut.
+//! Decodes the fuzzer's bytes: a trace and its cuts.
 //!
-//! The first byte's low two bits say how many cuts there are; two bytes for each follow, the low one
+//! The low two bits of the first byte are the number of cuts; two bytes per cut follow, low byte
 //! first; the rest is the trace.
 #![allow(dead_code, unreachable_pub)]
 
-/// Cuts, as they come, and the trace.
+/// Cuts, in the given order, and the trace.
 pub fn split(data: &[u8]) -> (Vec<usize>, &[u8]) {
     let Some((first, rest)) = data.split_first() else {
         return (Vec::new(), &[]);
@@ -15,7 +15,7 @@ pub fn split(data: &[u8]) -> (Vec<usize>, &[u8]) {
     (cuts.chunks_exact(2).map(cut).collect(), trace)
 }
 
-/// The input that stands for this; cuts beyond the third or 65535 are left out.
+/// The input for these cuts and this trace; cuts after the third or above 65535 are dropped.
 pub fn join(cuts: &[usize], trace: &[u8]) -> Vec<u8> {
     let cuts = cuts.iter().filter_map(|cut| u16::try_from(*cut).ok());
     let cuts: Vec<u16> = cuts.take(3).collect();

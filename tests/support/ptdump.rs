@@ -1,12 +1,12 @@
-//! The words of libipt's `ptdump`: its expected dumps read, and our packets said in them.
+//! The format of libipt's `ptdump`: parses its expected dumps, and writes our packets in it.
 #![allow(clippy::expect_used, clippy::panic)]
 
 use vcpu_exporter::pt::packet::{Ip, LastIp, Packet};
 use vcpu_exporter::pt::stream::{Found, Step};
 use vcpu_exporter::pt::Stream;
 
-/// One line of a dump, as far as it is there: some leave out offsets, most leave out what follows
-/// from the packets before.
+/// One line of a dump, as far as present: some dumps omit offsets, most omit what follows from
+/// earlier packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) offset: Option<usize>,
@@ -14,12 +14,11 @@ pub(crate) struct Line {
     pub(crate) raw: Option<String>,
     /// Name and payload, or `error`.
     pub(crate) text: String,
-    /// What the payload means: `cr3 …`, `vmcs …`, `type …`, `em …`, `ip …`.
+    /// Interpretation of the payload: `cr3 …`, `vmcs …`, `type …`, `em …`, `ip …`.
     pub(crate) meaning: Option<String>,
 }
 
-/// The lines of a dump that tell packets and errors in them. Errors of ptdump's time keeping are
-/// none.
+/// The lines of a dump with packets and packet errors, without errors of ptdump's time estimation.
 pub(crate) fn expected(dump: &str) -> Vec<Line> {
     let lines = dump.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.filter_map(line).collect()
@@ -50,8 +49,8 @@ fn line(line: &str) -> Option<Line> {
     })
 }
 
-/// Whether these words end a line with something other than payload. `tsc` and `fcr` are estimates
-/// of the time.
+/// Whether these words end a line with something other than payload. `tsc` and `fcr` are time
+/// estimates.
 fn is_meaning(words: &[&str]) -> bool {
     match words {
         ["ip", address] => address.len() == 16,
@@ -60,7 +59,7 @@ fn is_meaning(words: &[&str]) -> bool {
     }
 }
 
-/// Our reading of a trace, with all there is to tell.
+/// Our decoding of a trace with all details.
 pub(crate) fn ours(trace: &[u8]) -> Vec<Line> {
     let mut last_ip = LastIp::default();
     Stream::new(trace)
@@ -77,10 +76,10 @@ pub(crate) fn ours(trace: &[u8]) -> Vec<Line> {
         .collect()
 }
 
-/// Whether `ours` says all that `expected` says.
+/// Whether `ours` contains everything in `expected`.
 pub(crate) fn agree(ours: &Line, expected: &Line) -> bool {
     let told = expected.meaning.as_ref().filter(|meaning| {
-        // Estimates of time are beyond packets.
+        // Time estimates are not part of packets.
         !meaning.starts_with("tsc ") && !meaning.starts_with("fcr ")
     });
     let text = ours.text == expected.text;
@@ -201,7 +200,7 @@ fn of_event(packet: &Packet) -> Words {
             state,
             sub_state,
         } => {
-            // C-states count from C1, 15 is C0.
+            // C-states count from C1; 15 is C0.
             let state = (state + 1) & 0xf;
             let sub_state = (sub_state + 1) & 0xf;
             plain(
@@ -239,7 +238,7 @@ fn of_event(packet: &Packet) -> Words {
                 format!("{triggers:02x}{flags}{}", count.unwrap_or_default()),
             )
         }
-        // libipt knows no blocks.
+        // libipt does not support blocks.
         ref other => panic!("ptdump has no word for {other:?}"),
     }
 }

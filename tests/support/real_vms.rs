@@ -1,9 +1,10 @@
 //! Real QEMU guests, and a real domain in a libvirt without a daemon.
 //!
-//! The domain is run by libvirt's QEMU driver inside virsh (`qemu:///embed`): its state lies
-//! below a directory of the test. What the machine lacks is said and skipped.
+//! libvirt's QEMU driver runs the domain inside virsh (`qemu:///embed`): its state is below a
+//! directory of the test. Tests print what the machine lacks and are skipped.
 
-// Clippy knows tests by their attribute, not their helpers; each test program uses its own part.
+// Clippy recognizes tests by their attribute, not their helpers; each test program uses a part of
+// this module.
 #![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::fs::{self, File};
@@ -18,7 +19,7 @@ use crate::run::{eventually, unique};
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 
-/// A guest of QEMU. Dropping it kills it.
+/// A QEMU guest. Dropping it kills it.
 pub(crate) struct Guest(Child);
 
 impl Guest {
@@ -26,7 +27,7 @@ impl Guest {
         self.0.id()
     }
 
-    /// Kills it, and returns when it is gone.
+    /// Kills it and waits for its exit.
     pub(crate) fn kill(self) {
         drop(self);
     }
@@ -60,7 +61,7 @@ pub(crate) fn qemu_works() -> bool {
 
 /// A guest whose firmware runs and finds nothing to boot.
 pub(crate) fn qemu(args: &[&str]) -> Guest {
-    // Some hosts refuse the MSR behind arch-capabilities to nested guests.
+    // Some hosts refuse the MSR of arch-capabilities to nested guests.
     let cpu = ["-cpu", "host,-arch-capabilities", "-accel", "kvm"];
     let no_devices = ["-display", "none", "-nodefaults", "-no-user-config"];
     let child = Command::new(QEMU)
@@ -73,7 +74,7 @@ pub(crate) fn qemu(args: &[&str]) -> Guest {
     Guest(child.expect("QEMU starts"))
 }
 
-/// How many vCPU descriptors a process holds.
+/// Number of vCPU descriptors of a process.
 pub(crate) fn vcpus_held(pid: u32) -> usize {
     let Ok(dir) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return 0;
@@ -84,7 +85,7 @@ pub(crate) fn vcpus_held(pid: u32) -> usize {
         .count()
 }
 
-/// libvirt's QEMU driver in a virsh, with its files below a directory, and one domain of it.
+/// libvirt's QEMU driver in virsh, with its files below a directory, and one domain.
 pub(crate) struct Libvirt {
     virsh: Child,
     domain: String,
@@ -93,7 +94,7 @@ pub(crate) struct Libvirt {
 }
 
 impl Libvirt {
-    /// `None`, with a word why, where this cannot run.
+    /// Starts virsh; `None`, with the reason printed, if it cannot run.
     pub(crate) fn start() -> Option<Self> {
         if let Err(lacks) = embedded_driver_works() {
             println!("skipped: {lacks}");
@@ -122,24 +123,23 @@ impl Libvirt {
         })
     }
 
-    /// The domain's name.
     pub(crate) fn domain(&self) -> &str {
         &self.domain
     }
 
-    /// What stands for /run where this libvirt's state is to be seen.
+    /// The directory that replaces /run and contains this libvirt's state.
     pub(crate) fn run_dir(&self) -> PathBuf {
         self.dir.path().join("run")
     }
 
-    /// The domain's process, while it runs.
+    /// PID of the domain while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         let name = format!("libvirt/qemu/{}.pid", self.domain);
         let text = fs::read_to_string(self.run_dir().join(name)).ok()?;
         text.trim().parse().ok()
     }
 
-    /// Creates the domain: 2 vCPUs of at most 3, made by OpenStack.
+    /// Creates the domain: 2 vCPUs of at most 3, with OpenStack's metadata.
     pub(crate) fn create(&mut self, uuid: &str) {
         let file = self.dir.path().join("domain.xml");
         let xml = DOMAIN.replace("NAME", &self.domain).replace("UUID", uuid);
@@ -147,13 +147,13 @@ impl Libvirt {
         self.command(&format!("create {}", file.display()));
     }
 
-    /// Gives virsh a command line, and does not wait.
+    /// Sends a command line to virsh without waiting.
     pub(crate) fn command(&mut self, line: &str) {
         let stdin = self.virsh.stdin.as_mut().expect("virsh listens");
         writeln!(stdin, "{line}").expect("virsh listens");
     }
 
-    /// Gives virsh a command line, and waits for all it says to it.
+    /// Sends a command line to virsh and returns its whole output.
     pub(crate) fn ask(&mut self, line: &str) -> String {
         self.asked += 1;
         let mark = |which| format!("{which} of answer {}", self.asked);
@@ -162,7 +162,7 @@ impl Libvirt {
         let answer = eventually(|| {
             let text = self.said("answers");
             text.lines().find(|line| *line == end)?;
-            // virsh repeats each command line behind its prompt.
+            // virsh repeats each command line after its prompt.
             let said = text.lines().filter(|line| !line.starts_with("virsh # "));
             let answer = said.skip_while(|line| *line != begin).skip(1);
             let lines: Vec<&str> = answer.take_while(|line| *line != end).collect();
@@ -181,7 +181,7 @@ impl Libvirt {
 
 impl Drop for Libvirt {
     fn drop(&mut self) {
-        // Where a test failed half-way: the domain outlives a virsh that is killed.
+        // If a test failed before the end: the domain outlives a killed virsh.
         if let Some(mut stdin) = self.virsh.stdin.take() {
             let _ = writeln!(stdin, "destroy {}\nquit", self.domain);
         }

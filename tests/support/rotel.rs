@@ -1,5 +1,5 @@
-//! rotel, an OpenTelemetry collector that nobody here wrote: it logs every data point it gets.
-//! tests/run installs it from PyPI.
+//! rotel, an independent OpenTelemetry collector that logs every data point. tests/run installs it
+//! from PyPI.
 #![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use crate::otlp_series::{Kind, Point};
 use crate::run::{eventually, free_address};
 
-/// Where tests/run puts it.
+/// Where tests/run installs it.
 const VENV: &str = "target/rotel";
 
-/// A running collector; dropping it ends it.
+/// A running collector; dropping it stops it.
 pub(crate) struct Rotel {
     child: Child,
     dir: TempDir,
@@ -31,7 +31,7 @@ impl Drop for Rotel {
     }
 }
 
-/// The program, wherever the environment's Python put it.
+/// The program, in any bin directory of the environment's Python.
 fn program() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(VENV);
     let pythons = fs::read_dir(root.join("lib")).ok()?.flatten();
@@ -40,7 +40,7 @@ fn program() -> Option<PathBuf> {
 }
 
 impl Rotel {
-    /// Starts it, if it is there; says why not.
+    /// Starts it; `None`, with the reason printed, if it is not installed.
     pub(crate) fn start() -> Option<Self> {
         let Some(program) = program() else {
             println!("skipped: rotel is not in {VENV} (tests/run installs it)");
@@ -82,12 +82,12 @@ impl Rotel {
         Some(rotel)
     }
 
-    /// All it has logged.
+    /// Its whole log.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// Everything it has logged of requests.
+    /// All logged requests.
     pub(crate) fn requests(&self) -> Vec<Vec<Point>> {
         let log = self.log();
         let requests = log.split("ResourceMetrics #").skip(1);
@@ -116,7 +116,7 @@ fn request(text: &str) -> Vec<Point> {
             match (in_point, value.strip_prefix("Str(")) {
                 (false, _) => metric.take(key, value),
                 (true, Some(value)) => {
-                    // A value may have lines of its own.
+                    // A value can have several lines.
                     let mut value = value.to_owned();
                     while !value.ends_with(')') {
                         value.push('\n');
@@ -156,7 +156,7 @@ fn request(text: &str) -> Vec<Point> {
     all
 }
 
-/// A metric as far as it was read.
+/// A metric as far as parsed.
 #[derive(Default)]
 struct Reading {
     name: String,

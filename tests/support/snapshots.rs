@@ -1,5 +1,5 @@
-//! Snapshots of hosts that do not exist, for tests and benches: complete, of any size, and with
-//! numbers that differ from each other.
+//! Snapshots of imaginary hosts for tests and benchmarks: complete, of any size, with numbers that
+//! differ from each other.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::borrow::Cow;
@@ -15,20 +15,20 @@ use vcpu_exporter::snapshot::{
     CellRow, ColumnRow, DroppedRow, FactRow, Labels, Snapshot, SourceRow, VcpuRow, VmRow,
 };
 
-/// What to build.
+/// The host to build.
 pub(crate) struct Host {
-    /// Names of the VMs.
+    /// VM names.
     pub(crate) names: Vec<String>,
-    /// vCPUs of each.
+    /// vCPUs per VM.
     pub(crate) vcpus: usize,
-    /// Places each vCPU was seen at.
+    /// Locations per vCPU.
     pub(crate) places: usize,
-    /// CPUs, two to a core, in two packages of one node each.
+    /// CPUs, two per core, in two packages with one node each.
     pub(crate) cpus: u32,
 }
 
 impl Host {
-    /// VMs of 8 vCPUs, each vCPU at one place.
+    /// VMs with 8 vCPUs, one location per vCPU.
     pub(crate) fn of_vcpus(vcpus: usize) -> Self {
         Self {
             names: (0..vcpus.div_ceil(8))
@@ -40,7 +40,7 @@ impl Host {
         }
     }
 
-    /// VMs of these names, 2 vCPUs each, each vCPU at two places.
+    /// VMs with these names and 2 vCPUs each, two locations per vCPU.
     pub(crate) fn named<const N: usize>(names: [&str; N]) -> Self {
         Self {
             names: names.map(String::from).to_vec(),
@@ -82,6 +82,7 @@ impl Host {
                 ("mode", "host_only"),
                 ("reason", "mediated_vpmu"),
             ])),
+            host_name: Some("kvm-07".into()),
             synthetic: None,
             dropped: vec![DroppedRow {
                 labels: labels(&[("what", "user_events")]),
@@ -173,8 +174,8 @@ impl Host {
     }
 }
 
-/// What the host looks like a while after `before`: each vCPU was on a core for 0.6 of the time and
-/// waited for n thousandths of it, n being its number, up to 0.4; all else stands still.
+/// The host at a time after `before`: vCPU n was on a core for 0.6 of the time and waited for n
+/// thousandths of it, up to 0.4; everything else is unchanged.
 pub(crate) fn later(before: &Snapshot, after: Duration) -> Snapshot {
     let mut now = copy(before);
     now.taken += after;
@@ -218,13 +219,14 @@ fn copy(of: &Snapshot) -> Snapshot {
         facts_before: of.facts_before.clone(),
         sources: of.sources.clone(),
         pmu_mode: of.pmu_mode.clone(),
+        host_name: of.host_name.clone(),
         synthetic: of.synthetic.clone(),
         dropped: of.dropped.clone(),
         ..*of
     }
 }
 
-/// The snapshot with what recordings told of its VMs: a count, a time and a histogram.
+/// The snapshot with data from recordings of its VMs: a count, a time and a histogram.
 pub(crate) fn recorded(mut snapshot: Snapshot) -> Snapshot {
     let mut rows = Vec::new();
     let mut add =
@@ -256,7 +258,8 @@ pub(crate) fn recorded(mut snapshot: Snapshot) -> Snapshot {
     snapshot
 }
 
-/// With the six columns of the vCPU and its placement these make 25 samples a vCPU at one place.
+/// With the six columns of the vCPU and its placement these make 25 samples per vCPU at one
+/// location.
 fn placed_columns() -> Arc<[ColumnRow]> {
     let mut columns = vec![
         column("kvm_vcpu_time_seconds_total", &[], Unit::Nanoseconds),
@@ -300,7 +303,7 @@ fn vcpu_columns() -> Arc<[ColumnRow]> {
     columns.into()
 }
 
-/// A column of the catalogue.
+/// A column of the catalog.
 pub(crate) fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -> ColumnRow {
     ColumnRow {
         metric: catalog::find(metric).unwrap(),
@@ -310,7 +313,7 @@ pub(crate) fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -
     }
 }
 
-/// Labels of borrowed values.
+/// Labels with borrowed values.
 pub(crate) fn labels(pairs: &[(&'static str, &str)]) -> Arc<Labels> {
     let owned = pairs
         .iter()
@@ -322,7 +325,7 @@ fn all(columns: usize) -> u128 {
     (1 << columns) - 1
 }
 
-/// Below 10^15, so that its seconds have no more digits than a float holds exactly.
+/// Below 10^15, so that its seconds have no more digits than a float represents exactly.
 fn number(row: usize, column: usize) -> u64 {
     let row = (row as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let column = (column as u64 + 1).wrapping_mul(0xbf58_476d_1ce4_e5b9);

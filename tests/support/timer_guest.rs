@@ -1,10 +1,10 @@
 //! A real QEMU guest that halts until its timer interrupts it, and counts the interrupts.
 //!
-//! The interrupt controller and the timer are KVM's own, so that halts are KVM's to wait out. The
-//! count is in the guest's memory, which is a file of the host's: it is read there, without QEMU,
-//! KVM or a tracepoint having a say.
+//! Interrupt controller and timer are KVM's own, so KVM handles the halts. The count is in guest
+//! memory, which is a file on the host: it is read there, independently of QEMU, KVM and
+//! tracepoints.
 
-// Clippy knows tests by their attribute, not their helpers.
+// Clippy recognizes tests by their attribute, not their helpers.
 #![allow(clippy::expect_used)]
 
 use std::fs::{self, File};
@@ -15,13 +15,14 @@ use tempfile::TempDir;
 use crate::real_vms::{qemu, Guest};
 use crate::run::{eventually, unique, Frozen};
 
-/// Where the guest counts, from the start of its memory.
+/// Offset of the count in guest memory.
 const COUNT: u64 = 0x1000;
 
-/// A firmware of real mode, which is all that ever runs. It is mapped at f000:0000.
+/// A real-mode firmware, which is the only guest code. It is mapped at f000:0000.
 ///
-/// The timer is channel 0 of an i8254 at 1,193,182 Hz, divided by 2,386: 500 interrupts a second.
-/// They reach the CPU through an i8259 alone, once the local APIC is off (IA32_APIC_BASE, bit 11).
+/// The timer is channel 0 of an i8254 at 1,193,182 Hz, divided by 2,386: 500 interrupts per second.
+/// They reach the CPU only through an i8259, because the local APIC is disabled (IA32_APIC_BASE,
+/// bit 11).
 #[rustfmt::skip]
 const MAIN: &[u8] = &[
     0x31, 0xc0,                         // xor ax, ax
@@ -55,7 +56,7 @@ const MAIN: &[u8] = &[
     0xeb, 0xfc,                         // jmp to the sti
 ];
 
-/// One write to a port for each interrupt.
+/// One port write per interrupt.
 #[rustfmt::skip]
 const HANDLER: &[u8] = &[
     0x66, 0xff, 0x06, 0x00, 0x10, // inc dword [COUNT]
@@ -64,7 +65,7 @@ const HANDLER: &[u8] = &[
     0xcf,                         // iret
 ];
 
-/// Where a CPU begins: f000:fff0.
+/// The CPU's reset vector: f000:fff0.
 const RESET: &[u8] = &[0xea, 0x00, 0x00, 0x00, 0xf0]; // jmp 0xf000:0
 
 fn firmware() -> Vec<u8> {
@@ -75,7 +76,7 @@ fn firmware() -> Vec<u8> {
     image
 }
 
-/// The guest, from its first interrupt on.
+/// The guest, after its first interrupt.
 pub(crate) struct TimerGuest {
     guest: Guest,
     name: String,
@@ -101,7 +102,8 @@ impl TimerGuest {
             ),
             "-machine",
             "pc,memory-backend=ram",
-            // What falls due while it is stopped must not come in a burst, without a halt between.
+            // Interrupts that are due while it is stopped must not arrive in a burst without a halt
+            // between them.
             "-global",
             "kvm-pit.lost_tick_policy=discard",
         ]);
@@ -123,7 +125,7 @@ impl TimerGuest {
         &self.name
     }
 
-    /// How many interrupts it took.
+    /// Number of interrupts so far.
     pub(crate) fn interrupts(&self) -> u32 {
         let mut count = [0; 4];
         let read = self.memory.read_exact_at(&mut count, COUNT);
@@ -131,14 +133,14 @@ impl TimerGuest {
         u32::from_le_bytes(count)
     }
 
-    /// Returns when it took so many more.
+    /// Waits for this number of further interrupts.
     pub(crate) fn wait(&self, more: u32) {
         let wanted = self.interrupts() + more;
         let came = eventually(|| (self.interrupts() >= wanted).then_some(()));
         came.expect("the guest's timer interrupts it");
     }
 
-    /// Has it stand still while `look` looks; gives its count before and after, too.
+    /// Stops the guest while `look` runs; also returns its counts before and after.
     pub(crate) fn stopped<T>(&self, look: impl FnOnce() -> T) -> (u32, T, u32) {
         let _frozen = Frozen::new(self.guest.pid());
         let before = self.interrupts();

@@ -1,4 +1,4 @@
-//! A real terminal without a screen: a server of tmux (Debian package `tmux`) for each test.
+//! A real terminal, headless: one tmux server (Debian package `tmux`) per test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
@@ -9,14 +9,14 @@ use tempfile::TempDir;
 
 use crate::run::eventually;
 
-/// A terminal in which a command runs. Dropping it ends both.
+/// A terminal that runs a command. Dropping it ends both.
 pub(crate) struct Tmux {
     dir: TempDir,
 }
 
 impl Tmux {
-    /// Runs a shell's command in a terminal of 80 columns and 24 rows, and keeps what it leaves
-    /// there. `None`, with a word why, where there is no tmux.
+    /// Runs a shell command in a terminal of 80 columns and 24 rows, and keeps its final screen.
+    /// `None`, with the reason printed, if there is no tmux.
     pub(crate) fn start(name: &str, command: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let tmux = Self { dir };
@@ -24,8 +24,8 @@ impl Tmux {
             println!("skipped: tmux is not installed (apt-get install tmux)");
             return None;
         }
-        // With job control, as a shell of people has it. The end of the shell would end the server
-        // and what stands there.
+        // With job control, like an interactive shell. The shell must not exit, because that would
+        // end the server and clear the screen.
         let command = format!("set -m; {command}; sleep 1000");
         let session = ["new-session", "-d", "-x", "80", "-y", "24", "-s", name];
         let args: Vec<&str> = session.into_iter().chain(["sh", "-c", &command]).collect();
@@ -37,7 +37,8 @@ impl Tmux {
         let output = Command::new("tmux")
             .arg("-S")
             .arg(self.dir.path().join("socket"))
-            // No configuration of whoever runs the tests, and UTF-8 whatever the locale.
+            // Without the configuration of the user who runs the tests, and in UTF-8 with any
+            // locale.
             .args(["-f", "/dev/null", "-u"])
             .args(args)
             .env("TERM", "xterm-256color")
@@ -49,21 +50,21 @@ impl Tmux {
         String::from_utf8(output.stdout).expect("tmux speaks UTF-8")
     }
 
-    /// Presses keys, by tmux's names for them.
+    /// Presses keys, named as in tmux.
     pub(crate) fn keys(&self, keys: &[&str]) {
         for key in keys {
             self.run(&["send-keys", key]);
         }
     }
 
-    /// What tmux knows by a format.
+    /// The value of a tmux format.
     pub(crate) fn ask(&self, format: &str) -> String {
         self.run(&["display-message", "-p", format])
             .trim_end()
             .to_owned()
     }
 
-    /// The screen, once it has this text; fails with what is there when it never does.
+    /// The screen, once it contains this text; fails with the screen after the deadline.
     #[track_caller]
     pub(crate) fn until(&self, text: &str) -> String {
         let mut screen = String::new();
@@ -75,7 +76,7 @@ impl Tmux {
         screen
     }
 
-    /// Sends a signal to the shell's child of this name.
+    /// Sends a signal to the shell's child with this name.
     pub(crate) fn signal(&self, name: &str, signal: Signal) {
         let shell = self.ask("#{pane_pid}");
         let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children")).unwrap();

@@ -1,5 +1,5 @@
-//! VictoriaMetrics, a database that takes OTLP and gives Prometheus' names to what it got.
-//! tests/receivers fetches it.
+//! VictoriaMetrics, a database that receives OTLP and assigns Prometheus names. tests/receivers
+//! downloads it.
 #![allow(dead_code, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::run::{eventually, free_address};
 
 const PROGRAM: &str = "target/victoria/usr/bin/victoria-metrics";
 
-/// A running database; dropping it ends it.
+/// A running database; dropping it stops it.
 pub(crate) struct Victoria {
     child: Child,
     address: String,
@@ -29,7 +29,7 @@ impl Drop for Victoria {
 }
 
 impl Victoria {
-    /// Starts it, if it is there; says why not.
+    /// Starts it; `None`, with the reason printed, if it is not installed.
     pub(crate) fn start() -> Option<Self> {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(PROGRAM);
         if !program.exists() {
@@ -57,13 +57,17 @@ impl Victoria {
         Some(victoria)
     }
 
-    /// Where OTLP goes.
+    /// `HOST:PORT`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// URL for OTLP.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/opentelemetry", self.address)
     }
 
-    /// Everything it holds, by the names and labels it gave, without those of the resource: the
-    /// newest value of each.
+    /// All its series by name and labels, without the resource's labels: the latest value of each.
     pub(crate) fn all(&self, of_resource: &[&str]) -> All {
         get(&self.address, "/internal/force_flush");
         let text = get(

@@ -36,6 +36,23 @@ impl Rates<'_> {
     }
 }
 
+/// What counters have gone on by in a second, for each value of the labels `by`.
+pub(crate) fn rates(
+    before: &Exposition,
+    after: &Exposition,
+    seconds: f64,
+    by: &[&str],
+    name: &str,
+    labels: &[(&str, &str)],
+) -> BTreeMap<String, f64> {
+    let rates = Rates {
+        before,
+        after,
+        seconds,
+    };
+    rates.by(by, name, labels)
+}
+
 impl Figures {
     pub(crate) fn between(before: &Exposition, after: &Exposition, seconds: f64) -> Self {
         let rates = Rates {

@@ -1,4 +1,4 @@
-//! One look at each thing the sources need. A probe says what it saw, never what it supposes.
+//! One function for each requirement of the sources. A probe reports only what it read.
 
 use std::io;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(super) use otlp::otlp;
 pub(super) use pt::pt;
 
 pub(super) fn topology(topology: &Result<Topology, TopologyError>) -> Finding {
-    let need = Need("host", "CPU topology in sysfs");
+    let need = Need("host", "CPU topology");
     match topology {
         Ok(topology) => need.ok(places(topology)),
         Err(error) => need
@@ -30,17 +30,18 @@ pub(super) fn topology(topology: &Result<Topology, TopologyError>) -> Finding {
     }
 }
 
-/// vCPUs that ran on CPUs which the topology lacks; `None` where all have their place.
+/// vCPUs that ran on CPUs which sysfs does not list; `None` if there are none.
 pub(super) fn unplaced(seen: &Snapshot) -> Option<Finding> {
     let ran = seen.vcpus.iter().filter(|vcpu| vcpu.known_totals != 0);
     let unplaced = ran.filter(|vcpu| vcpu.whereabouts.is_none()).count();
-    let need = Need("host", "CPUs of all vCPUs in sysfs");
+    let need = Need("host", "CPUs of all vCPUs");
     let found = need.degraded(format!(
-        "{} on CPUs that sysfs does not list: no core, package or NUMA node of these is known",
+        "{} ran on CPUs that sysfs does not list: their core, package and NUMA node are unknown",
         count(unplaced, "vCPU"),
     ));
-    let fix = "--path.sysfs=DIR with the host's sysfs: that of a container may list its own CPUs \
-               alone (lxcfs)";
+    let fix =
+        "mount the host's sysfs and set --path.sysfs=DIR: lxcfs shows a container only its own \
+               CPUs";
     (unplaced > 0).then(|| found.fix(fix))
 }
 
@@ -63,13 +64,13 @@ fn places(topology: &Topology) -> String {
     .join(", ")
 }
 
-/// What gives the program its capabilities. Not `setcap` on the program file: with that every user
-/// of the machine has them.
+/// How to grant the default capabilities. Not with `setcap` on the program file, which grants them
+/// to every user of the machine.
 fn grant() -> String {
     grant_with(&[])
 }
 
-/// The same, with more of them.
+/// How to grant the default capabilities and `more`.
 fn grant_with(more: &[Capability]) -> String {
     let all = NEEDED.iter().chain(more);
     let names: Vec<_> = all.map(ToString::to_string).collect();
@@ -83,51 +84,49 @@ fn refused(path: &Path, error: &io::Error) -> String {
     format!("{}: {error}", path.display())
 }
 
-/// A kernel without `CONFIG_SCHED_INFO` has no such file, or one of zeros.
+/// Without `CONFIG_SCHED_INFO` the file is missing or contains zeros.
 pub(super) fn schedstat(roots: &Roots) -> Finding {
-    let need = Need("sched", "time and delay of threads (schedstat)");
+    let need = Need("sched", "schedstat");
     let path = roots.proc.join("self/schedstat");
     let seen = match roots.read(&path).map(|text| parse_schedstat(&text)) {
-        Ok(Some(stat)) if stat.run > 0 => return need.ok(format!("{} counts", path.display())),
+        Ok(Some(stat)) if stat.run > 0 => return need.ok("works"),
         Ok(Some(_)) => format!("{} stays at 0", path.display()),
-        Ok(None) => format!("{} is not understood", path.display()),
+        Ok(None) => format!("unexpected format in {}", path.display()),
         Err(error) => refused(&path, &error),
     };
-    need.missing(seen)
-        .fix("a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS=y), as distributions build it")
+    need.missing(seen).fix(
+        "boot a kernel with CONFIG_SCHED_INFO (CONFIG_SCHEDSTATS=y), as distributions build it",
+    )
 }
 
-/// A kernel without `CONFIG_SCHED_DEBUG` has no such file before Linux 6.15.
+/// Before Linux 6.15, a kernel without `CONFIG_SCHED_DEBUG` does not have the file.
 pub(super) fn sched(roots: &Roots) -> Finding {
-    let need = Need(
-        "sched",
-        "migrations and context switches of threads (sched)",
-    );
+    let need = Need("sched", "migrations and context switches");
     let path = roots.proc.join("self/sched");
     let seen = match roots.read(&path).map(|text| parse_sched(&text)) {
-        Ok(Some(_)) => return need.ok(format!("{} counts", path.display())),
-        Ok(None) => format!("{} is not understood", path.display()),
+        Ok(Some(_)) => return need.ok("works"),
+        Ok(None) => format!("unexpected format in {}", path.display()),
         Err(error) => refused(&path, &error),
     };
     need.degraded(format!("{seen}: no migration and context switch counters"))
-        .fix("a kernel with CONFIG_SCHED_DEBUG=y, as distributions build it")
+        .fix("boot a kernel with CONFIG_SCHED_DEBUG=y, as distributions build it")
 }
 
-/// perf_event_open(2): `CAP_PERFMON` opens counters on any thread; without it only on threads of
-/// one's own, and the kernel side of those only below 2.
+/// perf_event_open(2): with `CAP_PERFMON`, a process may count on any thread. Without it, only on
+/// its own user's threads, and kernel mode only if `perf_event_paranoid` is below 2.
 pub(super) fn perf_events(roots: &Roots, caps: &Capabilities) -> Finding {
-    let need = Need("pmu", "perf events on other users' threads");
+    let need = Need("pmu", "perf events");
     let Some(paranoid) = perf_event_paranoid(roots) else {
         return need
             .missing("no kernel.perf_event_paranoid in procfs")
-            .fix("a kernel with CONFIG_PERF_EVENTS=y, and its procfs");
+            .fix("boot a kernel with CONFIG_PERF_EVENTS=y, and set --path.procfs to its procfs");
     };
     let seen = format!("kernel.perf_event_paranoid is {paranoid}");
     match (caps.perfmon(), paranoid) {
-        (true, ..=2) => need.ok(format!("{seen}, and CAP_PERFMON is held")),
+        (true, ..=2) => need.ok(format!("{seen}, CAP_PERFMON is held")),
         (true, _) => need
             .ok(format!(
-                "{seen}, a distribution's own level; CAP_PERFMON is held"
+                "{seen}, a level that some distributions add; CAP_PERFMON is held"
             ))
             .fix("only if opening counters fails with EACCES: sysctl kernel.perf_event_paranoid=2"),
         (false, ..=1) => need
@@ -141,9 +140,9 @@ pub(super) fn perf_events(roots: &Roots, caps: &Capabilities) -> Finding {
     }
 }
 
-/// With a mediated vPMU a host event that counts the guest makes creating a VM fail (EBUSY).
+/// With a mediated vPMU, KVM cannot create a VM (EBUSY) while a host event counts guest mode.
 pub(super) fn mediated_pmu(roots: &Roots) -> Finding {
-    let need = Need("pmu", "no mediated vPMU, to count inside guests");
+    let need = Need("pmu", "mediated vPMU");
     let read = |module: &'static str| {
         let file = format!("module/{module}/parameters/enable_mediated_pmu");
         let value = roots.read_text(&roots.sys.join(file)).ok()?;
@@ -151,48 +150,48 @@ pub(super) fn mediated_pmu(roots: &Roots) -> Finding {
     };
     match ["kvm_intel", "kvm_amd"].into_iter().find_map(read) {
         Some((module, true)) => need
-            .degraded("KVM hands the PMU to guests whole: only the host side is counted")
+            .degraded("on: guests own the PMU, so only host mode is counted")
             .fix(format!(
                 "with no VM running: modprobe -r {module} && modprobe {module} enable_mediated_pmu=N"
             )),
-        Some((module, false)) => need.ok(format!("{module}: enable_mediated_pmu is off")),
-        None => need.ok("KVM has no enable_mediated_pmu parameter here"),
+        Some((module, false)) => need.ok(format!("off ({module}.enable_mediated_pmu=N)")),
+        None => need.ok("this KVM has none (no parameter enable_mediated_pmu)"),
     }
 }
 
-/// Descriptors a vCPU takes by default, at most: stat, schedstat, sched and status, 6 counters of
-/// the guest and 2 of the host, 6 tracepoints of KVM.
+/// Most descriptors of a vCPU with the default events: stat, schedstat, sched and status, 6
+/// counters of guest mode, 2 of host mode, 6 tracepoints of KVM.
 const DESCRIPTORS_PER_VCPU: u64 = 4 + 6 + 2 + 6;
 
-/// What counters leave free for the rest of the exporter (src/sample/descriptors.rs).
+/// Descriptors reserved for the rest of the exporter (src/sample/descriptors.rs).
 const DESCRIPTORS_BESIDE: u64 = 256;
 
-/// The soft limit does not matter: it is raised to the hard one at start.
+/// Checks the hard limit: the exporter raises the soft limit to it at start.
 pub(super) fn descriptors(limit: DescriptorLimit, vcpus: usize) -> Finding {
-    let need = Need("pmu", "open files (RLIMIT_NOFILE)");
+    let need = Need("pmu", "open files");
     let hard = limit.hard;
     let wanted = DESCRIPTORS_BESIDE + DESCRIPTORS_PER_VCPU * vcpus as u64;
     if hard >= wanted {
         let most = hard.saturating_sub(DESCRIPTORS_BESIDE) / DESCRIPTORS_PER_VCPU;
         return need.ok(format!(
-            "{hard} allowed, {wanted} needed now; enough for {most} vCPUs"
+            "{hard} allowed (RLIMIT_NOFILE), enough for {most} vCPUs"
         ));
     }
     let enough = wanted.next_power_of_two();
     need.degraded(format!(
-        "{hard} allowed, about {wanted} needed: some vCPUs go without counters"
+        "{hard} allowed (RLIMIT_NOFILE), about {wanted} needed: some vCPUs are not counted"
     ))
     .fix(format!(
         "ulimit -Hn {enough} (systemd: LimitNOFILE={enough})"
     ))
 }
 
-/// KVM's tracepoints are there while one of its modules is loaded, and closed to all but root.
+/// KVM's tracepoints exist while one of its modules is loaded; only root may read them.
 pub(super) fn tracefs(roots: &Roots) -> Finding {
-    let need = Need("exits", "KVM's tracepoints in tracefs");
+    let need = Need("exits", "KVM's tracepoints");
     let dir = roots.tracing.join("events/kvm");
     let error = match roots.read_text(&dir.join("kvm_userspace_exit/id")) {
-        Ok(_) => return need.ok(format!("{} can be read", dir.display())),
+        Ok(_) => return need.ok("readable"),
         Err(error) => error,
     };
     need.missing(refused(&dir, &error))

@@ -1,4 +1,4 @@
-//! `demo --synthetic`: a host that does not exist, watched by the real exporter.
+//! `demo --synthetic`: a simulated host, measured by the real exporter.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -33,7 +33,7 @@ pub(in crate::cli) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is served of a synthetic host.
+/// Connects the simulated host to the exporter.
 fn of_host(mut host: Host, scenario: String, config: Config) -> serve::Host {
     serve::Host {
         roots: Arc::new(Roots::below(host.root())),
@@ -44,7 +44,7 @@ fn of_host(mut host: Host, scenario: String, config: Config) -> serve::Host {
             scenario,
             Box::new(move |elapsed| match host.advance(elapsed) {
                 Ok(happened) => tell(&happened),
-                Err(error) => tracing::error!(%error, "the synthetic host stands still"),
+                Err(error) => tracing::error!(%error, "the synthetic host does not advance"),
             }),
         )),
         config,
@@ -54,8 +54,8 @@ fn of_host(mut host: Host, scenario: String, config: Config) -> serve::Host {
 fn introduce(scenario: &Scenario, speed: f64, serving: &Serving) {
     let addr = serving.addr;
     print(&format!(
-        "This host is SYNTHETIC: none of its VMs exists. Scenario {}, {speed} times as fast as it is written.\n\
-         {}\n\nMetrics: http://{addr}/metrics\nStatus:  http://{addr}/\n\nWhat happens, in the script's time; Ctrl-C ends it:\n",
+        "This host is SYNTHETIC: none of its VMs exists. Scenario {}, speed {speed}.\n\
+         {}\n\nMetrics: http://{addr}/metrics\nStatus:  http://{addr}/\n\nEvents, in scenario time (Ctrl-C stops the demo):\n",
         scenario.name,
         scenario.about.trim(),
     ));
@@ -65,7 +65,7 @@ fn tell(happened: &[Happening]) {
     happened.iter().for_each(|event| print(&event.to_string()));
 }
 
-/// Whoever does not listen any more misses it.
+/// Ignores errors: a reader that left needs no output.
 fn print(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -1,4 +1,4 @@
-//! One user with very many vCPUs beside others, on a fixture host.
+//! One user with very many vCPUs next to other users, on a fixture host.
 
 use super::tests::{pipeline, series};
 use super::*;
@@ -6,7 +6,7 @@ use crate::fake_host::{FakeHost, FakeVm, UUID_A, UUID_B};
 use crate::sample::pmu::scripted::Scripted;
 use crate::snapshot::Snapshot;
 
-/// Eight VMs of user 1000, of 20 vCPUs each. All have run, and may run on these CPUs.
+/// Eight VMs of user 1000 with 20 vCPUs each. All have run; their affinity is `cpus`.
 fn host_with_a_hog(cpus: &str) -> (FakeHost, Vec<FakeVm>) {
     let host = FakeHost::new();
     let mut vms = Vec::new();
@@ -28,7 +28,7 @@ fn run(host: &FakeHost, vm: &FakeVm, cpus: &str) {
     }
 }
 
-/// Series of a metric whose labels contain all of these.
+/// Number of a metric's series whose labels contain all of these.
 fn count(snapshot: &Snapshot, metric: &str, labels: &[&str]) -> usize {
     let series = series(snapshot).values;
     let matching = |(name, text): &&(&str, String)| {
@@ -41,7 +41,7 @@ const TIME: &str = "kvm_vcpu_time_seconds_total";
 const CYCLES: &str = "kvm_vcpu_pmu_enabled_seconds_total";
 
 #[test]
-fn descriptors_used_up_by_one_user_leave_others_theirs_in_their_first_tick() {
+fn descriptors_are_shared_with_a_new_user_in_the_first_tick() {
     let (host, hog) = host_with_a_hog("0");
     let mut pipeline = pipeline(&host, &Config::default(), Scripted::new());
     pipeline.sampler = pipeline.sampler.with_descriptors(900);
@@ -65,19 +65,16 @@ fn descriptors_used_up_by_one_user_leave_others_theirs_in_their_first_tick() {
         "all are scheduled"
     );
     let before = count(&alone, CYCLES, &["vm=\"hog"]);
-    assert!(
-        cycles("vm=\"hog") < before,
-        "unknown, not a total that stands still"
-    );
+    assert!(cycles("vm=\"hog") < before, "absent, not a constant total");
     assert!(pipeline.sampler.descriptors() <= 900);
-    // They come back when there is room again, and the vCPUs run.
+    // The counters return when descriptors are free again and the vCPUs run.
     [3000, 4000].iter().for_each(|pid| _ = host.exit(*pid));
     hog.iter().for_each(|vm| run(&host, vm, "0"));
     assert_eq!(count(&pipeline.look(), CYCLES, &["vm=\"hog"]), before);
 }
 
 #[test]
-fn series_of_one_user_cost_no_one_else_detail() {
+fn series_limit_reduces_detail_of_the_largest_user_only() {
     let (host, _) = host_with_a_hog("0-3");
     let honest = host.libvirt_v2(3000, "honest", UUID_A, 4);
     run(&host, &honest, "0-3");
@@ -94,7 +91,7 @@ fn series_of_one_user_cost_no_one_else_detail() {
     assert!(!view.limit.dropped().is_empty());
 }
 
-/// Whatever else the process holds descriptors for is not known beforehand.
+/// The exporter does not know in advance how many descriptors the process needs for other purposes.
 #[test]
 fn descriptors_that_run_out_earlier_than_expected_are_shared_by_the_next_tick() {
     let (host, _) = host_with_a_hog("0");

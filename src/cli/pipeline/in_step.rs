@@ -1,4 +1,4 @@
-//! All stages on one thread, for a host that changes between their turns and never meanwhile.
+//! Runs all stages on one thread, for a host that changes only between turns.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,15 +8,15 @@ use crate::config::Sampling;
 use crate::sample::schedule::Schedule;
 use crate::stop::Stop;
 
-/// Recordings made in one turn at the most, should the lane be far behind.
+/// Most recordings in one turn if the recorder is far behind.
 const MOST_RECORDINGS: usize = 64;
 
 impl Pipeline {
-    /// As [`Pipeline::start`], with one thread that takes all turns one after the other, and calls
-    /// `before` ahead of each with the time since the start.
+    /// Like [`Pipeline::start`], with one thread that runs all stages in turn. It calls `before`
+    /// with the time since the start before each turn.
     ///
     /// # Errors
-    /// When the thread cannot be started.
+    /// If the thread cannot be started.
     pub fn start_in_step(
         mut self,
         periods: &Sampling,
@@ -48,7 +48,7 @@ impl Pipeline {
         Ok(running)
     }
 
-    /// Reads the slow sources that are due, records whose turn came since the last time, and ticks.
+    /// Reads the slow sources that are due, makes the recordings that are due, and ticks.
     fn turn(&mut self, now: Instant, schedule: &mut Schedule) {
         self.slow.pass(now);
         for _ in 0..MOST_RECORDINGS {

@@ -25,7 +25,7 @@ impl Pipeline {
     }
 }
 
-/// What a pipeline that runs every 10 ms says in the end, when it ended by itself.
+/// The error with which a pipeline with a period of 10 ms ends by itself.
 fn ends_by_itself(pipeline: Pipeline, then: impl FnOnce()) -> String {
     let periods = Sampling {
         tick: Duration::from_millis(10),
@@ -39,7 +39,7 @@ fn ends_by_itself(pipeline: Pipeline, then: impl FnOnce()) -> String {
         .unwrap();
     runtime.block_on(async {
         let ended = tokio::time::timeout(Duration::from_secs(20), running.ended());
-        ended.await.expect("it goes on");
+        ended.await.expect("the pipeline did not end");
     });
     running.stop().unwrap_err().to_string()
 }
@@ -69,7 +69,7 @@ fn threads_that_are_asked_to_stop_end_without_error() {
     running.stop().unwrap();
 }
 
-/// Every series about VMs and what it says.
+/// Every series about VMs and its value.
 #[derive(Default)]
 pub(super) struct Series {
     metric: Option<&'static Metric>,
@@ -108,20 +108,20 @@ fn is_counter(name: &str) -> bool {
     catalog::find(name).is_some_and(|metric| metric.kind == Kind::Counter)
 }
 
-/// Something that happens on a host.
+/// A change on the host.
 #[derive(Debug, Clone)]
 enum Event {
-    /// A vCPU runs, and is on this CPU at the end.
+    /// A vCPU runs and is on this CPU afterwards.
     Run { vcpu: usize, cpu: u32 },
-    /// A second VM of the same name comes, or goes: it has a suffix.
+    /// A second VM of the same name starts, with a suffix, or ends.
     Twin,
-    /// The last vCPU is removed, or added.
+    /// The last vCPU is unplugged, or plugged in.
     Hotplug,
     /// A vCPU gets a new thread.
     Replace { vcpu: usize },
-    /// CPUs 2 and 3 go offline, or come back.
+    /// CPUs 2 and 3 go offline or online.
     Offline,
-    /// The thread may run here alone from now on.
+    /// From now on the thread may run only on this CPU.
     Bind { vcpu: usize, cpu: u32 },
 }
 
@@ -137,7 +137,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A host on which things happen to a VM of two vCPUs, or three.
+/// A host with a VM of two or three vCPUs, and random changes.
 struct Busy {
     host: FakeHost,
     tids: Vec<i32>,
@@ -220,8 +220,8 @@ impl Busy {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Whatever happens: no counter of a vCPU that stays goes down, none is there twice, and the
-    /// limit counts what is shown and holds it.
+    /// Whatever happens, no counter of a vCPU that stays decreases, no series exists twice, and the
+    /// number of series is counted correctly and within the limit.
     #[test]
     fn counters_survive_whatever_happens_to_a_host(
         events in prop::collection::vec(event(), 1..40),

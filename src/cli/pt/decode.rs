@@ -1,4 +1,4 @@
-//! `pt decode`: every packet, one a line, as libipt's `ptdump` shows them.
+//! `pt decode`: one line for each packet, in the format of libipt's `ptdump`.
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub(super) fn run(args: &DecodeArgs) -> anyhow::Result<ExitCode> {
     let bytes = input::read(&args.file).with_context(|| format!("cannot read {file}"))?;
     let traces = Trace::all(&bytes).with_context(|| format!("cannot decode {file}"))?;
     match print(&traces, &mut BufWriter::new(io::stdout().lock())) {
-        // A reader that left early (`pt decode | head`) has seen enough.
+        // A reader that left early (`pt decode | head`) is not an error.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         result => result.context("cannot write to standard output")?,
     }
@@ -45,7 +45,7 @@ fn print(traces: &[Trace<'_>], out: &mut impl Write) -> io::Result<()> {
         let mut cuts = trace.cuts().iter().peekable();
         for step in steps(&bytes, trace.cuts()) {
             if cuts.next_if(|cut| **cut <= step.offset).is_some() {
-                writeln!(out, "# tracing began anew")?;
+                writeln!(out, "# tracing restarted")?;
             }
             line.clear();
             write_step(&step, &mut ip, &mut line)?;
@@ -56,7 +56,7 @@ fn print(traces: &[Trace<'_>], out: &mut impl Write) -> io::Result<()> {
     out.flush()
 }
 
-/// The packets of each part between `cuts`, with offsets in the whole.
+/// The packets of each part between `cuts`, with offsets in the whole trace.
 fn steps<'a>(bytes: &'a [u8], cuts: &'a [usize]) -> impl Iterator<Item = Step> + 'a {
     let mut ends = cuts.iter().copied().chain([bytes.len()]);
     let mut end = 0;
@@ -77,7 +77,7 @@ fn steps<'a>(bytes: &'a [u8], cuts: &'a [usize]) -> impl Iterator<Item = Step> +
     })
 }
 
-/// The line of a step, maybe with spaces at its end.
+/// The line of a step; may end with spaces.
 fn write_step(step: &Step, ip: &mut LastIp, out: &mut impl Write) -> io::Result<()> {
     write!(out, "{:016x}  ", step.offset)?;
     match &step.found {
@@ -91,11 +91,11 @@ fn write_step(step: &Step, ip: &mut LastIp, out: &mut impl Write) -> io::Result<
         }
         Found::Fault(fault) => write!(out, "error      {fault}"),
         Found::Skipped => write!(out, "skipped    {} bytes", step.len),
-        Found::Trailing => write!(out, "cut off    {} bytes of a packet", step.len),
+        Found::Trailing => write!(out, "truncated  {} bytes of a packet", step.len),
     }
 }
 
-/// The whole address a packet tells a part of.
+/// The whole address, from a packet with part of it.
 fn address(packet: &Packet, last: &mut LastIp) -> Option<u64> {
     match packet {
         Packet::Psb => {

@@ -1,4 +1,4 @@
-//! Files with traces in them: raw ones, and what `perf record` wrote.
+//! Files with traces: raw AUX data, and output of `perf record`.
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read};
@@ -16,7 +16,7 @@ use crate::pt::{stream, Clocks};
 /// One trace of a file.
 #[derive(Debug)]
 pub(super) struct Trace<'a> {
-    /// Which one: `raw`, `cpu 0` or `tid 123`.
+    /// `raw`, `cpu 0` or `tid 123`.
     pub(super) name: String,
     pub(super) clocks: Clocks,
     content: Content<'a>,
@@ -29,20 +29,20 @@ enum Content<'a> {
 }
 
 impl<'a> Trace<'a> {
-    /// Name of the one trace of a file that is nothing else.
+    /// Name of the trace in a raw file.
     pub(super) const RAW: &'static str = "raw";
 
-    /// All traces in the bytes of a file, at least one.
+    /// All traces in a file's bytes, at least one.
     ///
     /// # Errors
-    /// When there is none, or a perf.data file is wrong.
+    /// If there is no trace, or a perf.data file is invalid.
     pub(super) fn all(file: &'a [u8]) -> anyhow::Result<Vec<Self>> {
         if !perf_data::is_perf_data(file) {
             return Ok(vec![Self::raw(file)?]);
         }
         let data = PerfData::parse(file)?;
         if data.streams.is_empty() {
-            bail!("perf recorded no trace into it: nothing ran, or nothing it was allowed to see");
+            bail!("the file contains no trace: nothing ran, or perf was not permitted to trace it");
         }
         let trace = |stream: perf_data::Stream<'a>| Self {
             name: stream.owner.to_string(),
@@ -54,7 +54,7 @@ impl<'a> Trace<'a> {
 
     fn raw(file: &'a [u8]) -> anyhow::Result<Self> {
         if file.is_empty() {
-            bail!("it is empty");
+            bail!("the file is empty");
         }
         if stream::find_psb(file).is_none() {
             bail!(NO_TRACE);
@@ -66,7 +66,7 @@ impl<'a> Trace<'a> {
         })
     }
 
-    /// How many bytes it has.
+    /// Length in bytes.
     pub(super) fn len(&self) -> usize {
         match &self.content {
             Content::Raw(bytes) => bytes.len(),
@@ -81,7 +81,7 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// Where tracing began anew, as [`crate::pt::summarise`] takes it.
+    /// Offsets at which tracing restarted, as [`crate::pt::summarise`] takes them.
     pub(super) fn cuts(&self) -> &[usize] {
         match &self.content {
             Content::Raw(_) => &[],
@@ -89,7 +89,7 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// What the kernel said is missing; none where it was not asked.
+    /// Losses that the kernel reported; `None` for a raw file.
     pub(super) fn losses(&self) -> Option<Losses> {
         match &self.content {
             Content::Raw(_) => None,
@@ -98,34 +98,34 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// The file's name, as it may be shown.
+/// The path, escaped.
 pub(super) fn name(path: &Path) -> String {
     out::printable(&path.to_string_lossy()).into_owned()
 }
 
-const NO_TRACE: &str = "it is neither a perf.data file nor an Intel PT trace, which has a PSB \
+const NO_TRACE: &str = "neither a perf.data file nor an Intel PT trace, which has a PSB \
                         packet every few KiB";
 
-/// Read at once.
+/// Bytes per read.
 const BLOCK: u64 = 4 << 20;
 
-/// PSB packets are no farther apart (bytes): `PSBFreq` of `IA32_RTIT_CTL` is 15 at the most, and
-/// stands for 2^(15 + 11) (Intel SDM, volume 3, 33.2.7.2).
+/// Largest distance of PSB packets, in bytes: `PSBFreq` of `IA32_RTIT_CTL` is at most 15, which
+/// means 2^(15 + 11) (Intel SDM, volume 3, 33.2.7.2).
 const MOST_BETWEEN_PSBS: usize = 64 << 20;
 
-/// All bytes of a file. They are held in memory, because a mapping of a file that somebody cuts
-/// short while we read it kills the process (mmap(2), SIGBUS).
+/// Reads a whole file into memory. It is not mapped, because the process would get SIGBUS if
+/// another process truncated the file (mmap(2)).
 ///
 /// # Errors
-/// When it cannot be read, has no trace in it, or is larger than the memory there is to spare.
+/// If the file cannot be read, contains no trace, or does not fit into available memory.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let spare = <procfs::Meminfo as procfs::Current>::current().ok();
     let spare = spare.and_then(|memory| memory.mem_available);
-    // The streams of a perf.data file are put together from it, in as much memory again.
+    // Half: assembling the streams of a perf.data file takes the same amount again.
     read_within(path, spare.map_or(UNKNOWN_MEMORY, |spare| spare / 2))
 }
 
-/// How much is read where the kernel does not tell how much memory there is (bytes).
+/// Limit if available memory is unknown, in bytes.
 const UNKNOWN_MEMORY: u64 = 1 << 30;
 
 fn read_within(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
@@ -136,8 +136,8 @@ fn read_within(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     }
     let too_long = |bytes: u64| {
         format!(
-            "{bytes} bytes are more than the {most} there is memory for; cut it, or take it where \
-             there is more memory"
+            "{bytes} bytes are more than the {most} that fit into memory; split the file, or use a \
+             machine with more memory"
         )
     };
     let length = data.len();
@@ -158,7 +158,7 @@ fn read_within(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A pipe's writer takes its time, and may not be there yet.
+/// Opening a pipe does not wait for its writer; this does.
 fn wait_for_writer(pipe: &std::fs::File) -> std::io::Result<()> {
     let mut events = [rustix::event::PollFd::new(
         pipe,
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(traces[0].name, "raw");
         assert_eq!(traces[0].bytes(), trace);
         for (bytes, expected) in [
-            (&b""[..], "it is empty"),
+            (&b""[..], "the file is empty"),
             (b"vcpu", "neither a perf.data file nor an Intel PT trace"),
             (
                 b"PERFILE2",
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ends_and_what_is_too_long_is_refused() {
+    fn endless_and_too_long_files_are_refused() {
         let endless = read_within(Path::new("/dev/zero"), 1 << 40).unwrap_err();
         assert!(endless.to_string().contains("neither"), "{endless}");
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -229,7 +229,7 @@ mod tests {
         let content = vec![7; (BLOCK + 1) as usize];
         std::io::Write::write_all(&mut file, &content).unwrap();
         assert_eq!(read(file.path()).unwrap(), content);
-        // Files of procfs say that they are empty.
+        // Files in procfs report length 0.
         assert!(!read(Path::new("/proc/self/status")).unwrap().is_empty());
     }
 }

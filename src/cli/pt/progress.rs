@@ -1,29 +1,29 @@
-//! How far a long piece of work is, on one line of the terminal that goes away again.
+//! Progress of a long operation, on one line of the terminal that is erased afterwards.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
-/// Work on fewer bytes than this is over before anybody asks.
+/// Shorter input (bytes) is processed before progress would matter.
 const LONG: u64 = 64 << 20;
 
-/// The line. Dropping it takes it away.
+/// Erases the line when dropped.
 #[derive(Debug)]
 pub(super) struct Progress {
     is_shown: bool,
 }
 
 impl Progress {
-    /// For work on so many bytes: silent where they are few, or nobody watches.
+    /// Progress for work on `bytes`; silent if they are few or standard error is not a terminal.
     pub(super) fn of(bytes: u64) -> Self {
         Self {
             is_shown: bytes > LONG && io::stderr().is_terminal(),
         }
     }
 
-    /// Replaces what it says; where that fails, nobody reads it.
+    /// Replaces the line. Ignores write errors.
     pub(super) fn say(&self, text: impl Display) {
         if self.is_shown {
-            // Back to the first column, and away with what stands there (ECMA-48: CR, EL).
+            // Return to the first column and erase the line (ECMA-48: CR, EL).
             let _ = write!(io::stderr(), "\r\x1b[K{text}");
         }
     }

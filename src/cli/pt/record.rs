@@ -1,4 +1,4 @@
-//! `pt record`: one recording of one vCPU, as bytes in a file.
+//! `pt record`: records one vCPU once and writes the trace.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -22,10 +22,10 @@ use crate::sample::Reason;
 /// Flags of `pt record`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RecordArgs {
-    /// The VM, by its name in `list`
+    /// Name of the VM, as in `list`
     #[arg(long, value_name = "NAME")]
     vm: String,
-    /// The vCPU, by its index in `list`
+    /// Index of the vCPU, as in `list`
     #[arg(long, value_name = "N")]
     vcpu: u32,
     /// Where to write the trace [default: standard output]
@@ -48,13 +48,13 @@ fn window(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Records and writes. Standard error says how the recording went.
+/// Records and writes. Reports the outcome on standard error.
 pub(crate) fn run(common: &CommonArgs, args: &RecordArgs) -> anyhow::Result<()> {
     let config = common.start()?;
     if args.output.is_none() && io::stdout().is_terminal() {
-        bail!("a trace is no text: redirect standard output, or give --output FILE");
+        bail!("cannot write a binary trace to a terminal; redirect standard output or use --output FILE");
     }
-    // As `serve` does with the source on.
+    // Keep only what `serve` keeps with the source enabled.
     privileges::drop_all_but(&privileges::needed(true));
     let roots = roots(&config.paths);
     let capture = record(&config, &roots, args, &mut PerfPt)?;
@@ -69,7 +69,7 @@ fn record(
     args: &RecordArgs,
     recorder: &mut dyn RecordPt,
 ) -> anyhow::Result<Capture> {
-    // The machine first: what it cannot do it can do to no vCPU.
+    // Report a machine that cannot record before looking for the vCPU.
     let plan = Plan::read(roots).map_err(|reason| refusal(&reason))?;
     if let Some(reason) = &plan.blind {
         out::say(&reason.detail);
@@ -93,15 +93,16 @@ fn record(
             args.vm,
             show_duration(request.window)
         ),
-        Outcome::Busy => bail!("the vCPU ran, but another has its CPU's Intel PT; try again later"),
+        Outcome::Busy => {
+            bail!("the vCPU ran, but another user of Intel PT has its CPU; try again later")
+        }
         _ => Ok(capture),
     }
 }
 
 fn find(inventory: &Inventory, args: &RecordArgs) -> anyhow::Result<Vcpu> {
     let vm = inventory.vms.iter().find(|vm| vm.name == args.vm);
-    let vm =
-        vm.with_context(|| format!("no VM of the name {:?}; see vcpu-exporter list", args.vm))?;
+    let vm = vm.with_context(|| format!("no VM named {:?}; see vcpu-exporter list", args.vm))?;
     let vcpu = vm.vcpus.iter().find(|vcpu| vcpu.index == args.vcpu);
     let vcpu = vcpu.with_context(|| {
         format!(
@@ -135,7 +136,7 @@ fn write(args: &RecordArgs, bytes: &[u8]) -> anyhow::Result<()> {
 
 fn told(capture: &Capture) -> String {
     format!(
-        "{} bytes of {:?} on a CPU, in {:?}: {}",
+        "{} bytes from {:?} on a CPU in {:?}: {}",
         capture.trace.bytes.len(),
         capture.on_cpu,
         capture.elapsed,
@@ -187,14 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named() {
+    fn missing_vm_or_vcpu_is_named() {
         let host = host();
         host.qemu(1000, "web", UUID_A, 2);
         let fails = |args| recorded(&host, &args, ScriptedPt::of_bytes(vec![1])).unwrap_err();
-        assert!(fails(args("db", 0)).contains("no VM of the name \"db\""));
+        assert!(fails(args("db", 0)).contains("no VM named \"db\""));
         assert!(fails(args("web", 2)).contains("VM web has no vCPU 2"));
         let idle = recorded(&host, &args("web", 0), ScriptedPt::of_bytes(Vec::new()));
-        // Nothing of a thread that ran and was traced: too short to leave a byte.
+        // An empty trace of a thread that ran.
         assert!(idle.unwrap_err().contains("did not run"));
         let refused = ScriptedPt::refusing(Step::MapTrace, libc::EPERM);
         let error = recorded(&host, &args("web", 0), refused).unwrap_err();
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_it_is_said_before_anything_else() {
+    fn missing_pt_is_reported_before_missing_vm() {
         let host = FakeHost::new();
         let pt = ScriptedPt::of_bytes(vec![1]);
         let error = recorded(&host, &args("nobody", 0), pt).unwrap_err();

@@ -1,4 +1,4 @@
-//! `pt summarise`: what a trace comes down to.
+//! `pt summarise`: reduces a trace to counts, times and histograms.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub(super) struct SummariseArgs {
     /// Raw AUX data or perf.data files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// One JSON array with an object for each trace; null is unknown
+    /// Print a JSON array with one object per trace; null is unknown
     #[arg(long)]
     json: bool,
 }
@@ -33,7 +33,7 @@ struct Summarised<'a> {
     summary: pt::Summary,
 }
 
-/// A file that is wrong is told on standard error, and does not keep the others from being shown.
+/// Reports an invalid file on standard error and continues with the next.
 pub(super) fn run(args: &SummariseArgs) -> anyhow::Result<ExitCode> {
     let mut objects = Vec::new();
     let mut code = ExitCode::SUCCESS;
@@ -62,10 +62,10 @@ fn summarise(
 ) -> anyhow::Result<()> {
     let file = &input::name(path);
     let bytes = input::read(path).with_context(|| format!("cannot read {file}"))?;
-    let traces = Trace::all(&bytes).with_context(|| format!("cannot summarise {file}"))?;
+    let traces = Trace::all(&bytes).with_context(|| format!("cannot summarize {file}"))?;
     let progress = Progress::of(bytes.len() as u64);
     for trace in &traces {
-        progress.say(format_args!("summarising {file}, {}", trace.name));
+        progress.say(format_args!("summarizing {file}, {}", trace.name));
         let summary = pt::summarise(&trace.bytes(), trace.cuts(), &trace.clocks);
         progress.say("");
         show(&Summarised {
@@ -78,24 +78,24 @@ fn summarise(
 }
 
 impl Summarised<'_> {
-    /// The guest, where the trace told that there is one.
+    /// Guest figures, if the trace shows that there is a guest.
     fn guest(&self) -> Option<&pt::Side> {
         (self.summary.packets.pipnr > 0).then_some(&self.summary.guest)
     }
 
-    /// The host, likewise.
+    /// Host figures, if the trace shows that there is a guest.
     fn host(&self) -> Option<&pt::Side> {
         let packets = &self.summary.packets;
         (packets.pip > packets.pipnr).then_some(&self.summary.host)
     }
 
-    /// Cycles of a side, where the trace has any.
+    /// Cycles of one mode, if the trace has any.
     fn cycles(&self, side: &pt::Side) -> Option<u64> {
         (self.summary.packets.cyc > 0).then_some(side.cycles)
     }
 
-    /// Time of a side, where the trace tells it. By TSC packets alone only some of it is ever known,
-    /// and of a short trace none.
+    /// Time of one mode, if the trace has it. TSC packets alone give only part of the time, and
+    /// none for a short trace.
     fn nanoseconds(&self, side: &pt::Side) -> Option<u64> {
         let is_known = match self.summary.packets.cyc {
             0 => side.nanoseconds > 0,

@@ -1,11 +1,11 @@
-//! Columns of both tables: what they are called, how wide they are, and what they say of a row.
+//! Columns of both tables: title, width, and the text of a row.
 
 use crate::expose::view::{Cause, Numbers, VcpuView, View, VmView};
 
-/// What is not known.
+/// Shown for an unknown value.
 pub(super) const UNKNOWN: &str = "-";
 
-/// Which of the two tables.
+/// One of the two tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Table {
     /// A row for each vCPU.
@@ -14,23 +14,22 @@ pub(super) enum Table {
     Vms,
 }
 
-/// A row by its position in the view.
+/// A row, as indices into the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
-    /// Position in [`View::vms`].
+    /// Index into [`View::vms`].
     pub(super) vm: usize,
-    /// Position in [`VmView::vcpus`]; none where the row is the VM.
+    /// Index into [`VmView::vcpus`]; `None` for the row of a VM.
     pub(super) vcpu: Option<usize>,
 }
 
-/// What a row is about.
+/// What a row shows: a VM, or one of its vCPUs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub(super) vm: &'a VmView,
     pub(super) vcpu: Option<&'a VcpuView>,
 }
 
-/// A column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column {
     Vm,
@@ -38,9 +37,9 @@ pub(super) enum Column {
     Cpu,
     Core,
     Node,
-    /// How many vCPUs a VM has.
+    /// Number of the VM's vCPUs.
     Vcpus,
-    /// How many NUMA nodes it uses.
+    /// Number of NUMA nodes that the VM uses.
     Nodes,
     Time,
     Delay,
@@ -49,8 +48,10 @@ pub(super) enum Column {
     Exits,
     Migrations,
     Counted,
-    /// The worst of a VM's causes.
+    /// Score of the VM's worst cause.
     Worst,
+    /// Score of the worst cause that another VM has because of this one.
+    Pushes,
     Cause(Cause),
 }
 
@@ -69,11 +70,12 @@ const VCPUS: [Column; 12] = [
     Column::Counted,
 ];
 
-const VMS: [Column; 17] = [
+const VMS: [Column; 18] = [
     Column::Vm,
     Column::Vcpus,
     Column::Time,
     Column::Worst,
+    Column::Pushes,
     Column::Cause(Cause::Delay),
     Column::Cause(Cause::Starved),
     Column::Cause(Cause::Quota),
@@ -90,7 +92,7 @@ const VMS: [Column; 17] = [
 ];
 
 impl Table {
-    /// Its columns, most telling first: a narrow screen loses them from the right.
+    /// Columns, the most useful first: a narrow screen drops them from the right.
     pub(super) fn columns(self) -> &'static [Column] {
         match self {
             Self::Vcpus => &VCPUS,
@@ -98,7 +100,7 @@ impl Table {
         }
     }
 
-    /// The column it is sorted by before anybody chooses one.
+    /// The default order.
     pub(super) fn first_sort(self) -> Column {
         match self {
             Self::Vcpus => Column::Delay,
@@ -108,7 +110,7 @@ impl Table {
 }
 
 impl Row {
-    /// What it is about; none where the view has no such row.
+    /// The VM or vCPU of this row; `None` if the view does not have it.
     pub(super) fn subject(self, view: &View) -> Option<Subject<'_>> {
         let vm = view.vms.get(self.vm)?;
         let vcpu = match self.vcpu {
@@ -131,7 +133,6 @@ impl<'a> Subject<'a> {
 }
 
 impl Column {
-    /// Its heading.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Vm => "VM",
@@ -149,21 +150,23 @@ impl Column {
             Self::Migrations => "moves/s",
             Self::Counted => "counted",
             Self::Worst => "worst",
+            Self::Pushes => "pushes",
             Self::Cause(cause) => short(cause),
         }
     }
 
-    /// Columns of the screen it takes; that of names is given what they need.
+    /// Width in characters. The name column grows to fit its names.
     pub(super) fn width(self) -> usize {
         match self {
             Self::Cpi => 5,
             Self::Mpki => 5,
-            Self::Time | Self::Worst | Self::Cause(_) => self.title().len().max(5),
+            Self::Time | Self::Worst | Self::Pushes | Self::Cause(_) => self.title().len().max(5),
             _ => self.title().len(),
         }
     }
 
-    /// Whether low comes first unless it is reversed: names and places do, trouble does not.
+    /// Whether the lowest value comes first by default: for names and places, not for load and
+    /// causes.
     pub(super) fn ascends(self) -> bool {
         matches!(
             self,
@@ -171,8 +174,8 @@ impl Column {
         )
     }
 
-    /// The number a row is sorted by; `None` is unknown. Names are no number: their order is the
-    /// view's.
+    /// The value that rows are sorted by; `None` if unknown. Names have no number: they are sorted
+    /// separately.
     pub(super) fn number(self, of: Subject<'_>) -> Option<f64> {
         let place = || of.vcpu?.place;
         match self {
@@ -191,11 +194,12 @@ impl Column {
             Self::Migrations => of.numbers().migrations,
             Self::Counted => of.numbers().counted,
             Self::Worst => of.vm.causes.first().map(|cause| cause.score),
+            Self::Pushes => Some(of.vm.pushes.first().map_or(0.0, |push| push.score)),
             Self::Cause(cause) => of.cause(cause),
         }
     }
 
-    /// What stands in a row.
+    /// The text of a cell.
     pub(super) fn text(self, of: Subject<'_>) -> String {
         if self == Self::Vm {
             return of.vm.name.clone();
@@ -210,15 +214,17 @@ impl Column {
             Self::Counted => format!("{}%", fixed(number * 100.0, 0)),
             Self::Exits => compact(number, 0),
             Self::Migrations => compact(number, 1),
-            // The mark says what a colour may not: this is over the threshold.
-            Self::Worst | Self::Cause(_) if number >= 1.0 => format!("{}!", fixed(number, 1)),
-            Self::Worst | Self::Cause(_) => fixed(number, 1),
+            // The mark repeats what the color shows: the cause exceeds its threshold.
+            Self::Worst | Self::Pushes | Self::Cause(_) if number >= 1.0 => {
+                format!("{}!", fixed(number, 1))
+            }
+            Self::Worst | Self::Pushes | Self::Cause(_) => fixed(number, 1),
             _ => compact(number, 0),
         }
     }
 }
 
-/// A cause in as few letters as a heading has.
+/// A cause, short enough for a column title.
 fn short(cause: Cause) -> &'static str {
     match cause {
         Cause::Delay => "delay",
@@ -234,7 +240,7 @@ fn short(cause: Cause) -> &'static str {
     }
 }
 
-/// With so many decimals while it is small: what is large has no need of them, nor the room.
+/// Fixed decimals for small numbers; large ones are shortened by [`compact`].
 fn fixed(number: f64, decimals: usize) -> String {
     match number.abs() {
         n if n < 100.0 => format!("{number:.decimals$}"),
@@ -242,7 +248,7 @@ fn fixed(number: f64, decimals: usize) -> String {
     }
 }
 
-/// In at most five characters: 999, 12.3k, 4.0M.
+/// At most five characters: 999, 12.3k, 4.0M.
 fn compact(number: f64, decimals: usize) -> String {
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")];
     match number.abs() {

@@ -1,4 +1,4 @@
-//! What happens: keys, views, signals, each from a thread of its own into one channel.
+//! Keys, views and signals: one thread for each sends events into one channel.
 
 use std::future::Future;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
@@ -11,31 +11,30 @@ use super::source::{Source, Trouble};
 use crate::cli::serve::told_to_stop;
 use crate::expose::view::View;
 
-/// Something that happened.
 pub(super) enum Event {
     Key(KeyEvent),
-    /// The terminal has another size.
+    /// The terminal was resized.
     Resized,
     Answer(Box<Result<View, Trouble>>),
-    /// SIGINT, SIGTERM, or the end of what samples.
+    /// SIGINT, SIGTERM, or the end of the sampler.
     Stop,
-    /// A thread has ended that should not: it panicked, or there is no terminal.
+    /// A thread ended unexpectedly: it panicked, or the terminal is gone.
     Ended(&'static str),
 }
 
-/// Events, and where to say how often a view is wanted.
+/// The events, and the channel that sets the refresh interval.
 pub(super) struct Events {
-    /// What happened.
+    /// Events of all threads.
     pub(super) happened: Receiver<Event>,
-    /// How often a view is wanted; the next one at once. Never while it is `None`.
+    /// Interval of views; setting it requests one immediately. `None` pauses.
     pub(super) pace: Sender<Option<Duration>>,
 }
 
-/// So many may wait: who draws slowly gets no more.
+/// Capacity of the channel. Senders block while it is full.
 const WAITING: usize = 16;
 
-/// Starts the threads; none of them keeps the process from ending. `ended` resolves when what
-/// samples has ended.
+/// Starts the threads; none of them delays the end of the process. `ended` resolves when the
+/// sampler has ended.
 pub(super) fn start(
     source: Source,
     delay: Duration,
@@ -52,7 +51,7 @@ pub(super) fn start(
         .build()?;
     spawn("signals", &tell, move |tell| {
         runtime.block_on(async {
-            // Where they cannot be caught they end the process, as they always do.
+            // If signals cannot be caught, they end the process by default.
             if let Ok(told) = told_to_stop() {
                 tokio::select! {
                     () = told => {}
@@ -79,7 +78,7 @@ fn spawn(
     Ok(())
 }
 
-/// Tells of the thread's end, however it ends.
+/// Reports when the thread exits, also by a panic.
 struct Ended(&'static str, SyncSender<Event>);
 
 impl Drop for Ended {
@@ -106,7 +105,8 @@ fn views(
     }
 }
 
-/// Waits until a view is wanted and says how often from then on; `None` when nobody wants any.
+/// Waits until the next view is due and returns the interval to use from then on; `None` if the
+/// receiver of views is gone.
 fn wait(pace: Option<Duration>, paces: &Receiver<Option<Duration>>) -> Option<Option<Duration>> {
     let mut pace = pace;
     loop {

@@ -8,7 +8,7 @@ use crate::expose::view::{
     Cause, CauseView, HostView, Numbers, PlaceView, SourceView, VcpuView, View, VmView,
 };
 
-/// A view of these VMs, taken so many seconds after 1970.
+/// A view of these VMs, `taken` seconds after 1970.
 pub(super) fn view(taken: f64, vms: Vec<VmView>) -> View {
     View {
         version: "1.2.3".to_owned(),
@@ -19,6 +19,7 @@ pub(super) fn view(taken: f64, vms: Vec<VmView>) -> View {
         tick: taken as u64,
         window: 8.0,
         host: HostView {
+            name: Some("kvm-07".to_owned()),
             kernel: Some("6.12.0".to_owned()),
             cpu_model: Some("Xeon".to_owned()),
             vms: vms.len(),
@@ -28,6 +29,8 @@ pub(super) fn view(taken: f64, vms: Vec<VmView>) -> View {
             packages: 1,
             time: Some(2.5),
             demand: Some(3.25),
+            wanted: None,
+            verdict: String::new(),
             series: 100,
         },
         nodes: Vec::new(),
@@ -70,6 +73,7 @@ pub(super) fn vm(name: &str, delays: &[Option<f64>]) -> VmView {
     };
     VmView {
         name: name.to_owned(),
+        pid: Some(100),
         info: Vec::new(),
         threadless: 0,
         vcpus: delays.iter().enumerate().map(vcpu).collect(),
@@ -81,10 +85,14 @@ pub(super) fn vm(name: &str, delays: &[Option<f64>]) -> VmView {
         nodes: Vec::new(),
         nodes_used: Some(1),
         memory_remote: None,
+        memory_remote_spread: None,
+        memory_distance: None,
         devices: Vec::new(),
         devices_remote: None,
         quota: None,
         throttled: None,
+        quota_wait: None,
+        contention: None,
         frequency: None,
         smt_shared: None,
         hot: None,
@@ -92,10 +100,13 @@ pub(super) fn vm(name: &str, delays: &[Option<f64>]) -> VmView {
         io_on_its_cores: None,
         causes: Vec::new(),
         verdict: String::new(),
+        mentions: Vec::new(),
+        pushes: Vec::new(),
+        core_time: Default::default(),
     }
 }
 
-/// The same in trouble.
+/// Adds a cause and a verdict to a VM.
 pub(super) fn in_trouble(mut vm: VmView, cause: Cause, score: f64, verdict: &str) -> VmView {
     let threshold = cause.threshold();
     vm.causes.push(CauseView {
@@ -114,12 +125,13 @@ pub(super) fn in_trouble(mut vm: VmView, cause: Cause, score: f64, verdict: &str
 pub(super) fn three() -> View {
     let web = vm("web-10", &[Some(0.01), Some(0.0), None]);
     let db = vm("db-2", &[Some(0.23), Some(0.08)]);
-    let verdict = "vCPU 0 waits 23\u{a0}% of the time it wants to run; batch-1 wants the same CPU.";
+    let verdict =
+        "vCPU 0 waits 23\u{a0}% of the time it wants to run: batch-1 uses 0.90 of core 0/0.";
     let db = in_trouble(db, Cause::Delay, 4.0, verdict);
     view(1000.0, vec![db, vm("web-2", &[Some(0.02)]), web])
 }
 
-/// A state that has heard of this.
+/// A state that has received this view.
 pub(super) fn state(view: View) -> (State, Instant) {
     let now = Instant::now();
     let source = "http://127.0.0.1:9752".to_owned();

@@ -1,7 +1,7 @@
-//! The last minute of every vCPU and VM that is there: one small ring of bytes for each number.
+//! Values of the last minute for each vCPU and VM, as one ring of bytes for each graph.
 //!
-//! Time is the exporter's own, in whole seconds: a picture that is shown twice adds nothing, and
-//! what was not seen stays unknown.
+//! Time is the exporter's, in whole seconds: a view that arrives twice adds nothing, and seconds
+//! without a view stay unknown.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,9 @@ use crate::expose::view::{Numbers, View};
 /// Seconds kept.
 pub(super) const SECONDS: usize = 60;
 
-/// No clock shows more: seconds are added to it.
+/// Upper bound of a time, so that adding seconds cannot overflow.
 const LATEST: u64 = 1 << 53;
 
-/// What a graph shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Graph {
     Delay,
@@ -24,7 +23,7 @@ pub(super) enum Graph {
 const GRAPHS: [Graph; 3] = [Graph::Delay, Graph::Cpi, Graph::Time];
 
 impl Graph {
-    /// The one after it, from the last to the first.
+    /// The next graph, cyclically.
     pub(super) fn next(self) -> Self {
         match self {
             Self::Delay => Self::Cpi,
@@ -33,7 +32,7 @@ impl Graph {
         }
     }
 
-    /// What it shows, and what a full column is. One scale for all rows, so that they compare.
+    /// Title with the range of the graph. All rows have the same scale, so they can be compared.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Delay => "delay 0-20%",
@@ -42,8 +41,8 @@ impl Graph {
         }
     }
 
-    /// What fills a column: a delay that is critical (alert KvmVcpuDelayCritical), a CPI that few
-    /// programs reach, a whole core.
+    /// The value of a full column: a critical delay (alert KvmVmCpuDelayCritical), a CPI that few
+    /// programs reach, one core.
     fn full(self) -> f64 {
         match self {
             Self::Delay => 0.2,
@@ -61,34 +60,34 @@ impl Graph {
     }
 }
 
-/// A share of what fills a column.
+/// Fraction of a full column, from 0 to `FULL`.
 type Level = u8;
 
 const FULL: Level = 200;
 
 const UNKNOWN: Level = Level::MAX;
 
-/// The last minute of all that was in the newest view.
+/// The last minute of all VMs in the latest view.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// The second of the newest view.
+    /// Second of the latest view.
     now: Option<u64>,
     vms: HashMap<String, OfVm>,
 }
 
 #[derive(Debug, Default)]
 struct OfVm {
-    /// Second of the newest view that had it.
+    /// Second of the latest view that contained the VM.
     seen: u64,
     whole: Ring,
     vcpus: HashMap<u32, Ring>,
 }
 
-/// Second `s` is at `s % SECONDS`.
+/// Second `s` is at index `s % SECONDS`.
 #[derive(Debug)]
 struct Ring {
     seen: u64,
-    /// The thread; another one has a history of its own.
+    /// TID of the vCPU; a new thread starts a new history.
     tid: i32,
     slots: [[Level; SECONDS]; GRAPHS.len()],
 }
@@ -117,7 +116,7 @@ impl Ring {
         }
         (self.seen, self.tid) = (*new.end(), tid);
         self.forget(new.clone());
-        // What it did before it was seen is not known, whatever the window.
+        // The past of a new vCPU is unknown, whatever the window.
         let known = if is_new {
             *new.end()..=*new.end()
         } else {
@@ -156,7 +155,7 @@ fn level(value: Option<f64>, full: f64) -> Level {
 }
 
 impl History {
-    /// Adds a view, and forgets what is not in it.
+    /// Adds a view, and drops VMs that are not in it.
     pub(super) fn learn(&mut self, view: &View) {
         let now = (view.taken.max(0.0) as u64).min(LATEST);
         let kept = SECONDS as u64;
@@ -164,12 +163,12 @@ impl History {
             .now
             .filter(|before| (*before..*before + kept).contains(&now));
         if before.is_none() {
-            // The first one, after a long pause, or of a clock that went back.
+            // The first view, a long pause, or a clock that went back.
             self.vms.clear();
         }
         self.now = Some(now);
         let new = before.map_or(now, |before| (before + 1).min(now))..=now;
-        // Its rates are over the window, so what was not seen in it is known as well.
+        // Rates cover the window, so they also fill seconds without a view.
         let window = view.window.clamp(1.0, SECONDS as f64) as u64;
         let known = (*new.start()).max(now.saturating_sub(window - 1))..=now;
         for vm in &view.vms {
@@ -185,8 +184,8 @@ impl History {
         self.vms.retain(|_, vm| vm.seen == now);
     }
 
-    /// The last minute in so many columns, oldest first: the highest share of a full column in
-    /// each; `None` where nothing is known. `columns` divides [`SECONDS`].
+    /// The last minute in `columns` columns, oldest first: the highest fraction of a full column in
+    /// each; `None` where it is unknown. `columns` divides [`SECONDS`].
     pub(super) fn columns(
         &self,
         vm: &str,
@@ -204,7 +203,7 @@ impl History {
         };
         let slots = &ring.slots[graph as usize];
         let each = (SECONDS / columns.max(1)).max(1) as u64;
-        // Columns begin at whole multiples, so that they move and do not flicker.
+        // Columns start at multiples of their width, so that the graph scrolls without flicker.
         let last = now / each;
         let column = |back: u64| {
             let first = last.checked_sub(back)? * each;
@@ -217,7 +216,7 @@ impl History {
         (0..columns as u64).rev().map(column).collect()
     }
 
-    /// Rings that are kept.
+    /// Number of rings.
     #[cfg(test)]
     fn rings(&self) -> usize {
         self.vms.values().map(|vm| 1 + vm.vcpus.len()).sum()

@@ -1,67 +1,68 @@
-//! What a key does.
+//! Maps keys to actions.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::column::Column;
 
-/// What somebody wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Quit,
-    /// Closes what is open; quits where nothing is.
+    /// Closes the innermost prompt, help or VM; quits if none is open.
     Escape,
-    /// Leaves for the shell until it is called back.
+    /// Suspends the process, as Ctrl-Z does.
     Suspend,
     Help,
     Pause,
-    /// The other table.
+    /// Switches to the other table.
     Toggle,
-    /// The vCPUs of the VM under the cursor, or what was typed.
+    /// Opens the VM under the cursor, or accepts the typed text.
     Enter,
-    /// Moves the cursor by so many rows.
+    /// Moves the cursor by rows.
     Move(isize),
-    /// Moves it by so many screens.
+    /// Moves the cursor by screens.
     Page(isize),
     First,
     Last,
-    /// Sorts by the column so far to the right.
+    /// Sorts by the column this many positions to the right.
     Column(isize),
     Sort(Column),
     Reverse,
     Graph,
-    /// Asks for a VM's name.
+    /// Prompts for a VM name.
     Filter,
-    /// Asks for the time between refreshes.
+    /// Prompts for the refresh interval.
     Delay,
     Refresh,
     Type(char),
     Erase,
 }
 
-/// What is said about keys, for `h` and `--help`.
+/// Keys and their effect, for `h` and `--help`.
 pub(super) const HELP: &[(&str, &str)] = &[
-    ("q, Ctrl-C", "quit; Esc closes what is open, or quits"),
-    ("Up Down PgUp PgDn Home End", "move; j and k too"),
-    ("< >, Left Right", "sort by the column beside"),
+    ("q, Ctrl-C", "quit; Esc closes what is open, else quits"),
+    (
+        "Up Down PgUp PgDn Home End",
+        "move the cursor; also j and k",
+    ),
+    ("< >, Left Right", "sort by the previous or next column"),
     ("N P D C E", "sort by VM, time, delay, CPI, exits"),
-    ("r", "turn the order round"),
-    ("v", "VMs and what slows them, or vCPUs"),
-    ("Enter", "vCPUs of the VM under the cursor; Esc leaves it"),
-    ("/", "only VMs with this in their name"),
-    ("g", "graph of the last minute: delay, CPI, time"),
+    ("r", "reverse the order"),
+    ("v", "switch between VMs and vCPUs"),
+    ("Enter", "vCPUs of the VM under the cursor; Esc goes back"),
+    ("/", "show only VMs with this text in their name"),
+    ("g", "graph of the last minute: delay, CPI or time"),
     ("d", "seconds between refreshes; Ctrl-L refreshes now"),
-    ("Space", "pause, and go on"),
+    ("Space", "pause or continue"),
     ("h, ?", "this help"),
 ];
 
-/// The help as text.
 pub(super) fn text() -> String {
     let line = |(keys, what): &(&str, &str)| format!("  {keys:<27} {what}\n");
     let lines: String = HELP.iter().map(line).collect();
     format!("Keys:\n{lines}")
 }
 
-/// The action of a key; `typing` says that text is asked for.
+/// The action of a key; `typing` means that a prompt is open.
 pub(super) fn action(key: KeyEvent, typing: bool) -> Option<Action> {
     if key.kind == KeyEventKind::Release {
         return None;
@@ -100,7 +101,7 @@ fn letter(letter: char) -> Option<Action> {
         'g' => Action::Graph,
         '/' => Action::Filter,
         'd' | 's' => Action::Delay,
-        // As in top: N and P are what comes nearest to PID and %CPU.
+        // As in top(1): N and P stand for what is closest to PID and %CPU.
         'N' => Action::Sort(Column::Vm),
         'P' => Action::Sort(Column::Time),
         'D' => Action::Sort(Column::Delay),
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_text_while_text_is_asked_for() {
+    fn letters_are_text_while_a_prompt_is_open() {
         let q = press(KeyCode::Char('q'));
         assert_eq!(action(q, false), Some(Action::Quit));
         assert_eq!(action(q, true), Some(Action::Type('q')));

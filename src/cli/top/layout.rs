@@ -1,32 +1,32 @@
-//! Which columns fit, and how wide each is.
+//! Chooses the columns that fit, and their widths.
 
 use super::column::{Column, Table};
 use super::history::SECONDS;
 
-/// Names get this many columns where they need them, and more on a wide screen.
+/// Width up to which names push out other columns; they get more only on a wide screen.
 const NAME: usize = 14;
 
-/// Narrowest graph. All widths of a graph divide its minute.
+/// Widths of the graph; each divides its 60 s.
 const GRAPHS: [usize; 5] = [60, 30, 20, 15, 12];
 
-/// Columns of the screen between two columns of the table.
+/// Characters between two columns.
 pub(super) const GAP: usize = 1;
 
-/// A table's columns on a screen.
+/// The columns of a table on a screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// The columns and their widths.
+    /// Columns with their widths.
     pub(super) columns: Vec<(Column, usize)>,
-    /// Width of the graph at the end; none where there is no room.
+    /// Width of the graph at the end; `None` if it does not fit.
     pub(super) graph: Option<usize>,
 }
 
-/// Lays a table out for a width and names that are so long.
+/// Fits a table into `width` characters; the longest name has `longest`.
 pub(super) fn layout(table: Table, width: usize, longest: usize, graph: bool) -> Layout {
     let most = NAME.max(width / 5);
     let name = longest.max(Column::Vm.title().len()).min(most);
     let narrowest = GRAPHS[GRAPHS.len() - 1];
-    // The graph of a vCPU is worth more than its last columns, that of a VM less than its causes.
+    // For vCPUs the graph takes precedence over the last columns, for VMs the causes do.
     let kept = match graph && table == Table::Vcpus && width >= 60 {
         true => narrowest + GAP,
         false => 0,

@@ -1,4 +1,4 @@
-//! Which rows are shown, and in which order.
+//! Selects and sorts rows.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use super::column::{Column, Row, Table};
 use super::state::{Sort, State};
 use crate::expose::view::{View, VmView};
 
-/// The rows of the table that is shown.
+/// Rows of the current table.
 pub(super) fn rows(view: &View, state: &State) -> Vec<Row> {
     let wanted = wanted(state);
     let vms = view.vms.iter().enumerate().filter(|(_, vm)| wanted(vm));
@@ -19,7 +19,7 @@ pub(super) fn rows(view: &View, state: &State) -> Vec<Row> {
     sorted(rows, view, state.sort())
 }
 
-/// The VM that was opened, else those whose name has the filter's text.
+/// The opened VM, else VMs whose name contains the filter's text.
 fn wanted(state: &State) -> impl Fn(&VmView) -> bool + '_ {
     let filter = state.filter.to_lowercase();
     move |vm| match &state.opened {
@@ -28,7 +28,8 @@ fn wanted(state: &State) -> impl Fn(&VmView) -> bool + '_ {
     }
 }
 
-/// By the column's number, unknown last whichever way round; equals by VM and vCPU.
+/// Sorted by the column's number, unknown values last in both directions; equal ones by VM and
+/// vCPU.
 fn sorted(rows: Vec<Row>, view: &View, Sort { column, reversed }: Sort) -> Vec<Row> {
     let number = |row: &Row| column.number(row.subject(view)?);
     let mut keyed: Vec<(Option<f64>, Row)> =
@@ -58,7 +59,7 @@ fn by_place(view: &View, a: Row, b: Row) -> Ordering {
     natural(name(a), name(b)).then((a.vm, a.vcpu).cmp(&(b.vm, b.vcpu)))
 }
 
-/// web-2 before web-10: digits compare as the numbers they are.
+/// Natural order: digits compare as numbers, web-2 before web-10.
 fn natural(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {
@@ -75,7 +76,7 @@ fn natural(a: &str, b: &str) -> Ordering {
             }
             false => of_a.cmp(of_b),
         };
-        // Equal numbers may be of unequal length: 07 and 7.
+        // Equal numbers may differ in length: 07 and 7.
         let order = order.then_with(|| of_a.len().cmp(&of_b.len()));
         if order != Ordering::Equal {
             return order;
@@ -84,7 +85,7 @@ fn natural(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// The digits, or what is none, at the beginning; and the rest.
+/// The first run of digits or of other characters, and the rest.
 fn piece(text: &str) -> (&str, &str) {
     let digits = text.starts_with(|c: char| c.is_ascii_digit());
     let end = text.find(|c: char| c.is_ascii_digit() != digits);
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_is_last_whichever_way_round() {
+    fn unknown_values_sort_last_in_both_directions() {
         let mut numbers = [None, Some(1.0), Some(3.0), None, Some(2.0)];
         numbers.sort_by(|a, b| unknown_last(*a, *b, true));
         assert_eq!(numbers, [Some(3.0), Some(2.0), Some(1.0), None, None]);

@@ -1,4 +1,4 @@
-//! One picture as plain text, for scripts and where there is no terminal.
+//! One view as plain text, for scripts and without a terminal.
 
 use std::time::Instant;
 
@@ -8,10 +8,10 @@ use super::state::State;
 use super::words;
 use crate::cli::out;
 
-/// Lines of verdicts.
+/// Most lines of verdicts.
 const VERDICTS: usize = 10;
 
-/// Everything, in lines of `width` where the names allow it.
+/// The whole page, in lines of `width` characters if the names allow it.
 pub(super) fn page(state: &State, width: Option<usize>, now: Instant) -> String {
     let Some(view) = &state.view else {
         return String::new();
@@ -37,7 +37,7 @@ fn table(state: &State, width: Option<usize>) -> String {
     };
     let names = view.vms.iter().map(|vm| vm.name.chars().count());
     let longest = names.max().unwrap_or(0);
-    // Where lines may be long, no column is left out and no name is cut.
+    // Without a width, show all columns and whole names.
     let Layout { columns, .. } = layout(
         state.table,
         width.unwrap_or(5 * longest + 500),

@@ -1,22 +1,23 @@
-//! Views made safe to show: what they say comes from outside, from guests' owners to whoever
-//! answers at the exporter's address.
+//! Sanitizes views: their texts come from untrusted sources, such as owners of guests and any
+//! server at the exporter's address.
 
 use super::super::out;
 use crate::expose::view::View;
 
-/// Longest name and longest sentence that is shown, in characters. An exporter's names have at
-/// most 128 bytes.
+/// Most characters of a name and of a sentence. An exporter's names have at most 128 bytes.
 const MAX_NAME: usize = 128;
 const MAX_TEXT: usize = 1000;
 
-/// Escapes what a terminal would obey, and bounds what it would have to show.
+/// Escapes control characters and bounds the length of all texts.
 pub(super) fn view(mut view: View) -> View {
     let texts = [
         &mut view.synthetic,
+        &mut view.host.name,
         &mut view.host.kernel,
         &mut view.host.cpu_model,
         &mut view.pmu_mode,
     ];
+    view.host.verdict = text(&view.host.verdict, MAX_TEXT);
     for text in texts.into_iter().flatten().chain(&mut view.blind_spots) {
         *text = self::text(text, MAX_TEXT);
     }
@@ -27,11 +28,13 @@ pub(super) fn view(mut view: View) -> View {
     for vm in &mut view.vms {
         vm.name = text(&vm.name, MAX_NAME);
         vm.verdict = text(&vm.verdict, MAX_TEXT);
+        // Mentions are byte offsets into the original text.
+        vm.mentions.clear();
     }
     view
 }
 
-/// One text made safe.
+/// Sanitizes one text.
 pub(super) fn text(text: &str, most: usize) -> String {
     let plain = out::printable(text).replace('\u{a0}', " ");
     out::shorten(&plain, most).into_owned()

@@ -1,5 +1,4 @@
-//! Draws the state. Everything that is drawn is text made safe before; only rows that are visible
-//! are drawn.
+//! Draws the state. All text was sanitized before (safe.rs). Only visible rows are drawn.
 
 use std::time::Instant;
 
@@ -15,20 +14,20 @@ use super::words;
 mod help;
 mod table;
 
-/// Smallest screen on which anything can be read.
+/// Smallest usable screen, columns and rows.
 const LEAST: (u16, u16) = (30, 8);
 
-/// How things look. What a colour says is also said by a mark, a number or a word.
+/// Colors and characters. Colors only repeat what a mark, a number or a word says.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
-    /// Whether to use colours (`NO_COLOR` is not set).
+    /// Use colors (`NO_COLOR` is not set).
     pub(super) colors: bool,
-    /// Whether the terminal shows more than ASCII.
+    /// The terminal's locale is UTF-8.
     pub(super) unicode: bool,
 }
 
 impl Look {
-    /// As the environment wants it (no-color.org; locale(7)).
+    /// From the environment (no-color.org; locale(7)).
     pub(super) fn of_environment() -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
@@ -47,11 +46,10 @@ impl Look {
     }
 }
 
-/// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, look: Look, now: Instant) {
     let area = frame.area();
     if area.width < LEAST.0 || area.height < LEAST.1 {
-        let text = format!("at least {}x{}", LEAST.0, LEAST.1);
+        let text = format!("needs {}x{}", LEAST.0, LEAST.1);
         return lines(frame, area, vec![Line::from(text)]);
     }
     let head = head(state, look, area, now);
@@ -69,14 +67,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, look: Look, now: In
     lines(frame, bottom, vec![foot(state, usize::from(area.width))]);
 }
 
-/// Lines from the top of an area; what does not fit is cut off.
+/// Draws lines from the top of an area; the rest is cut off.
 fn lines(frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'_>>) {
     for (line, row) in lines.iter().zip(area.rows()) {
         frame.render_widget(line, row);
     }
 }
 
-/// What stands above the table.
+/// The lines above the table.
 fn head(state: &State, look: Look, area: Rect, now: Instant) -> Vec<Line<'static>> {
     let width = usize::from(area.width);
     let text = |text: &str| words::cut(text, width);
@@ -84,7 +82,7 @@ fn head(state: &State, look: Look, area: Rect, now: Instant) -> Vec<Line<'static
     let mut head = vec![Line::styled(text(&title), Modifier::BOLD)];
     if let Some(trouble) = &state.trouble {
         let since = if state.view.is_some() {
-            "the last picture stays: "
+            "showing the last sample: "
         } else {
             ""
         };
@@ -114,13 +112,15 @@ fn head(state: &State, look: Look, area: Rect, now: Instant) -> Vec<Line<'static
     head
 }
 
-/// The keys, or what is being typed.
+/// The last line: keys, or the open prompt.
 fn foot(state: &State, width: usize) -> Line<'static> {
     match &state.prompt {
         Some(prompt) => {
             let question = match prompt.about {
-                About::Filter => "VMs with this in their name (Enter keeps it, Esc shows all): ",
-                About::Delay => "Seconds between refreshes: ",
+                About::Filter => {
+                    "Show VMs whose name contains (Enter keeps the filter, Esc removes it): "
+                }
+                About::Delay => "Seconds between refreshes (0.25 to 3600): ",
             };
             let text = super::safe::text(&prompt.text, usize::MAX);
             Line::styled(format!("{question}{text}_"), Modifier::BOLD)
@@ -129,7 +129,7 @@ fn foot(state: &State, width: usize) -> Line<'static> {
     }
 }
 
-/// The keys that matter now, as many as fit.
+/// The keys that are useful now, as many as fit.
 fn keys(state: &State, width: usize) -> String {
     let back = state.opened.is_some().then_some("Esc back");
     let (other, enter) = match state.table {

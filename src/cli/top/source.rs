@@ -1,7 +1,7 @@
-//! Where views come from: the exporter that runs already, or this process.
+//! The source of views: a running exporter, or this process.
 //!
-//! The exporter is asked first. It needs no privileges, and counters are not set on each vCPU a
-//! second time.
+//! An exporter has precedence: asking it needs no privileges, and does not open a second set of
+//! counters on each vCPU.
 
 use std::time::Instant;
 
@@ -15,42 +15,41 @@ use super::safe;
 mod exporter;
 mod own;
 
-pub(super) use exporter::Address;
+pub(in crate::cli) use exporter::Address;
 use exporter::Exporter;
 
-/// Where views come from.
 pub(super) enum Source {
-    /// The exporter at an address.
+    /// A running exporter.
     Exporter(Box<Exporter>),
-    /// This process.
+    /// A pipeline in this process.
     Own(Handle),
 }
 
 /// Why there is no view.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Trouble {
-    /// Nothing listens there.
-    #[error("nobody answers at {address}: {reason}")]
+pub(in crate::cli) enum Trouble {
+    /// No connection.
+    #[error("no exporter answers at {address}: {reason}")]
     Nobody { address: String, reason: String },
-    /// Somebody does, and will have a view.
+    /// The exporter answers, and may have a view later.
     #[error("{0}")]
     NotYet(String),
-    /// Somebody does, and will not have one.
+    /// The server answers, but will never have a view.
     #[error("{0}; --sample reads this host without an exporter")]
     Useless(String),
 }
 
-/// A source that works, so far as can be told now.
+/// A source that worked when it was opened.
 pub(super) struct Opened {
     pub(super) source: Source,
-    /// What it is, in words.
+    /// The source in words, for the title.
     pub(super) words: String,
-    /// What samples in this process.
+    /// The threads of a pipeline in this process.
     pub(super) running: Option<Running>,
 }
 
-/// Finds out whom to ask: the exporter at `url`; without one, that of the configuration, and this
-/// process where nobody is there or `sample` says so.
+/// Opens the exporter at `url`, else at the configured address. Without `url`, falls back to
+/// sampling in this process if no exporter answers. `sample` skips the exporter.
 pub(super) fn open(config: &Config, url: Option<&Address>, sample: bool) -> anyhow::Result<Opened> {
     if sample {
         return own::open(config, "own samples");
@@ -63,7 +62,7 @@ pub(super) fn open(config: &Config, url: Option<&Address>, sample: bool) -> anyh
     let exporter = Exporter::new(address)?;
     match exporter.ask() {
         Err(Trouble::Nobody { address, .. }) if url.is_none() => {
-            let words = format!("own samples: nobody answers at {address}");
+            let words = format!("own samples (no exporter answers at {address})");
             return own::open(config, &words);
         }
         Err(useless @ (Trouble::Nobody { .. } | Trouble::Useless(_))) => return Err(useless.into()),
@@ -77,13 +76,23 @@ pub(super) fn open(config: &Config, url: Option<&Address>, sample: bool) -> anyh
     })
 }
 
+/// The view of the exporter at this address, not sanitized.
+///
+/// # Errors
+/// If the exporter does not answer with a view.
+pub(in crate::cli) fn ask(address: &Address) -> anyhow::Result<View> {
+    let exporter = Exporter::new(address.clone())?;
+    own::need_nothing();
+    Ok(exporter.ask()?)
+}
+
 impl Source {
-    /// The newest view, safe to show.
+    /// The latest view, sanitized.
     pub(super) fn ask(&self) -> Result<View, Trouble> {
         let view = match self {
             Self::Exporter(exporter) => exporter.ask()?,
             Self::Own(snapshots) => View::of(snapshots, Instant::now())
-                .ok_or_else(|| Trouble::NotYet("nothing is sampled yet".to_owned()))?,
+                .ok_or_else(|| Trouble::NotYet("no sample yet".to_owned()))?,
         };
         Ok(safe::view(view))
     }

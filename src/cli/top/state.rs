@@ -1,4 +1,4 @@
-//! What is shown, and what keys and views make of it. It knows no terminal and no clock.
+//! What the screen shows, changed by keys and views. Knows neither the terminal nor the clock.
 
 use std::time::{Duration, Instant};
 
@@ -8,61 +8,59 @@ use super::keys::Action;
 use super::order;
 use crate::expose::view::{Cause, View};
 
-/// Bounds of the time between refreshes: a person reads no faster, and an exporter that has not
-/// been asked for an hour is not being watched.
+/// Range of the refresh interval in seconds.
 pub(super) const DELAYS: std::ops::RangeInclusive<f64> = 0.25..=3600.0;
 
-/// Longest text that can be typed, in characters: longer than any name.
+/// Most characters of a typed text: longer than any name.
 const MAX_TYPED: usize = 128;
 
-/// What the loop has to do after a key.
+/// What the event loop does after a key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Effect {
     Nothing,
     Quit,
     Suspend,
-    /// Ask for a view now, and then as often as this; never while it is `None`.
+    /// Request a view now, and then at this interval; `None` pauses.
     Ask(Option<Duration>),
 }
 
-/// What is being typed.
+/// An open prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Prompt {
     pub(super) about: About,
     pub(super) text: String,
 }
 
-/// What a text is asked for.
+/// What a prompt asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
     Filter,
     Delay,
 }
 
-/// How a table is sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sort {
     pub(super) column: Column,
     pub(super) reversed: bool,
 }
 
-/// A row by what it is about, so that the cursor stays with it.
+/// VM and vCPU of a row, so that the cursor follows it.
 type Key = (String, Option<u32>);
 
-/// Everything that is shown.
+/// The whole state of the screen.
 #[derive(Debug)]
 pub(super) struct State {
-    /// Where views come from, in words.
+    /// The source of views, in words.
     pub(super) source: String,
     pub(super) view: Option<View>,
     pub(super) history: History,
-    /// When the view came.
+    /// When the latest view arrived.
     heard: Option<Instant>,
-    /// Why the last one did not come.
+    /// Why the last request failed.
     pub(super) trouble: Option<String>,
     pub(super) delay: Duration,
     pub(super) table: Table,
-    /// Name of the VM whose vCPUs alone are shown.
+    /// Name of the VM whose vCPUs are shown.
     pub(super) opened: Option<String>,
     pub(super) filter: String,
     pub(super) graph: Graph,
@@ -71,13 +69,13 @@ pub(super) struct State {
     pub(super) paused: bool,
     sorts: [Sort; 2],
     rows: Vec<Row>,
-    /// `None` keeps the cursor on the first row, whatever that is.
+    /// `None`: the cursor stays on the first row, whatever it is.
     cursor: Option<Key>,
-    /// Position of the cursor.
+    /// Index of the cursor's row.
     at: usize,
-    /// Position of the first row on the screen.
+    /// Index of the first visible row.
     top: usize,
-    /// Rows on the screen.
+    /// Number of visible rows.
     page: usize,
 }
 
@@ -110,7 +108,7 @@ impl State {
         }
     }
 
-    /// A view has come, or the reason why none has.
+    /// Takes a view, or the reason why a request failed.
     pub(super) fn hear(&mut self, answer: Result<View, String>, now: Instant) {
         if self.paused {
             return;
@@ -127,19 +125,19 @@ impl State {
         }
     }
 
-    /// Age of the tick that is shown, in seconds.
+    /// Age of the displayed tick, in seconds.
     pub(super) fn age(&self, now: Instant) -> Option<f64> {
         let since = now.saturating_duration_since(self.heard?);
         Some(self.view.as_ref()?.age + since.as_secs_f64())
     }
 
-    /// How the table that is shown is sorted.
+    /// The order of the current table.
     pub(super) fn sort(&self) -> Sort {
         self.sorts[self.table as usize]
     }
 
-    /// The rows on a screen of so many, which one of them has the cursor, and the position of the
-    /// first among all.
+    /// The visible rows, the index of the cursor among them, and the index of the first among all
+    /// rows; `page` is the height.
     pub(super) fn visible(&mut self, page: usize) -> (&[Row], usize, usize) {
         self.page = page.max(1);
         let lowest = (self.at + 1).saturating_sub(self.page);
@@ -149,17 +147,16 @@ impl State {
         (&self.rows[self.top..until], self.at - self.top, self.top)
     }
 
-    /// Rows in all.
+    /// Number of rows.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// All rows.
     pub(super) fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// Does what a key is for.
+    /// Performs a key's action.
     pub(super) fn apply(&mut self, action: Action) -> Effect {
         match action {
             Action::Quit => return Effect::Quit,
@@ -197,7 +194,7 @@ impl State {
         (!self.paused).then_some(self.delay)
     }
 
-    /// Closes the innermost of what is open.
+    /// Closes the innermost of prompt, help, VM and filter; else quits.
     fn escape(&mut self) -> Effect {
         if let Some(prompt) = self.prompt.take() {
             if prompt.about == About::Filter {
@@ -315,7 +312,7 @@ impl State {
 
     fn sort_by(&mut self, column: Column) {
         let has = |column: &Column| self.table.columns().contains(column);
-        // Exits are a number of vCPUs, and a cause of VMs.
+        // `E` sorts vCPUs by exits, and VMs by the cause "exits".
         let cause = Column::Cause(Cause::Exits);
         let column = [column, cause].into_iter().find(has).unwrap_or(column);
         let reversed = false;
@@ -323,7 +320,7 @@ impl State {
         self.arrange();
     }
 
-    /// Chooses and sorts the rows, and finds the cursor's again.
+    /// Selects and sorts the rows, and restores the cursor.
     fn arrange(&mut self) {
         let view = self.view.as_ref();
         self.rows = view.map_or_else(Vec::new, |view| order::rows(view, self));
@@ -334,7 +331,7 @@ impl State {
                 .position(|row| self.key(*row).as_ref() == Some(key)),
             None => Some(0),
         };
-        // Who is gone leaves the cursor where it was.
+        // If the cursor's row is gone, the cursor stays at its position.
         self.at = found
             .unwrap_or(self.at)
             .min(self.rows.len().saturating_sub(1));
@@ -346,7 +343,7 @@ impl State {
     }
 }
 
-/// Seconds between refreshes, as typed or given by a flag.
+/// Parses a refresh interval in seconds.
 pub(super) fn delay(text: &str) -> Result<Duration, String> {
     let seconds = text.trim().parse().ok().filter(|n| DELAYS.contains(n));
     let expected = || {

@@ -1,4 +1,4 @@
-//! The terminal, given back as it was on every way out.
+//! The terminal; its state is restored on every way out.
 
 use std::io::{self, IsTerminal, Stdout};
 use std::panic;
@@ -13,27 +13,27 @@ use ratatui::crossterm::terminal::{
 use ratatui::{Frame, Terminal};
 use rustix::process::{getpid, kill_process, Signal};
 
-/// Whether the terminal is ours. A process has one terminal, and a panic of any thread gives it
-/// back.
+/// Whether this process has changed the terminal. Static, because a panic in any thread must
+/// restore it.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Whether standard output is a terminal on which things can be drawn in place.
+/// Whether standard output is a terminal that can be drawn on.
 pub(super) fn is_there() -> bool {
     let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
     io::stdout().is_terminal() && !dumb
 }
 
-/// The terminal while it is ours. Dropping it gives it back.
+/// The terminal in raw mode on the alternate screen; restored on drop.
 pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
 }
 
 impl Screen {
-    /// Takes the terminal.
+    /// Sets up the terminal.
     pub(super) fn take() -> io::Result<Self> {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            // Before the message, which would be lost with the screen.
+            // Before the message, which would be lost with the alternate screen.
             give_back();
             before(panic);
         }));
@@ -49,7 +49,7 @@ impl Screen {
         execute!(io::stdout(), EnterAlternateScreen)
     }
 
-    /// Draws a picture; nothing once another thread's panic has given the terminal back.
+    /// Draws a frame; does nothing after a panic in another thread has restored the terminal.
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         if TAKEN.load(Ordering::SeqCst) {
             self.terminal.draw(draw)?;
@@ -57,16 +57,16 @@ impl Screen {
         Ok(())
     }
 
-    /// Leaves for the shell, and takes the terminal again when the shell calls back.
+    /// Suspends the process, and sets up the terminal again when it resumes.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         give_back();
-        // It stops here, with all threads, until SIGCONT.
+        // All threads stop here until SIGCONT.
         kill_process(getpid(), Signal::TSTP)?;
         self.enter()?;
         self.terminal.clear()
     }
 
-    /// Draws everything anew: another program may have written here.
+    /// Redraws everything, because another program may have written to the terminal.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.terminal.clear()
     }
@@ -80,7 +80,7 @@ impl Drop for Screen {
 
 fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
-        // Whoever closed it does not miss it.
+        // Errors mean that the terminal is gone.
         let _ = disable_raw_mode();
         let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
     }

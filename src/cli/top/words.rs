@@ -1,4 +1,4 @@
-//! What is said above the table, in plain text: the screen adds styles to it, `--once` nothing.
+//! Texts above the table, in plain text; the screen adds styles, `--once` does not.
 
 use std::time::Instant;
 
@@ -7,14 +7,18 @@ use super::state::{Sort, State};
 use crate::cli::out;
 use crate::expose::view::{View, VmView};
 
-/// How old the tick is, and where views come from.
+/// The host, the age of the tick, and the source of views.
 pub(super) fn title(state: &State, now: Instant) -> String {
-    let mut text = "vcpu-exporter top: ".to_owned();
+    let host = state
+        .view
+        .as_ref()
+        .and_then(|view| view.host.name.as_deref());
+    let mut text = format!("{}: ", host.unwrap_or("vcpu-exporter top"));
     if state.paused {
         text += "PAUSED, ";
     }
     if let (Some(view), Some(age)) = (&state.view, state.age(now)) {
-        text += &format!("tick {} ago, ", seconds(age));
+        text += &format!("sampled {} ago, ", seconds(age));
         if view.window > 0.0 {
             text += &format!("rates over {}, ", seconds(view.window));
         }
@@ -22,7 +26,7 @@ pub(super) fn title(state: &State, now: Instant) -> String {
     text + &state.source
 }
 
-/// The host in a line.
+/// Load of the host in one line.
 pub(super) fn host(view: &View) -> String {
     let host = &view.host;
     let mut text = format!(
@@ -44,31 +48,44 @@ pub(super) fn host(view: &View) -> String {
     let down = down.filter(|source| ["down", "degraded"].contains(&source.state.as_str()));
     let down: Vec<&str> = down.map(|source| source.name.as_str()).collect();
     if !down.is_empty() {
-        text += &format!("; not all there: {}", down.join(", "));
+        text += &format!("; degraded: {}", down.join(", "));
     }
     text
 }
 
-/// The warning that all of it is made up.
+/// The warning that the host is synthetic.
 pub(super) fn synthetic(view: &View) -> Option<String> {
     let scenario = view.synthetic.as_ref()?;
     Some(format!(
-        " SYNTHETIC HOST: scenario {scenario}. No VM, no number here is real. "
+        " SYNTHETIC HOST, scenario {scenario}: no VM here is real. "
     ))
 }
 
-/// Verdicts, worst VM first, in at most `most` lines of `width`: whole where there is room for
-/// all, else a line each.
+/// Verdicts, worst VM first, in at most `most` lines of `width` characters: in full if all fit,
+/// else one line each.
 pub(super) fn verdicts(view: &View, width: usize, most: usize) -> Vec<String> {
-    let told = |vm: &&VmView| !vm.verdict.is_empty();
-    let mut vms: Vec<&VmView> = view.vms.iter().filter(told).collect();
+    let is_full = view.host.is_full();
+    let mut vms: Vec<&VmView> = view
+        .vms
+        .iter()
+        .filter(|vm| !vm.verdict.is_empty())
+        .collect();
     vms.sort_by(|a, b| b.worst().total_cmp(&a.worst()));
-    if vms.is_empty() {
+    // On a full host, VMs that only wait are one problem, not many.
+    let (waits, vms): (Vec<&VmView>, Vec<&VmView>) =
+        vms.into_iter().partition(|vm| is_full && vm.only_waits());
+    if vms.is_empty() && !is_full {
         return nothing(view).into_iter().take(most).collect();
     }
     let sentence = |vm: &&VmView| format!("! {}: {}", vm.name, vm.verdict);
-    // No more than could be shown is made: a host may have a thousand VMs.
-    let some: Vec<String> = vms.iter().take(most + 1).map(sentence).collect();
+    // Build only what can be shown: a host may have a thousand VMs.
+    let of_vms = vms.iter().map(sentence);
+    let all = is_full
+        .then(|| host_is_full(view, &waits))
+        .into_iter()
+        .chain(of_vms);
+    let some: Vec<String> = all.take(most + 1).collect();
+    let count_all = vms.len() + usize::from(is_full);
     let wrapped: Vec<String> = some
         .iter()
         .flat_map(|text| {
@@ -76,11 +93,11 @@ pub(super) fn verdicts(view: &View, width: usize, most: usize) -> Vec<String> {
             text.lines().map(str::to_owned).collect::<Vec<_>>()
         })
         .collect();
-    if vms.len() <= most && wrapped.len() <= most {
+    if count_all <= most && wrapped.len() <= most {
         return wrapped;
     }
-    let shown = if vms.len() <= most {
-        vms.len()
+    let shown = if count_all <= most {
+        count_all
     } else {
         most.saturating_sub(1)
     };
@@ -89,13 +106,31 @@ pub(super) fn verdicts(view: &View, width: usize, most: usize) -> Vec<String> {
         .take(shown)
         .map(|text| cut(text, width))
         .collect();
-    if shown < vms.len() && most > 0 {
-        lines.push(format!("  and {}", count(vms.len() - shown, "more VM")));
+    if shown < count_all && most > 0 {
+        lines.push(format!("  and {}", count(count_all - shown, "more VM")));
     }
     lines
 }
 
-/// At most so many characters; an ellipsis says that there was more.
+/// The verdict on a full host, and its VMs that only wait, worst first.
+fn host_is_full(view: &View, waits: &[&VmView]) -> String {
+    let mut text = format!("! {}", view.host.verdict);
+    let names: Vec<&str> = waits.iter().take(3).map(|vm| vm.name.as_str()).collect();
+    if !names.is_empty() {
+        text += &format!(
+            " {} with no other problem: {}",
+            count(waits.len(), "VM"),
+            names.join(", ")
+        );
+        if names.len() < waits.len() {
+            text += &format!(" and {} more", waits.len() - names.len());
+        }
+        text += ".";
+    }
+    text
+}
+
+/// At most `width` characters; an ellipsis marks a cut.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -112,16 +147,16 @@ fn nothing(view: &View) -> Vec<String> {
         } else {
             "seen"
         };
-        lines.push(format!("No KVM virtual machine is {verb} here."));
+        lines.push(format!("No KVM VM is {verb} on this host."));
     } else if view.window > 0.0 {
-        lines.push("Nothing stands out.".to_owned());
+        lines.push("No VM exceeds a threshold.".to_owned());
     }
     let blind = view.blind_spots.iter();
     lines.extend(blind.map(|spot| format!("Not seen: {spot}")));
     lines
 }
 
-/// What the table shows, and in which order; `rows` says which of how many.
+/// Content and order of the table; `rows` is the visible range.
 pub(super) fn caption(state: &State, rows: &str) -> String {
     let what = match (state.table, &state.opened) {
         (Table::Vcpus, Some(vm)) => format!("vCPUs of {vm}"),
@@ -136,10 +171,10 @@ pub(super) fn caption(state: &State, rows: &str) -> String {
     let mut text = format!("{what} by {}, {first} first{rows}", column.title());
     if !state.filter.is_empty() && state.opened.is_none() {
         let filter = out::printable(&state.filter);
-        text += &format!("; with \"{filter}\" in the VM's name");
+        text += &format!("; VM name contains \"{filter}\"");
     }
     if state.table == Table::Vms {
-        text += "; causes over their thresholds, 1.0! is trouble";
+        text += "; causes as multiples of their thresholds, a problem from 1.0!";
     }
     text
 }
@@ -151,7 +186,7 @@ fn count(n: usize, what: &str) -> String {
     }
 }
 
-/// A time in seconds; with a decimal while that matters.
+/// Seconds, with a decimal below 10 s.
 fn seconds(seconds: f64) -> String {
     match seconds {
         s if s < 9.95 => format!("{s:.1} s"),

@@ -1,4 +1,4 @@
-//! How the values of `otlp` are written. None that may be a secret is repeated in an error.
+//! Parses the values of `otlp`. Errors never contain a value that may be a secret.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,17 +52,17 @@ pub(super) fn path<'de, D: Deserializer<'de>>(
 
 pub(super) fn username<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     deserializer.deserialize_str(Text {
-        expected: "a user's name without a colon",
+        expected: "a user name without a colon",
         read: |text| (is_value(text) && !text.contains(':')).then(|| text.to_owned()),
     })
 }
 
-/// Whether it may be a header's value, or an attribute's.
+/// Whether the text is valid as a header's or an attribute's value.
 fn is_value(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_VALUE && !text.chars().any(char::is_control)
 }
 
-/// A map of names to something.
+/// A map with string keys.
 struct Map<T> {
     expected: &'static str,
     name: fn(&str) -> Option<String>,
@@ -76,7 +76,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Map<T> {
         f.write_str(self.expected)
     }
 
-    /// A key with nothing after it.
+    /// A key without a value.
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
         Ok(BTreeMap::new())
     }
@@ -87,20 +87,20 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Map<T> {
             let read = (self.name)(&name)
                 .ok_or_else(|| A::Error::invalid_value(Unexpected::Str(&name), &self))?;
             if all.insert(read, value).is_some() {
-                return Err(A::Error::custom(format!("`{name}` is there twice")));
+                return Err(A::Error::custom(format!("duplicate field `{name}`")));
             }
         }
         Ok(all)
     }
 }
 
-/// The value of an attribute.
+/// Value of an attribute.
 #[derive(Deserialize)]
 struct Attribute(#[serde(deserialize_with = "attribute")] String);
 
 fn attribute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     deserializer.deserialize_str(Text {
-        expected: "a text of at most 8192 bytes",
+        expected: "text of at most 8192 bytes",
         read: |text| is_value(text).then(|| text.to_owned()),
     })
 }
@@ -110,14 +110,14 @@ where
     D: Deserializer<'de>,
 {
     let all: BTreeMap<String, Attribute> = deserializer.deserialize_any(Map {
-        expected: "a mapping of attributes and texts, such as deployment.environment.name: prod",
+        expected: "a mapping of attribute names to text, such as deployment.environment.name: prod",
         name: |name| is_value(name).then(|| name.to_owned()),
         value: PhantomData,
     })?;
     Ok(all.into_iter().map(|(k, v)| (k, v.0)).collect())
 }
 
-/// A header's value as it is written.
+/// Value of a header.
 #[derive(Deserialize)]
 struct Header(#[serde(deserialize_with = "header_source")] HeaderSource);
 
@@ -127,15 +127,15 @@ where
 {
     let all: BTreeMap<String, Header> = deserializer.deserialize_any(Map {
         expected:
-            "a mapping of header names to a text, {file: PATH} or {env: NAME}; not headers that \
-                   the transport makes",
+            "a mapping of header names to text, {file: PATH} or {env: NAME}; not headers that \
+                   the transport sets",
         name: |name| header_name(name),
         value: PhantomData,
     })?;
     Ok(all.into_iter().map(|(k, v)| (k, v.0)).collect())
 }
 
-/// Headers that say how the body is sent, which is not the user's to say.
+/// Headers that describe the body or the connection; the transport sets them.
 const OF_TRANSPORT: [&str; 8] = [
     "connection",
     "content-encoding",
@@ -147,8 +147,8 @@ const OF_TRANSPORT: [&str; 8] = [
     "upgrade",
 ];
 
-/// A header's name in lower case, as HTTP/2 wants it. gRPC keeps names that begin with `grpc-`,
-/// and takes those that end in `-bin` for base64.
+/// A header's name in lower case, as HTTP/2 requires. gRPC reserves names that start with `grpc-`
+/// and treats values of names that end in `-bin` as base64.
 pub fn header_name(name: &str) -> Option<String> {
     let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
     let name = name.as_str();
@@ -165,11 +165,11 @@ pub(super) fn header_source<'de, D: Deserializer<'de>>(
         type Value = HeaderSource;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a text, {file: PATH} or {env: NAME}")
+            f.write_str("text, {file: PATH} or {env: NAME}")
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<HeaderSource, E> {
-            // Never shown: it may be a secret.
+            // Never shown: the value may be a secret.
             match is_value(text) {
                 true => Ok(HeaderSource::Value(text.to_owned())),
                 false => Err(E::custom(
@@ -178,7 +178,7 @@ pub(super) fn header_source<'de, D: Deserializer<'de>>(
             }
         }
 
-        // What looks like a number may be a secret too: these would be shown.
+        // A number may be a secret too; serde's default errors would show it.
         fn visit_bool<E: Error>(self, _: bool) -> Result<HeaderSource, E> {
             Err(E::custom(QUOTES))
         }
@@ -211,7 +211,7 @@ pub(super) fn header_source<'de, D: Deserializer<'de>>(
     deserializer.deserialize_any(Source)
 }
 
-const QUOTES: &str = "expected a text; put quotes around it";
+const QUOTES: &str = "expected text; put quotes around it";
 
 #[derive(Deserialize)]
 struct AbsolutePath(#[serde(deserialize_with = "values::absolute_path")] PathBuf);
@@ -223,7 +223,7 @@ pub(super) fn endpoints<'de, D: Deserializer<'de>>(
 }
 
 impl raw::Entry for Endpoint {
-    const EXPECTED: &'static str = "a list of endpoints of different URLs";
+    const EXPECTED: &'static str = "a list of endpoints with different URLs";
     const MOST: usize = MAX_ENDPOINTS;
 
     fn same(&self, other: &Self) -> bool {
@@ -236,7 +236,7 @@ impl raw::Entry for Endpoint {
             return Some("expected cert_file and key_file together");
         }
         if *tls != Tls::default() && self.url.as_str().starts_with("http://") {
-            return Some("expected https:// in the url where there is tls");
+            return Some("expected https:// in the url if tls is set");
         }
         (self.basic_auth.is_some() && self.headers.contains_key("authorization"))
             .then_some("expected basic_auth or an authorization header, not both")

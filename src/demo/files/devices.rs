@@ -1,10 +1,10 @@
-//! PCI functions as sysfs has them: directories below /sys/devices, and links to them from the
-//! buses and the IOMMU's groups.
+//! PCI functions in sysfs: directories below /sys/devices, and links to them from the buses and the
+//! IOMMU groups.
 
-/// Paths below the host's root and the texts of the files there.
+/// Paths below the host's root, and the contents of these files.
 pub type Files = Vec<(String, String)>;
 
-/// Paths of symbolic links below the host's root and where they lead to.
+/// Symbolic links below the host's root, and their targets.
 pub type Links = Vec<(String, String)>;
 
 /// A PCI function.
@@ -16,13 +16,13 @@ pub struct Pci<'a> {
     pub class: u32,
     /// Vendor and device.
     pub id: (u16, u16),
-    /// None where it is empty.
+    /// Name of the driver; empty for none.
     pub driver: &'a str,
-    /// -1 where firmware does not tell.
+    /// -1 if firmware does not report it.
     pub numa_node: i32,
-    /// Its group.
+    /// Number of its group.
     pub iommu_group: u32,
-    /// None where it is empty.
+    /// Address of the physical function; empty for none.
     pub physfn: &'a str,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Pci<'a> {
         }
     }
 
-    /// What sysfs has of it.
+    /// The function's files and links in sysfs.
     pub fn sysfs(&self) -> (Files, Links) {
         let dir = directory(self.address);
         let files = vec![
@@ -62,13 +62,13 @@ impl<'a> Pci<'a> {
     }
 }
 
-/// Where a PCI function is.
+/// Directory of a PCI function.
 pub fn directory(address: &str) -> String {
     let bus: String = address.chars().take(7).collect();
     format!("sys/devices/pci{bus}/{address}")
 }
 
-/// A device of an IOMMU group; with it, the kernel has VFIO. A driver of no name is none.
+/// A device in an IOMMU group, on a kernel with VFIO. An empty `driver` means none.
 pub fn in_group(dir: &str, name: &str, driver: &str, group: u32) -> (Files, Links) {
     let files = vec![
         ("sys/class/vfio/.exists".to_owned(), String::new()),

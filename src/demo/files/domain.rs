@@ -1,7 +1,6 @@
-//! libvirt's run-time state of a domain, nova's part of it, and the domain's cgroup.
+//! libvirt's run-time state of a domain, nova's metadata in it, and the domain's cgroup.
 
-/// What libvirt keeps of a running domain in /run/libvirt/qemu/NAME.xml. Texts are put in as they
-/// are: see [`escape`].
+/// /run/libvirt/qemu/NAME.xml of a running domain. Texts are inserted unescaped: see [`escape`].
 pub fn domstatus(pid: i32, name: &str, uuid: &str, vcpus: &[i32], metadata: &str) -> String {
     let threads: String = vcpus
         .iter()
@@ -16,7 +15,7 @@ pub fn domstatus(pid: i32, name: &str, uuid: &str, vcpus: &[i32], metadata: &str
     )
 }
 
-/// What nova adds to it, of project `shop`. Texts are put in as they are.
+/// nova's metadata, of project `shop`. Texts are inserted unescaped.
 pub fn nova_metadata(display_name: &str, flavor: &str, vcpus: u32) -> String {
     format!(
         r#"<metadata>
@@ -37,8 +36,8 @@ pub fn nova_metadata(display_name: &str, flavor: &str, vcpus: u32) -> String {
     )
 }
 
-/// The scope of a domain on a host with systemd and cgroup v2, with its name escaped as
-/// systemd.unit(5) has it ("String escaping for inclusion in unit names").
+/// The scope of a domain on a host with systemd and cgroup v2. The name is escaped as in
+/// systemd.unit(5) ("String escaping for inclusion in unit names").
 pub fn scope(number: u32, name: &str) -> String {
     let escaped: String = name
         .bytes()
@@ -52,7 +51,7 @@ pub fn scope(number: u32, name: &str) -> String {
     format!("machine.slice/machine-qemu\\x2d{number}\\x2d{escaped}.scope")
 }
 
-/// Text as XML has it in elements and attributes.
+/// Escapes text for XML elements and attributes.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

@@ -1,6 +1,6 @@
-//! The machine as such: topology, frequencies, throttling, sensors and NUMA memory.
+//! Files about the machine: topology, frequencies, throttling, sensors and NUMA memory.
 
-/// Paths below the host's root and the texts of the files there.
+/// Paths below the host's root, and the contents of these files.
 pub type Files = Vec<(String, String)>;
 
 /// Directory of the CPUs.
@@ -20,7 +20,7 @@ pub struct NodeMemory {
     pub slab: u64,
 }
 
-/// Topology of a CPU and the ids of its first and its last-level cache.
+/// Topology of a CPU and the ids of its first-level and last-level caches.
 pub fn cpu(id: u32, package: u32, core: u32, siblings: &[u32], llc: u32) -> Files {
     let dir = format!("{CPU}/cpu{id}");
     let file = |name: &str, text: String| (format!("{dir}/{name}"), text);
@@ -35,14 +35,14 @@ pub fn cpu(id: u32, package: u32, core: u32, siblings: &[u32], llc: u32) -> File
     ]
 }
 
-/// What the kernel calls the parts of the package a CPU lies in, beside its core.
+/// Die and cluster of a CPU, as the kernel numbers them.
 pub fn parts(cpu: u32, die: i32, cluster: i32) -> Files {
     let file = |name, id| (format!("{CPU}/cpu{cpu}/topology/{name}"), format!("{id}\n"));
     vec![file("die_id", die), file("cluster_id", cluster)]
 }
 
-/// Cores all alike, numbered as Linux numbers a server: first threads of all cores, then second
-/// threads. Each package is split evenly into its nodes and has one last-level cache.
+/// Identical cores, numbered as Linux numbers a server: first threads of all cores, then second
+/// threads. Each package is split evenly into nodes and has one last-level cache.
 pub fn cpus(packages: u32, cores: u32, threads: u32, nodes: u32) -> Files {
     let firsts = packages * cores;
     let mut files = Files::new();
@@ -63,13 +63,13 @@ pub fn cpus(packages: u32, cores: u32, threads: u32, nodes: u32) -> Files {
     files
 }
 
-/// A CPU list, one by one.
+/// A list of numbers, without ranges.
 pub fn list(numbers: &[u32]) -> String {
     let numbers: Vec<String> = numbers.iter().map(u32::to_string).collect();
     format!("{}\n", numbers.join(","))
 }
 
-/// Frequencies of a CPU in kHz: now, lowest, highest.
+/// Frequencies of a CPU in kHz: current, lowest, highest.
 pub fn frequency(cpu: u32, now: u64, min: u64, max: u64) -> Files {
     let files = [
         ("scaling_cur_freq", now),
@@ -80,7 +80,30 @@ pub fn frequency(cpu: u32, now: u64, min: u64, max: u64) -> Files {
     files.map(file).into()
 }
 
-/// Throttle counters of a CPU as Intel has them: count and milliseconds of core and package.
+/// CPU time in clock ticks, in the order of a line of /proc/stat: user and nice include the guest
+/// times.
+pub type Ticks = [u64; 10];
+
+/// /proc/stat: the online CPUs with their times, and the lines after them.
+pub fn stat(cpus: &[(u32, Ticks)]) -> Files {
+    let line = |name: &str, ticks: &Ticks| {
+        let ticks: Vec<String> = ticks.iter().map(u64::to_string).collect();
+        format!("cpu{name} {}\n", ticks.join(" "))
+    };
+    let mut all = [0; 10];
+    for (_, ticks) in cpus {
+        all.iter_mut().zip(ticks).for_each(|(all, n)| *all += n);
+    }
+    let lines = cpus
+        .iter()
+        .map(|(cpu, ticks)| line(&cpu.to_string(), ticks));
+    let lines: String = lines.collect();
+    let rest = "intr 1000 0 9 0\nctxt 5000\nbtime 1764500000\nprocesses 4000\nprocs_running 3\n\
+        procs_blocked 0\nsoftirq 700 0 300 100 300\n";
+    vec![("proc/stat".into(), line(" ", &all) + &lines + rest)]
+}
+
+/// Throttle counters of a CPU, as on Intel: count and milliseconds of core and package.
 pub fn throttles(cpu: u32, core: [u64; 2], package: [u64; 2]) -> Files {
     let dir = format!("{CPU}/cpu{cpu}/thermal_throttle");
     let file = |what: &str, n: u64| (format!("{dir}/{what}"), format!("{n}\n"));
@@ -92,8 +115,8 @@ pub fn throttles(cpu: u32, core: [u64; 2], package: [u64; 2]) -> Files {
     ]
 }
 
-/// A chip of hwmon, with label and thousandths of a degree of each temperature; its device is a
-/// link.
+/// A hwmon chip with label and temperature (thousandths of a degree) of each sensor. The link to
+/// its device is not included.
 pub fn sensor(n: u32, name: &str, temperatures: &[(&str, i64)]) -> Files {
     let dir = format!("sys/class/hwmon/hwmon{n}");
     let mut files = vec![(format!("{dir}/name"), format!("{name}\n"))];
@@ -104,7 +127,7 @@ pub fn sensor(n: u32, name: &str, temperatures: &[(&str, i64)]) -> Files {
     files
 }
 
-/// Memory of a node.
+/// Memory of a node, in the format of `meminfo`.
 pub fn node_memory(node: u32, m: NodeMemory) -> Files {
     let line = |name: &str, kb: u64| format!("Node {node} {name}:{kb:>16} kB\n");
     let text = [
@@ -121,7 +144,16 @@ pub fn node_memory(node: u32, m: NodeMemory) -> Files {
     vec![(format!("{NODE}/node{node}/meminfo"), text.concat())]
 }
 
-/// A node's pool of huge pages of so many kB.
+/// Allocation counters of a node: hit, miss, foreign, interleave_hit, local_node, other_node.
+pub fn numastat(node: u32, [hit, miss, foreign, interleave, local, other]: [u64; 6]) -> Files {
+    let text = format!(
+        "numa_hit {hit}\nnuma_miss {miss}\nnuma_foreign {foreign}\ninterleave_hit {interleave}\n\
+         local_node {local}\nother_node {other}\n"
+    );
+    vec![(format!("{NODE}/node{node}/numastat"), text)]
+}
+
+/// A node's pool of huge pages of `size_kb` kB each.
 pub fn pool(node: u32, size_kb: u64, total: u64, free: u64) -> Files {
     let dir = format!("{NODE}/node{node}/hugepages/hugepages-{size_kb}kB");
     vec![
@@ -131,7 +163,7 @@ pub fn pool(node: u32, size_kb: u64, total: u64, free: u64) -> Files {
     ]
 }
 
-/// KVM's tracepoints in tracefs, from number 101 on; `format` is that of kvm_exit.
+/// KVM's tracepoints in tracefs, with ids from 101 on; `format` is that of kvm_exit.
 pub fn tracepoints(format: &str) -> Files {
     let names = [
         "exit",

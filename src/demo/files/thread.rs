@@ -1,55 +1,55 @@
-//! A thread, as the files of /proc/PID/task/TID tell of it.
+//! A thread, as in the files of /proc/PID/task/TID.
 
-/// What /proc tells of one thread.
+/// State and counters of one thread.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Thread {
     /// Its name.
     pub comm: String,
-    /// Clock ticks since boot.
+    /// Start time, clock ticks since boot.
     pub start_time: u64,
     /// CPU it last ran on.
     pub cpu: u32,
-    /// Clock ticks.
+    /// Clock ticks in user mode.
     pub user_ticks: u64,
-    /// Clock ticks.
+    /// Clock ticks in kernel mode.
     pub system_ticks: u64,
-    /// Clock ticks.
+    /// Clock ticks in a guest.
     pub guest_ticks: u64,
     /// Page faults without disk access.
     pub minor_faults: u64,
     /// Page faults that waited for a disk.
     pub major_faults: u64,
-    /// schedstat, ns.
+    /// Time on a CPU, ns.
     pub run: u64,
-    /// schedstat, ns.
+    /// Time waiting for a CPU, ns.
     pub delay: u64,
-    /// Times it was put on a CPU.
+    /// Number of times that it was put on a CPU.
     pub timeslices: u64,
     /// Moves to another CPU.
     pub migrations: u64,
-    /// Context switches because it waited.
+    /// Voluntary context switches: the thread slept.
     pub voluntary: u64,
-    /// Context switches because another had to run.
+    /// Involuntary context switches: the thread was preempted.
     pub involuntary: u64,
-    /// CPU list.
+    /// CPUs it may use, as a CPU list.
     pub cpus_allowed: String,
-    /// User the process runs as.
+    /// UID of the process.
     pub uid: u32,
     /// `PF_*` of include/linux/sched.h.
     pub flags: u64,
-    /// Text of /proc/TID/syscall.
+    /// Content of /proc/TID/syscall.
     pub syscall: String,
 }
 
 impl Thread {
-    /// A thread that has done nothing yet.
+    /// A new thread with zero counters.
     pub fn new(comm: &str, start_time: u64) -> Self {
         Self {
             // TASK_COMM_LEN is 16 with its NUL (include/linux/sched.h).
             comm: comm.chars().take(15).collect(),
             start_time,
             cpus_allowed: "0-3".into(),
-            // PF_USER_WORKER: a thread the kernel added.
+            // PF_USER_WORKER: a thread that the kernel created.
             flags: if comm.starts_with("kvm-nx-") {
                 0x4000
             } else {

@@ -1,5 +1,5 @@
-//! The guests in arm64 code, at EL1 with the MMU on: with it off the guest's stores would go past
-//! the caches of a CPU without FEAT_S2FWB, and the host would not see them.
+//! The guests in arm64 code, at EL1 with the MMU on. With the MMU off, the guest's stores would
+//! bypass the caches of a CPU without FEAT_S2FWB, and the host would not see them.
 
 use kvm_bindings::{
     kvm_vcpu_init, KVM_ARM_VCPU_PSCI_0_2, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_ARM_CORE,
@@ -19,8 +19,8 @@ const SPIN: [u32; 7] = [
     0x17ff_fffa, // b to the start
 ];
 
-/// KVM waits in the kernel with a guest that executes `wfi`, for an interrupt nobody sends here.
-/// So it asks its VMM, by a write that leaves the guest.
+/// A `wfi` would wait in the kernel for an interrupt that never comes. So the guest asks the VMM to
+/// halt it, by a write that exits.
 const TELL: [u32; 5] = [
     0xb940_0002, // ldr w2, [x0]
     0x1100_0442, // add w2, w2, 1
@@ -29,7 +29,7 @@ const TELL: [u32; 5] = [
     0x17ff_fffc, // b to the start
 ];
 
-/// A turn of [`SPIN`], and a write that leaves the guest.
+/// A turn of [`SPIN`], and a write that exits.
 const HALF: [u32; 8] = [
     0x52a0_0021, // mov w1, 65536
     0x7100_0421, // subs w1, w1, 1
@@ -41,10 +41,10 @@ const HALF: [u32; 8] = [
     0x17ff_fff9, // b to the start
 ];
 
-/// The table of level 1, where a translation of 39 bits begins: 1 GiB an entry (Arm ARM, D8.2).
+/// The level-1 table, where a 39-bit translation starts: 1 GiB per entry (Arm ARM, D8.2).
 const TABLE: u64 = 0x2000;
 
-/// A block that is read and written at EL1, accessed before, inner shareable (Arm ARM, D8.3).
+/// A block: read/write at EL1, access flag set, inner shareable (Arm ARM, D8.3).
 const BLOCK: u64 = 1 | 3 << 8 | 1 << 10;
 
 /// Index 1 of [`MAIR`]: the registers.
@@ -54,16 +54,16 @@ const DEVICE: u64 = 1 << 2;
 /// MAIR_EL1).
 const MAIR: u64 = 0xff;
 
-/// 39 bits by TTBR0 alone, 4 KiB pages, tables cached and inner shareable (TCR_EL1).
+/// 39 bits by TTBR0 only, 4 KiB pages, tables cached and inner shareable (TCR_EL1).
 const TCR: u64 = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23;
 
-/// The bits that are 1 in ARMv8.0, and MMU, data and instruction caches on (SCTLR_EL1).
+/// Bits that are 1 in ARMv8.0; MMU, data and instruction caches on (SCTLR_EL1).
 const SCTLR: u64 = 0x30d0_0800 | 1 | 1 << 2 | 1 << 12;
 
 /// EL1 with its own stack pointer, all exceptions masked (SPSR_EL2).
 const PSTATE: u64 = 0x3c5;
 
-/// What lies where in the guest's memory at its start; all else is 0.
+/// Initial contents of the guest's memory, by address; the rest is 0.
 pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
     let image: &[u32] = match load {
         Load::Spin => &SPIN,
@@ -71,18 +71,18 @@ pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
         Load::Half => &HALF,
     };
     let code = image.iter().flat_map(|word| word.to_le_bytes()).collect();
-    // Memory and registers lie in different GiB, so that each has its kind.
+    // Memory and registers are in different GiB, because each block has one memory type.
     let table = [MEMORY | BLOCK, HALT_REGISTER | BLOCK | DEVICE];
     let table = table.iter().flat_map(|entry| entry.to_le_bytes()).collect();
     Ok(vec![(CODE, code), (TABLE, table)])
 }
 
-/// What the VM needs before its first vCPU.
+/// Prepares the VM before its first vCPU.
 pub fn prepare_vm(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
     Ok(())
 }
 
-/// Makes a vCPU begin at the image of `load` and count at `counter`.
+/// Sets a vCPU to start at the image of `load` and to count at `counter`.
 pub fn prepare_vcpu(
     vm: &VmFd,
     vcpu: &VcpuFd,
@@ -113,16 +113,16 @@ pub fn prepare_vcpu(
     Ok(())
 }
 
-/// Place of the program counter among the general registers: behind 31 and the stack pointer
-/// (struct user_pt_regs, asm/ptrace.h).
+/// Index of the program counter among the general registers: after 31 registers and the stack
+/// pointer (struct user_pt_regs, asm/ptrace.h).
 const PC: u64 = 32;
 
-/// Id of a general register for KVM, which counts in words of 32 bits (api.rst, KVM_SET_ONE_REG).
+/// KVM's id of a general register, in units of 32-bit words (api.rst, KVM_SET_ONE_REG).
 fn general(n: u64) -> u64 {
     KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM_CORE) | (2 * n)
 }
 
-/// Id of a system register by its encoding in `msr`.
+/// KVM's id of a system register, from its encoding in `msr`.
 fn system(op0: u64, op1: u64, crn: u64, crm: u64, op2: u64) -> u64 {
     let encoding = op0 << 14 | op1 << 11 | crn << 7 | crm << 3 | op2;
     KVM_REG_ARM64 | KVM_REG_SIZE_U64 | u64::from(KVM_REG_ARM64_SYSREG) | encoding

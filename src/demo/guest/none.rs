@@ -1,20 +1,20 @@
-//! No guests: nobody has written any for this architecture.
+//! Stubs for architectures without guests.
 
 use kvm_ioctls::{VcpuFd, VmFd};
 
 use super::{Load, Unsupported};
 
-/// What lies where in the guest's memory at its start; all else is 0.
+/// Initial contents of the guest's memory.
 pub fn contents(_: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
     Err(Unsupported)
 }
 
-/// What the VM needs before its first vCPU.
+/// Prepares the VM before its first vCPU.
 pub fn prepare_vm(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
     Ok(())
 }
 
-/// Makes a vCPU begin at the image of `load` and count at `counter`.
+/// Sets a vCPU to start at the image of `load` and to count at `counter`.
 pub fn prepare_vcpu(_: &VmFd, _: &VcpuFd, _: Load, _: u64) -> Result<(), kvm_ioctls::Error> {
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! The guests in x86-64 code.
 //!
-//! Where they can they run unprivileged: that is what every host runs on the CPU itself. KVM_PVM
-//! and Intel CPUs without unrestricted guests interpret real mode in the kernel, KVM_PVM also
-//! privileged code of a guest that does not know it, and time so spent is not guest time.
+//! They run unprivileged if they can, because every host runs unprivileged code on the CPU itself.
+//! KVM_PVM and Intel CPUs without unrestricted guests interpret real mode in the kernel, KVM_PVM
+//! also privileged code of guests without PVM support; this time would not be guest time.
 
 use kvm_bindings::kvm_segment;
 use kvm_ioctls::{VcpuFd, VmFd};
@@ -17,8 +17,8 @@ const SPIN: &[u8] = &[
     0xeb, 0xf3, // jmp to the start
 ];
 
-/// Without an in-kernel interrupt controller `hlt` is an exit to user space, which enters the
-/// guest again behind it when it likes (Documentation/virt/kvm/api.rst, KVM_EXIT_HLT).
+/// Without an in-kernel interrupt controller, `hlt` exits to user space, which continues the guest
+/// after it at any time (Documentation/virt/kvm/api.rst, KVM_EXIT_HLT).
 const HALT: &[u8] = &[
     0xff, 0x03, // inc dword [rbx]
     0xf4, // hlt
@@ -31,7 +31,7 @@ const IO: &[u8] = &[
     0xeb, 0xfb, // jmp to the start
 ];
 
-/// A turn of [`SPIN`], and a write that leaves the guest.
+/// A turn of [`SPIN`], and a write that exits.
 const HALF: &[u8] = &[
     0xb9, 0x00, 0x00, 0x01, 0x00, // mov ecx, 65536
     0xff, 0xc9, // dec ecx
@@ -41,16 +41,15 @@ const HALF: &[u8] = &[
     0xeb, 0xf2, // jmp to the start
 ];
 
-/// The port that `io` and `half` write to. No device listens.
+/// Port that `io` and `half` write to; it has no device.
 const PORT: u64 = 0xe9;
 
-/// Where KVM may keep its task segment on Intel CPUs that cannot run real mode by themselves:
-/// three pages below 4 GiB that the guest does not use (api.rst, KVM_SET_TSS_ADDR). A vCPU
-/// is in real mode before it is prepared.
+/// KVM's task segment on Intel CPUs without unrestricted guests: three pages below 4 GiB that the
+/// guest does not use (api.rst, KVM_SET_TSS_ADDR). A vCPU is in real mode until it is prepared.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
-/// One page table of each level, and in the last one large page from 0 (Intel SDM volume 3,
-/// 5.5.4): more than the memory, of which the guest touches nothing else.
+/// One page table of each level; the last has one large page at 0 (Intel SDM volume 3, 5.5.4). It
+/// exceeds the memory, but the guest accesses only the memory.
 const TABLES: [u64; 3] = [0x2000, 0x3000, 0x4000];
 const PRESENT_WRITABLE_USER: u64 = 0b111;
 const LARGE_PAGE: u64 = 1 << 7;
@@ -60,11 +59,11 @@ const CR0_PE_ET_PG: u64 = 1 | 1 << 4 | 1 << 31;
 const CR4_PAE: u64 = 1 << 5;
 const EFER_LME_LMA: u64 = 1 << 8 | 1 << 10;
 
-/// Any level may do port I/O, and bit 1, which is always set (SDM volume 1, 3.4.3). Interrupts
-/// stay off.
+/// Port I/O allowed at every privilege level, and bit 1, which is always set (SDM volume 1, 3.4.3).
+/// Interrupts stay disabled.
 const RFLAGS_IOPL_3: u64 = 3 << 12 | 1 << 1;
 
-/// What lies where in the guest's memory at its start; all else is 0.
+/// Initial contents of the guest's memory, by address; the rest is 0.
 pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
     let image = match load {
         Load::Spin => SPIN,
@@ -84,12 +83,12 @@ pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
         .collect())
 }
 
-/// What the VM needs before its first vCPU.
+/// Prepares the VM before its first vCPU.
 pub fn prepare_vm(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
     vm.set_tss_address(TSS_ADDRESS)
 }
 
-/// The privilege level a load runs at: only halting needs the highest.
+/// The privilege level of a load: only `hlt` requires level 0.
 fn privilege(load: Load) -> u8 {
     match load {
         Load::Halt => 0,
@@ -97,7 +96,7 @@ fn privilege(load: Load) -> u8 {
     }
 }
 
-/// Makes a vCPU begin at the image of `load` and count at `counter`.
+/// Sets a vCPU to start at the image of `load` and to count at `counter`.
 pub fn prepare_vcpu(
     _: &VmFd,
     vcpu: &VcpuFd,
@@ -122,8 +121,8 @@ pub fn prepare_vcpu(
     vcpu.set_regs(&registers)
 }
 
-/// A flat segment of a privilege level, as if read from entry `n` of a descriptor table
-/// (SDM volume 3, 3.4.5).
+/// A flat segment with this privilege level, as if loaded from entry `n` of a descriptor table (SDM
+/// volume 3, 3.4.5).
 fn segment(n: u16, level: u8, kind: u8) -> kvm_segment {
     let code = u8::from(kind & 0b1000 != 0);
     kvm_segment {

@@ -1,16 +1,17 @@
-//! How the exporter is set to watch a synthetic host.
+//! The exporter's configuration for a synthetic host.
 
 use std::time::Duration;
 
 use crate::config::{Config, EventSet, ExitReason, Sources};
 
-/// The exporter's own periods are not made shorter than these, however fast the scenario runs.
+/// Shortest period of the exporter, whatever the speed.
 const LEAST_TICK: Duration = Duration::from_millis(100);
 const LEAST: Duration = Duration::from_millis(250);
-/// Nor the time between two recordings of a vCPU, which are the dearest to make and to read.
+/// Shortest time between two recordings of a vCPU, which are the most expensive to generate and to
+/// decode.
 const LEAST_PT: Duration = Duration::from_secs(6);
 
-/// Exit reasons counted apart: those that tell the scenarios' VMs apart.
+/// Exit reasons with their own series: those in which the scenarios' VMs differ.
 const REASONS: [&str; 5] = [
     "ept_violation",
     "external_interrupt",
@@ -19,8 +20,8 @@ const REASONS: [&str; 5] = [
     "msr_write",
 ];
 
-/// This configuration with every source on, and periods as much shorter as the scenario is faster.
-/// Where to listen, whom to push to, what to log and how much to show stay as they are.
+/// Enables all sources and divides the periods by the speed. Address, OTLP endpoints, logging and
+/// limits stay as configured.
 pub fn configuration(mut config: Config, speed: f64) -> Config {
     config.sampling.tick = shorter(Duration::from_secs(1), speed, LEAST_TICK);
     config.sampling.inventory = shorter(Duration::from_secs(5), speed, LEAST);
@@ -33,7 +34,7 @@ fn sources(speed: f64) -> Sources {
     s.pmu.events = vec![EventSet::DramLoads];
     s.exits.reasons = REASONS.map(|name| ExitReason(name.to_owned())).into();
     s.pt.enabled = true;
-    // Short, and often enough all the same: recording costs this host nothing.
+    // Short but frequent: recording does not slow this host down.
     s.pt.window = Duration::from_micros(500);
     s.pt.max_duty = 0.5;
     s.pt.period = shorter(s.pt.period, speed, LEAST_PT);
@@ -44,6 +45,7 @@ fn sources(speed: f64) -> Sources {
         &mut s.threads.period,
         &mut s.devices.period,
         &mut s.resctrl.period,
+        &mut s.host_cpu.period,
         &mut s.frequency.period,
         &mut s.thermal.period,
         &mut s.numa.period,

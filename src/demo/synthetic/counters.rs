@@ -1,4 +1,4 @@
-//! Counters that read what vCPUs of the synthetic host have counted.
+//! Simulated counters of the synthetic host's vCPUs.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,19 +11,19 @@ use crate::sample::pmu::counters::{
 };
 use crate::sample::pmu::events::{PERF_TYPE_HARDWARE, PERF_TYPE_RAW, PERF_TYPE_TRACEPOINT};
 
-/// Most events that count at once: what the exporter asks for here fits. A real core has three
-/// counters for cycles and instructions and four to eight others.
+/// Most events that count at once: all of the exporter's fit. A real core has three fixed counters,
+/// for cycles and instructions, and four to eight others.
 const COUNTERS: usize = 14;
 
-/// What vCPU threads have counted and do now, by thread id.
+/// Counts and rates of vCPU threads, by TID.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Threads(Arc<Mutex<HashMap<i32, Counting>>>);
 
-/// One thread.
+/// Counts of one thread.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counting {
     pub(super) counts: Counts,
-    /// Seconds on a core, and of it with counters.
+    /// Seconds on a core, and seconds with counters running.
     pub(super) enabled: f64,
     pub(super) running: f64,
     pub(super) now: VcpuRates,
@@ -61,7 +61,7 @@ impl OpenCounters for Threads {
     }
 }
 
-/// What an event counts; `None` for one that this CPU does not have.
+/// The simulated event; `None` if this CPU does not have it.
 fn what(attr: &Attr) -> Option<Counted> {
     let host = attr.exclude_guest;
     match (attr.kind, attr.config) {
@@ -71,10 +71,10 @@ fn what(attr: &Attr) -> Option<Counted> {
             let n = order.iter().position(|known| *known == id)?;
             Some(Counted::Pmu(n, host))
         }
-        // The core PMU of sysfs has the number of raw events.
+        // Raw events have the type number of the core PMU in sysfs.
         (PERF_TYPE_RAW, 0x01d3) => Some(Counted::Pmu(6, host)),
         (PERF_TYPE_RAW, 0x02d3) => Some(Counted::Pmu(7, host)),
-        // Numbers of the tracepoints in tracefs, from that of kvm_exit on.
+        // Ids of the tracepoints in tracefs, starting with kvm_exit's.
         (PERF_TYPE_TRACEPOINT, 101) => Some(attr.filter.map_or(Counted::Exits, reason)),
         (PERF_TYPE_TRACEPOINT, id @ 102..=106) => Some(Counted::Event(id as usize - 102)),
         _ => None,
@@ -88,7 +88,7 @@ fn reason(filter: Filter) -> Counted {
     }
 }
 
-/// A group on the exporter's own thread, which it opens to see what fits.
+/// A group on the exporter's own thread, which it opens to test what fits.
 struct Probe {
     fits: bool,
     reads: u64,
@@ -112,7 +112,7 @@ struct Group {
     threads: Threads,
     tid: i32,
     counted: Vec<Counted>,
-    /// Where it began, and where it was last: a thread that ended counts no more.
+    /// Counts at the start and at the last read: a thread that ended no longer counts.
     from: Counting,
     last: Counting,
 }

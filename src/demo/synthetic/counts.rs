@@ -1,16 +1,16 @@
-//! What counters of a vCPU count, and how far each has come.
+//! What a vCPU's counters count, and their totals.
 
 use super::model::{VcpuRates, BASE_HERTZ};
 
 /// Totals by [`Counted`].
 pub(super) type Counts = [f64; LEN];
 
-/// Nothing was counted.
+/// All zero.
 pub(super) const NONE: Counts = [0.0; LEN];
 
-/// Events of the PMU, once for the guest and once for the host.
+/// PMU events, for guest and host each.
 const PMU: usize = 8;
-/// VMX exit reasons (SDM volume 3, appendix C) and the part of all exits that each usually is.
+/// VMX exit reasons (SDM volume 3, appendix C), and their usual share of all exits.
 const REASONS: [(u32, f64); 6] = [
     (1, 0.22),  // external interrupt
     (12, 0.26), // hlt
@@ -19,9 +19,9 @@ const REASONS: [(u32, f64); 6] = [
     (48, 0.03), // EPT violation
     (52, 0.11), // preemption timer
 ];
-/// Part of exits that are port I/O.
+/// Share of exits for port I/O.
 const IO: f64 = 0.01;
-/// Part of exits that are for another reason.
+/// Share of exits for other reasons.
 const OTHER: f64 = 0.02;
 
 const EXITS: usize = 2 * PMU;
@@ -29,21 +29,21 @@ const OTHERS: usize = EXITS + REASONS.len();
 const EVENTS: usize = OTHERS + 1;
 const LEN: usize = EVENTS + 5;
 
-/// A counter.
+/// A simulated counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counted {
-    /// Number of the PMU's event in the order of [`pmu`], and whether of the host's side.
+    /// Index of the PMU event in the order of [`pmu`], and whether it counts host mode.
     Pmu(usize, bool),
     /// All exits.
     Exits,
-    /// Exits of a VMX reason.
+    /// Exits with this VMX reason.
     Reason(u32),
     /// KVM's tracepoints: userspace_exit, vcpu_wakeup, pio, mmio, inj_virq.
     Event(usize),
 }
 
 impl Counted {
-    /// How far it has come.
+    /// The counter's total.
     pub(super) fn of(self, counts: &Counts) -> f64 {
         match self {
             Self::Pmu(n, host) => counts[n + if host { PMU } else { 0 }],
@@ -57,7 +57,7 @@ impl Counted {
     }
 }
 
-/// Adds what a vCPU counts in so many seconds of its time.
+/// Adds what a vCPU counts in `time` seconds of CPU time.
 pub(super) fn add(counts: &mut Counts, rates: &VcpuRates, time: f64) {
     let sides = [
         pmu(
@@ -66,7 +66,7 @@ pub(super) fn add(counts: &mut Counts, rates: &VcpuRates, time: f64) {
             rates.cpi,
             rates.cache_mpki,
         ),
-        // KVM's code is short, branchy and mostly in the cache.
+        // KVM's code is short, has many branches, and is mostly cached.
         pmu(rates, time * rates.host, 1.7, 3.0),
     ];
     for (total, more) in counts.iter_mut().zip(sides.as_flattened()) {
@@ -87,7 +87,7 @@ fn pmu(rates: &VcpuRates, time: f64, cpi: f64, mpki: f64) -> [f64; PMU] {
     let cycles = time * rates.hertz;
     let instructions = cycles / cpi;
     let misses = instructions * mpki / 1000.0;
-    // Two of three misses are loads that somebody waits for, the rest prefetches and stores.
+    // Two of three misses are loads that stall, the rest are prefetches and stores.
     let loads = misses * 0.66;
     [
         cycles,
@@ -115,7 +115,7 @@ fn reasons(rates: &VcpuRates, time: f64) -> [f64; REASONS.len() + 1] {
     exits
 }
 
-/// What KVM does about the exits.
+/// KVM's reactions to exits.
 fn events(exits: &[f64]) -> [f64; 5] {
     let (interrupts, halts, io) = (exits[0], exits[1], exits[2]);
     [0.9 * io, halts, io, 0.1 * io, 0.02 * interrupts]

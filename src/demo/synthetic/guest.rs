@@ -1,9 +1,9 @@
-//! A VM's files: its QEMU process, its domain in libvirt, its groups and its devices.
+//! Files of a VM: QEMU's process, libvirt's domain, cgroups and devices.
 
 use std::io;
 
 use super::counters::nanoseconds;
-use super::scenario::VmSpec;
+use super::scenario::{VmSpec, NODES};
 use super::state::{ThreadTotals, VmTotals};
 use super::tree::Tree;
 use crate::demo::files::devices::Pci;
@@ -12,24 +12,24 @@ use crate::demo::files::thread::Thread;
 
 mod slow;
 
-/// Process ids of VMs begin here and lie so far apart: a VM has one thread for each vCPU, up to 288.
+/// First PID of a VM, and distance of PIDs: a VM has one thread for each vCPU, at most 288.
 const FIRST_PID: i32 = 10_000;
 const PIDS: i32 = 400;
 
-/// Clock ticks since boot at which the VMs had started that are there from the beginning, and at
-/// which the exporter is taken to have started.
+/// Start time, in clock ticks since boot, of VMs that exist from the beginning, and of the
+/// exporter.
 const BOOT: u64 = 5_000;
 pub(super) const EXPORTER: u64 = 1_000_000;
 
-/// Descriptors of the process: of the VM, of its first vCPU, and of its device.
+/// Descriptors of the process: the VM, its first vCPU, and its device.
 const VM_FD: i32 = 10;
 const VCPU_FD: i32 = 11;
 const DEVICE_FD: i32 = 9;
 
-/// A VM that runs.
+/// A running VM.
 #[derive(Debug)]
 pub(super) struct Guest {
-    /// Its number in the scenario.
+    /// Index in the scenario.
     number: usize,
     spec: VmSpec,
     pid: i32,
@@ -38,10 +38,12 @@ pub(super) struct Guest {
     others: Vec<(i32, Thread)>,
     scope: String,
     device_far: bool,
+    /// Number of NUMA nodes of the host.
+    nodes: usize,
 }
 
 impl Guest {
-    pub(super) fn new(number: usize, spec: &VmSpec, totals: &VmTotals) -> Self {
+    pub(super) fn new(number: usize, spec: &VmSpec, nodes: usize, totals: &VmTotals) -> Self {
         let pid = FIRST_PID + number as i32 * PIDS;
         let start = match totals.born {
             0 => BOOT + number as u64,
@@ -59,10 +61,11 @@ impl Guest {
             number,
             vcpus: (0..spec.vcpus).map(vcpu).collect(),
             others,
-            scope: domain::scope(number as u32 + 1, &spec.name),
+            scope: domain::scope(number as u32 + 1, &spec.domain),
             spec: spec.clone(),
             pid,
             device_far: totals.rates.device_far,
+            nodes,
         }
     }
 
@@ -70,7 +73,7 @@ impl Guest {
         self.pid + 10 + vcpu as i32
     }
 
-    /// Its QEMU starts.
+    /// Creates the files of a QEMU that starts.
     pub(super) fn make(&mut self, tree: &Tree, totals: &VmTotals) -> io::Result<()> {
         self.make_process(tree)?;
         self.make_groups(tree)?;
@@ -85,7 +88,7 @@ impl Guest {
 
     fn make_process(&mut self, tree: &Tree) -> io::Result<()> {
         let pid = self.pid;
-        let name = self.spec.name.replace(',', ",,");
+        let name = self.spec.domain.replace(',', ",,");
         let args = [
             "/usr/bin/qemu-system-x86_64",
             "-name",
@@ -143,7 +146,7 @@ impl Guest {
         tree.file(&format!("{}/tasks", self.resctrl()), &tids)
     }
 
-    /// Two GPUs, one on its own node and one on the other; it holds one of them.
+    /// Creates two GPUs, one on the VM's node and one on the other. The VM has one of them open.
     fn make_device(&self, tree: &Tree) -> io::Result<()> {
         if !self.spec.device {
             return Ok(());
@@ -166,7 +169,7 @@ impl Guest {
         tree.link(&fd, &format!("/dev/vfio/{group}"))
     }
 
-    /// Address, group and node of the device on its own node or on the other.
+    /// Address, group and node of the GPU on the VM's node or on the other.
     fn device(&self, far: bool) -> (String, u32, u32) {
         let node = if far {
             1 - self.spec.node()
@@ -179,7 +182,7 @@ impl Guest {
         (address, 40 + 2 * number + node, node)
     }
 
-    /// Its QEMU ends.
+    /// Removes the files of a QEMU that ends.
     pub(super) fn remove(&self, tree: &Tree) -> io::Result<()> {
         tree.remove(&format!("proc/{}", self.pid))?;
         tree.remove(&self.libvirt())?;
@@ -188,7 +191,7 @@ impl Guest {
         tree.remove(&self.resctrl())
     }
 
-    /// Writes what its threads did.
+    /// Updates the counters of its threads.
     pub(super) fn update(&mut self, tree: &Tree, totals: &VmTotals) -> io::Result<()> {
         let pid = self.pid;
         let mut ticks = [0; 2];
@@ -209,7 +212,7 @@ impl Guest {
             moving(tree, &format!("proc/{pid}/task/{tid}"), *tid, thread)?;
             ticks = [ticks[0] + thread.user_ticks, ticks[1] + thread.system_ticks];
         }
-        // The whole process' times, in the file of its first thread.
+        // Times of the whole process, in the files of its first thread.
         let process = Thread {
             user_ticks: ticks[0],
             system_ticks: ticks[1],
@@ -218,11 +221,11 @@ impl Guest {
         tree.file(&format!("proc/{pid}/stat"), &process.stat(pid))
     }
 
-    /// Bytes on each node.
-    pub(super) fn memory(&self) -> [u64; 2] {
-        let mut nodes = [0; 2];
-        nodes[self.spec.node() as usize] = self.spec.memory;
-        nodes
+    /// Bytes on each node; a small part is not touched yet.
+    pub(super) fn memory(&self, is_far: bool) -> [u64; NODES] {
+        let shares = self.spec.memory_shares(is_far);
+        let bytes = (self.spec.memory / 100 * 96) as f64;
+        shares.map(|share| (bytes * share) as u64 & !0xfff)
     }
 
     fn group(&self) -> String {
@@ -237,7 +240,8 @@ impl Guest {
         format!("sys/fs/resctrl/mon_groups/qemu-{}", self.number + 1)
     }
 
-    /// libvirt names the file as the domain; a number does, for names with a slash in them.
+    /// libvirt names the file after the domain. A number is used here, because names may contain a
+    /// slash.
     fn libvirt(&self) -> String {
         format!("run/libvirt/qemu/{}.xml", self.number + 1)
     }
@@ -248,16 +252,15 @@ impl Guest {
 
     fn domstatus(&self) -> String {
         let tids: Vec<i32> = (0..self.vcpus.len()).map(|n| self.tid(n)).collect();
-        let (name, flavor) = (
-            domain::escape(&self.spec.name),
-            domain::escape(&self.spec.flavor),
-        );
-        let nova = domain::nova_metadata(&name, &flavor, self.spec.vcpus);
+        let escape = domain::escape;
+        let (display, flavor) = (escape(&self.spec.name), escape(&self.spec.flavor));
+        let nova = domain::nova_metadata(&display, &flavor, self.spec.vcpus);
+        let name = escape(&self.spec.domain);
         domain::domstatus(self.pid, &name, &self.uuid(), &tids, &nova)
     }
 }
 
-/// A worker of virtio devices, which the kernel added to the process (Linux 6.4 and later).
+/// A vhost worker, created by the kernel in the process (Linux 6.4 and later).
 fn vhost(pid: i32, start: u64) -> Thread {
     const PF_USER_WORKER: u64 = 0x4000;
     Thread {
@@ -266,7 +269,7 @@ fn vhost(pid: i32, start: u64) -> Thread {
     }
 }
 
-/// Files of a thread that do not move while it runs.
+/// Files of a thread that do not change while it runs.
 fn still(tree: &Tree, pid: i32, tid: i32, thread: &Thread, group: &str) -> io::Result<()> {
     let dir = format!("proc/{pid}/task/{tid}");
     tree.file(&format!("{dir}/comm"), &format!("{}\n", thread.comm))?;
@@ -281,14 +284,14 @@ fn moving(tree: &Tree, dir: &str, tid: i32, thread: &Thread) -> io::Result<()> {
     tree.file(&format!("{dir}/sched"), &thread.sched(tid))
 }
 
-/// What a thread did, of which so many seconds in a guest.
+/// Sets the counters of a thread that used `guest` seconds in a guest.
 fn follow(thread: &mut Thread, done: &ThreadTotals, guest: f64) {
     let ticks = |seconds: f64| (seconds * 100.0) as u64;
     thread.cpu = done.cpu;
     thread.run = nanoseconds(done.time);
     thread.delay = nanoseconds(done.delay);
     thread.guest_ticks = ticks(guest);
-    // A guest's time is user time too.
+    // Guest time is included in user time.
     thread.user_ticks = thread.guest_ticks;
     thread.system_ticks = ticks((done.time - guest).max(0.0));
     thread.voluntary = done.voluntary as u64;
@@ -298,7 +301,7 @@ fn follow(thread: &mut Thread, done: &ThreadTotals, guest: f64) {
     thread.minor_faults = done.minor_faults as u64;
 }
 
-/// A CPU list, one by one.
+/// A list of CPUs, without ranges.
 fn list(cpus: &[u32]) -> String {
     let cpus: Vec<String> = cpus.iter().map(u32::to_string).collect();
     cpus.join(",")

@@ -1,4 +1,4 @@
-//! The synthetic host: a tree of files, counters and recordings that all follow one state.
+//! The synthetic host: a tree of files, counters and recordings that follow one state.
 
 use std::io;
 use std::path::Path;
@@ -10,17 +10,17 @@ use super::guest::{Guest, EXPORTER};
 use super::machine;
 use super::model::Model;
 use super::pt::Recorder;
-use super::scenario::Scenario;
+use super::scenario::{Scenario, NODES};
 use super::state::State;
 use super::timeline::{happenings, Happening};
 use super::tree::Tree;
 use crate::sample::pmu::counters::OpenCounters;
 use crate::sample::pt::RecordPt;
 
-/// What is read now and then is written so often at the most.
+/// Shortest time between updates of files that are read less often.
 const SLOW: Duration = Duration::from_millis(250);
 
-/// A host that does not exist.
+/// A simulated host.
 #[derive(Debug)]
 pub struct Host {
     tree: Tree,
@@ -29,21 +29,21 @@ pub struct Host {
     guests: Vec<Option<Guest>>,
     threads: Threads,
     seed: u64,
-    /// Steps from one writing of slow files to the next, and the next.
+    /// Steps between updates of slow files, and the step of the next.
     slow_every: u64,
     slow_due: u64,
     told: Duration,
 }
 
 impl Host {
-    /// A host that follows a scenario from its beginning, `speed` times as fast as it is written. It
-    /// changes once each `step` of time.
+    /// A host that follows a scenario from its start at `speed`. It changes once in each `step` of
+    /// real time.
     ///
     /// # Errors
-    /// When its directory cannot be written.
+    /// If its directory cannot be written.
     pub fn new(scenario: Arc<Scenario>, seed: u64, speed: f64, step: Duration) -> io::Result<Self> {
         let tree = Tree::new()?;
-        machine::make(&tree)?;
+        machine::make(&tree, scenario.memory_node)?;
         let state = State::new(Model::new(scenario.clone(), seed), step, speed);
         let slow_every = SLOW.as_nanos().div_ceil(step.as_nanos().max(1));
         let mut host = Self {
@@ -61,31 +61,31 @@ impl Host {
         Ok(host)
     }
 
-    /// The directory that is the host.
+    /// The host's root directory.
     pub fn root(&self) -> &Path {
         self.tree.root()
     }
 
-    /// Its counters.
+    /// The simulated counters.
     pub fn counters(&self) -> Arc<dyn OpenCounters> {
         Arc::new(self.threads.clone())
     }
 
-    /// Its Intel PT.
+    /// The simulated Intel PT.
     pub fn recorder(&self) -> Box<dyn RecordPt> {
         Box::new(Recorder::new(self.threads.clone(), self.seed))
     }
 
-    /// Clock ticks since its boot at which the exporter is taken to have started: VMs that are there
-    /// from the beginning are older.
+    /// Start time of the exporter in clock ticks since the host's boot; VMs that exist from the
+    /// beginning are older.
     pub fn born_after(&self) -> u64 {
         EXPORTER
     }
 
-    /// Brings everything to this time since the beginning, and says what happened meanwhile.
+    /// Advances the host to `elapsed` since its start, and returns the events since the last call.
     ///
     /// # Errors
-    /// When its directory cannot be written.
+    /// If its directory cannot be written.
     pub fn advance(&mut self, elapsed: Duration) -> io::Result<Vec<Happening>> {
         if self.state.advance(elapsed) {
             self.write()?;
@@ -115,19 +115,20 @@ impl Host {
         }
         self.count();
         if changed {
-            machine::memory(&self.tree, self.memory())?;
+            machine::memory(&self.tree, self.memory(), self.scenario.memory_node)?;
         }
         Ok(())
     }
 
-    /// Makes processes of VMs that started and removes those of VMs that ended.
+    /// Creates the files of VMs that started and removes those of VMs that ended.
     fn start_and_end(&mut self) -> io::Result<bool> {
         let mut changed = false;
+        let nodes = self.scenario.nodes();
         for (n, (guest, totals)) in self.guests.iter_mut().zip(&self.state.vms).enumerate() {
             match (guest.take(), totals) {
                 (Some(old), None) => old.remove(&self.tree)?,
                 (None, Some(totals)) => {
-                    let mut new = Guest::new(n, &self.scenario.vms[n], totals);
+                    let mut new = Guest::new(n, &self.scenario.vms[n], nodes, totals);
                     new.make(&self.tree, totals)?;
                     new.update_slow(&self.tree, totals, [1.0; 2])?;
                     *guest = Some(new);
@@ -142,7 +143,7 @@ impl Host {
         Ok(changed)
     }
 
-    /// Gives the counters what vCPUs have counted.
+    /// Updates the simulated counters.
     fn count(&self) {
         let mut threads = self.threads.lock();
         threads.clear();
@@ -163,14 +164,16 @@ impl Host {
         }
     }
 
-    /// Misses a second of each last-level cache.
+    /// Misses per second of each last-level cache.
     fn misses(&self) -> [f64; 2] {
         let all = self.state.vms.iter().flatten().map(|vm| vm.misses());
         all.fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d])
     }
 
-    fn memory(&self) -> [u64; 2] {
-        let all = self.guests.iter().flatten().map(Guest::memory);
-        all.fold([0; 2], |[a, b], [c, d]| [a + c, b + d])
+    /// Bytes of VMs on each node.
+    fn memory(&self) -> [u64; NODES] {
+        let guests = self.guests.iter().flatten();
+        let all = guests.map(|guest| guest.memory(false));
+        all.fold([0; NODES], |[a, b, c], [d, e, f]| [a + d, b + e, c + f])
     }
 }

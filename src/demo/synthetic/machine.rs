@@ -1,16 +1,16 @@
-//! The machine's files: a server of two Xeon Gold 6338, as Linux 6.12 shows it.
+//! Files of the machine: a server with two Xeon Gold 6338 and Linux 6.12.
 
 use std::io;
 
-use super::scenario::{CORES, CPUS};
+use super::scenario::{MemoryNode, CORES, CPUS, NODES};
 use super::state::State;
 use super::tree::Tree;
 use crate::demo::files::machine::{self as files, NodeMemory, CPU, NODE};
 
-/// As Linux 6.18 on x86-64 shows it.
+/// The format on Linux 6.18, x86-64.
 const KVM_EXIT_FORMAT: &str = include_str!("../../sample/exits/format/kvm_exit-x86-6.18.txt");
 
-/// Lines of /proc/cpuinfo about the first CPU.
+/// /proc/cpuinfo of the first CPU.
 const CPUINFO: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 106\n\
     model name\t: Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz\nstepping\t: 6\nmicrocode\t: 0xd0003f6\n\
     flags\t\t: fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat clflush mmx fxsr sse \
@@ -20,8 +20,9 @@ const CPUINFO: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 
     vmx flags\t: vnmi preemption_timer posted_intr invvpid ept_x_only ept_ad ept_1gb flexpriority apicv \
     tsc_offset vtpr mtf vapic ept vpid unrestricted_guest vapic_reg vid ple shadow_vmcs pml\n\n";
 
-/// Files of one line that never change.
+/// Files with one constant line.
 const LINES: &[(&str, &str)] = &[
+    ("proc/sys/kernel/hostname", "synthetic-1"),
     ("proc/sys/kernel/osrelease", "6.12.43+deb13-amd64"),
     ("proc/sys/kernel/perf_event_paranoid", "2"),
     ("proc/sys/kernel/nmi_watchdog", "1"),
@@ -52,7 +53,7 @@ const LINES: &[(&str, &str)] = &[
     ("dev/kmsg", "6,1,1,-;Linux version 6.12.43+deb13-amd64"),
 ];
 
-/// What the CPU is vulnerable to.
+/// Vulnerabilities and mitigations.
 const VULNERABILITIES: &[(&str, &str)] = &[
     ("itlb_multihit", "Not affected"),
     ("l1tf", "Not affected"),
@@ -78,7 +79,7 @@ const VULNERABILITIES: &[(&str, &str)] = &[
     ("tsx_async_abort", "Not affected"),
 ];
 
-/// PMUs: directory, name and text. No event trace and no power events, as on this CPU.
+/// PMUs: directory, name and content. No event trace and no power events, as on this CPU.
 const PMUS: &[(&str, &str, &str)] = &[
     ("cpu", "type", "4"),
     ("cpu/format", "event", "config:0-7"),
@@ -102,8 +103,8 @@ const PMUS: &[(&str, &str, &str)] = &[
     ("intel_pt/format", "psb_period", "config:24-27"),
 ];
 
-/// Writes what never changes, but for memory.
-pub(super) fn make(tree: &Tree) -> io::Result<()> {
+/// Writes the constant files, except for memory.
+pub(super) fn make(tree: &Tree, memory_node: Option<MemoryNode>) -> io::Result<()> {
     tree.files(files::cpus(2, CORES, 2, 1))?;
     tree.files(files::tracepoints(KVM_EXIT_FORMAT))?;
     tree.file("proc/cpuinfo", CPUINFO)?;
@@ -115,10 +116,15 @@ pub(super) fn make(tree: &Tree) -> io::Result<()> {
     for (dir, name, text) in PMUS {
         line(&format!("sys/bus/event_source/devices/{dir}/{name}"), text)?;
     }
-    for node in 0..2 {
-        let distance = if node == 0 { "10 20" } else { "20 10" };
+    for (node, distance) in (0..).zip(distances(memory_node)) {
         line(&format!("{NODE}/node{node}/distance"), distance)?;
         tree.files(files::pool(node, 1 << 20, 0, 0))?;
+    }
+    if let Some(node) = memory_node {
+        line(&format!("{NODE}/node2/cpulist"), "")?;
+        // All pages of the node were allocated to tasks on other nodes.
+        let pages = node.bytes >> 12;
+        tree.files(files::numastat(2, [pages, 0, 0, 0, 0, pages]))?;
     }
     for cpu in 0..CPUS {
         tree.files(files::frequency(cpu, 2_600_000, 800_000, 3_200_000))?;
@@ -128,23 +134,39 @@ pub(super) fn make(tree: &Tree) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes clocks, throttling and temperatures as they are now.
+/// Updates CPU times, frequencies, throttling and temperatures.
 pub(super) fn update(tree: &Tree, state: &State) -> io::Result<()> {
     for cpu in 0..CPUS {
         let package = super::scenario::node_of(cpu) as usize;
-        // Cores differ a little, and hardly from one look to the next.
+        // Cores differ slightly, constantly over time.
         let part = 1.0 + f64::from(cpu % CORES % 7) * 0.002;
         let khz = (state.now.hertz[package] * part / 1e7).round() as u64 * 10_000;
         let path = format!("{CPU}/cpu{cpu}/cpufreq/scaling_cur_freq");
         tree.file(&path, &format!("{khz}\n"))?;
         let seconds = state.throttled[package];
         if seconds > 0.0 {
-            // Some ten events for each second of it.
+            // About ten events per second of throttling.
             let counts = [(seconds * 10.0) as u64, (seconds * 1000.0) as u64];
             tree.files(files::throttles(cpu, [0; 2], counts))?;
         }
     }
+    let ticks = state.cpus.iter().map(|cpu| cpu.ticks());
+    let ticks: Vec<_> = (0..).zip(ticks).collect();
+    tree.files(files::stat(&ticks))?;
+    for node in 0..2 {
+        tree.files(files::numastat(node, allocations(state, node)))?;
+    }
     (0..2).try_for_each(|package| sensor(tree, state, package))
+}
+
+/// Allocations: some thousand pages per second of work, almost none for another node.
+fn allocations(state: &State, node: u32) -> [u64; 6] {
+    const PAGES: f64 = 3000.0;
+    let cpus = (0..).zip(&state.cpus);
+    let own = cpus.filter(|(cpu, _)| super::scenario::node_of(*cpu) == node);
+    let busy: f64 = own.map(|(_, cpu)| cpu.busy()).sum();
+    let (local, other) = ((PAGES * busy) as u64, (PAGES * busy / 50.0) as u64);
+    [local + other, 0, 0, 1134, local, other]
 }
 
 fn sensor(tree: &Tree, state: &State, package: usize) -> io::Result<()> {
@@ -158,21 +180,42 @@ fn sensor(tree: &Tree, state: &State, package: usize) -> io::Result<()> {
     tree.link(&link, &format!("../../../coretemp.{package}"))
 }
 
-/// Writes the nodes' memory, of which VMs have so many bytes.
-pub(super) fn memory(tree: &Tree, used: [u64; 2]) -> io::Result<()> {
-    const TOTAL: u64 = 512 << 20;
-    let node = |node: u32, used: u64| {
-        let (anon, file, slab) = ((used >> 10).min(TOTAL - (24 << 20)), 12 << 20, 3 << 20);
-        let free = TOTAL - anon - file - slab - (2 << 20);
+/// Distances between nodes (ACPI SLIT): a memory-only node is farther than the package's own node,
+/// but nearer to the package it is attached to than the other package is.
+fn distances(memory_node: Option<MemoryNode>) -> &'static [&'static str] {
+    match memory_node.map(|node| node.package) {
+        None => &["10 20", "20 10"],
+        Some(0) => &["10 20 14", "20 10 24", "14 24 10"],
+        Some(_) => &["10 20 24", "20 10 14", "24 14 10"],
+    }
+}
+
+/// Writes the memory of the nodes, including `bytes` of VMs.
+pub(super) fn memory(
+    tree: &Tree,
+    used: [u64; NODES],
+    memory_node: Option<MemoryNode>,
+) -> io::Result<()> {
+    const PACKAGE: u64 = 512 << 20;
+    // Memory of the kernel and its page cache is on nodes with CPUs.
+    let others = [12 << 20, 3 << 20, 2 << 20];
+    let alone = memory_node.map(|node| (node.bytes >> 10, [0, 1 << 10, 0]));
+    let nodes = [Some((PACKAGE, others)), Some((PACKAGE, others)), alone];
+    for ((node, known), used) in (0..).zip(nodes).zip(used) {
+        let Some((total, [file, slab, other])) = known else {
+            continue;
+        };
+        let left = total - total.min(file + slab + other);
+        let anon = (used >> 10).min(left);
         let memory = NodeMemory {
-            total: TOTAL,
-            free,
+            total,
+            free: left - anon,
             anon,
             file,
             shmem: 0,
             slab,
         };
-        tree.files(files::node_memory(node, memory))
-    };
-    (0..2).zip(used).try_for_each(|(n, used)| node(n, used))
+        tree.files(files::node_memory(node, memory))?;
+    }
+    Ok(())
 }

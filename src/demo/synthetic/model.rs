@@ -1,54 +1,54 @@
-//! What everything does at a moment, as rates per second: a function of the scenario, the seed and
-//! the time.
+//! The rates of everything at a time, per second: a function of scenario, seed and time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cpus::{self, CpuTime};
 use super::noise::{Key, Noise};
 use super::places::{places, Place};
-use super::scenario::{node_of, Scenario, VmSpec, CPUS};
+use super::scenario::{node_of, Scenario, VmSpec};
 use super::timeline::{influence, Influence, OfVm};
 
-/// Xeon Gold 6338: base clock, all-core turbo and its lowest clock (Intel's ARK, product 212285).
+/// Xeon Gold 6338: base, all-core turbo and lowest frequency (Intel's ARK, product 212285).
 pub(super) const BASE_HERTZ: f64 = 2.0e9;
 const TURBO_HERTZ: f64 = 2.6e9;
 const THROTTLED_HERTZ: f64 = 1.2e9;
 
-/// What KVM and the kernel take for one exit, seconds.
+/// Seconds in KVM and the kernel for one exit.
 pub(super) const EXIT_SECONDS: f64 = 2.2e-6;
 
-/// How long a vCPU that finds its CPU free waits, for each second it runs.
+/// Delay of a vCPU whose CPU is free, per second of run time.
 const WAKEUP_DELAY: f64 = 0.003;
 
-/// What each thread beside the vCPUs takes of its CPU at the most, unless it is the trouble: little
-/// enough that a vCPU that is there too hardly waits for it.
+/// Most time of a thread other than a vCPU on its CPU, unless a trouble increases it: low enough
+/// not to delay a vCPU there.
 const MOST_OF_OTHERS: f64 = 0.03;
 
-/// How fast demand and the rest drift.
+/// Period in which demand and other rates drift.
 const DRIFT: Duration = Duration::from_secs(540);
 
-/// What a vCPU does.
+/// Rates of a vCPU.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct VcpuRates {
     pub(super) cpu: u32,
-    /// Seconds a second on a core, and waiting for one.
+    /// Seconds per second on a core, and waiting for one.
     pub(super) time: f64,
     pub(super) delay: f64,
-    /// Part of the time that is the host's.
+    /// Share of its time in host mode.
     pub(super) host: f64,
     pub(super) hertz: f64,
     pub(super) cpi: f64,
     pub(super) cache_mpki: f64,
-    /// Part of the loads from DRAM that go to the other node.
+    /// Share of DRAM loads from the other node.
     pub(super) remote: f64,
-    /// Exits for each second of its time, and those of port I/O that a storm adds.
+    /// Exits per second of its time, and additional port I/O exits of a storm.
     pub(super) exits: f64,
     pub(super) storm: f64,
-    /// Part of the time that counters count.
+    /// Share of time in which counters run.
     pub(super) running: f64,
 }
 
-/// What a thread beside the vCPUs does.
+/// Rates of a thread other than a vCPU.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct ThreadRates {
     pub(super) cpu: u32,
@@ -56,28 +56,30 @@ pub(super) struct ThreadRates {
     pub(super) delay: f64,
 }
 
-/// What a VM does.
+/// Rates of a VM.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct VmRates {
     pub(super) vcpus: Vec<VcpuRates>,
-    /// CPUs each vCPU may use.
+    /// CPUs that each vCPU may use.
     pub(super) allowed: Vec<Vec<u32>>,
     /// Emulator, vhost worker and I/O thread.
     pub(super) threads: [ThreadRates; 3],
-    /// Part of quota periods that are used up, and seconds a second that it costs.
+    /// Share of quota periods that are throttled, and seconds lost per second.
     pub(super) throttled: [f64; 2],
     pub(super) memory_far: bool,
     pub(super) device_far: bool,
 }
 
-/// Everything at one moment.
+/// All rates at one time.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Moment {
-    /// `None` for a VM that does not run.
+    /// `None` for a VM that is not running.
     pub(super) vms: Vec<Option<VmRates>>,
-    /// Hertz of each package's cores.
+    /// Use of each CPU.
+    pub(super) cpus: Vec<CpuTime>,
+    /// Core frequency of each package, hertz.
     pub(super) hertz: [f64; 2],
-    /// Part of the time each package is throttled.
+    /// Share of time in which each package is throttled.
     pub(super) throttled: [f64; 2],
 }
 
@@ -89,7 +91,7 @@ pub(super) struct Model {
     places: Vec<Vec<Place>>,
 }
 
-/// What noise is asked for.
+/// Quantities that have noise.
 mod key {
     pub(super) const DEMAND: u64 = 1;
     pub(super) const DEMAND_OF_VCPU: u64 = 2;
@@ -110,7 +112,7 @@ impl Model {
         }
     }
 
-    /// Everything at this time.
+    /// The rates at this time.
     pub(super) fn at(&self, at: Duration) -> Moment {
         let influence = influence(&self.scenario, at);
         let hertz = [0, 1].map(|package| self.hertz(package, &influence, at));
@@ -125,9 +127,10 @@ impl Model {
             spec.runs(at).then(|| view.wants(&influence, hertz))
         });
         let mut vms: Vec<Option<VmRates>> = vms.collect();
-        share_cpus(&mut vms);
+        let cpus = cpus::share(&mut vms, &influence.processes);
         Moment {
             vms,
+            cpus,
             hertz,
             throttled: influence.throttled,
         }
@@ -141,13 +144,13 @@ impl Model {
         clock * self.around(0.01, (key::HERTZ, package as u64), at)
     }
 
-    /// Around 1, at most so far from it.
+    /// A factor around 1 that differs from it by at most `part`.
     fn around(&self, part: f64, key: Key, at: Duration) -> f64 {
         1.0 + part * self.noise.slow(key, at, DRIFT)
     }
 }
 
-/// One VM at one time.
+/// A VM at a time.
 struct View<'a> {
     model: &'a Model,
     n: usize,
@@ -157,7 +160,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// What the VM wants, as if it were alone on the host but for its quota.
+    /// The VM's demand, as if it were alone on the host but for its quota.
     fn wants(&self, influence: &Influence, hertz: [f64; 2]) -> VmRates {
         let (mut vcpus, mut allowed) = (Vec::new(), Vec::new());
         for vcpu in 0..self.spec.vcpus {
@@ -218,23 +221,34 @@ impl View<'_> {
         let work = &self.spec.workload;
         let usual = work.exits * around(0.1, key::EXITS);
         let exits = self.of.exits.unwrap_or(usual);
-        let far = self.of.memory_far != (node_of(cpu) != self.spec.node());
         VcpuRates {
             host: (0.01 + exits * EXIT_SECONDS).min(0.5),
             cpi: work.cpi * around(0.04, key::CPI) * self.of.cpi,
             cache_mpki: work.cache_mpki * around(0.06, key::MISSES) * self.of.misses,
-            remote: if far { 0.96 } else { 0.02 },
+            remote: self.remote(cpu),
             exits,
             storm: (exits - usual).max(0.0),
             ..VcpuRates::default()
         }
     }
 
+    /// Share of DRAM loads that leave the package of this CPU. Loads are spread evenly over the
+    /// VM's memory; some go to memory that is not the guest's.
+    fn remote(&self, cpu: u32) -> f64 {
+        let shares = self.spec.memory_shares(self.of.memory_far);
+        let here = node_of(cpu);
+        let beside = self.model.scenario.memory_node.map(|node| node.package);
+        let packages = [Some(0), Some(1), beside];
+        let away = shares.iter().zip(packages);
+        let away = away.filter(|(_, package)| *package != Some(here));
+        0.02 + 0.96 * away.map(|(share, _)| share).sum::<f64>()
+    }
+
     fn key(&self, what: u64, vcpu: u32) -> Key {
         (what, (self.n as u64) << 16 | u64::from(vcpu))
     }
 
-    /// Holds the VM to its quota: what it loses it waits for.
+    /// Applies the quota: time that a vCPU loses becomes delay.
     fn throttle(&self, vcpus: &mut [VcpuRates]) -> [f64; 2] {
         let wanted: f64 = vcpus.iter().map(|vcpu| vcpu.time).sum();
         let Some(quota) = self.spec.quota.filter(|quota| wanted > *quota) else {
@@ -245,7 +259,7 @@ impl View<'_> {
             vcpu.delay += vcpu.time - left;
             vcpu.time = left;
         }
-        // The more it wants, the more periods have it run into the quota.
+        // Higher demand exhausts the quota in more periods.
         [(2.0 * (wanted / quota - 1.0)).min(0.95), wanted - quota]
     }
 
@@ -275,27 +289,5 @@ impl View<'_> {
             };
         }
         threads
-    }
-}
-
-/// Gives each CPU's time to those that want it. Threads beside vCPUs sleep much and so go first;
-/// what they leave is shared by the vCPUs as they want it.
-fn share_cpus(vms: &mut [Option<VmRates>]) {
-    let (mut others, mut wanted) = ([0.0; CPUS as usize], [0.0; CPUS as usize]);
-    for vm in vms.iter().flatten() {
-        vm.threads
-            .iter()
-            .for_each(|t| others[t.cpu as usize] += t.time);
-        vm.vcpus
-            .iter()
-            .for_each(|v| wanted[v.cpu as usize] += v.time);
-    }
-    for vcpu in vms.iter_mut().flatten().flat_map(|vm| &mut vm.vcpus) {
-        let cpu = vcpu.cpu as usize;
-        let left = (1.0_f64 - others[cpu]).max(0.0);
-        let given = vcpu.time * (left / wanted[cpu]).min(1.0);
-        // While it finds the CPU taken it waits.
-        vcpu.delay = (vcpu.delay + vcpu.time - given).min(1.0 - given);
-        vcpu.time = given;
     }
 }

@@ -1,14 +1,13 @@
-//! Noise that is a function of a seed, a key and the time: asked again, it says the same.
+//! Noise as a pure function of seed, key and time.
 
 use std::time::Duration;
 
-/// Noise of one seed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Noise {
     seed: u64,
 }
 
-/// Names a quantity of something: what it is, and of whom.
+/// A quantity: what it is, and of which object.
 pub(super) type Key = (u64, u64);
 
 impl Noise {
@@ -16,14 +15,14 @@ impl Noise {
         Self { seed }
     }
 
-    /// 0 to 1, another number for each `n`.
+    /// A value from 0 to 1, different for each `n`.
     pub(super) fn unit(self, (what, whose): Key, n: u64) -> f64 {
         let mixed = mix(mix(mix(self.seed ^ what) ^ whose) ^ n);
-        // 53 bits, as many as a float has.
+        // 53 bits, the precision of a float.
         (mixed >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// -1 to 1, smooth in time: another number each `period`, and a curve in between.
+    /// A value from -1 to 1, smooth in time: a new value each `period`, interpolated between.
     pub(super) fn slow(self, key: Key, at: Duration, period: Duration) -> f64 {
         let x = at.as_secs_f64() / period.as_secs_f64() + self.unit(key, u64::MAX);
         let (n, part) = (x.floor() as u64, x.fract());
@@ -47,13 +46,13 @@ mod tests {
 
     #[test]
     fn the_first_numbers_are_those_of_splitmix64() {
-        // Of the reference with seed 0.
+        // From the reference implementation, with seed 0.
         assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
         assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0x6e78_9e6a_a1b9_65f4);
     }
 
     #[test]
-    fn it_is_bounded_varies_and_says_the_same_again() {
+    fn noise_is_bounded_varies_and_is_repeatable() {
         let noise = Noise::new(7);
         let at = |s| noise.slow((1, 2), Duration::from_secs(s), Duration::from_secs(60));
         let all: Vec<f64> = (0..6000).map(at).collect();

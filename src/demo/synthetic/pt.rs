@@ -1,21 +1,21 @@
-//! Recordings of vCPUs of the synthetic host: Intel PT as a vCPU that does what the model says would
-//! leave it.
+//! Recordings of the synthetic host's vCPUs: Intel PT that a vCPU with the model's rates would
+//! produce.
 //!
-//! A recording has the vCPU's part of the window. Within it the guest runs, leaves, is handled by
-//! the host and is entered again, with the branches and the cycles of the model's rates.
+//! A recording covers the vCPU's share of the window. In it the guest runs, exits, is handled by
+//! the host and entered again, with branches and cycles at the model's rates.
 
 use super::counters::Threads;
 use super::model::{VcpuRates, EXIT_SECONDS};
 use super::noise::mix;
 use crate::sample::pt::{Capture, Drained, RecordError, RecordPt, Request, Step};
 
-/// Conditional branches for each instruction.
+/// Conditional branches per instruction.
 const BRANCHES: f64 = 0.14;
-/// Conditional branches for each call, return or other indirect branch.
+/// Conditional branches per call, return or other indirect branch.
 const INDIRECT: u32 = 24;
-/// Branches in a packet at the most.
+/// Most branches in a packet.
 const MOST_BRANCHES: u32 = 47;
-/// The bus clock that core:bus ratios refer to, hertz.
+/// Frequency of the bus clock for core:bus ratios, hertz.
 const BUS: f64 = 100e6;
 
 /// Records vCPUs.
@@ -58,7 +58,7 @@ impl RecordPt for Recorder {
     }
 }
 
-/// A trace of a vCPU that is on a core for so many seconds.
+/// A trace of a vCPU that is on a core for `seconds`.
 fn trace(rates: &VcpuRates, seconds: f64, seed: u64) -> Vec<u8> {
     let mut vcpu = Vcpu {
         packets: Packets::default(),
@@ -66,7 +66,7 @@ fn trace(rates: &VcpuRates, seconds: f64, seed: u64) -> Vec<u8> {
     };
     let mut left = seconds * rates.hertz;
     let handling = EXIT_SECONDS * rates.hertz;
-    // It is looked at in the middle of a run.
+    // The recording starts in the middle of a run.
     vcpu.packets.begin(rates.hertz);
     while left > 0.0 {
         let between = rates.hertz / rates.exits.max(1.0);
@@ -95,13 +95,13 @@ impl Vcpu {
         mix(self.random)
     }
 
-    /// Lengths of events that come at random, 1 on average.
+    /// Random length of an event, 1 on average.
     fn length(&mut self) -> f64 {
         let unit = ((self.next() >> 11) + 1) as f64 / (1u64 << 53) as f64;
         -unit.ln()
     }
 
-    /// Code that runs for so many cycles with so many conditional branches in each.
+    /// Code that runs for `cycles` cycles with `branches` conditional branches in each.
     fn work(&mut self, cycles: f64, branches: f64) {
         let packets = (cycles * branches / f64::from(MOST_BRANCHES))
             .ceil()
@@ -110,7 +110,7 @@ impl Vcpu {
         for _ in 0..packets as u64 {
             self.packets.cyc((cycles / packets) as u64);
             let len = each.clamp(1, MOST_BRANCHES);
-            // Five of eight are taken.
+            // Five of eight branches are taken.
             let bits = self.next() | self.next() & self.next();
             self.packets.tnt(bits & ((1 << len) - 1), len);
             (0..len / INDIRECT).for_each(|_| self.packets.tip());
@@ -118,14 +118,14 @@ impl Vcpu {
     }
 }
 
-/// Bytes of Intel PT: Intel SDM volume 3, section 33.4.2.
+/// Encodes Intel PT packets: Intel SDM volume 3, section 33.4.2.
 #[derive(Default)]
 struct Packets {
     bytes: Vec<u8>,
 }
 
 impl Packets {
-    /// PSB and what is so then: clock ratio, in the guest, 64-bit code, tracing.
+    /// PSB with its status: clock ratio, guest mode, 64-bit code, tracing.
     fn begin(&mut self, hertz: f64) {
         self.bytes.extend([0x02, 0x82].repeat(8));
         let ratio = (hertz / BUS).round().clamp(1.0, 255.0) as u8;
@@ -136,7 +136,7 @@ impl Packets {
         self.bytes.extend([0x02, 0x23]);
     }
 
-    /// CR3 and whether it is the guest's.
+    /// CR3, of the guest or the host.
     fn pip(&mut self, guest: bool) {
         self.bytes.extend([0x02, 0x43]);
         let payload = 0x8_2000_u64 << 1 | u64::from(guest);

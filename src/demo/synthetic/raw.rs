@@ -1,4 +1,4 @@
-//! A scenario as it is written: YAML, with nothing checked but its form.
+//! A scenario as parsed from YAML; only its structure is checked.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,38 @@ use serde::Deserialize;
 #[serde(
     default,
     deny_unknown_fields,
-    expecting = "a mapping of about, extends, workloads, vms and troubles"
+    expecting = "a mapping of about, extends, names, memory_node, workloads, vms and troubles"
 )]
 pub(super) struct RawScenario {
     pub(super) about: String,
     pub(super) extends: Option<String>,
+    pub(super) names: Option<Names>,
+    pub(super) memory_node: Option<RawMemoryNode>,
     pub(super) workloads: BTreeMap<String, RawWorkload>,
     pub(super) vms: Vec<RawVm>,
     pub(super) troubles: Vec<RawTrouble>,
 }
 
-/// What a guest's vCPUs do.
+/// How libvirt names the VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Names {
+    /// As in the scenario.
+    #[default]
+    Plain,
+    /// As nova does: `instance-0000002a` and so on. The scenario's name is nova's display name.
+    Nova,
+}
+
+/// A third NUMA node with memory and without CPUs.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping of gib and package")]
+pub(super) struct RawMemoryNode {
+    pub(super) gib: u64,
+    pub(super) package: u32,
+}
+
+/// Activity of a guest's vCPUs.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(
     deny_unknown_fields,
@@ -32,7 +53,7 @@ pub(super) struct RawWorkload {
     pub(super) exits: f64,
 }
 
-/// A VM, or several alike.
+/// One VM, or several identical ones.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping that describes a VM")]
 pub(super) struct RawVm {
@@ -41,6 +62,7 @@ pub(super) struct RawVm {
     pub(super) flavor: String,
     pub(super) vcpus: u32,
     pub(super) memory_gib: u64,
+    pub(super) memory_nodes: Option<BTreeMap<u32, f64>>,
     pub(super) cpus: String,
     pub(super) pin: Pin,
     #[serde(default = "one")]
@@ -56,19 +78,19 @@ pub(super) struct RawVm {
     pub(super) ends_after: Option<String>,
 }
 
-/// Where each vCPU may run.
+/// Placement of vCPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pin {
-    /// On one CPU.
+    /// Each on one CPU.
     Cpu,
-    /// On both threads of one core; it moves between them now and then.
+    /// Each on both threads of one core; it moves between them from time to time.
     Core,
-    /// On all CPUs of the VM; it moves among them now and then.
+    /// Each on all CPUs of the VM; it moves among them from time to time.
     Float,
 }
 
-/// A trouble; which keys it takes depends on its kind.
+/// A trouble; its keys depend on its kind.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping that describes a trouble")]
 pub(super) struct RawTrouble {
@@ -90,7 +112,6 @@ pub(super) struct RawTrouble {
     pub(super) expect: Vec<RawExpect>,
 }
 
-/// The kinds of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RawKind {
@@ -103,9 +124,11 @@ pub(super) enum RawKind {
     ExitStorm,
     DeviceRemote,
     Multiplexed,
+    HostProcess,
+    Steady,
 }
 
-/// An alert that a trouble leads to.
+/// An alert that a trouble causes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(
     deny_unknown_fields,

@@ -1,7 +1,7 @@
-//! A scenario: the VMs of a synthetic host and the troubles that come over it.
+//! A scenario: the VMs of a synthetic host, and their troubles.
 //!
-//! [`Scenario::load`] takes the name of an embedded one or a path. A scenario that exists is valid:
-//! every VM that is named is there, every number is possible, and sizes are bounded.
+//! [`Scenario::load`] takes the name of an embedded scenario or a path. A [`Scenario`] is always
+//! valid: every VM that it names exists, numbers are in range, sizes are bounded.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -15,9 +15,9 @@ mod load;
 
 use load::{add_vms, raw, with_base};
 
-pub use super::raw::Pin;
+pub use super::raw::{Names, Pin};
 
-/// The scenarios in the program: name and text.
+/// Embedded scenarios: name and text.
 pub const EMBEDDED: [(&str, &str); 3] = [
     ("calm", include_str!("../../../deploy/scenarios/calm.yaml")),
     (
@@ -34,64 +34,82 @@ pub const EMBEDDED: [(&str, &str); 3] = [
 pub const CPUS: u32 = 112;
 /// Cores of each package.
 pub const CORES: u32 = 28;
-/// Cores of the host: the second thread of CPU n is n + this.
+/// Number of cores: the second thread of CPU n is n + this.
 pub const FIRSTS: u32 = 2 * CORES;
 
-/// Most VMs, vCPUs of all of them together, and troubles of a scenario.
+/// Limits of a scenario: VMs, vCPUs of all VMs together, and troubles.
 const MOST_VMS: usize = 512;
 const MOST_VCPUS: u32 = 4096;
 const MOST_TROUBLES: usize = 256;
-/// Longest name (bytes), as labels have it.
+/// Longest name in bytes, the limit of the label.
 const MOST_NAME: usize = 128;
 
 /// A valid scenario.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What it shows, for people.
+    /// Its description, for people.
     pub about: String,
+    /// A memory-only node: node 2.
+    pub memory_node: Option<MemoryNode>,
     /// The VMs.
     pub vms: Vec<VmSpec>,
-    /// What goes wrong, by start.
+    /// Troubles, by start.
     pub troubles: Vec<Trouble>,
 }
 
-/// What each vCPU of a VM does.
+/// A node with memory and without CPUs, such as CXL memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryNode {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Package that it is attached to, and nearer to.
+    pub package: u32,
+}
+
+/// Most NUMA nodes: one for each package, and one memory-only node.
+pub const NODES: usize = 3;
+
+/// Activity of each vCPU of a VM.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Workload {
-    /// Part of a core that a vCPU wants, 0 to 1.
+    /// Share of a core that a vCPU wants, 0 to 1.
     pub demand: f64,
-    /// Cycles for each instruction of the guest.
+    /// Cycles per instruction of the guest.
     pub cpi: f64,
-    /// Misses of the last-level cache for each 1000 instructions of the guest.
+    /// Last-level cache misses per 1000 instructions of the guest.
     pub cache_mpki: f64,
-    /// Exits for each second of vCPU time.
+    /// Exits per second of vCPU time.
     pub exits: f64,
 }
 
 /// One VM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VmSpec {
-    /// The name that libvirt and nova have.
+    /// Name in the scenario, and nova's display name.
     pub name: String,
+    /// libvirt's name.
+    pub domain: String,
     /// nova's flavor.
     pub flavor: String,
-    /// What it does.
+    /// Activity of its vCPUs.
     pub workload: Workload,
-    /// How many vCPUs.
+    /// Number of vCPUs.
     pub vcpus: u32,
     /// Bytes of memory.
     pub memory: u64,
+    /// Share of its memory on each node.
+    pub memory_on: [f64; NODES],
     /// CPUs it may use.
     pub cpus: Vec<u32>,
-    /// How its vCPUs are bound to them.
+    /// How vCPUs are pinned to these CPUs.
     pub pin: Pin,
     /// CPU quota in cores.
     pub quota: Option<f64>,
-    /// Whether it holds a GPU by VFIO.
+    /// Whether it has a GPU by VFIO.
     pub device: bool,
-    /// Whether it has an I/O thread beside its emulator's.
+    /// Whether it has an I/O thread.
     pub iothread: bool,
     /// When it starts.
     pub starts: Duration,
@@ -100,7 +118,18 @@ pub struct VmSpec {
 }
 
 impl VmSpec {
-    /// The node its vCPUs begin on; its memory is there.
+    /// Share of its memory on each node; `is_far`: after most of it was moved to the other package.
+    pub fn memory_shares(&self, is_far: bool) -> [f64; NODES] {
+        let [a, b, c] = self.memory_on;
+        // 2 % stay.
+        let moved = |own, other| 0.02 * own + 0.98 * other;
+        match is_far {
+            true => [moved(a, b), moved(b, a), c],
+            false => self.memory_on,
+        }
+    }
+
+    /// The node where its vCPUs start.
     pub fn node(&self) -> u32 {
         self.cpus.first().map_or(0, |cpu| node_of(*cpu))
     }
@@ -111,33 +140,33 @@ impl VmSpec {
     }
 }
 
-/// Something goes wrong.
+/// A trouble on the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trouble {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What goes wrong.
+    /// Its kind and parameters.
     pub kind: Kind,
-    /// When.
+    /// Its start.
     pub start: Duration,
-    /// For how long.
+    /// Its duration.
     pub length: Duration,
-    /// The alerts it leads to, and no others.
+    /// All alerts that it causes.
     pub expect: Vec<Expect>,
 }
 
-/// An alert that a trouble leads to.
+/// An alert that a trouble causes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expect {
-    /// Its name.
+    /// The alert's name.
     pub alert: String,
-    /// Labels it has, among others.
+    /// Labels that it has, among others.
     pub labels: BTreeMap<String, String>,
-    /// Time from the trouble's start to its firing.
+    /// Most time from the start of the trouble until the alert fires.
     pub within: Duration,
 }
 
-/// What goes wrong. VMs are numbers in [`Scenario::vms`].
+/// Kinds of trouble. VMs are indices into [`Scenario::vms`].
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)] // docs/SYNTHETIC.md describes each
 pub enum Kind {
@@ -182,15 +211,20 @@ pub enum Kind {
     Multiplexed {
         share: f64,
     },
+    HostProcess {
+        cpus: Vec<u32>,
+        share: f64,
+    },
+    Steady,
 }
 
 impl Trouble {
-    /// Whether it is there at this time.
+    /// Whether it is active at this time.
     pub fn is_on(&self, at: Duration) -> bool {
         self.start <= at && at < self.end()
     }
 
-    /// When it is over.
+    /// The time of its end.
     pub fn end(&self) -> Duration {
         self.start + self.length
     }
@@ -201,32 +235,32 @@ pub fn node_of(cpu: u32) -> u32 {
     cpu % FIRSTS / CORES
 }
 
-/// Why a scenario cannot be followed.
+/// Why a scenario cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
-    /// There is none of that name.
+    /// No embedded scenario and no file has this name.
     #[error(
-        "there is no scenario {0:?}: expected calm, troubles, incident or the path of a YAML file"
+        "unknown scenario {0:?}: expected calm, troubles, incident or the path of a YAML file"
     )]
     Unknown(String),
-    /// It cannot be read, or is no YAML of a scenario's form.
+    /// The file cannot be read, or is not YAML of the expected structure.
     #[error(transparent)]
     File(#[from] ConfigError),
-    /// It says something impossible.
+    /// A value is invalid.
     #[error("scenario {scenario}: {what}")]
     Impossible {
-        /// Its name.
+        /// The scenario's name.
         scenario: String,
-        /// What is impossible, and what would be possible.
+        /// The value and what was expected.
         what: String,
     },
 }
 
 impl Scenario {
-    /// The embedded scenario of this name, else the one in the file at this path.
+    /// Loads the embedded scenario of this name, else the file at this path.
     ///
     /// # Errors
-    /// Says what is wrong, where, and what was expected.
+    /// If the scenario is invalid; the message says where, and what was expected.
     pub fn load(name: &str) -> Result<Self, ScenarioError> {
         let raw = raw(name, Path::new(""), 0)?;
         let stem = Path::new(name)
@@ -239,10 +273,10 @@ impl Scenario {
         })
     }
 
-    /// A scenario from text.
+    /// Parses a scenario.
     ///
     /// # Errors
-    /// As [`Scenario::load`].
+    /// See [`Scenario::load`].
     pub fn parse(name: &str, text: &str) -> Result<Self, ScenarioError> {
         let raw = with_base(parse_named(text, Path::new(name))?, Path::new(""), 0)?;
         Self::of(raw, name).map_err(|what| ScenarioError::Impossible {
@@ -251,11 +285,19 @@ impl Scenario {
         })
     }
 
+    /// Number of NUMA nodes of the host.
+    pub fn nodes(&self) -> usize {
+        NODES - usize::from(self.memory_node.is_none())
+    }
+
     fn of(raw: RawScenario, name: &str) -> Result<Self, String> {
         let mut vms = Vec::new();
+        let memory_node = raw.memory_node.map(load::memory_node).transpose()?;
         for vm in &raw.vms {
             add_vms(&mut vms, vm, &raw.workloads)?;
         }
+        load::fit_memory(&vms, memory_node)?;
+        load::name_domains(&mut vms, raw.names.unwrap_or_default());
         bound("VMs", vms.len(), MOST_VMS)?;
         let vcpus: u32 = vms.iter().map(|vm| vm.vcpus).sum();
         bound(
@@ -265,7 +307,7 @@ impl Scenario {
         )?;
         let mut names = HashSet::new();
         if let Some(twice) = vms.iter().find(|vm| !names.insert(&vm.name)) {
-            return Err(format!("two VMs are called {:?}", twice.name));
+            return Err(format!("two VMs are named {:?}", twice.name));
         }
         bound("troubles", raw.troubles.len(), MOST_TROUBLES)?;
         let troubles = raw.troubles.iter().map(|raw| {
@@ -277,6 +319,7 @@ impl Scenario {
         Ok(Self {
             name: name.to_owned(),
             about: raw.about,
+            memory_node,
             vms,
             troubles,
         })
@@ -307,18 +350,25 @@ pub(super) fn cpus(text: &str) -> Result<Vec<u32>, String> {
     Ok(all)
 }
 
-pub(super) fn expects(raw: &[RawExpect]) -> Result<Vec<Expect>, String> {
+/// The label `vm` has the scenario's name of a VM; alerts have libvirt's.
+pub(super) fn expects(raw: &[RawExpect], vms: &[VmSpec]) -> Result<Vec<Expect>, String> {
     let one = |raw: &RawExpect| {
+        let mut labels = raw.labels.clone();
+        if let Some(name) = labels.get_mut("vm") {
+            let vm = vms.iter().find(|vm| vm.name == *name);
+            let vm = vm.ok_or_else(|| format!("expect: no VM named {:?}", clip(name)))?;
+            name.clone_from(&vm.domain);
+        }
         Ok(Expect {
             alert: raw.alert.clone(),
-            labels: raw.labels.clone(),
+            labels,
             within: time(&raw.within)?,
         })
     };
     raw.iter().map(one).collect()
 }
 
-/// A duration of the script.
+/// Parses a duration of the scenario.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     const MOST: Duration = Duration::from_secs(366 * 86_400);
     let found = duration(text).filter(|time| *time <= MOST);
@@ -341,11 +391,11 @@ pub(super) fn number(name: &str, n: f64, least: f64, most: f64) -> Result<f64, S
 fn bound(what: &str, n: usize, most: usize) -> Result<(), String> {
     match n <= most {
         true => Ok(()),
-        false => Err(format!("{what}: {n} are more than {most}")),
+        false => Err(format!("{what}: expected at most {most}, found {n}")),
     }
 }
 
-/// What a message or a label may quote of a text.
+/// Shortens a text for a message or a label.
 fn clip(text: &str) -> String {
     text.chars().take(80).collect()
 }

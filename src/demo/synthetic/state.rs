@@ -1,41 +1,44 @@
-//! What everything has done so far: the model's rates, added up in steps of a fixed length.
+//! Totals of everything: the model's rates, added up in steps of a fixed length.
 //!
-//! A step is a span of real time; the script moves on by so many times as much. Totals after a step
-//! do not depend on how often anybody looked.
+//! A step is a span of real time; scenario time advances by a multiple of it. Totals after a step
+//! do not depend on how often they were read.
 
 use std::time::Duration;
 
 use super::counts::{self, Counts};
+use super::cpus::CpuTime;
 use super::model::{Model, Moment, ThreadRates, VcpuRates, VmRates};
-use super::scenario::node_of;
+use super::scenario::{node_of, CPUS};
 
 /// Quota periods a second: the default `cpu.max` period is 100 ms.
 const PERIODS: f64 = 10.0;
 
-/// Bytes of a cache line, and how many lines memory moves for each miss: write-backs and prefetches
-/// come on top.
+/// Bytes of a cache line, and lines moved to or from memory per miss, including write-backs and
+/// prefetches.
 const LINE: f64 = 64.0;
 const TRAFFIC: f64 = 1.4;
 
-/// Last-level cache of a package: 42 MiB, of which some is never anybody's.
+/// Last-level cache of a package: 42 MiB, of which 5 % belong to no VM.
 pub(super) const LLC_BYTES: f64 = 0.95 * 42.0 * 1024.0 * 1024.0;
 
-/// Everything since the host was made.
+/// Totals since the host was created.
 #[derive(Debug)]
 pub(super) struct State {
     model: Model,
     step: Duration,
     speed: f64,
     steps: u64,
-    /// `None` for a VM that does not run.
+    /// `None` for a VM that is not running.
     pub(super) vms: Vec<Option<VmTotals>>,
-    /// Seconds each package was throttled.
+    /// Time of each CPU by mode.
+    pub(super) cpus: Vec<CpuTime>,
+    /// Seconds for which each package was throttled.
     pub(super) throttled: [f64; 2],
-    /// What is so now.
+    /// The current rates.
     pub(super) now: Moment,
 }
 
-/// What a VM did.
+/// Totals of a VM.
 #[derive(Debug, Clone)]
 pub(super) struct VmTotals {
     /// The step in which it started.
@@ -44,26 +47,28 @@ pub(super) struct VmTotals {
     pub(super) threads: [ThreadTotals; 3],
     /// Periods, throttled periods, and seconds lost.
     pub(super) quota: [f64; 3],
-    /// Bytes of memory traffic by cache, and of it to the cache's own node.
+    /// vCPU time, weighted by the share of its loads that go to another node, seconds.
+    pub(super) remote: f64,
+    /// Bytes of memory traffic by cache, and bytes to the cache's own node.
     pub(super) traffic: [[f64; 2]; 2],
     pub(super) rates: VmRates,
 }
 
-/// What a vCPU did.
+/// Totals of a vCPU.
 #[derive(Debug, Clone)]
 pub(super) struct VcpuTotals {
     pub(super) thread: ThreadTotals,
-    /// Seconds of its time that were the guest's, and for which counters counted.
+    /// Seconds in guest mode, and seconds with counters running.
     pub(super) guest: f64,
     pub(super) running: f64,
     pub(super) counts: Counts,
 }
 
-/// What a thread did.
+/// Totals of a thread.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ThreadTotals {
     pub(super) cpu: u32,
-    /// Seconds.
+    /// Seconds on a CPU.
     pub(super) time: f64,
     pub(super) delay: f64,
     pub(super) voluntary: f64,
@@ -73,11 +78,12 @@ pub(super) struct ThreadTotals {
 }
 
 impl State {
-    /// Nothing happened so far.
+    /// A state with zero totals.
     pub(super) fn new(model: Model, step: Duration, speed: f64) -> Self {
         let now = model.at(Duration::ZERO);
         let mut state = Self {
             vms: vec![None; model.scenario.vms.len()],
+            cpus: vec![CpuTime::default(); CPUS as usize],
             throttled: [0.0; 2],
             model,
             step,
@@ -89,7 +95,7 @@ impl State {
         state
     }
 
-    /// The script's time.
+    /// Scenario time.
     pub(super) fn script(&self) -> Duration {
         self.script_at(self.steps as f64)
     }
@@ -98,12 +104,12 @@ impl State {
         self.step.mul_f64(steps * self.speed)
     }
 
-    /// Steps so far.
+    /// Number of steps so far.
     pub(super) fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Moves on to this time since the beginning, and says whether anything changed.
+    /// Advances to `elapsed` since the start; returns whether anything changed.
     pub(super) fn advance(&mut self, elapsed: Duration) -> bool {
         let due = elapsed.as_nanos() / self.step.as_nanos().max(1);
         let due = u64::try_from(due).unwrap_or(u64::MAX);
@@ -121,13 +127,16 @@ impl State {
         for vm in self.vms.iter_mut().flatten() {
             vm.add(span);
         }
+        for (total, rates) in self.cpus.iter_mut().zip(&self.now.cpus) {
+            total.add(rates, span);
+        }
         for (total, part) in self.throttled.iter_mut().zip(self.now.throttled) {
             *total += part * span;
         }
         self.steps += 1;
     }
 
-    /// Brings the VMs up to date with who runs now.
+    /// Adds and removes VMs according to who runs now.
     fn start_and_end(&mut self) {
         for (vm, rates) in self.vms.iter_mut().zip(&self.now.vms) {
             match (vm, rates) {
@@ -155,6 +164,7 @@ impl VmTotals {
             vcpus: rates.vcpus.iter().map(vcpu).collect(),
             threads: Default::default(),
             quota: [0.0; 3],
+            remote: 0.0,
             traffic: [[0.0; 2]; 2],
             rates: rates.clone(),
         }
@@ -163,6 +173,7 @@ impl VmTotals {
     fn add(&mut self, span: f64) {
         for (vcpu, rates) in self.vcpus.iter_mut().zip(&self.rates.vcpus) {
             vcpu.add(rates, span);
+            self.remote += rates.time * rates.remote * span;
             let bytes = misses(rates) * LINE * TRAFFIC * span;
             let [all, local] = &mut self.traffic[node_of(rates.cpu) as usize];
             *all += bytes;
@@ -179,7 +190,14 @@ impl VmTotals {
             .for_each(|(total, more)| *total += more * span);
     }
 
-    /// Misses a second of each last-level cache.
+    /// Counters of NUMA balancing: entries marked, faults on these, and pages moved to the vCPU's
+    /// node.
+    pub(super) fn balancing(&self) -> [u64; 3] {
+        let time: f64 = self.vcpus.iter().map(|vcpu| vcpu.thread.time).sum();
+        [800.0 * time, 600.0 * time, 20.0 * self.remote].map(|n| n as u64)
+    }
+
+    /// Misses per second of each last-level cache.
     pub(super) fn misses(&self) -> [f64; 2] {
         let mut all = [0.0; 2];
         for rates in &self.rates.vcpus {
@@ -210,7 +228,7 @@ impl VcpuTotals {
 }
 
 impl ThreadTotals {
-    /// `sleeps` are those for each second it runs.
+    /// `sleeps` is the number per second of run time.
     fn add(&mut self, rates: &ThreadRates, sleeps: f64, span: f64) {
         if rates.cpu != self.cpu && self.time > 0.0 {
             self.migrations += 1;
@@ -219,7 +237,7 @@ impl ThreadTotals {
         self.time += rates.time * span;
         self.delay += rates.delay * span;
         self.voluntary += rates.time * sleeps * span;
-        // Each wait of some milliseconds ends a turn that another had begun.
+        // Each wait of some milliseconds ends in a preemption of another thread.
         self.involuntary += (2.0 * rates.time + 150.0 * rates.delay) * span;
         self.minor_faults += 20.0 * rates.time * span;
     }

@@ -1,38 +1,41 @@
-//! Which troubles are on at a moment, and what they change.
+//! The troubles that are active at a time, and their effects.
 
 use std::time::Duration;
 
-use super::scenario::{Kind, Scenario};
+use super::cpus::PerCpu;
+use super::scenario::{Kind, Scenario, CPUS};
 
-/// What is different from a calm day.
+/// Differences from a calm host.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Influence {
     pub(super) vms: Vec<OfVm>,
-    /// Part of the time each package is throttled.
+    /// Share of time in which each package is throttled.
     pub(super) throttled: [f64; 2],
-    /// Part of the time that counters have hardware to count on.
+    /// Share of time in which counters have hardware.
     pub(super) running: f64,
+    /// Share of each CPU that host processes want.
+    pub(super) processes: PerCpu,
 }
 
-/// What is different for one VM.
+/// Differences for one VM.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct OfVm {
-    /// What every vCPU wants in place of its workload's demand.
+    /// Demand of every vCPU, in place of its workload's.
     pub(super) demand: Option<f64>,
-    /// What one vCPU wants.
+    /// Demand of one vCPU.
     pub(super) demand_of: Option<(u32, f64)>,
-    /// Cycles per instruction and cache misses are so many times as high.
+    /// Factor for cycles per instruction and cache misses.
     pub(super) cpi: f64,
     pub(super) misses: f64,
-    /// Exits for each second of vCPU time; what is more than usual is port I/O.
+    /// Exits per second of vCPU time; those above the usual rate are port I/O.
     pub(super) exits: Option<f64>,
     /// Its memory is on the other node.
     pub(super) memory_far: bool,
     /// Its device is on the other node.
     pub(super) device_far: bool,
-    /// CPUs its vCPUs are squeezed onto, one for each in turn.
+    /// CPUs that its vCPUs are confined to, one for each in turn.
     pub(super) cpus: Option<Vec<u32>>,
-    /// The vCPU on whose CPU its I/O thread runs, and the part of it that it takes.
+    /// The vCPU whose CPU its I/O thread uses, and the share that it uses.
     pub(super) iothread: Option<(u32, f64)>,
 }
 
@@ -52,12 +55,13 @@ impl Default for OfVm {
     }
 }
 
-/// What the troubles that are on at this time change.
+/// The effects of all troubles that are active at this time.
 pub(super) fn influence(scenario: &Scenario, at: Duration) -> Influence {
     let mut all = Influence {
         vms: vec![OfVm::default(); scenario.vms.len()],
         throttled: [0.0; 2],
         running: 1.0,
+        processes: [0.0; CPUS as usize],
     };
     for trouble in scenario.troubles.iter().filter(|t| t.is_on(at)) {
         all.add(&trouble.kind);
@@ -109,20 +113,26 @@ impl Influence {
             Kind::ExitStorm { vm, exits } => self.vms[*vm].exits = Some(*exits),
             Kind::DeviceRemote { vm } => self.vms[*vm].device_far = true,
             Kind::Multiplexed { share } => self.running = *share,
+            Kind::HostProcess { cpus, share } => {
+                cpus.iter()
+                    .for_each(|cpu| self.processes[*cpu as usize] += share);
+            }
+            Kind::Steady => {}
         }
     }
 }
 
-/// What begins or ends, for whoever watches.
+/// The start or end of a trouble or VM, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happening {
-    /// When, in the script's time.
+    /// Scenario time.
     pub at: Duration,
-    /// What, in a line.
+    /// The event in one line.
     pub text: String,
 }
 
-/// What happens after `from` and up to `to`, in order; at 0 everything is as it is.
+/// Events after `from` and up to `to`, in order. At 0, VMs that run from the beginning are not
+/// events.
 pub(super) fn happenings(scenario: &Scenario, from: Duration, to: Duration) -> Vec<Happening> {
     let mut all = Vec::new();
     let mut add = |at: Duration, text: String| {

@@ -1,4 +1,4 @@
-//! The directory tree that is the host, and how it is written.
+//! The directory tree of the host, and functions to write it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::demo::files::{devices, machine};
 
-/// A temporary directory, in memory where there is a place for it, and removed with this.
+/// A temporary directory, in memory if possible; removed on drop.
 #[derive(Debug)]
 pub(super) struct Tree {
     dir: TempDir,
@@ -31,8 +31,8 @@ impl Tree {
         self.dir.path()
     }
 
-    /// Writes a file in place: who has it open sees the new text. It is never read while it is
-    /// written, because one thread does both.
+    /// Overwrites a file in place, so that open descriptors see the new text. No read can see a
+    /// partial write, because one thread does both.
     pub(super) fn file(&self, path: &str, text: &str) -> io::Result<()> {
         let path = self.root().join(path);
         let mut file = match open(&path) {
@@ -52,7 +52,7 @@ impl Tree {
             .try_for_each(|(path, text)| self.file(path, text))
     }
 
-    /// A symbolic link in the place of whatever was there. To nowhere there is none.
+    /// Replaces a symbolic link; an empty target removes it.
     pub(super) fn link(&self, path: &str, target: &str) -> io::Result<()> {
         let path: PathBuf = self.root().join(path);
         match fs::remove_file(&path) {
@@ -72,7 +72,7 @@ impl Tree {
             .try_for_each(|(path, target)| self.link(path, target))
     }
 
-    /// Removes a directory or a file, if it is there.
+    /// Removes a directory or a file if it exists.
     pub(super) fn remove(&self, path: &str) -> io::Result<()> {
         let path = self.root().join(path);
         let removed = match path.is_dir() {

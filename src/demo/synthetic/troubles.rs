@@ -1,9 +1,9 @@
-//! Troubles as they are written, made into what they mean.
+//! Validates troubles and converts them from [`RawTrouble`].
 
 use super::raw::{RawKind, RawTrouble};
 use super::scenario::{cpus, expects, number, time, Kind, Trouble, VmSpec};
 
-/// Reads one trouble. VMs it names are among `vms`.
+/// Reads one trouble; the VMs it names must be in `vms`.
 pub(super) fn read(raw: &RawTrouble, vms: &[VmSpec]) -> Result<Trouble, String> {
     let keys = Keys { raw, vms };
     keys.fit()?;
@@ -16,7 +16,7 @@ pub(super) fn read(raw: &RawTrouble, vms: &[VmSpec]) -> Result<Trouble, String> 
         kind: keys.kind()?,
         start: time(&raw.start)?,
         length,
-        expect: expects(&raw.expect)?,
+        expect: expects(&raw.expect, vms)?,
     })
 }
 
@@ -45,11 +45,7 @@ impl Keys<'_> {
             },
             RawKind::SharedCores => Kind::SharedCores {
                 vm: self.vm()?,
-                cpus: cpus(
-                    raw.cpus
-                        .as_deref()
-                        .ok_or("cpus: expected, to say where it is squeezed")?,
-                )?,
+                cpus: self.cpus("cpus: required, the CPUs to confine it to")?,
                 demand: demand(0.9)?,
                 cpi: cpi(1.35)?,
             },
@@ -75,10 +71,15 @@ impl Keys<'_> {
                 vm: self.with_device()?,
             },
             RawKind::Multiplexed => Kind::Multiplexed { share: share(0.3)? },
+            RawKind::HostProcess => Kind::HostProcess {
+                cpus: self.cpus("cpus: required, the CPUs it runs on")?,
+                share: share(0.8)?,
+            },
+            RawKind::Steady => Kind::Steady,
         })
     }
 
-    /// Keys that say nothing in this kind are a mistake.
+    /// Rejects keys that have no meaning for this kind.
     fn fit(&self) -> Result<(), String> {
         let raw = self.raw;
         let given = [
@@ -98,9 +99,19 @@ impl Keys<'_> {
             .iter()
             .find(|(key, given)| *given && !takes.contains(key));
         match wrong {
-            Some((key, _)) => Err(format!("{key}: this kind takes {}", takes.join(", "))),
+            Some((key, _)) if takes.is_empty() => {
+                Err(format!("{key}: not a key of this kind, which takes none"))
+            }
+            Some((key, _)) => Err(format!(
+                "{key}: not a key of this kind, which takes {}",
+                takes.join(", ")
+            )),
             None => Ok(()),
         }
+    }
+
+    fn cpus(&self, missing: &str) -> Result<Vec<u32>, String> {
+        cpus(self.raw.cpus.as_deref().ok_or(missing)?)
     }
 
     fn or(
@@ -116,16 +127,11 @@ impl Keys<'_> {
 
     fn find(&self, name: &str) -> Result<usize, String> {
         let found = self.vms.iter().position(|vm| vm.name == name);
-        found.ok_or_else(|| format!("there is no VM {name:?}"))
+        found.ok_or_else(|| format!("no VM named {name:?}"))
     }
 
     fn vm(&self) -> Result<usize, String> {
-        self.find(
-            self.raw
-                .vm
-                .as_deref()
-                .ok_or("vm: expected, the VM it is about")?,
-        )
+        self.find(self.raw.vm.as_deref().ok_or("vm: required")?)
     }
 
     fn victims(&self) -> Result<Vec<usize>, String> {
@@ -170,5 +176,7 @@ fn takes(kind: RawKind) -> &'static [&'static str] {
         RawKind::ExitStorm => &["vm", "exits"],
         RawKind::DeviceRemote => &["vm"],
         RawKind::Multiplexed => &["share"],
+        RawKind::HostProcess => &["cpus", "share"],
+        RawKind::Steady => &[],
     }
 }

@@ -10,7 +10,7 @@ use crate::host::topology::Place;
 use crate::sample::reading::Unit;
 use crate::snapshot::fixture::{column, empty};
 
-/// Placed columns: time, voluntary and involuntary switches. Own column: migrations.
+/// Columns by location: time, voluntary and involuntary switches. Column per vCPU: migrations.
 fn snapshot(start: Instant, after: u64) -> Snapshot {
     let switches = "kvm_vcpu_context_switches_total";
     let mut snapshot = empty(start, Duration::from_secs(after));
@@ -31,7 +31,7 @@ fn place(core: i32) -> Place {
     }
 }
 
-/// Two snapshots 2 s apart: a vCPU that moved to another core, and one that is new.
+/// Two snapshots 2 s apart: one vCPU moved to another core, one is new.
 fn two() -> (Snapshot, Snapshot) {
     let start = Instant::now();
     let mut prev = snapshot(start, 0);
@@ -48,7 +48,7 @@ fn two() -> (Snapshot, Snapshot) {
 }
 
 #[test]
-fn growth_is_summed_over_places_and_shown_per_second() {
+fn deltas_are_summed_over_locations_and_shown_per_second() {
     let (prev, now) = two();
     let text = render(&prev, &now, 200);
     expect_test::expect![[r#"
@@ -60,7 +60,7 @@ fn growth_is_summed_over_places_and_shown_per_second() {
 }
 
 #[test]
-fn what_is_not_known_is_not_shown_as_nought() {
+fn unknown_is_not_shown_as_zero() {
     let (prev, mut now) = two();
     for vcpu in &mut now.vcpus {
         vcpu.known_totals = 0;
@@ -69,7 +69,7 @@ fn what_is_not_known_is_not_shown_as_nought() {
 }
 
 #[test]
-fn another_thread_under_the_same_name_starts_anew() {
+fn new_thread_of_a_vcpu_starts_without_rates() {
     let (prev, mut now) = two();
     now.vcpus[0].tid += 1;
     assert!(!render(&prev, &now, 200).contains("0.750"));
@@ -85,7 +85,7 @@ fn a_narrow_terminal_loses_columns_from_the_right() {
 }
 
 #[test]
-fn a_snapshot_that_contradicts_itself_is_survived() {
+fn inconsistent_snapshot_does_not_panic() {
     let (mut prev, mut now) = two();
     now.vcpu_totals.truncate(4);
     prev.vcpu_values.clear();
@@ -109,7 +109,7 @@ fn tables_follow_each_other_or_take_each_others_place() {
 }
 
 #[test]
-fn what_is_higher_than_the_terminal_is_clipped() {
+fn table_higher_than_the_terminal_is_clipped() {
     assert_eq!(clip("a\nb\nc\n", 3), "a\nb\nc\n");
     assert_eq!(clip("a\nb\nc\n", 2), "a\n... 2 more lines\n");
     assert_eq!(clip("a\nb\n", 0), "... 2 more lines\n");

@@ -1,18 +1,18 @@
-//! What a domain's state may hold before it is parsed. libvirt writes the file, and users write
-//! parts of it: a domain's metadata is theirs (`virsh metadata`), and has no limit of its own.
+//! Limits that a domain's state must satisfy before it is parsed. libvirt writes the file, but
+//! users choose parts of it: a domain's metadata (`virsh metadata`) has no limit of its own.
 //!
-//! roxmltree compares each attribute with all before it in its tag, and each prefix with all
-//! namespaces in scope: the time is bounded by bounding those. 4 MiB of attributes in one tag
-//! took 123 s.
+//! roxmltree compares each attribute with all previous ones of its tag, and each prefix with all
+//! namespaces in scope, so limits on both bound its time. 4 MiB of attributes in one tag took
+//! 123 s.
 
-/// Bytes of a state. One of a large domain (hundreds of disks, metadata) has some 300 KiB.
+/// Bytes of a state file. A large domain (hundreds of disks, metadata) has about 300 KiB.
 const MAX_SIZE: usize = 1 << 20;
-/// Attributes of a tag. libvirt writes about 20 at most.
+/// Attributes of a tag. libvirt writes at most about 20.
 const MAX_ATTRIBUTES: usize = 64;
-/// Declarations of namespaces. Each tool that keeps metadata has one.
+/// Namespace declarations. Each tool that stores metadata has one.
 const MAX_NAMESPACES: usize = 64;
 
-/// Whether the text is within all bounds. Reads it once and allocates nothing.
+/// Whether the text is within all limits. One pass, no allocation.
 pub(super) fn are_kept(xml: &str) -> bool {
     if xml.len() > MAX_SIZE || xml.matches("xmlns").nth(MAX_NAMESPACES).is_some() {
         return false;
@@ -34,14 +34,14 @@ pub(super) fn are_kept(xml: &str) -> bool {
     true
 }
 
-/// What comes after `close`, where the text begins with `open`; nothing where it never closes.
+/// The text after `close` if the text starts with `open`; empty if `close` is missing.
 fn skip<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
     let inside = text.strip_prefix(open)?;
     Some(inside.split_once(close).map_or("", |(_, after)| after))
 }
 
-/// What comes after a tag; `None` when it has too many attributes. A `>` within quotes is one of
-/// a value.
+/// The text after a tag; `None` if it has too many attributes. A `>` within quotes is part of a
+/// value.
 fn tag(text: &str) -> Option<&str> {
     let mut attributes = 0;
     let mut quote = None;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     proptest! {
-        /// Counted from the parsed document, no tag that passes has more attributes.
+        /// Every tag of an accepted document is within the limit, counted in the parsed document.
         #[test]
         fn what_passes_is_within_the_bounds(
             parts in prop::collection::vec("(<a|<!--|-->|<!\\[CDATA\\[|\\]\\]>|<\\?x|\\?>| b='| c=\"|'|\"|>|/>|</a>|x)", 0..60),

@@ -1,5 +1,5 @@
-//! KubeVirt: QEMU in a virt-launcher pod, under a libvirt of the pod's own whose state the host
-//! does not see.
+//! KubeVirt: QEMU in a virt-launcher pod, under the pod's own libvirt, whose state is not visible
+//! on the host.
 
 use super::{Clues, Facts, Manager};
 use crate::discover::naming;
@@ -9,8 +9,8 @@ pub(super) const MANAGER: Manager = Manager {
     facts,
 };
 
-/// A pod's process whose guest is named `namespace_name` (pkg/util: DomainNameFromNamespace…);
-/// a namespace has no underscore.
+/// A process in a pod whose guest is named `namespace_name` (pkg/util: DomainNameFromNamespace…); a
+/// namespace has no underscore.
 fn facts(clues: &Clues<'_>) -> Option<Facts> {
     let pod = clues.cgroup.components().find_map(pod_uid)?;
     let (namespace, name) = clues.name?.split_once('_')?;
@@ -22,8 +22,8 @@ fn facts(clues: &Clues<'_>) -> Option<Facts> {
 }
 
 /// `pod<uid>` (cgroupfs driver), or with underscores `kubepods-burstable-pod<uid>.slice` (systemd
-/// driver; kubelet's cgroup_manager_linux.go). systemd writes all parents of a slice in front of
-/// its name, so a kubelet with a cgroup root of its own has `kubelet-kubepods-…-pod<uid>.slice`.
+/// driver; kubelet's cgroup_manager_linux.go). systemd prefixes a slice with all its parents, so a
+/// kubelet with its own cgroup root has `kubelet-kubepods-…-pod<uid>.slice`.
 fn pod_uid(component: &str) -> Option<String> {
     let slice = component.strip_suffix(".slice");
     let (parents, uid) = slice.unwrap_or(component).rsplit_once("pod")?;

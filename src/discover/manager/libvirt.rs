@@ -1,4 +1,4 @@
-//! libvirt alone: virsh, virt-manager, Cockpit.
+//! libvirt without another manager: virsh, virt-manager, Cockpit.
 
 use super::{Clues, Manager};
 use crate::discover::cgroup::Cgroup;
@@ -8,32 +8,32 @@ pub(super) const MANAGER: Manager = Manager {
     facts: |clues| is_domain(clues).then(Vec::new),
 };
 
-/// Whether the process is a libvirt domain: libvirt has its state, or made its cgroup.
+/// Whether the process is a libvirt domain: libvirt has its state or created its cgroup.
 pub(super) fn is_domain(clues: &Clues<'_>) -> bool {
     clues.domain.is_some() || machine(clues.cgroup).is_some()
 }
 
-/// libvirt's drivers that run VMs on KVM, as they call themselves in names of machines.
+/// libvirt drivers that run VMs on KVM, as they appear in machine names.
 const DRIVERS: &[&str] = &["qemu", "ch"];
 
-/// The domain's name in its cgroup. libvirt drops characters that machined does not like and
-/// cuts it at 64 bytes (src/hypervisor/domain_driver.c, `virDomainDriverGenerateMachineName`), so
-/// every other source goes before.
+/// The domain's name in its cgroup. libvirt drops characters that machined does not accept and cuts
+/// the name at 64 bytes (src/hypervisor/domain_driver.c, `virDomainDriverGenerateMachineName`), so
+/// every other source is preferred.
 pub(in crate::discover) fn name_in_cgroup(cgroup: &Cgroup) -> Option<&str> {
     let machine = machine(cgroup)?;
-    // `DRIVER-ID-NAME`, with what it was embedded in or whose it is in between
-    // (`qemu-embed-HASH-ID-NAME`, `qemu-USER-ID-NAME`), and NAME alone before libvirt 1.3.
+    // `DRIVER-ID-NAME`, possibly with an embedding hash or a user after the driver
+    // (`qemu-embed-HASH-ID-NAME`, `qemu-USER-ID-NAME`); NAME alone before libvirt 1.3.
     let numbered = of_driver(machine).and_then(after_number);
     Some(numbered.unwrap_or(machine))
 }
 
-/// What is behind the driver's name.
+/// The part after the driver's name.
 fn of_driver(machine: &str) -> Option<&str> {
     let (driver, rest) = machine.split_once('-')?;
     DRIVERS.contains(&driver).then_some(rest)
 }
 
-/// What is behind the first number between dashes, of which there is one in the first three places.
+/// The part after the first number between dashes, which must be among the first three parts.
 fn after_number(rest: &str) -> Option<&str> {
     let mut rest = rest;
     for _ in 0..3 {
@@ -46,8 +46,8 @@ fn after_number(rest: &str) -> Option<&str> {
     None
 }
 
-/// `qemu-1-NAME` of `machine-qemu-1-NAME.scope` (systemd) or `qemu-1-NAME.libvirt-qemu`, wherever
-/// it stands. libvirt's containers (`machine-lxc-…`) are no VMs.
+/// `qemu-1-NAME` of `machine-qemu-1-NAME.scope` (systemd) or `qemu-1-NAME.libvirt-qemu`, at any
+/// depth. libvirt's containers (`machine-lxc-…`) are not VMs.
 fn machine(cgroup: &Cgroup) -> Option<&str> {
     cgroup.components().find_map(|component| {
         let scope = component

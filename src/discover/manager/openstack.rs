@@ -9,8 +9,8 @@ pub(super) const MANAGER: Manager = Manager {
     facts,
 };
 
-/// Nova's metadata are read with the domain; without them nova is known by what it writes into
-/// the guest's SMBIOS (nova/virt/libvirt/driver.py) or by its domains' names.
+/// Nova's metadata come from the domain; without them nova is identified by the guest's SMBIOS
+/// (nova/virt/libvirt/driver.py) or by the domain's name.
 fn facts(clues: &Clues<'_>) -> Option<Facts> {
     match clues.domain {
         Some(domain) if !domain.nova.is_empty() => Some(domain.nova.clone()),

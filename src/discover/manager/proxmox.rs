@@ -7,8 +7,8 @@ pub(super) const MANAGER: Manager = Manager {
     facts,
 };
 
-/// The guest's number: of its scope `/qemu.slice/<id>.scope`, else `-id` where the pid file is
-/// Proxmox' own.
+/// The guest's number: from its scope `/qemu.slice/<id>.scope`, else `-id` if the PID file is
+/// Proxmox's.
 fn facts(clues: &Clues<'_>) -> Option<Facts> {
     let scope = clues.cgroup.below("qemu.slice");
     let of_scope = scope.and_then(|s| s.strip_suffix(".scope")).filter(number);

@@ -1,4 +1,4 @@
-//! Names of VMs that ended, and whose they were.
+//! Names of ended VMs and their owners.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -6,14 +6,14 @@ use std::collections::HashMap;
 use super::Trust;
 use crate::discover::Owner;
 
-/// Names kept of root's and the managers' VMs, and as many of all others. Some 1 MiB each.
+/// Names kept of root and managers, and as many of all users; about 1 MiB each.
 const MAX: usize = 4096;
 
-/// Names that a VM of another owner must not go on with, while the exporter runs.
+/// Names that a VM of another owner must not continue, until the exporter restarts.
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     names: HashMap<String, Kept>,
-    /// Counts additions: the larger, the newer.
+    /// Number of additions: a larger one is newer.
     added: u64,
 }
 
@@ -25,7 +25,7 @@ struct Kept {
 }
 
 impl Ended {
-    /// Keeps a name for its owner.
+    /// Reserves a name for its owner.
     pub(super) fn add(&mut self, name: String, owner: Owner, trust: Trust) {
         self.added += 1;
         let added = self.added;
@@ -46,8 +46,8 @@ impl Ended {
         kept.is_none_or(|kept| kept.owner == owner || kept.trust < trust)
     }
 
-    /// Forgets the oldest of those that have most: who starts very many VMs makes nobody else's
-    /// names free. Root's and the managers' do not count with the others.
+    /// Drops the oldest names of the owners with the most names, so that starting very many VMs
+    /// does not free the names of other owners. Root and managers are counted separately.
     fn trim(&mut self, of_host: bool) {
         let names = self.names.iter();
         let of_class = names.filter(|(_, kept)| (kept.owner == Owner::Host) == of_host);
@@ -68,7 +68,7 @@ impl Ended {
             })
             .collect();
         ranked.sort_by_key(|(rank, _)| *rank);
-        // A quarter at once, so that it is not done for each name.
+        // Drops a quarter at once, so that not every addition sorts.
         for (_, name) in ranked.drain(MAX / 4 * 3..) {
             self.names.remove(&name);
         }

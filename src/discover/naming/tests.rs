@@ -1,5 +1,3 @@
-//! Who gets which name, and keeps it.
-
 use super::*;
 use crate::discover::label::clean;
 use proptest::prelude::*;
@@ -7,7 +5,7 @@ use proptest::prelude::*;
 const A: &str = "aaaaaaaa-0000-4000-8000-000000000001";
 const B: &str = "bbbbbbbb-0000-4000-8000-000000000001";
 
-/// A VM of user 1000; the greater the pid, the younger.
+/// A VM of user 1000; a higher PID is younger.
 fn vm<'a>(base: &'a str, uuid: Option<&'a str>, pid: i32) -> Unnamed<'a> {
     Unnamed {
         key: VmKey {
@@ -52,11 +50,11 @@ fn no_name_takes_another_from_a_vm_more_to_be_trusted() {
         unique(&[vm("web", Some(A), 2), real.clone()]),
         ["web-aaaaaaaa", "web"]
     );
-    // Nor does one that looks like the name another would get.
+    // A name equal to another VM's suffixed name does not take it either.
     let twin = trusted("web", Some(B), 3);
     let names = unique(&[vm("web-bbbbbbbb", None, 2), real.clone(), twin]);
     assert_eq!(names, ["web-bbbbbbbb-2", "web", "web-bbbbbbbb"]);
-    // Every suffix a VM could get may be another's name.
+    // Every suffixed name may be the base name of another VM.
     let all = ["web-2", "web-2-0", "web-2-0-4"].map(|name| trusted(name, None, 9));
     let [a, b, c] = all;
     let names = unique(&[vm("web", None, 2), real, a, b, c]);
@@ -68,7 +66,7 @@ fn at_first_sight_the_older_of_one_name_has_it() {
     let names = unique(&[vm("a", Some(B), 2), vm("a", Some(A), 1), vm("b", None, 3)]);
     assert_eq!(names, ["a-bbbbbbbb", "a", "b"]);
     let names = unique(&[vm("a", None, 2), vm("a", None, 1)]);
-    assert_eq!(names, ["a-2", "a"], "without a uuid the pid tells");
+    assert_eq!(names, ["a-2", "a"], "without a uuid, the PID is the suffix");
 }
 
 #[test]
@@ -91,7 +89,7 @@ fn a_namesake_that_appears_gets_the_suffix_also_when_it_is_older() {
     assert_eq!(names.give(&[vm("a", Some(A), 5)]), ["a"]);
     let both = [vm("a", Some(B), 4), vm("a", Some(A), 5)];
     assert_eq!(names.give(&both), ["a-bbbbbbbb", "a"]);
-    // And keeps it when the other ends, of whoever that was.
+    // It keeps the suffix when the other VM ends, whichever owner that VM had.
     assert_eq!(names.give(&both[..1]), ["a-bbbbbbbb"]);
     let third = [both[0].clone(), vm("a", Some(A), 6)];
     assert_eq!(names.give(&third), ["a-bbbbbbbb", "a"]);
@@ -163,7 +161,7 @@ fn uuids_have_one_form() {
     }
 }
 
-/// Which VMs run: name, uuid, whether the host's.
+/// Running VMs: name, uuid, whether the host owns it.
 fn some_vms() -> impl Strategy<Value = Vec<(String, Option<&'static str>, bool)>> {
     let name =
         "(a|b|a-1|a-1-0|a-2|\\PC{0,200})".prop_map(|name| clean(&name).unwrap_or("x".into()));
@@ -187,7 +185,7 @@ proptest! {
         prop_assert!(names.iter().all(|n| n.len() <= MAX_LENGTH && !n.chars().any(char::is_control)));
     }
 
-    /// VMs come and go; a name changes only where one of the host's takes it.
+    /// VMs start and end; a name changes only if a VM of the host takes it.
     #[test]
     fn a_running_vm_keeps_its_name(vms in some_vms(), steps in prop::collection::vec(any::<u16>(), 1..20)) {
         let vms: Vec<Unnamed<'_>> = vms.iter().enumerate().map(|(n, (base, uuid, host))| {

@@ -1,4 +1,4 @@
-//! What a scanner sees with fewer rights.
+//! The scanner with fewer privileges.
 
 use std::fs::{set_permissions, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -6,18 +6,18 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::fake_host::{FakeHost, UUID_A as A};
 
-/// Takes all rights on a file from everyone who needs some.
+/// Removes all permissions of a file.
 fn forbid(host: &FakeHost, below: &str) {
     set_permissions(host.path(below), Permissions::from_mode(0o000)).unwrap();
 }
 
-/// Gives them back, so that the directory can be removed.
+/// Restores them, so that the directory can be removed.
 fn allow(host: &FakeHost, below: &str) {
     set_permissions(host.path(below), Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Two scans by a thread that may not pass over permissions, as root may. The second finds what
-/// the first did.
+/// Two scans by a thread without the capabilities that override permissions. Both return the same
+/// inventory.
 fn scan_without_rights(host: &FakeHost) -> Arc<Inventory> {
     let roots = Arc::new(Roots::below(host.root()));
     let scan = move || {
@@ -45,7 +45,7 @@ fn without_ptrace_rights_thread_names_tell_and_the_rest_is_said() {
     let vm = host.qemu(1000, "named", A, 2);
     host.qemu_without_thread_names(1100, "unnamed", 2);
     host.cloud_hypervisor(1200, "/run/ch/web.sock", 1);
-    // Names like those of Cloud Hypervisor alone make no VM of a process.
+    // Thread names like those of Cloud Hypervisor do not make a process a VM.
     host.process(1300, 1, &["/usr/bin/renderer"], "0::/")
         .thread(1300, 1301, "vcpu0", 1);
     let forbidden = [1000, 1100, 1200, 1300].map(|pid| format!("proc/{pid}/fd"));
@@ -63,7 +63,7 @@ fn without_ptrace_rights_thread_names_tell_and_the_rest_is_said() {
     forbidden.iter().for_each(|dir| allow(&host, dir));
 }
 
-/// Root in a container has CAP_DAC_OVERRIDE and not CAP_SYS_PTRACE.
+/// Root in a container has CAP_DAC_OVERRIDE but not CAP_SYS_PTRACE.
 #[test]
 fn who_may_list_descriptors_and_not_follow_them_sees_vms_by_name_and_says_so() {
     let host = FakeHost::new();
@@ -88,8 +88,7 @@ fn who_may_list_descriptors_and_not_follow_them_sees_vms_by_name_and_says_so() {
     allow(&host, "proc/1300/fd");
 }
 
-/// Who cannot see descriptors takes any thread of that name for a vCPU; still the real VM keeps
-/// its name.
+/// Without descriptors, any thread of that name counts as a vCPU; the real VM still keeps its name.
 #[test]
 fn a_feigned_vm_does_not_rename_a_real_one() {
     let host = FakeHost::new();
@@ -113,7 +112,7 @@ fn a_feigned_vm_does_not_rename_a_real_one() {
     }
 }
 
-/// hidepid=1: processes are listed and nothing below them may be looked at.
+/// hidepid=1: processes are listed, but nothing below them can be read.
 #[test]
 fn processes_nothing_of_which_may_be_seen_are_said_once() {
     let host = FakeHost::new();
@@ -142,7 +141,7 @@ fn a_locked_down_debugfs_still_tells_which_vm_has_how_many_vcpus() {
     host.fd(vm.pid, 30, "anon_inode:kvm-vm")
         .fd(vm.pid, 31, "anon_inode:kvm-vcpu:0");
     host.thread(vm.pid, 1050, "vcpu0", 9000);
-    // The second VM has the lower descriptor here: debugfs alone can know.
+    // The second VM has the lower descriptor: only debugfs shows that.
     host.debugfs_vcpu(1000, 10, 0, 1050);
     host.debugfs_vcpu(1000, 30, 0, 1010)
         .debugfs_vcpu(1000, 30, 1, 1011);

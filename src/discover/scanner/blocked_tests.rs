@@ -1,5 +1,5 @@
-//! A scanner beside processes that hold up who reads their memory: a FIFO that nobody writes to
-//! stands for a page that does not come.
+//! The scanner with processes that block readers of their memory: a FIFO without a writer stands
+//! for a page that is never loaded.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -54,7 +54,7 @@ impl Host {
         rustix::fs::mknodat(rustix::fs::CWD, self.host.path(path), kind, mode, 0).unwrap();
     }
 
-    /// Answers whoever reads the FIFO.
+    /// Answers the reader of the FIFO.
     fn answer(&self, vm: &FakeVm, text: &str) {
         let path = self.host.path(format!("proc/{}/cmdline", vm.pid));
         let mut fifo = std::fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -130,7 +130,7 @@ fn a_user_whose_processes_all_block_leaves_others_visible() {
     host.scan();
     host.host.qemu(9000, "good", A, 1);
     let inventory = host.until(&["good"]);
-    // Some of them were given no time yet.
+    // Some of them had no time yet.
     assert!(inventory.blocked > 20, "{}", inventory.blocked);
 }
 

@@ -1,54 +1,55 @@
-//! How much a pass may cost, and who comes first.
+//! Bounds the cost of a pass and decides which processes come first.
 //!
-//! To examine a process reads a link for each of its descriptors and files for each of its
-//! threads: 3 and 10 µs each, nearly all of it in the kernel. Any user can have 20,000 of them
-//! change in each pass, and in a user namespace one person has 65,536 users. So the pass as a whole
-//! has a budget, and takes turns:
+//! Examining a process reads a link per descriptor (3 µs) and files per thread (10 µs), nearly all
+//! of it in the kernel. Any user can change 20,000 of these per pass, and one person has 65,536
+//! users in a user namespace. Therefore the pass as a whole has a budget, and processes take turns:
 //!
-//! - processes that are new, that run another program, and VMMs that changed come before those that
-//!   were examined before and keep changing;
-//! - among those, users are served by what they have cost lately, so that whoever costs nothing
-//!   does not wait for those who do (self-clocked fair queueing: a process' turn is at the sum of
-//!   what its user cost before it). Root counts a quarter;
-//! - of one user, whoever was examined longest ago, then the cheapest.
+//! - New processes, processes that run another program, and changed VMMs come before processes that
+//!   were examined before and keep changing.
+//! - Among those, users take turns by their recent cost, so that a user without recent cost does
+//!   not wait for the others (self-clocked fair queueing: the turn of a process is at the sum of
+//!   its user's costs before it). Root's cost counts a quarter.
+//! - Of one user, the process examined longest ago comes first, then the cheapest.
 //!
-//! The first process that the budget has too little for ends the pass: the budget fills up, and its
-//! turn comes.
+//! The first process that exceeds the remaining budget ends the pass: the budget is refilled, and
+//! the process gets its turn later.
 
 use std::collections::HashMap;
 
-use crate::discover::process::{MAX_LINKS, MAX_THREADS, THREAD};
+use crate::discover::process::{MAX_THREADS, THREAD};
+use crate::host::fds::MAX_DESCRIPTORS;
 
-/// Links that a pass may read on average: 0.1 s, or 2 % of a CPU at a pass each 5 s.
+/// Links that a pass may read on average: 0.1 s, or 2 % of a CPU with a pass every 5 s.
 const A_PASS: i64 = 1 << 15;
-/// What quiet passes save up: the largest process, or some hundred VMs that start together.
-const BURST: i64 = MAX_LINKS as i64 + MAX_THREADS as i64 * THREAD as i64 + A_PASS;
-/// The first pass finds the VMs of a whole host: some thousand.
+/// Most budget saved by quiet passes: the largest process, or about a hundred VMs that start
+/// together.
+const BURST: i64 = MAX_DESCRIPTORS as i64 + MAX_THREADS as i64 * THREAD as i64 + A_PASS;
+/// Budget of the first pass, which finds all VMs of a host: about a thousand.
 const FIRST: i64 = 1 << 20;
-/// Lately is the last so many passes.
+/// Passes that count as recent.
 const LATELY: u64 = 16;
 
-/// A process that is to be examined.
+/// A process to examine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn<T> {
     pub(super) pid: i32,
     pub(super) user: u32,
-    /// Whether there may be a VM that was not seen before.
+    /// Whether it may have a new VM or vCPU.
     pub(super) news: bool,
     /// The last pass that examined it; 0 for none.
     pub(super) examined: u64,
-    /// An estimate, in links.
+    /// Estimated cost, in links.
     pub(super) cost: u64,
     pub(super) what: T,
 }
 
-/// What is left for this pass, and what each user cost.
+/// The remaining budget of this pass and the recent cost of each user.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: i64,
-    /// Whether this is the first pass, which is not held against anyone.
+    /// Whether this is the first pass, whose cost is not charged to users.
     first: bool,
-    /// What each user cost lately.
+    /// Recent cost of each user, in links.
     lately: HashMap<u32, u64>,
 }
 
@@ -63,7 +64,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Puts the processes in the order of their turns.
+    /// Sorts the processes by turn.
     pub(super) fn order<T>(&self, turns: &mut [Turn<T>]) {
         let rank = |turn: &Turn<T>| (turn.user, !turn.news, turn.examined, turn.cost, turn.pid);
         turns.sort_unstable_by_key(rank);
@@ -77,12 +78,12 @@ impl Budget {
         turns.sort_by_key(|turn| (!turn.news, at.get(&turn.pid).copied()));
     }
 
-    /// Whether the pass can afford this; else it ends.
+    /// Whether the budget is sufficient for this process; otherwise the pass ends.
     pub(super) fn affords<T>(&self, turn: &Turn<T>) -> bool {
         i64::try_from(turn.cost).is_ok_and(|cost| cost <= self.left)
     }
 
-    /// Takes what it did cost.
+    /// Charges the actual cost.
     pub(super) fn spend(&mut self, user: u32, cost: u64) {
         self.left = self.left.saturating_sub_unsigned(cost);
         if !self.first {
@@ -90,7 +91,7 @@ impl Budget {
         }
     }
 
-    /// A pass ended.
+    /// Ends the pass and refills the budget.
     pub(super) fn refill(&mut self) {
         self.first = false;
         self.left = (self.left + A_PASS).min(BURST);
@@ -116,7 +117,7 @@ mod tests {
         }
     }
 
-    /// Passes in which all of these want a turn: who had one in each, by pid.
+    /// For passes in which all of these want a turn: the PIDs that had one in each.
     fn passes(mut turns: Vec<Turn<()>>, passes: u64) -> Vec<Vec<i32>> {
         let mut budget = Budget::default();
         budget.refill();
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn largest_process_has_its_turn_beside_smaller_ones_of_another_user() {
-        let largest = MAX_LINKS as u64 + MAX_THREADS as u64 * THREAD;
+        let largest = MAX_DESCRIPTORS as u64 + MAX_THREADS as u64 * THREAD;
         let mut turns: Vec<_> = (0..50).map(|n| turn(n, 1000, 4000)).collect();
         turns.push(turn(99, 1001, largest));
         let had = passes(turns, 20);

@@ -1,4 +1,4 @@
-//! How much work a pass does beside processes that make it as much as they can.
+//! The cost of a pass with processes that cause as much work as they can.
 
 use super::*;
 use crate::fake_host::{FakeHost, UUID_A as A};
@@ -18,7 +18,7 @@ fn processes_that_keep_changing_cost_a_bounded_pass_and_delay_no_new_vm() {
     }
     let roots = Arc::new(Roots::below(host.root()));
     let mut scanner = Scanner::new(roots.clone());
-    // The size of a directory that stands in for /proc/PID/fd is not its number of entries.
+    // The size of a directory that replaces /proc/PID/fd is not its number of entries.
     scanner.watch.counts_descriptors = false;
     let topology = Arc::default();
     scanner.scan(&topology);

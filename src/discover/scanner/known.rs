@@ -1,4 +1,4 @@
-//! What a pass remembers of a process, and whether it has to be examined again.
+//! What the scanner remembers of a process, and when it must be examined again.
 
 use crate::discover::blocked::Blocked;
 use crate::discover::cmdline::Cmdline;
@@ -6,27 +6,28 @@ use crate::discover::guest::Guest;
 use crate::discover::vcpus::Machine;
 use crate::discover::watch::{Look, Mark, Watch};
 
-/// Descriptors or threads from which on a look at all of them is dear (some milliseconds). No
-/// less: a directory of ext4 that stands in for /proc/PID/fd has a size of 4096.
+/// Number of descriptors or threads from which an examination is expensive (milliseconds). Not
+/// lower: an ext4 directory that replaces /proc/PID/fd has a size of 4096.
 pub(super) const MANY: u64 = 4097;
-/// Passes between looks at a process that keeps changing, for each so many that it has.
+/// Passes between examinations of a process that keeps changing, per [`MANY`] descriptors or
+/// threads.
 pub(super) const BUSY_PASSES: u64 = 6;
-/// Further looks at a VMM some of whose vCPUs have no thread though its threads have names.
+/// Further examinations of a VMM that names its threads but lacks threads for some vCPUs.
 pub(super) const RETRIES: u8 = 3;
 
-/// A process that was looked at.
+/// A process that was checked.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) look: Look,
     /// The last pass that saw it.
     pub(super) seen: u64,
-    /// The last pass that looked closely.
+    /// The last pass that examined it.
     pub(super) examined: u64,
-    /// What that cost, in links.
+    /// Cost of that examination, in links.
     pub(super) cost: u64,
-    /// How often to look again though nothing changed.
+    /// Examinations still to make without a change.
     pub(super) retries: u8,
-    /// It could not be examined; the role is what was known before.
+    /// Set if it could not be examined; `role` is then the previous one.
     pub(super) blocked: Option<Blocked>,
     pub(super) role: Role,
 }
@@ -39,7 +40,7 @@ pub(super) enum Role {
 }
 
 impl Known {
-    /// Whether to look closely again.
+    /// Whether it must be examined again.
     pub(super) fn is_due(&self, look: &Look, pass: u64) -> bool {
         if self.retries > 0 {
             return true;
@@ -53,12 +54,12 @@ impl Known {
         }
     }
 
-    /// Whether there may be a VM, or a vCPU, that was not there before.
+    /// Whether it may have a new VM or vCPU.
     pub(super) fn is_news(&self, look: &Look) -> bool {
         !self.look.same_program(look) || self.matters() && self.look != *look
     }
 
-    /// Whether all vCPU threads are the ones they were.
+    /// Whether all vCPU threads are unchanged.
     pub(super) fn has_its_threads(&self, pid: i32, watch: &Watch) -> bool {
         match &self.role {
             Role::Vmm(_, marks) => {
@@ -69,7 +70,7 @@ impl Known {
         }
     }
 
-    /// Whether the inventory tells of it.
+    /// Whether it affects the inventory.
     pub(super) fn matters(&self) -> bool {
         self.blocked.is_some() || !matches!(self.role, Role::Other)
     }
@@ -90,8 +91,8 @@ impl Known {
 }
 
 impl Role {
-    /// A thread gets its name shortly after it started: what may have been too early is looked
-    /// at again, unless nothing has changed since the last such look.
+    /// How often to examine it again without a change: a thread gets its name shortly after its
+    /// start. An examination without any change since the last one does not restart the count.
     pub(super) fn retries(&self, before: Option<&Known>, look: &Look) -> u8 {
         match before {
             Some(known) if known.look == *look => known.retries,

@@ -1,4 +1,4 @@
-//! A scanner on a fixture host.
+//! The scanner on a fixture host.
 
 use super::known::RETRIES;
 use super::*;
@@ -32,7 +32,7 @@ impl Host {
     }
 }
 
-/// One VM in a line: everything an operator sees of it.
+/// One line per VM with everything an operator sees.
 fn line(vm: &Vm) -> String {
     let tids: Vec<String> = vm
         .vcpus
@@ -135,7 +135,7 @@ fn an_exec_is_noticed() {
     let mut host = Host::new(FakeHost::new());
     host.host.qemu(1000, "a", A, 1);
     assert_eq!(host.names(), ["a"]);
-    // The same process with other contents, as after an exec: descriptors and threads as before.
+    // The same process with other contents, as after an exec: same descriptors, same threads.
     host.host.file("proc/1000/cmdline", "kvm\0-name\0b\0");
     assert_eq!(host.names(), ["a"]);
     host.host.remove("proc/1000/exe");
@@ -143,7 +143,7 @@ fn an_exec_is_noticed() {
     assert_eq!(host.names(), ["b"]);
 }
 
-/// After pthread_exit in main its threads run on, and hold what the process holds.
+/// After pthread_exit in main the other threads run on and keep the descriptors.
 #[test]
 fn a_vm_whose_main_thread_ended_is_still_seen() {
     let mut host = Host::new(FakeHost::new());
@@ -167,8 +167,8 @@ fn a_vm_whose_main_thread_ended_is_still_seen() {
     );
 }
 
-/// `-incoming`: the vCPUs have their threads, which wait and never were in the guest. The source
-/// goes when the guest has moved.
+/// `-incoming`: the vCPU threads exist but have not entered the guest. The source exits when the
+/// guest has moved.
 #[test]
 fn a_vm_that_migrates_in_is_there_before_it_runs_and_the_source_leaves() {
     let mut host = Host::new(FakeHost::new());
@@ -197,8 +197,8 @@ fn a_vm_that_migrates_in_is_there_before_it_runs_and_the_source_leaves() {
     assert_eq!(after.vms.len(), 1);
 }
 
-/// Without a count of descriptors in /proc (before Linux 6.2) a process that becomes a VMM with
-/// the threads it had looks as before.
+/// Without a descriptor count in /proc (before Linux 6.2), a process that becomes a VMM with its
+/// existing threads looks unchanged.
 #[test]
 fn an_older_kernels_processes_are_looked_at_in_rotation() {
     let mut host = Host::new(FakeHost::new());
@@ -220,7 +220,7 @@ fn an_older_kernels_processes_are_looked_at_in_rotation() {
     assert!(found > Some(1), "there was nothing else to notice it by");
     let opens = host.roots.opens();
     (0..ROTATION).for_each(|_| drop(host.scan()));
-    // The VMM looks as before, and is looked at in its turn.
+    // The VMM looks unchanged and is examined in its turn.
     assert!(host.roots.opens() > opens);
 }
 
@@ -273,7 +273,7 @@ fn a_reused_pid_and_a_reused_tid_are_new() {
     let mut host = Host::new(FakeHost::new());
     host.host.qemu(1000, "a", A, 1);
     let first = host.scan();
-    // In /proc, unlike elsewhere, a directory is not modified by its entries.
+    // In /proc, unlike on disk, new entries do not change a directory's modification time.
     let task = std::fs::File::open(host.host.path("proc/1000/task")).unwrap();
     let modified = task.metadata().unwrap().modified().unwrap();
     host.host
@@ -345,7 +345,7 @@ fn a_users_vm_does_not_go_on_with_the_series_of_a_vm_of_root_that_ended() {
     assert_eq!(host.names(), ["db", "db-bbbbbbbb"], "restarted");
 }
 
-/// What anybody may do who is let near /dev/kvm: a VM that claims to be another.
+/// A user with access to /dev/kvm can run a VM that claims to be another.
 #[test]
 fn a_users_vm_never_takes_the_name_of_one_of_the_hosts() {
     let mut host = Host::new(FakeHost::new());
@@ -354,7 +354,7 @@ fn a_users_vm_never_takes_the_name_of_one_of_the_hosts() {
     let fake = host
         .host
         .vmm(900, &args, session, 1, |n| format!("CPU {n}/KVM"));
-    // With an id of its own for containers the VM is no less that of who logged in.
+    // With a container uid, the VM still belongs to the user of the login session.
     host.host.set(fake.pid, fake.pid, |t| t.uid = 100_000);
     assert_eq!(host.scan().vms[0].manager, None);
     assert_eq!(host.scan().vms[0].owner, Owner::User(Some(1000)));
@@ -435,7 +435,7 @@ fn unnamed_threads_are_found_by_debugfs_by_their_call_or_once_they_ran() {
     assert_eq!(last.blind_spots, Vec::<String>::new());
 }
 
-/// The id of a thread that created a VM and ended may be another VMM's by now.
+/// The TID of an exited thread that created a VM can belong to another VMM later.
 #[test]
 fn a_vm_in_debugfs_that_another_process_runs_is_not_taken_for_ones_own() {
     let mut host = Host::new(FakeHost::new());
@@ -475,7 +475,7 @@ fn several_vms_in_one_process_are_several_vms() {
         ]
     );
     assert!(inventory.blind_spots[0].starts_with("1 process runs several VMs"));
-    // debugfs knows that it is the other way round.
+    // debugfs shows the opposite assignment.
     host.host
         .debugfs_vcpu(1000, 10, 0, 1050)
         .debugfs_vcpu(1000, 30, 0, 1010);
@@ -561,7 +561,7 @@ fn a_vm_whose_descriptors_are_renumbered_stays_the_same() {
     assert_eq!(second.vms[0].vcpus, first.vms[0].vcpus);
 }
 
-/// 4 MiB of attributes took two minutes: each is compared with all before it.
+/// 4 MiB of attributes took two minutes: each is compared with all previous ones.
 #[test]
 fn a_state_of_hostile_metadata_is_not_parsed() {
     let mut host = Host::new(FakeHost::new());

@@ -1,17 +1,17 @@
-//! A VM stays the same VM while its threads do, whatever its descriptors are called.
+//! Keeps the identity of a VM as long as its threads exist, even if its descriptors change.
 //!
-//! The descriptor of a `kvm-vm` file tells the VMs of a process apart, but a VMM may renumber it
-//! (`dup2`). A VM that changes its key would lose its name and begin its counters anew. debugfs
-//! needs none of this: its directories keep the number that the descriptor had first.
+//! The descriptor of the `kvm-vm` file identifies a VM within a process, but a VMM can renumber it
+//! (`dup2`). A changed key would rename the VM and restart its counters. debugfs does not need
+//! this: its directories keep the first descriptor number.
 
 use std::collections::HashSet;
 
 use super::Machine;
 
-/// Gives VMs that have a thread of an earlier one that one's ordinal; no two have the same.
+/// Gives each VM the ordinal of the earlier VM that it shares a thread with; ordinals are unique.
 pub(in crate::discover) fn keep(machines: &mut [Machine], before: &[Machine]) {
-    /// Between a number that is taken and the next to try: above all descriptors
-    /// (`/proc/sys/fs/nr_open` is 2^20 unless somebody raised it).
+    /// Step from a taken number to the next candidate: above all descriptors
+    /// (`/proc/sys/fs/nr_open` defaults to 2^20).
     const NEXT: u32 = 1 << 20;
     let mut used = HashSet::new();
     let mut others = Vec::new();

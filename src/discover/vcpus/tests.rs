@@ -172,13 +172,13 @@ fn a_repeated_id_is_the_next_vm_without_debugfs() {
     );
 }
 
-/// Firecracker from 1.14 on: a dup() of each vCPU's descriptor.
+/// Firecracker since 1.14: a dup() of each vCPU's descriptor.
 #[test]
 fn duplicates_of_vcpus_beside_one_descriptor_of_a_vm_are_one_vm() {
     let threads = vec![thread(1, "q", 0), thread(2, "q", 0), thread(3, "q", 0)];
     let twice = fds(&[7], &[(8, 0), (9, 1), (10, 0), (11, 1)]);
     let unnamed = process("q", twice.clone(), threads);
-    // The thread may have been given either descriptor.
+    // The thread may use either descriptor.
     let machines = map(&unnamed, &[], &[], &[(2, 10), (3, 9)]);
     assert_eq!(found(&machines), ["7: 0=2 1=3"]);
     let named = vec![thread(2, "fc_vcpu 0", 0), thread(3, "fc_vcpu 1", 0)];

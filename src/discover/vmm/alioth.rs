@@ -1,4 +1,4 @@
-//! Alioth. It knows no names.
+//! Alioth. It has no option for a VM name.
 
 use super::{number_between, Vmm, PLAIN};
 

@@ -1,11 +1,11 @@
-//! Cloud Hypervisor. It knows no names: the paths of its sockets tell VMs apart.
+//! Cloud Hypervisor. It has no option for a VM name; the paths of its sockets distinguish VMs.
 
 use super::{number_between, Identity, Invocation, Vmm, PLAIN};
 use crate::discover::cmdline::suboption;
 
 pub(super) const VMM: Vmm = Vmm {
     name: "cloud-hypervisor",
-    // Without the end that a thread's name has no room for.
+    // Without the last letters, which do not fit into a thread name.
     runs: |program, _| program.starts_with("cloud-hypervis"),
     // vmm/src/cpu.rs
     vcpu: |comm| number_between(comm, "vcpu", ""),
@@ -14,8 +14,8 @@ pub(super) const VMM: Vmm = Vmm {
     ..PLAIN
 };
 
-/// A thread for each queue of a disk (`ID_qN`) and each pair of queues of a network device
-/// (`ID_qpN`): virtio-devices/src/{block,net}.rs.
+/// One thread per disk queue (`ID_qN`) and per pair of network queues (`ID_qpN`):
+/// virtio-devices/src/{block,net}.rs.
 fn iothread(comm: &str) -> bool {
     let number = comm.rsplit_once("_q").map(|(_, end)| end);
     let number = number.map(|end| end.strip_prefix('p').unwrap_or(end));

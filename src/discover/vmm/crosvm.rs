@@ -7,7 +7,7 @@ pub(super) const VMM: Vmm = Vmm {
     runs: |program, _| program == "crosvm",
     // src/crosvm/sys/linux/vcpu.rs
     vcpu,
-    // devices/src/virtio: a worker of each device, unless it has a process of its own (a sandbox).
+    // devices/src/virtio: one worker per device, unless the device has its own process (a sandbox).
     iothread: Some(|comm| comm.starts_with("v_")),
     telling: true,
     own: |comm| vcpu(comm).is_some(),

@@ -1,11 +1,11 @@
-//! Dragonball: the VMM in Kata's runtime, `containerd-shim-kata-v2`, a process for each sandbox.
+//! Dragonball: the VMM in Kata's runtime, `containerd-shim-kata-v2`, one process per sandbox.
 
 use super::{number_between, Identity, Invocation, Vmm, PLAIN};
 
 pub(super) const VMM: Vmm = Vmm {
     name: "dragonball",
-    // Only that of runtime-rs runs a VMM in its own process; who asks has seen descriptors of KVM
-    // or threads of a vCPU.
+    // Only the shim of runtime-rs runs a VMM in its own process; the caller has already found KVM
+    // descriptors or vCPU threads.
     runs: |program, _| program.starts_with("containerd-shim-kata"),
     // src/dragonball/src/vcpu/vcpu_impl.rs
     vcpu,
@@ -19,7 +19,7 @@ fn vcpu(comm: &str) -> Option<u32> {
     number_between(comm, "db_vcpu", "")
 }
 
-/// The sandbox's id, as containerd gives it to the shim.
+/// The sandbox id, which containerd passes to the shim.
 fn identity(invocation: &Invocation<'_>) -> Identity {
     Identity {
         name: invocation.option("-id").map(str::to_owned),

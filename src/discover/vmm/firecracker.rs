@@ -2,7 +2,7 @@
 
 use super::{number_between, Identity, Invocation, Vmm, PLAIN};
 
-/// The id of a microVM that was given none (src/firecracker/src/main.rs).
+/// The id of a microVM started without `--id` (src/firecracker/src/main.rs).
 const DEFAULT_ID: &str = "anonymous-instance";
 
 pub(super) const VMM: Vmm = Vmm {
@@ -10,16 +10,16 @@ pub(super) const VMM: Vmm = Vmm {
     runs: |program, _| program.starts_with("firecracker"),
     // src/vmm/src/vstate/vcpu.rs
     vcpu: |comm| number_between(comm, "fc_vcpu ", ""),
-    // Its main thread does the devices' I/O.
+    // The main thread does the devices' I/O.
     iothread: Some(|_| false),
     telling: true,
-    // src/firecracker/src/api_server_adapter.rs; not with --no-api.
+    // src/firecracker/src/api_server_adapter.rs; absent with --no-api.
     own: |comm| comm == "fc_api",
     identity,
     ..PLAIN
 };
 
-/// `--id`, else the path of the API socket or of the configuration.
+/// `--id`, else the path of the API socket or the configuration.
 fn identity(invocation: &Invocation<'_>) -> Identity {
     let id = invocation.option("--id").filter(|id| *id != DEFAULT_ID);
     let of_path = |option| invocation.name_of_path(invocation.option(option)?);
@@ -28,7 +28,7 @@ fn identity(invocation: &Invocation<'_>) -> Identity {
         name: name
             .or_else(|| of_path("--api-sock"))
             .or_else(|| of_path("--config-file")),
-        // Many give their VMs UUIDs as ids; what is none is dropped later.
+        // Ids are often UUIDs; anything else is dropped later.
         uuid: id.map(str::to_owned),
     }
 }

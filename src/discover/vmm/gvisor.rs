@@ -1,6 +1,6 @@
-//! gVisor's KVM platform: `runsc-sandbox`. A vCPU is no thread there: each thread of the sandbox
-//! takes a vCPU that is free when it runs the application (pkg/sentry/platform/kvm/machine.go,
-//! `machine.Get`), and there are as many as threads ever ran at once.
+//! gVisor's KVM platform: `runsc-sandbox`. Its vCPUs are not threads: each thread of the sandbox
+//! takes a free vCPU when it runs the application (pkg/sentry/platform/kvm/machine.go,
+//! `machine.Get`), so there are as many vCPUs as threads ever ran at once.
 
 use super::{Identity, Invocation, Vmm, PLAIN};
 

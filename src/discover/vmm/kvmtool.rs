@@ -17,7 +17,7 @@ fn vcpu(comm: &str) -> Option<u32> {
     number_between(comm, "kvm-vcpu-", "")
 }
 
-/// `lkvm run --name NAME`; without it a guest is `guest-PID`.
+/// `lkvm run --name NAME`; the default is `guest-PID`.
 fn identity(invocation: &Invocation<'_>) -> Identity {
     Identity {
         name: invocation.option("--name").map(str::to_owned),

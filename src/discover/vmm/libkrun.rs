@@ -1,10 +1,9 @@
-//! libkrun: a library that makes a VMM of the program that uses it (krunvm, muvm, microsandbox,
-//! boxlite, crun's `krun`). It began as a part of Firecracker and kept the names of its vCPU
-//! threads.
+//! libkrun: a library that makes the program that uses it a VMM (krunvm, muvm, microsandbox,
+//! boxlite, crun's `krun`). It started as a part of Firecracker and kept its names of vCPU threads.
 
 use super::{number_between, Identity, Invocation, Vmm, PLAIN};
 
-/// Programs that hold descriptors of KVM only as users of libkrun.
+/// Programs that hold KVM descriptors only through libkrun.
 const PROGRAMS: &[&str] = &["krunvm", "muvm", "msb", "crun", "krun", "chroot_vm"];
 
 pub(super) const VMM: Vmm = Vmm {

@@ -1,4 +1,4 @@
-//! The exporter's own demo guests: `vcpu-exporter micro-vm --name X --uuid U`.
+//! The exporter's demo guests: `vcpu-exporter micro-vm --name X --uuid U`.
 
 use super::{number_between, Identity, Invocation, Vmm, PLAIN};
 

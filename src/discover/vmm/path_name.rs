@@ -1,10 +1,11 @@
-//! A VM's name made of a path among the arguments of a VMM that knows no names.
+//! Derives a VM name from a path among the arguments of a VMM without an option for names.
 //!
-//! Some managers put the name in the file (`/run/ch/web.sock`), others in a directory above it and
-//! use one file name for all VMs (`/run/kata/ID/ch-api.sock`, the jailer's `…/ID/root/run/…`). The
-//! name is the innermost component that says more than what kind of file or program it is.
+//! Some managers put the name in the file name (`/run/ch/web.sock`), others in a parent directory
+//! with the same file name for all VMs (`/run/kata/ID/ch-api.sock`, the jailer's
+//! `…/ID/root/run/…`). The name is the innermost component that is more than a kind of file or
+//! program.
 
-/// Words for VMMs, their sockets and their files. A component made of nothing else is no name.
+/// Words for VMMs, their sockets and their files. A component of such words alone is not a name.
 const WORDS: &[&str] = &[
     "alioth",
     "api",
@@ -42,8 +43,8 @@ const WORDS: &[&str] = &[
     "vms",
 ];
 
-/// Directories that hold things of many VMs or of one VM's insides, those of managers that use one
-/// path for all VMs in the containers of these among them (Virtink: /var/run/virtink/ch.sock).
+/// Directories shared by many VMs, or internal to one VM. Includes those of managers that use the
+/// same path in each VM's container (Virtink: /var/run/virtink/ch.sock).
 const SHARED: &[&str] = &[
     "..",
     "cache",
@@ -83,11 +84,11 @@ const SHARED: &[&str] = &[
     "virtink",
 ];
 
-/// A longer component is a name, not a row of words (bytes).
+/// A longer component is a name, not a sequence of words (bytes).
 const MAX_WORDS: usize = 48;
 
-/// The name in a path; one that is relative belongs to `cwd`. `None` where all VMs of the host
-/// could have such a path.
+/// The name in a path; a relative path is below `cwd`. `None` if any VM of the host could have such
+/// a path.
 pub(super) fn of(path: &str, cwd: Option<&str>) -> Option<String> {
     // '@' stands for the NUL of an abstract socket (unix(7)).
     let path = path.strip_prefix('@').unwrap_or(path);
@@ -106,8 +107,7 @@ pub(super) fn of(path: &str, cwd: Option<&str>) -> Option<String> {
     (0..dirs.len()).find(named).map(|n| dirs[n].to_owned())
 }
 
-/// What is behind the hash in `/nix/store/HASH-…`, which is another whenever anything the file is
-/// made of changes.
+/// The part after the hash in `/nix/store/HASH-…`; the hash changes with any input of the file.
 fn in_nix_store(path: &str) -> Option<&str> {
     /// Characters of a hash (Nix's src/libstore/path.cc, `HashLen`).
     const HASH: usize = 32;
@@ -116,7 +116,7 @@ fn in_nix_store(path: &str) -> Option<&str> {
     is_hash.then_some(rest)
 }
 
-/// The file's name without its extension.
+/// The file name without its extension.
 fn stem(file: &str) -> &str {
     match file.rsplit_once('.') {
         Some((stem, end)) if end.bytes().all(|b| b.is_ascii_alphabetic()) => stem,
@@ -124,15 +124,15 @@ fn stem(file: &str) -> &str {
     }
 }
 
-/// Whether a directory names no VM. Those below /home and /run/user are of users.
+/// Whether a directory does not name a VM. Those below /home and /run/user name users.
 fn is_shared(dir: &str, outer: Option<&str>) -> bool {
     let number = dir.bytes().all(|b| b.is_ascii_digit());
     let of_user = outer == Some("home") || (outer == Some("user") && number);
     of_user || SHARED.contains(&dir) || is_generic(dir)
 }
 
-/// Whether a component is made of [`WORDS`] alone, together (`cloudhypervisor`) or apart
-/// (`clh-api`). A number tells VMs apart: `vm1` is a name.
+/// Whether a component consists only of [`WORDS`], joined (`cloudhypervisor`) or separated
+/// (`clh-api`). A number distinguishes VMs: `vm1` is a name.
 pub(in crate::discover) fn is_generic(component: &str) -> bool {
     let component = component.to_ascii_lowercase();
     let tokens = component.split(|c: char| !c.is_alphanumeric());

@@ -8,26 +8,26 @@ mod config;
 pub(super) const VMM: Vmm = Vmm {
     name: "qemu",
     runs: |program, _| is_qemu(program),
-    // accel/kvm/kvm-accel-ops.c; only with debug-threads=on, as libvirt and Proxmox start it.
+    // accel/kvm/kvm-accel-ops.c; only with debug-threads=on, which libvirt and Proxmox set.
     vcpu: |comm| number_between(comm, "CPU ", "/KVM"),
-    // iothread.c; the monitor's own (monitor/monitor.c) does no guest's I/O.
+    // iothread.c; the monitor's iothread (monitor/monitor.c) does no I/O for the guest.
     iothread: Some(|comm| comm.starts_with("IO ") && comm != "IO mon_iothread"),
     migration: Some(migration),
     telling: true,
-    // util/rcu.c; every QEMU that names its threads has it.
+    // util/rcu.c; present in every QEMU that names its threads.
     own: |comm| comm == "call_rcu",
     identity,
     ..PLAIN
 };
 
-/// `kvm` is Debian's and Proxmox' name of it, `qemu-kvm` that of Red Hat's; who asks has seen
-/// descriptors of KVM or threads of a vCPU, which QEMU's tools have not.
+/// `kvm` is its name in Debian and Proxmox, `qemu-kvm` in Red Hat. The caller has already found KVM
+/// descriptors or vCPU threads, which QEMU's tools do not have.
 fn is_qemu(program: &str) -> bool {
     program.starts_with("qemu") || program == "kvm" || program.starts_with("kvm-spice")
 }
 
-/// Threads of a live migration, a background snapshot, COLO or a measurement of the dirty rate:
-/// of both hosts, and the names of all versions (migration/*.c; `mig/…` since QEMU 9.0).
+/// Threads of a live migration, a background snapshot, COLO or a dirty rate measurement, on both
+/// hosts and in all versions (migration/*.c; `mig/…` since QEMU 9.0).
 fn migration(comm: &str) -> bool {
     const NAMES: &[&str] = &[
         "live_migration",
@@ -53,12 +53,12 @@ fn migration(comm: &str) -> bool {
     NAMES.contains(&comm) || PREFIXES.iter().any(|prefix| comm.starts_with(prefix))
 }
 
-/// The options in their order: each adds to what was said before or replaces it.
+/// Applies the options in order: each adds to the earlier ones or replaces them.
 pub(super) fn identity(invocation: &Invocation<'_>) -> Identity {
     let mut identity = Identity::default();
     for (option, value) in options(invocation.cmdline) {
         match option {
-            // All of them are one list (`merge_lists` of qemu_name_opts, softmmu/vl.c).
+            // All -name options form one list (`merge_lists` of qemu_name_opts, softmmu/vl.c).
             "name" => identity.set_name(suboption(value, "guest", Some("guest"))),
             "readconfig" => {
                 let text = (invocation.file)(value);
@@ -82,8 +82,7 @@ impl Identity {
     }
 }
 
-/// The options with their values, in order. QEMU takes them with one dash or two, and never as
-/// `-name=value`.
+/// The options with their values, in order. QEMU accepts one dash or two, but not `-name=value`.
 fn options(cmdline: &Cmdline) -> impl Iterator<Item = (&str, &str)> {
     let pairs = cmdline.args().zip(cmdline.args().skip(1));
     pairs.filter_map(|(option, value)| {
@@ -92,13 +91,13 @@ fn options(cmdline: &Cmdline) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// A field of the system information the guest is told (SMBIOS type 1); the last one counts.
+/// A field of the guest's system information (SMBIOS type 1); the last one counts.
 pub(in crate::discover) fn smbios(cmdline: &Cmdline, field: &str) -> Option<String> {
     let lists = options(cmdline).filter(|(option, _)| *option == "smbios");
     lists.filter_map(|(_, list)| system(list, field)).last()
 }
 
-/// A field of an `-smbios` list of type 1; the type is read by strtoul(3) with any base.
+/// A field of an `-smbios` list of type 1; QEMU parses the type with strtoul(3) in any base.
 fn system(list: &str, field: &str) -> Option<String> {
     let kind = suboption(list, "type", None)?;
     let digits = kind.trim_start_matches("0x").trim_start_matches('0');

@@ -1,4 +1,4 @@
-//! StratoVirt. It takes QEMU's options and names its vCPU threads as QEMU does.
+//! StratoVirt. It uses QEMU's options and names of vCPU threads.
 
 use super::{number_between, qemu, Vmm, PLAIN};
 

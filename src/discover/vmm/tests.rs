@@ -1,14 +1,14 @@
 use super::*;
 use proptest::prelude::*;
 
-/// The kind of a process whose executable may be read unless it is `None`.
+/// The kind of a process; `None` for an executable that cannot be read.
 fn kind(exe: Option<&str>, line: &str, comms: &[&str]) -> Option<&'static str> {
     let cmdline = Cmdline::parse(line.replace(' ', "\0").as_bytes());
     let program = Program::new(exe, &cmdline, comms.first().copied().unwrap_or_default());
     of(&program, &cmdline, comms.iter().copied()).map(|vmm| vmm.name)
 }
 
-/// What arguments alone say.
+/// The identity from arguments alone.
 pub(super) fn identity(line: &[u8]) -> Identity {
     identity_of(&Cmdline::parse(line))
 }
@@ -68,7 +68,7 @@ fn executable_tells_the_kind_whatever_the_process_calls_itself() {
             expected,
             "{exe}"
         );
-        // Without the rights of a debugger the kernel's name of the first thread tells.
+        // Without the rights of a debugger, the kernel's name of the first thread decides.
         assert_eq!(kind(None, "microvm@my-vm", &[comm]), expected, "{comm}");
     }
     assert_eq!(
@@ -100,7 +100,7 @@ fn shared_thread_names_alone_tell_no_kind() {
     assert_eq!(kind(Some("/opt/x"), "/opt/x", &["x", "fc_vcpu 0"]), None);
     assert_eq!(kind(Some("/opt/x"), "/opt/x", &["x", "CPU 0/KVM"]), None);
     assert_eq!(kind(Some("/opt/x"), "/opt/x", &["x", "vcpu0"]), None);
-    // With a thread that is of one VMM alone they do, also of a renamed program.
+    // A thread that belongs to one VMM only is sufficient, even for a renamed program.
     let qemu = ["x", "call_rcu", "CPU 0/KVM"];
     assert_eq!(kind(Some("/opt/x"), "/opt/x", &qemu), Some("qemu"));
     let firecracker = ["x", "fc_api", "fc_vcpu 0"];

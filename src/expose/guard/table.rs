@@ -1,9 +1,9 @@
-//! Who is connected, and who makes room for others.
+//! The table of connections, and the choice which to close.
 //!
-//! Two things are scarce: connections, and answers in memory. A newcomer that finds either taken is
-//! let in at the cost of whoever makes the least use of it, so that no number of clients that hold
-//! things and do nothing keeps Prometheus out, also where all come from one address (a proxy,
-//! `kubectl port-forward`, the exporter's own host).
+//! Connections and bodies in memory are limited. If all are in use, a new client takes the place of
+//! the least active one. So clients that hold resources without using them cannot lock Prometheus
+//! out, even if all come from one address (a proxy, `kubectl port-forward`, the exporter's own
+//! host).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,34 +16,34 @@ use tokio::time::Instant;
 
 use super::Phase;
 
-/// A client that takes its answer is spared for this long after it last took something: a third of
+/// A client that is reading its answer is not closed for this long after it last read: a third of
 /// the send buffer at 50 kB/s, see [`super::Limits::stall`].
 const SPARED: Duration = Duration::from_secs(2);
 
-/// The connections that there may be, and those that there are.
+/// The open connections and their limit.
 #[derive(Debug, Clone)]
 pub(in crate::expose) struct Table(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     most: usize,
-    /// By number, none of which is given twice.
+    /// By a unique number.
     clients: Mutex<BTreeMap<u64, Arc<Client>>>,
     next: AtomicU64,
 }
 
-/// What becomes of a newcomer.
+/// The result for a new connection.
 #[derive(Debug)]
 pub(in crate::expose) enum Admission {
-    /// It has a place until the seat is dropped.
+    /// The connection has a place until the seat is dropped.
     Seat(Seat),
-    /// All are busy; a place will be free in a moment.
+    /// All connections are busy; try again soon.
     Later,
-    /// Its address has so many connections, all of them busy, that others would find no place.
+    /// The address already has its share of connections, all busy.
     Never,
 }
 
-/// A client's place in the table.
+/// A connection's place in the table; dropping it frees the place.
 #[derive(Debug)]
 pub(in crate::expose) struct Seat {
     table: Table,
@@ -63,7 +63,7 @@ impl Drop for Seat {
     }
 }
 
-/// A connection, as others see it.
+/// The state of a connection that the table needs.
 #[derive(Debug)]
 pub(in crate::expose) struct Client {
     peer: IpAddr,
@@ -77,19 +77,19 @@ struct State {
     body: Option<BodyId>,
 }
 
-/// Names a body in memory.
+/// Identifies a body in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::expose) struct BodyId {
     pub(in crate::expose) kind: Kind,
     pub(in crate::expose) number: u64,
 }
 
-/// Whom a body is for. Each has places of its own, so that neither takes the other's.
+/// What a body is for. Each kind has its own slots, so neither displaces the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::expose) enum Kind {
-    /// A scraper.
+    /// `/metrics`.
     Scrape,
-    /// A person: the page, and the view as JSON.
+    /// The page, and the view as JSON.
     Page,
 }
 
@@ -105,7 +105,7 @@ impl Client {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Both fields are written at once: nothing is left half changed.
+        // Each field is written as a whole, so ignore the poisoning.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -117,18 +117,18 @@ impl Client {
         self.state().phase = phase;
     }
 
-    /// Its request is complete, and worked on.
+    /// Its request is complete and being processed.
     pub(in crate::expose) fn works(&self) {
         let begun = Instant::now();
         self.set(Phase::Work { begun });
     }
 
-    /// Notes which body it is sent; `None` once that is over.
+    /// Records the body that is being sent; `None` when it is done.
     pub(in crate::expose) fn takes(&self, body: Option<BodyId>) {
         self.state().body = body;
     }
 
-    /// Resolves once its place is needed.
+    /// Resolves when the connection's place is needed.
     pub(in crate::expose) async fn is_out(&self) {
         self.out.notified().await;
     }
@@ -137,7 +137,8 @@ impl Client {
         self.out.notify_one();
     }
 
-    /// How long nothing has come from it that was awaited; nothing while it is worked for.
+    /// How long the client has been expected to send a request; `None` while one is processed or
+    /// answered.
     fn idle(&self, now: Instant) -> Option<Duration> {
         match self.phase() {
             Phase::Request { begun, .. } => Some(now.saturating_duration_since(begun)),
@@ -150,7 +151,7 @@ impl Client {
         }
     }
 
-    /// How long it has taken nothing of its answer.
+    /// How long the client has read nothing of its answer.
     fn stalled(&self, now: Instant) -> Duration {
         match self.phase() {
             Phase::Answer { progress, .. } => now.saturating_duration_since(progress),
@@ -169,28 +170,28 @@ impl Table {
     }
 
     fn clients(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {
-        // Entries come and go whole.
+        // Entries are inserted and removed as a whole, so ignore the poisoning.
         let clients = self.0.clients.lock();
         clients.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a newcomer would take another's place.
+    /// Whether a new connection would displace another.
     pub(in crate::expose) fn is_full(&self) -> bool {
         self.clients().len() >= self.0.most
     }
 
-    /// A place for a newcomer, if need be that of the least active client.
+    /// Admits a connection, if necessary in place of the least active one.
     pub(in crate::expose) fn admit(&self, peer: IpAddr) -> Admission {
         let mut clients = self.clients();
         let client = Arc::new(Client::new(peer));
         if clients.len() >= self.0.most {
             let of_peer = clients.values().filter(|c| c.peer == client.peer).count();
-            // A quarter is left to others.
+            // Leave a quarter to other addresses.
             let has_its_share = of_peer >= (self.0.most * 3 / 4).max(1) && self.0.most > 1;
             let own = has_its_share.then_some(client.peer);
             match (least_active(&clients, own, Instant::now()), has_its_share) {
                 (Some(number), _) => throw_out(&mut clients, number),
-                // Were its own all there are, it would wait for itself alone.
+                // If the address has all connections, waiting would delay only itself.
                 (None, true) if of_peer < clients.len() => return Admission::Never,
                 (None, _) => return Admission::Later,
             }
@@ -204,7 +205,7 @@ impl Table {
         })
     }
 
-    /// Closes the least active connection, to get its descriptor. False where all are busy.
+    /// Closes the least active connection to free its descriptor. False if all are busy.
     pub(in crate::expose) fn make_room(&self) -> bool {
         let mut clients = self.clients();
         let number = least_active(&clients, None, Instant::now());
@@ -212,8 +213,8 @@ impl Table {
         number.is_some()
     }
 
-    /// Closes the connections that hold the body of which nobody has taken anything for the longest
-    /// time, so that its memory is free. How many these were.
+    /// Frees one body: closes all clients of the body that has been unread for the longest time.
+    /// Returns the number of clients closed.
     pub(in crate::expose) fn free_body(&self, kind: Kind) -> usize {
         let now = Instant::now();
         let mut clients = self.clients();
@@ -239,8 +240,8 @@ impl Table {
     }
 }
 
-/// Whose place to take, of all clients or those of one address: one that is awaited, of the address
-/// with the most connections, for the longest time; else one that takes nothing of its answer.
+/// The connection to close, among all or those of one address: the one that has been idle for the
+/// longest, of the address with the most connections; else one that does not read its answer.
 fn least_active(
     clients: &BTreeMap<u64, Arc<Client>>,
     of: Option<IpAddr>,
@@ -273,7 +274,7 @@ fn throw_out(clients: &mut BTreeMap<u64, Arc<Client>>, number: u64) {
     }
 }
 
-/// Who has one address of IPv6 has the 2^64 of its network.
+/// One IPv6 client may have the 2^64 addresses of its /64.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {

@@ -8,7 +8,7 @@ use crate::expose::server;
 
 const SHORT: Duration = Duration::from_millis(50);
 
-/// Far longer than any test takes, unless what should be cut off is not.
+/// Longer than any test takes unless a limit is not enforced.
 const LONG: Duration = Duration::from_secs(600);
 
 fn limits() -> Limits {
@@ -24,7 +24,7 @@ fn limits() -> Limits {
     }
 }
 
-/// What a client of a server with these limits does and sees.
+/// Runs a client against a server with these limits.
 fn client<T: Send + 'static>(
     limits: Limits,
     does: impl FnOnce(std::net::TcpStream) -> T + Send + 'static,
@@ -54,7 +54,7 @@ fn client<T: Send + 'static>(
     })
 }
 
-/// Reads to the end; a reset is an end too, a read that times out is none.
+/// Reads to the end. A reset is an end; a read timeout is not.
 fn drain(stream: &mut std::net::TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -102,7 +102,7 @@ fn a_client_that_does_not_take_its_answer_is_cut_off() {
         };
         let taken = client(limits, |mut stream| {
             ask(&mut stream, "/large");
-            // Closed with a reset, after which the kernel keeps nothing of the answer.
+            // After a reset, the kernel keeps nothing of the answer.
             let closed = rustix::event::PollFlags::HUP;
             let mut wait = [rustix::event::PollFd::new(&stream, closed)];
             rustix::event::poll(&mut wait, None).unwrap();
@@ -113,7 +113,7 @@ fn a_client_that_does_not_take_its_answer_is_cut_off() {
 }
 
 #[test]
-fn http2_is_refused_in_words() {
+fn http2_is_refused_with_a_message() {
     let answer = client(limits(), |mut stream| {
         stream
             .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
@@ -136,7 +136,7 @@ fn an_upgrade_to_http2_is_not_taken_up() {
 }
 
 #[test]
-fn a_request_may_be_so_large_and_no_larger() {
+fn size_of_a_request_is_limited() {
     let answer = |padding: usize| {
         client(limits(), move |mut stream| {
             let padding = "a".repeat(padding);
@@ -150,7 +150,7 @@ fn a_request_may_be_so_large_and_no_larger() {
     assert!(!answer(2000).starts_with(b"HTTP/1.1 200"));
 }
 
-/// A client is answered that comes when `first` has taken the only connection there may be.
+/// A client is answered although `first` holds the only connection.
 fn second(first: impl FnOnce(&mut std::net::TcpStream) + Send + 'static) {
     let limits = Limits {
         connections: 1,
@@ -170,7 +170,7 @@ fn second(first: impl FnOnce(&mut std::net::TcpStream) + Send + 'static) {
 }
 
 #[test]
-fn who_is_idle_makes_room_when_all_places_are_taken() {
+fn idle_connection_makes_room_if_all_are_in_use() {
     second(|stream| {
         ask(stream, "/");
         stream.read_exact(&mut [0; 12]).unwrap();
@@ -178,15 +178,15 @@ fn who_is_idle_makes_room_when_all_places_are_taken() {
 }
 
 #[test]
-fn who_has_not_asked_makes_room_when_all_places_are_taken() {
+fn connection_without_request_makes_room_if_all_are_in_use() {
     second(|_| ());
     second(|stream| stream.write_all(b"GET / HT").unwrap());
-    // Ends as a request does, and is none.
+    // Ends like a request, but is none.
     second(|stream| stream.write_all(b"\r\n\r\n").unwrap());
 }
 
 #[test]
-fn who_takes_nothing_of_an_answer_makes_room_when_all_places_are_taken() {
+fn stalled_answer_makes_room_if_all_are_in_use() {
     second(|stream| ask(stream, "/large"));
 }
 

@@ -1,4 +1,4 @@
-//! What an endpoint's answer means (OTLP specification 1.x, "Failures" of both transports).
+//! Interprets an endpoint's answer (OTLP specification 1.x, "Failures" of both transports).
 
 use std::time::{Duration, SystemTime};
 
@@ -9,32 +9,34 @@ use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// The longest an endpoint can send us away for: one that asks for more is broken or hostile.
+use crate::host::text::is_default_ignorable;
+
+/// Longest delay that an endpoint may request; a longer request means that it is broken or hostile.
 const LONGEST_AFTER: Duration = Duration::from_secs(600);
 
-/// Longest message of an endpoint that is repeated (characters).
+/// Most characters of an endpoint's message that are repeated in logs.
 const LONGEST_MESSAGE: usize = 200;
 
-/// What became of one request.
+/// The result of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It arrived.
+    /// The endpoint accepted it.
     Delivered {
-        /// Data points the endpoint would not have.
+        /// Data points that the endpoint rejected.
         rejected: u64,
-        /// What it said about that, or wanted to say.
+        /// The endpoint's error message or warning.
         message: Option<String>,
     },
-    /// It may be tried again.
+    /// It failed and may be sent again.
     Retry {
-        /// What went wrong.
+        /// The error.
         reason: String,
-        /// Not before this time has passed.
+        /// Delay that the endpoint requested.
         after: Option<Duration>,
     },
-    /// It would be refused again.
+    /// The endpoint would refuse it again.
     Refused {
-        /// Why.
+        /// The error.
         reason: String,
     },
 }
@@ -53,17 +55,18 @@ impl Answer {
         }
     }
 
-    /// What a response over HTTP says.
+    /// Interprets an HTTP response.
     pub(super) fn of_http(response: &Response<'_>) -> Self {
         let status = response.status;
-        let reason = || format!("it answered {status}{}", said(response.body));
+        let reason = || format!("the receiver answered {status}{}", said(response.body));
         match status.as_u16() {
             200..=299 => match response.message() {
                 Some(message) => Self::of_response(message),
-                // A proxy, a portal, another service: had it been a receiver, it would say so.
+                // A proxy, a login portal or another service: an OTLP receiver would answer in its
+                // protocol.
                 None => Answer::refused(format!(
-                    "it answered {status} as no OTLP receiver does ({}), so that nothing may have \
-                     arrived; is the URL right{}",
+                    "answered {status}, but not as an OTLP receiver ({}): the push may be lost; \
+                     check the URL{}",
                     response.kind(),
                     said(response.body)
                 )),
@@ -87,14 +90,14 @@ impl Answer {
         }
     }
 
-    /// What a gRPC status that is not OK says.
+    /// Interprets a gRPC status other than OK.
     pub(super) fn of_status(status: &Status) -> Self {
         let after = status.get_details_retry_info();
         let after = after.and_then(|info| info.retry_delay);
         let after = after.map(|after| after.min(LONGEST_AFTER));
         let message = printable(status.message());
         let code = status.code();
-        let reason = format!("it answered {code:?}: {message}");
+        let reason = format!("the receiver answered {code:?}: {message}");
         match code {
             Code::Cancelled
             | Code::DeadlineExceeded
@@ -102,26 +105,26 @@ impl Answer {
             | Code::OutOfRange
             | Code::Unavailable
             | Code::DataLoss => Answer::Retry { reason, after },
-            // Only one that says when has hope to recover.
+            // Without a delay, the receiver does not expect to recover.
             Code::ResourceExhausted if after.is_some() => Answer::Retry { reason, after },
             _ => Answer::Refused { reason },
         }
     }
 }
 
-/// A response over HTTP.
+/// An HTTP response.
 pub(super) struct Response<'a> {
     pub(super) status: http::StatusCode,
     pub(super) content_type: Option<&'a str>,
-    /// The header of that name.
+    /// The `Retry-After` header.
     pub(super) retry_after: Option<&'a str>,
     pub(super) body: &'a [u8],
     pub(super) now: SystemTime,
 }
 
 impl Response<'_> {
-    /// The message of a success: protobuf, JSON from receivers that know nothing else, or nothing,
-    /// as VictoriaMetrics and Prometheus have it, whatever that is said to be.
+    /// The message of a success: protobuf, JSON from receivers that support only JSON, or nothing,
+    /// as from VictoriaMetrics and Prometheus, whatever the content type is.
     fn message(&self) -> Option<ExportMetricsServiceResponse> {
         let kind = self.content_type.unwrap_or("application/x-protobuf");
         let kind = kind.split(';').next().unwrap_or_default().trim();
@@ -141,14 +144,14 @@ impl Response<'_> {
         }
     }
 
-    /// Its kind, for people.
+    /// The content type, for messages.
     fn kind(&self) -> String {
         let kind = self.content_type.unwrap_or("no content type");
         printable(kind).chars().take(60).collect()
     }
 }
 
-/// The message in JSON (OTLP specification, "JSON Protobuf Encoding": 64-bit numbers are texts).
+/// Parses the JSON form (OTLP specification, "JSON Protobuf Encoding": 64-bit numbers are strings).
 fn of_json(json: &serde_json::Value) -> ExportMetricsServiceResponse {
     let Some(partial) = json.get("partialSuccess") else {
         return ExportMetricsServiceResponse::default();
@@ -177,7 +180,7 @@ fn seconds_or_date(text: &str, now: SystemTime) -> Option<Duration> {
     Some(after.min(LONGEST_AFTER))
 }
 
-/// What the body of an error says: a `google.rpc.Status`, or text.
+/// The message in the body of an error: a `google.rpc.Status`, or text.
 fn said(body: &[u8]) -> String {
     let status = tonic_types::Status::decode(body);
     let message = match &status {
@@ -192,18 +195,12 @@ fn said(body: &[u8]) -> String {
     }
 }
 
-/// One short line of what a stranger says, for the log and the terminal.
+/// An untrusted message as one short line for the log and the terminal.
 pub(super) fn printable(text: &str) -> String {
-    let words = text.split(|c: char| c.is_control() || c.is_whitespace() || is_invisible(c));
+    let words =
+        text.split(|c: char| c.is_control() || c.is_whitespace() || is_default_ignorable(c));
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
     words.join(" ").chars().take(LONGEST_MESSAGE).collect()
-}
-
-/// Characters that turn round or hide what stands beside them (Unicode's Bidi_Control, and those
-/// without width).
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -222,7 +219,7 @@ mod tests {
         })
     }
 
-    /// A 200 of this kind.
+    /// A 200 with this content type.
     fn ok(content_type: Option<&str>, body: &str) -> Answer {
         Answer::of_http(&Response {
             status: http::StatusCode::OK,
@@ -267,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_of_something_else_is_none() {
+    fn success_without_otlp_is_refused() {
         for (kind, body) in [
             (Some("text/html; charset=utf-8"), "<html>Sign in</html>"),
             (Some("application/x-protobuf"), "<html>Sign in</html>"),
@@ -279,7 +276,7 @@ mod tests {
             let Answer::Refused { reason } = ok(kind, body) else {
                 panic!("{kind:?} {body}");
             };
-            assert!(reason.contains("is the URL right"), "{reason}");
+            assert!(reason.contains("check the URL"), "{reason}");
         }
         for kind in [None, Some("text/html"), Some("text/plain")] {
             assert_eq!(ok(kind, ""), delivered(0, None), "{kind:?}");
@@ -332,7 +329,7 @@ mod tests {
             panic!("not refused");
         };
         assert!(
-            reason.starts_with("it answered 404 Not Found: no such tenant xxx"),
+            reason.starts_with("the receiver answered 404 Not Found: no such tenant xxx"),
             "{reason}"
         );
         assert!(reason.len() < 300);
@@ -344,7 +341,7 @@ mod tests {
         let Answer::Refused { reason } = http(400, None, &status.encode_to_vec()) else {
             panic!("not refused");
         };
-        assert_eq!(reason, "it answered 400 Bad Request: bad name");
+        assert_eq!(reason, "the receiver answered 400 Bad Request: bad name");
     }
 
     #[test]
@@ -361,7 +358,7 @@ mod tests {
         let mut details = ErrorDetails::new();
         details.set_retry_info(Some(Duration::from_secs(5000)));
         let status = Status::with_error_details(Code::ResourceExhausted, "busy", details);
-        let reason = "it answered ResourceExhausted: busy".to_owned();
+        let reason = "the receiver answered ResourceExhausted: busy".to_owned();
         let after = Some(LONGEST_AFTER);
         assert_eq!(Answer::of_status(&status), Answer::Retry { reason, after });
     }

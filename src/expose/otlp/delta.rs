@@ -1,30 +1,29 @@
-//! What each receiver of increments has had: an increment is counted from the last push that
-//! arrived, so that what one push could not deliver is in the next.
+//! The totals that each receiver of deltas has received. A delta is counted from the last push that
+//! arrived, so the next push includes what a failed push contained.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::snapshot::{Labels, Metric, Value};
 
-/// Tells series apart: a keyed hash. Of a million series two have the same once in ten million
-/// hosts, and these two would then be wrong.
+/// Identifies a series: a keyed hash. With a million series, two collide on one of ten million
+/// hosts, and both would then be wrong.
 type Key = u64;
 
-/// Which series.
+/// The identity of a series.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Id<'a> {
-    /// Of this metric.
+    /// The metric.
     pub(super) metric: &'static Metric,
-    /// With these labels.
+    /// Its labels.
     pub(super) labels: [&'a Labels; 2],
-    /// Which bucket of a histogram; its sum is the one after the last. 0 for a number.
+    /// Index of a histogram's bucket; the sum follows the last bucket. 0 for a number.
     pub(super) part: usize,
-    /// When it began to count: with a new start it is another, because a VM that came back under
-    /// its name is.
+    /// Start time of the series. A VM that restarts under its name starts a new series.
     pub(super) start: u64,
 }
 
-/// What a request takes a series to, once it has arrived.
+/// The totals of one series after its request has arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Promise {
     key: Key,
@@ -32,17 +31,17 @@ pub(super) struct Promise {
     at: u64,
 }
 
-/// There may be hundreds of thousands.
+/// One entry; there may be hundreds of thousands.
 #[derive(Debug)]
 struct Series {
-    /// The total that arrived last: the number, or the float's bits.
+    /// The last total that arrived: the integer, or the bits of the float.
     delivered: u64,
-    /// When that was so: the next increment starts there.
+    /// Time of that total: the next delta starts here.
     at: u64,
     start: u64,
-    /// A hash of the name of its VM; 0 for those that stay as long as the exporter.
+    /// Hash of the VM's name; 0 for series that live as long as the exporter.
     vm: u32,
-    /// The last round it was seen in.
+    /// The last round that contained the series.
     round: u32,
 }
 
@@ -51,13 +50,13 @@ struct Series {
 pub(super) struct Ledger {
     series: HashMap<Key, Series>,
     hasher: RandomState,
-    /// Since when increments are ours to report.
+    /// Deltas are reported from this time on.
     since: u64,
     round: u32,
 }
 
 impl Ledger {
-    /// For a receiver that gets what was counted from `since` on (nanoseconds, Unix epoch).
+    /// A ledger that reports deltas from `since` on (nanoseconds since the Unix epoch).
     pub(super) fn new(since: u64) -> Self {
         Self {
             series: HashMap::new(),
@@ -67,9 +66,8 @@ impl Ledger {
         }
     }
 
-    /// The increment of a series up to `now`, and its start; `None` when it is only now that it is
-    /// known from where to count: what a VM did before the exporter began was never an increase
-    /// that it saw.
+    /// The delta of a series up to `now`, and its start. `None` if the series is new and its start
+    /// is before the exporter's: what a VM did earlier is not an increase that the exporter saw.
     pub(super) fn increment(
         &mut self,
         id: Id<'_>,
@@ -96,7 +94,7 @@ impl Ledger {
             return None;
         }
         let Some(increment) = beyond(total, series.delivered) else {
-            // It went backwards, which it does not: begin again from here.
+            // A total does not decrease; if it does, restart from the new value.
             (series.delivered, series.at) = (bits(total), now);
             return None;
         };
@@ -108,7 +106,7 @@ impl Ledger {
         Some((increment, series.at, promise))
     }
 
-    /// What a request that has arrived promised.
+    /// Records the totals of a request that has arrived.
     pub(super) fn deliver(&mut self, promises: Vec<Promise>) {
         for Promise { key, delivered, at } in promises {
             if let Some(series) = self.series.get_mut(&key) {
@@ -117,8 +115,9 @@ impl Ledger {
         }
     }
 
-    /// Ends a walk over all series. One that was not seen may come back where it stopped, as a
-    /// place a vCPU returns to, until its VM is gone: these are the VMs there are, and since when.
+    /// Ends a visit of all series. A series that was not visited may return with its total, for
+    /// example when a vCPU returns to a core, and is kept until its VM is gone. `vms` lists the
+    /// current VMs and their start times.
     pub(super) fn end_round<'a>(&mut self, vms: impl Iterator<Item = (&'a str, u64)>) {
         let hasher = &self.hasher;
         let vms: HashMap<u32, u64> = vms.map(|(vm, at)| (short(hasher, vm), at)).collect();
@@ -131,7 +130,7 @@ impl Ledger {
     }
 }
 
-/// Never 0. Two VMs of one hash would only be forgotten later.
+/// Never 0. If two VMs collide, their series are only forgotten later.
 fn short(hasher: &RandomState, vm: &str) -> u32 {
     hasher.hash_one(vm) as u32 | 1
 }
@@ -143,7 +142,7 @@ fn bits(value: Value) -> u64 {
     }
 }
 
-/// How far a total is beyond one of the same kind; `None` where it is not.
+/// The difference of a total to an earlier one of the same type; `None` if it is lower.
 fn beyond(total: Value, before: u64) -> Option<Value> {
     match total {
         Value::Int(n) => n.checked_sub(before).map(Value::Int),
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_arrive_is_in_the_next() {
+    fn undelivered_delta_is_in_the_next_push() {
         let mut receiver = Receiver::new();
         let (n, start, promise) = receiver.count(100, 200, 7).unwrap();
         assert_eq!((n, start), (7, 100));
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_before_the_exporter_is_no_increment() {
+    fn total_before_the_exporter_is_not_a_delta() {
         let mut receiver = Receiver::new();
         assert!(receiver.count(50, 200, 1_000_000).is_none());
         let (n, start, _) = receiver.count(50, 300, 1_000_001).unwrap();
@@ -232,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_that_starts_anew_is_another_and_one_that_is_gone_is_forgotten() {
+    fn restarted_vm_is_new_and_ended_vm_is_forgotten() {
         let mut receiver = Receiver::new();
         let (_, _, promise) = receiver.count(150, 200, 7).unwrap();
         receiver.0.deliver(vec![promise]);

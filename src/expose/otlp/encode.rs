@@ -1,8 +1,8 @@
-//! The picture as OTLP requests (opentelemetry-proto 1.x, `ExportMetricsServiceRequest`).
+//! Encodes a snapshot as OTLP requests (opentelemetry-proto 1.x, `ExportMetricsServiceRequest`).
 //!
-//! Written by hand for what the SDK cannot carry: a sample's own time, a series' own start, any
-//! number of series. The attributes of a row are rendered once and kept with it, so that a data
-//! point is a few copies, as a line of `/metrics` is.
+//! Hand-written, because the SDK does not support a sample's own time, a start time for each
+//! series, or an unlimited number of series. Attributes are rendered once for each row and kept, so
+//! a data point takes a few copies, like a line of `/metrics`.
 
 use std::time::Instant;
 
@@ -19,48 +19,48 @@ use crate::sample::Buckets;
 use crate::snapshot::labels::Pair;
 use crate::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
 
-/// Bytes of data points after which a request ends. gRPC receivers take 4 MiB unless told
-/// otherwise, and count what comes out of the compression.
+/// Bytes of data points after which a new request starts. gRPC receivers accept 4 MiB by default,
+/// counted after decompression.
 pub const REQUEST: usize = 2 << 20;
 
-/// A part of the picture.
+/// A part of the snapshot.
 #[derive(Debug)]
 pub struct Request {
     /// The encoded `ExportMetricsServiceRequest`.
     pub body: Bytes,
-    /// Data points in it.
+    /// Number of data points.
     pub points: u64,
-    /// What the receiver has had once it has this.
+    /// Totals that the receiver has once this request has arrived.
     pub(super) promises: Vec<Promise>,
 }
 
-/// What is to be pushed.
+/// What to push.
 #[derive(Debug, Clone, Copy)]
 pub struct Picture<'a> {
-    /// The sample.
+    /// The snapshot.
     pub snapshot: &'a Snapshot,
     /// The exporter's own metrics.
     pub registry: &'a Registry,
-    /// What the sample's age is measured against.
+    /// The time of the push, for the age of the sample.
     pub now: Instant,
-    /// The same by the wall clock, in nanoseconds since the Unix epoch: the time stamp of what
-    /// the exporter says of itself.
+    /// The same time in nanoseconds since the Unix epoch: the timestamp of the exporter's own
+    /// metrics.
     pub now_unix: u64,
 }
 
-/// Encodes pictures for one receiver; keeps its buffers from one to the next.
+/// Encodes snapshots for one receiver, and reuses its buffers.
 #[derive(Debug)]
 pub struct Encoder {
     resource: Resource,
     clock: Clock,
-    /// What was delivered, where increments are wanted.
+    /// What was delivered, if deltas are pushed.
     ledger: Option<Ledger>,
     points: Vec<u8>,
     metrics: Vec<u8>,
 }
 
 impl Encoder {
-    /// An encoder of totals.
+    /// An encoder of cumulative totals.
     pub fn cumulative(resource: Resource, clock: Clock) -> Self {
         Self {
             resource,
@@ -71,7 +71,7 @@ impl Encoder {
         }
     }
 
-    /// An encoder of increments.
+    /// An encoder of deltas.
     pub fn delta(resource: Resource, clock: Clock) -> Self {
         Self {
             ledger: Some(Ledger::new(clock.process())),
@@ -79,7 +79,7 @@ impl Encoder {
         }
     }
 
-    /// The whole picture, in requests that any receiver takes.
+    /// Encodes the whole snapshot, in requests of a size that every receiver accepts.
     pub fn encode(&mut self, picture: &Picture<'_>) -> Vec<Request> {
         let snapshot = picture.snapshot;
         let mut writer = Writer {
@@ -111,7 +111,7 @@ impl Encoder {
         requests
     }
 
-    /// Takes note that a request has arrived.
+    /// Records that a request has arrived.
     pub fn delivered(&mut self, request: Request) {
         if let Some(ledger) = &mut self.ledger {
             ledger.deliver(request.promises);
@@ -126,9 +126,9 @@ struct Writer<'a> {
     now: u64,
     ledger: Option<&'a mut Ledger>,
     metric: Option<&'static Metric>,
-    /// Data points of the metric under way.
+    /// Data points of the current metric.
     points: &'a mut Vec<u8>,
-    /// Metrics of the request under way.
+    /// Metrics of the current request.
     metrics: &'a mut Vec<u8>,
     in_request: u64,
     promises: Vec<Promise>,
@@ -192,7 +192,7 @@ impl own::Histograms for Writer<'_> {
             return;
         };
         let (time, none) = (self.time(metric), Labels::default());
-        // The exporter fills all histograms itself.
+        // All histograms are the exporter's own.
         let begun = self.starts.of(metric, labels, Origin::Exporter, time);
         let mut start = begun;
         let buckets = histogram.counts.len();
@@ -225,7 +225,7 @@ impl own::Histograms for Writer<'_> {
 }
 
 impl Writer<'_> {
-    /// What the exporter says of itself is of now; all else is of the sample.
+    /// The exporter's own metrics have the current time, all others the time of the sample.
     fn time(&self, metric: &Metric) -> u64 {
         match metric.source {
             "self" => self.now,
@@ -233,7 +233,7 @@ impl Writer<'_> {
         }
     }
 
-    /// What is sent of a total, and since when: the total itself, or its increment.
+    /// The value and start time to send: the total itself, or its delta.
     #[inline]
     fn sent(&mut self, id: Id<'_>, time: u64, total: Value) -> Option<(Value, u64)> {
         let Some(ledger) = &mut self.ledger else {
@@ -248,13 +248,13 @@ impl Writer<'_> {
     fn end_point(&mut self) {
         self.in_request += 1;
         if self.points.len() + self.metrics.len() >= REQUEST {
-            // The metric goes on in the next request.
+            // The metric continues in the next request.
             self.end_metric();
             self.end_request();
         }
     }
 
-    /// Appends the metric under way to the request, if it has a point.
+    /// Appends the current metric to the request, unless it has no points.
     fn end_metric(&mut self) {
         let Some(metric) = self.metric.filter(|_| !self.points.is_empty()) else {
             return;
@@ -292,7 +292,7 @@ fn append_metric(metric: &Metric, temporality: u64, points: &[u8], out: &mut Vec
     bytes(&mut own, 1, names::name(metric).as_bytes());
     bytes(&mut own, 2, metric.help.as_bytes());
     bytes(&mut own, 3, names::unit(metric).as_bytes());
-    // What follows the data points in Sum and Histogram; a Gauge has nothing.
+    // The fields after the data points in Sum and Histogram; a Gauge has none.
     let mut tail = Vec::with_capacity(4);
     let field = match metric.kind {
         Kind::Gauge | Kind::Info => 5,
@@ -335,14 +335,14 @@ struct Point {
 }
 
 impl Point {
-    /// Its fixed fields: a tag and eight bytes each.
+    /// A fixed field: one byte of tag and eight of value.
     const FIELD: usize = 9;
 
     #[inline]
     fn append(&self, row: &[u8], fixed: &[u8], out: &mut Vec<u8>) {
         let fields = if self.start == 0 { 2 } else { 3 };
         let len = row.len() + fixed.len() + fields * Self::FIELD;
-        // One check of the capacity for the point.
+        // Reserve once for the whole point.
         out.reserve(len + 8);
         out.push(1 << 3 | 2); // data_points, the first field of Gauge and Sum
         varint(out, len as u64);
@@ -353,7 +353,7 @@ impl Point {
         out.extend_from_slice(row);
         out.extend_from_slice(fixed);
         match self.value {
-            // as_int is signed; a number beyond it is a float, as it is to Prometheus.
+            // as_int is signed; a larger number is sent as a float, as in Prometheus.
             Value::Int(n) if i64::try_from(n).is_ok() => fixed64(out, 6, n),
             value => fixed64(out, 4, value.as_f64().to_bits()),
         }

@@ -1,18 +1,18 @@
-//! OTLP names and units, by rule from the catalogue: the standard translation of OTLP to
-//! Prometheus names (OpenTelemetry specification, "Prometheus and OpenMetrics compatibility";
-//! Prometheus' otlptranslator) gives back the name on `/metrics`.
+//! OTLP names and units, derived from the catalog. The standard translation from OTLP to Prometheus
+//! names (OpenTelemetry specification, "Prometheus and OpenMetrics compatibility"; Prometheus'
+//! otlptranslator) restores the name on `/metrics`.
 //!
-//! That translation writes `_` for each dot, appends the unit's word unless it is there, and
-//! `_total` to a monotonic sum. So the name goes without them, and two rules are left: the
-//! namespace is set off by dots (`kvm.vcpu.ref_cycles`), and a unit is a UCUM code or, in braces,
-//! a word for what is counted, which the translation drops. A gauge never has the unit `1`, which
-//! the translation would call a ratio.
+//! The translation replaces each dot by `_`, appends the unit's word if it is missing, and appends
+//! `_total` to a monotonic sum. So OTLP names omit these parts. Dots separate the namespace
+//! (`kvm.vcpu.ref_cycles`). A unit is a UCUM code or, in braces, a word for what is counted, which
+//! the translation drops. A gauge never has the unit `1`, because the translation would append
+//! `_ratio`.
 
 use std::borrow::Cow;
 
 use crate::snapshot::{Kind, Metric};
 
-/// Units of the catalogue and their UCUM codes.
+/// Units of the catalog and their UCUM codes.
 const UCUM: [(&str, &str); 4] = [
     ("seconds", "s"),
     ("bytes", "By"),
@@ -23,12 +23,12 @@ const UCUM: [(&str, &str); 4] = [
 /// The metric's name in OTLP.
 pub fn name(metric: &Metric) -> String {
     let stem = stem(metric);
-    // kvm_vcpu_ref_cycles lies two names deep, process_open_fds one.
+    // kvm_vcpu_ref_cycles has two levels of namespace, process_open_fds has one.
     let dots = if stem.starts_with("kvm_") { 2 } else { 1 };
     stem.replacen('_', ".", dots)
 }
 
-/// The metric's unit in OTLP; empty for what has none.
+/// The metric's unit in OTLP; empty if it has none.
 pub fn unit(metric: &Metric) -> Cow<'static, str> {
     if let Some((_, code)) = UCUM.iter().find(|(word, _)| *word == metric.unit) {
         return Cow::Borrowed(code);
@@ -40,7 +40,7 @@ pub fn unit(metric: &Metric) -> Cow<'static, str> {
     }
 }
 
-/// The name without what the translation appends.
+/// The name without the parts that the translation appends.
 fn stem(metric: &Metric) -> &'static str {
     let name = match metric.kind {
         Kind::Counter => metric.name.strip_suffix("_total").unwrap_or(metric.name),
@@ -51,7 +51,7 @@ fn stem(metric: &Metric) -> &'static str {
     bare.map_or(name, |bare| bare.trim_end_matches('_'))
 }
 
-/// One of the things a plural counts; `None` for a word that is no plural.
+/// The singular of a plural; `None` if the word is not a plural.
 fn singular(word: &str) -> Option<&str> {
     if word == "series" {
         return Some(word);

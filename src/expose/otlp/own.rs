@@ -1,8 +1,8 @@
-//! The exporter's own metrics, read out of prometheus-client's registry.
+//! The exporter's own metrics, read from prometheus-client's registry.
 //!
-//! The registry shows its values to encoders of its own alone, one of text and one of protobuf
-//! that needs a compiler of protobuf at build time. So the text is read back: it is what
-//! `/metrics` shows, and so nothing can be pushed that is not there. It is a few dozen lines.
+//! The registry exposes its values only to its own encoders: one for text, and one for protobuf
+//! that needs protoc at build time. So this parses the text, a few dozen lines. It is the text of
+//! `/metrics`, so pushes cannot contain anything else.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use crate::snapshot::{catalog, Kind, Labels, Metric, Value, Visitor};
 /// A classic histogram.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Histogram {
-    /// Upper bounds of the buckets, infinity left out.
+    /// Upper bounds of the buckets without infinity.
     pub(super) bounds: Vec<f64>,
-    /// What each bucket alone has counted, and last the one without a bound.
+    /// Count of each bucket, not cumulative; the last bucket has no bound.
     pub(super) counts: Vec<u64>,
-    /// Sum of everything observed.
+    /// Sum of all observations.
     pub(super) sum: f64,
 }
 
@@ -34,16 +34,15 @@ impl From<&Buckets> for Histogram {
     }
 }
 
-/// Receives histograms of the metric announced last.
+/// Also receives histograms, of the metric announced last.
 pub(super) trait Histograms: Visitor {
-    /// One of them.
     fn put_histogram(&mut self, labels: &Labels, histogram: Histogram);
 }
 
-/// Gives all metrics of the registry that the catalogue knows to `visitor`.
+/// Passes all metrics of the registry that the catalog has to `visitor`.
 pub(super) fn visit(registry: &Registry, visitor: &mut impl Histograms) {
     let mut text = String::new();
-    // Writing to a String cannot fail; a metric that refuses has been logged by /metrics too.
+    // Writing to a String cannot fail; a metric that cannot be encoded is also logged by /metrics.
     if let Err(error) = encode_registry(&mut text, registry) {
         tracing::error!(%error, "cannot encode the exporter's own metrics; they are not pushed");
         return;
@@ -67,12 +66,12 @@ pub(super) fn visit(registry: &Registry, visitor: &mut impl Histograms) {
 struct Sample<'a> {
     name: &'a str,
     labels: Labels,
-    /// Of a bucket.
+    /// Upper bound of a bucket.
     bound: Option<f64>,
     value: Value,
 }
 
-/// Reads a line of OpenMetrics as prometheus-client writes it: no time stamps, no exemplars.
+/// Parses a line of OpenMetrics as prometheus-client writes it: no timestamps, no exemplars.
 fn sample(line: &str) -> Option<(&'static Metric, Sample<'_>)> {
     let end = line.find(['{', ' '])?;
     let (name, rest) = line.split_at(end);
@@ -88,7 +87,7 @@ fn sample(line: &str) -> Option<(&'static Metric, Sample<'_>)> {
     };
     let bound = pairs.iter().find(|(name, _)| *name == "le");
     let bound = bound.and_then(|(_, bound)| bound.parse().ok());
-    // The catalogue's own names: a label of a series lives as long as the program.
+    // The catalog's names are static, as labels of a series must be.
     let named = |name: &str| metric.labels.iter().find(|known| **known == name).copied();
     let known = pairs.into_iter();
     let known = known.filter_map(|(name, value)| Some((named(name)?, value.into())));
@@ -101,7 +100,7 @@ fn sample(line: &str) -> Option<(&'static Metric, Sample<'_>)> {
     Some((metric, sample))
 }
 
-/// The metric a sample of this name is of.
+/// The metric that a sample name belongs to.
 fn metric(name: &str) -> Option<&'static Metric> {
     let ends = ["_bucket", "_count", "_sum"];
     catalog::find(name).or_else(|| {
@@ -110,7 +109,7 @@ fn metric(name: &str) -> Option<&'static Metric> {
     })
 }
 
-/// Label pairs up to the closing brace, unescaped, and what comes after it.
+/// Label pairs up to the closing brace, unescaped, and the rest of the line.
 fn labels(mut rest: &str) -> Option<(Vec<(&str, String)>, &str)> {
     let mut pairs = Vec::new();
     loop {
@@ -135,7 +134,7 @@ fn labels(mut rest: &str) -> Option<(Vec<(&str, String)>, &str)> {
     }
 }
 
-/// Histograms of one metric, put together from their lines.
+/// Histograms of one metric, assembled from their lines.
 #[derive(Default)]
 struct Parts(BTreeMap<String, (Labels, Histogram, u64)>);
 
@@ -147,7 +146,7 @@ impl Parts {
         match (&sample.name[metric.name.len()..], sample.value) {
             ("_sum", value) => histogram.sum = value.as_f64(),
             ("_bucket", Value::Int(n)) => {
-                // Each line has all that the buckets before it have.
+                // Each line includes all lower buckets.
                 histogram.counts.push(n.saturating_sub(*below));
                 *below = n;
                 histogram

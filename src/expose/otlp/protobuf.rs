@@ -1,11 +1,11 @@
-//! The few shapes of protobuf that OTLP metrics are made of.
+//! Encodes the parts of protobuf that OTLP metrics need.
 //!
 //! Encoding: protobuf.dev, "Encoding"; field numbers: opentelemetry-proto 1.x.
 
 /// Wire type of `fixed64`, `sfixed64` and `double`.
 const FIXED64: u32 = 1;
 
-/// Wire type of what begins with its length.
+/// Wire type of length-delimited fields.
 const LENGTH: u32 = 2;
 
 /// Appends a variable-length integer.
@@ -18,7 +18,7 @@ pub(super) fn varint(out: &mut Vec<u8>, mut n: u64) {
     out.push(n as u8);
 }
 
-/// Bytes that [`varint`] appends for a length.
+/// Number of bytes that [`varint`] appends.
 #[inline]
 pub(super) fn varint_len(n: usize) -> usize {
     let bits = usize::BITS - (n | 1).leading_zeros();
@@ -35,7 +35,7 @@ pub(super) fn uint(out: &mut Vec<u8>, field: u32, n: u64) {
     varint(out, n);
 }
 
-/// Appends eight bytes as field `field`, which is below 16.
+/// Appends eight bytes as field `field`, which must be below 16.
 #[inline]
 pub(super) fn fixed64(out: &mut Vec<u8>, field: u8, n: u64) {
     let mut bytes = [0; 9];
@@ -44,19 +44,19 @@ pub(super) fn fixed64(out: &mut Vec<u8>, field: u8, n: u64) {
     out.extend_from_slice(&bytes);
 }
 
-/// Appends the head of a field of `len` bytes; they follow.
+/// Appends the head of a field of `len` bytes, which the caller appends.
 pub(super) fn head(out: &mut Vec<u8>, field: u32, len: usize) {
     tag(out, field, LENGTH);
     varint(out, len as u64);
 }
 
-/// Appends bytes, a text or a message as field `field`.
+/// Appends bytes, a string or a message as field `field`.
 pub(super) fn bytes(out: &mut Vec<u8>, field: u32, content: &[u8]) {
     head(out, field, content.len());
     out.extend_from_slice(content);
 }
 
-/// Appends an attribute (`KeyValue`) with a text as field `field` of a point or a resource.
+/// Appends an attribute (`KeyValue`) with a string value as field `field` of a point or a resource.
 pub(super) fn attribute(out: &mut Vec<u8>, field: u32, key: &str, value: &str) {
     // KeyValue { key = 1, value = 2 }, AnyValue { string_value = 1 }
     let any = 1 + varint_len(value.len()) + value.len();

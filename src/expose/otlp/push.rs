@@ -1,4 +1,4 @@
-//! One endpoint: encodes the newest picture, sends it, and takes note of what became of it.
+//! Pushes to one endpoint: encodes the latest snapshot, sends it, and records the result.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,34 +12,34 @@ use super::{App, Resource};
 use crate::config::otlp::Temporality;
 use crate::telemetry::{EndpointLabel, Heartbeat, OutcomeLabels, Telemetry};
 
-/// Failures are told at most this often.
+/// Shortest interval between log messages about failures.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// A request that is not answered within its timeout and so long hangs.
+/// A request that takes this much longer than its timeout counts as hanging.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// What became of one push.
+/// The result of one push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// There was no sample yet.
+    /// There was no snapshot yet.
     NoSample,
-    /// All of it arrived.
+    /// The endpoint accepted all requests.
     Delivered {
-        /// Data points.
+        /// Data points sent.
         points: u64,
-        /// Those of them that the receiver would not have.
+        /// Data points that the endpoint rejected.
         rejected: u64,
     },
-    /// It may be tried again.
+    /// A request failed; the push may be repeated.
     Failed {
-        /// What went wrong.
+        /// The error.
         reason: String,
-        /// Not before this time has passed.
+        /// Delay that the endpoint requested.
         after: Option<Duration>,
     },
-    /// A part of it would be refused again.
+    /// The endpoint refused a request, and would refuse it again.
     Refused {
-        /// Why.
+        /// The error.
         reason: String,
     },
 }
@@ -50,14 +50,14 @@ pub struct Pusher {
     settings: Settings,
     encoder: Encoder,
     app: Arc<App>,
-    /// Made with the first push, and anew after a failure: certificates may have been replaced.
+    /// Created for the first push, and again after a failure: certificates may have been replaced.
     client: Option<Client>,
     heartbeat: Heartbeat,
     trouble: Trouble,
 }
 
 impl Pusher {
-    /// A pusher of what `app` shows.
+    /// A pusher of the snapshots of `app`.
     pub fn new(settings: Settings, resource: Resource, clock: Clock, app: Arc<App>) -> Self {
         Self {
             encoder: match settings.temporality {
@@ -75,13 +75,13 @@ impl Pusher {
         }
     }
 
-    /// The endpoint.
+    /// The endpoint's settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Pushes the newest picture. May be dropped at any time: what has not been answered counts
-    /// as not delivered.
+    /// Pushes the latest snapshot. The future may be dropped at any time: a request without an
+    /// answer counts as not delivered.
     pub async fn push(&mut self) -> Outcome {
         let Some(snapshot) = self.app.snapshots.load() else {
             return Outcome::NoSample;
@@ -93,7 +93,7 @@ impl Pusher {
             now: begun,
             now_unix: unix_ns(SystemTime::now()),
         });
-        // The sampler may fill its buffers again.
+        // Let the sampler reuse the snapshot's buffers.
         drop(snapshot);
         let outcome = self.send_all(requests).await;
         if matches!(outcome, Outcome::Failed { .. }) {
@@ -105,8 +105,8 @@ impl Pusher {
         outcome
     }
 
-    /// Sends one request after the other, up to one that may be tried again: what follows would
-    /// fail like it. One that is refused costs only itself.
+    /// Sends the requests in order. A failure that may be retried ends the push, because the next
+    /// request would fail too. A refused request does not affect the others.
     async fn send_all(&mut self, requests: Vec<Request>) -> Outcome {
         let (mut points, mut rejected, mut refusal) = (0, 0, None);
         for request in requests {
@@ -193,14 +193,14 @@ impl Pusher {
     }
 }
 
-/// Says what goes wrong, but not each time.
+/// Logs failures, with a limited rate.
 #[derive(Debug, Default)]
 struct Trouble {
     told: Option<Instant>,
     hinted: Option<Instant>,
-    /// Pushes that failed since one was delivered.
+    /// Failed pushes since the last success.
     failures: u64,
-    /// Whether somebody has been told that they fail.
+    /// Whether a failure was logged.
     known: bool,
 }
 
@@ -210,18 +210,15 @@ impl Trouble {
             Outcome::NoSample => {}
             Outcome::Delivered { .. } => {
                 if std::mem::take(&mut self.known) {
-                    tracing::info!(endpoint, failures = self.failures, "pushes arrive again");
+                    tracing::info!(endpoint, failures = self.failures, "pushes succeed again");
                 }
                 self.failures = 0;
             }
-            Outcome::Failed { reason, .. } => self.warn(endpoint, reason, "tried again", now),
+            Outcome::Failed { reason, .. } => {
+                self.warn(endpoint, reason, "it will be retried", now)
+            }
             Outcome::Refused { reason } => {
-                self.warn(
-                    endpoint,
-                    reason,
-                    "not tried again before the next is due",
-                    now,
-                );
+                self.warn(endpoint, reason, "the next push follows on schedule", now);
             }
         }
     }
@@ -231,18 +228,18 @@ impl Trouble {
         if is_time(&mut self.told, now) {
             self.known = true;
             let failures = self.failures;
-            tracing::warn!(endpoint, reason, failures, "a push failed; it is {then}");
+            tracing::warn!(endpoint, reason, failures, "push failed; {then}");
         }
     }
 
-    /// What a receiver says about a request it took.
+    /// Logs a receiver's message about a request that it accepted.
     fn hint(&mut self, endpoint: &str, rejected: u64, message: &str) {
         if is_time(&mut self.hinted, Instant::now()) {
             tracing::warn!(
                 endpoint,
                 rejected,
                 message,
-                "the receiver took a push and complains"
+                "the receiver accepted a push with a warning"
             );
         }
     }
@@ -261,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_told_at_most_once_a_minute() {
+    fn failure_is_logged_at_most_once_a_minute() {
         let (mut last, now) = (None, Instant::now());
         let times = [0, 1, 59, 60, 61, 119, 120];
         let told = times.map(|s| is_time(&mut last, now + Duration::from_secs(s)));
@@ -269,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_to_whom_the_trouble_was_told() {
+    fn recovery_is_logged_only_after_a_logged_failure() {
         let mut trouble = Trouble::default();
         let now = Instant::now();
         let failed = Outcome::Failed {
@@ -285,6 +282,6 @@ mod tests {
         trouble.tell("e", &delivered, now);
         assert!(!trouble.known && trouble.failures == 0);
         trouble.tell("e", &failed, now);
-        assert!(!trouble.known, "it was told a moment ago");
+        assert!(!trouble.known, "it was logged a moment ago");
     }
 }

@@ -1,7 +1,7 @@
-//! Who pushes: the resource's attributes and the scope, which every request begins with.
+//! The sender's identity: resource attributes and scope, which every request contains.
 //!
-//! Found out by the exporter, overruled by the standard variables as opentelemetry_sdk reads
-//! them, and those by `otlp.resource`.
+//! Detected values are overridden by the standard variables, as in opentelemetry_sdk, and those by
+//! `otlp.resource`.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::protobuf::{attribute, bytes, head, varint_len};
 use crate::host::identity::Identity;
 use crate::telemetry::VERSION;
 
-/// Names of the semantic conventions 1.27 and later.
+/// Attribute names of the semantic conventions 1.27 and later.
 mod names {
     pub(super) const SERVICE_NAME: &str = "service.name";
     pub(super) const SERVICE_VERSION: &str = "service.version";
@@ -24,7 +24,7 @@ mod names {
     pub(super) const OS_VERSION: &str = "os.version";
 }
 
-/// `service.name` unless it is called otherwise; Prometheus makes it the `job`.
+/// Default of `service.name`; Prometheus uses it as `job`.
 const SERVICE: &str = "vcpu-exporter";
 
 /// The resource and the scope, encoded.
@@ -39,8 +39,8 @@ pub struct Resource {
 impl Resource {
     /// The resource of this host.
     ///
-    /// `OTEL_RESOURCE_ATTRIBUTES` overrules what was found, `service_name` (`OTEL_SERVICE_NAME`)
-    /// overrules both, `own` all of them.
+    /// `OTEL_RESOURCE_ATTRIBUTES` overrides detected values, `service_name` (`OTEL_SERVICE_NAME`)
+    /// overrides both, `own` overrides all.
     pub fn new(
         host: &Identity,
         service_name: Option<String>,
@@ -74,7 +74,7 @@ impl Resource {
         Self { resource, scope }
     }
 
-    /// A whole `ExportMetricsServiceRequest` with these metrics (fields of `ScopeMetrics`).
+    /// A complete `ExportMetricsServiceRequest` with these metrics (fields of `ScopeMetrics`).
     pub(super) fn request(&self, metrics: &[u8]) -> Vec<u8> {
         let scoped = self.scope.len() + metrics.len();
         let of_resource = self.resource.len() + 1 + varint_len(scoped) + scoped;
@@ -92,10 +92,10 @@ fn text(key: impl Into<Key>, value: String) -> KeyValue {
     KeyValue::new(key, value)
 }
 
-/// What the exporter knows of itself and its host. The instance is the host's name, as people
-/// call it: Prometheus makes it the label `instance`, which tells hosts apart there.
+/// Detected attributes. The instance is the host's name, because Prometheus uses it as the label
+/// `instance`.
 fn found(host: &Identity) -> impl Iterator<Item = KeyValue> {
-    // As GOARCH has it, which the conventions follow.
+    // Names of architectures as in GOARCH, which the conventions follow.
     let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -1,22 +1,22 @@
-//! When to push next: on a fixed beat, and after a failure sooner or later, as the OTLP
-//! specification asks: exponential backoff with jitter, and never before the receiver said.
+//! When to push next: at a fixed interval; after a failure with exponential backoff and jitter, and
+//! never before the time that the receiver requested (OTLP specification).
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use super::push::Outcome;
 
-/// Wait after the first failure.
+/// Delay after the first failure.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// Longest wait of our own accord: a receiver that is back is found within this.
+/// Longest delay, unless the receiver requests more. A receiver that recovered is found within it.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// When one endpoint's turn is.
+/// The schedule of one endpoint.
 #[derive(Debug)]
 pub struct Schedule {
     interval: Duration,
-    /// The beat's next time.
+    /// The next regular time.
     beat: Instant,
     due: Instant,
     failures: u32,
@@ -24,7 +24,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The first push is due now.
+    /// A schedule whose first push is due now.
     pub fn new(interval: Duration, now: Instant) -> Self {
         Self {
             interval,
@@ -35,14 +35,14 @@ impl Schedule {
         }
     }
 
-    /// When the next push is due.
+    /// Time of the next push.
     pub fn due(&self) -> Instant {
         self.due
     }
 
-    /// Takes what became of the push that was due.
+    /// Schedules the next push after this outcome.
     pub fn follow(&mut self, outcome: &Outcome, now: Instant) {
-        // Times that went by during a long push are left out.
+        // Skip the times that passed during a long push.
         let late = now.saturating_duration_since(self.beat).as_nanos();
         let beats = late / self.interval.as_nanos().max(1) + 1;
         self.beat += self.interval * u32::try_from(beats).unwrap_or(u32::MAX);
@@ -52,7 +52,7 @@ impl Schedule {
                 let wait = self.backoff().max(after.unwrap_or_default());
                 self.due = now + wait;
             }
-            // Nothing to be had before the first tick: look again soon.
+            // No snapshot before the first tick: check again soon.
             Outcome::NoSample => self.due = now + FIRST,
             Outcome::Delivered { .. } | Outcome::Refused { .. } => {
                 self.failures = 0;
@@ -61,8 +61,8 @@ impl Schedule {
         }
     }
 
-    /// Twice as long for each failure, and between a half and one and a half of that, so that the
-    /// hosts of a fleet do not come back all at once.
+    /// Doubles with each failure, times a random factor of 0.5 to 1.5, so that the hosts of a fleet
+    /// do not return at the same moment.
     fn backoff(&self) -> Duration {
         let doublings = self.failures.saturating_sub(1).min(16);
         let wait = FIRST.saturating_mul(1 << doublings).min(LONGEST);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_come_before_it_was_told_to() {
+    fn retry_waits_as_long_as_the_receiver_requested() {
         let now = Instant::now();
         let mut schedule = Schedule::new(S, now);
         schedule.follow(&failed(Some(120)), now);

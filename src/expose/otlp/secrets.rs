@@ -1,9 +1,9 @@
-//! What a request carries that no log may show: receivers, and the proxies before them, like to
-//! repeat headers in what they answer.
+//! Keeps secrets of request headers out of the log: receivers and proxies often quote request
+//! headers in their answers.
 //!
-//! A text is left out whole where a piece of a header's value is in it, plain, in base64 or in
-//! hexadecimal digits, however it is broken, escaped or cut. A receiver that means harm can encode
-//! it in another way; but it has the value already.
+//! A message is omitted as a whole if it contains a piece of a header's value: plain, in base64 or
+//! in hexadecimal, also with line breaks, escapes or truncation. A malicious receiver can encode a
+//! value in another way, but it has the value anyway.
 
 use std::collections::BTreeSet;
 
@@ -13,25 +13,25 @@ use percent_encoding::percent_decode_str;
 
 use super::answer::Answer;
 
-/// Characters in a row that make a piece.
+/// Characters of a piece.
 const PIECE: usize = 8;
 
-/// Shorter values are words, not secrets, and in any text.
+/// Shorter values are ordinary words that occur in any text.
 const SHORTEST: usize = 4;
 
-const LEFT_OUT: &str = "what it said is left out, for it repeats a header of the request";
+const LEFT_OUT: &str = "message omitted, because it quotes a header of the request";
 
-/// Pieces of the values of a request's headers.
+/// Pieces of a request's header values.
 pub(super) struct Secrets(BTreeSet<String>);
 
 impl Secrets {
-    /// Of the headers that are marked as sensitive.
+    /// Collects pieces of the headers that are marked as sensitive.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut secrets = Self(BTreeSet::new());
         for value in headers.values().filter(|value| value.is_sensitive()) {
             let words: Vec<&[u8]> = value.as_bytes().split(u8::is_ascii_whitespace).collect();
             match words.as_slice() {
-                // The scheme is none.
+                // The scheme is not secret.
                 [scheme, credentials @ ..] if !credentials.is_empty() => {
                     credentials.iter().for_each(|word| secrets.add(word));
                     if scheme.eq_ignore_ascii_case(b"Basic") {
@@ -60,11 +60,11 @@ impl Secrets {
         }
         let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
         self.add_pieces(hex.as_bytes());
-        // Three bytes make four digits, so that it depends on what stands before.
+        // Three bytes make four digits, so the digits depend on the offset.
         for before in 0..3 {
             let bytes = [&[0; 2][..before], secret].concat();
             let digits = BASE64_STANDARD_NO_PAD.encode(bytes);
-            // Its first and last digits are of its neighbours too.
+            // The first and last digit also encode neighboring bytes.
             let own = digits.get(before + 1..digits.len() - 1);
             self.add_pieces(own.unwrap_or_default().as_bytes());
         }
@@ -97,7 +97,7 @@ impl Secrets {
             })
     }
 
-    /// The same answer without what it repeats.
+    /// Returns the answer without messages that quote a header.
     pub(super) fn hide(&self, answer: Answer) -> Answer {
         match answer {
             Answer::Delivered { rejected, message } => Answer::Delivered {
@@ -114,7 +114,7 @@ impl Secrets {
         }
     }
 
-    /// The text up to its first colon is ours, and what follows the receiver's.
+    /// The text before the first colon is the exporter's own, the rest is the receiver's.
     fn without(&self, text: String) -> String {
         if !self.are_in(&text) {
             return text;
@@ -126,7 +126,8 @@ impl Secrets {
     }
 }
 
-/// Letters and digits alone, in lower case: what encodings, line breaks and escapes leave.
+/// Letters and digits only, in lower case, so that encodings, line breaks and escapes do not
+/// matter.
 fn plain(text: &[u8]) -> String {
     let kept = text.iter().filter(|byte| byte.is_ascii_alphanumeric());
     kept.map(|byte| char::from(byte.to_ascii_lowercase()))
@@ -148,7 +149,7 @@ mod tests {
             value.set_sensitive(true);
             headers.append("authorization", value);
         }
-        let reason = format!("it answered 401 Unauthorized: {text}");
+        let reason = format!("the receiver answered 401 Unauthorized: {text}");
         let answer = Secrets::of(&headers).hide(Answer::Refused {
             reason: reason.clone(),
         });
@@ -156,14 +157,14 @@ mod tests {
             panic!("{answer:?}");
         };
         assert!(
-            shown.starts_with("it answered 401 Unauthorized: "),
+            shown.starts_with("the receiver answered 401 Unauthorized: "),
             "{shown}"
         );
         shown != reason
     }
 
     #[test]
-    fn a_text_that_repeats_a_header_is_left_out() {
+    fn message_that_quotes_a_header_is_omitted() {
         for text in [
             "bad header Authorization: Bearer glc_eyJvIjoiMTIzNDU2IiwibiI6InB1c2gifQ==",
             "GLC_EYJVIJOIMTIZNDU2",
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_stay() {
+    fn other_messages_stay() {
         for text in [
             "Bearer token is missing",
             "not-a-secret/1.0 is too old",

@@ -1,9 +1,9 @@
-//! What is known of each endpoint: the configuration, then the standard variables
-//! (OpenTelemetry specification, "OpenTelemetry Protocol Exporter"), then defaults.
+//! The settings of each endpoint: the configuration, then the standard variables (OpenTelemetry
+//! specification, "OpenTelemetry Protocol Exporter"), then defaults.
 //!
-//! The variables describe one endpoint. They make one where the configuration names none, and
-//! fill in what the only one leaves out. Where it names several, what they say of headers and
-//! certificates is for none of these: a key for one service must not be sent to another.
+//! The variables describe one endpoint. They define it if the configuration has none, and complete
+//! it if the configuration has exactly one. With several, variables for headers and certificates
+//! are ignored: a key for one service must not be sent to another.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,11 +23,11 @@ use crate::config::otlp::{
     BasicAuth, Compression, Endpoint, HeaderSource, Otlp, Protocol, Temporality, Tls, Url,
 };
 
-/// From one push to the next, unless told otherwise: what most Prometheus servers scrape by. (The
-/// SDKs' minute loses what happens between.)
+/// Default interval: the one of most Prometheus servers. (The SDKs' default of one minute hides
+/// shorter events.)
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Variables that opentelemetry-otlp has no names for.
+/// Variables that opentelemetry-otlp has no constants for.
 const EXPORT_INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
 const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
 const METRICS_EXPORTER: &str = "OTEL_METRICS_EXPORTER";
@@ -44,23 +44,23 @@ const CLIENT_KEY: [&str; 2] = [
     "OTEL_EXPORTER_OTLP_CLIENT_KEY",
 ];
 
-/// The path that OTLP over HTTP has for metrics.
+/// Path of metrics in OTLP over HTTP.
 const PATH: &str = "/v1/metrics";
 
-/// Everything about one endpoint.
+/// The settings of one endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Where requests go; without user and password, so that it can be shown.
+    /// URL of requests, without user and password, so it may be logged.
     pub url: String,
-    /// How it is spoken to.
+    /// Protocol of the transport.
     pub protocol: Protocol,
-    /// Totals or increments.
+    /// Cumulative totals or deltas.
     pub temporality: Temporality,
-    /// How bodies are compressed.
+    /// Compression of request bodies.
     pub compression: Compression,
-    /// From one push to the next.
+    /// Time between two pushes.
     pub interval: Duration,
-    /// For one request and its answer.
+    /// Time for one request and its answer.
     pub timeout: Duration,
     /// Headers of every request.
     pub headers: BTreeMap<String, HeaderSource>,
@@ -70,23 +70,23 @@ pub struct Settings {
     pub tls: Tls,
 }
 
-/// A variable that cannot be followed.
+/// An invalid environment variable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {reason}")]
 pub struct WrongVariable {
-    /// Its name.
+    /// The variable's name.
     pub name: &'static str,
-    /// What is wrong with it. Its value is never shown: it may be a secret.
+    /// The problem. Never contains the value, which may be secret.
     pub reason: String,
 }
 
-/// The environment, as a function for tests.
+/// Reads an environment variable; a function, so that tests can replace it.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// All endpoints to push to; none where pushing is switched off or nothing names one.
+/// All endpoints; none if pushing is disabled or no endpoint is configured.
 ///
 /// # Errors
-/// When a variable that is needed cannot be followed.
+/// If a variable that is needed is invalid.
 pub fn resolve(config: &Otlp, env: Env<'_>) -> Result<Vec<Settings>, WrongVariable> {
     let env = Variables(env);
     if !config.enabled || env.switch_off() {
@@ -102,13 +102,13 @@ pub fn resolve(config: &Otlp, env: Env<'_>) -> Result<Vec<Settings>, WrongVariab
 struct Variables<'a>(Env<'a>);
 
 impl Variables<'_> {
-    /// A variable's value; one that is empty is not set (specification, "SDK environment
+    /// A variable's value; an empty variable counts as unset (specification, "SDK environment
     /// variables").
     fn get(&self, name: &str) -> Option<String> {
         (self.0)(name).filter(|value| !value.is_empty())
     }
 
-    /// The first of several that is set.
+    /// The first of several variables that is set.
     fn first<const N: usize>(&self, names: [&'static str; N]) -> Option<(&'static str, String)> {
         let mut all = names.into_iter();
         all.find_map(|name| Some((name, self.get(name)?)))
@@ -119,7 +119,7 @@ impl Variables<'_> {
         is(SDK_DISABLED, "true") || is(METRICS_EXPORTER, "none")
     }
 
-    /// The endpoint of the variables alone.
+    /// The endpoint that the variables describe.
     fn endpoint(&self) -> Result<Option<Settings>, WrongVariable> {
         let names = [
             OTEL_EXPORTER_OTLP_METRICS_ENDPOINT,
@@ -142,13 +142,13 @@ impl Variables<'_> {
         };
         let mut settings = self.complete(&endpoint, true)?;
         if name == OTEL_EXPORTER_OTLP_METRICS_ENDPOINT && settings.protocol == Protocol::Http {
-            // This one is the whole URL.
+            // This variable is the complete URL.
             settings.url = endpoint.url.as_str().to_owned();
         }
         Ok(Some(settings))
     }
 
-    /// An endpoint of the configuration, with what it leaves out. `only`: there is no other.
+    /// An endpoint of the configuration, completed from the variables. `only`: it is the only one.
     fn complete(&self, endpoint: &Endpoint, only: bool) -> Result<Settings, WrongVariable> {
         let Endpoint {
             url,
@@ -210,7 +210,7 @@ impl Variables<'_> {
                 Ok(Protocol::Http)
             }
             Some((name, _)) => Err(wrong(name, "expected grpc or http/protobuf")),
-            // The port that is registered for OTLP over gRPC.
+            // The registered port of OTLP over gRPC.
             None if url.as_str().ends_with(":4317") => Ok(Protocol::Grpc),
             None => Ok(Protocol::Http),
         }
@@ -223,7 +223,7 @@ impl Variables<'_> {
         };
         match word.to_ascii_lowercase().as_str() {
             "cumulative" => Ok(Temporality::Cumulative),
-            // lowmemory is delta for what the SDK observes synchronously; there is no such here.
+            // lowmemory means delta for synchronous instruments; the exporter has no others.
             "delta" | "lowmemory" => Ok(Temporality::Delta),
             _ => Err(wrong(name, "expected cumulative, delta or lowmemory")),
         }
@@ -306,7 +306,7 @@ fn wrong(name: &'static str, reason: impl ToString) -> WrongVariable {
     WrongVariable { name, reason }
 }
 
-/// The base with the path for metrics, which may be there already; gRPC has paths of its own.
+/// The base URL with the path for metrics, unless it has the path already. gRPC needs none.
 fn request_url(url: &Url, protocol: Protocol) -> String {
     let base = url.as_str();
     match protocol {

@@ -1,10 +1,9 @@
-//! When each series began to count: what OTLP calls its start time.
+//! The start time of each series, as OTLP defines it.
 //!
-//! What the exporter counts itself begins with the later of the two, its own start or the vCPU
-//! thread's; what the kernel counts for a VM begins with the VM, and what it counts for the host
-//! with boot. Each source says which of these its totals are ([`Origin`]). A VM that is started
-//! anew under its old name therefore has a start of its own, and no backend takes its small totals
-//! for a counter that went backwards.
+//! A series that the exporter counts starts with the exporter or the vCPU thread, whichever is
+//! later. A series that the kernel counts starts with the VM, or with boot if it is about the host.
+//! Each source declares which applies ([`Origin`]). So a VM that restarts under its name has a new
+//! start time, and no backend takes its lower totals for a decreasing counter.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,8 +12,8 @@ use rustix::time::{clock_gettime, ClockId};
 use crate::sample::slow::Origin;
 use crate::snapshot::{Labels, Metric, Snapshot};
 
-/// Turns clock ticks since boot into nanoseconds since the Unix epoch, always the same way: a
-/// start that moved with each adjustment of the clock would be taken for a restart.
+/// Converts clock ticks since boot to nanoseconds since the Unix epoch with a fixed offset: a start
+/// time that moved with each clock adjustment would look like a restart.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     boot: u64,
@@ -23,7 +22,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The machine's clock; the exporter began at `born` clock ticks since boot, 0 for now.
+    /// The machine's clock. The exporter started at `born` clock ticks since boot; 0 means now.
     pub fn new(born: u64) -> Self {
         let now = unix_ns(SystemTime::now());
         let up = clock_gettime(ClockId::Boottime);
@@ -37,7 +36,7 @@ impl Clock {
         Self { process, ..clock }
     }
 
-    /// When the exporter began.
+    /// Start time of the exporter.
     pub(super) fn process(&self) -> u64 {
         self.process
     }
@@ -54,7 +53,7 @@ pub(super) fn unix_ns(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A VM or one of its vCPUs.
+/// The start of a VM or of one of its vCPUs.
 #[derive(Debug)]
 struct Begun<'a> {
     vm: &'a str,
@@ -62,12 +61,12 @@ struct Begun<'a> {
     at: u64,
 }
 
-/// The starts of all VMs and vCPUs of a picture, in its order.
+/// Start times of all VMs and vCPUs of a snapshot, in its order.
 #[derive(Debug)]
 pub(super) struct Starts<'a> {
     clock: Clock,
     all: Vec<Begun<'a>>,
-    /// Where the last one was found: rows come in the same order.
+    /// Index of the last match: rows come in the same order.
     last: usize,
 }
 
@@ -91,7 +90,7 @@ impl<'a> Starts<'a> {
         }
     }
 
-    /// The start of a metric's series of these labels, and never after its `sample` was taken.
+    /// Start time of the metric's series with these labels, at most the time of the `sample`.
     pub(super) fn of(&mut self, metric: &Metric, row: &Labels, origin: Origin, sample: u64) -> u64 {
         let process = self.clock.process;
         let start = match (metric.source, origin) {
@@ -103,7 +102,7 @@ impl<'a> Starts<'a> {
         start.min(sample)
     }
 
-    /// All VMs, and when each began.
+    /// All VMs and their start times.
     pub(super) fn vms(&self) -> impl Iterator<Item = (&'a str, u64)> + '_ {
         let vms = self.all.iter().filter(|begun| begun.vcpu.is_none());
         vms.map(|vm| (vm.vm, vm.at))

@@ -1,8 +1,8 @@
-//! Requests on their way: one client for each endpoint, over gRPC or HTTP.
+//! Sends requests: one client for each endpoint, over gRPC or HTTP.
 //!
-//! Both go through hyper and one TLS configuration (rustls with ring), so that certificates work
-//! the same on both. HTTP is opentelemetry-otlp's own client (`HyperClient`), which bounds the
-//! answer at 4 MiB, as tonic does. Neither follows a redirect, so that headers go nowhere else.
+//! Both use hyper and the same TLS configuration (rustls with ring), so certificates work the same
+//! way. HTTP uses opentelemetry-otlp's client (`HyperClient`), which limits answers to 4 MiB, as
+//! tonic does. Neither follows redirects, so headers go only to the configured endpoint.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -31,38 +31,38 @@ mod http1;
 use grpc::Grpc;
 use http1::Http;
 
-/// A file with a header's value or a certificate is refused beyond this (bytes).
+/// Largest file with a header's value or a certificate, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Connects with TLS where the URL says `https`.
+/// Uses TLS if the URL has `https`.
 type Connector = HttpsConnector<HttpConnector>;
 
-/// Why an endpoint cannot be talked to as configured.
+/// Why an endpoint's settings do not work.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// A file of the configuration cannot be used.
+    /// A configured file cannot be used.
     #[error("{}: {reason}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// The variable of a header is not set.
+    /// The environment variable for a header is not set.
     #[error("the environment variable {0} of a header is not set")]
     Variable(String),
-    /// The value of a header is none.
-    #[error("the value of the header {0} has characters that headers cannot have")]
+    /// The value of a header is invalid.
+    #[error("the value of the header {0} contains characters that are not allowed in headers")]
     Header(String),
-    /// There is no way to check certificates.
+    /// There are no root certificates.
     #[error("TLS: {0}; set tls.ca_file")]
     Tls(String),
-    /// The URL is none to hyper.
-    #[error("{0} is no URL")]
+    /// The URL is invalid.
+    #[error("{0} is not a valid URL")]
     Url(String),
 }
 
-/// Talks to one endpoint.
+/// A client for one endpoint.
 #[derive(Debug)]
 pub struct Client {
     settings: Settings,
@@ -76,11 +76,11 @@ enum Way {
 }
 
 impl Client {
-    /// A client that has read its certificates and connects with the first request. It must be
-    /// made and used on a tokio runtime.
+    /// Creates a client and reads its certificates; it connects with the first request. Must be
+    /// called and used on a tokio runtime.
     ///
     /// # Errors
-    /// When a file of the settings cannot be used.
+    /// If a file of the settings cannot be used.
     pub fn new(settings: &Settings) -> Result<Self, SetupError> {
         let uri = settings.url.parse();
         let uri = uri.map_err(|_| SetupError::Url(settings.url.clone()))?;
@@ -94,11 +94,11 @@ impl Client {
         })
     }
 
-    /// Sends one request and waits for its answer, for at most the endpoint's timeout.
+    /// Sends one request and waits for the answer, at most for the endpoint's timeout.
     pub async fn send(&self, body: Bytes) -> Answer {
         let headers = match headers(&self.settings) {
             Ok(headers) => headers,
-            // A file that is being replaced is there again soon.
+            // The file may be missing only while it is replaced.
             Err(error) => return Answer::retry(error.to_string()),
         };
         let secrets = Secrets::of(&headers);
@@ -115,10 +115,13 @@ impl Client {
 }
 
 fn no_answer(timeout: Duration) -> String {
-    format!("it did not answer within {:.1} s", timeout.as_secs_f64())
+    format!(
+        "the receiver did not answer within {:.1} s",
+        timeout.as_secs_f64()
+    )
 }
 
-/// An error with its causes, which is where hyper says what happened.
+/// An error with its causes: hyper puts the actual problem there.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -129,7 +132,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     super::answer::printable(&text)
 }
 
-/// The headers of a request; their values are read anew, so that a key can be replaced.
+/// The headers of a request. Reads their values each time, so that a key can be replaced.
 fn headers(settings: &Settings) -> Result<HeaderMap, SetupError> {
     let mut headers = HeaderMap::new();
     let agent = format!("vcpu-exporter/{VERSION}");
@@ -150,7 +153,7 @@ fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), SetupE
     let wrong = || SetupError::Header(name.to_owned());
     let key: HeaderName = name.parse().map_err(|_| wrong())?;
     let mut value = HeaderValue::from_str(value).map_err(|_| wrong())?;
-    // No log of any library shows it.
+    // Keeps the value out of libraries' logs.
     value.set_sensitive(true);
     headers.insert(key, value);
     Ok(())
@@ -187,7 +190,7 @@ fn unusable(path: &Path, reason: impl ToString) -> SetupError {
     }
 }
 
-/// Whom to trust and who we are. Without TLS in the URL nothing is read.
+/// Root certificates and client certificate. Reads no file unless the URL has `https`.
 fn tls(settings: &Settings) -> Result<ClientConfig, SetupError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let wrong = |error: rustls::Error| SetupError::Tls(error.to_string());
@@ -220,8 +223,8 @@ fn tls(settings: &Settings) -> Result<ClientConfig, SetupError> {
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, SetupError> {
     let mut roots = RootCertStore::empty();
     let Some(path) = ca_file else {
-        // Some of a system's many roots may be of a kind that rustls does not take.
-        // Variables of the environment name their files.
+        // Ignore system roots of a kind that rustls does not support. Environment variables name
+        // their files, so read them as the caller.
         let system = file::as_caller(rustls_native_certs::load_native_certs);
         let system = system.map_err(|error| SetupError::Tls(error.to_string()))?;
         roots.add_parsable_certificates(system.certs);
@@ -249,7 +252,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError>
     }
 }
 
-/// A connector for one protocol.
+/// A connector for the endpoint's protocol.
 fn connector(tls: ClientConfig, protocol: Protocol, timeout: Duration) -> Connector {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false); // https comes through here too

@@ -1,17 +1,19 @@
-//! Columns of the table of VMs.
+//! Columns of the VM table.
 
 use std::cmp::Ordering;
 
 use super::format::{count, number, percent};
 use crate::expose::view::{Cause, VmView};
 
-/// A column; each can be sorted by.
+/// A column; the table can be sorted by each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Column {
     Name,
-    /// The worst of all causes.
+    /// Score of the VM's worst cause.
     #[default]
     Worst,
+    /// Score of the worst cause that another VM has because of this one.
+    Pushes,
     Vcpus,
     Time,
     Delay,
@@ -30,9 +32,10 @@ pub(super) enum Column {
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::Name,
         Self::Worst,
+        Self::Pushes,
         Self::Vcpus,
         Self::Time,
         Self::Delay,
@@ -50,11 +53,12 @@ impl Column {
         Self::Migrations,
     ];
 
-    /// Its name in the address.
+    /// The column's name in the URL.
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::Name => "name",
             Self::Worst => "worst",
+            Self::Pushes => "pushes",
             Self::Vcpus => "vcpus",
             Self::Time => "time",
             Self::Delay => "delay",
@@ -77,6 +81,7 @@ impl Column {
         match self {
             Self::Name => "VM",
             Self::Worst => "Worst",
+            Self::Pushes => "Pushes others",
             Self::Vcpus => "vCPUs",
             Self::Time => "Cores",
             Self::Delay => "Delay",
@@ -95,30 +100,31 @@ impl Column {
         }
     }
 
-    /// What its numbers say.
+    /// The tooltip.
     pub(super) fn help(self) -> &'static str {
         match self {
             Self::Name => "Name of the VM",
-            Self::Worst => "The worst cause, in times of the threshold from which it is trouble",
+            Self::Worst => "Its worst cause, as a multiple of the threshold",
+            Self::Pushes => "The worst cause of another VM that it slows down, as a multiple of the threshold",
             Self::Vcpus => "vCPUs",
-            Self::Time => "Cores its vCPUs were on",
-            Self::Delay => "Share of the time it wants to run that its worst vCPU waits for a core",
-            Self::Starved => "A vCPU's delay against its siblings', in times of the threshold",
-            Self::Quota => "Share of periods in which its CPU quota ran out",
-            Self::Memory => "Share of its memory on nodes with CPUs where it does not run",
-            Self::Devices => "Devices on nodes where it does not run",
+            Self::Time => "Cores that its vCPUs use",
+            Self::Delay => "Share of runnable time that its worst vCPU waits for a core, excluding waits that its quota explains",
+            Self::Starved => "A vCPU's delay compared with its other vCPUs, as a multiple of the threshold",
+            Self::Quota => "Share of runnable time that it is throttled by its CPU quota",
+            Self::Memory => "Share of its memory accesses that are remote, estimated from where it runs and where its memory is",
+            Self::Devices => "Devices on NUMA nodes far from where its vCPUs run",
             Self::Cpi => "Cycles per instruction in the guest",
-            Self::Peers => "CPI against VMs of its flavor, in times of the limit",
+            Self::Peers => "CPI compared with its peers, as a multiple of the limit",
             Self::Cache => "Cache misses per 1000 instructions in the guest",
-            Self::Smt => "Share of its time on a core beside a busy thread",
-            Self::Throttling => "Share of the time in which its packages were too hot",
-            Self::Frequency => "Frequency of its cores over the one they are made for",
-            Self::Exits => "Exits a second",
-            Self::Migrations => "Moves of its vCPUs to another CPU, a second",
+            Self::Smt => "Share of its CPU time in which the sibling thread of its core is busy",
+            Self::Throttling => "Share of time in which its CPU packages were throttled by heat",
+            Self::Frequency => "Frequency of its cores, as a multiple of the nominal frequency",
+            Self::Exits => "Exits to the host per second",
+            Self::Migrations => "Moves of its vCPUs to another CPU, per second",
         }
     }
 
-    /// The cause it shows, if it does.
+    /// The cause that the column shows.
     pub(super) fn cause(self) -> Option<Cause> {
         match self {
             Self::Delay => Some(Cause::Delay),
@@ -135,17 +141,18 @@ impl Column {
         }
     }
 
-    /// Its number for a VM, if it is known.
+    /// The VM's value; `None` if unknown.
     pub(super) fn value(self, vm: &VmView) -> Option<f64> {
         let cause = |wanted| vm.causes.iter().find(|cause| cause.cause == wanted);
         match self {
             Self::Name => None,
             Self::Worst => vm.causes.first().map(|cause| cause.score),
+            Self::Pushes => Some(vm.pushes.first().map_or(0.0, |push| push.score)),
             Self::Vcpus => Some(vm.vcpu_count() as f64),
             Self::Time => vm.numbers.time,
             Self::Delay => cause(Cause::Delay).map(|cause| cause.observed),
             Self::Starved => cause(Cause::Starved).map(|cause| cause.score),
-            Self::Quota => vm.throttled,
+            Self::Quota => vm.quota_wait,
             Self::Memory => vm.memory_remote,
             Self::Devices => vm.devices_remote.map(|n| n as f64),
             Self::Cpi => vm.numbers.cpi,
@@ -159,13 +166,15 @@ impl Column {
         }
     }
 
-    /// The same for people.
+    /// The value as text.
     pub(super) fn text(self, value: f64) -> String {
         match self {
             Self::Delay | Self::Quota | Self::Memory | Self::Smt | Self::Throttling => {
                 percent(value)
             }
-            Self::Worst | Self::Starved | Self::Peers => format!("{}×", number(value)),
+            Self::Worst | Self::Pushes | Self::Starved | Self::Peers => {
+                format!("{}×", number(value))
+            }
             Self::Time | Self::Cpi | Self::Frequency => format!("{value:.2}"),
             Self::Vcpus | Self::Devices => count(value),
             Self::Cache | Self::Migrations => number(value),
@@ -174,8 +183,7 @@ impl Column {
         }
     }
 
-    /// Puts what is larger last, what is unknown first, and VMs that are equal in the order of
-    /// their names.
+    /// Orders VMs by value, unknown first. Equal ones keep the view's order, which is by name.
     pub(super) fn compare(self, a: &VmView, b: &VmView) -> Ordering {
         match self {
             Self::Name => a.name.cmp(&b.name),

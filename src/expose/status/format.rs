@@ -1,8 +1,8 @@
-//! Numbers for people.
+//! Formats numbers.
 
 use maud::{html, Markup};
 
-/// A share, with as many digits as matter.
+/// A percentage with two significant digits.
 pub(super) fn percent(share: f64) -> String {
     match share * 100.0 {
         p if p >= 9.95 => format!("{p:.0}\u{a0}%"),
@@ -10,7 +10,7 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
-/// A number with two digits that matter.
+/// A number with two significant digits.
 pub(super) fn number(n: f64) -> String {
     match n {
         n if n >= 999.5 => count(n),
@@ -19,13 +19,13 @@ pub(super) fn number(n: f64) -> String {
     }
 }
 
-/// A whole number, its thousands apart.
+/// An integer with grouped digits.
 pub(super) fn count(n: f64) -> String {
-    // Saturates, and what is shown is never negative.
+    // Saturates; the values are never negative.
     grouped(n.round() as u64)
 }
 
-/// A number with its thousands apart.
+/// Groups digits by thousands.
 pub(super) fn grouped(n: impl TryInto<u64>) -> String {
     let digits = n.try_into().unwrap_or(u64::MAX).to_string();
     let mut text = String::with_capacity(digits.len() * 2);
@@ -38,7 +38,7 @@ pub(super) fn grouped(n: impl TryInto<u64>) -> String {
     text
 }
 
-/// A quotient to a tenth.
+/// A quotient with one decimal.
 pub(super) fn ratio(n: f64, of: usize) -> Option<String> {
     (of > 0).then(|| format!("{:.1}", n / of as f64))
 }
@@ -52,7 +52,7 @@ pub(super) fn plural(n: usize, what: &str) -> String {
     )
 }
 
-/// A value, or a dash that is read out as what it means.
+/// A value, or a dash that screen readers read as "unknown".
 pub(super) fn or_unknown(value: Option<impl maud::Render>) -> Markup {
     html! {
         @match value {
@@ -62,7 +62,7 @@ pub(super) fn or_unknown(value: Option<impl maud::Render>) -> Markup {
     }
 }
 
-/// How bad a share of waiting or a score is, as a class of the style sheet.
+/// How bad a delay or score is, as a CSS class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Severity {
     Calm,
@@ -71,7 +71,7 @@ pub(super) enum Severity {
 }
 
 impl Severity {
-    /// By times of the threshold: delay alerts at 5 % and is critical at 20 %, so 4 times it is.
+    /// By score. Delay alerts at 5 % and is critical at 20 %, so from 4 on a score is critical.
     pub(super) fn of(score: f64) -> Self {
         match score {
             s if s >= 4.0 => Self::Severe,
@@ -88,7 +88,7 @@ impl Severity {
         }
     }
 
-    /// The same without colour.
+    /// A mark with the same meaning, for readers who do not see the color.
     pub(super) fn mark(self) -> Option<&'static str> {
         match self {
             Self::Calm => None,
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn trouble_has_three_degrees() {
+    fn severity_has_three_levels() {
         let classes = [0.9, 1.0, 4.0].map(|score| Severity::of(score).class());
         assert_eq!(classes, ["calm", "degraded", "down"]);
     }

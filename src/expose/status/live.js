@@ -1,5 +1,5 @@
-// Keeps the page new: asks for the address it is at every two seconds while it is seen, and takes
-// over the sections that differ. What is sorted, open and coloured is in the address.
+// Updates the page: requests its URL every two seconds while the page is visible, and replaces the
+// sections that differ. The page's state (order, open rows, colors) is in the URL.
 "use strict";
 (() => {
   const EVERY = 2000, PATIENCE = 10000;
@@ -12,7 +12,7 @@
     return "/?" + new URLSearchParams(fields);
   };
 
-  // What an element is called from one page to the next.
+  // Identifies an element across updates.
   const key = (element) => element && (element.dataset.key || element.id);
   const named = (name) => {
     for (const element of main.querySelectorAll("[data-key],[id]")) {
@@ -24,7 +24,7 @@
   const openDetails = (root) => new Set(
     [...root.querySelectorAll("details[open]")].map((details) => details.id));
 
-  // Puts a new section in the place of an old one, and everything that is the reader's back.
+  // Replaces a section; keeps its open details, focus and scroll position.
   const replace = (old, fresh) => {
     const open = openDetails(old);
     for (const details of fresh.querySelectorAll("details")) details.open = open.has(details.id);
@@ -44,7 +44,7 @@
 
   const take = (page) => {
     const fresh = page.getElementById("main");
-    if (!fresh) throw new Error("the answer is not this page");
+    if (!fresh) throw new Error("unexpected response");
     const ids = new Set([...fresh.children].map((child) => child.id));
     for (const child of [...main.children]) if (!ids.has(child.id)) child.remove();
     let before = null;
@@ -73,7 +73,7 @@
       const answer = await fetch(where, { signal: mine.signal, cache: "no-store" });
       if (!answer.ok) throw new Error("status " + answer.status);
       const text = await answer.text();
-      // A press or a selection under way would be lost.
+      // An update would lose a click or a text selection in progress.
       const busy = pressed || !getSelection().isCollapsed;
       if (asking === mine && (!busy || where !== current())) {
         take(new DOMParser().parseFromString(text, "text/html"));
@@ -84,7 +84,7 @@
     } catch (error) {
       if (asking === mine) {
         say("The exporter has not answered since " + answered.toLocaleTimeString() +
-          ". What you see is from then.");
+          ". This page shows the state at that time.");
       }
     } finally {
       clearTimeout(late);

@@ -1,27 +1,25 @@
-//! How somebody looks at the page: the order of VMs, which are open, what colours mean. It is all
-//! in the address, so that the page works without a script, and a reload or a link keeps it.
+//! The state of the page: order of VMs, open rows, meaning of colors. It is all in the URL, so the
+//! page works without a script, and reloads and links keep it.
 
 use std::collections::BTreeSet;
 
-use percent_encoding::percent_decode_str;
-
 use super::columns::Column;
+use crate::expose::query;
 
-/// VMs shown with their vCPUs at a time.
+/// Most VMs with open rows.
 const MAX_OPEN: usize = 32;
 
-/// A way to look at the page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Look {
     pub(super) sort: Column,
-    /// From the least.
+    /// Ascending order.
     pub(super) up: bool,
     pub(super) colour: Colour,
-    /// Names of VMs that are shown with their vCPUs.
+    /// Names of VMs with open rows.
     pub(super) open: BTreeSet<String>,
 }
 
-/// What the colours of vCPUs mean.
+/// What the colors of vCPUs show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Colour {
     #[default]
@@ -32,7 +30,7 @@ pub(super) enum Colour {
 impl Colour {
     pub(super) const ALL: [Self; 2] = [Self::Delay, Self::Cpi];
 
-    /// Its name in the address.
+    /// The value in the URL.
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::Delay => "delay",
@@ -49,13 +47,12 @@ impl Colour {
 }
 
 impl Look {
-    /// What an address asks for; what it gets wrong is as if it were not there.
+    /// Parses a query; ignores invalid parts.
     pub(super) fn of(query: &str) -> Self {
         let mut look = Self::default();
         let mut toggled = None;
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match (name, decoded(value)) {
+        for pair in query::pairs(query) {
+            match pair {
                 ("sort", value) => look.sort(&value),
                 ("colour", value) => {
                     let known = Colour::ALL.into_iter().find(|c| c.key() == value);
@@ -90,8 +87,7 @@ impl Look {
         }
     }
 
-    /// The value of `sort` that a press on a column's head asks for: the other way round where it
-    /// is sorted by it already.
+    /// The value of `sort` after a click on a column's head; reverses the current column.
     pub(super) fn sort_by(&self, column: Column) -> String {
         let up = match column == self.sort {
             true => !self.up,
@@ -100,7 +96,7 @@ impl Look {
         sort_value(column, up)
     }
 
-    /// The pairs that make this look, as fields of a form.
+    /// The state as form fields.
     pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = vec![
             ("sort", sort_value(self.sort, self.up)),
@@ -111,17 +107,11 @@ impl Look {
     }
 }
 
-/// Ends the value of `sort` where the least comes first.
+/// Suffix of `sort` for ascending order.
 const UP: &str = ".up";
 
 fn sort_value(column: Column, up: bool) -> String {
     format!("{}{}", column.key(), if up { UP } else { "" })
-}
-
-/// A value of a form (application/x-www-form-urlencoded).
-fn decoded(value: &str) -> String {
-    let spaced = value.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -129,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_and_what_is_wrong_in_it_left_out() {
+    fn invalid_parts_of_a_query_are_ignored() {
         let look = Look::of("sort=delay.up&colour=cpi&open=a%26b&open=c+d&open=e&toggle=e");
         assert_eq!((look.sort, look.up), (Column::Delay, true));
         assert_eq!(look.colour, Colour::Cpi);

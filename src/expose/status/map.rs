@@ -1,21 +1,21 @@
-//! The host as a map: nodes, their cores, and the vCPUs that were found on them last.
+//! The host as a map: nodes, cores, and the vCPUs last found on them.
 
 use maud::{html, Markup};
 
 use super::format::{number, or_unknown, percent, plural, ratio};
 use super::look::{Colour, Look};
-use crate::expose::view::cause::MIN_DEMAND;
+use crate::expose::view::thresholds::thresholds;
 use crate::expose::view::{
     CoreView, HostView, NodeView, Tenant, ThreadView, VcpuView, View, VmView,
 };
 
-/// vCPUs drawn on a thread; how many more there are is said.
+/// Most vCPUs drawn on a thread; the number of further ones is shown.
 const MOST_ON_A_THREAD: usize = 16;
 
-/// A core below this part of the frequency it is made for is marked.
+/// A core below this fraction of its nominal frequency is marked.
 const SLOW: f64 = 0.9;
 
-/// A core that was too hot for this part of the time is marked.
+/// A core that was throttled by heat for more than this share of time is marked.
 const HOT: f64 = 0.01;
 
 pub(super) fn section(view: &View, look: &Look) -> Markup {
@@ -27,7 +27,7 @@ pub(super) fn section(view: &View, look: &Look) -> Markup {
             }
             (facts(view))
             @if view.nodes.is_empty() {
-                p { "The topology of this host is not known yet." }
+                p { "The CPU topology of this host is not known yet." }
             } @else {
                 div.tools { (switch(look)) (legend(look.colour)) }
                 div.nodes { @for node in &view.nodes { (of_node(view, node, look.colour)) } }
@@ -44,7 +44,10 @@ fn about(host: &HostView) -> String {
 
 fn facts(view: &View) -> Markup {
     let host = &view.host;
-    let demand = host.demand.map(|demand| format!("{demand:.1}"));
+    let demand = host
+        .wanted
+        .or(host.demand)
+        .map(|demand| format!("{demand:.1}"));
     let per_cpu = ratio(host.vcpus as f64, host.cpus);
     html! {
         dl.facts {
@@ -66,8 +69,8 @@ fn fact(name: &str, value: &dyn maud::Render) -> Markup {
 
 fn switch(look: &Look) -> Markup {
     html! {
-        div.switch role="group" aria-label="Colour of vCPUs" {
-            span.muted { "Colour" }
+        div.switch role="group" aria-label="Color of vCPUs" {
+            span.muted { "Color" }
             @for colour in Colour::ALL {
                 button form="look" name="colour" value=(colour.key())
                     data-key={ "colour:" (colour.key()) }
@@ -79,7 +82,7 @@ fn switch(look: &Look) -> Markup {
     }
 }
 
-/// What colours and marks mean.
+/// The meaning of colors and marks.
 fn legend(colour: Colour) -> Markup {
     let words = match colour {
         Colour::Delay => ["below 1 %", "1 to 5 %", "5 to 20 %", "20 % and more"],
@@ -132,7 +135,7 @@ fn of_core(view: &View, core: &CoreView, colour: Colour) -> Markup {
     }
 }
 
-/// The core in words.
+/// The core's tooltip.
 fn title(core: &CoreView) -> String {
     let cpus: Vec<String> = core.threads.iter().map(|t| t.cpu.to_string()).collect();
     let mut words = vec![
@@ -143,7 +146,7 @@ fn title(core: &CoreView) -> String {
             cpus.join(", ")
         ),
         match core.demand {
-            Some(demand) => format!("{demand:.2} CPUs wanted"),
+            Some(demand) => format!("vCPUs want {demand:.2} CPUs"),
             None => "demand unknown".to_owned(),
         },
     ];
@@ -151,15 +154,16 @@ fn title(core: &CoreView) -> String {
         core.frequency
             .map(|ratio| format!("clock {ratio:.2} of nominal")),
     );
-    words.extend(
-        core.smt_shared
-            .filter(|s| *s > 0.0)
-            .map(|s| format!("threads busy at once {} of the time", percent(s))),
-    );
+    words.extend(core.smt_shared.filter(|s| *s > 0.0).map(|s| {
+        format!(
+            "its threads are busy at the same time {} of the time",
+            percent(s)
+        )
+    }));
     words.extend(
         core.throttled
             .filter(|t| *t > 0.0)
-            .map(|t| format!("too hot {} of the time", percent(t))),
+            .map(|t| format!("throttled by heat {} of the time", percent(t))),
     );
     words.join("; ")
 }
@@ -197,13 +201,13 @@ fn of_tenant(view: &View, tenant: Tenant) -> Option<(&VmView, &VcpuView)> {
     Some((vm, vm.vcpus.get(tenant.vcpu)?))
 }
 
-/// How a vCPU is drawn.
+/// A vCPU's color level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Level {
     Unknown,
-    /// It wants too little of a core for its ratios to say anything.
+    /// It is runnable for too little time for its ratios to mean anything.
     Idle,
-    /// From 0, the best, to 3.
+    /// From 0 (best) to 3.
     Known(usize),
 }
 
@@ -218,13 +222,13 @@ fn level(vcpu: &VcpuView, colour: Colour) -> Level {
         Colour::Cpi => (numbers.cpi, [1.0, 2.0, 4.0]),
     };
     match (wanted, value) {
-        (Some(wanted), _) if wanted < MIN_DEMAND => Level::Idle,
+        (Some(wanted), _) if wanted < thresholds().vcpu_wanted_cores => Level::Idle,
         (_, None) => Level::Unknown,
         (_, Some(value)) => Level::Known(bounds.iter().filter(|b| value >= **b).count()),
     }
 }
 
-/// A vCPU, or an entry of the legend. Each level has a sign of its own beside its colour.
+/// A vCPU, or an entry of the legend. Each level has a sign in addition to its color.
 fn chip(level: Level, colour: Colour, of: Option<(&VmView, &VcpuView)>) -> Markup {
     const SIGNS: [&str; 4] = ["", "·", "!", "!!"];
     let (class, sign) = match level {
@@ -240,7 +244,7 @@ fn chip(level: Level, colour: Colour, of: Option<(&VmView, &VcpuView)>) -> Marku
     }
 }
 
-/// A vCPU in words.
+/// The vCPU's tooltip.
 fn words(vm: &VmView, vcpu: &VcpuView) -> String {
     let numbers = &vcpu.numbers;
     let unknown = || "unknown".to_owned();
@@ -262,7 +266,7 @@ mod tests {
     use crate::expose::view::Numbers;
 
     #[test]
-    fn a_vcpu_is_drawn_by_what_it_wants_and_what_is_known() {
+    fn vcpu_level_depends_on_demand_and_known_values() {
         let level_of = |time, delay, ratio, cpi| {
             let numbers = Numbers {
                 time,

@@ -1,4 +1,4 @@
-//! Sources and their states, what cannot be seen, and what is left out.
+//! States of the sources, visibility gaps, and dropped series.
 
 use maud::{html, Markup};
 
@@ -7,9 +7,16 @@ use crate::expose::view::{SourceView, View};
 
 pub(super) fn section(view: &View) -> Markup {
     let count = |state: &str| view.sources.iter().filter(|s| s.state == state).count();
-    let states = ["up", "degraded", "down", "off"].map(|state| (state, count(state)));
+    let states = [
+        ("up", "up"),
+        ("degraded", "degraded"),
+        ("down", "down"),
+        ("off", "off"),
+        ("absent", "not available on this machine"),
+    ];
+    let states = states.map(|(state, words)| (words, count(state)));
     let states = states.iter().filter(|(_, n)| *n > 0);
-    let states: Vec<String> = states.map(|(state, n)| format!("{n} {state}")).collect();
+    let states: Vec<String> = states.map(|(words, n)| format!("{n} {words}")).collect();
     html! {
         section #sources aria-labelledby="sources-title" {
             div.head {
@@ -36,8 +43,8 @@ fn source(row: &SourceView, pmu_mode: Option<&str>) -> Markup {
                     p { "Mode " strong { (mode) } ": " (pmu_mode_means(mode)) "." }
                 }
                 details #{ "source-" (row.name) } {
-                    summary { "What it needs and costs" }
-                    p { "Needs " (row.needs) "." }
+                    summary { "Requirements and cost" }
+                    p { "Requires " (row.needs) "." }
                     p { "Costs " (row.cost) "." }
                 }
             }
@@ -48,20 +55,25 @@ fn source(row: &SourceView, pmu_mode: Option<&str>) -> Markup {
 fn why(row: &SourceView) -> Markup {
     html! {
         @if matches!(row.reason.as_deref(), Some("blind_spots" | "blocked_reads")) {
-            p { a href="#blind" { "Some things cannot be seen" } "." }
+            p { a href="#blind" { "Some VMs or threads are not visible" } "." }
         } @else if let Some((detail, reason)) = row.detail.as_ref().zip(row.reason.as_ref()) {
-            p { (detail) " " span.muted { "(" (reason) ")" } }
+            p {
+                @if row.state == "absent" { "Not available on this machine: " }
+                (detail) " " span.muted { "(" (reason) ")" }
+            }
         }
         @if let Some(fix) = &row.fix { p { strong { "Fix: " } (fix) } }
     }
 }
 
-/// What `kvm_exporter_pmu_mode` says, in a sentence.
+/// The meaning of `kvm_exporter_pmu_mode`.
 fn pmu_mode_means(mode: &str) -> &'static str {
     match mode {
-        "full" => "guest and host are counted apart",
-        "host_only" => "only the host side is counted, guests have the counters to themselves",
-        "software" => "no hardware counters here, the kernel's software events stand in",
+        "full" => "guest and host are counted separately",
+        "host_only" => "only host mode is counted, because guests own the counters",
+        "software" => {
+            "only software events are counted, because this machine has no hardware counters"
+        }
         "off" => "nothing is counted",
         _ => "see kvm_exporter_pmu_mode",
     }
@@ -71,7 +83,7 @@ pub(super) fn blind_spots(view: &View) -> Markup {
     html! {
         @if !view.blind_spots.is_empty() {
             section #blind aria-labelledby="blind-title" {
-                h2 #blind-title { "What the inventory could not see" }
+                h2 #blind-title { "Not visible to the exporter" }
                 ul.plain { @for spot in &view.blind_spots { li { (spot) } } }
             }
         }
@@ -82,7 +94,7 @@ pub(super) fn dropped(view: &View) -> Markup {
     html! {
         @if !view.dropped.is_empty() {
             section #dropped aria-labelledby="dropped-title" {
-                h2 #dropped-title { "Left out by limits.max_series" }
+                h2 #dropped-title { "Dropped: limits.max_series is reached" }
                 ul.plain {
                     @for row in &view.dropped {
                         li { code { (row.what) } ": " (grouped(row.series)) " series" }

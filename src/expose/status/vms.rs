@@ -1,20 +1,22 @@
-//! The table of VMs, sortable by each cause; a row opens to the VM's vCPUs.
+//! The VM table, sortable by each cause; a row opens to show the VM's vCPUs.
 
 use maud::{html, Markup};
 
 use super::columns::Column;
 use super::format::{count, grouped, number, or_unknown, percent, plural, Severity};
 use super::look::Look;
-use super::runbook_link;
+use super::{runbook_link, verdict};
 use crate::expose::view::{VcpuView, View, VmView};
 
-/// VMs shown: a page a browser opens at once.
+/// Most VMs in the table, so that browsers render it fast.
 const MAX_VMS: usize = 1000;
 
-/// vCPUs shown of all open VMs together.
+/// Most victims listed for a VM.
+const MAX_PUSHED: usize = 12;
+
+/// Most vCPUs of all open VMs together.
 const MAX_VCPUS: usize = 1024;
 
-/// The section.
 pub(super) fn section(view: &View, look: &Look) -> Markup {
     let vms = sorted(view, look);
     let left_out = vms.len().saturating_sub(MAX_VMS);
@@ -23,23 +25,23 @@ pub(super) fn section(view: &View, look: &Look) -> Markup {
             div.head {
                 h2 #vms-title { "Virtual machines" }
                 p.muted {
-                    "Press a column's head to sort, a name for its vCPUs. Rates are over the last "
+                    "Select a column to sort by it, a name to see its vCPUs. Rates cover the last "
                     (format!("{:.0}", view.window)) " s."
                 }
             }
             @if view.vms.is_empty() {
-                p { "No KVM virtual machine runs on this host." }
+                p { "No KVM VM runs on this host." }
             } @else {
                 div.scroll #vms-scroll role="region" aria-labelledby="vms-title" tabindex="0" {
                     table.vms {
                         thead { tr { @for column in Column::ALL { (head(column, look)) } } }
-                        (rows(&vms, look))
+                        (rows(view, &vms, look))
                     }
                 }
                 @if left_out > 0 {
                     p.note {
-                        (plural(left_out, "more VM")) " are left out here; "
-                        a href="/metrics" { "/metrics" } " has them all."
+                        (plural(left_out, "more VM")) " not shown; "
+                        a href="/metrics" { "/metrics" } " has all of them."
                     }
                 }
             }
@@ -47,7 +49,7 @@ pub(super) fn section(view: &View, look: &Look) -> Markup {
     }
 }
 
-/// VMs with their positions, in the order that is looked for.
+/// VMs with their positions, sorted.
 fn sorted<'a>(view: &'a View, look: &Look) -> Vec<(usize, &'a VmView)> {
     let mut vms: Vec<_> = view.vms.iter().enumerate().collect();
     vms.sort_by(|(_, a), (_, b)| {
@@ -77,7 +79,7 @@ fn head(column: Column, look: &Look) -> Markup {
     }
 }
 
-fn rows(vms: &[(usize, &VmView)], look: &Look) -> Markup {
+fn rows(view: &View, vms: &[(usize, &VmView)], look: &Look) -> Markup {
     html! {
         @for (n, vm, open) in opened(vms, look) {
             tbody.open[open.is_some()] #{ "vm-" (n) } {
@@ -86,7 +88,7 @@ fn rows(vms: &[(usize, &VmView)], look: &Look) -> Markup {
                 }
                 @if let Some(shown) = open {
                     tr.more #{ "more-" (n) } {
-                        td colspan=(Column::ALL.len()) { (details(vm, shown)) }
+                        td colspan=(Column::ALL.len()) { (details(vm, view, shown)) }
                     }
                 }
             }
@@ -94,7 +96,7 @@ fn rows(vms: &[(usize, &VmView)], look: &Look) -> Markup {
     }
 }
 
-/// The VMs that are shown, and of those that are open how many vCPUs.
+/// The VMs in the table; open ones with the number of vCPUs to show.
 fn opened<'a>(vms: &[(usize, &'a VmView)], look: &Look) -> Vec<(usize, &'a VmView, Option<usize>)> {
     let mut room = MAX_VCPUS;
     let shown = vms.iter().take(MAX_VMS);
@@ -135,7 +137,7 @@ fn value(column: Column, vm: &VmView) -> Markup {
         let mut causes = vm.causes.iter();
         Some(causes.find(|known| known.cause == cause)?.score)
     });
-    let score = if column == Column::Worst {
+    let score = if matches!(column, Column::Worst | Column::Pushes) {
         column.value(vm)
     } else {
         score
@@ -149,23 +151,44 @@ fn value(column: Column, vm: &VmView) -> Markup {
     }
 }
 
-fn details(vm: &VmView, shown: usize) -> Markup {
+/// The VMs that this one slows down.
+fn pushes(vm: &VmView, view: &View) -> Markup {
     html! {
-        div.details {
-            @if !vm.verdict.is_empty() { p.verdict { (vm.verdict) } }
-            @if vm.trouble().next().is_some() {
-                p.causes { @for cause in vm.trouble() { (runbook_link(cause)) " " } }
-            }
-            p.muted { (about(vm)) }
-            (vcpus(vm, shown))
-            @if shown < vm.vcpus.len() {
-                p.note { (plural(vm.vcpus.len() - shown, "more vCPU")) " are left out here." }
+        @if !vm.pushes.is_empty() {
+            p {
+                "Slows down "
+                @for (n, push) in vm.pushes.iter().take(MAX_PUSHED).enumerate() {
+                    @if n > 0 { ", " }
+                    @if let Some(victim) = view.vms.get(push.vm) {
+                        (super::vm_link(push.vm, &victim.name))
+                        " (" (push.cause.title()) " " (number(push.score)) "×)"
+                    }
+                }
+                @if vm.pushes.len() > MAX_PUSHED { " and " (vm.pushes.len() - MAX_PUSHED) " more" }
+                "."
             }
         }
     }
 }
 
-/// What is known about a VM beside its numbers.
+fn details(vm: &VmView, view: &View, shown: usize) -> Markup {
+    html! {
+        div.details {
+            @if !vm.verdict.is_empty() { p.verdict { (verdict(vm, view)) } }
+            @if vm.trouble().next().is_some() {
+                p.causes { @for cause in vm.trouble() { (runbook_link(cause, vm)) " " } }
+            }
+            (pushes(vm, view))
+            p.muted { (about(vm)) }
+            (vcpus(vm, shown))
+            @if shown < vm.vcpus.len() {
+                p.note { (plural(vm.vcpus.len() - shown, "more vCPU")) " not shown." }
+            }
+        }
+    }
+}
+
+/// Facts about a VM that are not in the table.
 fn about(vm: &VmView) -> Markup {
     let info = vm
         .info
@@ -245,11 +268,14 @@ fn vcpu_row(vcpu: &VcpuView) -> Markup {
 }
 
 fn delay(vcpu: &VcpuView) -> Markup {
-    use crate::expose::view::cause::{Cause, MIN_DEMAND};
+    use crate::expose::view::thresholds::thresholds;
+    use crate::expose::view::Cause;
     let numbers = &vcpu.numbers;
     let wanted = numbers.time.zip(numbers.delay).map_or(0.0, |(t, d)| t + d);
     let ratio = numbers.delay_ratio;
-    let judged = ratio.filter(|_| wanted >= MIN_DEMAND).unwrap_or(0.0);
+    let judged = ratio
+        .filter(|_| wanted >= thresholds().vcpu_wanted_cores)
+        .unwrap_or(0.0);
     let severity = Severity::of(judged / Cause::Delay.threshold());
     html! {
         td.(severity.class()) {

@@ -1,82 +1,68 @@
-//! What may make a VM slow, each against the threshold from which it is trouble.
+//! Causes that may slow down a VM, each compared with its threshold.
 //!
-//! Causes, thresholds and conditions are those of the recording rule `kvm_vm:trouble:score` in
-//! alerts/, which takes five minutes where this takes seconds: what shows here and is over in a
-//! minute does not alert. Peers are those on this host; Prometheus knows them on all hosts. What
-//! needs a history is Prometheus' alone: `cpi_week` is not here, and cache misses are held against
-//! those of peers instead of the VM's own of the hour before.
+//! Causes and conditions are those of the recording rule `kvm_vm:trouble:score` in mixin/rules, and
+//! thresholds come from the same file. The rule covers five minutes, this code seconds: a problem
+//! that ends within a minute appears here but does not alert. Peers are VMs on this host;
+//! Prometheus compares with peers on all hosts. Only Prometheus has a history: `cpi_week` is not
+//! here, and cache misses are compared with those of peers instead of the VM's own an hour before.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::vm::RUNS_THERE;
-use super::{over, sum, verdict, CoreView, NodeShare, NodeView, VcpuView, VmView};
+use super::host::CoreKey;
+use super::suspect::{Scene, Suspects};
+use super::thresholds::thresholds;
+use super::vm::device_limit;
+use super::words::Words;
+use super::{over, sum, verdict, CoreView, NodeShare, NodeView, Push, VcpuView, VmView};
+use crate::snapshot::cores::CoreUse;
 
-/// What may make a VM slow.
+/// A cause that may slow down a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// A vCPU waits for a core.
     Delay,
-    /// One vCPU waits and its siblings do not.
+    /// One vCPU waits much more than the VM's other vCPUs.
     Starved,
-    /// A CPU quota holds it back.
+    /// A CPU quota throttles it.
     Quota,
     /// Its memory is on nodes where it does not run.
     MemoryRemote,
-    /// A device of it is on a node where it does not run.
+    /// A device is on nodes far from where it runs.
     DeviceRemote,
-    /// It needs more cycles per instruction than VMs of its flavor.
+    /// It needs more cycles per instruction than VMs that do the same work.
     CpiPeers,
-    /// It misses the cache often.
+    /// It has many cache misses.
     Cache,
     /// It shares cores with busy threads while others are idle.
     Smt,
-    /// Its cores are too hot.
+    /// Its CPU packages are throttled by heat.
     Throttling,
-    /// It leaves the guest often.
+    /// It exits to the host often.
     Exits,
 }
 
-/// A cause and how bad it is.
+/// A cause with its score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CauseView {
-    /// What it is.
+    /// The cause.
     pub cause: Cause,
-    /// Observed over threshold: 1 and more is trouble.
+    /// Observed value over threshold: 1 or more is a problem.
     pub score: f64,
-    /// What is observed, in the unit of the threshold.
+    /// The observed value, in the unit of the threshold.
     pub observed: f64,
-    /// From where on it is trouble.
+    /// The value from which it is a problem.
     pub threshold: f64,
-    /// Alert that tells of it, and name of its runbook.
+    /// Name of its alert and of the alert's runbook.
     pub alert: String,
-    /// What is observed, in words.
+    /// The observed value in words.
     pub text: String,
 }
 
-/// A vCPU that wants less than this of a core is idle: its delay ratio says little.
-pub const MIN_DEMAND: f64 = 0.1;
-
-/// A VM that uses fewer cores is judged by its vCPUs' delay and its quota alone.
-pub const MIN_BUSY: f64 = 0.25;
-
-/// A starved vCPU waits so many times as much of its time as its siblings do.
-pub const STARVED_OVER_SIBLINGS: f64 = 3.0;
-
-/// A CPI above its peers' mean and 2 sigma (CPI2, Zhang et al. 2013) is also so many times their
-/// mean: peers that hardly differ make no outlier by a hair.
-pub const CPI_OVER_PEERS: f64 = 1.5;
-
-/// A storm of cache misses is so many times what its peers have.
-pub const CACHE_OVER_PEERS: f64 = 3.0;
-
-/// So many other VMs of a flavor make peers.
-pub const MIN_PEERS: usize = 4;
-
 impl Cause {
-    /// All of them, in the order of columns.
+    /// All causes, in the order of columns.
     pub const ALL: [Self; 10] = [
         Self::Delay,
         Self::Starved,
@@ -90,37 +76,29 @@ impl Cause {
         Self::Exits,
     ];
 
-    /// From where on it is trouble. What depends on siblings or peers is at least this.
-    pub const fn threshold(self) -> f64 {
+    /// The value from which it is a problem. For causes that depend on siblings or peers, it is the
+    /// minimum.
+    pub fn threshold(self) -> f64 {
+        let thresholds = thresholds();
         match self {
-            // Of the time it wants to run: where operators of VMware's CPU Ready begin to look.
-            Self::Delay => 0.05,
-            // Of the time it wants to run, or more where its siblings wait, too.
-            Self::Starved => 0.1,
-            // Of quota periods.
-            Self::Quota => 0.25,
-            // Of its memory.
-            Self::MemoryRemote => 0.5,
-            // Devices.
-            Self::DeviceRemote => 1.0,
-            // Cycles per instruction; what counts is what its peers make likely.
+            Self::Delay => thresholds.delay,
+            Self::Starved => thresholds.starved,
+            Self::Quota => thresholds.quota_wait,
+            Self::MemoryRemote => thresholds.memory_remote,
+            Self::DeviceRemote => thresholds.device_remote,
+            // The limit depends on the peers.
             Self::CpiPeers => 0.0,
-            // Misses per 1000 instructions, or more where its peers miss the cache, too: at 100
-            // cycles a miss, one cycle an instruction.
-            Self::Cache => 10.0,
-            // Of its time on a core.
-            Self::Smt => 0.3,
-            // Of the time.
-            Self::Throttling => 0.05,
-            // For each second on a core: 20 us from one exit to the next.
-            Self::Exits => 50_000.0,
+            Self::Cache => thresholds.cache_mpki,
+            Self::Smt => thresholds.smt_shared,
+            Self::Throttling => thresholds.package_throttled,
+            Self::Exits => thresholds.exits_per_cpu_second,
         }
     }
 
-    /// The alert that tells of it, which its runbook is named after.
+    /// The alert for this cause, which is also the name of its runbook.
     pub const fn alert(self) -> &'static str {
         match self {
-            Self::Delay => "KvmVcpuDelayHigh",
+            Self::Delay => "KvmVmCpuDelayHigh",
             Self::Starved => "KvmVcpuStarved",
             Self::Quota => "KvmVmQuotaThrottled",
             Self::MemoryRemote => "KvmVmMemoryRemote",
@@ -133,7 +111,7 @@ impl Cause {
         }
     }
 
-    /// Its name for people.
+    /// The name for display.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Delay => "Delay",
@@ -156,12 +134,18 @@ impl VmView {
         self.causes.iter().filter(|cause| cause.score >= 1.0)
     }
 
-    /// How bad the worst of its causes is; 0 where none is known.
+    /// Whether its only problem is that its vCPUs wait.
+    pub fn only_waits(&self) -> bool {
+        let waits = |cause: &CauseView| matches!(cause.cause, Cause::Delay | Cause::Starved);
+        self.trouble().all(waits)
+    }
+
+    /// Score of its worst cause; 0 if none is known.
     pub fn worst(&self) -> f64 {
         self.causes.first().map_or(0.0, |cause| cause.score)
     }
 
-    /// The vCPU that waits most, of those that want to run.
+    /// The vCPU with the highest delay ratio, among those with enough demand.
     pub(super) fn waits_most(&self) -> Option<(&VcpuView, f64)> {
         let ratio = |vcpu: &VcpuView| waits(vcpu).unwrap_or(-1.0);
         let most = self
@@ -177,66 +161,106 @@ impl VmView {
     }
 }
 
-/// Its delay ratio, where it wants to run.
-fn waits(vcpu: &VcpuView) -> Option<f64> {
-    let wanted = vcpu.numbers.time? + vcpu.numbers.delay?;
-    vcpu.numbers.delay_ratio.filter(|_| wanted >= MIN_DEMAND)
-}
-
-/// Fills in the causes and verdicts of all VMs.
-pub(super) fn judge(vms: &mut [VmView], nodes: &[NodeView]) {
-    let peers = Peers::of(vms);
-    let observed: Vec<Vec<Seen>> = vms.iter().map(|vm| observe(vm, &peers, nodes)).collect();
-    let judged: Vec<(Vec<CauseView>, String)> = vms
-        .iter()
-        .zip(observed)
-        .map(|(vm, observed)| {
-            let causes = rank(vm, observed, vms, nodes);
-            let verdict = verdict::sentence(&causes);
-            (causes, verdict)
-        })
-        .collect();
-    for (vm, (causes, verdict)) in vms.iter_mut().zip(judged) {
-        (vm.causes, vm.verdict) = (causes, verdict);
+impl VcpuView {
+    /// Whether it has enough demand for its delay ratio to be meaningful.
+    pub(super) fn wants_to_run(&self) -> bool {
+        let wanted = self.numbers.time.zip(self.numbers.delay);
+        wanted.is_some_and(|(time, delay)| time + delay >= thresholds().vcpu_wanted_cores)
     }
 }
 
-fn rank(vm: &VmView, seen: Vec<Seen>, vms: &[VmView], nodes: &[NodeView]) -> Vec<CauseView> {
-    let view = |Seen(cause, observed, threshold): Seen| CauseView {
-        cause,
-        score: observed / threshold,
-        observed,
-        threshold,
-        alert: cause.alert().to_owned(),
-        text: verdict::text(Seen(cause, observed, threshold), vm, vms, nodes),
-    };
-    let mut causes: Vec<CauseView> = seen.into_iter().map(view).collect();
-    causes.sort_by(|a, b| b.score.total_cmp(&a.score));
-    causes
+/// Its delay ratio, if it has enough demand.
+fn waits(vcpu: &VcpuView) -> Option<f64> {
+    vcpu.numbers.delay_ratio.filter(|_| vcpu.wants_to_run())
 }
 
-/// A cause, what is observed of it, and from where on that is trouble.
+/// Fills in causes, verdicts and pushes.
+pub(super) fn judge(
+    vms: &mut [VmView],
+    nodes: &[NodeView],
+    cores: &HashMap<CoreKey, CoreUse>,
+    host_is_full: bool,
+) {
+    let peers = Peers::of(vms);
+    let suspects = Scene::new(vms, nodes, cores, host_is_full).suspects();
+    let judged: Vec<(Vec<CauseView>, Words)> = vms
+        .iter()
+        .zip(&suspects)
+        .map(|(vm, suspects)| {
+            let mut causes = rank(observe(vm, &peers, nodes), vm, vms, suspects);
+            causes.sort_by(|(a, _), (b, _)| b.score.total_cmp(&a.score));
+            let verdict = verdict::sentence(&causes);
+            (
+                causes.into_iter().map(|(cause, _)| cause).collect(),
+                verdict,
+            )
+        })
+        .collect();
+    for (vm, (causes, verdict)) in vms.iter_mut().zip(judged) {
+        vm.causes = causes;
+        (vm.verdict, vm.mentions) = (verdict.text, verdict.mentions);
+    }
+    for (victim, suspects) in suspects.iter().enumerate() {
+        let causes: Vec<Push> = vms[victim]
+            .trouble()
+            .filter(|cause| suspects.culprit(cause.cause).is_some())
+            .map(|cause| Push {
+                vm: victim,
+                cause: cause.cause,
+                score: cause.score,
+            })
+            .collect();
+        for push in causes {
+            let culprit = suspects.culprit(push.cause);
+            if let Some(vm) = culprit.and_then(|culprit| vms.get_mut(culprit)) {
+                vm.pushes.push(push);
+            }
+        }
+    }
+    for vm in vms {
+        vm.pushes.sort_by(|a, b| b.score.total_cmp(&a.score));
+    }
+}
+
+fn rank(
+    seen: Vec<Seen>,
+    vm: &VmView,
+    vms: &[VmView],
+    suspects: &Suspects,
+) -> Vec<(CauseView, Words)> {
+    let view = |seen: Seen| {
+        let words = verdict::text(seen, vm, vms, suspects);
+        let Seen(cause, observed, threshold) = seen;
+        let view = CauseView {
+            cause,
+            score: observed / threshold,
+            observed,
+            threshold,
+            alert: cause.alert().to_owned(),
+            text: words.text.clone(),
+        };
+        (view, words)
+    };
+    seen.into_iter().map(view).collect()
+}
+
+/// A cause, its observed value, and its threshold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen(pub(super) Cause, pub(super) f64, pub(super) f64);
 
-/// What is known of each cause.
+/// The known causes of a VM.
 fn observe(vm: &VmView, peers: &Peers, nodes: &[NodeView]) -> Vec<Seen> {
-    let busy = vm.numbers.time.filter(|time| *time >= MIN_BUSY);
+    let busy = vm
+        .numbers
+        .time
+        .filter(|time| *time >= thresholds().vm_busy_cores);
     let of_busy = |value: Option<f64>| busy.and(value);
-    // A thread held back by a quota counts as waiting: run_delay goes on while its group is
-    // throttled (measured on Linux 6.1, 6.12 and 6.18).
-    let free = vm
-        .throttled
-        .is_none_or(|ratio| ratio <= Cause::Quota.threshold());
-    let most = vm.waits_most().filter(|_| free);
+    let contended = contended(vm);
+    let most = vm.waits_most().zip(contended);
+    let most = most.map(|((vcpu, ratio), part)| (vcpu, ratio * part));
     let found = [
         (Cause::Delay, most.map(|(_, ratio)| ratio)),
-        (Cause::Quota, vm.throttled),
-        (Cause::MemoryRemote, of_busy(vm.memory_remote)),
-        (
-            Cause::DeviceRemote,
-            of_busy(vm.devices_remote.map(|n| n as f64)),
-        ),
+        (Cause::Quota, vm.quota_wait.filter(|_| wants_to_run(vm))),
         (Cause::Smt, busy.and_then(|time| smt(vm, time, nodes))),
         (Cause::Throttling, of_busy(vm.hot)),
         (
@@ -246,14 +270,50 @@ fn observe(vm: &VmView, peers: &Peers, nodes: &[NodeView]) -> Vec<Seen> {
     ];
     let known = found.into_iter();
     let known = known.filter_map(|(cause, seen)| Some(Seen(cause, seen?, cause.threshold())));
-    let known = known.chain(starved(vm).filter(|_| free));
+    let of_contention =
+        |Seen(cause, ratio, limit): Seen| Some(Seen(cause, ratio * contended?, limit));
+    let remote = [memory_remote(vm), device_remote(vm)];
+    let known = known.chain(remote.into_iter().flatten().filter(|_| busy.is_some()));
+    let known = known.chain(starved(vm).and_then(of_contention));
     let against_peers = [peers.cpi(vm), peers.cache(vm)].into_iter().flatten();
     known
         .chain(against_peers.filter(|_| busy.is_some()))
         .collect()
 }
 
-/// The vCPU that waits most, against its siblings.
+/// Whether it uses enough CPU time for a quota to matter.
+fn wants_to_run(vm: &VmView) -> bool {
+    let wanted = vm.numbers.time.zip(vm.numbers.delay);
+    wanted.is_some_and(|(time, delay)| time + delay >= thresholds().vm_busy_cores)
+}
+
+/// Remote memory, compared with what a VM that runs on several nodes cannot avoid.
+fn memory_remote(vm: &VmView) -> Option<Seen> {
+    let unavoidable = vm.memory_remote_spread.unwrap_or(0.0);
+    let cause = Cause::MemoryRemote;
+    let limit = unavoidable + thresholds().memory_remote_over_spread;
+    Some(Seen(cause, vm.memory_remote?, limit.max(cause.threshold())))
+}
+
+/// The device that is farthest from where the VM runs, against what a VM that runs on several nodes
+/// cannot avoid.
+fn device_remote(vm: &VmView) -> Option<Seen> {
+    let far = vm.devices.iter().filter_map(|device| device.far);
+    let limit = device_limit(vm.memory_remote_spread);
+    Some(Seen(Cause::DeviceRemote, far.reduce(f64::max)?, limit))
+}
+
+/// Delay that its quota does not explain; `None` if the two cannot be separated, because it is
+/// often throttled for an unknown time.
+fn contended(vm: &VmView) -> Option<f64> {
+    match (vm.contention, vm.numbers.delay) {
+        (Some(contention), Some(delay)) if delay > 0.0 => Some(contention / delay),
+        (Some(_), _) => Some(1.0),
+        (None, _) => None,
+    }
+}
+
+/// The vCPU that waits most, compared with its siblings.
 fn starved(vm: &VmView) -> Option<Seen> {
     let score = |vcpu: &VcpuView| {
         let siblings = vm.vcpus.iter().filter(|other| other.index != vcpu.index);
@@ -263,18 +323,21 @@ fn starved(vm: &VmView) -> Option<Seen> {
         let theirs = over(delay, wanted)?;
         let threshold = Cause::Starved
             .threshold()
-            .max(STARVED_OVER_SIBLINGS * theirs);
+            .max(thresholds().starved_over_siblings * theirs);
         Some(Seen(Cause::Starved, waits(vcpu)?, threshold))
     };
     let all = vm.vcpus.iter().filter_map(score);
     all.max_by(|a, b| (a.1 / a.2).total_cmp(&(b.1 / b.2)))
 }
 
-/// Share of its time beside a busy sibling, where its nodes have the idle cores to mend that.
+/// Share of its time beside a busy sibling thread, if its nodes have enough idle cores to avoid
+/// that.
 fn smt(vm: &VmView, time: f64, nodes: &[NodeView]) -> Option<f64> {
     let shared = vm.smt_shared?;
     let its = nodes.iter().filter(|node| {
-        let here = |share: &NodeShare| share.node == node.id && share.time >= Some(RUNS_THERE);
+        let here = |share: &NodeShare| {
+            share.node == node.id && share.time >= Some(thresholds().node_time_share)
+        };
         vm.nodes.iter().any(here)
     });
     let idle = |core: &CoreView| core.demand.map(|demand| (1.0 - demand).max(0.0));
@@ -282,7 +345,7 @@ fn smt(vm: &VmView, time: f64, nodes: &[NodeView]) -> Option<f64> {
     (idle >= shared * time).then_some(shared)
 }
 
-/// What busy VMs of each flavor measure: name, and what it is.
+/// Names and values of busy VMs, by group of peers.
 #[derive(Default)]
 struct Peers {
     cpi: HashMap<String, Vec<(String, f64)>>,
@@ -293,47 +356,81 @@ impl Peers {
     fn of(vms: &[VmView]) -> Self {
         let mut peers = Self::default();
         for vm in vms {
-            let busy = vm.numbers.time.is_some_and(|time| time >= MIN_BUSY);
-            let Some(flavor) = vm.fact(FLAVOR).filter(|_| busy) else {
+            let busy = vm
+                .numbers
+                .time
+                .is_some_and(|time| time >= thresholds().vm_busy_cores);
+            let Some(group) = group(vm).filter(|_| busy) else {
                 continue;
             };
             let numbers = [vm.numbers.cpi, vm.numbers.cache_mpki];
             for (all, number) in [&mut peers.cpi, &mut peers.mpki].into_iter().zip(numbers) {
-                let of_flavor = all.entry(flavor.to_owned()).or_default();
-                of_flavor.extend(number.map(|number| (vm.name.clone(), number)));
+                let of_group = all.entry(group.clone()).or_default();
+                of_group.extend(number.map(|number| (vm.name.clone(), number)));
             }
         }
         peers
     }
 
-    /// Its CPI against what its peers make likely: their mean and 2 sigma, or a multiple of the
-    /// mean.
+    /// Its CPI compared with the limit of its peers: mean plus 2 sigma, or a multiple of the mean.
     fn cpi(&self, vm: &VmView) -> Option<Seen> {
         let others = others(&self.cpi, vm)?;
         let mean = mean(&others);
         let squares: Vec<f64> = others.iter().map(|cpi| (cpi - mean).powi(2)).collect();
         let sigma = self::mean(&squares).sqrt();
-        let limit = (mean + 2.0 * sigma).max(CPI_OVER_PEERS * mean);
+        let limit = (mean + thresholds().cpi_sigmas * sigma).max(thresholds().cpi_over_mean * mean);
         Some(Seen(Cause::CpiPeers, vm.numbers.cpi?, limit))
     }
 
-    /// Its cache misses against those of its peers.
+    /// Its cache misses compared with those of its peers.
     fn cache(&self, vm: &VmView) -> Option<Seen> {
         let theirs = mean(&others(&self.mpki, vm)?);
-        let threshold = Cause::Cache.threshold().max(CACHE_OVER_PEERS * theirs);
+        let threshold = Cause::Cache
+            .threshold()
+            .max(thresholds().cache_over_usual * theirs);
         Some(Seen(Cause::Cache, vm.numbers.cache_mpki?, threshold))
     }
 }
 
-/// What makes VMs comparable.
-const FLAVOR: &str = "openstack_flavor";
+/// VMs that do the same work, judging by their names: the name without the number at its end,
+/// within a project or namespace. Same as `by: name` of `peers` in mixin/config.libsonnet. VMs of
+/// the same flavor are not peers.
+pub(super) fn group(vm: &VmView) -> Option<String> {
+    let of_manager = [
+        ("openstack_name", "openstack_project_id"),
+        ("kubevirt_name", "kubevirt_namespace"),
+    ];
+    let named = |(name, within)| Some((vm.fact(name)?, vm.fact(within).unwrap_or_default()));
+    let named: Vec<(&str, &str)> = of_manager.into_iter().filter_map(named).collect();
+    let mut groups = named.iter();
+    let group = groups.find_map(|(name, within)| Some(format!("{within}/{}", word(name)?)));
+    let by_vm = named.is_empty() && !is_meaningless(&vm.name);
+    group.or_else(|| by_vm.then(|| word(&vm.name))?.map(str::to_owned))
+}
 
-/// What its peers measure; `None` where they are too few.
+/// A name without the number at its end: `web` of `web-1`.
+fn word(name: &str) -> Option<&str> {
+    let word = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let has_number = word.len() < name.len();
+    let word = word.strip_suffix(['-', '_', '.']).unwrap_or(word);
+    let names_work = word.ends_with(|c: char| c.is_ascii_alphabetic());
+    (has_number && names_work).then_some(word)
+}
+
+/// Names that say nothing: nova's own (`instance-0000002a`), and those of installers (`vm-3`).
+fn is_meaningless(name: &str) -> bool {
+    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    let of_nova = name.strip_prefix("instance-");
+    of_nova.is_some_and(|id| id.len() == 8 && id.chars().all(is_hex))
+        || word(name).is_some_and(|word| word.eq_ignore_ascii_case("vm"))
+}
+
+/// The values of its peers; `None` if there are too few.
 fn others(all: &HashMap<String, Vec<(String, f64)>>, vm: &VmView) -> Option<Vec<f64>> {
-    let peers = all.get(vm.fact(FLAVOR)?)?.iter();
+    let peers = all.get(&group(vm)?)?.iter();
     let others = peers.filter(|(name, _)| *name != vm.name);
     let others: Vec<f64> = others.map(|(_, number)| *number).collect();
-    (others.len() >= MIN_PEERS).then_some(others)
+    (others.len() >= thresholds().cpi_peers).then_some(others)
 }
 
 fn mean(numbers: &[f64]) -> f64 {

@@ -1,32 +1,36 @@
-//! The host's nodes, cores and threads: what was wanted of each, how fast it is, who runs there.
+//! Nodes, cores and threads of the host: demand, frequency, and the vCPUs found on them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::known::{by_core, by_label};
 use super::{over, owned, sum, CoreView, HostView, NodeView, Tenant, ThreadView, VmView};
 use crate::host::topology::Cpu;
+use crate::snapshot::cores::{core_use, CoreUse};
 use crate::snapshot::growth::{facts_of, grown_facts, number, Growth};
 use crate::snapshot::Snapshot;
 
 /// Package and core.
 pub(super) type CoreKey = (i32, i32);
 
-/// Time and delay of a logical CPU, cores.
+/// Time and delay on a logical CPU, cores.
 type Wanted = (f64, f64);
 
-/// What is known of the machine.
+/// Facts about the machine.
 pub(super) struct Machine<'a> {
     newest: &'a Snapshot,
     wanted: HashMap<u32, Wanted>,
     time: HashMap<CoreKey, f64>,
-    /// Threads of each core that are online.
+    /// Number of online threads of each core.
     threads: HashMap<CoreKey, usize>,
     /// Nodes with a CPU online.
     nodes: HashSet<u32>,
-    /// Frequency now over the one a core is made for.
+    /// Frequency over nominal frequency of each core.
     frequency: HashMap<CoreKey, f64>,
     too_hot: HashMap<CoreKey, f64>,
     too_hot_packages: HashMap<i32, f64>,
+    /// Use of each core by VMs and by the host itself.
+    cores: HashMap<CoreKey, CoreUse>,
+    distances: HashMap<(u32, u32), f64>,
 }
 
 impl<'a> Machine<'a> {
@@ -51,6 +55,8 @@ impl<'a> Machine<'a> {
             threads,
             nodes,
             frequency: frequency(newest),
+            cores: core_use(newest),
+            distances: distances(newest),
             too_hot: too_hot(newest, "kvm_host_core_throttled_seconds_total", by_core),
             too_hot_packages: too_hot(newest, "kvm_host_package_throttled_seconds_total", |row| {
                 by_label(row, "package")
@@ -58,36 +64,67 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Whether a vCPU can run on this node; so it is taken where no node of a CPU is known.
+    /// Whether vCPUs can run on this node; true if no CPU's node is known.
     pub(super) fn has_cpus(&self, node: u32) -> bool {
         self.nodes.is_empty() || self.nodes.contains(&node)
     }
 
-    /// Frequency of the core over the one it is made for.
+    /// Use of each core.
+    pub(super) fn cores(&self) -> &HashMap<CoreKey, CoreUse> {
+        &self.cores
+    }
+
+    /// NUMA distance between two nodes; 10 is local.
+    pub(super) fn distance(&self, from: u32, to: u32) -> Option<f64> {
+        self.distances.get(&(from, to)).copied()
+    }
+
+    /// How remote memory of node `to` is from node `from`, by distance: 0 at the nearest node with
+    /// CPUs, 1 at the farthest. Without distances, another node with CPUs is remote, and a node
+    /// without CPUs is local, because no vCPU can be moved to it. Same as
+    /// `kvm_host_node:near:ratio` in mixin/rules.
+    pub(super) fn far(&self, from: u32, to: u32) -> f64 {
+        let all = self
+            .nodes
+            .iter()
+            .filter_map(|node| self.distance(*node, to));
+        let nearest = all.clone().reduce(f64::min);
+        let here = self
+            .distance(from, to)
+            .zip(nearest)
+            .zip(all.reduce(f64::max));
+        match here {
+            Some(((d, nearest), most)) => over(d - nearest, most - nearest).unwrap_or(0.0),
+            None if self.has_cpus(to) && from != to => 1.0,
+            None => 0.0,
+        }
+    }
+
+    /// The core's frequency over its nominal frequency.
     pub(super) fn frequency(&self, core: CoreKey) -> Option<f64> {
         self.frequency.get(&core).copied()
     }
 
-    /// Share of the time in which the package was too hot.
+    /// Share of time in which the package was throttled by heat.
     pub(super) fn package_too_hot(&self, package: i32) -> Option<f64> {
         self.too_hot_packages.get(&package).copied()
     }
 
-    /// Share of the time in which the core or its package was too hot.
+    /// Share of time in which the core or its package was throttled by heat.
     fn too_hot(&self, core: CoreKey) -> Option<f64> {
         let package = self.package_too_hot(core.0);
         let core = self.too_hot.get(&core).copied();
         core.into_iter().chain(package).reduce(f64::max)
     }
 
-    /// Share of the time in which several threads of the core ran vCPUs, at least. `None` of a core
-    /// that has one thread online.
+    /// Lower bound of the share of time in which several threads of the core ran vCPUs. `None` if
+    /// one thread is online.
     fn smt_shared(&self, core: CoreKey) -> Option<f64> {
         let threads = self.threads.get(&core).filter(|threads| **threads > 1)?;
         Some(at_once(*self.time.get(&core)?, *threads))
     }
 
-    /// Share of the time a vCPU spends on the core beside a busy sibling thread, at least.
+    /// Lower bound of the share of a vCPU's time on the core in which a sibling thread was busy.
     pub(super) fn smt_beside(&self, core: CoreKey) -> Option<f64> {
         let time = self.time.get(&core)?;
         let threads = self.threads.get(&core).map_or(1, |threads| *threads);
@@ -102,6 +139,7 @@ impl<'a> Machine<'a> {
         let info = facts_of(&self.newest.facts, "kvm_host_info").first();
         let info = |name| info.and_then(|row| owned(&row.labels, name));
         HostView {
+            name: self.newest.host_name.as_deref().map(str::to_owned),
             kernel: info("kernel"),
             cpu_model: info("cpu_model"),
             vms: self.newest.vms.len(),
@@ -117,6 +155,8 @@ impl<'a> Machine<'a> {
             packages: packages.len(),
             time: sum(self.wanted.values().map(|(time, _)| Some(*time))),
             demand: sum(self.wanted.values().map(|(time, delay)| Some(time + delay))),
+            wanted: None,
+            verdict: String::new(),
             series: self.newest.series,
         }
     }
@@ -171,9 +211,45 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Share of the time in which several of a core's threads ran vCPUs, at least, where they ran them
-/// for `time` seconds a second together. Of what is beyond one second, all threads but one make
-/// the most at once; so many times this share, and the one, is what was not alone.
+impl HostView {
+    /// Computes the host's demand and its verdict.
+    pub(super) fn judge(&mut self, vms: &[VmView], cores: &HashMap<CoreKey, CoreUse>) {
+        let used = match cores.is_empty() {
+            // Without the host's own CPU times, use those of VMs.
+            true => sum(vms.iter().map(|vm| vm.io_time).chain([self.time])),
+            false => Some(cores.values().map(|core| core.busy).sum()),
+        };
+        // A vCPU that is throttled by a quota would not use another CPU.
+        let waited: f64 = vms.iter().filter_map(|vm| vm.contention).sum();
+        self.wanted = used.map(|used| used + waited);
+        if self.is_full() {
+            let wanted = self.wanted.unwrap_or_default();
+            self.verdict = format!(
+                "The host wants {wanted:.0} of {} CPUs: it is full, and VMs wait for CPUs.",
+                self.cpus
+            );
+        }
+    }
+
+    /// Whether demand exceeds the number of CPUs.
+    pub fn is_full(&self) -> bool {
+        self.wanted.is_some_and(|wanted| wanted > self.cpus as f64)
+    }
+}
+
+/// NUMA distances, by (from, to).
+fn distances(newest: &Snapshot) -> HashMap<(u32, u32), f64> {
+    let rows = facts_of(&newest.facts, "kvm_host_numa_distance").iter();
+    let rows = rows.filter_map(|row| {
+        let pair = (by_label(row, "from")?, by_label(row, "to")?);
+        Some((pair, number(&row.value)?))
+    });
+    rows.collect()
+}
+
+/// Lower bound of the share of time in which several of a core's threads ran vCPUs, if they ran for
+/// `time` seconds per second in total. Time above one second overlaps. The overlap is shortest if
+/// all threads are busy at once, which accounts for `threads` - 1 of it at a time.
 fn at_once(time: f64, threads: usize) -> f64 {
     match threads {
         0 | 1 => 0.0,
@@ -209,7 +285,7 @@ fn frequency(newest: &Snapshot) -> HashMap<CoreKey, f64> {
     now.filter_map(ratio).collect()
 }
 
-/// Shares of the time in which something was too hot.
+/// Shares of time in which something was throttled by heat.
 fn too_hot<K: std::hash::Hash + Eq>(
     newest: &Snapshot,
     metric: &str,
@@ -222,7 +298,7 @@ fn too_hot<K: std::hash::Hash + Eq>(
     grown.filter_map(share).collect()
 }
 
-/// Who was found last on each CPU.
+/// The vCPUs last found on each CPU.
 fn tenants(vms: &[VmView]) -> HashMap<u32, Vec<Tenant>> {
     let mut tenants: HashMap<u32, Vec<Tenant>> = HashMap::new();
     for (vm, of_vm) in vms.iter().enumerate() {
@@ -252,9 +328,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever part of the time so many threads of a core ran vCPUs.
+        /// For any distribution of time over the number of threads that ran vCPUs.
         #[test]
-        fn bounds_never_exceed_what_was(parts in prop::collection::vec(0.0..1.0f64, 3..10)) {
+        fn bounds_never_exceed_the_actual_share(parts in prop::collection::vec(0.0..1.0f64, 3..10)) {
             let all: f64 = parts.iter().sum();
             prop_assume!(all > 0.0);
             let busy = parts.iter().map(|part| part / all).enumerate();

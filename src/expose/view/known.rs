@@ -1,4 +1,4 @@
-//! What slow sources know, by VM.
+//! Facts from slow sources, by VM.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -8,19 +8,21 @@ use super::{over, owned, DeviceView};
 use crate::snapshot::growth::{facts_of, grown_facts, number};
 use crate::snapshot::{FactRow, Snapshot};
 
-/// What slow sources know of one VM.
+/// Facts about one VM.
 #[derive(Default)]
 pub(super) struct OfVm {
-    /// Bytes by node.
+    /// Bytes on each node.
     pub(super) memory: Vec<(u32, f64)>,
     pub(super) devices: Vec<DeviceView>,
     pub(super) quota: Option<f64>,
     pub(super) throttled: Option<f64>,
-    /// Cores that its threads other than vCPUs used, by core where that is known.
+    /// Seconds per second in which quotas throttled it, all levels together.
+    pub(super) throttled_time: Option<f64>,
+    /// CPU time of its threads other than vCPUs, by core if known.
     pub(super) io: Vec<(Option<CoreKey>, f64)>,
 }
 
-/// By the VM's name.
+/// By VM name.
 pub(super) type Known<'a> = HashMap<&'a str, OfVm>;
 
 pub(super) fn of_vms(newest: &Snapshot) -> Known<'_> {
@@ -43,17 +45,18 @@ pub(super) fn of_vms(newest: &Snapshot) -> Known<'_> {
         });
     }
     throttled(newest, &mut known);
+    throttled_time(newest, &mut known);
     known
 }
 
-/// The VM a row is about.
+/// The VM of a row.
 fn of<'a>(known: &mut Known<'a>, row: &'a FactRow, learn: impl FnOnce(&mut OfVm)) {
     if let Some(vm) = row.labels.get("vm") {
         learn(known.entry(vm).or_default());
     }
 }
 
-/// The worst level counts: a quota on any of them holds the VM back.
+/// Uses the worst level: a quota on any level throttles the VM.
 fn throttled<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
     let periods = grown_facts(newest, "kvm_vm_cpu_periods_total");
     let periods: HashMap<&str, f64> = periods
@@ -68,21 +71,33 @@ fn throttled<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
     }
 }
 
+/// Time in which quotas throttled the VM. The kernel counts it for each CPU on which a thread of
+/// the group was throttled (kernel/sched/fair.c, `unthrottle_cfs_rq`). So it is the wait of all
+/// threads together, except for threads that share a CPU.
+fn throttled_time<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
+    for (row, grown) in grown_facts(newest, "kvm_vm_cpu_throttled_seconds_total") {
+        of(known, row, |vm| {
+            *vm.throttled_time.get_or_insert(0.0) += grown.rate();
+        });
+    }
+}
+
 fn device(row: &FactRow) -> DeviceView {
     DeviceView {
         name: owned(&row.labels, "device").unwrap_or_default(),
         class: owned(&row.labels, "class"),
         node: by_label(row, "numa_node"),
+        far: None,
         remote: None,
     }
 }
 
-/// The number in a label.
+/// A label's value as a number.
 pub(super) fn by_label<T: FromStr>(row: &FactRow, name: &str) -> Option<T> {
     row.labels.get(name)?.parse().ok()
 }
 
-/// The core a row is about.
+/// The core of a row.
 pub(super) fn by_core(row: &FactRow) -> Option<CoreKey> {
     Some((by_label(row, "package")?, by_label(row, "core")?))
 }

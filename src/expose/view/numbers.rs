@@ -1,4 +1,4 @@
-//! What is measured of a vCPU: growth of its counters, and the ratios of these.
+//! Measurements of a vCPU: deltas of its counters, and their ratios.
 
 use super::{over, Numbers};
 use crate::snapshot::growth::{Columns, Counter, Growth};
@@ -24,13 +24,13 @@ const COUNTERS: [Counter; RAW] = [
 
 const RAW: usize = 11;
 
-/// Where these counters are found.
+/// The columns of these counters.
 pub(super) struct Meter {
     columns: [Columns; RAW],
     seconds: f64,
 }
 
-/// What grew, of a vCPU or of several.
+/// Deltas of one vCPU or of several.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Raw {
     grown: [Option<u64>; RAW],
@@ -44,12 +44,12 @@ impl Meter {
         }
     }
 
-    /// The columns of time on a core.
+    /// The columns of CPU time.
     pub(super) fn time(&self) -> &Columns {
         &self.columns[0]
     }
 
-    /// What grew of vCPU `n`.
+    /// The deltas of vCPU `n`.
     pub(super) fn read(&self, growth: &Growth<'_>, n: usize) -> Raw {
         let grown = |columns: &Columns| growth.of_vcpu(n, columns);
         Raw {
@@ -57,7 +57,7 @@ impl Meter {
         }
     }
 
-    /// Rates and ratios of what grew.
+    /// Rates and ratios of the deltas.
     pub(super) fn numbers(&self, raw: &Raw) -> Numbers {
         let [time, delay, cycles, instructions, misses, exits, migrations, local, remote, enabled, running] =
             raw.grown.map(|grown| grown.map(|n| n as f64));
@@ -79,7 +79,7 @@ impl Meter {
 }
 
 impl std::iter::Sum for Raw {
-    /// What is known of all; a ratio's two sides are known of the same vCPUs.
+    /// Adds what is known. Both parts of a ratio come from the same vCPUs.
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
         let add = |a: Option<u64>, b: Option<u64>| match (a, b) {
             (Some(a), Some(b)) => Some(a.saturating_add(b)),

@@ -1,4 +1,4 @@
-//! Sources and what the series limit took away.
+//! States of the sources, and dropped series.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,17 +11,18 @@ use crate::snapshot::{DroppedRow, SourceRow};
 pub struct SourceView {
     /// The `source` label.
     pub name: String,
-    /// `up`, `degraded`, `down`, or `off` as somebody wanted it.
+    /// `up`, `degraded`, `down`, `off` (by configuration), or `absent` (not available on this
+    /// machine).
     pub state: String,
-    /// Why it is not up, in a short fixed word.
+    /// Reason code if it is not up.
     pub reason: Option<String>,
-    /// The same in a sentence.
+    /// The reason as a sentence.
     pub detail: Option<String>,
-    /// What would mend it.
+    /// How to fix it.
     pub fix: Option<String>,
-    /// What it needs.
+    /// Its requirements.
     pub needs: String,
-    /// What it costs.
+    /// Its cost.
     pub cost: String,
 }
 
@@ -40,23 +41,24 @@ impl SourceView {
     }
 }
 
-/// A source's state in a word.
+/// The state as a word.
 fn word(state: &SourceState) -> &'static str {
     match state {
         SourceState::Up => "up",
+        SourceState::Degraded(reason) if reason.is_absent() => "absent",
         SourceState::Degraded(_) => "degraded",
-        // As somebody wanted it: no reason to be alarmed.
         SourceState::Down(reason) if reason.code == Reason::DISABLED => "off",
+        SourceState::Down(reason) if reason.is_absent() => "absent",
         SourceState::Down(_) => "down",
     }
 }
 
-/// One thing the series limit took away.
+/// Detail dropped by the series limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// What: `user_events`, `host_mode`, `core`, `numa_node`.
+    /// The detail: `user_events`, `host_mode`, `core`, `numa_node`.
     pub what: String,
-    /// Series that are missing for it.
+    /// Number of series dropped.
     pub series: u64,
 }
 
@@ -74,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_switched_off_is_not_down() {
+    fn switched_off_and_absent_are_not_down() {
         let down = |code| {
             SourceState::Down(Reason {
                 code,
@@ -82,7 +84,9 @@ mod tests {
                 fix: None,
             })
         };
-        let states = [SourceState::Up, down("disabled"), down("no_pt")];
-        assert_eq!(states.map(|state| word(&state)), ["up", "off", "down"]);
+        let codes = ["disabled", "no_pt", "no_permission"];
+        let states = codes.map(|code| word(&down(code)));
+        assert_eq!(states, ["off", "absent", "down"]);
+        assert_eq!(word(&SourceState::Up), "up");
     }
 }

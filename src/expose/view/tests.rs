@@ -11,7 +11,10 @@ use crate::sample::slow::FactValue;
 use crate::snapshot::fixture::{column, empty, labels};
 use crate::snapshot::CpuRow;
 
-/// CPU n and n + 4 are threads of core n; cores 0 and 1 are of node 0.
+mod rules;
+mod suspects;
+
+/// CPUs n and n + 4 are threads of core n; cores 0 and 1 belong to node 0.
 fn place(cpu: u32) -> Place {
     let core = cpu % 4;
     Place {
@@ -21,7 +24,7 @@ fn place(cpu: u32) -> Place {
     }
 }
 
-/// What a vCPU did, per second: ms on a core, ms of waiting, millions of guest instructions, CPI,
+/// Activity of a vCPU per second: ms on a core, ms of delay, millions of guest instructions, CPI,
 /// cache misses per 1000 instructions, exits.
 #[derive(Clone, Copy)]
 struct Did {
@@ -67,16 +70,15 @@ impl Did {
     }
 }
 
-/// Labels.
 type Pairs = Vec<(&'static str, &'static str)>;
 
 struct Host {
     vms: Vec<(&'static str, Pairs, Vec<Did>)>,
-    /// Facts at the beginning and at the end.
+    /// Facts in the base and the latest snapshot.
     facts: Vec<(&'static str, Pairs, [f64; 2])>,
 }
 
-/// Seconds after which the base and the newest snapshot were taken.
+/// Time of the base and the latest snapshot, seconds.
 const TAKEN: [u64; 2] = [60, 68];
 
 impl Host {
@@ -181,7 +183,7 @@ fn numbers_are_rates_and_ratios_of_the_window() {
     assert!(close(waits.cpi, 2.5) && close(waits.cache_mpki, 1.0));
     assert!(close(vm.numbers.cpi, 1.75) && close(vm.numbers.exits, 2000.0));
     assert!(close(vm.numbers.delay_ratio, 125.0 / 1125.0));
-    assert_eq!(vm.numbers.migrations, None, "it is not counted");
+    assert_eq!(vm.numbers.migrations, None, "not counted");
     let core = &view.nodes[0].cores[1];
     assert!(close(core.demand, 1.125) && close(view.host.demand, 1.125));
     let seen: Vec<_> = core
@@ -217,12 +219,12 @@ fn a_calm_host_has_no_troubles() {
     let view = Host::of(&[("a", vec![Did::on(0), Did::on(1)]), ("b", vec![Did::on(2)])]).view();
     for vm in &view.vms {
         assert!(troubles(vm).is_empty() && vm.verdict.is_empty(), "{vm:?}");
-        assert!(!vm.causes.is_empty(), "they are known to be none");
+        assert!(!vm.causes.is_empty(), "all causes are known");
     }
 }
 
 #[test]
-fn an_io_thread_on_the_core_of_a_vcpu_is_told() {
+fn io_thread_on_the_core_of_a_vcpu_is_reported() {
     let waits = Did {
         delay: 306,
         ..Did::on(0)
@@ -243,13 +245,13 @@ fn an_io_thread_on_the_core_of_a_vcpu_is_told() {
     assert_eq!(troubles(vm), [Cause::Delay, Cause::Starved]);
     assert_eq!(
         vm.verdict,
-        "vCPU 0 waits 38\u{a0}% of the time it wants to run; an I/O thread of the same VM uses its \
-         core."
+        "vCPU 0 waits 38\u{a0}% of the time it wants to run: I/O threads of the same VM use 0.50 of \
+         core 0/0."
     );
 }
 
 #[test]
-fn who_wants_the_same_cpu_is_named() {
+fn equal_use_of_a_core_blames_no_vm() {
     let waits = Did {
         time: 300,
         delay: 300,
@@ -258,15 +260,16 @@ fn who_wants_the_same_cpu_is_named() {
     let view = Host::of(&[("a", vec![waits]), ("b", vec![waits]), ("c", vec![waits])]).view();
     assert!(view.vms[0]
         .verdict
-        .ends_with("b and 1 more want the same CPU."));
+        .ends_with(": it shares core 0/0 with b and c."));
+    assert!(view.vms.iter().all(|vm| vm.pushes.is_empty()));
     let view = Host::of(&[("a", vec![waits, waits])]).view();
     assert!(view.vms[0]
         .verdict
-        .ends_with("2 of its own vCPUs want the same CPU."));
+        .ends_with(": 2 of its own vCPUs run on the same CPU."));
 }
 
 #[test]
-fn a_quota_is_told_and_not_the_waiting_it_makes() {
+fn quota_is_reported_instead_of_its_delay() {
     let waits = Did {
         delay: 400,
         ..Did::on(0)
@@ -275,17 +278,22 @@ fn a_quota_is_told_and_not_the_waiting_it_makes() {
     let host = Host::of(&[("ci", vec![waits])])
         .fact("kvm_vm_cpu_quota_cores", &level, [0.5, 0.5])
         .fact("kvm_vm_cpu_periods_total", &level, [100.0, 500.0])
-        .fact("kvm_vm_cpu_throttled_periods_total", &level, [0.0, 240.0]);
+        .fact("kvm_vm_cpu_throttled_periods_total", &level, [0.0, 240.0])
+        .fact(
+            "kvm_vm_cpu_throttled_seconds_total",
+            &level,
+            [0.0, 0.4 * 40.0],
+        );
     let vm = &host.view().vms[0];
     assert_eq!(troubles(vm), [Cause::Quota]);
     assert_eq!(
         vm.verdict,
-        "Its CPU quota of 0.5 cores runs out in 60\u{a0}% of all periods."
+        "Its CPU quota of 0.5 cores takes 44\u{a0}% of the time it wants to run."
     );
 }
 
 #[test]
-fn memory_and_devices_are_held_against_where_the_vm_runs() {
+fn memory_and_devices_are_compared_with_the_nodes_of_vcpus() {
     let memory = |node| [("vm", "db"), ("numa_node", node)];
     let device = [
         ("vm", "db"),
@@ -300,23 +308,69 @@ fn memory_and_devices_are_held_against_where_the_vm_runs() {
     let vm = &host.view().vms[0];
     assert_eq!((vm.nodes_used, vm.devices_remote), (Some(1), Some(1)));
     assert!(close(vm.memory_remote, 0.75));
-    assert_eq!(troubles(vm), [Cause::MemoryRemote, Cause::DeviceRemote]);
+    assert_eq!(troubles(vm), [Cause::DeviceRemote, Cause::MemoryRemote]);
     assert_eq!(
         vm.verdict,
-        "75\u{a0}% of its memory is on node 1, where it does not run. Its gpu device 0000:3b:00.0 is \
-         on node 1, where it does not run."
+        "Its gpu device 0000:3b:00.0 is on node 1; 100\u{a0}% of its vCPU time is far from that node. \
+         75\u{a0}% of its memory accesses are remote: it runs on node 0, its memory is on node 1 \
+         (75\u{a0}%) and node 0 (25\u{a0}%)."
     );
     let host =
         Host::of(&[("db", vec![Did::on(2)])]).fact("kvm_vm_memory_bytes", &memory("1"), [1.0; 2]);
     let remote = host.view().vms[0].memory_remote;
     assert!(remote.is_some_and(|r| r == 0.0 && r.is_sign_positive()));
-    // What is idle runs nowhere in particular.
+    // An idle VM has no location.
     let idle = Did {
         time: 10,
         ..Did::on(0)
     };
     let host = Host::of(&[("db", vec![idle])]).fact("kvm_vm_memory_bytes", &memory("1"), [1.0; 2]);
     assert!(troubles(&host.view().vms[0]).is_empty());
+}
+
+#[test]
+fn a_vm_on_two_nodes_has_trouble_only_beyond_what_its_spread_explains() {
+    let memory = |node| [("vm", "db"), ("numa_node", node)];
+    let host = |local: f64, remote: f64| {
+        Host::of(&[("db", vec![Did::on(0), Did::on(2)])])
+            .fact("kvm_vm_memory_bytes", &memory("0"), [local; 2])
+            .fact("kvm_vm_memory_bytes", &memory("1"), [remote; 2])
+    };
+    let vm = &host(4e9, 6e9).view().vms[0];
+    assert!(close(vm.memory_remote, 0.5) && close(vm.memory_remote_spread, 0.5));
+    assert!(troubles(vm).is_empty());
+    let cause = vm.causes.iter().find(|c| c.cause == Cause::MemoryRemote);
+    assert!(cause.is_some_and(|cause| (cause.threshold - 0.7).abs() < 1e-9));
+}
+
+/// The VM runs on node 1 for the given milliseconds of a second, and for the rest of it on node 0.
+fn vm_with_device_on_node_1(time: u64) -> Host {
+    let device = [("vm", "db"), ("device", "nic"), ("numa_node", "1")];
+    let on = |cpu, time| Did {
+        time,
+        ..Did::on(cpu)
+    };
+    Host::of(&[("db", vec![on(0, 1000 - time), on(2, time)])]).fact(
+        "kvm_vm_device_info",
+        &device,
+        [1.0; 2],
+    )
+}
+
+#[test]
+fn device_is_judged_by_the_share_of_time_that_is_far_from_it() {
+    let far = |host: &Host| {
+        let vm = &host.view().vms[0];
+        let cause = vm.causes.iter().find(|c| c.cause == Cause::DeviceRemote);
+        let cause = cause.map(|cause| (cause.observed, cause.threshold));
+        (vm.devices[0].far, vm.devices_remote, cause)
+    };
+    let (few, remote, cause) = far(&vm_with_device_on_node_1(60));
+    assert!(close(few, 0.94) && remote == Some(1));
+    assert!(cause.is_some_and(|(far, limit)| close(Some(far / limit), 1.88)));
+    let (half, remote, cause) = far(&vm_with_device_on_node_1(400));
+    assert!(close(half, 0.6) && remote == Some(0));
+    assert!(cause.is_some_and(|(far, limit)| close(Some(far / limit), 0.6 / 0.68)));
 }
 
 /// Node 2 has memory alone (CXL, HBM): no vCPU can be moved there.
@@ -337,7 +391,7 @@ fn memory_and_devices_on_a_node_without_cpus_are_not_remote() {
             .fact("kvm_vm_device_info", &device, [1.0; 2])
     };
     let vm = &host(0.0).view().vms[0];
-    assert_eq!((vm.memory_remote, vm.devices_remote), (Some(0.0), None));
+    assert_eq!((vm.memory_remote, vm.devices_remote), (Some(0.0), Some(0)));
     assert!(troubles(vm).is_empty());
     let text = |vm: &VmView| {
         vm.causes
@@ -356,15 +410,23 @@ fn memory_and_devices_on_a_node_without_cpus_are_not_remote() {
     assert!(close(vm.memory_remote, 0.6));
     assert_eq!(
         vm.verdict,
-        "60\u{a0}% of its memory is on node 1, where it does not run; 30\u{a0}% is on node 2, which has no CPUs."
+        "60\u{a0}% of its memory accesses are remote: it runs on node 0, its memory is on node 1 \
+         (60\u{a0}%), node 2 (30\u{a0}%) and node 0 (10\u{a0}%); 30\u{a0}% is on node 2, which has no \
+         CPUs."
     );
 }
 
 #[test]
-fn peers_are_of_one_flavor_and_leave_the_vm_itself_out() {
-    let names = ["a", "b", "c", "d", "e"];
+fn peers_share_a_name_but_for_its_number_and_leave_the_vm_itself_out() {
+    // The last VM has the same size, but does other work.
+    let names = ["web-1", "web-2", "web-3", "web-4", "web-5", "orders"];
     let cpi = |cpi| vec![Did { cpi, ..Did::on(0) }];
-    let mut host = Host::of(&names.map(|name| (name, cpi(if name == "c" { 2.0 } else { 1.0 }))));
+    let of_name = |name| match name {
+        "web-3" => 2.0,
+        "orders" => 3.0,
+        _ => 1.0,
+    };
+    let mut host = Host::of(&names.map(|name| (name, cpi(of_name(name)))));
     for vm in &mut host.vms {
         vm.1 = vec![("openstack_flavor", "m1.small")];
     }
@@ -373,27 +435,24 @@ fn peers_are_of_one_flavor_and_leave_the_vm_itself_out() {
         let troubled = view.vms.iter().filter(|vm| troubles(vm).contains(&cause));
         troubled.map(|vm| vm.name.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(peers(Cause::CpiPeers), ["c"]);
-    host.vms[0].1.clear();
+    assert_eq!(peers(Cause::CpiPeers), ["web-3"]);
+    host.vms[0].1 = vec![("openstack_name", "web-1"), ("openstack_project_id", "p")];
     let known = |vm: &VmView| vm.causes.iter().any(|c| c.cause == Cause::CpiPeers);
     assert!(
         !host.view().vms.iter().any(known),
-        "three others are too few"
+        "three peers are too few"
     );
 }
 
 #[test]
 fn a_storm_of_misses_is_one_against_peers_and_who_makes_it_is_named() {
     let misses = |mpki| vec![Did { mpki, ..Did::on(0) }];
-    let names = ["a", "b", "c", "d", "e", "z"];
-    let mut host = Host::of(&names.map(|name| match name {
-        "c" => (name, misses(20.0)),
+    let names = ["a1", "a2", "a3", "a4", "a5", "z"];
+    let host = Host::of(&names.map(|name| match name {
+        "a3" => (name, misses(20.0)),
         "z" => (name, misses(40.0)),
         _ => (name, misses(2.0)),
     }));
-    for vm in host.vms.iter_mut().take(5) {
-        vm.1 = vec![("openstack_flavor", "m1.small")];
-    }
     let view = host.view();
     let cause = |n: usize| view.vms[n].causes.iter().find(|c| c.cause == Cause::Cache);
     let storm = cause(2).unwrap();
@@ -404,7 +463,7 @@ fn a_storm_of_misses_is_one_against_peers_and_who_makes_it_is_named() {
         storm.text
     );
     assert!(cause(0).is_some_and(|c| c.score < 1.0));
-    assert!(cause(5).is_none(), "it has no peers: that may be how it is");
+    assert!(cause(5).is_none(), "a VM without peers is not compared");
 }
 
 #[test]
@@ -414,7 +473,7 @@ fn siblings_hot_packages_and_exits_are_seen() {
         exits: 80_000,
         ..Did::on(cpu)
     };
-    // Both threads of core 0 are busy while core 1 of the node is idle, and enough of it.
+    // Both threads of core 0 are busy, while core 1 of the node is idle enough.
     let mut host = Host::of(&[("a", vec![full(0)]), ("b", vec![Did::on(4)])]).fact(
         "kvm_host_package_throttled_seconds_total",
         &[("package", "0")],
@@ -428,7 +487,7 @@ fn siblings_hot_packages_and_exits_are_seen() {
     let mut seen = troubles(vm);
     seen.sort_by_key(|cause| Cause::ALL.iter().position(|c| c == cause));
     assert_eq!(seen, [Cause::Smt, Cause::Throttling, Cause::Exits]);
-    // No core is idle any more: it is what the host can give.
+    // Without an idle core, SMT contention is not avoidable.
     host.vms.push(("c", vec![], vec![full(1), full(5)]));
     assert!(!troubles(&host.view().vms[0]).contains(&Cause::Smt));
 }

@@ -1,121 +1,106 @@
-//! What is wrong with a VM, in plain words.
+//! The verdict: the problems of a VM in words.
 
 use super::cause::{Cause, CauseView, Seen};
-use super::{sum, NodeShare, NodeView, Numbers, Tenant, VcpuView, VmView};
+use super::suspect::{Suspects, Why};
+use super::thresholds::thresholds;
+use super::words::Words;
+use super::{sum, NodeShare, VmView};
 
-/// So many cores of I/O beside a vCPU are why it waits.
-const IO_MATTERS: f64 = 0.1;
-
-/// What is wrong: the worst two of what is over its threshold.
-pub(super) fn sentence(causes: &[CauseView]) -> String {
-    let over = causes.iter().filter(|cause| cause.score >= 1.0);
-    // The vCPU that waits most is told of once.
-    let waits = causes
-        .iter()
-        .any(|cause| cause.cause == Cause::Delay && cause.score >= 1.0);
-    let told = over.filter(|cause| !(waits && cause.cause == Cause::Starved));
-    let told: Vec<String> = told.take(2).map(|cause| capital(&cause.text)).collect();
-    match told.is_empty() {
-        true => String::new(),
-        false => told.join(". ") + ".",
+/// The verdict: the worst two causes over their thresholds.
+pub(super) fn sentence(causes: &[(CauseView, Words)]) -> Words {
+    let over = causes.iter().filter(|(cause, _)| cause.score >= 1.0);
+    // The vCPU that waits most is named only once.
+    let waits = over.clone().any(|(cause, _)| cause.cause == Cause::Delay);
+    let shown = over.filter(|(cause, _)| !(waits && cause.cause == Cause::Starved));
+    let mut sentence = Words::default();
+    for (n, (_, words)) in shown.take(2).enumerate() {
+        let space = if n > 0 { " " } else { "" };
+        sentence = sentence
+            .push(space)
+            .append(words.clone().capital())
+            .push(".");
     }
+    sentence
 }
 
-/// The text as the beginning of a sentence; "vCPU" stays as it is.
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    match letters.next() {
-        Some(first) if !text.starts_with("vCPU") => first.to_uppercase().chain(letters).collect(),
-        _ => text.to_owned(),
-    }
-}
-
-/// A cause in words, without a full stop.
+/// A cause in words, without a period.
 pub(super) fn text(
     Seen(cause, observed, threshold): Seen,
     vm: &VmView,
     vms: &[VmView],
-    nodes: &[NodeView],
-) -> String {
+    suspects: &Suspects,
+) -> Words {
+    let is_high = observed >= threshold;
     match cause {
-        Cause::Delay => delay(vm, vms, nodes),
-        Cause::Starved => starved(vm),
-        Cause::Quota => quota(observed, vm),
-        Cause::MemoryRemote => memory(observed, vm),
-        Cause::DeviceRemote => devices(vm),
-        Cause::CpiPeers => cpi(observed, threshold),
-        Cause::Cache => cache(observed, vm, vms, nodes),
-        Cause::Smt => format!(
-            "{} of its time it shares a core with a busy thread, while cores of its nodes are idle",
-            percent(observed)
-        ),
+        Cause::Delay => delay(observed, is_high, vm, vms, suspects),
+        Cause::Starved => starved(observed, vm).into(),
+        Cause::Quota => quota(observed, vm).into(),
+        Cause::MemoryRemote => memory(observed, vm).into(),
+        Cause::DeviceRemote => devices(vm).into(),
+        Cause::CpiPeers => cpi(observed, threshold).into(),
+        Cause::Cache => {
+            let suspect = suspects.cache.filter(|_| is_high);
+            cache(observed, suspect, vms)
+        }
+        Cause::Smt => smt(observed, suspects.smt, vms),
         Cause::Throttling => format!(
-            "the package it runs on was too hot for {} of the time",
+            "its CPU package is too hot {} of the time and slows down",
             percent(observed)
-        ),
+        )
+        .into(),
         Cause::Exits => format!(
-            "it leaves the guest {} times for each second it runs",
+            "it exits to the host {} times per second of CPU time",
             thousands(observed)
-        ),
+        )
+        .into(),
     }
 }
 
-fn delay(vm: &VmView, vms: &[VmView], nodes: &[NodeView]) -> String {
-    let Some((vcpu, ratio)) = vm.waits_most() else {
-        return String::new();
+fn delay(ratio: f64, is_high: bool, vm: &VmView, vms: &[VmView], suspects: &Suspects) -> Words {
+    let Some((vcpu, _)) = vm.waits_most() else {
+        return Words::default();
     };
     let waits = format!(
         "vCPU {} waits {} of the time it wants to run",
         vcpu.index,
         percent(ratio)
     );
-    match why_it_waits(vm, vcpu, vms, nodes) {
-        Some(why) if ratio >= Cause::Delay.threshold() => format!("{waits}; {why}"),
-        _ => waits,
-    }
-}
-
-/// Who uses the core of a vCPU that waits.
-fn why_it_waits(
-    vm: &VmView,
-    vcpu: &VcpuView,
-    vms: &[VmView],
-    nodes: &[NodeView],
-) -> Option<String> {
-    if vcpu.io_on_core.is_some_and(|time| time >= IO_MATTERS) {
-        return Some("an I/O thread of the same VM uses its core".to_owned());
-    }
-    let place = vcpu.place?;
-    let threads = nodes.iter().flat_map(|node| &node.cores);
-    let mut threads = threads.flat_map(|core| &core.threads);
-    let here = threads.find(|thread| thread.cpu == place.cpu)?;
-    let others: Vec<&VmView> = others(&here.vcpus, vm, vms);
-    let own = here.vcpus.iter().filter_map(|tenant| vms.get(tenant.vm));
-    let own = own.filter(|tenant| tenant.name == vm.name).count();
-    match others.as_slice() {
-        [] if own > 1 => Some(format!("{own} of its own vCPUs want the same CPU")),
-        [] => None,
-        [other] => Some(format!("{} wants the same CPU", other.name)),
-        [other, rest @ ..] => Some(format!(
-            "{} and {} more want the same CPU",
-            other.name,
-            rest.len()
+    let words = Words::from(waits);
+    let core = vcpu.place.map_or_else(
+        || "its core".to_owned(),
+        |place| format!("core {}/{}", place.package, place.core),
+    );
+    let Some(why) = suspects.delay.as_ref().filter(|_| is_high) else {
+        return words;
+    };
+    match why {
+        Why::HostIsFull => words.push(", because the host is full"),
+        Why::OwnThreads(used) => words.push(&format!(
+            ": I/O threads of the same VM use {used:.2} of {core}"
         )),
+        Why::OwnVcpus(n) => words.push(&format!(": {n} of its own vCPUs run on the same CPU")),
+        Why::HostProcesses(used) => words.push(&format!(
+            ": host processes, not VMs, use {used:.2} of {core}"
+        )),
+        Why::Vm { vm, used, others } => {
+            let words = words.push(": ").vm(vms, *vm);
+            let words = words.push(&format!(" uses {used:.2} of {core}"));
+            match others {
+                0 => words,
+                1 => words.push(", 1 other VM less"),
+                n => words.push(&format!(", {n} other VMs less")),
+            }
+        }
+        Why::Shared(others) => words
+            .push(&format!(": it shares {core} with "))
+            .vms(vms, others),
     }
 }
 
-/// The other VMs among tenants, each once.
-fn others<'a>(tenants: &[Tenant], vm: &VmView, vms: &'a [VmView]) -> Vec<&'a VmView> {
-    let mut others: Vec<usize> = tenants.iter().map(|tenant| tenant.vm).collect();
-    others.dedup();
-    let others = others.into_iter().filter_map(|n| vms.get(n));
-    others.filter(|other| other.name != vm.name).collect()
-}
-
-fn starved(vm: &VmView) -> String {
+fn starved(ratio: f64, vm: &VmView) -> String {
     match vm.waits_most() {
-        Some((vcpu, ratio)) => format!(
-            "vCPU {} waits {} of the time it wants to run, much more than its siblings",
+        Some((vcpu, _)) => format!(
+            "vCPU {} waits {} of the time it wants to run, much more than the VM's other vCPUs",
             vcpu.index,
             percent(ratio)
         ),
@@ -126,40 +111,64 @@ fn starved(vm: &VmView) -> String {
 fn quota(observed: f64, vm: &VmView) -> String {
     let cores = vm.quota.map(|cores| format!(" of {} cores", number(cores)));
     format!(
-        "its CPU quota{} runs out in {} of all periods",
+        "its CPU quota{} takes {} of the time it wants to run",
         cores.unwrap_or_default(),
         percent(observed)
     )
 }
 
 fn memory(observed: f64, vm: &VmView) -> String {
-    let has = |node: &&NodeShare| node.memory.is_some_and(|memory| memory >= 0.01);
-    let listed = |nodes: Vec<&NodeShare>| {
-        let numbers: Vec<String> = nodes.iter().map(|n| n.node.to_string()).collect();
-        match numbers.as_slice() {
-            [] => "nodes".to_owned(),
-            [node] => format!("node {node},"),
-            _ => format!("nodes {},", numbers.join(", ")),
-        }
-    };
-    let nodes = || vm.nodes.iter().filter(has);
-    let remote = listed(nodes().filter(|node| node.is_remote()).collect());
+    let runs = nodes(vm, |node| node.time, thresholds().node_time_share);
+    let memory = nodes(vm, |node| node.memory, thresholds().node_time_share);
+    let distance = vm.memory_distance.filter(|distance| *distance > 0.0);
+    let distance =
+        distance.map(|times| format!("; mean distance {:.0}, local is 10", times * 10.0));
     let text = format!(
-        "{} of its memory is on {remote} where it does not run",
-        percent(observed)
+        "{} of its memory accesses are remote: it runs on {runs}, its memory is on {memory}{}",
+        percent(observed),
+        distance.unwrap_or_default()
     );
-    // What no placement of vCPUs can change is said, and not counted.
-    let no_cpus: Vec<&NodeShare> = nodes().filter(|node| !node.has_cpus).collect();
+    // No placement of vCPUs can change this part.
+    let has = |node: &&NodeShare| {
+        !node.has_cpus
+            && node
+                .memory
+                .is_some_and(|memory| memory >= thresholds().worth_naming)
+    };
+    let no_cpus: Vec<&NodeShare> = vm.nodes.iter().filter(has).collect();
     match sum(no_cpus.iter().map(|node| node.memory)) {
         None => text,
         Some(share) => {
-            let have = if no_cpus.len() == 1 { "has" } else { "have" };
+            let (ids, have) = match no_cpus.as_slice() {
+                [node] => (format!("node {}", node.node), "has"),
+                nodes => {
+                    let ids: Vec<String> = nodes.iter().map(|n| n.node.to_string()).collect();
+                    (format!("nodes {}", ids.join(", ")), "have")
+                }
+            };
             format!(
-                "{text}; {} is on {} which {have} no CPUs",
-                percent(share),
-                listed(no_cpus)
+                "{text}; {} is on {ids}, which {have} no CPUs",
+                percent(share)
             )
         }
+    }
+}
+
+/// Nodes with at least this share, highest first: "node 0 (90 %) and node 1 (10 %)".
+fn nodes(vm: &VmView, share: impl Fn(&NodeShare) -> Option<f64>, least: f64) -> String {
+    let shares = vm.nodes.iter();
+    let shares = shares.filter_map(|node| Some((node.node, share(node)?)));
+    let mut shares: Vec<(u32, f64)> = shares.filter(|(_, share)| *share >= least).collect();
+    shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let text = |(node, share): &(u32, f64)| match share {
+        share if *share >= 0.995 => format!("node {node}"),
+        share => format!("node {node} ({})", percent(*share)),
+    };
+    let texts: Vec<String> = shares.iter().map(text).collect();
+    match texts.as_slice() {
+        [] => "no node that is known".to_owned(),
+        [rest @ .., last] if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        only => only.concat(),
     }
 }
 
@@ -167,14 +176,15 @@ fn devices(vm: &VmView) -> String {
     let remote = vm.devices.iter().filter(|d| d.remote == Some(true));
     let remote: Vec<_> = remote.collect();
     match remote.as_slice() {
-        [] => "all its devices are on nodes where it runs".to_owned(),
+        [] => "none of its devices is far from its vCPUs".to_owned(),
         [device] => format!(
-            "its {} is on node {}, where it does not run",
+            "its {} is on node {}; {} of its vCPU time is far from that node",
             what(device),
-            device.node.map_or("?".to_owned(), |node| node.to_string())
+            device.node.map_or("?".to_owned(), |node| node.to_string()),
+            percent(device.far.unwrap_or_default())
         ),
         _ => format!(
-            "{} of its devices are on nodes where it does not run",
+            "{} of its devices are on nodes far from its vCPUs",
             remote.len()
         ),
     }
@@ -189,57 +199,35 @@ fn what(device: &super::DeviceView) -> String {
 
 fn cpi(observed: f64, limit: f64) -> String {
     match observed >= limit {
-        true => format!(
-            "it needs {observed:.2} cycles an instruction, where {limit:.2} would be much for VMs of its \
-             flavor"
-        ),
-        false => format!("it needs {observed:.2} cycles an instruction, as VMs of its flavor do"),
+        true => format!("CPI is {observed:.2}; the limit for its peers is {limit:.2}"),
+        false => format!("CPI is {observed:.2}, as for its peers (limit {limit:.2})"),
     }
 }
 
-fn cache(observed: f64, vm: &VmView, vms: &[VmView], nodes: &[NodeView]) -> String {
-    let misses = format!(
-        "it misses the cache {} times in 1000 instructions",
-        number(observed)
+fn cache(observed: f64, suspect: Option<usize>, vms: &[VmView]) -> Words {
+    let misses = format!("{} cache misses per 1000 instructions", number(observed));
+    match suspect {
+        Some(vm) => Words::from(misses)
+            .push("; ")
+            .vm(vms, vm)
+            .push(" misses most in the same cache"),
+        None => misses.into(),
+    }
+}
+
+fn smt(observed: f64, beside: Option<usize>, vms: &[VmView]) -> Words {
+    let shared = format!(
+        "{} of its time the other thread of its core is busy",
+        percent(observed)
     );
-    let is_high = observed >= Cause::Cache.threshold();
-    match neighbour(vm, vms, nodes).filter(|_| is_high) {
-        Some(other) => format!("{misses}; {} misses most in the same cache", other.name),
-        None => misses,
-    }
+    let words = match beside {
+        Some(vm) => Words::from(shared).push(", most of it with ").vm(vms, vm),
+        None => shared.into(),
+    };
+    words.push(", while cores of its nodes are idle")
 }
 
-/// The other VM with most misses in a cache that the VM uses, where caches are told apart; none
-/// where that are fewer than its own.
-fn neighbour<'a>(vm: &VmView, vms: &'a [VmView], nodes: &[NodeView]) -> Option<&'a VmView> {
-    let cores = || nodes.iter().flat_map(|node| &node.cores);
-    let mine = |core: &&super::CoreView| {
-        let at = |vcpu: &VcpuView| vcpu.place.map(|p| (p.package, p.core));
-        vm.vcpus
-            .iter()
-            .any(|vcpu| at(vcpu) == Some((core.package, core.core)))
-    };
-    let llcs: Vec<u32> = cores().filter(mine).filter_map(|core| core.llc).collect();
-    let beside = cores().filter(|core| core.llc.is_some_and(|llc| llcs.contains(&llc)));
-    let tenants = beside.flat_map(|core| &core.threads).flat_map(|t| &t.vcpus);
-    let others = tenants.filter_map(|tenant| vms.get(tenant.vm));
-    let others = others.filter(|other| other.name != vm.name);
-    // A second: instructions are about time over CPI.
-    let misses = |vm: &VmView| -> f64 {
-        let Numbers {
-            time,
-            cpi,
-            cache_mpki,
-            ..
-        } = vm.numbers;
-        let known = time.zip(cpi).zip(cache_mpki);
-        known.map_or(0.0, |((time, cpi), mpki)| mpki * time / cpi)
-    };
-    let most = others.max_by(|a, b| misses(a).total_cmp(&misses(b)));
-    most.filter(|other| misses(other) > misses(vm))
-}
-
-/// A share as whole percents, or tenths below 10.
+/// A percentage without decimals, or with one below 10.
 fn percent(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
@@ -248,7 +236,7 @@ fn percent(share: f64) -> String {
     }
 }
 
-/// A number with two digits that count.
+/// A number with two significant digits.
 fn number(n: f64) -> String {
     match n {
         n if n >= 9.95 => format!("{n:.0}"),

@@ -1,29 +1,21 @@
-//! VMs and their vCPUs: what is measured of them, and where they run against where their memory
-//! and devices are.
+//! VMs and their vCPUs: measurements, and the locations of CPU time, memory and devices.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::host::{CoreKey, Machine};
 use super::known::{self, OfVm};
 use super::numbers::{Meter, Raw};
+use super::thresholds::thresholds;
 use super::{over, sum, DeviceView, NodeShare, Numbers, PlaceView, VcpuView, VmView};
 use crate::snapshot::growth::Growth;
 use crate::snapshot::{Labels, Snapshot, VmRow};
 
-/// A VM runs on a node where it spends this share of its time or more; the rest is a thread on
-/// its way.
-pub const RUNS_THERE: f64 = 0.05;
-
-impl NodeShare {
-    /// Whether the VM could run there and does not.
-    pub(super) fn is_remote(&self) -> bool {
-        self.has_cpus && self.time.is_none_or(|time| time < RUNS_THERE)
-    }
-}
-
 pub(super) fn vms(newest: &Snapshot, growth: &Growth<'_>, machine: &Machine<'_>) -> Vec<VmView> {
     let meter = Meter::new(growth);
     let mut known = known::of_vms(newest);
+    let processes = newest.inventory.vms.iter();
+    let processes: HashMap<&str, i32> =
+        processes.map(|vm| (vm.name.as_str(), vm.key.pid)).collect();
     let vm = |row: &VmRow| {
         let name = row.labels.get("vm").unwrap_or_default();
         let time = TimeAt::of(newest, growth, &meter, row);
@@ -31,7 +23,10 @@ pub(super) fn vms(newest: &Snapshot, growth: &Growth<'_>, machine: &Machine<'_>)
         let known = known.remove(name).unwrap_or_default();
         let vcpus = vcpus(newest, row, &raws, &meter, &known);
         let numbers = meter.numbers(&raws.iter().copied().sum());
-        build(name, row, vcpus, numbers, known, &time, machine)
+        VmView {
+            pid: processes.get(name).copied(),
+            ..build(name, row, vcpus, numbers, known, &time, machine)
+        }
     };
     newest.vms.iter().map(vm).collect()
 }
@@ -45,26 +40,44 @@ fn build(
     time: &TimeAt,
     machine: &Machine<'_>,
 ) -> VmView {
-    let devices = known.devices.into_iter();
-    let devices: Vec<DeviceView> = devices.map(|d| time.judge(d, machine)).collect();
     let nodes = time.nodes(&known.memory, machine);
-    let remote = |node: &NodeShare| node.memory.filter(|_| node.is_remote());
-    let memory_is_known = time.total > 0.0 && nodes.iter().any(|node| node.memory.is_some());
+    let far = |from, to| Some(machine.far(from, to));
+    let remote = locality(&nodes, |node| node.memory, far);
+    let spread = locality(&nodes, |node| node.time, far);
+    let limit = device_limit(spread);
+    let devices = known.devices.into_iter();
+    let devices = devices.map(|device| judge(device, limit, &nodes, machine));
+    let devices: Vec<DeviceView> = devices.collect();
+    let distance = |from, to| Some(machine.distance(from, to)? / 10.0);
+    let distance = locality(&nodes, |node| node.memory, distance);
+    let contention = match (known.throttled_time, known.throttled) {
+        // It is often throttled for an unknown time.
+        (None, Some(ratio)) if ratio > thresholds().quota_throttled => None,
+        (time, _) => contention(&numbers, time),
+    };
+    let quota_wait = known.throttled_time.and(contention);
+    let quota_wait = quota_wait.and_then(|contention| {
+        let (time, delay) = (numbers.time?, numbers.delay?);
+        over(delay - contention, time + delay)
+    });
     let info = row.info.pairs().iter();
     let info = info.filter(|(name, value)| *name != "vm" && !value.is_empty());
     VmView {
         name: name.to_owned(),
+        pid: None,
         info: info
             .map(|(name, value)| ((*name).to_owned(), value.to_string()))
             .collect(),
         nodes_used: (time.total > 0.0 && !time.nodes.is_empty()).then(|| time.used().count()),
-        // An empty sum of floats is -0.
-        memory_remote: memory_is_known
-            .then(|| nodes.iter().filter_map(remote).fold(0.0, |a, b| a + b)),
+        memory_remote: remote,
+        memory_remote_spread: spread,
+        memory_distance: distance,
         devices_remote: devices_remote(&devices),
         devices,
         quota: known.quota,
         throttled: known.throttled,
+        quota_wait,
+        contention,
         frequency: time.weighted(|core| machine.frequency(core)),
         smt_shared: time.weighted(|core| machine.smt_beside(core)),
         hot: time.weighted(|core| machine.package_too_hot(core.0)),
@@ -76,7 +89,42 @@ fn build(
         threadless: row.threadless,
         causes: Vec::new(),
         verdict: String::new(),
+        mentions: Vec::new(),
+        pushes: Vec::new(),
+        core_time: time.cores_used(&known.io),
     }
+}
+
+/// Mean of a function of the nodes where a VM runs and where its memory is, over all pairs of
+/// nodes; `memory` is the share of each node. `None` if either is unknown.
+fn locality(
+    nodes: &[NodeShare],
+    memory: impl Fn(&NodeShare) -> Option<f64>,
+    of: impl Fn(u32, u32) -> Option<f64>,
+) -> Option<f64> {
+    let times = nodes
+        .iter()
+        .filter_map(|node| Some((node.node, node.time?)));
+    let memories = nodes
+        .iter()
+        .filter_map(|node| Some((node.node, memory(node)?)));
+    let (mut sum, mut weight) = (0.0, 0.0);
+    for (from, time) in times {
+        for (to, memory) in memories.clone() {
+            let both = time * memory;
+            // The function may be unknown for pairs that do not occur.
+            if both > 0.0 {
+                sum += both * of(from, to)?;
+                weight += both;
+            }
+        }
+    }
+    over(sum, weight)
+}
+
+/// Delay that quotas do not explain: a throttled thread counts as waiting.
+fn contention(numbers: &Numbers, throttled: Option<f64>) -> Option<f64> {
+    Some((numbers.delay? - throttled.unwrap_or(0.0)).max(0.0))
 }
 
 fn vcpus(
@@ -112,10 +160,33 @@ fn io_on(io: &[(Option<CoreKey>, f64)], vcpus: &[VcpuView]) -> Option<f64> {
     io_at(io, |core| cores.contains(&core))
 }
 
-/// Time of other threads on some cores; `None` where no thread's core is known.
+/// CPU time of other threads on some cores; `None` if no thread's core is known.
 fn io_at(io: &[(Option<CoreKey>, f64)], here: impl Fn(CoreKey) -> bool) -> Option<f64> {
     let placed = io.iter().filter_map(|(core, time)| Some(((*core)?, *time)));
     sum(placed.map(|(core, time)| Some(if here(core) { time } else { 0.0 })))
+}
+
+/// Share of a VM's time from which a device is remote: a VM that runs on several nodes is far from
+/// any device for a part of its time.
+pub(super) fn device_limit(spread: Option<f64>) -> f64 {
+    let limit = spread.unwrap_or(0.0) + thresholds().memory_remote_over_spread;
+    limit.max(thresholds().device_remote)
+}
+
+/// As `kvm_vm:device_remote:ratio` in mixin/rules.
+fn judge(device: DeviceView, limit: f64, nodes: &[NodeShare], machine: &Machine<'_>) -> DeviceView {
+    let far = device.node.and_then(|node| {
+        let times = nodes.iter().filter_map(|at| Some((at.node, at.time?)));
+        let (far, time) = times.fold((0.0, 0.0), |(far, all), (from, time)| {
+            (far + time * machine.far(from, node), all + time)
+        });
+        over(far, time)
+    });
+    DeviceView {
+        far,
+        remote: far.map(|far| far > limit),
+        ..device
+    }
 }
 
 fn devices_remote(devices: &[DeviceView]) -> Option<usize> {
@@ -124,9 +195,11 @@ fn devices_remote(devices: &[DeviceView]) -> Option<usize> {
     (!known.is_empty()).then(|| known.into_iter().filter(|remote| *remote).count())
 }
 
-/// Where a VM spent its time, nanoseconds.
+/// CPU time of a VM by location, nanoseconds.
 #[derive(Default)]
 struct TimeAt {
+    /// Length of the window, to convert times to cores.
+    seconds: f64,
     total: f64,
     nodes: BTreeMap<u32, f64>,
     cores: HashMap<CoreKey, f64>,
@@ -134,7 +207,10 @@ struct TimeAt {
 
 impl TimeAt {
     fn of(newest: &Snapshot, growth: &Growth<'_>, meter: &Meter, vm: &VmRow) -> Self {
-        let mut time = Self::default();
+        let mut time = Self {
+            seconds: growth.span().as_secs_f64(),
+            ..Self::default()
+        };
         for vcpu in vm.vcpus.clone() {
             for (cell, ns) in growth.by_cell(vcpu, meter.time()) {
                 if let Some(cell) = newest.cells.get(cell) {
@@ -145,7 +221,7 @@ impl TimeAt {
         time
     }
 
-    /// Adds time at a place; detail the series limit took away is not known.
+    /// Adds time at a location. Location labels may be missing because of the series limit.
     fn add(&mut self, place: &Labels, ns: f64) {
         let number = |name| place.get(name)?.parse::<i32>().ok();
         self.total += ns;
@@ -165,7 +241,10 @@ impl TimeAt {
 
     fn used(&self) -> impl Iterator<Item = u32> + '_ {
         let nodes = self.nodes.keys().copied();
-        nodes.filter(|node| self.share(*node).is_some_and(|share| share >= RUNS_THERE))
+        nodes.filter(|node| {
+            self.share(*node)
+                .is_some_and(|share| share >= thresholds().node_time_share)
+        })
     }
 
     fn nodes(&self, memory: &[(u32, f64)], machine: &Machine<'_>) -> Vec<NodeShare> {
@@ -186,16 +265,19 @@ impl TimeAt {
         nodes.into_iter().map(share).collect()
     }
 
-    fn judge(&self, device: DeviceView, machine: &Machine<'_>) -> DeviceView {
-        let node = device.node.filter(|node| machine.has_cpus(*node));
-        let share = node.and_then(|node| self.share(node));
-        DeviceView {
-            remote: share.map(|share| share < RUNS_THERE),
-            ..device
+    /// Cores used of each core, by vCPUs and by other threads.
+    fn cores_used(&self, io: &[(Option<CoreKey>, f64)]) -> HashMap<CoreKey, f64> {
+        let of_vcpus = self.cores.iter();
+        let of_vcpus =
+            of_vcpus.filter_map(|(core, ns)| Some((*core, over(ns / 1e9, self.seconds)?)));
+        let mut used: HashMap<CoreKey, f64> = of_vcpus.collect();
+        for (core, time) in io.iter().filter_map(|(core, time)| Some(((*core)?, *time))) {
+            *used.entry(core).or_default() += time;
         }
+        used
     }
 
-    /// Mean of something about cores, by the time spent there.
+    /// Mean of a property of cores, weighted by the time on them.
     fn weighted(&self, of_core: impl Fn(CoreKey) -> Option<f64>) -> Option<f64> {
         let known = self.cores.iter();
         let known = known.filter_map(|(core, ns)| Some((of_core(*core)?, *ns)));

@@ -1,42 +1,44 @@
-//! Parsers of the files of a group; `None` is text that is none of theirs.
+//! Parsers of a group's files; `None` for text of another format.
 
-/// How much CPU time a group may use in each period.
+use crate::host::key_value::{number, values};
+
+/// CPU time that a group may use per period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// Microseconds of CPU time, of all CPUs together.
+    /// Microseconds of CPU time, summed over all CPUs.
     pub quota: u64,
     /// Microseconds.
     pub period: u64,
 }
 
 impl Quota {
-    /// As a number of cores.
+    /// The quota as a number of cores.
     pub fn cores(self) -> f64 {
         self.quota as f64 / self.period as f64
     }
 }
 
-/// What a quota did to a group since it was made (`cpu.stat`).
+/// Effect of a quota on a group since the group was created (`cpu.stat`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Throttling {
-    /// Periods in which the group had something to run.
+    /// Periods in which the group had runnable tasks.
     pub periods: u64,
-    /// Periods in which it used up its quota.
+    /// Periods in which the quota was used up.
     pub throttled_periods: u64,
-    /// Nanoseconds it was held back in, added up over the CPUs it would have run on.
+    /// Nanoseconds of throttling, summed over CPUs.
     pub throttled: u64,
 }
 
-/// Time that tasks of a group lost for want of a resource, since it was made, in nanoseconds.
+/// Time that a group's tasks waited for a resource since the group was created, nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pressure {
     /// At least one task waited.
     pub some: u64,
-    /// All tasks that were not idle waited. Older kernels do not tell it of the CPU.
+    /// All non-idle tasks waited. Older kernels do not report it for the CPU.
     pub full: Option<u64>,
 }
 
-/// v2's `cpu.max`: quota or `max`, and period. The inner `None` is no quota.
+/// v2's `cpu.max`: quota or `max`, and period. The inner `None` means no quota.
 pub fn cpu_max(text: &str) -> Option<Option<Quota>> {
     let mut fields = text.split_ascii_whitespace();
     let (quota, period) = (fields.next()?, number(fields.next()?)?);
@@ -46,7 +48,7 @@ pub fn cpu_max(text: &str) -> Option<Option<Quota>> {
     }
 }
 
-/// v1's `cpu.cfs_quota_us` (negative: none, which needs no period) and `cpu.cfs_period_us`
+/// v1's `cpu.cfs_quota_us` (negative for no quota, which needs no period) and `cpu.cfs_period_us`
 /// (Documentation/scheduler/sched-bwc.rst).
 pub fn cfs_quota(quota: &str, period: impl FnOnce() -> Option<u64>) -> Option<Option<Quota>> {
     let quota: i64 = quota.trim().parse().ok()?;
@@ -68,20 +70,17 @@ fn nonzero(quota: u64, period: u64) -> Option<Quota> {
 /// `cpu.stat` of both versions: v1 has `throttled_time` in nanoseconds
 /// (Documentation/scheduler/sched-bwc.rst), v2 `throttled_usec`.
 pub fn cpu_stat(text: &str) -> Option<Throttling> {
-    let micros = || field(text, "throttled_usec").map(|us| us.saturating_mul(1000));
+    let [periods, throttled_periods] = values(text, ["nr_periods", "nr_throttled"])?;
+    let nanoseconds = values(text, ["throttled_time"]).map(|[time]| time);
+    let microseconds = || values(text, ["throttled_usec"]).map(|[time]| time.saturating_mul(1000));
     Some(Throttling {
-        periods: field(text, "nr_periods")?,
-        throttled_periods: field(text, "nr_throttled")?,
-        throttled: field(text, "throttled_time").or_else(micros)?,
+        periods,
+        throttled_periods,
+        throttled: nanoseconds.or_else(microseconds)?,
     })
 }
 
-fn field(text: &str, name: &str) -> Option<u64> {
-    let mut values = text.lines().filter_map(|line| line.split_once(' '));
-    number(values.find(|(key, _)| *key == name)?.1)
-}
-
-/// v2's `cpu.weight`: 1 to 10,000, default 100; 0 for a group that only gets idle time.
+/// v2's `cpu.weight`: 1 to 10,000, default 100; 0 for a group that gets idle time only.
 pub fn weight(text: &str) -> Option<u64> {
     number(text.trim()).filter(|weight| *weight <= MAX_WEIGHT)
 }
@@ -89,19 +88,18 @@ pub fn weight(text: &str) -> Option<u64> {
 /// `CGROUP_WEIGHT_MAX` of include/linux/cgroup.h.
 const MAX_WEIGHT: u64 = 10_000;
 
-/// v1's `cpu.shares` on v2's scale. The kernel keeps one number for both, of which the default is
-/// 1024 shares and weight 100, and rounds to the nearest (`cpu_weight_read_u64`,
-/// kernel/sched/core.c); so does systemd (`cgroup_cpu_shares_to_weight`). This keeps what
-/// matters, the ratio between two VMs. runc's formula maps the range 2 to 262,144 onto 1 to
-/// 10,000 instead, which makes 1024 shares a weight of 39.
+/// v1's `cpu.shares` in v2's scale. The kernel keeps one number for both, with a default of 1024
+/// shares and weight 100, and rounds to nearest (`cpu_weight_read_u64`, kernel/sched/core.c); so
+/// does systemd (`cgroup_cpu_shares_to_weight`). This preserves the ratio between two VMs. runc
+/// maps the range 2 to 262,144 to 1 to 10,000 instead, so that 1024 shares become a weight of 39.
 pub fn weight_of_shares(text: &str) -> Option<u64> {
     let shares = number(text.trim())?;
     let weight = shares.saturating_mul(100).saturating_add(512) / 1024;
     Some(weight.clamp(1, MAX_WEIGHT))
 }
 
-/// `cpu.pressure` and its like (Documentation/accounting/psi.rst): lines `some` and `full` with
-/// `total=` in microseconds.
+/// `cpu.pressure`, `memory.pressure`, `io.pressure` (Documentation/accounting/psi.rst): lines
+/// `some` and `full` with `total=` in microseconds.
 pub fn pressure(text: &str) -> Option<Pressure> {
     Some(Pressure {
         some: total(text, "some ")?,
@@ -109,17 +107,23 @@ pub fn pressure(text: &str) -> Option<Pressure> {
     })
 }
 
+/// NUMA balancing in `memory.stat`: page table entries marked to find the node that uses a page,
+/// faults on marked entries, and pages moved to that node. Since Linux 6.12 (commit f77f0c751478)
+/// with `CONFIG_NUMA_BALANCING`; never in v1.
+pub fn numa_balancing(text: &str) -> Option<[u64; 3]> {
+    let keys = [
+        "numa_pte_updates",
+        "numa_hint_faults",
+        "numa_pages_migrated",
+    ];
+    values(text, keys)
+}
+
 fn total(text: &str, kind: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(kind))?;
     let mut fields = line.split_ascii_whitespace();
     let total = fields.find_map(|field| field.strip_prefix("total="))?;
     number(total).map(|us| us.saturating_mul(1000))
-}
-
-/// Digits only: `parse` would take a sign.
-fn number(text: &str) -> Option<u64> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|_| digits)
 }
 
 #[cfg(test)]
@@ -191,10 +195,21 @@ mod tests {
         assert_eq!(pressure("some avg10=0.00\n"), None);
     }
 
+    #[test]
+    fn numa_balancing_is_known_where_the_kernel_counts_it() {
+        // From Linux 6.12, shortened.
+        let text = "anon 1048576\nfile 0\npgfault 9\nnuma_pages_migrated 7\nnuma_pte_updates 600\n\
+                    numa_hint_faults 50\npgdemote_kswapd 0\n";
+        assert_eq!(numa_balancing(text), Some([600, 50, 7]));
+        assert_eq!(numa_balancing("anon 1048576\npgfault 9\n"), None);
+        assert_eq!(numa_balancing(&text.replace(" 7", " -7")), None);
+    }
+
     proptest! {
         #[test]
         fn any_text_is_parsed_or_refused(text in "(some|full|max|total=|nr_periods|throttled_usec|[0-9]{1,21}|\\PC| |\n|=|-){0,30}") {
             let _ = (cpu_max(&text), cpu_stat(&text), weight(&text), pressure(&text));
+            let _ = numa_balancing(&text);
             let _ = (cfs_quota(&text, || cfs_period(&text)), weight_of_shares(&text));
         }
 

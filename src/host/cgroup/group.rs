@@ -1,5 +1,5 @@
-//! What one group says of itself. Files are opened for each reading: a kept descriptor would save
-//! 2 µs of 5 each time and cost descriptors by the thousand, for something read every 15 s.
+//! Files of one group. Each read opens its file: a descriptor kept open would save 2 of 5 µs per
+//! read, but thousands of descriptors would be needed for files read every 15 s.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -12,8 +12,8 @@ use crate::host::memory::numa::{self, NumaStat};
 use crate::host::memory::Nodes;
 use crate::host::roots::Roots;
 
-/// One group of a hierarchy. What the group does not tell is `None`: its controller is off there,
-/// or the group is gone. Errors are those of files that may not be read or have another form.
+/// One group of a hierarchy. `None` means that the controller is off or the group is gone. Errors
+/// are files that cannot be read or have an unexpected format.
 #[derive(Debug)]
 pub struct Group<'a> {
     roots: &'a Roots,
@@ -21,9 +21,9 @@ pub struct Group<'a> {
     dir: PathBuf,
 }
 
-/// What tasks may have to wait for.
+/// A resource that tasks can wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)] // the words say it
+#[allow(missing_docs)]
 pub enum Resource {
     Cpu,
     Memory,
@@ -31,10 +31,10 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// All of them.
+    /// All resources.
     pub const ALL: [Self; 3] = [Self::Cpu, Self::Memory, Self::Io];
 
-    /// The word in names of files and labels.
+    /// The word in file names and labels.
     pub fn name(self) -> &'static str {
         match self {
             Resource::Cpu => "cpu",
@@ -53,13 +53,13 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Tells a group from one that had its path before: cgroups' inode numbers are not used again
-    /// (fs/kernfs/dir.c, `kernfs_new_node`).
+    /// Inode number of the group. Distinguishes it from an earlier group of the same path: cgroup
+    /// inode numbers are not reused (fs/kernfs/dir.c, `kernfs_new_node`).
     pub fn inode(&self) -> io::Result<Option<u64>> {
         absent(std::fs::metadata(&self.dir)).map(|data| data.map(|data| data.ino()))
     }
 
-    /// The CPU quota set here, not above or below.
+    /// The CPU quota set on this group, not on parents or children.
     pub fn quota(&self) -> io::Result<Option<Quota>> {
         let quota = match self.version {
             Version::V2 => self.parse("cpu.max", files::cpu_max)?,
@@ -71,14 +71,14 @@ impl<'a> Group<'a> {
         Ok(quota.flatten())
     }
 
-    /// What the quota did; `None` also where there was never one to count for.
+    /// Throttling by the quota; `None` also if the group never had a quota.
     pub fn throttling(&self) -> io::Result<Option<Throttling>> {
         let text = self.text("cpu.stat")?;
-        // v2 has the file in every group, without these lines where the controller is off.
+        // In v2 every group has the file, without these lines if the controller is off.
         Ok(text.as_deref().and_then(files::cpu_stat))
     }
 
-    /// The share of CPU time against its siblings, on v2's scale.
+    /// Share of CPU time relative to siblings, in v2's scale.
     pub fn weight(&self) -> io::Result<Option<u64>> {
         match self.version {
             Version::V2 => self.parse("cpu.weight", files::weight),
@@ -86,7 +86,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// How many online CPUs the group may use.
+    /// Number of online CPUs that the group may use.
     pub fn cpuset_cpus(&self) -> io::Result<Option<u64>> {
         let file = match self.version {
             Version::V2 => "cpuset.cpus.effective",
@@ -96,7 +96,7 @@ impl<'a> Group<'a> {
         self.parse(file, count)
     }
 
-    /// Time lost for want of a resource; v2 alone has it.
+    /// Time lost waiting for a resource; v2 only.
     pub fn pressure(&self, resource: Resource) -> io::Result<Option<Pressure>> {
         match self.version {
             Version::V1 => Ok(None),
@@ -104,8 +104,19 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Memory by node and kind, its children's included; v2 alone has it, and not in a threaded
-    /// group.
+    /// NUMA balancing of the group and its children (see [`files::numa_balancing`]); v2 only. The
+    /// inner `None` means that the kernel does not count it.
+    pub fn numa_balancing(&self) -> io::Result<Option<Option<[u64; 3]>>> {
+        match self.version {
+            Version::V1 => Ok(None),
+            Version::V2 => {
+                let text = self.text("memory.stat")?;
+                Ok(text.map(|text| files::numa_balancing(&text)))
+            }
+        }
+    }
+
+    /// Memory by node and kind, including children; v2 only, and not for a threaded group.
     pub fn numa_stat(&self) -> io::Result<Option<NumaStat>> {
         match self.version {
             Version::V1 => Ok(None),
@@ -115,7 +126,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Pages of hugetlbfs by their size (bytes) and node; none where that controller is off.
+    /// hugetlbfs pages by page size (bytes) and node; empty if the controller is off.
     pub fn hugetlb(&self) -> io::Result<Vec<(u64, Nodes)>> {
         let mut found = Vec::new();
         for name in self.roots.list(&self.dir)? {
@@ -145,7 +156,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// `EOPNOTSUPP` is what a pressure file says when it is switched off (`cgroup.pressure`).
+/// A disabled pressure file (`cgroup.pressure`) returns `EOPNOTSUPP`.
 fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -1,33 +1,33 @@
-//! Which lines of the kernel's log are counted, and as what.
+//! Assigns a kind to the kernel log lines that are counted.
 //!
-//! [`LINES`] has every text with the file of the kernel that writes it and the versions that do,
-//! over the range the exporter supports (Linux 5.8 to 6.18). Where a text changed, both are there:
-//! the older one stays until no supported kernel writes it.
+//! [`LINES`] has every text with the kernel file and the versions that write it, for the supported
+//! kernels (Linux 5.8 to 6.18). If a text changed, both forms are listed; the older one is removed
+//! when no supported kernel writes it.
 
 use super::Record;
 
-/// What a counted line reports; the `kind` label of `kvm_host_kernel_log_lines_total`.
+/// The kind of a counted line; the `kind` label of `kvm_host_kernel_log_lines_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// An error that the hardware or the firmware reported.
+    /// An error reported by hardware or firmware.
     MachineCheck,
-    /// A corrected or uncorrected memory error in the words of an EDAC driver. Such a driver may
-    /// be the only one that reports it: firmware can keep machine checks to itself.
+    /// A corrected or uncorrected memory error from an EDAC driver. This can be the only report of
+    /// an error, because firmware can hide machine checks.
     MemoryError,
-    /// A page of memory with an uncorrected error, or a process that was killed for using one.
+    /// A memory page with an uncorrected error, or a process killed for using one.
     MemoryFailure,
-    /// The hardware slowed a core or package down because it was too hot.
+    /// A core or package was slowed down because of its temperature.
     Throttle,
-    /// A process or a guest locked the memory bus.
+    /// A process or guest locked the memory bus.
     SplitLock,
-    /// A guest accessed a model-specific register that KVM does not know.
+    /// A guest accessed a model-specific register unknown to KVM.
     KvmMsr,
     /// Any other line of KVM.
     Kvm,
 }
 
 impl Kind {
-    /// All of them, in the order of the metric's series.
+    /// All kinds, in the order of the metric's series.
     pub const ALL: [Self; 7] = [
         Self::MachineCheck,
         Self::MemoryError,
@@ -38,7 +38,7 @@ impl Kind {
         Self::Kvm,
     ];
 
-    /// The value of the `kind` label.
+    /// Value of the `kind` label.
     pub fn label(self) -> &'static str {
         match self {
             Self::MachineCheck => "machine_check",
@@ -52,11 +52,11 @@ impl Kind {
     }
 }
 
-/// A line that counts: its kind, its text as [`fits`] takes it, and who writes it.
+/// A counted line: its kind, its pattern for [`fits`], and its writer.
 struct Line {
     kind: Kind,
     text: &'static str,
-    #[cfg_attr(not(test), expect(dead_code, reason = "for who adds a version"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "documents the pattern"))]
     from: &'static str,
 }
 
@@ -64,27 +64,27 @@ const fn line(kind: Kind, text: &'static str, from: &'static str) -> Line {
     Line { kind, text, from }
 }
 
-/// In the order in which they are tried: the first that fits counts.
+/// Tried in this order: the first match counts.
 ///
-/// Lines of the same subsystem that do not count, because nothing is wrong: "temperature/speed
-/// normal", "CMCI storm subsided", "CPU0: Thermal monitoring enabled (TM1)", "EDAC MC0: Giving
-/// out device to ...", and at boot "x86/split lock detection: #AC: crashing the kernel on ...".
+/// Lines of the same subsystems that are not counted because nothing is wrong: "temperature/speed
+/// normal", "CMCI storm subsided", "CPU0: Thermal monitoring enabled (TM1)", "EDAC MC0: Giving out
+/// device to ...", and at boot "x86/split lock detection: #AC: crashing the kernel on ...".
 #[rustfmt::skip]
 const LINES: &[Line] = &[
-    // The file was a part of mce, whose lines begin with "mce: ", until commit 9223d0dccb8f moved
-    // it to the thermal drivers (February 2021, for 5.12). Since 5.5 the clock "is" throttled.
+    // The file was part of mce, whose lines start with "mce: ", until commit 9223d0dccb8f moved it
+    // to the thermal drivers (February 2021, for 5.12). Since 5.5 the clock "is" throttled.
     line(Kind::Throttle, "CPU#: * temperature is above threshold, cpu clock is throttled",
         "drivers/thermal/intel/therm_throt.c, throttle_active_work, since the move"),
     line(Kind::Throttle, "mce: CPU#: * temperature is above threshold, cpu clock is throttled",
         "arch/x86/kernel/cpu/mce/therm_throt.c, throttle_active_work, 5.5 until the move"),
     line(Kind::Throttle, "CPU#: * temperature above threshold, cpu clock throttled",
-        "therm_throt.c before 5.5, as older kernels of distributions have it"),
+        "therm_throt.c before 5.5, in older kernels of distributions"),
     line(Kind::Throttle, "mce: CPU#: * temperature above threshold, cpu clock throttled",
-        "therm_throt.c before 5.5, as older kernels of distributions have it"),
+        "therm_throt.c before 5.5, in older kernels of distributions"),
 
-    // HW_ERR (include/linux/printk.h) is before each line of a machine check, whoever prints it:
-    // "mce: [Hardware Error]: " (arch/x86/kernel/cpu/mce/core.c), "[Hardware Error]: " (AMD's
-    // decoder, drivers/edac/mce_amd.c), "{1}[Hardware Error]: " (drivers/acpi/apei/ghes.c).
+    // HW_ERR (include/linux/printk.h) precedes each line of a machine check, from any writer: "mce:
+    // [Hardware Error]: " (arch/x86/kernel/cpu/mce/core.c), "[Hardware Error]: " (AMD's decoder,
+    // drivers/edac/mce_amd.c), "{1}[Hardware Error]: " (drivers/acpi/apei/ghes.c).
     line(Kind::MachineCheck, "*[Hardware Error]: ",
         "HW_ERR, include/linux/printk.h, 5.8 to 6.18"),
     line(Kind::MachineCheck, "mce: Uncorrected hardware memory error in user-access at ",
@@ -111,16 +111,17 @@ const LINES: &[Line] = &[
     line(Kind::MemoryFailure, "MCE: Killing * due to hardware memory corruption ",
         "arch/x86/mm/fault.c, do_sigbus, 5.8 to 6.18"),
 
-    // Between are the name of the task, perhaps whether a guest did it, and what comes of it: "took a"
-    // where it is slowed down, "fatal" or "bogus" where the VMM of a guest gets an error of KVM_RUN
-    // (handle_guest_split_lock, once a boot).
+    // In between are the task name and the result: "took a" if the task is slowed down, "fatal" or
+    // "bogus" if the VMM of a guest gets an error from KVM_RUN (handle_guest_split_lock, once per
+    // boot).
     line(Kind::SplitLock, "x86/split lock detection: * split_lock trap at address: ",
         "arch/x86/kernel/cpu/intel.c, 5.7 to 6.12; bus_lock.c since 6.13"),
     line(Kind::SplitLock, "x86/split lock detection: * bus_lock trap at address: ",
         "arch/x86/kernel/cpu/intel.c, 5.12 to 6.12; bus_lock.c since 6.13"),
 
-    // vcpu_unimpl puts "kvm [PID]: vcpu0, guest rIP: 0x... " before it (include/linux/kvm_host.h);
-    // since 6.3 the module's name is before that, up to 6.2 svm.c had "SVM: ".
+    // vcpu_unimpl adds "kvm [PID]: vcpu0, guest rIP: 0x... " before the text
+    // (include/linux/kvm_host.h). Since 6.3 the module name comes first; up to 6.2 svm.c wrote
+    // "SVM: ".
     line(Kind::KvmMsr, "kvm* rdmsr: 0x",
         "arch/x86/kvm/{x86,hyperv,pmu}.c: unhandled, Hyper-V unhandled, 5.8 to 6.2; ignored, \
          5.8 to 6.18"),
@@ -134,17 +135,17 @@ const LINES: &[Line] = &[
         "arch/x86/kvm/x86.h, kvm_pr_unimpl_wrmsr, since 6.3"),
 
     line(Kind::Kvm, "kvm: ", "virt/kvm and arch/*/kvm, pr_fmt of module kvm"),
-    line(Kind::Kvm, "kvm [#]: ", "kvm_pr_unimpl, kvm_err and their like, include/linux/kvm_host.h"),
+    line(Kind::Kvm, "kvm [#]: ", "kvm_pr_unimpl, kvm_err and similar, include/linux/kvm_host.h"),
     line(Kind::Kvm, "kvm_intel: ", "arch/x86/kvm/vmx, since 6.3 each line, before some"),
     line(Kind::Kvm, "kvm_amd: ", "arch/x86/kvm/svm, since 6.3 each line, before some"),
     line(Kind::Kvm, "SVM: ", "arch/x86/kvm/svm, pr_fmt of 5.8 to 6.2"),
     line(Kind::Kvm, "KVM: ", "arch/x86/kvm and virt/kvm, 5.8 to 6.18, some lines"),
 ];
 
-/// What a record reports; `None` for one that does not count.
+/// The kind of a record; `None` if it is not counted.
 ///
-/// Only the kernel's own records count. A process can still choose what such a record begins
-/// with: lines about a fatal signal begin with its name. Those never count.
+/// Only records written by the kernel count. A process can still choose how some of them start:
+/// lines about a fatal signal start with its name and are never counted.
 pub fn kind(record: &Record<'_>) -> Option<Kind> {
     if !record.of_kernel || is_about_a_signal(record.text) {
         return None;
@@ -165,14 +166,14 @@ fn is_about_a_signal(text: &[u8]) -> bool {
     .any(|signal| fits(signal, text))
 }
 
-/// Whether a text begins as `pattern` says: `*` stands for any bytes, `#` for a number.
+/// Whether a text starts with `pattern`: `*` matches any bytes, `#` a number.
 fn fits(pattern: &str, text: &[u8]) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
     let Some(mut rest) = after(first, text) else {
         return false;
     };
-    // The earliest place is as good as any later: what follows has more text to be found in.
+    // The earliest match is sufficient: a later one leaves less text for the remaining pieces.
     for piece in pieces {
         let mut places = (0..=rest.len()).map(|at| &rest[at..]);
         match places.find_map(|text| after(piece, text)) {
@@ -183,7 +184,7 @@ fn fits(pattern: &str, text: &[u8]) -> bool {
     true
 }
 
-/// The text behind a piece of a pattern at its beginning.
+/// The text after a piece of a pattern at its start.
 fn after<'a>(piece: &str, mut text: &'a [u8]) -> Option<&'a [u8]> {
     for expected in piece.bytes() {
         let taken = match expected {

@@ -8,17 +8,17 @@ use super::{decimal, hexadecimal, Nodes, MAX_NODES};
 pub struct MappingNodes {
     /// First address of the mapping.
     pub start: u64,
-    /// Resident bytes on each node where it has any.
+    /// Resident bytes per node, without empty nodes.
     pub nodes: Nodes,
 }
 
-/// Parses a line of numa_maps: `7f00 default anon=3 N0=2 N1=1 kernelpagesize_kB=4`. The page size
-/// comes last and is left out, as the nodes are, where nothing is resident (fs/proc/task_mmu.c,
-/// `show_numa_map`); nodes without it are of no known size: `None`.
+/// Parses a line of numa_maps: `7f00 default anon=3 N0=2 N1=1 kernelpagesize_kB=4`. Nodes and the
+/// page size, which comes last, are missing if nothing is resident (fs/proc/task_mmu.c,
+/// `show_numa_map`). Returns `None` for nodes without a page size.
 pub fn parse_numa_maps(line: &[u8]) -> Option<MappingNodes> {
     let mut words = line.split(|b| *b == b' ');
     let start = hexadecimal(words.next()?)?;
-    // Neither the policy nor the path, whose spaces are escaped, looks like what is taken here.
+    // Neither the policy nor the path, whose spaces are escaped, looks like these words.
     let words: Vec<&[u8]> = words.collect();
     let page_size = words
         .iter()
@@ -40,29 +40,28 @@ fn of_node(word: &[u8]) -> Option<(u32, u64)> {
     taken.then_some((node, value))
 }
 
-/// What `memory.numa_stat` says of memory that may be a guest's, bytes.
+/// Memory in `memory.numa_stat` that can be a guest's, bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NumaStat {
     /// Private anonymous memory.
     pub anon: Nodes,
     /// memfd, tmpfs and shared anonymous memory.
     pub shmem: Nodes,
-    /// Page cache, `shmem` and the pages of guest_memfd among it.
+    /// Page cache, including `shmem` and guest_memfd.
     pub file: Nodes,
-    /// Memory of any kind that cannot be reclaimed: locked memory, and all of guest_memfd
-    /// (include/linux/pagemap.h, `mapping_set_unevictable`). `None` where the line is missing.
+    /// Memory of any kind that cannot be reclaimed: locked memory and all of guest_memfd
+    /// (include/linux/pagemap.h, `mapping_set_unevictable`). `None` if the line is missing.
     pub unevictable: Option<Nodes>,
-    /// The part of `anon` in transparent huge pages.
+    /// Part of `anon` in transparent huge pages.
     pub anon_thp: Nodes,
-    /// The part of `shmem` in transparent huge pages.
+    /// Part of `shmem` in transparent huge pages.
     pub shmem_thp: Nodes,
 }
 
 impl NumaStat {
-    /// Page cache that is no shmem and cannot be reclaimed: in the cgroup of a VMM that holds a
-    /// guest_memfd, the pages of that, which are charged to it as page cache
-    /// (virt/kvm/guest_memfd.c, `kvm_gmem_get_folio`). Disk images in the page cache can be
-    /// reclaimed and are left out.
+    /// Page cache that is not shmem and cannot be reclaimed. In the cgroup of a VMM with a
+    /// guest_memfd, these are its pages, which are charged as page cache (virt/kvm/guest_memfd.c,
+    /// `kvm_gmem_get_folio`). Disk images in the page cache can be reclaimed and are excluded.
     pub fn guest_memfd(&self) -> Nodes {
         let of = |nodes: &Nodes, node: u32| nodes.get(&node).copied().unwrap_or(0);
         let nodes = self.file.iter().map(|(&node, &file)| {
@@ -75,10 +74,10 @@ impl NumaStat {
 }
 
 /// Parses `memory.numa_stat` of cgroup v2: lines such as `anon N0=4096 N1=0`. `None` for any other
-/// text, cgroup v1's file of the same name among them, and where a node has no number: a sum
-/// without it would be too small.
+/// text, including cgroup v1's file of the same name, and if a node has no number: a sum without it
+/// would be too small.
 pub fn parse_numa_stat(text: &[u8]) -> Option<NumaStat> {
-    // The outer `None` is a line that is not understood, the inner one none of this name.
+    // The outer `None` is a malformed line, the inner one no line of this name.
     let find = |name: &[u8]| {
         let mut lines = text.split(|b| *b == b'\n');
         let line = lines.find_map(|line| {
@@ -95,7 +94,7 @@ pub fn parse_numa_stat(text: &[u8]) -> Option<NumaStat> {
         shmem: find(b"shmem")??,
         file: find(b"file")?.unwrap_or_default(),
         unevictable: find(b"unevictable")?,
-        // A kernel without transparent huge pages has none of them.
+        // A kernel without transparent huge pages has no such lines.
         anon_thp: find(b"anon_thp")?.unwrap_or_default(),
         shmem_thp: find(b"shmem_thp")?.unwrap_or_default(),
     })
@@ -108,7 +107,7 @@ pub fn parse_hugetlb_numa_stat(text: &[u8]) -> Option<Nodes> {
     line.split(|b| *b == b' ').skip(1).map(of_node).collect()
 }
 
-/// The page size in the name of a file `hugetlb.2MB.numa_stat`, bytes (mm/hugetlb_cgroup.c,
+/// The page size (bytes) in the name of a file `hugetlb.2MB.numa_stat` (mm/hugetlb_cgroup.c,
 /// `mem_fmt`).
 pub fn hugetlb_page_size(file: &str) -> Option<u64> {
     let size = file.strip_prefix("hugetlb.")?.strip_suffix(".numa_stat")?;

@@ -1,16 +1,16 @@
-//! /proc/PID/smaps: the mappings of a process, how much of each is resident and in which pages
+//! /proc/PID/smaps: the mappings of a process, with the resident size and page size of each
 //! (Documentation/filesystems/proc.rst, "smaps").
 
 use super::{decimal, hexadecimal, kilobytes};
 
-/// What a mapping maps.
+/// Kind of memory behind a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backing {
-    /// Memory of the process' own, but for its heap and stack.
+    /// Private memory of the process, except its heap and stack.
     Anonymous,
-    /// A file: a memfd, one of hugetlbfs or tmpfs, shared anonymous memory, a file on disk.
+    /// A file: memfd, hugetlbfs, tmpfs, shared anonymous memory, or a file on disk.
     File,
-    /// Its heap, its stack, what the kernel maps, and files of drivers without a path.
+    /// Heap, stack, mappings of the kernel, and driver files without a path.
     #[default]
     Other,
 }
@@ -20,27 +20,27 @@ pub enum Backing {
 pub struct Mapping {
     /// First address.
     pub start: u64,
-    /// Address behind the last.
+    /// Address after the last.
     pub end: u64,
     /// Readable and writable now.
     pub writable: bool,
-    /// Shared with whoever maps the same file.
+    /// Shared with other mappings of the same file.
     pub shared: bool,
-    /// What it maps.
+    /// Kind of memory.
     pub backing: Backing,
-    /// Device and inode of the file, and the offset in it of `start`.
+    /// Device and inode of the file, and the file offset of `start`.
     pub file: (Box<[u8]>, u64, u64),
-    /// Size of the pages it is made of: larger than the machine's own for hugetlbfs.
+    /// Size of its pages; larger than the machine's page size for hugetlbfs.
     pub page_size: u64,
     /// Resident, without hugetlbfs.
     pub resident: u64,
-    /// The part of `resident` in transparent huge pages.
+    /// Part of `resident` in transparent huge pages.
     pub transparent_huge: u64,
-    /// Resident in pages of hugetlbfs.
+    /// Resident in hugetlbfs pages.
     pub hugetlb: u64,
     /// `dc`: not copied into child processes (`MADV_DONTFORK`).
     pub dont_fork: bool,
-    /// `io` or `pf`: a device's memory.
+    /// `io` or `pf`: device memory.
     pub device: bool,
 }
 
@@ -51,7 +51,7 @@ impl Mapping {
     }
 }
 
-/// Puts mappings together from the lines of smaps.
+/// Assembles mappings from the lines of smaps.
 #[derive(Debug, Default)]
 pub struct Parser {
     mapping: Option<Mapping>,
@@ -59,8 +59,8 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Takes the next line; the mapping before it when the line begins another one. Fields of
-    /// other names are left out.
+    /// Takes the next line; returns the previous mapping if the line starts another one. Other
+    /// fields are skipped.
     pub fn line(&mut self, line: &[u8]) -> Option<Mapping> {
         if let Some(next) = header(line) {
             let before = self.mapping.replace(next)?;
@@ -79,13 +79,13 @@ impl Parser {
         Some(self.checked(last))
     }
 
-    /// Whether a size so far was none, or was missing: sums of such mappings would be too small.
+    /// Whether a size was malformed or missing: sums of such mappings would be too small.
     pub fn is_malformed(&self) -> bool {
         self.malformed
     }
 
     fn checked(&mut self, mapping: Mapping) -> Mapping {
-        // The size of its pages tells what memory of hugetlbfs is.
+        // Without the page size, the kind of hugetlbfs pages is unknown.
         self.malformed |= mapping.hugetlb > 0 && mapping.page_size == 0;
         mapping
     }
@@ -113,8 +113,8 @@ fn header(line: &[u8]) -> Option<Mapping> {
     })
 }
 
-/// Anonymous memory may have been given a name: `[anon:name]`, `[anon_shmem:name]`
-/// (PR_SET_VMA_ANON_NAME(2const)).
+/// The kind of memory from the path. Anonymous memory can have a name: `[anon:name]`,
+/// `[anon_shmem:name]` (PR_SET_VMA_ANON_NAME(2const)).
 fn backing(path: &[u8]) -> Backing {
     match path {
         b"" => Backing::Anonymous,
@@ -125,7 +125,7 @@ fn backing(path: &[u8]) -> Backing {
     }
 }
 
-/// `None` where the value of a size is none.
+/// `None` if a size is malformed.
 fn field(mapping: &mut Mapping, name: &[u8], value: &[u8]) -> Option<()> {
     let sum = match name {
         b"Rss" => &mut mapping.resident,
@@ -160,7 +160,7 @@ mod tests {
         found
     }
 
-    /// Of QEMU 7.2 on Linux 6.18: guest RAM of its own and of a memfd, a thread's stack.
+    /// QEMU 7.2 on Linux 6.18: private guest RAM, guest RAM in a memfd, a thread's stack.
     const SMAPS: &[u8] = b"\
 7fc037e00000-7fc03be00000 rw-p 00000000 00:00 0 
 Size:              65536 kB

@@ -1,9 +1,9 @@
-//! Reading files that may be slow, endless or no files at all.
+//! Reads files that can be slow, endless, or not regular files.
 //!
-//! A file of /proc that walks page tables does so piece by piece: each read(2) handles as many
-//! mappings as fill its buffer, and holds the process' mmap_lock meanwhile (fs/seq_file.c,
-//! `seq_read_iter`; fs/proc/task_mmu.c, `m_start` and `m_stop`). So buffers here are small and
-//! the reader may stop between two of them.
+//! A file of /proc that walks page tables does so in pieces: each read(2) handles the mappings that
+//! fit its buffer and holds the process's mmap_lock meanwhile (fs/seq_file.c, `seq_read_iter`;
+//! fs/proc/task_mmu.c, `m_start` and `m_stop`). Therefore buffers are small, and the reader can
+//! stop between two reads.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -12,34 +12,34 @@ use std::path::Path;
 
 use crate::host::roots::Roots;
 
-/// Bytes asked for at once: one record of smaps has about 700, one line of numa_maps 100.
+/// Bytes per read: a record of smaps has about 700, a line of numa_maps 100.
 const PIECE: usize = 1024;
 
-/// A longer line is refused (bytes): a path has at most 4,096 (`PATH_MAX`), each written with at
+/// Longest accepted line (bytes): a path has at most 4,096 bytes (`PATH_MAX`), each written as at
 /// most 4.
 const MAX_LINE: usize = 32 << 10;
 
-/// A longer text is refused (bytes): 65,530 mappings (`vm.max_map_count`) of 1 kB.
+/// Longest accepted text (bytes): 65,530 mappings (`vm.max_map_count`) of 1 kB.
 pub const MAX_TEXT: u64 = 64 << 20;
 
 /// Why a text was not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
-    /// The file's own error.
+    /// The file could not be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The time was up.
-    #[error("not read in time")]
+    /// The time limit was reached.
+    #[error("time limit reached before the end of the file")]
     Spent,
-    /// The text or a line of it is longer than can be.
-    #[error("longer than it can be")]
+    /// The text or a line exceeds its size limit.
+    #[error("file or line above the size limit")]
     TooLong,
 }
 
-/// Opens a regular file, and never waits: what may stand in its place, such as a FIFO, is refused.
+/// Opens a regular file without blocking; refuses any other file, for example a FIFO.
 ///
 /// # Errors
-/// The file's own error, or `InvalidInput` when it is no regular file.
+/// If the open fails; `InvalidInput` if it is not a regular file.
 pub fn open(roots: &Roots, path: &Path) -> io::Result<File> {
     roots.count_open();
     let file = OpenOptions::new()
@@ -55,10 +55,10 @@ pub fn open(roots: &Roots, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads a file of counters whole.
+/// Reads a small file of counters.
 ///
 /// # Errors
-/// As [`open`], and `InvalidData` when it is longer than 64 KiB.
+/// As [`open`]; `InvalidData` if it is longer than 64 KiB.
 pub fn small(roots: &Roots, path: &Path) -> io::Result<Vec<u8>> {
     const MAX: u64 = 64 << 10;
     let mut text = Vec::new();
@@ -69,10 +69,11 @@ pub fn small(roots: &Roots, path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Gives each line, without its end, to `each`. Asks `spent` before every read whether to stop.
+/// Calls `each` with each line, without its newline. Before every read, `spent` decides whether to
+/// stop.
 ///
 /// # Errors
-/// The text's own, and when it was not read to its end.
+/// If the text cannot be read or was not read to its end.
 pub fn lines(
     mut text: impl Read,
     mut spent: impl FnMut() -> bool,

@@ -1,11 +1,10 @@
-//! Bit fields of a PMU's `format` directory: `config:0-7,32-35` says which bits of which word
-//! of perf_event_attr a term's value goes to
-//! (Documentation/ABI/testing/sysfs-bus-event_source-devices-format).
+//! Bit fields of a PMU's `format` directory: `config:0-7,32-35` is the word of perf_event_attr and
+//! the bits for a term's value (Documentation/ABI/testing/sysfs-bus-event_source-devices-format).
 
-/// Words an event is made of: `config`, `config1`, `config2`, `config3`.
+/// Words of an event: `config`, `config1`, `config2`, `config3`.
 pub type Words = [u64; 4];
 
-/// Where a term's value goes: a word, and bit ranges from the value's lowest bits up.
+/// Location of a term's value: a word, and bit ranges from the value's lowest bit up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     word: usize,
@@ -13,7 +12,7 @@ pub struct Field {
 }
 
 impl Field {
-    /// Parses one format file's text; `None` when it is not one.
+    /// Parses a format file; `None` if it is malformed.
     pub fn parse(text: &str) -> Option<Self> {
         let (word, ranges) = text.trim().split_once(':')?;
         let word = word_number(word)?;
@@ -25,13 +24,12 @@ impl Field {
         (width <= 64).then_some(Self { word, ranges })
     }
 
-    /// How many bits a value may have.
+    /// Bits of a value.
     pub fn width(&self) -> u32 {
         self.ranges.iter().map(width).sum()
     }
 
-    /// Writes a value's bits where they belong, in place of what was there; `None` when it has
-    /// more bits than the field.
+    /// Replaces the field's bits with a value; `None` if the value has more bits than the field.
     pub fn put(&self, value: u64, words: &mut Words) -> Option<()> {
         if self.width() < 64 && value >> self.width() != 0 {
             return None;
@@ -47,7 +45,7 @@ impl Field {
     }
 }
 
-/// The number of a word by its name.
+/// Index of a word by its name.
 pub(super) fn word_number(name: &str) -> Option<usize> {
     ["config", "config1", "config2", "config3"]
         .iter()

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// An Intel core PMU as in sysfs of an Ice Lake server, cut down.
+/// An Intel core PMU as in sysfs of an Ice Lake server, shortened.
 fn host() -> (tempfile::TempDir, Roots) {
     let dir = tempfile::tempdir().unwrap();
     let files = [

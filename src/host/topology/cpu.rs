@@ -1,4 +1,4 @@
-//! One CPU as sysfs describes it, and the numbers of all cores and caches.
+//! One CPU in sysfs, and the numbering of cores and caches.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,22 +7,23 @@ use super::shared::{self, Member};
 use super::{read_list, read_number, CoreType, Cpu, Ids, Place, Topology};
 use crate::host::roots::Roots;
 
-/// A CPU whose core and cache have no number yet, and the CPUs it shares them with.
+/// A CPU before its core and cache are numbered, with the CPUs that share them.
 pub(super) struct Found {
     cpu: Cpu,
-    /// SMT siblings online; `None` where sysfs has no list.
+    /// Online SMT siblings; `None` if sysfs has no list.
     siblings: Option<Vec<u32>>,
-    /// CPUs online that share its last-level cache; `None` where sysfs has no list.
+    /// Online CPUs that share its last-level cache; `None` if sysfs has no list.
     sharers: Option<Vec<u32>>,
 }
 
 impl Found {
-    /// Reads a CPU that is online.
+    /// Reads an online CPU.
     pub(super) fn read(roots: &Roots, dir: &Path, id: u32, before: Option<&Cpu>) -> Self {
         let topology = dir.join("topology");
         let number = |file: &str| read_number(roots, &topology.join(file));
         let list = |file: &str| read_list(roots, &topology.join(file));
-        // Since Linux 5.3 siblings have the first name, and the second stays (drivers/base/topology.c).
+        // The first name exists since Linux 5.3; the second is still there
+        // (drivers/base/topology.c).
         let siblings = list("core_cpus_list").or_else(|| list("thread_siblings_list"));
         let (cache, sharers) = last_level_cache(roots, &dir.join("cache"));
         let package = number("physical_package_id");
@@ -38,7 +39,7 @@ impl Found {
             cache,
         };
         if let Some(before) = before {
-            // A CPU on its way offline loses its files before the list of those online says so.
+            // A CPU that goes offline loses its files before it leaves the online list.
             if package.is_none() {
                 (place, ids) = (before.place, before.ids);
             }
@@ -60,7 +61,7 @@ impl Found {
         }
     }
 
-    /// A CPU with the lists that sysfs has for it.
+    /// A CPU with these lists from sysfs.
     #[cfg(test)]
     pub(super) fn new(cpu: Cpu, siblings: Vec<u32>, sharers: Vec<u32>) -> Self {
         Self {
@@ -82,7 +83,7 @@ impl Found {
         }
     }
 
-    /// The same with what other files tell of it.
+    /// Adds facts from other files.
     pub(super) fn with(mut self, node: Option<u32>, core_type: Option<CoreType>) -> Self {
         let Place { numa_node, .. } = &mut self.cpu.place;
         *numa_node = node.unwrap_or(*numa_node);
@@ -102,7 +103,7 @@ impl Found {
         }
     }
 
-    /// `None` where nothing is known of its cache, now or before.
+    /// `None` if its cache is unknown now and before.
     fn cache(&self, before: Option<&Cpu>) -> Option<Member> {
         let before = before.and_then(|cpu| cpu.llc);
         let (level, id) = self.cpu.ids.cache.unzip();
@@ -118,7 +119,7 @@ impl Found {
     }
 }
 
-/// The CPUs by their numbers, with numbers of their cores and caches: those that they had before.
+/// Numbers cores and caches and sorts the CPUs; cores and caches keep their previous numbers.
 pub(super) fn number(mut found: Vec<Found>, before: &Topology) -> Vec<Cpu> {
     found.sort_by_key(|found| found.cpu.id);
     let known = |found: &Found| {
@@ -149,7 +150,7 @@ pub(super) fn number(mut found: Vec<Found>, before: &Topology) -> Vec<Cpu> {
     found.into_iter().zip(numbers).map(numbered).collect()
 }
 
-/// Whether it is still the CPU it was: a virtual machine may get another one of the same number.
+/// Whether it is the same CPU: a virtual machine can get another CPU with the same number.
 fn is_same(before: &Cpu, now: &Cpu) -> bool {
     let ids = |cpu: &Cpu| {
         (
@@ -162,12 +163,12 @@ fn is_same(before: &Cpu, now: &Cpu) -> bool {
     ids(before) == ids(now)
 }
 
-/// An id that the kernel knows.
+/// An id, if the kernel knows it.
 fn known(id: i32) -> Option<u32> {
     u32::try_from(id).ok().filter(|id| *id != 65_535)
 }
 
-/// Level and id of the cache of the highest level, and the CPUs that share it.
+/// Level and id of the highest-level cache, and the CPUs that share it.
 fn last_level_cache(roots: &Roots, dir: &Path) -> (Option<(u32, u32)>, Option<Vec<u32>>) {
     let number = |name: &str, file: &str| {
         let number = read_number(roots, &dir.join(name).join(file))?;

@@ -1,4 +1,4 @@
-//! Machines whose ids have been seen to repeat, to have gaps or to be missing, and CPUs that come and go.
+//! Machines with repeated, sparse or missing ids, and CPUs that go online and offline.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use super::*;
 
 mod any;
 
-/// A CPU as sysfs describes it; its list of siblings is made of those that are online.
+/// A CPU in sysfs; its list of siblings contains the online ones.
 #[derive(Debug, Clone, Default)]
 struct Described {
     package: Option<i32>,
@@ -14,9 +14,9 @@ struct Described {
     die: Option<i32>,
     cluster: Option<i32>,
     node: u32,
-    /// Which core it truly is a thread of; CPUs of one number are siblings.
+    /// The real core; CPUs with the same number are siblings.
     core: u32,
-    /// Level, id and the true cache.
+    /// Level, id and the real cache.
     cache: Option<(u32, Option<u32>, u32)>,
 }
 
@@ -27,7 +27,7 @@ struct Machine {
     has_core_cpus_list: bool,
 }
 
-/// A directory in memory, as sysfs is, where there is a place for it.
+/// A directory in memory, like sysfs, if /dev/shm is available.
 fn in_memory() -> tempfile::TempDir {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     dir.unwrap()
@@ -48,7 +48,7 @@ impl Machine {
         std::fs::write(path, text.to_string()).unwrap();
     }
 
-    /// Only these CPUs are online.
+    /// Sets these CPUs online and all others offline.
     fn online(&self, online: impl IntoIterator<Item = u32>) {
         let _ = std::fs::remove_dir_all(self.dir.path().join("sys"));
         let online: BTreeSet<u32> = online.into_iter().collect();
@@ -96,7 +96,7 @@ impl Machine {
         Topology::read(&Roots::below(self.dir.path()), before).unwrap()
     }
 
-    /// The topology with these CPUs online, and before with those before.
+    /// The topology after the last of these sets of online CPUs.
     fn after(&self, steps: &[&[u32]]) -> Topology {
         let step = |before: Topology, online: &&[u32]| {
             self.online(online.iter().copied());
@@ -105,7 +105,7 @@ impl Machine {
         steps.iter().fold(Topology::default(), step)
     }
 
-    /// With all CPUs online.
+    /// The topology with all CPUs online.
     fn topology(&self) -> Topology {
         self.online(self.all());
         self.read(&Topology::default())
@@ -117,7 +117,7 @@ impl Machine {
     }
 }
 
-/// Each core has a number of its own, and each CPU the number of the core it truly is of.
+/// Each core has its own number, and each CPU has the number of its real core.
 fn check(machine: &[Described], topology: &Topology) {
     let mut cores = BTreeMap::new();
     for cpu in &topology.cpus {
@@ -132,7 +132,7 @@ fn check(machine: &[Described], topology: &Topology) {
     assert_eq!(cores.len(), known.collect::<BTreeSet<_>>().len());
 }
 
-/// The same of caches.
+/// The same for caches.
 fn check_caches(machine: &[Described], topology: &Topology) {
     let mut numbers = BTreeMap::new();
     for cpu in &topology.cpus {
@@ -156,7 +156,8 @@ fn core_ids(topology: &Topology) -> Vec<i32> {
     topology.cpus.iter().map(id).collect()
 }
 
-/// RK3588, Linux 6.0 and later: clusters of 4, 2 and 2 cores, core_id counts in each, no socket in the device tree.
+/// RK3588 on Linux 6.0 and later: clusters of 4, 2 and 2 cores, core_id counts within a cluster, no
+/// socket in the device tree.
 fn rk3588() -> Machine {
     let clusters = [0, 0, 0, 0, 1, 1, 2, 2];
     let core_ids = [0, 1, 2, 3, 0, 1, 0, 1];
@@ -171,7 +172,8 @@ fn rk3588() -> Machine {
     }))
 }
 
-/// `-smp sockets=1,dies=2,cores=16,threads=2` with core_id counted in each die; QEMU numbers threads of a core in turn.
+/// `-smp sockets=1,dies=2,cores=16,threads=2` with core_id counted per die; QEMU numbers the
+/// threads of a core consecutively.
 fn guest_of_two_dies() -> Machine {
     Machine::new((0..64).map(|cpu| Described {
         package: Some(0),
@@ -182,7 +184,8 @@ fn guest_of_two_dies() -> Machine {
     }))
 }
 
-/// Two packages of so many cores of two threads, numbered as servers are: second threads after all first ones.
+/// Two packages of `cores` cores with two threads, numbered as on servers: second threads after all
+/// first ones.
 fn server(cores: u32, of_core: impl Fn(u32) -> Described) -> Machine {
     let cpu = |cpu| Described {
         package: Some((cpu % (2 * cores) / cores) as i32),
@@ -209,7 +212,7 @@ fn cores_whose_ids_repeat_in_a_package_are_named_by_their_lowest_cpu() {
     assert_eq!(cores(&topology), lowest);
 }
 
-/// An EPYC of the first generation whose kernel counts core_id in each of four nodes of a package.
+/// A first-generation EPYC whose kernel counts core_id within each of four nodes of a package.
 #[test]
 fn each_package_with_ids_that_repeat_counts_by_its_own_cpus() {
     let machine = server(16, |core| Described {
@@ -229,7 +232,7 @@ fn each_package_with_ids_that_repeat_counts_by_its_own_cpus() {
 #[test]
 fn ids_that_are_unique_in_their_package_stay_with_gaps_and_large_ones() {
     let machines = [
-        // EPYC in NPS4: core_id restarts in each package, several caches a package.
+        // EPYC in NPS4: core_id restarts in each package, several caches per package.
         server(16, |core| Described {
             core_id: Some((core % 16) as i32),
             die: Some(0),
@@ -237,7 +240,7 @@ fn ids_that_are_unique_in_their_package_stay_with_gaps_and_large_ones() {
             cache: Some((3, Some(core / 2), core / 2)),
             ..Described::default()
         }),
-        // Sapphire Rapids in SNC2: ids with gaps where cores are fused off, cluster_id 65535.
+        // Sapphire Rapids in SNC2: ids with gaps for fused-off cores, cluster_id 65535.
         server(14, |core| Described {
             core_id: Some((core % 14 / 7 * 8 + core % 7) as i32),
             die: Some(0),
@@ -246,7 +249,7 @@ fn ids_that_are_unique_in_their_package_stay_with_gaps_and_large_ones() {
             cache: Some((3, Some(core / 14), core / 14)),
             ..Described::default()
         }),
-        // Cascade Lake-AP: two dies a package, core_id unique in the package.
+        // Cascade Lake-AP: two dies per package, core_id unique within the package.
         server(12, |core| Described {
             core_id: Some((core % 12 / 6 * 32 + core % 6) as i32),
             die: Some((core % 12 / 6) as i32),
@@ -266,7 +269,8 @@ fn ids_that_are_unique_in_their_package_stay_with_gaps_and_large_ones() {
             .map(|cpu| cpu.ids.cache.map(|(_, id)| id));
         assert!(topology.cpus.iter().map(|cpu| cpu.llc).eq(llcs));
     }
-    // Ampere Altra and Kunpeng 920 by ACPI: packages and cores are offsets in the PPTT or UIDs; no SMT.
+    // Ampere Altra and Kunpeng 920 with ACPI: packages and cores are offsets in the PPTT or UIDs;
+    // no SMT.
     let arm = Machine::new((0..32).map(|cpu| Described {
         package: Some([36, 3180][cpu / 16]),
         core_id: Some(4096 + 20 * cpu as i32),
@@ -281,8 +285,8 @@ fn ids_that_are_unique_in_their_package_stay_with_gaps_and_large_ones() {
     assert_eq!(topology.cpu(17).unwrap().ids.cluster, Some(10_004));
 }
 
-/// A Meteor Lake client: P-cores of two threads, E-cores, and two low-power E-cores without the cache that the others
-/// share, whose L2 happens to have the id of it.
+/// A Meteor Lake client: P-cores with two threads, E-cores, and two low-power E-cores that do not
+/// share the others' cache and whose L2 has the same id as that cache.
 #[test]
 fn caches_of_different_levels_with_one_id_are_told_apart() {
     let core = |cpu: u32| if cpu < 4 { cpu / 2 } else { cpu - 2 };
@@ -311,7 +315,7 @@ fn a_cache_without_an_id_keeps_its_number_when_its_first_cpu_goes_offline() {
     assert!(topology.cpus.iter().all(|cpu| cpu.llc == Some(0)));
 }
 
-/// A virtual machine without topology, and POWER, where a core has eight threads and package is -1.
+/// A virtual machine without topology, and POWER with eight threads per core and package -1.
 #[test]
 fn without_ids_each_list_of_siblings_is_a_core_and_without_lists_each_cpu() {
     let vm = Machine::new((0..4).map(|core| Described {
@@ -346,7 +350,7 @@ fn a_kernel_without_core_cpus_list_has_thread_siblings_list() {
 #[test]
 fn a_sibling_that_comes_online_joins_its_core_whichever_came_first() {
     let machine = guest_of_two_dies();
-    // CPU 0 and 1 are siblings, and so are 32 and 33, of the other die.
+    // CPUs 0 and 1 are siblings, and so are 32 and 33 of the other die.
     for steps in [
         &[&[1, 32][..], &[0, 1, 32]][..],
         &[&[1, 32], &[32], &[0, 32], &[0, 1, 32, 33]],
@@ -362,7 +366,7 @@ fn a_sibling_that_comes_online_joins_its_core_whichever_came_first() {
     }
 }
 
-/// The CPUs of a cluster are seen for the first time after those of another one took their ids for names.
+/// CPUs of one cluster appear after CPUs of another took their ids as numbers.
 #[test]
 fn a_cluster_that_was_offline_at_start_takes_no_number_of_others() {
     let machine = rk3588();
@@ -395,7 +399,7 @@ fn caches_that_appear_after_their_cpu_is_online_are_read_at_the_next_look() {
     let machine = rk3588();
     machine.online(0..4);
     let mut watch = Watch::new(Arc::new(Roots::below(machine.dir.path()))).unwrap();
-    // Kept open by the watch: the file is written in place.
+    // The watch keeps the file open, so it is written in place.
     machine.write("cpu/online", "0-4\n");
     machine.write("cpu/cpu4/topology/physical_package_id", 0);
     machine.write("cpu/cpu4/topology/core_id", 0);

@@ -1,37 +1,38 @@
-//! Numbers for what CPUs share: a core, or a last-level cache.
+//! Numbers for what CPUs share: a core or a last-level cache.
 //!
-//! sysfs lists the CPUs that share it, and gives it an id of the firmware or the architecture. The list is what
-//! defines it. The id is the number people know, and is kept where it is unique; where it is not, the lowest CPU
-//! stands for it. Known machines whose ids repeat:
+//! sysfs lists the CPUs that share it and gives its id from firmware or the architecture. The list
+//! defines it. The id is the number that people know and is used if it is unique; otherwise the
+//! lowest CPU is the number. Known machines with repeated ids:
 //!
-//! - arm64 by device tree since Linux 6.0: `core_id` counts within a cluster, the package is 0 everywhere
-//!   (drivers/base/arch_topology.c, `parse_cluster`).
-//! - x86 with a level between core and package, before Linux 6.1 ("x86/topology: Fix duplicated core ID within a
-//!   package"): Alder Lake-N; packages of several dies or nodes on older kernels, and QEMU guests with dies.
+//! - arm64 with device tree since Linux 6.0: `core_id` counts within a cluster, and the package is
+//!   0 for all CPUs (drivers/base/arch_topology.c, `parse_cluster`).
+//! - x86 with a level between core and package, before Linux 6.1 ("x86/topology: Fix duplicated
+//!   core ID within a package"): Alder Lake-N; packages with several dies or nodes on older
+//!   kernels, and QEMU guests with dies.
 //!
-//! A number never changes once it was given: it labels counters.
+//! An assigned number never changes, because it labels counters.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// One CPU and what it shares.
+/// One CPU and its shared core or cache.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
-    /// The CPU.
+    /// CPU number.
     pub cpu: u32,
-    /// Numbers are unique within a scope: for a core, its package.
+    /// Scope in which numbers are unique: for a core, its package.
     pub scope: i32,
-    /// The CPUs that share it, as sysfs lists them: those that are online. `None` where there is no list.
+    /// Online CPUs that share it, from sysfs; `None` if there is no list.
     pub list: Option<Vec<u32>>,
-    /// The id, where there is one.
+    /// Its id; `None` if there is none.
     pub id: Option<u32>,
-    /// Where it lies, as far as that is told: two CPUs that share it have the same.
+    /// Its location as far as known; equal for all CPUs that share it.
     pub whereabouts: [Option<u32>; 3],
-    /// The number it was given before.
+    /// Its previous number.
     pub before: Option<u32>,
 }
 
 impl Member {
-    /// Without a list only an earlier look, or else the id, says who shares it.
+    /// Without a list, the previous number, or else the id, determines the sharers.
     fn shares_unlisted(&self, other: &Self) -> bool {
         match self.before {
             Some(_) => self.before == other.before,
@@ -44,10 +45,10 @@ impl Member {
     }
 }
 
-/// Members by position.
+/// Indexes of members.
 type Group = Vec<usize>;
 
-/// The number of what each member shares, in the order of the members, which is by CPU.
+/// The number for each member, in the order of the members (ascending by CPU).
 pub(super) fn numbers(members: &[Member]) -> Vec<u32> {
     let mut numbers = vec![0; members.len()];
     let mut scopes: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
@@ -66,7 +67,7 @@ pub(super) fn numbers(members: &[Member]) -> Vec<u32> {
     numbers
 }
 
-/// The groups of a scope, each by ascending CPU.
+/// The groups of a scope, each ascending by CPU.
 fn groups(members: &[Member], scope: &[usize]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut of_cpu: HashMap<u32, usize> = HashMap::new();
@@ -87,7 +88,8 @@ fn groups(members: &[Member], scope: &[usize]) -> Vec<Group> {
         let known = groups.iter().position(shares);
         join(&mut groups, known, n);
     }
-    // A core all of whose known CPUs are offline, and a first CPU of the same whereabouts: its sibling came online.
+    // A core whose known CPUs are all offline, and a new CPU at the same location: its sibling came
+    // online.
     let is_gone = |group: &Group| {
         group
             .iter()
@@ -127,7 +129,7 @@ fn name(members: &[Member], groups: &[Group], last_cpu: u32) -> Vec<u32> {
     let mut taken = HashSet::new();
     let kept = |group: &Group| before(group).filter(|number| taken.insert(*number));
     let mut names: Vec<Option<u32>> = groups.iter().map(kept).collect();
-    // Ids first: a CPU without one must not take the number of another core.
+    // Ids first, so that a CPU without an id does not take the number of another core.
     if are_unique {
         for (name, group) in names
             .iter_mut()

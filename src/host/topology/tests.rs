@@ -6,7 +6,7 @@ fn write(dir: &Path, file: &str, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
-/// Two packages of one core of two threads, a node each.
+/// Two packages with one node and one core of two threads each.
 fn host() -> (tempfile::TempDir, Arc<Roots>) {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "cpu/online", "0-3\n");
@@ -115,8 +115,8 @@ fn a_list_of_cpus_that_is_none_keeps_the_topology_as_it_was() {
     assert!(!watch.look().cpu(2).unwrap().online);
 }
 
-/// arm64 firmware without topology tables; CPU numbers with gaps, as on POWER with SMT off;
-/// memory without CPUs (CXL) and CPUs without memory.
+/// arm64 firmware without topology tables; CPU numbers with gaps, as on POWER with SMT off; memory
+/// without CPUs (CXL) and CPUs without memory.
 #[test]
 fn what_firmware_does_not_tell_is_made_the_least_of() {
     let dir = tempfile::tempdir().unwrap();

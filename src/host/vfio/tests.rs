@@ -161,9 +161,9 @@ proptest! {
     #[test]
     fn only_numbers_are_taken(text in "\\PC{0,20}") {
         let mut held = Held::default();
-        held.note(Path::new(&text));
-        held.note(Path::new(&format!("/dev/vfio/{text}x")));
-        held.note(Path::new(&format!("/tmp/dev/vfio/{text}")));
+        held.note(text.as_bytes());
+        held.note(format!("/dev/vfio/{text}x").as_bytes());
+        held.note(format!("/tmp/dev/vfio/{text}").as_bytes());
         prop_assert_eq!(held, Held::default());
     }
 }

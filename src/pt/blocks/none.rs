@@ -1,14 +1,14 @@
-//! In place of `avx2` where no processor has it.
+//! Replaces `avx2` on architectures without it.
 
 #![forbid(unsafe_code)]
 
 use crate::pt::summariser::Run;
 
-/// There is none.
+/// Cannot be constructed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Avx2 {}
 
-/// Of none.
+/// Cannot be constructed.
 #[derive(Debug)]
 pub(super) struct Scanner(Avx2);
 

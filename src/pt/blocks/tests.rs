@@ -1,4 +1,4 @@
-//! The pass over blocks against the definition.
+//! Compares the block pass with the scalar definition.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ fn same(trace: &[u8], cuts: &[usize]) {
     assert_eq!(blocks, scalar, "cuts {cuts:?} of {trace:02x?}");
 }
 
-/// So that elsewhere nobody takes these tests for more than they are.
+/// Reports that these tests compare nothing on a processor without AVX2.
 #[test]
 fn there_is_a_pass_over_blocks() {
     if super::Avx2::detect().is_none() {
@@ -51,7 +51,7 @@ fn long_packets_at_each_position_of_a_block() {
     for packet in PACKETS {
         for position in 0..64 {
             let before = [&PSB[..], &[TNT; 48], &[CYC, 0].repeat(32)[..position]].concat();
-            // Payload that begins with what would be packets of its own.
+            // Payload that looks like packets.
             for after in [[TNT; 160], [CYC; 160]] {
                 let trace = [&before[..], packet, &[0x2d, 0x4d, 0x0d, 2], &after].concat();
                 same(&trace, &[]);
@@ -81,7 +81,7 @@ fn recorded_traces_at_each_offset_from_a_block() {
     for name in ["quipper/aux-cpu0.pt", "dynamorio/pt.bin"] {
         let trace = std::fs::read(dir.join(name)).unwrap();
         for offset in 0..64 {
-            // What is before the first PSB is skipped, and moves it within its block.
+            // Bytes before the first PSB are skipped, and shift it within its block.
             let moved = [&vec![0xff; offset][..], &trace].concat();
             same(&moved, &[]);
             same(&moved[..moved.len() - offset], &[moved.len() / 2]);
@@ -93,7 +93,7 @@ fn recorded_traces_at_each_offset_from_a_block() {
     );
 }
 
-/// Where recorded traces are, which are not part of the repository.
+/// Directory of recorded traces, which are not part of the repository.
 fn recorded() -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/pt");
     let dir = std::env::var_os("VCPU_PT_DATA").map_or_else(beside, PathBuf::from);
@@ -127,7 +127,7 @@ proptest! {
     }
 }
 
-/// Mostly what a pass over blocks reads itself.
+/// Mostly packets that the block pass handles.
 fn packet() -> impl Strategy<Value = Vec<u8>> {
     let tnt = any::<u8>().prop_map(|byte| vec![byte & !1 | 4]);
     let pad = (1..80usize).prop_map(|len| vec![0; len]);
@@ -150,7 +150,7 @@ fn cyc(cycles: u64) -> Vec<u8> {
     bytes
 }
 
-/// Packets of more than one byte.
+/// Packets of several bytes.
 const PACKETS: &[&[u8]] = &[
     &PSB,
     &[2, 0x23],

@@ -1,16 +1,16 @@
-//! Instruction pointers: packets carry of them what differs from the last one.
+//! Instruction pointers, which packets compress by omitting the bytes that equal the last one's.
 
 #![forbid(unsafe_code)]
 
 use super::{le, Stop};
 use crate::pt::Fault;
 
-/// An instruction pointer as a packet carries it.
+/// An instruction pointer as encoded in a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ip {
-    /// IPBytes, how it is compressed: 0, 1, 2, 3, 4 or 6.
+    /// IPBytes, the type of compression: 0, 1, 2, 3, 4 or 6.
     pub compression: u8,
-    /// The bytes that came, as a number.
+    /// The encoded bytes as a number.
     pub payload: u64,
 }
 
@@ -27,7 +27,8 @@ impl Ip {
         None,
     ];
 
-    /// The IP of a packet whose first byte has IPBytes in its highest bits; the packet's length.
+    /// Decodes the IP of a packet whose first byte has IPBytes in its highest bits; returns the
+    /// packet's length.
     #[inline]
     pub(super) fn parse(bytes: &[u8]) -> Result<(Self, usize), Stop> {
         let compression = bytes[0] >> 5;
@@ -44,17 +45,17 @@ impl Ip {
     }
 }
 
-/// The last instruction pointer, from which the next one is made.
+/// The last instruction pointer, from which the next is decompressed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LastIp(u64);
 
 impl LastIp {
-    /// Forgets it, as a PSB does.
+    /// Resets it, as a PSB does.
     pub fn reset(&mut self) {
         self.0 = 0;
     }
 
-    /// The address that `ip` tells; none where it tells none, and the last one stays.
+    /// The address of `ip`; `None` if it encodes no address. The last one then stays.
     pub fn update(&mut self, ip: Ip) -> Option<u64> {
         const LOW_16: u64 = 0xffff;
         const LOW_32: u64 = 0xffff_ffff;
@@ -86,18 +87,18 @@ mod tests {
     #[test]
     fn an_ip_is_made_of_the_last_one() {
         let mut last = LastIp::default();
-        // In the order of one trace: each relies on the one before.
+        // Steps of one trace: each depends on the one before.
         let steps = [
             (ip(0, 0), None),
             (ip(1, 0x1234), Some(0x1234)),
             (ip(2, 0x8000_0000), Some(0x8000_0000)),
             (ip(3, 0x7fff_ffff_0000), Some(0x7fff_ffff_0000)),
             (ip(1, 0xabcd), Some(0x7fff_ffff_abcd)),
-            // Bit 47 is extended.
+            // Sign-extended from bit 47.
             (ip(3, 0x8000_0000_0001), Some(0xffff_8000_0000_0001)),
             (ip(2, 0x1111_2222), Some(0xffff_8000_1111_2222)),
             (ip(6, 0x0a00_cccc_dddd_eeee), Some(0x0a00_cccc_dddd_eeee)),
-            // And not here: the highest 16 bits stay.
+            // Not sign-extended: the highest 16 bits stay.
             (ip(4, 0x8000_0000_0002), Some(0x0a00_8000_0000_0002)),
             (ip(0, 0), None),
             (ip(1, 0xffff), Some(0x0a00_8000_0000_ffff)),

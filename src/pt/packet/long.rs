@@ -1,11 +1,11 @@
-//! Packets that begin with 02: the second byte says which.
+//! Packets that start with 02; the second byte has the type.
 
 #![forbid(unsafe_code)]
 
 use super::{byte, le, Packet, Stop, Tma, Tnt, PSB_LEN};
 use crate::pt::Fault;
 
-/// The packet that `bytes` begin with, the first of them being 02.
+/// Decodes the packet at the start of `bytes`, whose first byte is 02.
 pub(super) fn parse(bytes: &[u8]) -> Result<(Packet, usize), Stop> {
     let second = byte(bytes, 1)?;
     let packet = match second {
@@ -37,7 +37,7 @@ fn top(byte: u8) -> bool {
     byte & 0x80 != 0
 }
 
-/// TNT-64: as TNT-8, in 48 bits.
+/// TNT-64: like TNT-8, in 48 bits.
 fn tnt(bits: u64) -> Result<Packet, Stop> {
     match Tnt::below_stop_bit(bits) {
         Tnt { len: 0, .. } => Err(Stop::Fault(Fault::Malformed("TNT"))),
@@ -69,8 +69,8 @@ fn pip(payload: u64) -> Packet {
     }
 }
 
-/// TMA. With VMX's TSC offset, which KVM always uses, a guest's is garbage and one byte too long
-/// on every Xeon SP (erratum SKZ84 and its kin). Reserved bits tell it, as for libipt.
+/// TMA. With VMX's TSC offset, which KVM always uses, a guest's TMA is garbage and one byte too
+/// long on every Xeon SP (erratum SKZ84 and similar ones). Reserved bits reveal it, as in libipt.
 fn tma(bytes: &[u8]) -> Result<(Packet, usize), Stop> {
     let payload = le(bytes, 2, 5)?;
     let (ctc, reserved, fast) = (payload as u16, payload >> 16 & 0xff, (payload >> 24) as u16);
@@ -95,7 +95,7 @@ fn mwait(payload: u64) -> Packet {
     }
 }
 
-/// PWRE. HW is bit 7, as for perf; libipt looks at bit 3.
+/// PWRE. HW is bit 7, as in perf; libipt uses bit 3.
 fn pwre(payload: u64) -> Packet {
     Packet::Pwre {
         hardware: payload & 0x80 != 0,

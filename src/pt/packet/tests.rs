@@ -1,5 +1,5 @@
-//! The packet table: bytes and what they are, worked out by hand from the SDM's bit fields; where
-//! perf's and libipt's own tests have a packet at the edge of its range, so has this.
+//! The packet table: bytes and packets, derived by hand from the SDM's bit fields, with all the
+//! boundary cases of perf's and libipt's own tests.
 
 use super::*;
 use crate::pt::stream::block_after;
@@ -19,7 +19,7 @@ fn ip(compression: u8, payload: u64) -> Ip {
     }
 }
 
-/// One or more of every packet, outside of blocks.
+/// At least one of each packet, outside blocks.
 fn table() -> Vec<(&'static [u8], Packet)> {
     let mut table = branches();
     table.extend(clocks());
@@ -88,7 +88,7 @@ fn clocks() -> Vec<(&'static [u8], Packet)> {
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0e],
             Packet::Cyc(u64::MAX),
         ),
-        // What does not fit 64 bits is dropped.
+        // Bits above 64 are dropped.
         (
             &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe],
             Packet::Cyc(u64::MAX),
@@ -101,7 +101,7 @@ fn clocks() -> Vec<(&'static [u8], Packet)> {
         (&[2, 0x73, 0, 0, 0, 0, 0], tma(0, 0)),
         (&[2, 0x73, 1, 2, 0, 3, 0], tma(0x201, 3)),
         (&[2, 0x73, 0x80, 0xc0, 0, 0xff, 1], tma(0xc080, 0x1ff)),
-        // SKZ84: reserved bits, and a byte too much.
+        // SKZ84: reserved bits set, and one byte too many.
         (&[2, 0x73, 1, 1, 1, 1, 0, 0], Packet::Tma(None)),
         (&[2, 0x73, 1, 1, 0, 1, 2, 0xff], Packet::Tma(None)),
         (&[2, 3, 0x24, 0], Packet::Cbr(0x24)),
@@ -333,7 +333,7 @@ fn other_bytes_are_no_packet() {
     assert_eq!(parse(&nearly, Block::None), Err(malformed("PSB")));
 }
 
-/// The first bytes by what they begin, counted: none is forgotten and none is two things.
+/// Counts the first bytes by the packet that they start: each byte starts exactly one type.
 #[test]
 fn all_first_bytes_are_told_apart() {
     let mut counts = [0; 5];
@@ -349,8 +349,8 @@ fn all_first_bytes_are_told_apart() {
         };
         counts[kind] += 1;
     }
-    // Even ones but 00 and 02; four packets of six lengths; PAD, TSC, MTC, TRIG, CYC with an end.
-    // 02 01 and 99 01: the one is none, the other MODE.Exec. Half of the CYC go on for ever.
+    // Even bytes except 00 and 02; four packets of six lengths; PAD, TSC, MTC, TRIG, CYC with an
+    // end. 02 01 is not a packet, 99 01 is MODE.Exec. Half of the CYC have no end.
     assert_eq!(counts, [126, 32, 24, 5, 69]);
 }
 
@@ -373,7 +373,7 @@ fn items_are_packets_within_a_block_alone() {
         }
     }
     assert_eq!(parse(short, Block::None), Ok((tnt(0b11_1110, 6), 1)));
-    // Bytes that begin no item are in a block what they are outside of it.
+    // Bytes that start no item mean the same inside a block as outside.
     for (bytes, packet) in table() {
         if bytes[0] & 7 != 4 {
             assert_eq!(parse(bytes, Block::Long), Ok((packet, bytes.len())));
@@ -386,7 +386,7 @@ fn a_block_lasts_until_a_packet_that_cannot_be_in_it() {
     for (bytes, packet) in table() {
         for block in [Block::None, Block::Short, Block::Long] {
             let after = block_after(block, &packet);
-            // perf's test names the packets that leave a block going: PAD, FUP, and what tells time
+            // perf's test names the packets that do not end a block: PAD, FUP, and those about time
             // and power.
             let expected = match bytes {
                 [2, 0x63, kind] if kind & 0x80 != 0 => Block::Short,

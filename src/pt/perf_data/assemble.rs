@@ -1,4 +1,5 @@
-//! From records to streams: parts of each buffer in their order, and where tracing began anew.
+//! Assembles streams from records: orders the parts of each buffer, and finds where tracing
+//! restarted.
 
 #![forbid(unsafe_code)]
 
@@ -8,26 +9,27 @@ use super::info::SampleId;
 use super::records::{u32_at, u64_at, Record};
 use super::{Losses, Owner, PerfDataError, Problem, Stream};
 
-/// In place of a CPU or thread where there is none.
+/// Stands for no CPU or no thread.
 const NONE: u32 = u32::MAX;
 
-/// perf fills each part up with zeros to a multiple of this (`PERF_AUXTRACE_RECORD_ALIGNMENT`,
+/// perf pads each part with zeros to a multiple of this (`PERF_AUXTRACE_RECORD_ALIGNMENT`,
 /// tools/perf/util/auxtrace.h).
 const ALIGNMENT: u64 = 8;
 
-/// A part of a trace: `struct perf_record_auxtrace` and what follows it.
+/// A part of a trace: `struct perf_record_auxtrace` and the bytes after it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part<'a> {
     owner: Owner,
-    /// Position of its first byte, counted over all that ever went through the buffer.
+    /// Position of its first byte in all data that passed through the buffer.
     position: u64,
     bytes: &'a [u8],
-    /// Where its record is in the file.
+    /// Offset of its record in the file.
     offset: usize,
 }
 
 impl<'a> Part<'a> {
-    /// The record's body: size, offset, reference, each 8 bytes; idx, tid, cpu, each 4.
+    /// Parses the record's body: size, offset, reference, 8 bytes each; idx, tid, cpu, 4 bytes
+    /// each.
     pub(super) fn parse(record: &Record<'a>) -> Result<Self, PerfDataError> {
         let size = Problem::Size("an AUXTRACE record").at(record.offset);
         let position = u64_at(record.body, 8).ok_or(size)?;
@@ -44,13 +46,13 @@ impl<'a> Part<'a> {
         })
     }
 
-    /// Position of the first byte after it.
+    /// Position after its last byte.
     fn end(&self) -> u64 {
         self.position.saturating_add(self.bytes.len() as u64)
     }
 }
 
-/// A stretch of tracing without a break: `PERF_RECORD_AUX`.
+/// Start of uninterrupted tracing: `PERF_RECORD_AUX`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Start {
     cpu: Option<u32>,
@@ -61,8 +63,8 @@ pub(super) struct Start {
 }
 
 impl Start {
-    /// The record's body: aux_offset, aux_size, flags, each 8 bytes; then the sample id. `None`
-    /// where it does not say whose it is.
+    /// Parses the record's body: aux_offset, aux_size, flags, 8 bytes each; then the sample id.
+    /// `None` if the owner is unknown.
     pub(super) fn parse(record: &Record<'_>, id: Option<SampleId>) -> Option<Self> {
         let (cpu, tid) = id?.cpu_and_tid(record.body.get(24..)?);
         Some(Self {
@@ -73,14 +75,15 @@ impl Start {
         })
     }
 
-    /// Whose it may be: the record does not say by which of the two its buffer goes.
+    /// Possible owners: the record does not report whether its buffer belongs to a CPU or to a
+    /// thread.
     fn owners(self) -> impl Iterator<Item = Owner> {
         let cpu = self.cpu.map(Owner::Cpu);
         cpu.into_iter().chain(self.tid.map(Owner::Thread))
     }
 }
 
-/// One stream for each owner of a part.
+/// One stream for each owner.
 pub(super) fn streams<'a>(
     parts: Vec<Part<'a>>,
     starts: &[Start],
@@ -121,7 +124,7 @@ pub(super) fn streams<'a>(
     owners.into_iter().map(stream).collect()
 }
 
-/// Takes the filling off parts that another follows.
+/// Removes the padding of all parts but the last.
 fn trim(parts: &mut [Part<'_>]) -> Result<(), PerfDataError> {
     for n in 1..parts.len() {
         let [part, next] = [parts[n - 1], parts[n]];
@@ -136,7 +139,7 @@ fn trim(parts: &mut [Part<'_>]) -> Result<(), PerfDataError> {
     Ok(())
 }
 
-/// Offsets in the stream of those starts that are in one of its parts.
+/// Offsets in the stream of the starts that are within its parts.
 fn starts_within(parts: &[Part<'_>], starts: &[Start]) -> Vec<usize> {
     let mut offset = 0;
     let mut ascending: Vec<u64> = starts.iter().map(|start| start.position).collect();
@@ -154,8 +157,8 @@ fn starts_within(parts: &[Part<'_>], starts: &[Start]) -> Vec<usize> {
     cuts
 }
 
-/// Offsets in the stream at which a part does not go on where the one before it ended: all of them
-/// where each is a snapshot, whose positions do not tell how they follow each other.
+/// Offsets in the stream at which a part does not continue the one before. In snapshot mode, that
+/// is every part, because positions do not show how snapshots follow each other.
 fn jumps(parts: &[Part<'_>], is_snapshot: bool) -> Vec<usize> {
     let mut offset = 0;
     let jump = |pair: &[Part<'_>]| {

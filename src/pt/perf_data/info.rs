@@ -1,4 +1,4 @@
-//! What was recorded, and how: the `AUXTRACE_INFO` record and the attributes of events.
+//! Describes the recording: the `AUXTRACE_INFO` record and the attributes of events.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ enum Field {
     MaxNonturboRatio = 15,
 }
 
-/// Where they begin in the record's body: after its type and a reserved word.
+/// Offset of the fields in the record's body: after its type and a reserved word.
 const FIELDS: usize = 8;
 
 /// The `AUXTRACE_INFO` record of an Intel PT recording.
@@ -36,18 +36,18 @@ impl<'a> Info<'a> {
         }
     }
 
-    /// `None` where an older perf did not write it.
+    /// `None` if an older perf did not write the field.
     fn field(&self, field: Field) -> Option<u64> {
         u64_at(self.0, field as usize * 8)
     }
 
-    /// Whether the buffers were overwritten until somebody asked for their content.
+    /// Whether buffers were overwritten until a snapshot was requested.
     pub(super) fn is_snapshot(&self) -> bool {
         self.field(Field::SnapshotMode).is_some_and(|on| on != 0)
     }
 
-    /// The kernel turns TSC into nanoseconds by `(tsc * mult) >> shift` (perf_event_open(2), fields
-    /// `time_mult` and `time_shift`), which tells the TSC's frequency.
+    /// The kernel converts TSC to nanoseconds by `(tsc * mult) >> shift` (perf_event_open(2),
+    /// fields `time_mult` and `time_shift`), from which the TSC's frequency follows.
     pub(super) fn clocks(&self) -> Clocks {
         let shift = self.field(Field::TimeShift).filter(|shift| *shift < 64);
         let mult = self.field(Field::TimeMult).filter(|mult| *mult > 0);
@@ -64,8 +64,8 @@ impl<'a> Info<'a> {
         }
     }
 
-    /// What stands at the end of `AUX` records: `None` where the PT event is not in the file, or
-    /// there are several that do not agree.
+    /// The sample id at the end of `AUX` records. `None` if the PT event is not in the file, or
+    /// several PT events disagree.
     pub(super) fn sample_id(&self, attrs: &[Attr]) -> Option<SampleId> {
         let kind = self.field(Field::PmuType)?;
         let mut ids = attrs.iter().filter(|attr| u64::from(attr.kind) == kind);
@@ -74,10 +74,10 @@ impl<'a> Info<'a> {
     }
 }
 
-/// What we need of a `struct perf_event_attr`.
+/// The required fields of a `struct perf_event_attr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attr {
-    /// The PMU.
+    /// Type of the PMU.
     kind: u32,
     sample_id: Option<SampleId>,
 }
@@ -86,7 +86,7 @@ pub(super) struct Attr {
 const SAMPLE_ID_ALL: u64 = 1 << 18;
 
 impl Attr {
-    /// `None` where it is cut off.
+    /// `None` if the attribute is truncated.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let sample_type = u64_at(bytes, 24)?;
         let flags = u64_at(bytes, 40)?;
@@ -101,8 +101,8 @@ impl Attr {
     }
 }
 
-/// Which fields, from `PERF_SAMPLE_*`, end every record that is no sample: `struct sample_id` of
-/// perf_event_open(2).
+/// The `PERF_SAMPLE_*` fields at the end of every record that is not a sample: `struct sample_id`
+/// of perf_event_open(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SampleId(u64);
 
@@ -114,7 +114,7 @@ impl SampleId {
     const STREAM_ID: u64 = 1 << 9;
     const IDENTIFIER: u64 = 1 << 16;
 
-    /// The CPU and the thread in it, from what follows a record's own fields: each where it is there.
+    /// CPU and TID, from the bytes after a record's own fields; each is `None` if absent.
     pub(super) fn cpu_and_tid(self, trailer: &[u8]) -> (Option<u32>, Option<u32>) {
         // In this order, 8 bytes each: pid and tid, time, id, stream id, cpu and a reserved word.
         let order = [

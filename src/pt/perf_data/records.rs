@@ -1,4 +1,4 @@
-//! The frame of a `perf.data` file: its header, and the records one after the other.
+//! The structure of a `perf.data` file: its header, and its records in order.
 
 #![forbid(unsafe_code)]
 
@@ -9,11 +9,11 @@ use super::{PerfDataError, Problem};
 pub(super) const AUX: u32 = 11;
 /// `PERF_RECORD_HEADER_ATTR`: an event of a piped file.
 pub(super) const HEADER_ATTR: u32 = 64;
-/// `PERF_RECORD_HEADER_TRACING_DATA`, which has bytes behind it that its size leaves out.
+/// `PERF_RECORD_HEADER_TRACING_DATA`, whose size excludes the bytes after it.
 const HEADER_TRACING_DATA: u32 = 66;
 /// `PERF_RECORD_AUXTRACE_INFO`.
 pub(super) const AUXTRACE_INFO: u32 = 70;
-/// `PERF_RECORD_AUXTRACE`, which has its part of the trace behind it.
+/// `PERF_RECORD_AUXTRACE`, followed by its part of the trace.
 pub(super) const AUXTRACE: u32 = 71;
 /// `PERF_RECORD_COMPRESSED`.
 pub(super) const COMPRESSED: u32 = 81;
@@ -23,18 +23,17 @@ pub(super) const COMPRESSED2: u32 = 83;
 /// `struct perf_event_header`: type, misc, size.
 const HEADER: usize = 8;
 
-/// `struct perf_pipe_file_header` is this long, `struct perf_file_header` longer.
+/// Length of `struct perf_pipe_file_header`; `struct perf_file_header` is longer.
 const PIPE_HEADER: u64 = 16;
 
-/// One record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record<'a> {
-    /// Where it begins in the file.
+    /// Offset in the file.
     pub(super) offset: usize,
     pub(super) kind: u32,
-    /// All but its header.
+    /// The record without its header.
     pub(super) body: &'a [u8],
-    /// Bytes that follow it and are not in its size.
+    /// Bytes after it that its size excludes.
     pub(super) behind: &'a [u8],
 }
 
@@ -46,7 +45,7 @@ pub(super) struct Records<'a> {
     end: usize,
 }
 
-/// Whether the file is one we read.
+/// Checks the magic number.
 pub(super) fn magic(file: &[u8]) -> Result<(), PerfDataError> {
     match file.get(..8) {
         Some(b"PERFILE2") => Ok(()),
@@ -56,7 +55,7 @@ pub(super) fn magic(file: &[u8]) -> Result<(), PerfDataError> {
     }
 }
 
-/// The events that the header names, and the records.
+/// The events in the header, and the records.
 pub(super) fn open(file: &[u8]) -> Result<(Vec<Attr>, Records<'_>), PerfDataError> {
     magic(file)?;
     let field = |at| u64_at(file, at).ok_or(Problem::Truncated("its header").at(file.len()));
@@ -69,7 +68,7 @@ pub(super) fn open(file: &[u8]) -> Result<(Vec<Attr>, Records<'_>), PerfDataErro
     let attr_size = field(16)?;
     let attrs = section(file, field(24)?, field(32)?, "its list of events")?;
     let (start, length) = (field(40)?, field(48)?);
-    // perf writes the length last: none was written where it was killed.
+    // perf writes the length last; it is 0 if perf was killed.
     let length = match length {
         0 => (file.len() as u64).saturating_sub(start),
         length => length,
@@ -86,7 +85,7 @@ pub(super) fn open(file: &[u8]) -> Result<(Vec<Attr>, Records<'_>), PerfDataErro
     Ok((attrs.filter_map(Attr::parse).collect(), records))
 }
 
-/// A part of the file that its header names.
+/// A section of the file that its header describes.
 fn section(
     file: &[u8],
     start: u64,

@@ -5,7 +5,7 @@ use super::*;
 /// PMU type of the PT event, as on the machine of the recorded traces.
 const PMU: u32 = 6;
 
-/// A `perf.data` under construction: its records.
+/// Builds a `perf.data` file from records.
 #[derive(Debug, Clone, Default)]
 struct Recording(Vec<u8>);
 
@@ -13,7 +13,7 @@ struct Recording(Vec<u8>);
 const SAMPLE_TYPE: u64 = 0x1_0086;
 
 impl Recording {
-    /// With an `AUXTRACE_INFO` whose TSC runs at 1.2 GHz, 12 times the bus clock.
+    /// Starts with an `AUXTRACE_INFO` whose TSC runs at 1.2 GHz, 12 times the bus clock.
     fn new() -> Self {
         Self::with_info(false)
     }
@@ -38,7 +38,7 @@ impl Recording {
         self
     }
 
-    /// `AUXTRACE`: a part of a trace at a position of a CPU's or thread's buffer.
+    /// Adds an `AUXTRACE`: a part of a trace at a position of the buffer of a CPU or thread.
     fn part(self, owner: Owner, position: u64, bytes: &[u8]) -> Self {
         let (tid, cpu) = match owner {
             Owner::Cpu(cpu) => (77, cpu),
@@ -56,7 +56,7 @@ impl Recording {
         all
     }
 
-    /// `AUX` with the sample id of [`SAMPLE_TYPE`].
+    /// Adds an `AUX` with the sample id of [`SAMPLE_TYPE`].
     fn start(self, cpu: u32, tid: u32, position: u64, flags: u64) -> Self {
         let mut body = Vec::new();
         for field in [position, 16, flags] {
@@ -70,7 +70,7 @@ impl Recording {
         self.record(11, &body)
     }
 
-    /// The attributes of an event.
+    /// Attributes of an event.
     fn attr(kind: u32, sample_type: u64) -> Vec<u8> {
         let mut attr = vec![0; 112];
         attr[..4].copy_from_slice(&kind.to_le_bytes());
@@ -79,7 +79,7 @@ impl Recording {
         attr
     }
 
-    /// As `perf record -o FILE` writes it, with a second event that is not PT.
+    /// The file of `perf record -o FILE`, with a second event that is not PT.
     fn file(&self) -> Vec<u8> {
         let mut attrs = Self::attr(1, 1 << 6);
         attrs.extend([0; 16]);
@@ -96,7 +96,7 @@ impl Recording {
         file
     }
 
-    /// As `perf record -o -` writes it.
+    /// The file of `perf record -o -`.
     fn piped(&self) -> Vec<u8> {
         let events = Self::default()
             .record(64, &Self::attr(1, 1 << 6))
@@ -213,7 +213,7 @@ fn a_part_without_bytes_is_no_cut() {
     assert_eq!(parsed(&file).streams[0].cuts, Vec::<usize>::new());
 }
 
-/// The hardware's position goes round in snapshot mode, and each snapshot stands for itself.
+/// In snapshot mode the hardware's position wraps, and each snapshot is independent.
 #[test]
 fn snapshots_stay_in_the_order_of_the_file() {
     let file = Recording::with_info(true)
@@ -245,7 +245,7 @@ fn a_file_perf_could_not_finish_has_records_up_to_its_end() {
 }
 
 #[test]
-fn what_is_no_pt_recording_says_what_it_is() {
+fn invalid_files_have_their_own_errors() {
     for (file, expected) in [
         (&b""[..], Problem::Magic),
         (b"PERFILE", Problem::Magic),
@@ -297,8 +297,8 @@ fn errors_are_where_the_record_begins() {
     );
 }
 
-/// Tracepoints of a piped file (`perf record -e sched:sched_switch -e intel_pt// -o -`) bring
-/// their formats along, behind a record that is shorter.
+/// Tracepoints of a piped file (`perf record -e sched:sched_switch -e intel_pt// -o -`) have their
+/// formats after a shorter record.
 #[test]
 fn tracing_data_is_stepped_over() {
     let mut recording = Recording::new().record(66, &24u32.to_le_bytes());
@@ -308,7 +308,7 @@ fn tracing_data_is_stepped_over() {
 }
 
 #[test]
-fn clocks_that_cannot_be_are_not_known() {
+fn impossible_clocks_are_unknown() {
     let with = |shift: u64, mult: u64, ratio: u64| {
         let mut recording = Recording::new();
         for (field, value) in [(1, shift), (2, mult), (15, ratio)] {
@@ -327,7 +327,7 @@ fn clocks_that_cannot_be_are_not_known() {
 }
 
 proptest! {
-    /// Whatever a byte of a good file becomes, and wherever the file ends, all offsets are inside.
+    /// Whatever byte of a valid file changes, and wherever the file ends, all offsets are inside.
     #[test]
     fn every_cut_is_inside_its_stream(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),

@@ -1,4 +1,4 @@
-//! Packets in a row, and what becomes of bytes that are none.
+//! Sequences of packets and invalid bytes.
 
 use super::*;
 use crate::pt::packet::Tma;
@@ -9,7 +9,7 @@ const PSB: &[u8] = &[
 const PSBEND: &[u8] = &[2, 0x23];
 const BAD: &[u8] = &[0x05];
 
-/// Offset, length, and what was found in a word.
+/// Offset, length, and kind of each step.
 fn steps(stream: Stream<'_>) -> Vec<(usize, usize, &'static str)> {
     let word = |found| match found {
         Found::Packet(Packet::Pad) => "pad",
@@ -34,7 +34,7 @@ fn of(parts: &[&[u8]]) -> Vec<(usize, usize, &'static str)> {
 }
 
 #[test]
-fn nothing_is_nothing() {
+fn empty_trace_has_no_steps() {
     assert_eq!(of(&[]), []);
     assert_eq!(steps(Stream::synchronised(&[])), []);
 }
@@ -44,7 +44,7 @@ fn what_is_before_the_first_psb_is_skipped() {
     assert_eq!(of(&[PSB, PSBEND]), [(0, 16, "psb"), (16, 2, "psbend")]);
     assert_eq!(of(&[&[0; 7], PSB]), [(0, 7, "skipped"), (7, 16, "psb")]);
     assert_eq!(of(&[&[0; 7]]), [(0, 7, "skipped")]);
-    // Half a PSB before a whole one: the first whole one counts, which begins in the half.
+    // Half a PSB before a whole one: the first complete PSB counts, which starts in the half.
     assert_eq!(of(&[&PSB[..6], PSB]), [(0, 16, "psb"), (16, 6, "trailing")]);
     assert_eq!(of(&[&PSB[1..2], PSB]), [(0, 1, "skipped"), (1, 16, "psb")]);
 }
@@ -70,7 +70,7 @@ fn a_fault_skips_all_up_to_the_next_psb_and_no_more() {
             (35, 1, "pad"),
         ]
     );
-    // The bad bytes may be the beginning of the next PSB's own: here 02 82 03, then 02 02 82...
+    // The invalid bytes may include the start of the next PSB: here 02 82 03, then 02 02 82...
     assert_eq!(
         of(&[PSB, &[2, 0x82, 3], &[2], PSB]),
         [
@@ -80,7 +80,7 @@ fn a_fault_skips_all_up_to_the_next_psb_and_no_more() {
             (20, 16, "psb"),
         ]
     );
-    // A bad PSB whose tail is a good one's head: found from the next byte on, not from its end.
+    // An invalid PSB whose tail starts a valid one: it is found from the next byte on.
     let broken = [&[2, 0x82, 2][..], PSB].concat();
     assert_eq!(
         of(&[PSB, &broken]),
@@ -102,8 +102,8 @@ fn a_fault_without_a_psb_after_it_is_the_end() {
         [(0, 16, "psb"), (16, 0, "fault"), (16, 5, "skipped")]
     );
     stream.by_ref().for_each(drop);
-    assert!(stream.lost(), "where the next packet begins nobody knows");
-    // One that ends in the middle of a packet goes on in the next part.
+    assert!(stream.lost(), "the offset of the next packet is unknown");
+    // A trace that ends inside a packet continues in the next part.
     let bytes = [PSB, &[0x19, 1]].concat();
     let mut stream = Stream::new(&bytes);
     stream.by_ref().for_each(drop);
@@ -148,7 +148,7 @@ fn items_end_with_their_block() {
     let begin = [2, 0x63, 0x84];
     let item = [0x0c, 1, 2, 3, 4];
     let cyc = [0x0b];
-    // TNT, seen from outside of a block.
+    // A TNT outside a block.
     let like_item = [0x0c];
     for end in [&[2, 0x33][..], &[2, 0xf3], &[0x0d], &[0x80]] {
         let found = of(&[PSB, &begin, &item, &cyc, &item, end, &like_item]);
@@ -156,7 +156,7 @@ fn items_end_with_their_block() {
         assert_eq!(words[2..5], ["bip", "other", "bip"]);
         assert_eq!(words[6..], ["tnt"], "after {end:02x?}");
     }
-    // A fault and the way to the next PSB end it too.
+    // A fault and the skipped bytes up to the next PSB end a block too.
     let found = of(&[PSB, &begin, BAD, PSB, &like_item]);
     assert_eq!(found.last(), Some(&(36, 1, "tnt")));
 }

@@ -1,4 +1,4 @@
-//! What packets mean, on short traces written by hand.
+//! Interpretation of packets, on short hand-written traces.
 
 use crate::pt::{summarise, Clocks, Side, Summary};
 
@@ -24,7 +24,7 @@ fn cyc(cycles: u16) -> [u8; 2] {
     [(cycles as u8 & 31) << 3 | 7, (cycles >> 5) as u8 * 2]
 }
 
-/// A trace that begins in the host with tracing on, and these packets.
+/// A trace that starts in the host with tracing enabled, followed by these packets.
 fn trace(packets: &[&[u8]]) -> Vec<u8> {
     let begin = [PSB, CBR, TO_HOST, FUP, PSBEND];
     begin
@@ -57,7 +57,7 @@ fn what_cannot_be_in_a_status_ends_it() {
     let interrupt = [2, 0x13, 1, 14];
     for end in [TNT, TIP, TIP_PGE, TIP_PGD, &write, &interrupt, OVF, PSBEND] {
         let summary = of(&[PSB, TO_HOST, end, TO_HOST, TO_GUEST]);
-        // After an overflow the first PIP tells no more than where this is.
+        // After an overflow, the first PIP only shows the current mode.
         let loads = u64::from(end != OVF);
         assert_eq!(
             (summary.host.address_spaces, summary.entries),
@@ -83,7 +83,7 @@ fn a_status_that_tells_another_side_is_no_crossing() {
     ]);
     assert_eq!((summary.entries, summary.exits), (2, 0));
     assert_eq!((summary.guest.cycles, summary.host.cycles), (10, 20));
-    assert_eq!(summary.host_handling.count(), 0, "who knows when it began");
+    assert_eq!(summary.host_handling.count(), 0, "its start is unknown");
     assert_eq!(summary.host.address_spaces, 0);
 }
 
@@ -115,14 +115,14 @@ fn runs_of_the_guest_lie_between_entry_and_exit() {
         (summary.guest_runs.count(), summary.guest_runs.sum()),
         (1, 500)
     );
-    // The host's work before the first entry began before the trace did.
+    // The host's work before the first entry started before the trace.
     assert_eq!(
         (summary.host_handling.count(), summary.host_handling.sum()),
         (1, 25)
     );
     assert_eq!((summary.guest.taken, summary.guest.not_taken), (4, 2));
     assert_eq!((summary.host.taken, summary.host.not_taken), (2, 1));
-    // The branches into the guest and out of it are the crossings themselves.
+    // Branches into the guest and out of it are the entries and exits themselves.
     assert_eq!(summary.guest.indirect + summary.host.indirect, 0);
     assert_eq!(summary.guest.asynchronous + summary.host.asynchronous, 0);
 }
@@ -142,7 +142,7 @@ fn a_fup_that_belongs_to_the_packet_before_it_is_no_event() {
         let summary = of(&[owner, FUP, TIP]);
         assert_eq!((summary.host.asynchronous, summary.host.indirect), (0, 1));
     }
-    // Unless that stands between a FUP and its TIP.
+    // Unless it is between a FUP and its TIP.
     assert_eq!(of(&[FUP, &mode, TIP]).host.asynchronous, 1);
 }
 
@@ -158,7 +158,7 @@ fn event_trace_tells_an_interrupt_from_a_return() {
 fn the_reason_of_an_exit_is_the_highest_of_its_event_data() {
     let data = |kind, payload| [2, 0x53, kind, payload, 0, 0, 0, 0, 0, 0, 0];
     let exit = [2, 0x13, 8, 0];
-    // As libipt numbers them, as perf does, and the reason alone.
+    // As numbered by libipt, by perf, and with the reason only.
     let summary = of(&[
         &data(1, 7),
         &data(2, 30),
@@ -224,7 +224,7 @@ fn after_an_overflow_nothing_is_known() {
     assert_eq!(
         (summary.entries, summary.exits),
         (1, 0),
-        "who knows whether that was one exit"
+        "it may have been several exits"
     );
     assert_eq!(summary.guest_runs.count(), 0);
 }
@@ -244,7 +244,7 @@ fn an_exit_is_known_by_its_fup_even_where_the_side_is_not() {
     assert_eq!((summary.entries, summary.exits), (1, 1));
     assert_eq!((summary.host.asynchronous, summary.host.indirect), (0, 0));
     assert_eq!(summary.host_handling.sum(), 4);
-    assert_eq!(summary.guest_runs.count(), 0, "who knows when it began");
+    assert_eq!(summary.guest_runs.count(), 0, "its start is unknown");
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_cut_loses_what_was_going_on_and_keeps_the_packets() {
     assert_eq!((summary.entries, summary.exits), (1, 0));
     assert_eq!(summary.host.nanoseconds, 20);
     assert_eq!(summary.packets.err, 0);
-    // Cuts that cannot be are none.
+    // Invalid cuts are ignored.
     let odd = [0, 0, whole.len(), whole.len() + 1, 3];
     let summary = summarise(&whole, &odd, &Clocks::default());
     assert_eq!((summary.exits, summary.packets.err), (1, 0));

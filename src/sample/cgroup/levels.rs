@@ -1,21 +1,22 @@
-//! Which groups of a hierarchy hold a VM, told by where its threads are and by no manager's names.
+//! Finds a VM's groups in a hierarchy by the location of its threads, not by a manager's naming.
 //!
-//! The main thread and the vCPUs have one deepest group in common. Where a manager gives them
-//! groups of their own below it (libvirt: `emulator`, `vcpu0`, …), those hold vCPUs; what is above
-//! it may hold other VMs too. So the same words fit a plain scope, a pod and a libvirt machine.
+//! The main thread and the vCPUs have one deepest group in common. Groups below it that a manager
+//! creates (libvirt: `emulator`, `vcpu0`, …) hold vCPUs; groups above it may hold other VMs too.
+//! So the same rule fits a plain scope, a pod and a libvirt machine.
 
-/// So many groups above a VM, and below it around a vCPU, are looked at; Kubernetes on systemd has
-/// four. Users may nest groups they own as deep as a path is long.
+/// Maximum number of groups read above a VM, and below it around a vCPU; Kubernetes on systemd has
+/// four. Users may nest their own groups as deep as the path length allows.
 const MAX_DEPTH: usize = 32;
 
-/// The groups of one VM in one hierarchy, as paths relative to its root, which is none of them.
+/// The groups of one VM in one hierarchy, as paths relative to its root. The root is never
+/// included.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Levels {
-    /// Above the VM's own, innermost first.
+    /// Groups above the VM's own, innermost first.
     pub(super) above: Vec<String>,
-    /// The VM's own and, where it has one inside it that holds the same threads, that too.
+    /// The VM's own group, and an inner one that holds the same threads, if any.
     pub(super) own: Vec<String>,
-    /// Groups with vCPU threads alone.
+    /// Groups that hold only vCPU threads.
     pub(super) branches: Vec<Branch>,
 }
 
@@ -24,13 +25,13 @@ pub(super) struct Levels {
 pub(super) struct Branch {
     /// The group and those between it and the VM's own, outermost first.
     pub(super) groups: Vec<String>,
-    /// How many vCPU threads are in it.
+    /// Number of vCPU threads in it.
     pub(super) threads: usize,
 }
 
 impl Levels {
-    /// The levels of a VM whose threads are shown at these paths. `locate` gives the group of a
-    /// shown path, and is asked for the deepest common one.
+    /// The levels of a VM whose threads have these paths in /proc. `locate` maps such a path to a
+    /// group, and is called for the deepest common one.
     pub(super) fn find(
         main: &str,
         vcpus: &[&str],
@@ -56,7 +57,7 @@ impl Levels {
         Some(levels)
     }
 
-    /// The group that stands for the VM among its siblings.
+    /// The group that represents the VM among its siblings.
     pub(super) fn vm(&self) -> Option<&str> {
         self.own.first().map(String::as_str)
     }
@@ -73,7 +74,7 @@ fn components(path: &str) -> Vec<&str> {
     path.split('/').filter(|c| !c.is_empty()).collect()
 }
 
-/// How many first components two paths share.
+/// Number of leading components that two paths share.
 fn same(a: &[&str], b: &[&str]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
@@ -85,9 +86,9 @@ fn ancestors(group: &str) -> impl Iterator<Item = String> + '_ {
     all.map(str::to_owned)
 }
 
-/// How many of these, innermost first, are the VM's own: libvirt keeps a machine's groups in one
-/// named `libvirt` inside the scope, because the scope is systemd's. Weight is set on the scope,
-/// quota on the inner one (src/util/vircgroup.c, `virCgroupNewMachineSystemd`).
+/// How many of these groups, innermost first, are the VM's own. libvirt keeps a machine's groups
+/// in one named `libvirt` inside the scope, because systemd owns the scope. Weight is set on the
+/// scope, quota on the inner group (src/util/vircgroup.c, `virCgroupNewMachineSystemd`).
 fn own_length(groups: &[String]) -> usize {
     match groups {
         [inner, scope, ..] if *inner == format!("{scope}/libvirt") && scope.ends_with(".scope") => {
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// `above | own | branches`, with the number of threads of each branch.
+    /// Returns `above | own | branches`, with the number of threads of each branch.
     fn levels(main: &str, vcpus: &[&str]) -> String {
         let here = |shown: &str| Some(shown.to_owned());
         let levels = Levels::find(main, vcpus, here).unwrap();
@@ -154,18 +155,18 @@ mod tests {
             levels(pod, &[pod, pod]),
             "kubepods/burstable/podx kubepods/burstable kubepods | kubepods/burstable/podx/c | "
         );
-        // KubeVirt moves the emulator's threads away from dedicated CPUs.
+        // KubeVirt moves the emulator threads away from dedicated CPUs.
         assert_eq!(levels("/c/housekeeping", &["/c", "/c"]), " | c | ");
     }
 
     #[test]
-    fn the_root_is_no_level() {
+    fn root_is_no_level() {
         assert_eq!(levels("/", &["/", "/"]), " |  | ");
         assert_eq!(levels("/", &["/a/b", "/a/b", "/c"]), " |  | a a/b×2 c×1");
     }
 
     #[test]
-    fn hidden_parents_are_part_of_what_is_located() {
+    fn located_path_includes_hidden_parents() {
         let locate = |shown: &str| {
             assert_eq!(shown, "../../m/q");
             Some("m/q".to_owned())

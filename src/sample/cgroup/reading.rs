@@ -1,9 +1,10 @@
-//! One reading of a VM's groups: all files first, then the totals, so that a reading that fails
-//! changes nothing.
+//! Reads the groups of a VM: all files first, then the totals, so that a failed read changes
+//! nothing.
 
 use std::collections::HashSet;
 use std::io;
 
+use super::balancing::Balancing;
 use super::levels::{Branch, Levels};
 use super::totals::{Counted, Totals};
 use crate::host::cgroup::files::{Pressure, Quota, Throttling};
@@ -11,7 +12,7 @@ use crate::host::cgroup::{Group, Hierarchy, Resource};
 use crate::host::roots::Roots;
 use crate::sample::slow::{Fact, FactValue, Origin};
 
-/// A hierarchy and the VM's groups in it.
+/// A hierarchy, and the VM's groups in it.
 pub(super) type Found = Option<(Hierarchy, Levels)>;
 
 /// Where a quota is set.
@@ -23,10 +24,10 @@ enum Level {
 }
 
 impl Level {
-    /// Innermost first.
+    /// All levels, innermost first.
     const ALL: [Self; 3] = [Self::Vcpu, Self::Vm, Self::Ancestor];
 
-    /// The value of the label.
+    /// Value of the `level` label.
     fn name(self) -> &'static str {
         match self {
             Level::Vcpu => "vcpu",
@@ -35,7 +36,7 @@ impl Level {
         }
     }
 
-    /// A group above the VM's is older than the VM, and counted for others before.
+    /// A group above the VM's is older than the VM and has counted for others.
     fn origin(self) -> Origin {
         match self {
             Level::Vcpu | Level::Vm => Origin::Vm,
@@ -44,25 +45,26 @@ impl Level {
     }
 }
 
-/// What is kept of a VM from one reading to the next.
+/// State of a VM between two reads.
 #[derive(Debug, Default)]
 pub(super) struct Account {
-    /// Periods, throttled periods, throttled nanoseconds of each [`Level`].
+    /// Periods, throttled periods and throttled nanoseconds of each [`Level`].
     throttling: [Totals<3>; 3],
-    /// Nanoseconds of some and full of each [`Resource`], and whether there is a full.
+    /// Nanoseconds of some and full for each [`Resource`], and whether full exists.
     pressure: [(Totals<2>, bool); 3],
+    balancing: Balancing,
 }
 
-/// What one level says now.
+/// Values of one level in one read.
 #[derive(Debug, Default)]
 struct LevelReading {
-    /// Cores the level leaves to the VM; `None` without a quota.
+    /// Cores that the level allows the VM; `None` without a quota.
     cores: Option<f64>,
     throttling: Vec<Counted<3>>,
 }
 
 impl Account {
-    /// Everything the groups say of the VM.
+    /// Reads all groups of the VM and returns its facts.
     pub(super) fn read(
         &mut self,
         roots: &Roots,
@@ -88,9 +90,11 @@ impl Account {
             Some((hierarchy, levels)) => read_pressure(roots, hierarchy, levels)?,
             None => Default::default(),
         };
+        let balancing = self.balancing.read(roots, unified)?;
         facts.extend(tightest(&levels));
         facts.extend(self.add_throttling(levels));
         facts.extend(self.add_pressure(pressure));
+        facts.extend(self.balancing.add(balancing));
         Ok(facts)
     }
 
@@ -163,7 +167,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Groups inside each other: the tightest quota holds.
+    /// Nested groups: the tightest quota applies.
     fn chain(&self, groups: &[String]) -> io::Result<LevelReading> {
         let mut level = LevelReading::default();
         for group in groups {
@@ -173,7 +177,7 @@ impl Reader<'_> {
         Ok(level)
     }
 
-    /// Groups beside each other: quotas add up, and a vCPU without one may use a whole core.
+    /// Sibling groups: quotas add up, and a vCPU without one may use a whole core.
     fn branches(&self, branches: &[Branch]) -> io::Result<LevelReading> {
         let mut level = LevelReading::default();
         let (mut cores, mut bounded) = (0.0, false);
@@ -181,7 +185,7 @@ impl Reader<'_> {
         for branch in branches {
             let mut own = LevelReading::default();
             for group in &branch.groups {
-                // One group may hold several branches; it counts once.
+                // One group may contain several branches; it counts once.
                 let twice = !seen.insert(group);
                 let mut ignored = Vec::new();
                 let counted = if twice {
@@ -200,8 +204,8 @@ impl Reader<'_> {
         Ok(level)
     }
 
-    /// The group's quota. What it did is read only where there is one or was one: v2 brings the
-    /// statistics of all CPUs together for it.
+    /// The group's quota. Its statistics are read only if it has a quota or had one: for v2 the
+    /// kernel flushes the statistics of all CPUs for that file.
     fn group(&self, path: &str, counted: &mut Vec<Counted<3>>) -> io::Result<Option<Quota>> {
         let group = self.hierarchy.group(self.roots, path);
         let quota = group.quota()?;
@@ -231,7 +235,7 @@ fn tighter(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     }
 }
 
-/// The tightest quota of all levels; of two alike the inner one, which is met first.
+/// The tightest quota of all levels; of two equal ones the inner, which is found first.
 fn tightest(levels: &[LevelReading; 3]) -> Option<Fact> {
     let cores = levels.iter().map(|level| level.cores);
     let known = Level::ALL.into_iter().zip(cores);
@@ -245,7 +249,7 @@ fn tightest(levels: &[LevelReading; 3]) -> Option<Fact> {
     })
 }
 
-/// The CPUs of the VM's own group; one whose controller is off has those of the nearest above.
+/// The CPUs of the VM's own group; if its controller is off, those of the nearest group above.
 fn cpuset_cpus(roots: &Roots, hierarchy: &Hierarchy, levels: &Levels) -> io::Result<Option<u64>> {
     for group in levels
         .vm()
@@ -267,7 +271,7 @@ struct Stalled {
     has_full: bool,
 }
 
-/// The pressure of the VM's own group. In the root it would be the host's.
+/// The pressure of the VM's own group. The root group has that of the host.
 fn read_pressure(
     roots: &Roots,
     hierarchy: &Hierarchy,
@@ -295,7 +299,7 @@ fn read_pressure(
     Ok(all)
 }
 
-fn int(metric: &'static str, labels: &[(&'static str, &str)], value: u64) -> Fact {
+pub(super) fn int(metric: &'static str, labels: &[(&'static str, &str)], value: u64) -> Fact {
     fact(metric, labels, FactValue::Int(value))
 }
 

@@ -18,7 +18,7 @@ enum Layout {
 impl Layout {
     const ALL: [Self; 3] = [V1, V2, Hybrid];
 
-    /// The text of /proc/PID/cgroup of a thread in one group of every hierarchy.
+    /// /proc/PID/cgroup of a thread in one group of every hierarchy.
     fn text(self, group: &str) -> String {
         match self {
             V2 => format!("0::{group}\n"),
@@ -120,7 +120,7 @@ impl Host {
         self
     }
 
-    /// Gives a group a quota and tells how it went: periods, throttled ones, milliseconds.
+    /// Sets a group's quota and statistics: periods, throttled periods, throttled milliseconds.
     fn quota(&self, group: &str, cores: f64, stat: [u64; 3]) -> &Self {
         let (quota, [periods, throttled, ms]) = ((cores * 100_000.0) as u64, stat);
         let stat = format!("usage_usec 1\nnr_periods {periods}\nnr_throttled {throttled}\n");
@@ -142,7 +142,7 @@ impl Host {
         }
     }
 
-    /// What is known, without the names' common ends.
+    /// The facts, without the common parts of their names.
     fn read(&mut self) -> Vec<String> {
         let facts = self.source.read(&self.vm).unwrap();
         facts.iter().map(line).collect()
@@ -243,7 +243,7 @@ fn a_quota_is_found_at_every_level_of_every_manager_and_version() {
 }
 
 #[test]
-fn weight_cpus_and_pressure_are_those_of_the_vms_own_group() {
+fn weight_cpus_and_pressure_are_of_the_vms_own_group() {
     let pressure = "some avg10=0.00 avg60=0.00 avg300=0.00 total=1500000\n\
                     full avg10=0.00 avg60=0.00 avg300=0.00 total=20\n";
     for layout in Layout::ALL {
@@ -281,7 +281,45 @@ fn weight_cpus_and_pressure_are_those_of_the_vms_own_group() {
 }
 
 #[test]
-fn what_is_not_in_a_group_of_its_own_has_nothing_of_the_hosts() {
+fn numa_balancing_is_of_the_vms_own_group() {
+    let scope = "/machine.slice/q.scope";
+    let vcpu = "/machine.slice/q.scope/libvirt/vcpu0";
+    let stat = |migrated: u64| {
+        format!(
+            "anon 9\nnuma_pages_migrated {migrated}\nnuma_pte_updates 70\nnuma_hint_faults 60\n"
+        )
+    };
+    for layout in Layout::ALL {
+        let mut host = Host::new(layout, "/machine.slice/q.scope/libvirt/emulator", &[vcpu]);
+        host.file(scope, "unified", "memory.stat", &stat(5));
+        host.file("/machine.slice", "unified", "memory.stat", &stat(500));
+        let expected = match layout {
+            V1 => vec![],
+            V2 | Hybrid => vec![
+                "numa_balancing pte_updates 70",
+                "numa_balancing hint_faults 60",
+                "numa_balancing pages_migrated 5",
+            ],
+        };
+        assert_eq!(host.read(), expected, "{layout:?}");
+    }
+    // The total stays if the memory controller is switched off.
+    let mut host = Host::new(V2, scope, &[scope]);
+    host.file(scope, "unified", "memory.stat", &stat(5));
+    assert_eq!(host.read().len(), 3);
+    host.host
+        .remove(format!("sys/fs/cgroup{scope}/memory.stat"));
+    assert_eq!(host.read()[2], "numa_balancing pages_migrated 5");
+    // A kernel before 6.12 is read once.
+    let mut host = Host::new(V2, scope, &[scope]);
+    host.file(scope, "unified", "memory.stat", "anon 9\n");
+    assert_eq!(host.read(), [""; 0]);
+    host.file(scope, "unified", "memory.stat", &stat(5));
+    assert_eq!(host.read(), [""; 0]);
+}
+
+#[test]
+fn vm_without_own_group_gets_nothing_of_the_host() {
     for layout in Layout::ALL {
         let mut host = Host::new(layout, "/", &["/"]);
         host.quota("/", 1.0, [1, 1, 1])
@@ -306,14 +344,14 @@ fn quotas_of_vcpus_add_up_and_one_without_may_use_a_core() {
     assert_eq!(told[0], "cpu_quota_cores vcpu 2.55");
     assert_eq!(
         told[1], "cpu_periods vcpu 3",
-        "it counted for others before"
+        "it had counted for others before"
     );
     host.quota("/m/v", 0.3, [14, 1, 1]);
     assert_eq!(host.read()[1], "cpu_periods vcpu 7");
 }
 
 #[test]
-fn totals_survive_a_move_a_group_made_anew_and_the_end_of_the_quota() {
+fn totals_survive_a_move_a_recreated_group_and_the_end_of_the_quota() {
     for layout in Layout::ALL {
         let mut host = Host::new(layout, "/a", &["/a"]);
         host.quota("/a", 1.0, [10, 5, 100]);
@@ -323,7 +361,7 @@ fn totals_survive_a_move_a_group_made_anew_and_the_end_of_the_quota() {
         assert_eq!(host.read()[3], "cpu_throttled_seconds vm 0.1");
         host.quota("/b", 1.0, [901, 801, 70_050]);
         assert_eq!(host.read()[3], "cpu_throttled_seconds vm 0.15");
-        // Kept until after the new one is made: tmpfs gives a freed inode number away again.
+        // Kept until the new one exists: tmpfs reuses freed inode numbers.
         let dir = host.host.path(layout.dir("cpu", "/b"));
         std::fs::rename(&dir, dir.with_extension("old")).unwrap();
         host.make("/b");
@@ -341,7 +379,7 @@ fn totals_survive_a_move_a_group_made_anew_and_the_end_of_the_quota() {
 }
 
 #[test]
-fn a_vm_that_ended_is_gone_and_so_is_one_whose_pid_was_given_away() {
+fn ended_vm_or_reused_pid_is_gone() {
     let mut host = Host::new(V2, "/a", &["/a"]);
     host.host.process(PID, START + 1, &["other"], "0::/a\n");
     assert!(matches!(host.source.read(&host.vm), Err(ReadError::Gone)));
@@ -350,7 +388,7 @@ fn a_vm_that_ended_is_gone_and_so_is_one_whose_pid_was_given_away() {
 }
 
 #[test]
-fn each_lack_has_its_reason() {
+fn each_missing_feature_has_its_reason() {
     let empty = FakeHost::new();
     assert!(matches!(source(&empty).state(), SourceState::Down(r) if r.code == "no_cgroupfs"));
     let mut host = Host::new(V2, "/a", &[]);

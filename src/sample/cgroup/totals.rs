@@ -1,25 +1,25 @@
-//! Totals over groups that come and go.
+//! Totals over groups that are created and removed.
 //!
-//! A group's counters begin at 0 when it is made and are lost with it. A VM may be moved, its
-//! groups made anew, a vCPU plugged: the VM's own totals only grow, by what its groups counted
-//! while it was in them.
+//! A group's counters start at 0 and are lost with it. A VM may be moved, its groups recreated, a
+//! vCPU plugged: the VM's totals never decrease, and include what its groups counted while the VM
+//! was in them.
 
 use std::collections::HashMap;
 
 use crate::sample::total::possible;
 
-/// What one group counts now.
+/// Current counters of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Counted<const N: usize> {
-    /// The group's path.
+    /// Path of the group.
     pub(super) group: String,
-    /// Tells it from another of the same path.
+    /// Inode, which identifies a recreated group of the same path.
     pub(super) inode: u64,
     /// Its counters.
     pub(super) values: [u64; N],
 }
 
-/// Sums of `N` counters of some groups.
+/// Sums of `N` counters over some groups.
 #[derive(Debug)]
 pub(super) struct Totals<const N: usize> {
     total: Option<[u64; N]>,
@@ -41,13 +41,13 @@ impl<const N: usize> Totals<N> {
         self.total
     }
 
-    /// Whether a group was among those of the last update.
+    /// Whether the group was in the last update.
     pub(super) fn knows(&self, group: &str) -> bool {
         self.last.contains_key(group)
     }
 
-    /// Takes what all groups count now. What they had counted before the first update is taken
-    /// whole, so that the sums are the kernel's own numbers as long as the groups stay.
+    /// Adds the current counters of all groups. The first update adds the whole values, so the sums
+    /// are the kernel's own numbers as long as the groups stay.
     pub(super) fn update(&mut self, now: Vec<Counted<N>>) {
         if now.is_empty() && self.total.is_none() {
             return;
@@ -65,8 +65,8 @@ impl<const N: usize> Totals<N> {
         self.last = last.collect();
     }
 
-    /// What a group had counted when this VM was last seen in it: one of another path counted for
-    /// others until now, as far as we know; one made anew at the same path nothing.
+    /// Value of a group when this VM was last seen in it. A group with a new path is assumed to
+    /// have counted for others until now; one recreated at the same path started at 0.
     fn before(&self, counted: &Counted<N>, first: bool) -> [u64; N] {
         match self.last.get(&counted.group) {
             Some((inode, values)) if *inode == counted.inode => *values,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_total_is_the_kernels_as_long_as_the_groups_stay() {
+    fn total_equals_the_kernels_while_groups_stay() {
         let told = totals(&[
             &[],
             &[("a", 1, 5), ("b", 2, 2)],
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_group_had_counted_before_is_not_the_vms() {
+    fn earlier_counts_of_a_new_group_are_excluded() {
         let told = totals(&[
             &[("a", 1, 5)],
             &[("b", 2, 1000)],
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_made_anew_began_at_nothing() {
+    fn recreated_group_starts_at_0() {
         let told = totals(&[&[("a", 1, 5)], &[("a", 2, 3)], &[], &[("a", 3, 4)]]);
         assert_eq!(told, [Some(5), Some(8), Some(8), Some(8)]);
     }

@@ -1,9 +1,9 @@
-//! Who may hold how many descriptors, when there are not enough for all.
+//! Divides descriptors between VMs when there are too few for all.
 //!
-//! Root's and the managers' VMs come first, and the users share what they leave: none gets less
-//! than another because it came later or has fewer vCPUs. What an owner gets, its VMs share in the
-//! same way, first the files that tell of scheduling, then counters. VMs that hold more than their
-//! share when others come give it back.
+//! Root's and the managers' VMs come first, and the users divide the rest max-min fairly: no user
+//! gets less than another because of a later start or fewer vCPUs. An owner's VMs divide its share
+//! in the same way, first the /proc files of scheduling, then counters. VMs that hold more than
+//! their share when others start release the excess.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -13,17 +13,17 @@ use crate::discover::{Owner, VmKey};
 use crate::sample::slot::Slot;
 use crate::sample::{OpenError, Reason, Source};
 
-/// What descriptors are for.
+/// What descriptors are used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sample) enum Kind {
-    /// Files of /proc: scheduling, without which a vCPU has no series at all.
+    /// Files of /proc for scheduling, without which a vCPU has no series at all.
     Files,
-    /// Counters.
+    /// Hardware counters and other perf events.
     Counters,
 }
 
 impl Kind {
-    /// The first source is sched.
+    /// The kind that source `n` needs; source 0 is sched.
     pub(in crate::sample) fn of_source(n: usize) -> Self {
         match n {
             0 => Self::Files,
@@ -36,9 +36,9 @@ impl Kind {
 #[derive(Debug, Default)]
 pub(in crate::sample) struct Shares {
     vms: HashMap<VmKey, Share>,
-    /// What may be held in all, where that is not the process' limit.
+    /// Maximum number of descriptors, if not derived from the process limit.
     most: Option<usize>,
-    /// A VM within its share got none: others use more descriptors than was expected.
+    /// A VM got no descriptor within its share: others use more than expected.
     short: bool,
 }
 
@@ -65,7 +65,7 @@ impl Share {
 }
 
 impl Shares {
-    /// Shares of at most this many descriptors.
+    /// Shares of at most `most` descriptors.
     pub(in crate::sample) fn of(most: usize) -> Self {
         Self {
             most: Some(most),
@@ -73,10 +73,10 @@ impl Shares {
         }
     }
 
-    /// Whether a VM may open so many more.
+    /// Checks whether a VM may open `wanted` more descriptors.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason if it may not.
     pub(in crate::sample) fn admit(
         &mut self,
         vm: VmKey,
@@ -90,12 +90,12 @@ impl Shares {
         }
     }
 
-    /// A VM opened so many more.
+    /// Records that a VM opened this many more.
     pub(in crate::sample) fn hold(&mut self, vm: VmKey, kind: Kind, opened: usize) {
         self.vms.entry(vm).or_default().room(kind).held += opened;
     }
 
-    /// Notes that a source got none of the descriptors that the VM's share had.
+    /// Records whether a source got no descriptor although the VM's share had room.
     pub(in crate::sample) fn note<T>(
         &mut self,
         opened: Result<T, OpenError>,
@@ -104,8 +104,8 @@ impl Shares {
         opened
     }
 
-    /// Divides anew after VMs came or went: closes what is held beyond a share, and has those
-    /// that were refused ask again.
+    /// Divides again after VMs started or ended: closes what exceeds a share, and retries what was
+    /// refused.
     pub(in crate::sample) fn divide(
         &mut self,
         slots: &mut [Slot],
@@ -116,7 +116,7 @@ impl Shares {
         self.divide_up(most, slots, sources, now);
     }
 
-    /// Divides what is held already, if a VM was refused what its share had.
+    /// Divides the number held now, if a VM was refused a descriptor within its share.
     pub(in crate::sample) fn divide_if_short(
         &mut self,
         slots: &mut [Slot],
@@ -162,11 +162,11 @@ impl Shares {
 
 fn used_up(share: usize) -> Reason {
     none_left(format!(
-        "the VM's share of {share} file descriptors is used up, as there are not enough for all"
+        "the VM has used its share of {share} file descriptors: the limit is too low for all VMs"
     ))
 }
 
-/// What one VM wants.
+/// The number of descriptors that one VM needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Want {
     vm: VmKey,
@@ -236,7 +236,7 @@ fn among(most: usize, wants: &[Want]) -> Vec<(VmKey, Share)> {
     wants.iter().zip(files).zip(counters).map(share).collect()
 }
 
-/// Max-min fair: who wants no more than an equal part gets it, and the others share the rest.
+/// Max-min fair: a want below an equal part is granted, and the others divide the rest.
 fn fair(most: usize, wants: &[usize]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..wants.len()).collect();
     order.sort_by_key(|n| wants[*n]);
@@ -278,14 +278,14 @@ mod tests {
     const ALL: usize = usize::MAX;
 
     #[test]
-    fn enough_for_all_bounds_nobody() {
+    fn enough_for_all_sets_no_bound() {
         let wants = [want(1, Owner::Host, 2), want(2, Owner::User(None), 3)];
         assert_eq!(divided(70, &wants), [(ALL, ALL); 2]);
         assert_eq!(divided(69, &wants), [(8, 20), (12, 29)]);
     }
 
     #[test]
-    fn a_user_of_very_many_vcpus_takes_none_from_others() {
+    fn user_with_very_many_vcpus_takes_none_from_others() {
         let (hog, other) = (Owner::User(Some(1)), Owner::User(Some(2)));
         let mut wants: Vec<Want> = (0..8).map(|pid| want(pid, hog, 1000)).collect();
         wants.push(want(8, other, 4));

@@ -16,7 +16,7 @@ fn vm(pid: i32) -> Vm {
     vm
 }
 
-/// A host with VFIO, and two VMs that hold nothing.
+/// A host with VFIO, and two VMs without devices.
 fn host() -> FakeHost {
     let host = FakeHost::new();
     host.qemu(PID, "a", UUID_A, 1);
@@ -25,7 +25,7 @@ fn host() -> FakeHost {
     host
 }
 
-/// Takes away the right to list a process' descriptors; `false` for those who need no right.
+/// Removes the right to list a process's descriptors; `false` if the user needs no right.
 fn close_to_all(host: &FakeHost, pid: i32) -> bool {
     use std::os::unix::fs::PermissionsExt;
     let dir = host.path(format!("proc/{pid}/fd"));
@@ -34,7 +34,7 @@ fn close_to_all(host: &FakeHost, pid: i32) -> bool {
 }
 
 #[test]
-fn a_device_is_a_series_of_what_is_known() {
+fn device_has_a_series_with_its_known_labels() {
     let host = host();
     let mut source = source(&host);
     assert_eq!(source.read(&vm(PID)).unwrap(), []);
@@ -59,14 +59,18 @@ fn a_device_is_a_series_of_what_is_known() {
 fn without_vfio_nothing_is_read() {
     let host = FakeHost::new();
     let mut source = source(&host);
-    assert_eq!(source.read(&vm(PID)).unwrap(), [], "though it is not there");
+    assert_eq!(
+        source.read(&vm(PID)).unwrap(),
+        [],
+        "although the process does not exist"
+    );
     assert_eq!(source.state().code(), "no_vfio");
     source.config.enabled = false;
     assert_eq!(source.state().code(), "disabled");
 }
 
 #[test]
-fn a_process_that_is_gone_or_another_is_gone() {
+fn ended_process_or_reused_pid_is_gone() {
     let host = host();
     let mut source = source(&host);
     let mut other = vm(PID);
@@ -76,7 +80,7 @@ fn a_process_that_is_gone_or_another_is_gone() {
 }
 
 #[test]
-fn what_may_not_be_seen_is_a_reason_and_no_error() {
+fn missing_permission_is_a_reason_and_no_error() {
     let host = host();
     let mut source = source(&host);
     if !close_to_all(&host, PID) {
@@ -93,7 +97,7 @@ fn what_may_not_be_seen_is_a_reason_and_no_error() {
 }
 
 #[test]
-fn the_state_is_that_of_the_worst_vm() {
+fn state_is_that_of_the_worst_vm() {
     let host = host();
     let mut source = source(&host);
     let mut told = |a, b| {
@@ -113,9 +117,9 @@ fn the_state_is_that_of_the_worst_vm() {
     assert_eq!(told(Some(Trouble::Refused), Some(Trouble::Refused)), "down");
 }
 
-/// The real one gives data or a reason.
+/// The real source returns data or a reason.
 #[test]
-fn on_this_machine_it_says_why_not() {
+fn this_machine_has_data_or_a_reason() {
     let source = Devices::new(&config::Devices::default(), Arc::default());
     match source.state() {
         SourceState::Down(reason) => println!("{reason:?}"),

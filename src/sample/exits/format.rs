@@ -1,15 +1,15 @@
-//! The `format` file of the tracepoint `kvm:kvm_exit`: names and numbers of exit reasons.
+//! Parses the `format` file of the tracepoint `kvm:kvm_exit`: names and numbers of exit reasons.
 //!
-//! Its last line is the C expression that prints a hit. Reasons are the tables in it, written as
-//! `__print_symbolic(REC->exit_reason, { 0x078, "hlt" }, …)` (include/trace/stages/). x86 has two
-//! of them, VMX before SVM, chosen by the field `isa` (arch/x86/kvm/trace.h); arm64 has one of
-//! ways out of the guest and one of exception classes (arch/arm64/kvm/trace_arm.h).
+//! Its last line is the C expression that prints a hit. The reasons are its tables, written as
+//! `__print_symbolic(REC->exit_reason, { 0x078, "hlt" }, …)` (include/trace/stages/). x86 has two,
+//! VMX before SVM, selected by the field `isa` (arch/x86/kvm/trace.h); arm64 has one of return
+//! codes and one of exception classes (arch/arm64/kvm/trace_arm.h).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::sample::pmu::counters::{Filter, Test};
 
-/// How this machine's KVM numbers exits.
+/// The numbering of exits by this machine's KVM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Isa {
     /// Intel: `KVM_ISA_VMX`.
@@ -20,26 +20,26 @@ pub(super) enum Isa {
     Arm,
 }
 
-/// The reasons that can be counted apart.
+/// The exit reasons that can be counted separately.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Reasons {
-    /// Those of this machine by name, and how the hits of each are told.
+    /// Reasons of this machine by name, with the filter for each.
     pub(super) known: BTreeMap<String, Filter>,
-    /// Names of the other vendor's that this one does not have.
+    /// Names that only the other vendor has.
     pub(super) elsewhere: BTreeSet<String>,
 }
 
-/// More entries than this are not read (x86 has about 200 in all).
+/// Maximum number of entries read (x86 has about 200 in all).
 const MOST: usize = 1024;
 
-/// One table: what it looks up, and its numbers and names.
+/// One table: the expression it looks up, and its numbers and names.
 #[derive(Debug, PartialEq, Eq)]
 struct Table<'a> {
     of: &'a str,
     entries: Vec<(u32, String)>,
 }
 
-/// Reads all reasons of a format file; there are none in a text that is none.
+/// Parses all reasons of a format file; empty for any other text.
 pub(super) fn reasons(text: &str, isa: Isa) -> Reasons {
     let tables: Vec<Table<'_>> = tables(text).collect();
     match isa {
@@ -49,7 +49,7 @@ pub(super) fn reasons(text: &str, isa: Isa) -> Reasons {
     }
 }
 
-/// The VMX reasons of a format file by number; the basic ones alone, which have 16 bits.
+/// The VMX reasons of a format file by number; only the basic ones, which have 16 bits.
 pub(super) fn vmx_names(text: &str) -> BTreeMap<u16, String> {
     let of_reason = |table: &Table<'_>| table.of.starts_with("REC->exit_reason");
     let vmx = tables(text).find(of_reason).filter(|_| !is_arm(text));
@@ -58,12 +58,12 @@ pub(super) fn vmx_names(text: &str) -> BTreeMap<u16, String> {
     entries.filter_map(basic).collect()
 }
 
-/// Whether the tracepoint is arm64's.
+/// Whether the tracepoint is that of arm64.
 pub(super) fn is_arm(text: &str) -> bool {
     text.contains(" esr_ec;")
 }
 
-/// The table of this machine is the `own`-th; its hits have `isa` in the field of that name.
+/// The table of this machine is number `own`; its hits have `isa` in the field of that name.
 fn x86(tables: &[Table<'_>], own: usize, isa: u32) -> Reasons {
     let of_reason = |table: &&Table<'_>| table.of.starts_with("REC->exit_reason");
     let mut reasons = Reasons::default();
@@ -82,7 +82,7 @@ fn x86(tables: &[Table<'_>], own: usize, isa: u32) -> Reasons {
     reasons
 }
 
-/// What leads out of the guest is an interrupt, an error, or a trap of an exception class.
+/// An exit is an interrupt, an error, or a trap with an exception class.
 fn arm(tables: &[Table<'_>]) -> Reasons {
     let entries = |of: &'static str| {
         let tables = tables.iter().filter(move |table| table.of == of);
@@ -96,7 +96,7 @@ fn arm(tables: &[Table<'_>]) -> Reasons {
             known.insert(name.clone(), filter);
         }
     }
-    // After the classes: one of them has the name of a way out, serror.
+    // After the classes, because both tables have the name serror.
     for (number, name) in entries("REC->ret").filter(|entry| Some(*entry) != trap) {
         let filter = Filter {
             first: Test::Is("ret", *number),
@@ -118,7 +118,7 @@ fn both(first: Test, second: Test) -> Filter {
 }
 
 fn tables(text: &str) -> impl Iterator<Item = Table<'_>> {
-    // Where SVM's exit code has 64 bits, the table is looked up by __print_symbolic_u64.
+    // With the 64-bit exit code of SVM, the table is looked up by __print_symbolic_u64.
     let calls = text.split("__print_symbolic").skip(1);
     calls.filter_map(|call| {
         let call = call
@@ -133,7 +133,7 @@ fn tables(text: &str) -> impl Iterator<Item = Table<'_>> {
     })
 }
 
-/// `{ 0x078, "hlt" }, { 0x07b, "io" })…`, up to what is no entry.
+/// Parses `{ 0x078, "hlt" }, { 0x07b, "io" })…` up to the first text that is no entry.
 fn entries(mut text: &str) -> Vec<(u32, String)> {
     let mut entries = Vec::new();
     while let Some((value, name, rest)) = entry(text).filter(|_| entries.len() < MOST) {
@@ -143,7 +143,7 @@ fn entries(mut text: &str) -> Vec<(u32, String)> {
     entries
 }
 
-/// The number's text, the name, and what follows.
+/// Returns the number's text, the name, and the rest.
 fn entry(text: &str) -> Option<(&str, String, &str)> {
     let text = text.trim_start().trim_start_matches(',').trim_start();
     let (number, mut rest) = text.strip_prefix('{')?.split_once('"')?;
@@ -152,7 +152,7 @@ fn entry(text: &str) -> Option<(&str, String, &str)> {
         let (part, after) = rest.split_once('"')?;
         name.push_str(part);
         let after = after.trim_start();
-        // C joins strings that stand side by side.
+        // C joins adjacent string literals.
         match after.strip_prefix('"') {
             Some(more) => rest = more,
             None => return Some((number, name, after.strip_prefix('}')?)),
@@ -160,11 +160,11 @@ fn entry(text: &str) -> Option<(&str, String, &str)> {
     }
 }
 
-/// `0x040 + 14`, `-1`, `((0x16UL))`: the constants as the headers spell them.
+/// Parses `0x040 + 14`, `-1`, `((0x16UL))`: constants as the headers spell them.
 fn number(text: &str) -> Option<u32> {
     let text = text.trim().trim_end_matches(',');
     let sum: i64 = text.split('+').map(term).sum::<Option<i64>>()?;
-    // As the field holds it: -1 is all ones.
+    // The field is unsigned: -1 is all ones.
     i32::try_from(sum)
         .map(|n| n as u32)
         .or(u32::try_from(sum))
@@ -186,7 +186,7 @@ fn term(text: &str) -> Option<i64> {
     Some(sign * i64::from(value.ok()?))
 }
 
-/// A name as a label value: lower case, words joined by `_` ("PF excp" is `pf_excp`).
+/// A name as a label value: lower case, words joined by `_` ("PF excp" becomes `pf_excp`).
 fn word(name: &str) -> String {
     let plain = |c: char| match c.is_ascii_alphanumeric() {
         true => c.to_ascii_lowercase(),

@@ -1,10 +1,10 @@
-//! The `kvm_stat` source: counters that KVM keeps for each VM, from debugfs.
+//! The `kvm_stat` source: counters that KVM keeps for each VM in debugfs.
 //!
 //! Feeds `kvm_vm_kvm_stat_total{stat}`. `<debugfs>/kvm/<task>-<fd>/` has a file for each statistic
-//! of the VM, and sums over its vCPUs for each of theirs (`kvm_create_vm_debugfs`,
-//! virt/kvm/kvm_main.c). Only counters are read, and of these only what helps to explain a slow VM;
-//! gauges, peaks and histograms stand among them without a mark. Root may set any of them
-//! back to 0, so that what is shown adds up the increments.
+//! of the VM, and the sum over its vCPUs for each of theirs (`kvm_create_vm_debugfs`,
+//! virt/kvm/kvm_main.c). Only counters are read, and only those that help to explain a slow VM;
+//! gauges, peaks and histograms are in the same directory, unmarked. Root may reset any of them to
+//! 0, so the exposed totals are sums of deltas.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -19,19 +19,19 @@ use crate::sample::slow::{Fact, FactValue, Origin, VmSource};
 use crate::sample::total::Total;
 use crate::sample::{identity, ReadError, Reason, SourceInfo, SourceState};
 
-/// Names of counters before Linux 5.14, where they were not those of today. That kernel took the
-/// names of its new binary statistics for debugfs too (`debugfs_entries`, then
-/// `kvm_vcpu_stats_desc`, arch/x86/kvm/x86.c); all others are the same from 5.8 to 6.18.
+/// Names of counters before Linux 5.14 that differ from today's. That kernel adopted the names of
+/// its new binary statistics in debugfs too (`debugfs_entries`, then `kvm_vcpu_stats_desc`,
+/// arch/x86/kvm/x86.c); all other names are the same from 5.8 to 6.18.
 const BEFORE_5_14: [(&str, &str); 3] = [
     ("irq_window_exits", "irq_window"),
     ("nmi_window_exits", "nmi_window"),
     ("request_irq_exits", "request_irq"),
 ];
 
-/// The counters that are read (`KVM_STATS_TYPE_CUMULATIVE` of arch/*/kvm and virt/kvm); a kernel
-/// or an architecture has a part of them.
+/// The counters that are read (`KVM_STATS_TYPE_CUMULATIVE` in arch/*/kvm and virt/kvm); each
+/// kernel and architecture has some of them.
 const STATS: &[&str] = &[
-    // Exits and their kinds, x86.
+    // Exits and their types, x86.
     "exits",
     "io_exits",
     "mmio_exits",
@@ -50,13 +50,13 @@ const STATS: &[&str] = &[
     "directed_yield_successful",
     "preemption_reported",
     "preemption_other",
-    // The same, arm64.
+    // Exits and their types, arm64.
     "hvc_exit_stat",
     "wfe_exit_stat",
     "wfi_exit_stat",
     "mmio_exit_user",
     "mmio_exit_kernel",
-    // Halts: how KVM waited, and what polling cost.
+    // Halts: how KVM waited, and the cost of polling.
     "halt_attempted_poll",
     "halt_successful_poll",
     "halt_wakeup",
@@ -81,16 +81,16 @@ pub struct KvmStat {
     vms: HashMap<VmKey, Kept>,
 }
 
-/// What is kept of one VM.
+/// State of one VM.
 #[derive(Debug, Default)]
 struct Kept {
-    /// Its directory, once found: it has it as long as it lives.
+    /// Its directory, once found; it stays the same for the life of the VM.
     dir: Option<PathBuf>,
     totals: HashMap<&'static str, Total>,
 }
 
 impl KvmStat {
-    /// The source over these roots.
+    /// A source that reads below `roots`.
     pub fn new(config: &config::KvmStat, roots: Arc<Roots>) -> Self {
         Self {
             config: *config,
@@ -99,7 +99,7 @@ impl KvmStat {
         }
     }
 
-    /// Why nothing can be read: `kvm/exits` is the sum over all VMs, and of the same kind.
+    /// Why nothing can be read, from a test of `kvm/exits`, the sum over all VMs.
     fn missing(&self) -> Option<Reason> {
         if !self.config.enabled {
             return Some(Reason::disabled("kvm_stat"));
@@ -112,15 +112,15 @@ impl KvmStat {
         };
         let reason = |code, fix| Reason {
             code,
-            detail: format!("{}: {error}", file.display()),
+            detail: format!("cannot read {}: {error}", file.display()),
             fix,
         };
         Some(match error.raw_os_error() {
-            // What lockdown says of a file that could also be written (fs/debugfs/file.c).
+            // The error of lockdown for a file that is also writable (fs/debugfs/file.c).
             Some(libc::EPERM) => reason(
                 "lockdown",
                 Some(
-                    "boot a kernel that is not locked down: Secure Boot off, no lockdown="
+                    "boot without kernel lockdown: Secure Boot off, no lockdown= parameter"
                         .to_owned(),
                 ),
             ),
@@ -132,7 +132,7 @@ impl KvmStat {
             Some(libc::ENOENT) => reason(
                 "no_debugfs",
                 Some(format!(
-                    "mount -t debugfs debugfs {}, and load KVM (modprobe kvm_intel, or kvm_amd)",
+                    "mount -t debugfs debugfs {}, and load KVM (modprobe kvm_intel or kvm_amd)",
                     self.roots.debug.display()
                 )),
             ),
@@ -140,8 +140,8 @@ impl KvmStat {
         })
     }
 
-    /// The VM's directory: it carries the number of the VM's descriptor and the task that made the
-    /// VM, which may be any of the process.
+    /// The VM's directory. Its name has the VM's descriptor and the task that created the VM, which
+    /// may be any thread of the process.
     fn directory(&self, vm: &Vm) -> Option<PathBuf> {
         let kept = self.vms.get(&vm.key).and_then(|kept| kept.dir.as_ref());
         match kept.filter(|dir| dir.is_dir()) {
@@ -166,7 +166,7 @@ impl KvmStat {
             .collect();
         of_process.sort_unstable();
         let by_fd = of_process.iter().find(|(fd, _)| *fd == vm.key.ordinal);
-        // Without descriptors to see, VMs of a process are numbered from 0.
+        // If descriptors are not visible, the VMs of a process are numbered from 0.
         let nth = || of_process.get(usize::try_from(vm.key.ordinal).ok()?);
         let (_, name) = by_fd.or_else(nth)?;
         Some(kvm.join(name))
@@ -177,8 +177,8 @@ impl VmSource for KvmStat {
     fn info(&self) -> SourceInfo {
         SourceInfo {
             name: "kvm_stat",
-            needs: "KVM debugfs: CAP_DAC_READ_SEARCH, a kernel that is not locked down",
-            cost: "about 40 small files a VM and period",
+            needs: "KVM debugfs: CAP_DAC_READ_SEARCH and no kernel lockdown",
+            cost: "about 40 small files per VM and period",
         }
     }
 
@@ -191,7 +191,7 @@ impl VmSource for KvmStat {
     }
 
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
-        // The state says so once; there is no error for each VM.
+        // The state reports the reason once, instead of an error for each VM.
         if self.missing().is_some() {
             return Ok(Vec::new());
         }
@@ -199,7 +199,7 @@ impl VmSource for KvmStat {
             return Ok(Vec::new());
         };
         let counts = counts(&self.roots, &dir)?;
-        // The directory is named after a PID and a descriptor, which another VM may have by now.
+        // The directory is named by PID and descriptor, which may belong to another VM by now.
         identity::check(&self.roots, vm.key)?;
         let Kept { dir: kept, totals } = self.vms.entry(vm.key).or_default();
         *kept = Some(dir);
@@ -212,7 +212,7 @@ impl VmSource for KvmStat {
     }
 }
 
-/// What the counters of a VM's directory say now, those that this kernel has.
+/// Current values of the counters in a VM's directory, as far as this kernel has them.
 fn counts(roots: &Roots, dir: &Path) -> Result<Vec<(&'static str, u64)>, ReadError> {
     let mut counts = Vec::new();
     for stat in STATS {
@@ -223,7 +223,10 @@ fn counts(roots: &Roots, dir: &Path) -> Result<Vec<(&'static str, u64)>, ReadErr
         match texts.into_iter().find(is_there) {
             Some(Ok(text)) => counts.extend(text.trim().parse().ok().map(|now| (*stat, now))),
             Some(Err(error)) => {
-                return Err(ReadError::Failed(format!("{}: {error}", dir.display())));
+                return Err(ReadError::Failed(format!(
+                    "cannot read {}: {error}",
+                    dir.display()
+                )));
             }
             None => {}
         }

@@ -1,5 +1,4 @@
-//! Decides what is counted on this machine: a function of the configuration and of what tracefs
-//! has.
+//! Decides what this machine counts: a function of the configuration and of tracefs.
 
 use std::io;
 use std::path::Path;
@@ -11,15 +10,15 @@ use crate::sample::pmu::counters::{Attr, Filter, Test};
 use crate::sample::pmu::events::tracepoint;
 use crate::sample::Reason;
 
-/// Tracepoints that tell what KVM did for a vCPU, and which of their hits count. The label is the
+/// Tracepoints of KVM's work for a vCPU, with the filter of the hits that count. The label is the
 /// name without `kvm_` and `_arm64`.
 pub(super) const EVENTS: [(&str, Option<Filter>); 6] = [
-    // One for each return from KVM_RUN to the VMM (virt/kvm/kvm_main.c).
+    // One hit per return from KVM_RUN to the VMM (virt/kvm/kvm_main.c).
     ("kvm_userspace_exit", None),
-    // One for each halt that KVM waited out itself, polling or asleep.
+    // One hit per halt that KVM waited out itself, polling or asleep.
     ("kvm_vcpu_wakeup", None),
     ("kvm_pio", None),
-    // A read that the VMM has to answer is there twice, first as `KVM_TRACE_MMIO_READ_UNSATISFIED`
+    // A read that the VMM has to answer hits twice, first as `KVM_TRACE_MMIO_READ_UNSATISFIED`
     // (include/trace/events/kvm.h).
     ("kvm_mmio", Some(READY)),
     ("kvm_inj_virq", None),
@@ -40,28 +39,28 @@ pub(super) fn label(tracepoint: &str) -> &str {
 /// What an event of the group counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Feed {
-    /// Hits of the n-th of [`EVENTS`].
+    /// Hits of tracepoint n of [`EVENTS`].
     Event(usize),
     /// All exits.
     Exits,
-    /// Exits for the n-th reason of the configuration.
+    /// Exits with reason n of the configuration.
     Reason(usize),
 }
 
-/// What is counted on each vCPU thread, in one group.
+/// The events counted on each vCPU thread, in one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// The events of the group, and what each feeds.
+    /// The events of the group, and what each counts.
     pub(super) events: Vec<(Feed, Attr)>,
-    /// What is missing from it.
+    /// Why part of the configured events is missing.
     pub(super) lacking: Option<Reason>,
 }
 
 impl Plan {
-    /// Looks at tracefs.
+    /// Reads the tracepoints from tracefs.
     ///
     /// # Errors
-    /// Why nothing can be counted.
+    /// The reason if nothing can be counted.
     pub(super) fn read(config: &config::Exits, roots: &Roots) -> Result<Self, Reason> {
         let dir = roots.tracing.join("events/kvm");
         if roots.list(&dir).is_err() {
@@ -82,12 +81,12 @@ impl Plan {
         }
     }
 
-    /// The same without an event that the kernel refuses, and what depends on it; `None` where
-    /// nothing is left.
+    /// The plan without an event that the kernel refuses and without those that depend on it;
+    /// `None` if nothing is left.
     pub(super) fn without(&self, event: usize, why: &io::Error) -> Option<Self> {
         let (refused, _) = *self.events.get(event)?;
         let depends = |feed: Feed| match refused {
-            // How many exits are left for other reasons would not be known.
+            // Without the total, the number of exits with other reasons is unknown.
             Feed::Exits => matches!(feed, Feed::Exits | Feed::Reason(_)),
             _ => feed == refused,
         };
@@ -95,10 +94,10 @@ impl Plan {
         let events: Vec<_> = kept.copied().collect();
         let what = match refused {
             Feed::Event(n) => EVENTS.get(n).map_or("a tracepoint", |(name, _)| name),
-            Feed::Exits => "kvm_exit: exits",
-            Feed::Reason(_) => "kvm_exit with the filter of a reason: such exits",
+            Feed::Exits => "kvm_exit, which counts exits",
+            Feed::Reason(_) => "kvm_exit with the filter of a reason",
         };
-        let detail = format!("the kernel refuses {what} ({why}), not counted");
+        let detail = format!("not counted: the kernel refused {what} ({why})");
         let lacking = match &self.lacking {
             Some(before) => Reason {
                 detail: format!("{}; {detail}", before.detail),
@@ -116,13 +115,13 @@ impl Plan {
         })
     }
 
-    /// The attributes, as a group is opened with.
+    /// The attributes for opening the group.
     pub(super) fn attrs(&self) -> Vec<Attr> {
         self.events.iter().map(|(_, attr)| *attr).collect()
     }
 }
 
-/// Adds exits in all and those of the wanted reasons; what of them cannot be had is returned.
+/// Adds all exits and those with the configured reasons; returns why some are missing.
 fn add_exits(
     config: &config::Exits,
     roots: &Roots,
@@ -144,7 +143,7 @@ fn add_exits(
         let name = &name.0;
         match reasons.known.get(name) {
             Some(filter) => events.push((Feed::Reason(n), tracepoint(id, Some(*filter)))),
-            // One configuration serves hosts of both vendors.
+            // One configuration is shared by hosts of both vendors.
             None if reasons.elsewhere.contains(name) => {}
             None => unknown.push(name.as_str()),
         }
@@ -152,8 +151,7 @@ fn add_exits(
     Ok((!unknown.is_empty()).then(|| unknown_reasons(&unknown, &reasons)))
 }
 
-/// The number by which perf_event_open(2) knows a tracepoint; `None` where this kernel has none
-/// of that name.
+/// The number of a tracepoint for perf_event_open(2); `None` if this kernel does not have it.
 fn id(roots: &Roots, dir: &Path) -> Result<Option<u64>, Reason> {
     let file = dir.join("id");
     match roots.read_text(&file) {
@@ -166,8 +164,8 @@ fn id(roots: &Roots, dir: &Path) -> Result<Option<u64>, Reason> {
     }
 }
 
-/// Which numbering the exits of this machine have. On x86 it is the vendor's module that reports
-/// them: another one, such as kvm_pvm, runs guests without a single hit.
+/// The numbering of this machine's exits. On x86 the vendor's module reports them; another module,
+/// such as kvm_pvm, runs guests without a single hit.
 fn isa(roots: &Roots, format: &str) -> Option<Isa> {
     let has = |module: &str| roots.sys.join("module").join(module).exists();
     match () {
@@ -199,7 +197,7 @@ fn no_exits(dir: &Path) -> Reason {
     }
 }
 
-/// kvm_exit is there, but nothing on this machine hits it.
+/// kvm_exit exists, but no loaded module hits it.
 fn untold(roots: &Roots) -> Reason {
     Reason {
         code: "no_exit_tracepoint",
@@ -212,20 +210,20 @@ fn untold(roots: &Roots) -> Reason {
     }
 }
 
-/// Nothing is there: because tracefs is not mounted, or KVM is not loaded.
+/// No KVM tracepoints: tracefs is not mounted, or KVM is not loaded.
 fn no_events(roots: &Roots, dir: &Path) -> Reason {
     let events = roots.tracing.join("events");
     match roots.list(&events) {
         Ok(_) => Reason {
             code: "no_kvm",
-            detail: format!("nothing is in {}: KVM is not loaded", dir.display()),
+            detail: format!("{} is empty or missing: KVM is not loaded", dir.display()),
             fix: Some("modprobe kvm_intel, or modprobe kvm_amd".to_owned()),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Reason {
             code: "no_tracefs",
-            detail: format!("there is no {}", events.display()),
+            detail: format!("{} does not exist", events.display()),
             fix: Some(format!(
-                "mount -t tracefs tracefs {}, or --path.tracefs=DIR",
+                "mount -t tracefs tracefs {}, or set --path.tracefs=DIR",
                 roots.tracing.display()
             )),
         },
@@ -236,15 +234,15 @@ fn no_events(roots: &Roots, dir: &Path) -> Reason {
 fn not_understood(file: &Path) -> Reason {
     Reason {
         code: "not_understood",
-        detail: format!("{} is not a number", file.display()),
+        detail: format!("unexpected format in {}: not a number", file.display()),
         fix: None,
     }
 }
 
-/// EPERM is what a locked-down kernel says (`tracefs` in security/lockdown/lockdown.c), EACCES
-/// what file permissions say.
+/// EPERM comes from a locked-down kernel (`tracefs` in security/lockdown/lockdown.c), EACCES from
+/// file permissions.
 fn refused(roots: &Roots, path: &Path, error: &io::Error) -> Reason {
-    let detail = format!("{}: {error}", path.display());
+    let detail = format!("cannot read {}: {error}", path.display());
     let (code, fix) = match error.raw_os_error() {
         Some(libc::EPERM) => (
             "lockdown",

@@ -1,4 +1,4 @@
-//! The source itself: opens the planned group on each vCPU thread and reads it.
+//! The `exits` source: opens the planned group on each vCPU thread and reads it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,22 +23,22 @@ pub struct Exits {
     columns: Arc<Ids>,
     /// What is counted, or why nothing is.
     plan: Result<Plan, Reason>,
-    /// What tracefs had at the last look, whether the kernel opened it or not.
+    /// The plan from the last read of tracefs, before the kernel refused any of it.
     offered: Option<Plan>,
     looked: Instant,
-    /// [`PAUSE`], but in tests.
+    /// [`PAUSE`], except in tests.
     pause: Duration,
 }
 
-/// Looks at tracefs are at least this far apart: a tick may open thousands of vCPUs.
+/// Minimum time between two reads of tracefs: a tick may open thousands of vCPUs.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The columns of everything that might be counted: which of it the machine has may show only
-/// when its first VM starts, and columns are fixed by then.
+/// The columns of everything that may be counted. The machine may show what it has only when its
+/// first VM starts, and columns are fixed by then.
 #[derive(Debug, Default)]
 struct Ids {
     events: Vec<ColumnId>,
-    /// One for each reason of the configuration, and the others together.
+    /// One for each reason of the configuration, and one for all others.
     exits: Vec<ColumnId>,
 }
 
@@ -67,7 +67,7 @@ impl Ids {
 }
 
 impl Exits {
-    /// Looks at tracefs, asks the kernel, and declares the columns.
+    /// Reads tracefs, probes the kernel, and declares the columns.
     pub fn new(
         config: &config::Exits,
         roots: Arc<Roots>,
@@ -94,10 +94,10 @@ impl Exits {
         exits
     }
 
-    /// Looks at what tracefs has. What the kernel opens of it is tried on the exporter's own
-    /// thread, which needs no VM, and only where it is not what was tried before: to close a
-    /// tracepoint again the kernel waits until every CPU has passed by
-    /// (`tracepoint_synchronize_unregister`, kernel/trace/trace_event_perf.c).
+    /// Reads the tracepoints from tracefs, and probes them on the exporter's own thread, which
+    /// needs no VM. The probe is repeated only if the tracepoints changed: closing one makes the
+    /// kernel wait for an RCU grace period (`tracepoint_synchronize_unregister`,
+    /// kernel/trace/trace_event_perf.c).
     fn look(&mut self) {
         self.looked = Instant::now();
         if foreign_pid(&self.roots).is_some() {
@@ -117,8 +117,8 @@ impl Exits {
         }
     }
 
-    /// Looks again where not everything is counted: KVM's tracepoints come and go with its
-    /// modules, which may be loaded only for the first VM.
+    /// Reads tracefs again if the plan is incomplete: KVM's tracepoints appear and disappear with
+    /// its modules, which may be loaded only for the first VM.
     fn refresh(&mut self) {
         let complete = matches!(&self.plan, Ok(plan) if plan.lacking.is_none());
         if !complete && self.looked.elapsed() >= self.pause {
@@ -126,8 +126,8 @@ impl Exits {
         }
     }
 
-    /// Opens the group on a thread. A tracepoint that the kernel refuses is left out from then on,
-    /// for all vCPUs: each trial costs as much as the first.
+    /// Opens the group on a thread. A tracepoint that the kernel refuses is dropped for all vCPUs,
+    /// because each attempt costs as much as the first.
     fn open_on(&mut self, tid: i32) -> Result<VcpuReader, Reason> {
         let mut looked = tid == 0;
         loop {
@@ -143,7 +143,7 @@ impl Exits {
             if reason.code != REFUSED || is_passing(&error) {
                 return Err(reason);
             }
-            // The modules may have been loaded anew since; their tracepoints then have new numbers.
+            // The modules may have been reloaded; their tracepoints then have new numbers.
             if !std::mem::replace(&mut looked, true) {
                 let before = self.offered.clone();
                 self.look();
@@ -165,8 +165,8 @@ impl Source for Exits {
             name: "exits",
             needs: "KVM's tracepoints: tracefs with CAP_DAC_READ_SEARCH, perf_event_open with \
                     CAP_PERFMON",
-            cost: "0.2-0.5 µs an exit; six descriptors a vCPU and one for each reason, one read \
-                   and at most one interrupt of the vCPU's core a tick",
+            cost: "0.2-0.5 µs per exit; six descriptors per vCPU and one per reason; one read \
+                   and at most one interrupt of the vCPU's core per tick",
         }
     }
 
@@ -197,20 +197,23 @@ impl Source for Exits {
     }
 }
 
-/// The code of a refusal that nothing is known about.
+/// Code of a refusal with an unknown cause.
 const REFUSED: &str = "refused";
 
-/// Why the kernel opened no group, and what would mend it.
+/// Why the kernel refused the group, and how to fix it.
 fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
     if descriptors::are_out(&error.error) {
-        return descriptors::none_left(format!("{error}; exits take {events} descriptors a vCPU"));
+        return descriptors::none_left(format!(
+            "{error}; exits take {events} descriptors per vCPU"
+        ));
     }
     let errno = error.error.raw_os_error();
     if let Some(denied) = Gate::read(roots).reason(errno, &error.to_string()) {
         return denied;
     }
     let (code, fix) = match errno {
-        // Of a thread that has ended sched says so next, and nothing is left of this refusal.
+        // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
+        // reason.
         Some(libc::ESRCH) => ("no_such_thread", Some(SHARE_PID_NAMESPACE.to_owned())),
         Some(libc::ETIMEDOUT) => (BLOCKED, None),
         _ => (REFUSED, None),
@@ -222,7 +225,7 @@ fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
     }
 }
 
-/// Whether the kernel may answer otherwise the next time.
+/// Whether a later attempt may succeed.
 fn is_passing(error: &CounterError) -> bool {
     let errno = error.error.raw_os_error();
     matches!(
@@ -231,7 +234,7 @@ fn is_passing(error: &CounterError) -> bool {
     )
 }
 
-/// Of a source that is switched off.
+/// The reader of a disabled source.
 struct Nothing;
 
 impl Reader for Nothing {
@@ -244,22 +247,24 @@ impl Reader for Nothing {
     }
 }
 
-/// The group of one vCPU thread and what it had counted at the last reading.
+/// The group of one vCPU thread, and its counts at the last read.
 struct VcpuReader {
     group: Box<dyn CounterGroup>,
     feeds: Box<[Feed]>,
     columns: Arc<Ids>,
     counts: Box<[u64]>,
     before: Box<[u64]>,
-    /// Exits charged so far as those of no wanted reason.
+    /// Exits charged so far as `other`.
     other: u64,
 }
 
 impl Reader for VcpuReader {
     fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError> {
-        // The kernel counts these itself: they never take turns, and nothing is scaled.
+        // Tracepoints need no hardware counter: they are never multiplexed, and nothing is scaled.
         let read = self.group.read(&mut self.counts);
-        read.map_err(|error| ReadError::Failed(format!("reading tracepoints: {error}")))?;
+        read.map_err(|error| {
+            ReadError::Failed(format!("cannot read tracepoint counters: {error}"))
+        })?;
         self.add(reading);
         self.before.copy_from_slice(&self.counts);
         Ok(())
@@ -307,8 +312,8 @@ impl VcpuReader {
         }
     }
 
-    /// What is new of the exits for other reasons. The counters go on while they are read one
-    /// after the other, so that the reasons may be ahead of the whole: the next reading has it.
+    /// New exits with other reasons. Counters advance while they are read one after the other, so
+    /// the reasons may be ahead of the total; the next read corrects that.
     fn take_other(&mut self, now: u64) -> u64 {
         let new = now.saturating_sub(self.other);
         self.other = self.other.saturating_add(new);

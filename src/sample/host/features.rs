@@ -1,9 +1,9 @@
-//! The `cpu_features` source: what the CPU has that matters to guests, as the kernel sees it.
+//! The `cpu_features` source: CPU features that matter to guests, as the kernel lists them.
 //!
-//! Feeds `kvm_host_cpu_feature{feature}`: 1 where /proc/cpuinfo lists the feature, 0 where it lists
-//! others and not this one, absent where it could not list it. The kernel lists what the CPU
-//! has, the firmware left on and the command line did not take away
-//! (arch/x86/include/asm/cpufeatures.h); whether KVM makes use of it say its parameters.
+//! Feeds `kvm_host_cpu_feature{feature}`: 1 if /proc/cpuinfo lists the feature, 0 if it lists
+//! others but not this one, absent if it cannot list it. The kernel lists what the CPU has and
+//! neither the firmware nor the command line disabled (arch/x86/include/asm/cpufeatures.h); the
+//! parameters of KVM show whether KVM uses it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::sample::{Reason, SourceInfo};
 
 /// Lines of cpuinfo that list features.
 const FLAGS: &str = "flags";
-/// Since Linux 5.6, where the CPU has VMX (arch/x86/kernel/cpu/proc.c).
+/// Since Linux 5.6, if the CPU has VMX (arch/x86/kernel/cpu/proc.c).
 const VMX_FLAGS: &str = "vmx flags";
 
 /// Value of the `feature` label, the kernel's name, and the line that lists it.
@@ -52,7 +52,7 @@ pub struct CpuFeatures {
 }
 
 impl CpuFeatures {
-    /// The reader over these roots.
+    /// A reader of /proc/cpuinfo below `roots`.
     pub fn new(roots: Arc<Roots>) -> Self {
         Self { roots }
     }
@@ -63,7 +63,7 @@ impl HostReader for CpuFeatures {
         SourceInfo {
             name: "cpu_features",
             needs: "the flags of an x86 CPU in /proc/cpuinfo",
-            cost: "16 KiB of one file a period",
+            cost: "16 KiB of one file per period",
         }
     }
 
@@ -84,14 +84,14 @@ fn features(block: &str) -> Found {
     let Some(flags) = words(FLAGS) else {
         return Found::nothing(Reason {
             code: "not_x86",
-            detail: "/proc/cpuinfo has no flags line: features are known of x86 alone".to_owned(),
+            detail: "/proc/cpuinfo has no flags line: features are known only on x86".to_owned(),
             fix: None,
         });
     };
     let flags: Vec<&str> = flags.collect();
     let vmx_flags: Option<Vec<&str>> = match words(VMX_FLAGS) {
         Some(words) => Some(words.collect()),
-        // A CPU without VMX has none of it; one with VMX and without the line does not tell.
+        // A CPU without VMX has no VMX features; with VMX but without the line they are unknown.
         None => (!flags.contains(&"vmx")).then(Vec::new),
     };
     let one = |(feature, name, line): &(&str, &str, &str)| -> Option<Fact> {

@@ -1,12 +1,12 @@
-//! The `frequency` source: how fast each core runs, and could.
+//! The `frequency` source: current frequency and frequency range of each core.
 //!
-//! - `kvm_host_core_frequency_hertz{package,core}`: now
-//! - `kvm_host_core_frequency_{min,max,base}_hertz{package,core}`: the hardware's range, and what it
-//!   is guaranteed to reach
+//! - `kvm_host_core_frequency_hertz{package,core}`: the current frequency
+//! - `kvm_host_core_frequency_{min,max,base}_hertz{package,core}`: the hardware's range, and its
+//!   guaranteed frequency
 //!
-//! From `cpuN/cpufreq` (Documentation/admin-guide/pm/cpufreq.rst). On x86 `scaling_cur_freq` is
-//! what the CPU did between the last two timer ticks (arch/x86/kernel/cpu/aperfmperf.c): an idle
-//! thread of a core tells little, so that a core has the highest of its threads. Before Linux 5.18
+//! From `cpuN/cpufreq` (Documentation/admin-guide/pm/cpufreq.rst). On x86, `scaling_cur_freq` is
+//! the mean between the last two timer ticks (arch/x86/kernel/cpu/aperfmperf.c): an idle thread
+//! shows little of its core, so a core has the highest value of its threads. Before Linux 5.18
 //! each read of a busy CPU interrupts it and waits for 10 ms.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{core, fact, Found, HostReader};
+use crate::host::cpu_model;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::sample::slow::{Fact, FactValue};
@@ -35,7 +36,7 @@ pub struct Frequency {
 }
 
 impl Frequency {
-    /// The reader over these roots.
+    /// A reader of cpufreq below `roots`.
     pub fn new(roots: Arc<Roots>) -> Self {
         Self { roots }
     }
@@ -43,11 +44,11 @@ impl Frequency {
     fn of_cpu(&self, dir: &Path) -> Frequencies {
         let number = |file: &str| -> Option<u64> {
             let text = self.roots.read_text(&dir.join(file)).ok()?;
-            // "0", "<unknown>" and "<unsupported>" are drivers that cannot tell.
+            // "0", "<unknown>" and "<unsupported>" come from drivers that do not know the value.
             text.parse().ok().filter(|n| *n > 0)
         };
         let khz = |file| number(file)?.checked_mul(1000);
-        // MHz; it has no file in cpufreq on AMD (drivers/acpi/cppc_acpi.c).
+        // MHz; AMD has no cpufreq file for it (drivers/acpi/cppc_acpi.c).
         let nominal = || number("acpi_cppc/nominal_freq")?.checked_mul(1_000_000);
         [
             khz("cpufreq/scaling_cur_freq"),
@@ -63,7 +64,7 @@ impl HostReader for Frequency {
         SourceInfo {
             name: "frequency",
             needs: "a cpufreq driver (cpuN/cpufreq in sysfs)",
-            cost: "4 small files a CPU and period",
+            cost: "4 small files per CPU and period",
         }
     }
 
@@ -82,7 +83,7 @@ impl HostReader for Frequency {
         let now_is_known = facts.iter().any(|fact| fact.metric == METRICS[0]);
         Found {
             facts,
-            missing: (!now_is_known).then(|| no_cpufreq(&dir)),
+            missing: (!now_is_known).then(|| no_cpufreq(&self.roots, &dir)),
         }
     }
 }
@@ -93,13 +94,16 @@ fn facts_of((place, frequencies): (&(i32, i32), &Frequencies)) -> impl Iterator<
     known.filter_map(move |(metric, hertz)| Some(fact(metric, core(place), FactValue::Int(hertz?))))
 }
 
-fn no_cpufreq(dir: &Path) -> Reason {
+fn no_cpufreq(roots: &Roots, dir: &Path) -> Reason {
+    let is_virtual = cpu_model::has_flag(roots, "hypervisor");
     Reason {
         code: "no_cpufreq",
-        detail: format!(
-            "no CPU has a frequency in {}/cpuN/cpufreq, as in most virtual machines",
-            dir.display()
-        ),
-        fix: Some("modprobe acpi-cpufreq, or enable P-states and CPPC in the firmware".to_owned()),
+        detail: match is_virtual {
+            true => "this machine is a VM, and its hypervisor shows no CPU frequency".to_owned(),
+            false => format!("no CPU has a frequency in {}/cpuN/cpufreq", dir.display()),
+        },
+        fix: (!is_virtual).then(|| {
+            "modprobe acpi-cpufreq, or enable P-states and CPPC in the firmware".to_owned()
+        }),
     }
 }

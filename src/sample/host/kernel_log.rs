@@ -1,12 +1,12 @@
-//! The `kernel_log` source: lines of the kernel's log about hardware errors and KVM, by kind.
+//! The `kernel_log` source: lines of the kernel log about hardware errors and KVM, by kind.
 //!
 //! - `kvm_host_kernel_log_lines_total{kind}`: since the exporter started; a kind that this kernel
 //!   cannot log is absent
 //! - `kvm_host_kernel_log_lost_total`: records overwritten before they were read
 //!
-//! Only lines the kernel wrote itself count, and none of their text is shown: much of it is what a
-//! guest or a process chose. `/dev/kmsg` wants `CAP_SYSLOG` where `kernel.dmesg_restrict` is 1; it
-//! is opened before privileges are given up, and kept.
+//! Only lines that the kernel wrote itself count, and none of their text is exposed: a guest or a
+//! process chooses much of it. `/dev/kmsg` requires `CAP_SYSLOG` if `kernel.dmesg_restrict` is 1;
+//! it is opened before privileges are dropped, and stays open.
 
 use std::io;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use crate::host::topology::Topology;
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::{Reason, SourceInfo};
 
-/// Most records a reading: a log that is flooded must not hold up the lane.
+/// Maximum number of records per read, so that a flooded log does not delay the collector.
 const MOST: usize = 20_000;
 
 /// Follows /dev/kmsg.
 pub struct Log {
     roots: Arc<Roots>,
     log: Option<KernelLog>,
-    /// Lines of each of [`Kind::ALL`].
+    /// Number of lines of each of [`Kind::ALL`].
     lines: [u64; Kind::ALL.len()],
     lost: u64,
-    /// What the CPU has, read once.
+    /// Flags of the CPU, read once.
     flags: Option<CpuFlags>,
 }
 
 impl Log {
-    /// The reader over these roots; it counts what is logged from its first reading on.
+    /// A reader of /dev/kmsg; it counts what is logged from its first read on.
     pub fn new(roots: Arc<Roots>) -> Self {
         Self {
             roots,
@@ -79,7 +79,7 @@ impl Log {
     }
 }
 
-/// Features of the CPU by the kernel's names; `None` where cpuinfo does not list them.
+/// Features of the CPU by the kernel's names; `None` if cpuinfo does not list them.
 struct CpuFlags(Option<Vec<String>>);
 
 impl CpuFlags {
@@ -96,18 +96,18 @@ impl CpuFlags {
     }
 }
 
-/// Whether this kernel on this machine would log a line of this kind, were there a reason: a 0
-/// would otherwise say that all is well where nobody looks.
+/// Whether this kernel on this machine could log a line of this kind. Otherwise a 0 would report
+/// health that nothing checks.
 fn can_log(kind: Kind, roots: &Roots, topology: &Topology, flags: &CpuFlags) -> bool {
     let sys = |path: &str| roots.sys.join(path);
     match kind {
-        // With neither machine checks of the CPU nor error records of the firmware there are none.
+        // Machine checks come from the CPU or from error records of the firmware.
         Kind::MachineCheck => {
             flags.lists_any(&["mce"]) != Some(false)
                 || sys("devices/system/machinecheck").exists()
                 || sys("firmware/acpi/tables/HEST").exists()
         }
-        // A memory controller has an EDAC driver: mcN, not always from 0 on
+        // A memory controller with an EDAC driver: mcN, not always from 0
         // (drivers/edac/edac_mc_sysfs.c).
         Kind::MemoryError => {
             let controllers = roots.list(&sys("devices/system/edac/mc"));
@@ -116,7 +116,7 @@ fn can_log(kind: Kind, roots: &Roots, topology: &Topology, flags: &CpuFlags) -> 
         }
         // CONFIG_MEMORY_FAILURE (mm/memory-failure.c).
         Kind::MemoryFailure => roots.proc.join("sys/vm/memory_failure_early_kill").exists(),
-        // therm_throt.c makes it for each CPU that it watches.
+        // therm_throt.c creates the directory for each CPU that it monitors.
         Kind::Throttle => topology.cpus.iter().any(|cpu| {
             sys(&format!(
                 "devices/system/cpu/cpu{}/thermal_throttle",
@@ -126,7 +126,7 @@ fn can_log(kind: Kind, roots: &Roots, topology: &Topology, flags: &CpuFlags) -> 
         }),
         // X86_FEATURE_{SPLIT_LOCK,BUS_LOCK}_DETECT (arch/x86/include/asm/cpufeatures.h).
         Kind::SplitLock => flags.lists_any(&["split_lock_detect", "bus_lock_detect"]) == Some(true),
-        // KVM of x86 has the parameter, and says nothing when it is N (arch/x86/kvm/x86.c).
+        // KVM on x86 has the parameter, and logs nothing if it is N (arch/x86/kvm/x86.c).
         Kind::KvmMsr => {
             let report = sys("module/kvm/parameters/report_ignored_msrs");
             roots.read_text(&report).is_ok_and(|value| value != "N")
@@ -140,7 +140,7 @@ impl HostReader for Log {
         SourceInfo {
             name: "kernel_log",
             needs: "/dev/kmsg: CAP_SYSLOG at start, or kernel.dmesg_restrict=0",
-            cost: "one system call a line of the kernel's log",
+            cost: "one system call per line of the kernel log",
         }
     }
 
@@ -151,7 +151,7 @@ impl HostReader for Log {
                 missing: None,
             },
             Err(error) => {
-                // It is opened anew; what was counted stays for then.
+                // The log is opened again at the next read; the counts are kept.
                 self.log = None;
                 Found::nothing(missing(&self.roots, &error))
             }
@@ -169,8 +169,8 @@ pub(super) fn missing(roots: &Roots, error: &io::Error) -> Reason {
     let restrict = roots.proc.join("sys/kernel/dmesg_restrict");
     let open_to_all = roots.read_text(&restrict).is_ok_and(|value| value == "0");
     match error.raw_os_error() {
-        // Not for want of CAP_SYSLOG (`check_syslog_permissions`, kernel/printk/printk.c): the
-        // devices controller of a container's cgroup says EPERM too.
+        // CAP_SYSLOG is not missing here (`check_syslog_permissions`, kernel/printk/printk.c): the
+        // device controller of a container's cgroup returns EPERM too.
         Some(libc::EPERM) if open_to_all => Reason {
             code: "no_permission",
             fix: Some(

@@ -1,32 +1,39 @@
-//! The `numa` source: how far the NUMA nodes are from each other, and what their memory is used
-//! for.
+//! The `numa` source: distances between NUMA nodes, and the use of their memory.
 //!
 //! - `kvm_host_numa_distance{from,to}`: 10 is the node itself (ACPI SLIT)
 //! - `kvm_host_numa_memory_bytes{numa_node,state}`: the states add up to the node's memory
 //! - `kvm_host_hugepages{numa_node,size,state}`: pools of huge pages, in pages
+//! - `kvm_host_numa_allocations_total{numa_node,outcome}`: pages allocated, since boot
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{fact, unreadable, Found, HostReader};
+use super::{fact, since_boot, unreadable, Found, HostReader};
 use crate::host::memory::size_name;
-use crate::host::nodes::{self, NodeMemory, Pool};
+use crate::host::nodes::{self, NodeMemory, Pool, OUTCOMES};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::sample::slow::{Fact, FactValue};
+use crate::sample::total::Total;
 use crate::sample::{Reason, SourceInfo};
 
-/// Distances of more nodes than this are left out: they grow with the square.
+/// Distances are omitted on hosts with more nodes than this: they grow with the square.
 const MOST_NODES: usize = 64;
 
-/// Reads the nodes.
+/// Reads the NUMA nodes in sysfs.
 pub struct Numa {
     roots: Arc<Roots>,
+    /// Allocations of each node, in the order of [`OUTCOMES`].
+    allocations: HashMap<u32, [Total; OUTCOMES.len()]>,
 }
 
 impl Numa {
-    /// The reader over these roots.
+    /// A reader of the NUMA nodes below `roots`.
     pub fn new(roots: Arc<Roots>) -> Self {
-        Self { roots }
+        Self {
+            roots,
+            allocations: HashMap::new(),
+        }
     }
 }
 
@@ -35,7 +42,7 @@ impl HostReader for Numa {
         SourceInfo {
             name: "numa",
             needs: "NUMA nodes in sysfs (CONFIG_NUMA)",
-            cost: "about 8 small files a node and period",
+            cost: "about 9 small files per node and period",
         }
     }
 
@@ -56,10 +63,17 @@ impl HostReader for Numa {
             match nodes::memory(roots, *node) {
                 Some(memory) => facts.extend(of_memory(*node, &memory, &pools)),
                 None if node == first => missing = Some(no_memory(roots, *node)),
-                // A node may have CPUs alone.
+                // A node may have only CPUs.
                 None => {}
             }
             facts.extend(pools.iter().flat_map(|pool| of_pool(*node, pool)));
+            if let Some(allocated) = nodes::allocations(roots, *node) {
+                let totals = self.allocations.entry(*node).or_default();
+                for (total, now) in totals.iter_mut().zip(allocated) {
+                    total.advance(now);
+                }
+                facts.extend(of_allocations(*node, totals));
+            }
         }
         Found { facts, missing }
     }
@@ -67,7 +81,7 @@ impl HostReader for Numa {
 
 fn distances(roots: &Roots, from: u32, numbers: &[u32]) -> Vec<Fact> {
     let distances = nodes::distances(roots, from).unwrap_or_default();
-    // Distances without numbers would be anybody's.
+    // Distances can be attributed to nodes only if their number matches.
     let distances = distances
         .iter()
         .filter(|_| distances.len() == numbers.len());
@@ -92,7 +106,7 @@ fn of_memory(node: u32, memory: &NodeMemory, pools: &[Pool]) -> Vec<Fact> {
     let sum = known
         .iter()
         .fold(0, |sum: u64, (_, n)| sum.saturating_add(*n));
-    // The numbers are not of one instant: where they are more than there is, the rest is unknown.
+    // The values are not read at one instant: if their sum exceeds the total, the rest is unknown.
     let other = memory.total.checked_sub(sum).map(|rest| ("other", rest));
     let one = |(state, bytes): (&str, u64)| {
         let labels = [("numa_node", node.to_string()), ("state", state.to_owned())];
@@ -116,16 +130,28 @@ fn of_pool(node: u32, pool: &Pool) -> [Fact; 2] {
     })
 }
 
+fn of_allocations(node: u32, totals: &[Total]) -> Vec<Fact> {
+    let one = |(outcome, total): (&str, &Total)| {
+        let labels = [
+            ("numa_node", node.to_string()),
+            ("outcome", outcome.to_owned()),
+        ];
+        let metric = "kvm_host_numa_allocations_total";
+        since_boot(fact(metric, labels, FactValue::Int(total.sum())))
+    };
+    OUTCOMES.into_iter().zip(totals).map(one).collect()
+}
+
 fn no_nodes(roots: &Roots) -> Reason {
     Reason {
         code: "no_numa",
-        detail: format!("{} has no node", nodes::directory(roots).display()),
-        fix: Some("a kernel with CONFIG_NUMA=y, as distributions build it".to_owned()),
+        detail: format!("{} lists no NUMA node", nodes::directory(roots).display()),
+        fix: Some("use a kernel with CONFIG_NUMA=y, as distributions build it".to_owned()),
     }
 }
 
 fn no_memory(roots: &Roots, node: u32) -> Reason {
     let path = nodes::directory(roots).join(format!("node{node}/meminfo"));
-    let error = std::io::Error::new(std::io::ErrorKind::InvalidData, "tells no memory");
+    let error = std::io::Error::new(std::io::ErrorKind::InvalidData, "no memory sizes found");
     unreadable(&path, &error)
 }

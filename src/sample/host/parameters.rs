@@ -1,7 +1,7 @@
-//! The `kvm_parameters` source: how KVM's modules are set.
+//! The `kvm_parameters` source: parameters of KVM's modules.
 //!
-//! Feeds `kvm_host_kvm_parameter_info{module,parameter,value}`: every parameter of `kvm` and of the
-//! vendor's module that can be read, among them `halt_poll_ns`, `enable_pmu`, `nested`, `pt_mode`,
+//! Feeds `kvm_host_kvm_parameter_info{module,parameter,value}`: every readable parameter of `kvm`
+//! and of the vendor's module, among them `halt_poll_ns`, `enable_pmu`, `nested`, `pt_mode`,
 //! `ept`, `npt`, `avic` and `enable_mediated_pmu`. Values are the kernel's text: Y, N or a number.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::host::topology::Topology;
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::{Reason, SourceInfo};
 
-/// Most parameters of one module: Linux 6.18 has about 40.
+/// Maximum number of parameters per module; Linux 6.18 has about 40.
 const MOST: usize = 128;
 
 /// Reads /sys/module/kvm*/parameters.
@@ -21,7 +21,7 @@ pub struct KvmParameters {
 }
 
 impl KvmParameters {
-    /// The reader over these roots.
+    /// A reader of the module parameters below `roots`.
     pub fn new(roots: Arc<Roots>) -> Self {
         Self { roots }
     }
@@ -51,7 +51,7 @@ impl HostReader for KvmParameters {
         SourceInfo {
             name: "kvm_parameters",
             needs: "KVM's modules in /sys/module",
-            cost: "about 60 small files a period",
+            cost: "about 60 small files per period",
         }
     }
 
@@ -64,8 +64,8 @@ impl HostReader for KvmParameters {
         let facts: Vec<Fact> = facts.collect();
         let missing = facts.is_empty().then(|| Reason {
             code: "no_kvm",
-            detail: format!("{}/kvm has no parameter that can be read", dir.display()),
-            fix: Some("load KVM: modprobe kvm_intel, or kvm_amd".to_owned()),
+            detail: format!("{}/kvm has no readable parameter", dir.display()),
+            fix: Some("load KVM: modprobe kvm_intel or kvm_amd".to_owned()),
         });
         Found { facts, missing }
     }

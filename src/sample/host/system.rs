@@ -1,8 +1,8 @@
 //! The `system` source: kernel and microcode, SMT and isolated CPUs.
 //!
 //! - `kvm_host_info{kernel,microcode,cpu_model}`
-//! - `kvm_host_smt_active`: 1 where threads of a core run side by side, else 0
-//! - `kvm_host_cpu_isolated{cpu}`: 1 for a CPU the scheduler's load balancing leaves alone
+//! - `kvm_host_smt_active`: 1 if the threads of a core are in use, else 0
+//! - `kvm_host_cpu_isolated{cpu}`: 1 for a CPU excluded from the scheduler's load balancing
 //!   (`isolcpus=`, or an isolated cpuset partition), else 0
 
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::host::topology::Topology;
 use crate::sample::slow::{Fact, FactValue, Origin};
 use crate::sample::SourceInfo;
 
-/// Reads what the kernel says of itself and of the CPUs.
+/// Reads kernel version, CPU model, SMT state and isolated CPUs.
 pub struct System {
     roots: Arc<Roots>,
 }
 
 impl System {
-    /// The reader over these roots.
+    /// A reader below `roots`.
     pub fn new(roots: Arc<Roots>) -> Self {
         Self { roots }
     }
@@ -77,7 +77,7 @@ impl HostReader for System {
         SourceInfo {
             name: "system",
             needs: "procfs and sysfs",
-            cost: "4 small files a period",
+            cost: "4 small files per period",
         }
     }
 

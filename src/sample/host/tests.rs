@@ -1,6 +1,8 @@
-//! Each source over the fixture machines.
+//! Each source on the fixture machines.
 
 use std::sync::Arc;
+
+mod cpu_time;
 
 use super::*;
 use crate::fake_host::{FakeHost, NodeMemory};
@@ -33,19 +35,24 @@ fn hybrid() -> FakeHost {
 struct Watched<'a, R> {
     host: &'a FakeHost,
     source: Reporting<R>,
+    topology: Topology,
 }
 
 impl<'a, R: HostReader> Watched<'a, R> {
     fn new(host: &'a FakeHost, reader: fn(Arc<Roots>) -> R) -> Self {
         let config = Periodic::<15>::default();
         let source = Reporting::new(&config, reader(roots(host)));
-        Self { host, source }
+        Self {
+            host,
+            source,
+            topology: Topology::default(),
+        }
     }
 
-    /// One reading, as `metric{label="value"} number` without `kvm_host_`.
+    /// One read, as `metric{label="value"} number` without `kvm_host_`.
     fn read(&mut self) -> Vec<String> {
-        let topology = Topology::read(&roots(self.host), &Topology::default()).unwrap();
-        let facts = self.source.read(&topology).unwrap();
+        self.topology = Topology::read(&roots(self.host), &self.topology).unwrap();
+        let facts = self.source.read(&self.topology).unwrap();
         facts.iter().map(line).collect()
     }
 
@@ -55,7 +62,7 @@ impl<'a, R: HostReader> Watched<'a, R> {
 }
 
 fn line(fact: &Fact) -> String {
-    let metric = catalog::find(fact.metric).expect("it is in the catalogue");
+    let metric = catalog::find(fact.metric).expect("the metric is in the catalog");
     let labels = fact.labels.iter().map(|(name, value)| {
         assert!(metric.labels.contains(name), "{name} of {}", metric.name);
         format!("{name}={value}")
@@ -85,7 +92,7 @@ fn assert_lacks(lines: &[String], part: &str) {
 }
 
 #[test]
-fn a_core_is_as_fast_as_the_fastest_of_its_threads() {
+fn core_frequency_is_the_highest_of_its_threads() {
     let host = xeon();
     let lines = Watched::new(&host, Frequency::new).read();
     assert_eq!(lines.len(), 8 * 4);
@@ -101,7 +108,7 @@ fn a_core_is_as_fast_as_the_fastest_of_its_threads() {
 }
 
 #[test]
-fn amds_base_frequency_is_that_of_cppc_and_a_hybrids_is_unknown() {
+fn base_frequency_of_amd_is_from_cppc_and_of_a_hybrid_unknown() {
     let base = "core_frequency_base_hertz{package=1,core=7} 2450000000";
     assert_has(&Watched::new(&epyc(), Frequency::new).read(), &[base]);
     let host = hybrid();
@@ -127,7 +134,7 @@ fn throttling_is_counted_from_boot() {
 }
 
 #[test]
-fn a_driver_that_does_not_know_the_frequency_gives_none() {
+fn driver_without_frequency_gives_none() {
     let host = xeon();
     for cpu in 0..16 {
         let file = format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq");
@@ -140,7 +147,7 @@ fn a_driver_that_does_not_know_the_frequency_gives_none() {
 }
 
 #[test]
-fn an_event_that_both_threads_count_is_one_of_their_core() {
+fn event_counted_by_both_threads_counts_once() {
     let host = xeon();
     let mut watched = Watched::new(&host, Thermal::new);
     let lines = watched.read();
@@ -157,15 +164,16 @@ fn an_event_that_both_threads_count_is_one_of_their_core() {
             "temperature_celsius{package=1} 65.5",
         ],
     );
-    // The thread that counted goes offline; the other comes back anew.
+    // The thread that counted goes offline; the other comes back with a reset counter.
     host.online("0-1,3-15").throttles(10, [1, 5], [8, 9]);
     let lines = watched.read();
     assert_has(&lines, &["core_throttles_total{package=0,core=2} 4"]);
 }
 
-/// coretemp numbers the dies of the machine, whatever packages are called (`topology_logical_die_id`).
+/// coretemp numbers the dies of the machine, independent of package IDs
+/// (`topology_logical_die_id`).
 #[test]
-fn the_temperature_of_a_die_is_of_the_package_it_lies_in() {
+fn die_temperature_belongs_to_its_package() {
     let host = FakeHost::new();
     host.cpus(2, 4, 1, 1);
     for cpu in 0..8 {
@@ -191,7 +199,7 @@ fn the_temperature_of_a_die_is_of_the_package_it_lies_in() {
 }
 
 #[test]
-fn amds_packages_are_told_by_the_order_of_their_devices() {
+fn amd_packages_follow_the_order_of_their_devices() {
     let host = epyc();
     let mut watched = Watched::new(&host, Thermal::new);
     let lines = watched.read();
@@ -203,14 +211,14 @@ fn amds_packages_are_told_by_the_order_of_their_devices() {
         (lines, watched.code()),
         (expected.map(String::from).into(), "")
     );
-    // Three devices on two packages are anybody's.
+    // Three devices on two packages cannot be attributed.
     host.sensor(3, "k10temp", "0000:00:1a.3", &[("Tctl", 1000)]);
     assert_eq!(watched.read().len(), 0);
     assert_eq!(watched.code(), "no_sensor");
 }
 
 #[test]
-fn uses_of_a_nodes_memory_add_up_to_all_of_it() {
+fn memory_states_of_a_node_add_up_to_its_total() {
     let host = xeon();
     let mut watched = Watched::new(&host, Numa::new);
     let lines = watched.read();
@@ -234,7 +242,35 @@ fn uses_of_a_nodes_memory_add_up_to_all_of_it() {
 }
 
 #[test]
-fn a_rest_below_nothing_is_unknown() {
+fn allocations_count_from_boot_and_never_decrease() {
+    let host = xeon();
+    let mut watched = Watched::new(&host, Numa::new);
+    let of = |lines: &[String], outcome: &str| {
+        let name = format!("numa_allocations_total{{numa_node=1,outcome={outcome}}} ");
+        let value = |line: &String| line.strip_prefix(&name).map(str::to_owned);
+        lines.iter().find_map(value)
+    };
+    let lines = watched.read();
+    let outcomes = [
+        "hit",
+        "miss",
+        "foreign",
+        "interleave_hit",
+        "local_node",
+        "other_node",
+    ];
+    let told = outcomes.map(|outcome| of(&lines, outcome).unwrap());
+    assert_eq!(told, ["9000001", "100", "0", "1134", "8999000", "1000"]);
+    // The node went offline and came back.
+    host.numastat(1, [7, 0, 0, 0, 7, 0]);
+    assert_eq!(of(&watched.read(), "hit").unwrap(), "9000008");
+    host.file("sys/devices/system/node/node1/numastat", "numa_hit 5\n");
+    assert_eq!(of(&watched.read(), "hit"), None, "unknown is absent");
+    assert_eq!(watched.code(), "");
+}
+
+#[test]
+fn negative_rest_is_unknown() {
     let host = epyc();
     let memory = NodeMemory {
         total: 100,
@@ -258,7 +294,7 @@ fn a_rest_below_nothing_is_unknown() {
 }
 
 #[test]
-fn distances_of_other_nodes_than_those_there_are_are_left_out() {
+fn distances_that_do_not_match_the_nodes_are_omitted() {
     let host = xeon();
     host.distance(0, "10 21 31");
     let lines = Watched::new(&host, Numa::new).read();
@@ -273,7 +309,7 @@ fn feature(lines: &[String], name: &str) -> Option<bool> {
 }
 
 #[test]
-fn features_are_listed_or_not_or_unknown() {
+fn features_are_listed_missing_or_unknown() {
     let [xeon, epyc, hybrid] =
         [xeon(), epyc(), hybrid()].map(|host| Watched::new(&host, CpuFeatures::new).read());
     let of = |name: &str| [&xeon, &epyc, &hybrid].map(|lines| feature(lines, name));
@@ -285,7 +321,7 @@ fn features_are_listed_or_not_or_unknown() {
     assert_eq!(of("sev_snp"), [no, yes, no]);
     assert_eq!(of("smep"), [yes; 3]);
     assert_eq!(of("apicv"), [yes, no, no]);
-    // Before Linux 5.6 there is no line of its own for what VMX has.
+    // Before Linux 5.6 there is no separate line for VMX features.
     let host = FakeHost::new();
     host.cpuinfo(&[("flags", "vmx ept")]);
     let old = Watched::new(&host, CpuFeatures::new).read();
@@ -294,7 +330,7 @@ fn features_are_listed_or_not_or_unknown() {
 }
 
 #[test]
-fn an_arm_machine_has_none_of_the_features_and_says_so() {
+fn arm_machine_has_no_features_with_a_reason() {
     let host = FakeHost::new();
     host.cpuinfo(&[("CPU implementer", "0x41"), ("Features", "fp asimd sve")]);
     let mut watched = Watched::new(&host, CpuFeatures::new);
@@ -303,7 +339,7 @@ fn an_arm_machine_has_none_of_the_features_and_says_so() {
 }
 
 #[test]
-fn parameters_of_kvm_are_told_and_no_others() {
+fn only_parameters_of_kvm_are_reported() {
     let host = epyc();
     host.parameter("kvmgt", "x", "1")
         .parameter("nvme", "y", "2");
@@ -337,7 +373,7 @@ fn a_vulnerability_has_one_state() {
 }
 
 #[test]
-fn the_system_tells_versions_smt_and_isolated_cpus() {
+fn system_reports_versions_smt_and_isolated_cpus() {
     let host = xeon();
     host.cpuinfo(&[("model name", "Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz")]);
     let lines = Watched::new(&host, System::new).read();
@@ -354,8 +390,8 @@ fn the_system_tells_versions_smt_and_isolated_cpus() {
     );
 }
 
-/// Lines of kernels 5.8 to 6.18, each with what it counts as (src/host/kernel_log/kinds/tests.rs
-/// has where they are from), and lines that count as nothing.
+/// Lines of kernels 5.8 to 6.18 of each kind (src/host/kernel_log/kinds/tests.rs has their
+/// origins), and lines that do not count.
 const LOGGED: &[(u32, &str)] = &[
     (4, "mce: [Hardware Error]: Machine check events logged"),
     (3, "[Hardware Error]: Corrected error, no action required."),
@@ -370,12 +406,12 @@ const LOGGED: &[(u32, &str)] = &[
     (3, "kvm_amd: kvm [1825]: vcpu0, guest rIP: 0xfffff808df463d29 Unhandled WRMSR(0xc0010115) = 0x0"),
     (4, "kvm: SMP vm created on host with unstable TSC; guest TSC will not be reliable"),
     (6, "usb 1-1: new device"),
-    // A user may write what he likes, but not as the kernel.
+    // A user may write anything, but not as the kernel.
     (12, "mce: [Hardware Error]: forged"),
 ];
 
 #[test]
-fn lines_of_the_kernel_count_by_kind_from_the_first_reading_on() {
+fn kernel_lines_count_by_kind_from_the_first_read_on() {
     let host = xeon();
     let mut text = "4,1,1,-;mce: [Hardware Error]: before\n".to_owned();
     host.kernel_log(&text);
@@ -403,7 +439,7 @@ fn lines_of_the_kernel_count_by_kind_from_the_first_reading_on() {
 }
 
 #[test]
-fn kind_of_line_that_the_host_cannot_log_is_absent_until_it_is_logged() {
+fn kind_the_host_cannot_log_is_absent_until_logged() {
     let host = FakeHost::new();
     host.cpuinfo(&[("Features", "fp asimd evtstrm aes")]);
     host.kernel_log("");
@@ -421,7 +457,7 @@ fn kind_of_line_that_the_host_cannot_log_is_absent_until_it_is_logged() {
 }
 
 #[test]
-fn log_that_is_refused_names_the_capability_or_the_containers_device_rules() {
+fn refused_log_names_the_capability_or_the_device_rules() {
     let host = FakeHost::new();
     let fix = || {
         let error = std::io::Error::from_raw_os_error(libc::EPERM);
@@ -435,10 +471,11 @@ fn log_that_is_refused_names_the_capability_or_the_containers_device_rules() {
 }
 
 #[test]
-fn a_machine_that_tells_nothing_gives_reasons() {
+fn empty_machine_gives_reasons() {
     let host = FakeHost::new();
     host.remove("sys/devices/system/node");
     let codes = [
+        empty(&host, CpuTime::new),
         empty(&host, Frequency::new),
         empty(&host, Thermal::new),
         empty(&host, Numa::new),
@@ -449,6 +486,7 @@ fn a_machine_that_tells_nothing_gives_reasons() {
         empty(&host, Log::new),
     ];
     let expected = [
+        "unreadable",
         "no_cpufreq",
         "no_sensor",
         "no_numa",
@@ -469,7 +507,7 @@ fn empty<R: HostReader>(host: &FakeHost, reader: fn(Arc<Roots>) -> R) -> &'stati
 }
 
 #[test]
-fn a_source_that_is_switched_off_reads_nothing() {
+fn disabled_source_reads_nothing() {
     let host = xeon();
     let config = Periodic::<15> {
         enabled: false,

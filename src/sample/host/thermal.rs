@@ -1,5 +1,4 @@
-//! The `thermal` source: how often and for how long the hardware slowed cores and packages down
-//! because they were too hot, and how hot packages are.
+//! The `thermal` source: thermal throttling of cores and packages, and package temperatures.
 //!
 //! - `kvm_host_core_throttles_total{package,core}`, `kvm_host_package_throttles_total{package}`
 //! - `kvm_host_core_throttled_seconds_total{package,core}`,
@@ -7,19 +6,19 @@
 //! - `kvm_host_temperature_celsius{package}`
 //!
 //! Throttling: `cpuN/thermal_throttle`, Intel only (drivers/thermal/intel/therm_throt.c). Every
-//! thread of a core counts the same event, so that the highest count is the core's. A CPU that
-//! goes offline takes its files with it; what it counted stays.
+//! thread of a core counts the same event, so the core has the highest count of its threads. The
+//! files of a CPU disappear when it goes offline; its counts are kept.
 //!
-//! Temperature: hwmon's `coretemp`, whose "Package id N" is the N-th die of the machine, whatever
-//! the package is called (`topology_logical_die_id`); on AMD `k10temp`, one device for each node of
-//! a package in ascending PCI order (drivers/hwmon/{coretemp,k10temp}.c). A package is as hot as its
-//! hottest die. "Core N" is `core_id`, which may repeat, and is not read.
+//! Temperature: hwmon's `coretemp`, whose "Package id N" is die N of the machine, independent of
+//! the package ID (`topology_logical_die_id`); on AMD `k10temp`, one device for each node of a
+//! package in ascending PCI order (drivers/hwmon/{coretemp,k10temp}.c). A package has the
+//! temperature of its hottest die. "Core N" is `core_id`, which may repeat, and is not read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::Arc;
 
 use super::{core, fact, since_boot, Found, HostReader};
+use crate::host::cpu_model;
 use crate::host::hwmon::{self, Chip};
 use crate::host::roots::Roots;
 use crate::host::topology::{Cpu, Topology};
@@ -27,7 +26,7 @@ use crate::sample::slow::{Fact, FactValue};
 use crate::sample::total::Total;
 use crate::sample::{Reason, SourceInfo};
 
-/// Counters of a CPU, and what they count: of its core, and of its package.
+/// Counter files of a CPU with their metrics: of its core, and of its package.
 const COUNTERS: [(&str, &str); 4] = [
     ("core_throttle_count", "kvm_host_core_throttles_total"),
     (
@@ -48,7 +47,7 @@ pub struct Thermal {
 }
 
 impl Thermal {
-    /// The reader over these roots.
+    /// A reader of throttle counters and sensors below `roots`.
     pub fn new(roots: Arc<Roots>) -> Self {
         Self {
             roots,
@@ -69,7 +68,7 @@ impl Thermal {
         }
     }
 
-    /// The highest count of all CPUs of each core or package.
+    /// The highest count over the CPUs of each core or package.
     fn highest<K: Ord>(
         &self,
         topology: &Topology,
@@ -121,15 +120,15 @@ impl HostReader for Thermal {
     fn info(&self) -> SourceInfo {
         SourceInfo {
             name: "thermal",
-            needs: "coretemp or k10temp in hwmon; throttle counters are Intel's",
-            cost: "4 small files a CPU and period, and some of hwmon",
+            needs: "coretemp or k10temp in hwmon; throttle counters only on Intel",
+            cost: "4 small files per CPU and period, plus those of hwmon",
         }
     }
 
     fn read(&mut self, topology: &Topology) -> Found {
         let mut facts = self.throttling(topology);
         let temperatures = temperatures(&hwmon::chips(&self.roots), topology);
-        let missing = temperatures.is_empty().then(|| no_sensor(&self.roots.sys));
+        let missing = temperatures.is_empty().then(|| no_sensor(&self.roots));
         facts.extend(temperatures.into_iter().map(|(number, millidegrees)| {
             let celsius = FactValue::Float(millidegrees as f64 / 1000.0);
             fact("kvm_host_temperature_celsius", [package(number)], celsius)
@@ -138,7 +137,7 @@ impl HostReader for Thermal {
     }
 }
 
-/// Thousandths of a degree by package.
+/// Temperature of each package, in thousandths of a degree.
 fn temperatures(chips: &[Chip], topology: &Topology) -> BTreeMap<i32, i64> {
     let packages: BTreeSet<i32> = topology.cpus.iter().map(|cpu| cpu.place.package).collect();
     let mut found = BTreeMap::new();
@@ -151,7 +150,7 @@ fn temperatures(chips: &[Chip], topology: &Topology) -> BTreeMap<i32, i64> {
     }
     let nodes: Vec<&Chip> = chips.iter().filter(|chip| chip.name == "k10temp").collect();
     let a_package = nodes.len() / packages.len().max(1);
-    // As many on each package, or nobody knows which is whose.
+    // Devices can be attributed only if every package has the same number.
     if a_package > 0 && nodes.len() % packages.len() == 0 {
         for (chips, package) in nodes.chunks(a_package).zip(&packages) {
             let hottest = chips.iter().filter_map(|chip| die_or_control(chip)).max();
@@ -161,7 +160,7 @@ fn temperatures(chips: &[Chip], topology: &Topology) -> BTreeMap<i32, i64> {
     found
 }
 
-/// Package and temperature of each die that `coretemp` knows.
+/// Package and temperature of each die reported by `coretemp`.
 fn of_dies(chips: &[Chip], topology: &Topology, packages: &BTreeSet<i32>) -> Vec<(i32, i64)> {
     let chips = chips.iter().filter(|chip| chip.name == "coretemp");
     let die = |(label, millidegrees): &(String, i64)| {
@@ -173,8 +172,9 @@ fn of_dies(chips: &[Chip], topology: &Topology, packages: &BTreeSet<i32>) -> Vec
     let dies = topology.cpus.iter();
     let dies: BTreeSet<_> = dies.map(|cpu| (cpu.place.package, cpu.ids.die)).collect();
     let dies: Vec<i32> = dies.into_iter().map(|(package, _)| package).collect();
-    // A package that was offline from the start is not among the dies, but was counted by the kernel: the number is
-    // then the package's, where packages are numbered from 0 and have one die each.
+    // A package that was offline from the start is not among the dies, but the kernel counted it:
+    // then the number is that of the package, if packages are numbered from 0 and have one die
+    // each.
     let all_are_known = temperatures.iter().all(|(die, _)| *die < dies.len());
     let package = |die: usize| match all_are_known {
         true => dies.get(die).copied(),
@@ -186,7 +186,7 @@ fn of_dies(chips: &[Chip], topology: &Topology, packages: &BTreeSet<i32>) -> Vec
         .collect()
 }
 
-/// `Tdie` is the die's own; where there is none, `Tctl` has no offset (or it cannot be told).
+/// `Tdie` is the die's temperature; without it, `Tctl` has no offset, or an unknown one.
 fn die_or_control(chip: &Chip) -> Option<i64> {
     let of = |name: &str| {
         let mut all = chip.temperatures.iter();
@@ -195,13 +195,17 @@ fn die_or_control(chip: &Chip) -> Option<i64> {
     of("Tdie").or_else(|| of("Tctl"))
 }
 
-fn no_sensor(sys: &Path) -> Reason {
+fn no_sensor(roots: &Roots) -> Reason {
+    let is_virtual = cpu_model::has_flag(roots, "hypervisor");
     Reason {
         code: "no_sensor",
-        detail: format!(
-            "no package has a temperature in {}/class/hwmon, as in most virtual machines",
-            sys.display()
-        ),
-        fix: Some("modprobe coretemp, or k10temp on AMD".to_owned()),
+        detail: match is_virtual {
+            true => "this machine is a VM, and its hypervisor shows no temperature".to_owned(),
+            false => format!(
+                "no package has a temperature in {}/class/hwmon",
+                roots.sys.display()
+            ),
+        },
+        fix: (!is_virtual).then(|| "modprobe coretemp, or k10temp on AMD".to_owned()),
     }
 }

@@ -1,9 +1,9 @@
-//! The `vulnerabilities` source: what the CPU is vulnerable to, and what the kernel does about it.
+//! The `vulnerabilities` source: vulnerabilities of the CPU, and the kernel's mitigations.
 //!
-//! Feeds `kvm_host_vulnerability_info{vulnerability,state,detail}`, from
-//! `cpu/vulnerabilities` (Documentation/admin-guide/hw-vuln). `state` is `not_affected`,
-//! `mitigated`, `vulnerable` or `unknown`; `detail` is the rest of the kernel's words, which may
-//! name a part that is still vulnerable.
+//! Feeds `kvm_host_vulnerability_info{vulnerability,state,detail}`, from `cpu/vulnerabilities`
+//! (Documentation/admin-guide/hw-vuln). `state` is `not_affected`, `mitigated`, `vulnerable` or
+//! `unknown`; `detail` is the rest of the kernel's text, which may name a part that is still
+//! vulnerable.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::host::topology::Topology;
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::SourceInfo;
 
-/// Most files: Linux 6.18 has 19.
+/// Maximum number of files; Linux 6.18 has 19.
 const MOST: usize = 128;
 
 /// Reads cpu/vulnerabilities.
@@ -22,7 +22,7 @@ pub struct Vulnerabilities {
 }
 
 impl Vulnerabilities {
-    /// The reader over these roots.
+    /// A reader of the vulnerabilities below `roots`.
     pub fn new(roots: Arc<Roots>) -> Self {
         Self { roots }
     }
@@ -33,7 +33,7 @@ impl HostReader for Vulnerabilities {
         SourceInfo {
             name: "vulnerabilities",
             needs: "cpu/vulnerabilities in sysfs (Linux 4.15)",
-            cost: "about 20 small files a period",
+            cost: "about 20 small files per period",
         }
     }
 
@@ -63,8 +63,8 @@ impl HostReader for Vulnerabilities {
     }
 }
 
-/// State and detail. The kernel's texts begin with a fixed word (arch/x86/kernel/cpu/bugs.c);
-/// `itlb_multihit` puts `KVM: ` before it.
+/// State and detail. The kernel's texts start with fixed words (arch/x86/kernel/cpu/bugs.c);
+/// `itlb_multihit` puts `KVM: ` before them.
 fn parse(text: &str) -> (&'static str, &str) {
     let text = text.strip_prefix("KVM: ").unwrap_or(text);
     let words = [

@@ -1,4 +1,4 @@
-//! No total is lost, and no series goes down.
+//! No total is lost, and no total decreases.
 
 use super::*;
 use crate::sample::fixture;
@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 const TTL: Duration = Duration::from_secs(600);
 
-/// A column of each scope, and a machine of `cores` cores of two threads, two cores a node.
+/// A column of each scope, on a machine of `cores` cores with two threads each, two cores per
+/// node.
 fn setup(cores: i32) -> (ColumnId, ColumnId, Columns, Reading) {
     let mut columns = Columns::default();
     let mut add = |scope| {
@@ -35,7 +36,7 @@ fn totals(account: &Account) -> Vec<(Option<(i32, i32)>, u64)> {
 
 type Series = (Option<(i32, i32)>, Option<u32>);
 
-/// What is shown of the first column.
+/// The exposed series of the first column.
 fn seen(account: &Account) -> Vec<(Series, u64)> {
     let now = Instant::now();
     let visible = |(n, _): &(usize, &Cell)| account.is_visible(*n, TTL, now);
@@ -46,7 +47,7 @@ fn seen(account: &Account) -> Vec<(Series, u64)> {
 }
 
 #[test]
-fn what_was_done_is_charged_to_the_place_at_the_ticks_end() {
+fn activity_is_charged_to_the_location_at_the_end_of_the_tick() {
     let (column, _, columns, mut reading) = setup(4);
     let mut account = Account::new(&columns);
     for (cpu, delta) in [(0, 5), (7, 3), (1, 2)] {
@@ -61,7 +62,7 @@ fn what_was_done_is_charged_to_the_place_at_the_ticks_end() {
 }
 
 #[test]
-fn reading_that_cannot_be_is_skipped_and_no_total_wraps() {
+fn impossible_delta_is_skipped_and_no_total_wraps() {
     let (column, vcpu, columns, mut reading) = setup(1);
     let mut account = Account::new(&columns);
     for delta in [5, u64::MAX, 3, u64::MAX - 3] {
@@ -81,12 +82,12 @@ fn reading_that_cannot_be_is_skipped_and_no_total_wraps() {
     assert_eq!(
         totals(&account)[0].1,
         u64::MAX,
-        "it does not begin anew at 0"
+        "it does not restart from 0"
     );
 }
 
 #[test]
-fn a_cpu_nobody_knows_yet_has_a_cell_without_place() {
+fn cpu_of_unknown_location_has_a_series_without_location() {
     let (column, _, columns, mut reading) = setup(1);
     let mut account = Account::new(&columns);
     for cpu in [0, 99] {
@@ -96,11 +97,11 @@ fn a_cpu_nobody_knows_yet_has_a_cell_without_place() {
         account.charge(&reading, Instant::now());
     }
     assert_eq!(totals(&account), [(Some((0, 0)), 5), (None, 5)]);
-    assert_eq!(account.whereabouts, None, "no longer where it was");
+    assert_eq!(account.whereabouts, None, "not the earlier location");
 }
 
 #[test]
-fn few_allowed_cores_have_cells_ahead_that_do_not_age() {
+fn few_allowed_cores_have_series_in_advance_that_do_not_age() {
     let (column, _, columns, mut reading) = setup(4);
     let mut account = Account::new(&columns);
     let start = Instant::now();
@@ -117,7 +118,7 @@ fn few_allowed_cores_have_cells_ahead_that_do_not_age() {
 }
 
 #[test]
-fn many_allowed_cores_have_none() {
+fn many_allowed_cores_have_no_series_in_advance() {
     let (column, _, columns, mut reading) = setup(9);
     let mut account = Account::new(&columns);
     reading.cpu = Some(0);
@@ -128,7 +129,7 @@ fn many_allowed_cores_have_none() {
 }
 
 #[test]
-fn a_cell_that_was_left_hides_after_its_time_and_keeps_its_total() {
+fn left_series_hides_after_its_ttl_and_keeps_its_total() {
     let (column, _, columns, mut reading) = setup(9);
     let mut account = Account::new(&columns);
     let start = Instant::now();
@@ -142,14 +143,17 @@ fn a_cell_that_was_left_hides_after_its_time_and_keeps_its_total() {
     tick(0, start);
     let account = tick(2, start + TTL);
     assert!(!account.is_visible(0, TTL, start + TTL));
-    assert!(account.is_visible(1, TTL, start + 9 * TTL), "it is there");
+    assert!(
+        account.is_visible(1, TTL, start + 9 * TTL),
+        "the vCPU runs there"
+    );
     let account = tick(0, start + 2 * TTL);
     assert!(account.is_visible(0, TTL, start + 2 * TTL));
     assert_eq!(account.cells[0].totals[0], 10);
 }
 
 #[test]
-fn values_of_the_vcpu_are_added_or_set_and_stay() {
+fn vcpu_values_are_added_or_set_and_persist() {
     let (_, column, columns, mut reading) = setup(1);
     let mut account = Account::new(&columns);
     let now = Instant::now();
@@ -167,7 +171,7 @@ fn values_of_the_vcpu_are_added_or_set_and_stay() {
 }
 
 #[test]
-fn coarsening_loses_nothing() {
+fn coarser_placement_loses_no_total() {
     let (column, _, columns, mut reading) = setup(4);
     let mut account = Account::new(&columns);
     let now = Instant::now();
@@ -190,7 +194,7 @@ fn coarsening_loses_nothing() {
 }
 
 #[test]
-fn finer_series_come_back_where_they_stopped() {
+fn finer_series_continue_where_they_stopped() {
     let (column, _, columns, mut reading) = setup(4);
     let mut account = Account::new(&columns);
     let now = Instant::now();
@@ -269,7 +273,7 @@ fn placements() -> impl Strategy<Value = Option<Placement>> {
 }
 
 proptest! {
-    /// The two promises: no total ever goes down, and their sum is what was done.
+    /// Two invariants: no total decreases, and the totals add up to the activity.
     #[test]
     fn totals_only_grow_and_add_up(
         steps in prop::collection::vec((0u32..20, 0u64..1000, any::<bool>(), placements()), 1..60)

@@ -1,4 +1,4 @@
-//! Who loses what, and when it comes back.
+//! Which owner loses which detail, and when it returns.
 
 use super::*;
 use crate::discover::Vm;
@@ -7,8 +7,8 @@ use crate::sample::fixture;
 use crate::sample::reading::{ColumnId, Reading, Scope, Unit};
 use std::sync::Arc;
 
-/// A vCPU of an owner's VM that was on four cores of two nodes, with four placed columns: scheduling,
-/// guest cycles, host cycles and a user's event.
+/// A vCPU of an owner's VM that ran on four cores of two nodes, with four placed columns:
+/// scheduling, guest cycles, host cycles and a user-defined event.
 fn setup() -> (Columns, Vec<Slot>) {
     of_owners(&[Owner::Host])
 }
@@ -69,7 +69,8 @@ fn dropped(limit: &Limit) -> Vec<(&'static str, u64)> {
     dropped.map(|(d, n)| (d.label(), *n)).collect()
 }
 
-/// What a limit drops. The whole is 17 series: a placement and four columns at four places.
+/// The detail that a limit drops. There are 17 series: a placement, and four columns at four
+/// locations.
 fn enforce(max_series: usize) -> Vec<(&'static str, u64)> {
     let (columns, mut slots) = setup();
     let mut limit = limit(max_series, &columns);
@@ -79,7 +80,7 @@ fn enforce(max_series: usize) -> Vec<(&'static str, u64)> {
 }
 
 #[test]
-fn what_fits_is_left_alone() {
+fn series_within_the_limit_keep_all_detail() {
     assert_eq!(enforce(17), vec![]);
 }
 
@@ -94,7 +95,7 @@ fn detail_is_dropped_in_order_and_no_more_than_needed() {
     assert_eq!(enforce(1), all, "identity and scheduling stay");
 }
 
-/// Series of each slot, as the limit counts them.
+/// Number of series of each slot, as the limit counts them.
 fn series(limit: &Limit, slots: &[Slot]) -> Vec<usize> {
     let one = |slot| limit.sizes(std::slice::from_ref(slot), Instant::now());
     let sizes = slots.iter().map(|slot| one(slot).into_values().next());
@@ -102,16 +103,16 @@ fn series(limit: &Limit, slots: &[Slot]) -> Vec<usize> {
 }
 
 #[test]
-fn the_user_with_the_most_series_loses_detail_before_anyone_else() {
+fn user_with_the_most_series_loses_detail_first() {
     let (hog, other) = (Owner::User(Some(1)), Owner::User(Some(2)));
     let owners = [Owner::Host, Owner::Host, Owner::Host, hog, hog, other];
     let (columns, mut slots) = of_owners(&owners);
-    // The whole is 102 series.
+    // There are 102 series.
     let mut limit = limit(74, &columns);
     limit.enforce(&mut slots, 0, Instant::now());
     assert_eq!(series(&limit, &slots), [17, 17, 17, 5, 5, 13]);
     assert_eq!(limit.series(), 74);
-    // Then the other users, and root and the managers last of all.
+    // Then the other users, and last root and the managers.
     let mut limit = self::limit(60, &columns);
     limit.enforce(&mut slots, 0, Instant::now());
     assert_eq!(series(&limit, &slots), [17, 17, 17, 3, 3, 3]);
@@ -121,7 +122,7 @@ fn the_user_with_the_most_series_loses_detail_before_anyone_else() {
 }
 
 #[test]
-fn dropped_detail_comes_back_once_it_has_fitted_for_long() {
+fn dropped_detail_returns_after_it_has_fitted_for_long() {
     let hog = Owner::User(Some(1));
     let (columns, mut slots) = of_owners(&[Owner::Host, hog, hog]);
     let mut limit = limit(60, &columns);
@@ -133,7 +134,7 @@ fn dropped_detail_comes_back_once_it_has_fitted_for_long() {
     for others in [20, 0] {
         now += RESTORE_AFTER / 2;
         limit.enforce(&mut slots, others, now);
-        assert_eq!(dropped(&limit), [user, host], "not all the time");
+        assert_eq!(dropped(&limit), [user, host], "not for the whole time");
     }
     now += RESTORE_AFTER;
     limit.enforce(&mut slots, 0, now);
@@ -141,7 +142,11 @@ fn dropped_detail_comes_back_once_it_has_fitted_for_long() {
     for _ in 0..2 {
         now += RESTORE_AFTER;
         limit.enforce(&mut slots, 0, now);
-        assert_eq!(dropped(&limit), [user], "51 of 60 leave too little room");
+        assert_eq!(
+            dropped(&limit),
+            [user],
+            "51 of 60 leave too little spare room"
+        );
     }
     limit.enforce(&mut slots[..2], 0, now);
     limit.enforce(&mut slots[..2], 0, now + RESTORE_AFTER);
@@ -161,10 +166,10 @@ fn an_owner_without_vms_is_forgotten() {
 }
 
 #[test]
-fn totals_that_nobody_sees_are_bounded_too() {
+fn hidden_totals_are_bounded() {
     let (columns, mut slots) = setup();
     let mut limit = Limit::new(3, Duration::ZERO, Placement::Core, &columns);
-    // Of the 16 numbers held only 4 are shown, and 12 may be held.
+    // Of the 16 numbers held only 4 are exposed, and 12 may be held.
     limit.enforce(&mut slots, 0, Instant::now() + Duration::from_secs(1));
     assert_eq!(slots[0].account.cells.len(), 2, "one for each node");
 }

@@ -1,9 +1,9 @@
-//! The cheap way: what the kernel accounts to a VM's cgroup, where that cgroup is its own.
+//! The cheap method: the memory that the kernel accounts to a VM's own cgroup.
 //!
-//! Nothing in a cgroup's files says for whom it is. It is taken for the VM's own when what is
-//! accounted to it is what the VM's process has resident, within a sixteenth: then whatever else
-//! is in there, or is accounted elsewhere (memory another process touched first, hugetlb pages
-//! where that controller is off, a slice of many VMs), does not matter.
+//! A cgroup's files do not show what it contains. The group is taken as the VM's own if its
+//! accounted memory equals the resident memory of the VM's process, within a sixteenth. Then it
+//! does not matter what else is in the group or is accounted elsewhere (memory that another
+//! process touched first, hugetlb pages without that controller, a slice of many VMs).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,21 +14,22 @@ use crate::host::memory::numa::NumaStat;
 use crate::host::memory::{size_name, Nodes, Resident};
 use crate::host::roots::Roots;
 
-/// Groups that are looked at, from the process' own upward: libvirt's VMs are two levels below
+/// Number of groups tried, from the process's own upward: libvirt's VMs are two levels below
 /// theirs.
 const LEVELS: usize = 4;
 
-/// What of a VM's process is compared with its cgroup.
+/// The data of a VM's process that is compared with its cgroup.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Process<'a> {
-    /// The text of its /proc/PID/cgroup.
+    /// Content of its /proc/PID/cgroup.
     pub(super) cgroup: &'a str,
     pub(super) resident: Resident,
-    /// It holds a guest_memfd, which is accounted to its cgroup and in none of its own counters.
+    /// Whether it holds a guest_memfd, which is accounted to its cgroup and in none of its own
+    /// counters.
     pub(super) guest_memfd: bool,
 }
 
-/// The VM's memory by its cgroup; `None` where that does not tell.
+/// The VM's memory from its cgroup; `None` if the cgroup does not match.
 pub(super) fn look(roots: &Roots, unified: &mut Hierarchy, process: Process<'_>) -> Option<Sample> {
     let shown = unified.shown(process.cgroup)?;
     let (group, stat) = accounted(roots, unified, shown)?;
@@ -47,16 +48,16 @@ pub(super) fn look(roots: &Roots, unified: &mut Hierarchy, process: Process<'_>)
     kinds.are_of(resident).then(|| kinds.sample())
 }
 
-/// The nearest group with memory of its own accounting, from where /proc/PID/cgroup shows the
-/// process upward: threaded groups, where libvirt keeps vCPUs, have none. The root, which has all
-/// of the host's, is not asked.
+/// The nearest group with its own memory accounting, from the process's group in /proc/PID/cgroup
+/// upward: threaded groups, where libvirt keeps vCPUs, have none. The root group, which counts the
+/// whole host, is excluded.
 fn accounted<'a>(
     roots: &'a Roots,
     unified: &mut Hierarchy,
     shown: &str,
 ) -> Option<(Group<'a>, NumaStat)> {
-    // What our cgroup namespace hides is found by its whole path or not at all: a part of it
-    // names too many groups.
+    // A group that the exporter's cgroup namespace hides is located only by its whole path: a part
+    // of it matches too many groups.
     let path = match shown.starts_with("/..") {
         true => unified.locate(roots, shown)?,
         false => shown.to_owned(),
@@ -70,7 +71,7 @@ fn accounted<'a>(
     })
 }
 
-/// What is accounted to a cgroup and may be a guest's.
+/// Memory accounted to a cgroup that may belong to a guest.
 struct Kinds {
     stat: NumaStat,
     /// Pages of a guest_memfd.
@@ -80,7 +81,7 @@ struct Kinds {
 }
 
 impl Kinds {
-    /// Whether all of it is a process' that has this resident.
+    /// Whether the accounted memory matches a process with this resident memory.
     fn are_of(&self, resident: Resident) -> bool {
         let private = sum(&self.private);
         let accounted = sum(&self.stat.anon).saturating_add(sum(&self.stat.shmem));
@@ -88,8 +89,8 @@ impl Kinds {
         let pooled = pooled.fold(0, u64::saturating_add);
         let all = accounted.saturating_add(pooled).saturating_add(private);
         let own = resident.anon.saturating_add(resident.shmem);
-        // What is accounted as the guest_memfd's is the VM's all the same: a difference is held
-        // against all of its memory.
+        // The memory of the guest_memfd belongs to the VM: the tolerance is relative to all of its
+        // memory.
         agree(accounted, own, private)
             && agree(pooled, resident.hugetlb, 0)
             && is_small(resident.file, all)
@@ -125,13 +126,13 @@ impl Kinds {
     }
 }
 
-/// Whether two totals are the same but for what the kernel's per-CPU counters have not yet added.
+/// Whether two totals are equal, except for what the kernel's per-CPU counters have not added yet.
 fn agree(a: u64, b: u64, besides: u64) -> bool {
     a.abs_diff(b) <= a.max(b).saturating_add(besides) / 16
 }
 
-/// Whether file pages are no more than those of a VMM and its libraries. A guest restored from a
-/// snapshot, or in a file on disk, has its memory there.
+/// Whether there are no more file pages than a VMM and its libraries have. A guest restored from a
+/// snapshot, or backed by a file on disk, has its memory in file pages.
 fn is_small(file: u64, total: u64) -> bool {
     const PROGRAM: u64 = 64 << 20;
     file <= PROGRAM.max(total / 16)

@@ -1,20 +1,20 @@
-//! How much walking is too much: for one VM, and for the host.
+//! Limits on page table walks: for one VM, and for the host.
 
 use std::time::{Duration, Instant};
 
 use crate::host::memory::{text, Resident};
 use crate::host::roots::Roots;
 
-/// All walks together take no more than this part of the time …
+/// All walks together take at most this share of the time of one core …
 const SHARE: f64 = 0.02;
 
-/// … but so much at once, after a quiet time (seconds).
+/// … but may take this many seconds at once after a quiet time.
 const BURST: f64 = 1.0;
 
 /// Time left for walks.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    /// Seconds; negative after a walk that took more than was left.
+    /// In seconds; negative after a walk that took more than was left.
     left: f64,
     at: Instant,
 }
@@ -27,7 +27,7 @@ impl Bucket {
         }
     }
 
-    /// Whether a walk may begin at `now`.
+    /// Whether a walk may start at `now`.
     pub(super) fn has_time(&mut self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.at);
         self.left = BURST.min(self.left + since.as_secs_f64() * SHARE);
@@ -35,13 +35,13 @@ impl Bucket {
         self.left > 0.0
     }
 
-    /// A walk took so long.
+    /// Subtracts the duration of a walk.
     pub(super) fn take(&mut self, time: Duration) {
         self.left -= time.as_secs_f64();
     }
 }
 
-/// Which memory may be in transparent huge pages on this host.
+/// Which memory may use transparent huge pages on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct HugePages {
     anon: bool,
@@ -65,8 +65,8 @@ impl HugePages {
     }
 }
 
-/// How long walking so much memory takes, each of `files` times, where all that may be in huge
-/// pages is. VMMs ask for them; where the kernel had none to give, the walk itself finds out.
+/// Expected duration of walking this memory in each of `files`, if all memory that may be in huge
+/// pages is. VMMs request huge pages; if the kernel had none, the walk itself detects it.
 pub(super) fn expected(resident: Resident, huge: HugePages, files: u32) -> Duration {
     // Measured on Linux 6.18 for numa_maps and for smaps: 31 ms and 1.6 ms for 2 GiB.
     let nanoseconds = |bytes: u64, huge: bool| match huge {
@@ -98,12 +98,12 @@ mod tests {
                 walked += Duration::from_millis(100);
             }
         }
-        // The burst, 2 % of 999 s, and the last walk's overdraft.
+        // The burst, 2 % of 999 s, and the overdraft of the last walk.
         assert!((20.98..=21.1).contains(&walked.as_secs_f64()), "{walked:?}");
     }
 
     #[test]
-    fn a_large_vm_takes_long_unless_its_pages_are_huge() {
+    fn large_vm_takes_long_without_huge_pages() {
         let of = |resident, anon| {
             let huge = HugePages { anon, shmem: false };
             expected(resident, huge, 2).as_millis()

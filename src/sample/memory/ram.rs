@@ -1,36 +1,36 @@
-//! Which mappings of a VMM are its guest's RAM.
+//! Selects the mappings of a VMM that are guest RAM.
 //!
-//! KVM knows (its memslots), and tells nobody. From outside:
+//! KVM knows them (its memslots) but does not expose them. From outside:
 //!
-//! - It is readable and writable, and is memory of the process' own or of a file (memfd,
-//!   hugetlbfs, /dev/shm), but no device's.
-//! - QEMU asks for each block of guest memory not to be copied into child processes
-//!   (`MADV_DONTFORK`, system/physmem.c, `ram_block_add`). Where the largest candidate is marked
-//!   so, all that are marked are taken: RAM, video memory, firmware.
-//! - Other VMMs do not mark. There, what is as large as no stack or malloc arena in use is taken:
-//!   [`LARGE`].
+//! - Guest RAM is readable and writable, and is anonymous memory or memory of a file (memfd,
+//!   hugetlbfs, /dev/shm), but not of a device.
+//! - QEMU marks each block of guest memory as not copied into child processes (`MADV_DONTFORK`,
+//!   system/physmem.c, `ram_block_add`). If the largest candidate is marked, all marked mappings
+//!   are selected: RAM, video memory, firmware.
+//! - Other VMMs do not mark it. For them, mappings larger than any stack or malloc arena in use
+//!   are selected: [`LARGE`].
 
 use crate::host::memory::smaps::{Backing, Mapping};
 use crate::host::memory::Resident;
 
-/// A mapping that is not marked is RAM from this size on (bytes). Stacks have 8 MiB at most where
-/// nobody asked for more (`RLIMIT_STACK`).
+/// An unmarked mapping is RAM from this size in bytes. Stacks have at most 8 MiB by default
+/// (`RLIMIT_STACK`).
 pub(super) const LARGE: u64 = 16 << 20;
 
-/// Whether it can be guest RAM at all.
+/// Whether the mapping can be guest RAM at all.
 pub(super) fn is_candidate(mapping: &Mapping) -> bool {
     let memory = matches!(mapping.backing, Backing::Anonymous | Backing::File);
     memory && mapping.writable && !mapping.device && (mapping.dont_fork || mapping.size() >= LARGE)
 }
 
-/// Whether a process is so small that its guest, such as one of the demo's, may have less RAM
-/// than [`LARGE`].
+/// Whether a process is so small that its guest may have less RAM than [`LARGE`], such as a guest
+/// of the demo.
 pub(super) fn is_tiny(resident: Resident) -> bool {
     let parts = [resident.anon, resident.shmem, resident.hugetlb];
     parts.iter().fold(0u64, |a, b| a.saturating_add(*b)) < LARGE
 }
 
-/// Takes guest RAM from the candidates; what is mapped twice is taken once.
+/// Selects guest RAM from the candidates; a file region that is mapped twice is selected once.
 pub(super) fn select(mut candidates: Vec<Mapping>) -> Vec<Mapping> {
     let largest = candidates.iter().max_by_key(|m| (m.size(), m.dont_fork));
     let marked = largest.is_some_and(|m| m.dont_fork);
@@ -51,7 +51,7 @@ pub(super) fn select(mut candidates: Vec<Mapping>) -> Vec<Mapping> {
     taken
 }
 
-/// Whether the second maps a part of the same file; both sorted by offset.
+/// Whether `second` maps a part of the same file region; both are sorted by offset.
 fn overlaps(first: &Mapping, second: &Mapping) -> bool {
     let (device, inode, offset) = &first.file;
     let same = first.shared && second.shared && (device, inode) == (&second.file.0, &second.file.1);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_qemu_marks_is_ram_and_its_heap_is_not() {
+    fn marked_mappings_of_qemu_are_ram_and_its_heap_is_not() {
         assert_eq!(
             starts(vec![marked(1, 1024), marked(2, 1), mapping(3, 64)]),
             [1, 2]
@@ -93,12 +93,12 @@ mod tests {
     }
 
     #[test]
-    fn without_marks_the_large_ones_are_ram() {
+    fn without_marks_large_mappings_are_ram() {
         assert_eq!(
             starts(vec![mapping(1, 1024), mapping(2, 8), mapping(3, 16)]),
             [1, 3]
         );
-        // One that marks something small only.
+        // A VMM that marks only a small mapping.
         assert_eq!(starts(vec![mapping(1, 1024), marked(2, 1)]), [1]);
         assert_eq!(starts(vec![mapping(1, 8)]), [0; 0]);
     }
@@ -130,7 +130,7 @@ mod tests {
         };
         let parts = vec![part(3, 64 << 20), part(1, 0), part(2, 0), part(4, 32 << 20)];
         assert_eq!(starts(parts), [1, 3]);
-        // Two private mappings of one file (a snapshot) have memory of their own.
+        // Two private mappings of one file (a snapshot) have separate memory.
         let private = |start| Mapping {
             shared: false,
             ..part(start, 0)

@@ -8,7 +8,7 @@ use std::process::Command;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Two nodes, each with two CPUs.
+/// Two nodes with two CPUs each.
 fn two_nodes() -> FakeHost {
     let host = FakeHost::new();
     host.cpus(2, 2, 1, 1);
@@ -28,7 +28,7 @@ fn source(host: &FakeHost) -> Memory {
     Memory::new(&Config::default(), roots(host))
 }
 
-/// Facts as text: all but the time.
+/// The facts as text, without the time.
 fn told(facts: &[Fact]) -> Vec<String> {
     let value = |fact: &Fact| match &fact.value {
         FactValue::Int(n) if n % MIB == 0 => format!("{}M", n / MIB),
@@ -70,7 +70,7 @@ fn read_one(source: &mut Memory, host: &FakeHost) -> Vec<String> {
 }
 
 #[test]
-fn guest_ram_is_told_by_node_and_pages_without_the_vmms_own() {
+fn guest_ram_is_reported_by_node_and_page_size() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     let half_huge = Block {
@@ -105,7 +105,7 @@ fn guest_ram_is_told_by_node_and_pages_without_the_vmms_own() {
 }
 
 #[test]
-fn huge_pages_that_smaps_leaves_out_are_found_by_numa_maps() {
+fn huge_pages_missing_in_smaps_are_found_in_numa_maps() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     // As on Linux 6.1: two thirds of the huge pages have a NUMA hint at the moment.
@@ -132,7 +132,7 @@ fn huge_pages_that_smaps_leaves_out_are_found_by_numa_maps() {
 }
 
 #[test]
-fn one_node_with_numa_balancing_is_walked_by_both_files() {
+fn one_node_with_numa_balancing_is_read_from_both_files() {
     let host = FakeHost::new();
     host.cpus(1, 2, 1, 1);
     host.qemu(1000, "a", UUID_A, 1);
@@ -155,8 +155,8 @@ fn one_node_with_numa_balancing_is_walked_by_both_files() {
 }
 
 #[test]
-fn growth_between_the_two_files_is_not_taken_for_huge_pages() {
-    // smaps, numa_maps and the process' growth in between; MiB.
+fn growth_between_the_two_reads_is_not_counted_as_huge_pages() {
+    // smaps, numa_maps and the growth of the process in between, in MiB.
     for (smaps, numa_maps, grown, hidden) in [
         (100, 100, 0, 0),
         (100, 164, 0, 64),
@@ -175,7 +175,7 @@ fn growth_between_the_two_files_is_not_taken_for_huge_pages() {
 }
 
 #[test]
-fn on_one_node_smaps_alone_says_it_all() {
+fn one_node_needs_only_smaps() {
     let host = FakeHost::new();
     host.firecracker(1000, "fn", 1);
     host.memory(1000, &[Block::own(&[128 * MIB]), Block::own(&[MIB])]);
@@ -190,14 +190,14 @@ fn on_one_node_smaps_alone_says_it_all() {
 }
 
 #[test]
-fn a_cgroup_of_ones_own_spares_the_walk() {
+fn own_cgroup_avoids_the_walk() {
     let host = two_nodes();
     host.libvirt_v2(1000, "web", UUID_A, 1);
     host.memory(
         1000,
         &[Block::ram(&[512 * MIB]), Block::own(&[0, 16 * MIB])],
     );
-    // Where it may not be walked, too.
+    // Also if the process must not be walked.
     host.remove("proc/1000/smaps");
     let scope = "machine.slice/machine-qemu\\x2d1\\x2dweb.scope/libvirt";
     let shmem = [0, 4096];
@@ -215,7 +215,7 @@ fn a_cgroup_of_ones_own_spares_the_walk() {
 }
 
 #[test]
-fn huge_pages_of_a_pool_are_in_the_cgroup_where_its_controller_is_on() {
+fn pool_huge_pages_are_in_the_cgroup_with_its_controller() {
     let host = two_nodes();
     host.proxmox(1000, 100, "db", UUID_A, 1);
     let pool = Block {
@@ -242,7 +242,7 @@ fn huge_pages_of_a_pool_are_in_the_cgroup_where_its_controller_is_on() {
 }
 
 #[test]
-fn a_cgroup_of_others_too_is_not_believed() {
+fn shared_cgroup_is_not_used() {
     let host = two_nodes();
     host.proxmox(1000, 100, "db", UUID_A, 1);
     host.memory(1000, &[Block::ram(&[512 * MIB])]);
@@ -276,14 +276,14 @@ fn a_cgroup_of_others_too_is_not_believed() {
 }
 
 #[test]
-fn a_cgroup_outside_of_our_namespace_is_found_as_the_cgroup_source_finds_it() {
+fn cgroup_outside_the_namespace_is_located() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     host.memory(1000, &[Block::ram(&[512 * MIB])]);
     let pod = "kubepods.slice/kubepods-burstable.slice/kubepods-pod1.slice";
     let scope = format!("{pod}/cri-containerd-1.scope");
     host.memory_cgroup(&scope, &[512 * MIB, 0], &[0, 0], &[0, 0]);
-    // Of two slices further up, and from a container of the same slice.
+    // From two slices further up, and from a container of the same slice.
     let hidden = [
         "/../../kubepods-burstable.slice/kubepods-pod1.slice/cri-containerd-1.scope",
         "/../../../kubepods.slice/kubepods-burstable.slice/kubepods-pod1.slice/cri-containerd-1.scope",
@@ -315,7 +315,7 @@ fn private_memory_is_in_the_cgroups_page_cache() {
             400 * MIB
         )
     };
-    // 88 MiB are of its disk and can be reclaimed.
+    // 88 MiB belong to its disk and can be reclaimed.
     host.file(&file, stat(512 * MIB));
     let memory = |source: &mut Memory| read_one(source, &host);
     let without = memory(&mut source(&host));
@@ -328,7 +328,7 @@ fn private_memory_is_in_the_cgroups_page_cache() {
 }
 
 #[test]
-fn private_memory_that_no_cgroup_tells_of_is_unknown_and_not_too_little() {
+fn private_memory_without_own_cgroup_is_unknown() {
     let host = two_nodes();
     host.qemu(1000, "snp", UUID_A, 1);
     host.memory(1000, &[Block::ram(&[512 * MIB])]);
@@ -365,7 +365,7 @@ fn paths_of_cgroups_lead_nowhere_else() {
 }
 
 #[test]
-fn a_vm_too_large_for_the_budget_is_not_walked() {
+fn vm_too_large_for_the_budget_is_not_walked() {
     let host = two_nodes();
     host.qemu(1000, "large", UUID_A, 1);
     host.qemu(2000, "small", UUID_B, 1);
@@ -384,11 +384,11 @@ fn a_vm_too_large_for_the_budget_is_not_walked() {
 }
 
 #[test]
-fn a_walk_that_takes_too_long_is_stopped_and_not_tried_again_soon() {
+fn walk_beyond_the_budget_is_stopped_and_retried_much_later() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     host.memory(1000, &[Block::ram(&[GIB])]);
-    // Nothing to foretell the time by.
+    // No counters to estimate the time from.
     host.set(1000, 1000, |_| ());
     let budget = Duration::from_nanos(1);
     let config = Config {
@@ -408,7 +408,7 @@ fn a_walk_that_takes_too_long_is_stopped_and_not_tried_again_soon() {
     assert_eq!(code(&source), ("degraded", "budget"));
     assert!(!look(&mut source, now + config.period));
     assert!(look(&mut source, later(1)));
-    assert!(!look(&mut source, later(2)), "twice as long each time");
+    assert!(!look(&mut source, later(2)), "the pause doubles each time");
     assert!(look(&mut source, later(3)));
     source.config.budget = Duration::from_secs(10);
     assert!(!source.read_at(&vm, later(100)).unwrap().is_empty());
@@ -416,7 +416,7 @@ fn a_walk_that_takes_too_long_is_stopped_and_not_tried_again_soon() {
 }
 
 #[test]
-fn a_budget_of_nothing_switches_walks_off() {
+fn budget_of_0_disables_walks() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     host.memory(1000, &[Block::ram(&[GIB])]);
@@ -430,7 +430,7 @@ fn a_budget_of_nothing_switches_walks_off() {
 }
 
 #[test]
-fn a_vm_is_looked_at_once_a_period() {
+fn vm_is_read_once_per_period() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     host.memory(1000, &[Block::ram(&[GIB, 0])]);
@@ -447,7 +447,7 @@ fn a_vm_is_looked_at_once_a_period() {
 }
 
 #[test]
-fn whoever_waits_longest_is_walked_first() {
+fn longest_waiting_vm_is_walked_first() {
     let host = two_nodes();
     for (pid, name) in [(1000, "a"), (2000, "b")] {
         host.qemu(pid, name, UUID_A, 1);
@@ -465,13 +465,16 @@ fn whoever_waits_longest_is_walked_first() {
     source.bucket.take(Duration::from_secs(2));
     assert!(!walked(&mut source, 1, now), "no time left");
     let later = now + Duration::from_secs(600);
-    assert!(!walked(&mut source, 0, later), "the other waits longer");
+    assert!(
+        !walked(&mut source, 0, later),
+        "the other VM has waited longer"
+    );
     assert!(walked(&mut source, 1, later));
     assert!(walked(&mut source, 0, later));
 }
 
 #[test]
-fn a_fifo_in_place_of_any_file_blocks_nothing() {
+fn fifo_instead_of_a_file_blocks_nothing() {
     for name in ["smaps", "numa_maps", "status", "stat", "cgroup"] {
         let host = two_nodes();
         host.proxmox(1000, 100, "a", UUID_A, 1);
@@ -487,7 +490,7 @@ fn a_fifo_in_place_of_any_file_blocks_nothing() {
         let mut source = source(&host);
         let facts = source.read(&vm).unwrap();
         match name {
-            // It is walked then.
+            // Then it is walked.
             "cgroup" => assert!(!facts.is_empty()),
             _ => {
                 assert_eq!(facts, [], "{name}");
@@ -498,7 +501,7 @@ fn a_fifo_in_place_of_any_file_blocks_nothing() {
 }
 
 #[test]
-fn size_that_is_not_understood_leaves_the_memory_unknown() {
+fn invalid_size_leaves_the_memory_unknown() {
     for (name, from, to) in [
         ("smaps", "Rss:", "Rss: many"),
         ("numa_maps", "kernelpagesize_kB=", "pagesize="),
@@ -517,7 +520,7 @@ fn size_that_is_not_understood_leaves_the_memory_unknown() {
 }
 
 #[test]
-fn a_text_of_a_gibibyte_is_given_up() {
+fn text_of_a_gibibyte_is_not_read() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     host.memory(1000, &[Block::ram(&[GIB])]);
@@ -537,13 +540,17 @@ fn a_text_of_a_gibibyte_is_given_up() {
 }
 
 #[test]
-fn what_a_kernel_lacks_is_named() {
+fn missing_kernel_file_is_named() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     host.memory(1000, &[Block::ram(&[GIB])]);
     host.remove("proc/1000/numa_maps");
     let mut source = source(&host);
-    assert_eq!(read_one(&mut source, &host).len(), 3, "its pages are known");
+    assert_eq!(
+        read_one(&mut source, &host).len(),
+        3,
+        "its page sizes are known"
+    );
     assert_eq!(code(&source), ("degraded", "no_file"));
     host.remove("proc/1000/smaps");
     let mut source = Memory::new(&Config::default(), roots(&host));
@@ -552,7 +559,7 @@ fn what_a_kernel_lacks_is_named() {
 }
 
 #[test]
-fn a_vm_that_ended_or_is_another_now_is_gone() {
+fn ended_vm_or_reused_pid_is_gone() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     host.memory(1000, &[Block::ram(&[GIB])]);
@@ -573,7 +580,7 @@ fn a_vm_that_ended_or_is_another_now_is_gone() {
 }
 
 #[test]
-fn vms_of_one_process_cannot_be_told_apart() {
+fn memory_of_vms_in_one_process_is_unknown() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     host.memory(1000, &[Block::ram(&[GIB])]);
@@ -596,7 +603,7 @@ fn vms_of_one_process_cannot_be_told_apart() {
 }
 
 #[test]
-fn only_what_should_have_guest_ram_is_missed() {
+fn tiny_vm_without_guest_ram_is_no_problem() {
     let host = two_nodes();
     host.micro_vm(1000, "tiny", UUID_A, 1);
     host.memory(1000, &[Block::own(&[8 * MIB])]);
@@ -611,7 +618,7 @@ fn only_what_should_have_guest_ram_is_missed() {
 }
 
 #[test]
-fn switched_off_it_reads_nothing_and_says_so() {
+fn disabled_source_reads_nothing_with_a_reason() {
     let host = two_nodes();
     host.qemu(1000, "a", UUID_A, 1);
     let config = Config {

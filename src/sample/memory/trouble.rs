@@ -1,31 +1,31 @@
-//! Why a VM's memory is unknown, and what would mend it.
+//! Why a VM's memory is unknown, and how to fix it.
 
 use std::time::Duration;
 
 use crate::config::values::show_duration;
 use crate::sample::{Reason, SourceState};
 
-/// What keeps the memory of one VM, or a part of what there is to know of it, from being known.
-/// The gravest comes first: it is what the source's state tells.
+/// Why the memory of a VM is unknown, in whole or in part. The most severe comes first: the
+/// source's state reports it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Trouble {
-    /// Its process may not be looked at.
+    /// The exporter may not read its process.
     NoPermission,
     /// The kernel lacks a file.
     NoFile(&'static str),
-    /// What should be a file of the kernel cannot be read or understood.
+    /// A file of the kernel cannot be read or has an unexpected format.
     Unreadable(String),
-    /// The process holds up who reads its page tables.
+    /// The process blocks reads of its page tables.
     Blocked,
     /// A walk took longer than this budget.
     TooSlow(Duration),
     /// A walk would take longer than this budget.
     TooLarge(Duration),
-    /// Its private memory (guest_memfd) is in no page table, and its cgroup is not its own.
+    /// Its private memory (guest_memfd) is in no page table, and it has no cgroup of its own.
     GuestMemfd,
-    /// Walks are switched off.
+    /// Walks are disabled.
     WalksOff,
-    /// Several VMs live in one process.
+    /// Several VMs share one process.
     SharedProcess,
     /// No mapping looks like guest RAM.
     NoRam,
@@ -33,13 +33,12 @@ pub(super) enum Trouble {
 
 impl Trouble {
     fn reason(&self, count: &str) -> Reason {
-        let own_cgroup =
-            "give each VM a cgroup of its own (version 2, with the memory controller), \
+        let own_cgroup = "give each VM its own cgroup v2 group with the memory controller, \
             as libvirt and Proxmox do";
         let (code, detail, fix) = match self {
             Self::NoPermission => (
                 "no_permission",
-                "their processes may not be looked at".to_owned(),
+                "the exporter may not read their processes".to_owned(),
                 Some(
                     "give the exporter CAP_SYS_PTRACE: AmbientCapabilities= in its unit, --cap-add \
                      in docker"
@@ -57,8 +56,8 @@ impl Trouble {
             Self::Unreadable(text) => ("unreadable", text.clone(), None),
             Self::Blocked => (
                 "blocked_reads",
-                "their memory cannot be read: their mmap_lock is held".to_owned(),
-                Some("see what holds it: cat /proc/PID/task/*/stack of the VM".to_owned()),
+                "cannot read their memory: their mmap_lock is held".to_owned(),
+                Some("find the holder: cat /proc/PID/task/*/stack of the VM".to_owned()),
             ),
             Self::TooSlow(budget) | Self::TooLarge(budget) => (
                 "budget",
@@ -74,24 +73,24 @@ impl Trouble {
             ),
             Self::GuestMemfd => (
                 "guest_memfd",
-                "their private memory (guest_memfd) is in no page table of their processes, and no \
-                 cgroup tells of them alone"
+                "their private memory (guest_memfd) is in no page table of their processes, and they \
+                 have no cgroup of their own"
                     .to_owned(),
                 Some(own_cgroup.to_owned()),
             ),
             Self::WalksOff => (
                 "walks_off",
-                "sources.memory.budget is 0, and no cgroup tells of them alone".to_owned(),
+                "sources.memory.budget is 0, and they have no cgroup of their own".to_owned(),
                 Some(format!("{own_cgroup}, or set sources.memory.budget")),
             ),
             Self::SharedProcess => (
                 "shared_process",
-                "several VMs live in one process, and their memory cannot be told apart".to_owned(),
+                "several VMs share one process, so memory cannot be attributed to a VM".to_owned(),
                 None,
             ),
             Self::NoRam => (
                 "no_guest_ram",
-                "no mapping of theirs is large enough for a guest's memory".to_owned(),
+                "no mapping is large enough to be guest memory".to_owned(),
                 None,
             ),
         };
@@ -103,7 +102,7 @@ impl Trouble {
     }
 }
 
-/// The source's state by what troubles each of its VMs.
+/// The source's state from the problems of its VMs.
 pub(super) fn state<'a>(vms: impl Iterator<Item = Option<&'a Trouble>>) -> SourceState {
     let vms: Vec<_> = vms.collect();
     let Some(gravest) = vms.iter().flatten().min() else {
@@ -120,7 +119,7 @@ pub(super) fn state<'a>(vms: impl Iterator<Item = Option<&'a Trouble>>) -> Sourc
 }
 
 impl Trouble {
-    /// Whether a VM in this trouble has no data at all, now and as long as nothing is mended.
+    /// Whether a VM with this problem has no data at all until it is fixed.
     fn is_whole(&self) -> bool {
         !matches!(self, Self::TooSlow(_) | Self::NoFile("numa_maps"))
     }

@@ -1,13 +1,13 @@
-//! The exact way: the page tables of guest RAM, by /proc/PID/smaps and numa_maps.
+//! The exact method: the page tables of guest RAM, from /proc/PID/smaps and numa_maps.
 //!
-//! smaps tells which mappings there are and what pages they are made of, numa_maps on which nodes
-//! those lie. On a machine of one node smaps alone says it all, except while NUMA balancing is on.
+//! smaps has the mappings and their page sizes, numa_maps their nodes. On a machine with one node
+//! smaps suffices, except while NUMA balancing is on.
 //!
-//! NUMA balancing takes the access to some pages away for a moment, to see who faults (a NUMA
-//! hint). From Linux 6.1 (commit 474098edac26) until 6.5 (d74943a2f3cd and 8b9c1cc0418a, which do
-//! not apply to 6.1's stable tree: Debian's 6.1.0-50 still does it) smaps leaves out huge pages with
-//! such a hint: `smaps_pmd_entry` in fs/proc/task_mmu.c asks `follow_trans_huge_pmd`, which finds
-//! no page. numa_maps has them all. So what a mapping has more in numa_maps is in huge pages.
+//! NUMA balancing removes access to some pages for a moment, to see which CPU faults (a NUMA
+//! hint). From Linux 6.1 (commit 474098edac26) to 6.5 (d74943a2f3cd and 8b9c1cc0418a, which do not
+//! apply to 6.1's stable tree: Debian's 6.1.0-50 is still affected), smaps omits huge pages with
+//! such a hint: `smaps_pmd_entry` in fs/proc/task_mmu.c calls `follow_trans_huge_pmd`, which finds
+//! no page. numa_maps has them all. So the excess of a mapping in numa_maps is in huge pages.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -21,10 +21,10 @@ use crate::host::memory::text::{self, TextError};
 use crate::host::memory::{size_name, Nodes};
 use crate::host::roots::Roots;
 
-/// More mappings than this are not kept (`vm.max_map_count`).
+/// Maximum number of mappings kept (`vm.max_map_count`).
 const MAX_MAPPINGS: usize = 65_530;
 
-/// What a walk found, and what it could not.
+/// Result of a walk, and why part of it is missing.
 #[derive(Debug)]
 pub(super) struct Walked {
     pub(super) sample: Sample,
@@ -34,39 +34,39 @@ pub(super) struct Walked {
 /// Why a process was not walked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It ended.
+    /// The process ended.
     Gone,
-    /// It may not be looked at.
+    /// The exporter may not read it.
     Refused,
     /// The kernel has no such file.
     Absent(&'static str),
-    /// The time was up.
+    /// The walk used up its budget.
     Spent,
-    /// None of its mappings looks like guest RAM.
+    /// No mapping looks like guest RAM.
     NoRam,
     /// What failed, and why.
     Other(String),
 }
 
 impl Failure {
-    /// Of a file every process has.
+    /// For a file that every process has.
     pub(super) fn of_process(path: &Path, error: &io::Error) -> Self {
         match error.kind() {
             _ if is_gone(error) => Self::Gone,
             io::ErrorKind::NotFound => Self::Gone,
             io::ErrorKind::PermissionDenied => Self::Refused,
-            _ => Self::Other(format!("{}: {error}", path.display())),
+            _ => Self::Other(format!("cannot read {}: {error}", path.display())),
         }
     }
 }
 
-/// What of the host decides how its VMs are walked.
+/// NUMA properties of the host that determine how its VMs are walked.
 #[derive(Debug, Clone)]
 pub(super) struct Numa {
-    /// Numbers of its nodes, ascending: node 0 alone on a kernel that knows none.
+    /// Numbers of its nodes, ascending; only node 0 on a kernel without NUMA.
     pub(super) nodes: Vec<u32>,
-    /// The kernel moves memory to where it is used (`kernel.numa_balancing`,
-    /// Documentation/admin-guide/sysctl/kernel.rst): by default on every host of several nodes.
+    /// Whether the kernel moves memory to where it is used (`kernel.numa_balancing`,
+    /// Documentation/admin-guide/sysctl/kernel.rst): the default on hosts with several nodes.
     balancing: bool,
 }
 
@@ -80,7 +80,7 @@ impl Numa {
         }
     }
 
-    /// The only node of a host where smaps says all there is to know.
+    /// The only node, on a host where smaps suffices.
     fn only(&self) -> Option<u32> {
         match self.nodes[..] {
             [only] if !self.balancing => Some(only),
@@ -88,7 +88,7 @@ impl Numa {
         }
     }
 
-    /// How many files a walk reads.
+    /// Number of files that a walk reads.
     pub(super) fn files(&self) -> u32 {
         match self.only() {
             Some(_) => 1,
@@ -97,7 +97,7 @@ impl Numa {
     }
 }
 
-/// Numbers of the host's nodes, ascending: node 0 alone on a kernel that knows none.
+/// Numbers of the host's nodes, ascending; only node 0 on a kernel without NUMA.
 pub(super) fn nodes(roots: &Roots) -> Vec<u32> {
     let names = roots.list(&roots.sys.join("devices/system/node"));
     let names = names.unwrap_or_default().into_iter();
@@ -111,8 +111,9 @@ pub(super) fn nodes(roots: &Roots) -> Vec<u32> {
     }
 }
 
-/// Walks guest RAM of a process. `spent` is asked again and again whether to stop; `grown`, once,
-/// how many bytes more the process has resident at the end than it had before.
+/// Walks the guest RAM of a process. `spent` is called repeatedly and stops the walk if true;
+/// `grown` is called once and returns by how many bytes the process's resident memory grew during
+/// the walk.
 pub(super) fn walk(
     roots: &Roots,
     pid: i32,
@@ -153,14 +154,14 @@ impl Sample {
     }
 }
 
-/// Of what numa_maps has more than smaps, read a moment before: whole huge pages, less what the
-/// process grew by meanwhile.
+/// The hidden part of the excess of numa_maps over smaps, which is read just before: whole huge
+/// pages, less the growth of the process in between.
 pub(super) fn hidden(not_in_smaps: u64, grown: u64, huge_page: u64) -> u64 {
     let hidden = not_in_smaps.saturating_sub(grown);
     hidden - hidden % huge_page
 }
 
-/// Size of a transparent huge page that a page table's middle level maps, in bytes.
+/// Size in bytes of a transparent huge page mapped at the PMD level.
 fn huge_page(roots: &Roots) -> u64 {
     const USUAL: u64 = 2 << 20;
     let file = "kernel/mm/transparent_hugepage/hpage_pmd_size";
@@ -193,7 +194,7 @@ fn ram(roots: &Roots, pid: i32, spent: &mut impl FnMut() -> bool) -> Result<Vec<
     }
     let found = ram::select(found);
     match any {
-        // A process that is ending has no mappings (fs/proc/task_mmu.c, `m_start`).
+        // An exiting process has no mappings (fs/proc/task_mmu.c, `m_start`).
         false => Err(Failure::Gone),
         true if found.is_empty() => Err(Failure::NoRam),
         true => Ok(found),
@@ -222,15 +223,15 @@ fn backing(ram: &[Mapping]) -> BTreeMap<String, u64> {
     backing
 }
 
-/// What numa_maps says of guest RAM.
+/// Guest RAM in numa_maps.
 #[derive(Debug, Default)]
 struct OnNodes {
     nodes: Nodes,
-    /// Bytes of its mappings that smaps did not have.
+    /// Bytes of its mappings that smaps does not have.
     not_in_smaps: u64,
 }
 
-/// On which nodes the mappings lie.
+/// Reads the nodes of the mappings.
 fn on_nodes(
     roots: &Roots,
     pid: i32,
@@ -263,7 +264,7 @@ fn on_nodes(
     }
 }
 
-/// Sums over a text of which a part is not understood would be too small.
+/// The error of a file with an unexpected part: sums over the rest would be too small.
 fn unexpected_format(roots: &Roots, pid: i32, name: &str) -> Failure {
     let path = roots.proc.join(format!("{pid}/{name}"));
     Failure::Other(format!("unexpected format in {}", path.display()))
@@ -279,7 +280,7 @@ fn read(
     let dir = roots.proc.join(pid.to_string());
     let path = dir.join(name);
     let failed = |error: io::Error| match error.kind() {
-        // The process was there a moment ago: if it still is, its kernel lacks the file.
+        // The process existed a moment ago: if it still does, its kernel lacks the file.
         io::ErrorKind::NotFound if dir.exists() => Failure::Absent(name),
         _ => Failure::of_process(&path, &error),
     };
@@ -287,6 +288,6 @@ fn read(
     text::lines(file, spent, each).map_err(|error| match error {
         TextError::Spent => Failure::Spent,
         TextError::Io(error) => failed(error),
-        TextError::TooLong => Failure::Other(format!("{}: {error}", path.display())),
+        TextError::TooLong => Failure::Other(format!("cannot read {}: {error}", path.display())),
     })
 }

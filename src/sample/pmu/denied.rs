@@ -1,15 +1,16 @@
-//! Who keeps perf_event_open from being used: the kernel, its privileges, or a filter before it.
+//! Why perf_event_open is denied: the kernel has no perf, a privilege is missing, or a filter
+//! blocks the call.
 //!
-//! Which errno says what (kernel/events/core.c, 5.8 to 6.18):
+//! Meaning of each errno (kernel/events/core.c, 5.8 to 6.18):
 //!
-//! - EACCES: `kernel.perf_event_paranoid` and no CAP_PERFMON, another user's thread and no right to
-//!   trace it, or a security module.
-//! - EPERM: not of counting as such. Docker's seccomp profile answers so, and Podman's with
-//!   CAP_PERFMON alone until the end of 2025.
-//! - ENOSYS: a kernel without perf, or again a profile: Podman's, for a container that has
-//!   CAP_SYS_ADMIN and lacks CAP_PERFMON (containers/common, issue 2534). perf_event_open(2) calls
-//!   it the official way to tell a kernel with perf that it has
-//!   /proc/sys/kernel/perf_event_paranoid.
+//! - EACCES: `kernel.perf_event_paranoid` without CAP_PERFMON, a thread of another user without
+//!   the right to trace it, or a security module.
+//! - EPERM: not returned for counting as such. Docker's seccomp profile returns it, and Podman's
+//!   with only CAP_PERFMON until the end of 2025.
+//! - ENOSYS: a kernel without perf, or a seccomp profile: Podman's, for a container with
+//!   CAP_SYS_ADMIN and without CAP_PERFMON (containers/common, issue 2534). The existence of
+//!   /proc/sys/kernel/perf_event_paranoid is the official test for a kernel with perf
+//!   (perf_event_open(2)).
 
 use crate::host::privileges;
 use crate::host::roots::Roots;
@@ -17,17 +18,17 @@ use crate::sample::Reason;
 
 use super::plan::permission_fix;
 
-/// What stands before perf_event_open.
+/// What may block perf_event_open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Gate {
-    /// `kernel.perf_event_paranoid`; `None` in a kernel without perf, or where procfs hides it.
+    /// `kernel.perf_event_paranoid`; `None` if the kernel has no perf or procfs hides it.
     pub paranoid: Option<i32>,
-    /// Whether a seccomp filter is in force; `None` where the kernel does not say.
+    /// Whether a seccomp filter is active; `None` if the kernel does not report it.
     pub seccomp: Option<bool>,
 }
 
 impl Gate {
-    /// That of this process.
+    /// Reads the state of this process.
     pub fn read(roots: &Roots) -> Self {
         Self {
             paranoid: privileges::perf_event_paranoid(roots),
@@ -35,8 +36,8 @@ impl Gate {
         }
     }
 
-    /// Why the kernel, or what is before it, did not let perf_event_open count; `None` for an
-    /// errno that says something else. `detail` is what was tried and the kernel's answer.
+    /// Why perf_event_open was denied; `None` for an errno with another meaning. `detail` is the
+    /// attempt and the kernel's error.
     pub(in crate::sample) fn reason(self, errno: Option<i32>, detail: &str) -> Option<Reason> {
         match (errno?, self.seccomp) {
             (libc::ENOSYS, _) if self.paranoid.is_some() => Some(filtered(detail)),
@@ -50,7 +51,7 @@ impl Gate {
     fn no_permission(self, detail: &str) -> Reason {
         let paranoid = match self.paranoid {
             Some(level) => format!("kernel.perf_event_paranoid is {level}"),
-            None => "kernel.perf_event_paranoid could not be read".to_owned(),
+            None => "cannot read kernel.perf_event_paranoid".to_owned(),
         };
         Reason {
             code: "no_permission",
@@ -63,11 +64,11 @@ impl Gate {
 fn filtered(detail: &str) -> Reason {
     Reason {
         code: "seccomp",
-        detail: format!("{detail}: a seccomp filter refuses it, not the kernel"),
+        detail: format!("{detail}: blocked by a seccomp filter, not by the kernel"),
         fix: Some(
-            "allow perf_event_open in the container's seccomp profile: --cap-add=PERFMON, and where \
-             the profile still refuses, --security-opt seccomp=PROFILE with perf_event_open among \
-             its allowed calls (systemd: SystemCallFilter=perf_event_open)"
+            "allow perf_event_open in the container's seccomp profile: --cap-add=PERFMON; if that is \
+             not enough, --security-opt seccomp=PROFILE with a profile that allows perf_event_open \
+             (systemd: SystemCallFilter=perf_event_open)"
                 .to_owned(),
         ),
     }
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errno_and_what_is_known_of_the_process_name_the_cause() {
+    fn errno_and_process_state_determine_the_reason() {
         let gate = |paranoid, seccomp| Gate { paranoid, seccomp };
         for (errno, gate, code, fix) in [
             (

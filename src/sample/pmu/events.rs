@@ -1,4 +1,4 @@
-//! The table of events: what feeds which metric, and how the kernel is asked for it.
+//! The table of events: the metric of each event, and its encoding.
 
 use crate::config::EventSet;
 use crate::host::cpu_model::{CpuModel, X86Vendor};
@@ -17,19 +17,19 @@ pub const PERF_TYPE_HW_CACHE: u32 = 3;
 /// `PERF_TYPE_RAW`
 pub const PERF_TYPE_RAW: u32 = 4;
 
-/// Where the number of a PMU goes in the `config` of a generic event, on machines with a PMU for
-/// each kind of core (`PERF_PMU_TYPE_SHIFT`, linux/perf_event.h).
+/// Position of the PMU's number in the `config` of a generic event, on machines with a PMU for
+/// each type of core (`PERF_PMU_TYPE_SHIFT`, linux/perf_event.h).
 pub const PERF_PMU_TYPE_SHIFT: u32 = 32;
 
 /// Data TLB, read, miss: `PERF_COUNT_HW_CACHE_DTLB | OP_READ << 8 | RESULT_MISS << 16`.
 const DTLB_READ_MISS: u64 = 0x1_0003;
 
-/// Which side of a vCPU thread is counted.
+/// The mode of a vCPU thread that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// Inside the guest: `exclude_host`.
+    /// Guest mode: `exclude_host`.
     Guest,
-    /// The VMM and KVM on the vCPU's behalf: `exclude_guest`.
+    /// Host mode, the VMM and KVM on behalf of the vCPU: `exclude_guest`.
     Host,
 }
 
@@ -43,27 +43,27 @@ impl Side {
     }
 }
 
-/// How the kernel is asked for an event.
+/// Encoding of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     /// A generic event: `perf_hw_id`.
     Hardware(u64),
     /// A generic cache event: id, operation and result.
     Cache(u64),
-    /// An event of this CPU model, for the PMU of all its cores.
+    /// A raw event of this CPU model, for the PMU of all its cores.
     Raw(u64),
-    /// An event of one PMU, by sysfs.
+    /// An event of one PMU, as encoded by sysfs.
     Pmu(Encoding),
 }
 
-/// One event and the metric it feeds.
+/// An event and the metric it feeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Metric of the catalogue.
+    /// Metric of the catalog.
     pub metric: &'static str,
-    /// Label beyond `mode`, where the metric has one.
+    /// Label besides `mode`, if the metric has one.
     pub label: Option<(&'static str, String)>,
-    /// How the kernel is asked.
+    /// Encoding of the event.
     pub code: Code,
 }
 
@@ -85,13 +85,13 @@ impl Event {
     }
 }
 
-/// What the default group of a side counts. Six of the guest, so that they fit the three fixed
-/// and four general counters that an Intel core with hyper-threading has.
+/// Events of the default group of a mode. Guest mode has six, so that they fit the three fixed and
+/// four general counters of an Intel core with hyper-threading.
 ///
-/// Cache references and misses are what the kernel takes for them: of the last level on Intel
-/// (`intel_perfmon_event_map`, arch/x86/events/intel/core.c), of L2 on AMD Zen
-/// (`amd_zen2_perfmon_event_map` and its like, arch/x86/events/amd/core.c), of the L1 data cache
-/// on ARM (`armv8_pmuv3_perf_map`, drivers/perf/arm_pmuv3.c).
+/// Cache references and misses are the kernel's generic events: the last level on Intel
+/// (`intel_perfmon_event_map`, arch/x86/events/intel/core.c), L2 on AMD Zen
+/// (`amd_zen2_perfmon_event_map` and similar, arch/x86/events/amd/core.c), the L1 data cache on
+/// ARM (`armv8_pmuv3_perf_map`, drivers/perf/arm_pmuv3.c).
 pub fn base(side: Side) -> Vec<Event> {
     use Code::Hardware;
     let mut events = vec![
@@ -109,7 +109,7 @@ pub fn base(side: Side) -> Vec<Event> {
     events
 }
 
-/// What an optional set counts here; empty where the CPU has no such events.
+/// Events of an optional set on this CPU; empty if the CPU has no such events.
 pub fn optional(set: EventSet, model: &CpuModel, pmus: &[Pmu]) -> Vec<Event> {
     const STALLED: &str = "kvm_vcpu_stalled_cycles_total";
     match set {
@@ -127,7 +127,7 @@ pub fn optional(set: EventSet, model: &CpuModel, pmus: &[Pmu]) -> Vec<Event> {
     }
 }
 
-/// The configuration's word for a set.
+/// The set's name in the configuration.
 pub fn set_name(set: EventSet) -> &'static str {
     match set {
         EventSet::Branches => "branches",
@@ -138,14 +138,14 @@ pub fn set_name(set: EventSet) -> &'static str {
     }
 }
 
-/// Loads served by DRAM, local and remote, where the CPU model's events are known.
+/// Loads served by local and remote DRAM, if the events of the CPU model are known.
 ///
 /// Intel: `MEM_LOAD_L3_MISS_RETIRED.LOCAL_DRAM` and `.REMOTE_DRAM`, event 0xd3, umask 0x01 and
-/// 0x02, alike in github.com/intel/perfmon {SKX,CLX,ICX,SPR,EMR,GNR}/events/*_core.json (and
+/// 0x02, identical in github.com/intel/perfmon {SKX,CLX,ICX,SPR,EMR,GNR}/events/*_core.json (and
 /// tools/perf/pmu-events/arch/x86/{skylakex,cascadelakex,icelakex,sapphirerapids}/cache.json).
 ///
 /// AMD: demand data cache fills by source, event 0x43, umask 0x08 (DRAM or I/O of the same node)
-/// and 0x40 (of another): `ls_refills_from_sys.ls_mabresp_{lcl,rmt}_dram` in
+/// and 0x40 (of another node): `ls_refills_from_sys.ls_mabresp_{lcl,rmt}_dram` in
 /// tools/perf/pmu-events/arch/x86/amdzen2/memory.json,
 /// `ls_dmnd_fills_from_sys.mem_io_{local,remote}` in amdzen3/memory.json,
 /// `ls_dmnd_fills_from_sys.dram_io_{near,far}` in amdzen4/cache.json and amdzen5/load-store.json.
@@ -171,15 +171,16 @@ fn dram_loads(model: &CpuModel) -> Vec<Event> {
     ]
 }
 
-/// Models of github.com/intel/perfmon mapfile.csv: Skylake-SP and Cascade Lake (0x55), Ice Lake-SP
-/// (0x6a, 0x6c), Sapphire Rapids (0x8f), Emerald Rapids (0xcf), Granite Rapids (0xad, 0xae).
+/// Xeon models in github.com/intel/perfmon mapfile.csv: Skylake-SP and Cascade Lake (0x55), Ice
+/// Lake-SP (0x6a, 0x6c), Sapphire Rapids (0x8f), Emerald Rapids (0xcf), Granite Rapids (0xad,
+/// 0xae).
 fn is_xeon(model: u32) -> bool {
     matches!(model, 0x55 | 0x6a | 0x6c | 0x8f | 0xcf | 0xad | 0xae)
 }
 
-/// Families and models of tools/perf/pmu-events/arch/x86/mapfile.csv: 0x17 from model 0x30 on is
-/// Zen 2, 0x19 Zen 3 and 4. In family 0x1a Zen 5 has the models that arch/x86/kernel/cpu/amd.c
-/// (`bsp_init_amd`) does not give to Zen 6.
+/// Families and models in tools/perf/pmu-events/arch/x86/mapfile.csv: 0x17 from model 0x30 is Zen
+/// 2, 0x19 is Zen 3 and 4. In family 0x1a, Zen 5 has the models that arch/x86/kernel/cpu/amd.c
+/// (`bsp_init_amd`) does not assign to Zen 6.
 fn is_zen2_to_5(family: u32, model: u32) -> bool {
     match family {
         0x17 => model >= 0x30,
@@ -189,13 +190,13 @@ fn is_zen2_to_5(family: u32, model: u32) -> bool {
     }
 }
 
-/// Issue slots and how they were used, where all cores have the topdown metrics of Ice Lake and
-/// later (arch/x86/events/intel/core.c, `icl_td_events_attrs`): `slots` must lead the group, and
-/// the kernel turns the metrics into slots. An older `topdown-retiring` without `slots` counts
-/// differently and is left out.
+/// Issue slots by use, if all cores have the topdown metrics of Ice Lake and later
+/// (arch/x86/events/intel/core.c, `icl_td_events_attrs`): `slots` must lead the group, and the
+/// kernel converts the metrics to slots. An older `topdown-retiring` without `slots` counts
+/// differently and is not used.
 ///
-/// The metrics have no counters of their own that VM entry could switch: what a side gets is as
-/// exact as `slots` is filtered (SDM vol. 3, "Performance Metrics").
+/// The metrics have no counters of their own that VM entry could switch: their split by mode is
+/// only as exact as that of `slots` (SDM vol. 3, "Performance Metrics").
 fn topdown(pmus: &[Pmu]) -> Vec<Event> {
     const METRIC: &str = "kvm_vcpu_topdown_slots_total";
     const CATEGORIES: [(&str, &str); 5] = [
@@ -205,7 +206,7 @@ fn topdown(pmus: &[Pmu]) -> Vec<Event> {
         ("topdown-fe-bound", "frontend_bound"),
         ("topdown-be-bound", "backend_bound"),
     ];
-    // On a hybrid machine only some cores have it, and a sum over the others would be too small.
+    // On a hybrid machine only some cores have these events, and a sum would miss the others.
     let [pmu] = pmus else {
         return Vec::new();
     };
@@ -218,7 +219,7 @@ fn topdown(pmus: &[Pmu]) -> Vec<Event> {
     events.unwrap_or_default()
 }
 
-/// Events of the kernel itself, for machines without a PMU: `perf_sw_ids`.
+/// Software events of the kernel, for machines without a PMU: `perf_sw_ids`.
 pub fn software() -> Vec<(&'static str, Attr)> {
     [
         ("context-switches", 3),
@@ -229,10 +230,10 @@ pub fn software() -> Vec<(&'static str, Attr)> {
     .to_vec()
 }
 
-/// The attributes of an event: one, or one for each kind of core.
+/// The attributes of an event: one, or one for each type of core.
 ///
-/// With one core PMU the generic types are enough; with several, each PMU's number goes into the
-/// upper half of `config` (Documentation/admin-guide/perf-intel-hybrid.rst).
+/// With one core PMU the generic types suffice; with several, the upper half of `config` holds
+/// each PMU's number (Documentation/admin-guide/perf-intel-hybrid.rst).
 pub fn attrs(code: Code, side: Side, pmus: &[Pmu]) -> Vec<Attr> {
     let plain = match code {
         Code::Hardware(id) => attr(PERF_TYPE_HARDWARE, id),
@@ -262,8 +263,7 @@ pub fn attrs(code: Code, side: Side, pmus: &[Pmu]) -> Vec<Attr> {
     }
 }
 
-/// A tracepoint by its number, with or without the guest running: it is only ever hit by the
-/// kernel.
+/// A tracepoint by its number, in both modes: only the kernel hits it.
 pub fn tracepoint(id: u64, filter: Option<Filter>) -> Attr {
     Attr {
         filter,
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_is_in_the_catalogue() {
+    fn every_metric_is_in_the_catalog() {
         let sets = [
             EventSet::Branches,
             EventSet::Dtlb,

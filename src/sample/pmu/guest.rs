@@ -1,30 +1,30 @@
-//! Whether the counters of guests count guests at all.
+//! Detects guest-mode counters that do not count at all.
 //!
-//! On some hosts events that count the guest alone are opened, run, and stay 0 whatever the guest
-//! does: where KVM runs guests without the processor's own guest mode (PVM), in a hypervisor that
-//! does not pass the mode on, or where guests got the counters after the events were opened. 0
-//! would then read as a guest that does nothing. So what guest events say of a vCPU is taken for
-//! known from the first one that counted, and no longer when none counts while the guest runs.
+//! On some hosts, events that count only guest mode open and run, but stay 0: if KVM runs guests
+//! without the processor's guest mode (PVM), in a hypervisor that does not pass the mode on, or if
+//! guests got the counters after the events were opened. A 0 would then look like an idle guest.
+//! So the guest-mode columns of a vCPU are known from its first count on, and are withdrawn if no
+//! event counts while the guest runs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use crate::sample::Reason;
 
-/// So long the guest ran, by the thread's own account, without a single guest cycle (ns). The
-/// kernel finds at its timer ticks that a thread is in its guest, so that the account has steps of
-/// 10 ms and can be several times what the guest had; but it never grows without any cycle of the
-/// guest's, and here that would have happened 500 times in a row.
+/// Guest time of the thread, in ns, that must pass without a single guest cycle. The kernel
+/// accounts guest time at its timer ticks, in steps of 10 ms, so it may be several times the real
+/// guest time. But a step needs at least some guest execution, and here 500 steps in a row would
+/// have had none.
 const GUEST_TIME: u64 = 5_000_000_000;
 
-/// … and so many readings it took.
+/// Number of reads without a guest cycle that are needed as well.
 const READINGS: u32 = 5;
 
-/// A reading proves something only where the events had a counter for at least one part of so many
-/// of the time: else the guest may have run in the rest.
+/// A read counts as proof only if the events had a counter for at least this fraction (1/n) of the
+/// enabled time: otherwise the guest may have run in the rest.
 const LEAST_SHARE: u64 = 4;
 
-/// vCPUs whose guests are not counted, among those that are watched.
+/// Number of watched vCPUs, and of those whose guests are not counted.
 #[derive(Debug, Default)]
 pub(super) struct Silent {
     watched: AtomicUsize,
@@ -32,14 +32,14 @@ pub(super) struct Silent {
 }
 
 impl Silent {
-    /// Why the source is degraded; `None` while no guest is known to be left out.
+    /// Why the source is degraded; `None` while no such guest is known.
     pub(super) fn reason(&self) -> Option<Reason> {
         let silent = self.silent.load(Ordering::Relaxed);
         (silent > 0).then(|| Reason {
             code: "guest_not_counted",
             detail: format!(
-                "guests of {silent} of {} vCPUs run, and the counters of guest mode stay 0: they are \
-                 left out, and those of host mode may hold the guest too",
+                "guest-mode counters stay 0 on {silent} of {} vCPUs although their guests run: these \
+                 series are omitted, and host-mode counters may include the guest",
                 self.watched.load(Ordering::Relaxed)
             ),
             fix: None,
@@ -47,36 +47,36 @@ impl Silent {
     }
 }
 
-/// One reading of a vCPU's guest events.
+/// One read of a vCPU's guest-mode events.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
-    /// Guest cycles, as far as they are known.
+    /// Guest cycles, if known.
     pub(super) cycles: Option<u64>,
-    /// Sum of what all guest events counted, cycles among them.
+    /// Sum of the counts of all guest-mode events, cycles included.
     pub(super) all: u64,
-    /// How long the group with guest cycles was enabled and running, ns.
+    /// How long the group with guest cycles was enabled, and (below) counting, in ns.
     pub(super) enabled: u64,
     pub(super) running: u64,
-    /// How long the guest ran by the thread's account, ns.
+    /// Guest time of the thread as accounted by the kernel, ns.
     pub(super) guest_time: Option<u64>,
 }
 
-/// What guest columns of a vCPU are now.
+/// State of the guest-mode columns of a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guest {
-    /// Unknown: nothing was counted yet.
+    /// Unknown: nothing has counted yet.
     Unseen,
-    /// Known, also where they are 0.
+    /// Known, also if 0.
     Counted,
-    /// Withdrawn.
+    /// Withdrawn: nothing counts although the guest runs.
     Silent,
 }
 
-/// What one vCPU's readings have shown so far.
+/// What the reads of one vCPU have shown so far.
 #[derive(Debug)]
 pub(super) struct Evidence {
     guest: Guest,
-    /// The thread's guest time of the first reading may be from before the counters were opened.
+    /// The guest time of the first read may predate the opening of the counters.
     first: bool,
     silence: u64,
     readings: u32,
@@ -95,7 +95,7 @@ impl Evidence {
         }
     }
 
-    /// Takes a reading and says what guest columns are now.
+    /// Evaluates a read and returns the new state of the guest-mode columns.
     pub(super) fn take(&mut self, counted: Counted) -> Guest {
         let first = std::mem::replace(&mut self.first, false);
         if counted.all > 0 {
@@ -158,9 +158,9 @@ mod tests {
     }
 
     #[test]
-    fn five_seconds_of_a_guest_without_a_cycle_are_proof() {
+    fn five_seconds_of_guest_time_without_a_cycle_withdraw() {
         let dead = all([reading(0, SECOND); 7]);
-        // The first reading's time may be from before.
+        // The guest time of the first read may be older.
         assert_eq!(dead[..5], [Guest::Unseen; 5]);
         assert_eq!(dead[5..], [Guest::Silent; 2]);
         let often = all([reading(0, SECOND / 10); 60]);
@@ -168,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn one_long_reading_is_no_proof() {
+    fn one_long_read_does_not_withdraw() {
         let seen = all([reading(0, 100 * SECOND); 5]);
         assert_eq!(seen, [Guest::Unseen; 5]);
     }
 
     #[test]
-    fn what_proves_nothing_never_withdraws() {
+    fn inconclusive_reads_never_withdraw() {
         let starved = Counted {
             running: SECOND / 5,
             ..reading(0, SECOND)
@@ -194,10 +194,10 @@ mod tests {
     }
 
     #[test]
-    fn a_single_cycle_begins_it_anew() {
+    fn single_cycle_restarts_the_detection() {
         let mostly = (0..60).map(|n| reading(u64::from(n % 5 == 4), SECOND));
         assert!(!all(mostly).contains(&Guest::Silent));
-        // An event other than cycles shows that guests are counted, too.
+        // A count of any other event also shows that guests are counted.
         let other = Counted {
             all: 1,
             ..reading(0, SECOND)
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_come_back_are_taken_and_the_reason_goes() {
+    fn returning_counts_clear_the_reason() {
         let silent = Arc::new(Silent::default());
         let mut evidence = Evidence::new(silent.clone());
         let other = Evidence::new(silent.clone());
@@ -224,7 +224,7 @@ mod tests {
             evidence.take(reading(0, SECOND));
         }
         drop(evidence);
-        assert_eq!(silent.reason(), None, "a vCPU that is gone is no reason");
+        assert_eq!(silent.reason(), None, "a vCPU that ended is not counted");
         drop(other);
         assert_eq!(silent.watched.load(Ordering::Relaxed), 0);
     }

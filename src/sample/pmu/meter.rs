@@ -1,27 +1,28 @@
-//! From readings of a counter group to what happened since the last one.
+//! Computes deltas between reads of a counter group.
 //!
-//! A group that shares its counters with others runs for a part of the time only; what it saw is
-//! scaled to the whole. The scale is that of the span since the last charge, never of the
-//! counter's whole life: a busy hour in which the group was starved must not colour a quiet one.
+//! A group that shares its counters with others counts only part of the time; its deltas are
+//! scaled to the whole. The scale is that of the interval since the last charge, never of the
+//! counter's whole life: a busy hour in which the group got no counters must not distort a quiet
+//! one.
 //!
-//! On a machine with several kinds of core there is a group for each. All of them are enabled
-//! while the thread runs, and each of them runs only on its own kind, so that their times running
-//! add up to the time enabled: counts and times running are summed before scaling.
+//! On a machine with several types of core there is a kernel group for each. All are enabled while
+//! the thread runs, but each counts only on its own type, so their running times add up to the
+//! enabled time: counts and running times are summed before scaling.
 
 use super::counters::Times;
 
-/// No event counts faster than this (per ns of time running): 128 increments a cycle at 8 GHz.
-/// Six-wide cores count some 40 slots a ns.
+/// Maximum count per ns of running time: 128 increments per cycle at 8 GHz. Six-wide cores count
+/// about 40 slots per ns.
 const MAX_RATE: u64 = 1024;
 
-/// What a count may exceed [`MAX_RATE`] by: time and count are not read in the same instant.
+/// Tolerance beyond [`MAX_RATE`]: time and count are not read at the same instant.
 const SLACK: u64 = 1 << 20;
 
-/// Counters of current x86 cores have 48 bits. The kernel widens them to 64; a kernel or
-/// hypervisor that once fails to do so shows as a wrap of 48 bits.
+/// Counters of current x86 cores have 48 bits. The kernel widens them to 64; if a kernel or
+/// hypervisor fails to do so, the counter wraps at 48 bits.
 const NARROW: u64 = (1 << 48) - 1;
 
-/// One group's readings: those of the last time, and what is not charged yet.
+/// The last read of a group, and counts not yet charged.
 #[derive(Debug)]
 pub struct Meter {
     parts: Box<[Part]>,
@@ -31,26 +32,26 @@ pub struct Meter {
     scaled: bool,
 }
 
-/// The last reading of the group of one kind of core.
+/// The last read of the group on one type of core.
 #[derive(Debug)]
 struct Part {
     times: Times,
     counts: Box<[u64]>,
 }
 
-/// What one event counted and was not charged yet.
+/// Counts of one event that are not yet charged.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pending {
     count: u64,
-    /// What scaling left over, in 2^-32 of an event; carried so that no event is ever lost.
+    /// Remainder of scaling, in 2^-32 of an event; carried over so that no event is lost.
     carry: u64,
-    /// A reading made no sense: nothing is charged for this span.
+    /// A read was implausible: nothing is charged for this interval.
     broken: bool,
 }
 
 impl Meter {
-    /// A meter of `events` events, each on `parts` kinds of core. Counters start at 0 when they
-    /// are opened, and so does the meter. Not `scaled`: counts are charged as they are.
+    /// A meter for `events` events on `parts` types of core. It starts at 0, as counters do when
+    /// opened. Without `scaled`, counts are charged unscaled.
     pub fn new(parts: usize, events: usize, scaled: bool) -> Self {
         let part = || Part {
             times: Times::default(),
@@ -65,8 +66,8 @@ impl Meter {
         }
     }
 
-    /// Takes the readings of all parts, and tells how long the group was enabled and running
-    /// since the last time.
+    /// Takes the reads of all parts; returns how long the group was enabled and running since the
+    /// last call.
     pub fn take<'a>(&mut self, readings: impl Iterator<Item = (Times, &'a [u64])>) -> Times {
         let mut since = Times::default();
         for (part, (times, counts)) in self.parts.iter_mut().zip(readings) {
@@ -82,15 +83,15 @@ impl Meter {
                 *before = *now;
             }
         }
-        // Two clocks that are read one after the other may differ by a little.
+        // Two clocks that are read one after the other may differ slightly.
         since.running = since.running.min(since.enabled);
         self.enabled = self.enabled.saturating_add(since.enabled);
         self.running = self.running.saturating_add(since.running);
         since
     }
 
-    /// Charges what is pending: calls `charge` with the number of each event and its increment.
-    /// While the group has not run since the last charge nothing is known, and nothing is called.
+    /// Charges pending counts: calls `charge` with each event's index and delta. If the group has
+    /// not run since the last charge, the deltas are unknown and nothing is charged.
     pub fn charge(&mut self, mut charge: impl FnMut(usize, u64)) {
         if self.running == 0 {
             return;
@@ -110,7 +111,7 @@ impl Meter {
 }
 
 impl Part {
-    /// The times since the last reading; `None` when they went backwards.
+    /// The times since the last read; `None` if they went backwards.
     fn advance(&mut self, now: Times) -> Option<Times> {
         let before = std::mem::replace(&mut self.times, now);
         Some(Times {
@@ -128,14 +129,14 @@ impl Pending {
         }
     }
 
-    /// `count * enabled / running`, and keeps the fraction for the next time.
+    /// `count * enabled / running`; the fraction is carried over.
     fn scale(&mut self, count: u64, enabled: u64, running: u64) -> u64 {
         if enabled <= running {
             return count;
         }
         let product = u128::from(count) * u128::from(enabled);
         let running = u128::from(running);
-        // The fraction is below 1, so that it fits 32 bits after the shift.
+        // The fraction is below 1, so it fits into 32 bits after the shift.
         let fraction = ((product % running) << 32) / running;
         self.carry += fraction as u64;
         let whole = product / running + u128::from(self.carry >> 32);
@@ -144,8 +145,8 @@ impl Pending {
     }
 }
 
-/// How much a counter went on, at most what it can count in `running` ns; `None` when no reading
-/// of it makes sense.
+/// Delta of a counter, at most what it can count in `running` ns; `None` if the read is
+/// implausible.
 fn count_delta(before: u64, now: u64, running: u64) -> Option<u64> {
     let most = running.saturating_mul(MAX_RATE).saturating_add(SLACK);
     let delta = now.wrapping_sub(before);
@@ -161,7 +162,7 @@ mod tests {
         Times { enabled, running }
     }
 
-    /// Takes one reading of one event and gives back what was charged.
+    /// Takes one read of one event and returns what was charged.
     fn step(meter: &mut Meter, enabled: u64, running: u64, count: u64) -> Option<u64> {
         meter.take([(times(enabled, running), &[count][..])].into_iter());
         let mut charged = None;
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_always_ran_is_charged_as_counted() {
+    fn group_that_always_ran_is_charged_unscaled() {
         let mut meter = Meter::new(1, 1, true);
         assert_eq!(step(&mut meter, 1000, 1000, 70), Some(70));
         assert_eq!(step(&mut meter, 2000, 2000, 100), Some(30));
@@ -180,12 +181,12 @@ mod tests {
     fn the_scale_is_that_of_the_interval() {
         let mut meter = Meter::new(1, 1, true);
         assert_eq!(step(&mut meter, 1000, 250, 100), Some(400));
-        // Over its life it ran 5/8 of the time; in this interval all of it.
+        // Over its life it ran 5/8 of the time, in this interval all of it.
         assert_eq!(step(&mut meter, 2000, 1250, 200), Some(100));
     }
 
     #[test]
-    fn a_span_without_running_is_unknown_and_charged_with_the_next() {
+    fn interval_without_running_is_charged_with_the_next() {
         let mut meter = Meter::new(1, 1, true);
         assert_eq!(step(&mut meter, 1000, 0, 0), None);
         assert_eq!(step(&mut meter, 2000, 500, 10), Some(40));
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_new_is_nothing_known() {
+    fn no_new_time_is_unknown() {
         let mut meter = Meter::new(1, 1, true);
         assert_eq!(step(&mut meter, 1000, 1000, 70), Some(70));
         assert_eq!(step(&mut meter, 1000, 1000, 70), None);
@@ -205,12 +206,12 @@ mod tests {
         let total: u64 = (1..=300)
             .filter_map(|n| step(&mut meter, n * 400, n * 300, n))
             .sum();
-        // 4/3 of 300; the fraction kept has 32 bits and is rounded down.
+        // 4/3 of 300; the fraction that is kept has 32 bits and is rounded down.
         assert!((399..=400).contains(&total), "{total}");
     }
 
     #[test]
-    fn a_wrapped_counter_goes_on() {
+    fn wrapped_counter_continues() {
         let mut meter = Meter::new(1, 1, true);
         meter.parts[0].counts[0] = u64::MAX - 9;
         assert_eq!(step(&mut meter, 1000, 1000, 10), Some(20));
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_makes_no_sense_is_left_out_once() {
+    fn implausible_count_is_skipped_once() {
         let mut meter = Meter::new(1, 1, true);
         assert_eq!(step(&mut meter, 1000, 1000, 1 << 40), None);
         assert_eq!(step(&mut meter, 2000, 2000, (1 << 40) + 5), Some(5));
@@ -234,9 +235,9 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_core_add_up() {
+    fn types_of_core_add_up() {
         let mut meter = Meter::new(2, 1, true);
-        // 600 of 1000 ns on one kind, 400 on the other: nothing is missing.
+        // 600 of 1000 ns on one type, 400 on the other: nothing is missing.
         let readings = [(times(1000, 600), &[60][..]), (times(1000, 400), &[40][..])];
         assert_eq!(meter.take(readings.into_iter()), times(1000, 1000));
         let mut charged = 0;
@@ -246,10 +247,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn steady_counters_are_scaled_right(
+        fn steady_counters_are_scaled_correctly(
             steps in prop::collection::vec((1u64..2_000_000_000, 1u64..100), 1..50),
         ) {
-            // One event a ns, running `share` percent of each step.
+            // One event per ns, running `share` percent of each step.
             let mut meter = Meter::new(1, 1, true);
             let (mut enabled, mut running, mut total) = (0, 0, 0);
             for (span, share) in &steps {
@@ -262,7 +263,7 @@ mod tests {
         }
 
         #[test]
-        fn any_readings_do(
+        fn any_reads_are_accepted(
             readings in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>()), 0..20),
             scaled: bool,
         ) {

@@ -1,7 +1,7 @@
-//! Opening counters on a thread whose process holds that up.
+//! Opens counters on threads whose process may block that.
 //!
-//! perf_event_open(2) waits for an execve(2) of the process that is under way, and that waits for
-//! whoever holds the memory of the old program ([`crate::host::readers`]). The tick must not.
+//! perf_event_open(2) waits for a running execve(2) of the process, which waits for every holder
+//! of the old program's memory ([`crate::host::readers`]). The tick must not wait for that.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,18 +11,18 @@ use super::counters::{Attr, CounterError, CounterGroup, OpenCounters};
 use crate::host::readers::{Owner, Ticket};
 use crate::host::roots::Roots;
 
-/// How long the tick waits for one group; to open it takes some 20 µs where nobody holds it up.
+/// How long the tick waits for one group; opening takes about 20 µs if nothing blocks it.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Counters that nobody has asked for this long after they were late are closed.
+/// Late counters that are not requested again within this time are closed.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// Code of the reason where the answer is late. Who asks again gets it as soon as it is there: the
-/// first user of a tracepoint waits until every CPU has passed by (`tracepoint_add_func`,
-/// kernel/tracepoint.c), which takes longer than `PATIENCE` on a slow or busy machine.
+/// Reason code of a late answer. A retry gets the answer once it is available: the first user of a
+/// tracepoint may wait for an RCU grace period (`tracepoint_add_func`, kernel/tracepoint.c), which
+/// takes longer than `PATIENCE` on a slow or busy machine.
 pub const BLOCKED: &str = "blocked";
 
-/// Opens counters as another does, and waits a moment for it.
+/// Opens counters through another opener, with a time limit.
 pub struct Patient {
     counters: Arc<dyn OpenCounters>,
     roots: Arc<Roots>,
@@ -39,7 +39,7 @@ struct Late {
 type Answer = Result<Box<dyn CounterGroup>, CounterError>;
 
 impl Patient {
-    /// Opens what `counters` opens, on threads of the processes below these roots.
+    /// Wraps `counters`; the processes are those below `roots`.
     pub fn new(counters: Arc<dyn OpenCounters>, roots: Arc<Roots>) -> Self {
         Self {
             counters,
@@ -48,7 +48,8 @@ impl Patient {
         }
     }
 
-    /// What was asked for before, if its answer was late; closes what nobody came back for.
+    /// The ticket of an earlier request that was late; closes late counters that were not requested
+    /// again.
     fn asked_before(&self, tid: i32, events: &[Attr]) -> Option<Ticket<Answer>> {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         let position = late.iter().position(|l| l.tid == tid && l.events == events);
@@ -70,7 +71,7 @@ impl OpenCounters for Patient {
         if tid == 0 {
             return self.counters.open(tid, events);
         }
-        // A tick waits for the same counters once.
+        // A tick waits only once for the same counters.
         let (ticket, patience) = match self.asked_before(tid, events) {
             Some(ticket) => (ticket, Duration::ZERO),
             None => (self.begin(tid, events).ok_or_else(late)?, PATIENCE),
@@ -101,7 +102,7 @@ mod tests {
     use crate::sample::pmu::scripted::Scripted;
     use std::sync::mpsc::{channel, Receiver};
 
-    /// Holds up whoever opens a counter on thread 7.
+    /// Blocks opening a counter on thread 7.
     struct Holding(Mutex<Receiver<()>>);
 
     impl OpenCounters for Holding {
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_holds_up_its_counters_is_refused_and_others_are_not() {
+    fn thread_that_blocks_its_counters_is_refused_alone() {
         let dir = tempfile::tempdir().unwrap();
         let roots = Arc::new(Roots::below(dir.path()));
         let (release, held) = channel();
@@ -132,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn counters_that_were_late_are_had_by_asking_again_and_opened_once() {
+    fn late_counters_are_opened_once_and_returned_to_a_retry() {
         let dir = tempfile::tempdir().unwrap();
         let roots = Arc::new(Roots::below(dir.path()));
         let (release, held) = channel();
         let patient = Patient::new(Arc::new(Holding(Mutex::new(held))), roots);
         assert!(patient.open(7, &[]).is_err());
-        // One answer is let through; a second opening would wait for another.
+        // Only one call is released; opening again would wait for another release.
         release.send(()).unwrap();
         let patience = std::time::Instant::now() + Duration::from_secs(60);
         while patient.open(7, &[]).is_err() {

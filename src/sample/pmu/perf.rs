@@ -1,7 +1,7 @@
-//! Counters of the real kernel: opened by perf-event2, read with one read(2) a group.
+//! Counters of the real kernel: opened by perf-event2, read with one read(2) per group.
 //!
-//! The crate's own group reading allocates and looks values up by id; here each group has a
-//! buffer of the one size its readings have (perf_event_open(2), "Reading results").
+//! The crate's own group read allocates and looks values up by ID; here each group has a buffer of
+//! the exact size of its reads (perf_event_open(2), "Reading results").
 
 use std::ffi::CString;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::sys;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Perf;
 
-/// What a group's reading begins with: number of events, time enabled, time running.
+/// Words at the start of a group's read: number of events, time enabled, time running.
 const HEADER: usize = 3;
 
 impl OpenCounters for Perf {
@@ -28,7 +28,7 @@ impl OpenCounters for Perf {
             let error = io::Error::from(io::ErrorKind::InvalidInput);
             return Err(CounterError { event: 0, error });
         };
-        // The leader starts disabled, so that all members count from the same instant on.
+        // The leader starts disabled, so that all members start counting at the same instant.
         let mut leader = builder(tid, first, false).build().map_err(failed(0))?;
         set_filter(&leader, first).map_err(failed(0))?;
         let mut members = Vec::with_capacity(others.len());
@@ -46,9 +46,9 @@ impl OpenCounters for Perf {
     }
 }
 
-/// All there is to perf_event_attr: never pinned (it would take counters from all others), never
-/// inherited (refused for groups; every vCPU thread is attached on its own), kernel and
-/// hypervisor included (with KVM, leaving out the kernel leaves out the guest's kernel too).
+/// All attributes of an event: never pinned (it would take counters from all others), never
+/// inherited (refused for groups; every vCPU thread is opened separately), kernel and hypervisor
+/// included (with KVM, excluding the kernel also excludes the guest's kernel).
 fn builder(tid: i32, attr: &Attr, enabled: bool) -> Builder<'static> {
     let mut builder = Builder::new(Raw::new(attr.config));
     builder
@@ -66,12 +66,13 @@ fn builder(tid: i32, attr: &Attr, enabled: bool) -> Builder<'static> {
     attrs.config1 = attr.config1;
     attrs.config2 = attr.config2;
     attrs.config3 = attr.config3;
-    // Set here, as the builder's own method would add an id to each value.
+    // Set here because the builder's own method would add an ID to each value.
     attrs.read_format = format.bits();
     builder
 }
 
-/// An event without a filter counts every hit: it must be set before the leader is enabled.
+/// An event without a filter counts every hit: the filter must be set before the leader is
+/// enabled.
 fn set_filter(counter: &Counter, attr: &Attr) -> io::Result<()> {
     let Some(filter) = attr.filter else {
         return Ok(());
@@ -79,7 +80,7 @@ fn set_filter(counter: &Counter, attr: &Attr) -> io::Result<()> {
     sys::set_event_filter(counter, &CString::new(filter.to_string())?)
 }
 
-/// A leader, its members, and room for one reading.
+/// A leader, its members, and a buffer for one read.
 struct Group {
     leader: File,
     members: Vec<File>,
@@ -101,7 +102,7 @@ impl CounterGroup for Group {
     fn read(&mut self, counts: &mut [u64]) -> io::Result<Times> {
         let read = self.leader.read(&mut self.buffer)?;
         if read != self.buffer.len() {
-            // The kernel reads as 0 bytes a group that it had to give up (perf_event_open(2)).
+            // The kernel returns 0 bytes for a group in error state (perf_event_open(2)).
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut words = self.buffer.chunks_exact(size_of::<u64>()).map(|bytes| {
@@ -133,16 +134,16 @@ mod tests {
             .collect()
     }
 
-    /// Faults in fresh memory. malloc maps what is above 32 MiB anew each time (mallopt(3),
-    /// M_MMAP_THRESHOLD); with huge pages it is a fault for every 2 MiB.
+    /// Faults in fresh memory. malloc maps allocations above 32 MiB separately each time
+    /// (mallopt(3), M_MMAP_THRESHOLD); with huge pages there is one fault per 2 MiB.
     fn fault() {
         std::hint::black_box(vec![1u8; 40 << 20]);
     }
 
-    /// What [`fault`] makes at least.
+    /// Minimum number of faults of [`fault`].
     const FAULTS: u64 = 16;
 
-    /// Opens on the calling thread, where the machine allows it.
+    /// Opens on the calling thread, if the machine allows it.
     fn open(events: &[Attr]) -> Option<Box<dyn CounterGroup>> {
         match Perf.open(0, events) {
             Ok(group) => Some(group),
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_those_asked_for_and_nothing_else() {
+    fn only_the_given_attributes_are_set() {
         let asked = Attr {
             kind: 4,
             config: 0x1d3,
@@ -185,7 +186,7 @@ mod tests {
         let mut before = [0; 3];
         let first = group.read(&mut before).unwrap();
         fault();
-        // Going to sleep is a context switch.
+        // Sleeping is a context switch.
         std::thread::sleep(std::time::Duration::from_millis(1));
         let mut after = [0; 3];
         let second = group.read(&mut after).unwrap();
@@ -200,14 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn another_thread_is_counted_and_its_last_counts_stay() {
+    fn exited_thread_keeps_its_last_counts() {
         let (told, tell) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
         let thread = std::thread::spawn(move || {
             let tid = rustix::thread::gettid().as_raw_nonzero().get();
             told.0.send(tid).unwrap();
             tell.1.recv().unwrap();
-            // More than malloc ever keeps for later (DEFAULT_MMAP_THRESHOLD_MAX, mallopt(3)), so
-            // that the pages are new ones.
+            // More than malloc ever keeps for reuse (DEFAULT_MMAP_THRESHOLD_MAX, mallopt(3)), so
+            // the pages are new.
             vec![1u8; 40 << 20].iter().step_by(4096).count()
         });
         let group = Perf.open(told.1.recv().unwrap(), &software());
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_is_gone_is_esrch() {
+    fn exited_thread_is_esrch() {
         if open(&software()).is_none() {
             return;
         }
@@ -235,14 +236,14 @@ mod tests {
         assert_eq!(error.error.raw_os_error(), Some(libc::ESRCH));
     }
 
-    /// The number of getppid(2), which nothing else in this thread calls.
+    /// Number of getppid(2), which nothing else in this thread calls.
     const GETPPID: libc::c_long = libc::SYS_getppid;
 
     #[test]
-    fn a_filter_lets_only_its_hits_count() {
+    fn filter_counts_only_its_hits() {
         let id = std::fs::read_to_string("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id");
         let Ok(id) = id else {
-            return println!("skipped: no tracepoint of system calls: {id:?}");
+            return println!("skipped: no system call tracepoint: {id:?}");
         };
         let id = id.trim().parse().unwrap();
         let only = |first| {
@@ -276,10 +277,10 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_the_kernel_does_not_understand_is_refused() {
+    fn invalid_filter_is_refused() {
         let id = std::fs::read_to_string("/sys/kernel/tracing/events/raw_syscalls/sys_enter/id");
         let Ok(id) = id else {
-            return println!("skipped: no tracepoint of system calls: {id:?}");
+            return println!("skipped: no system call tracepoint: {id:?}");
         };
         let plain = events::tracepoint(id.trim().parse().unwrap(), None);
         if open(&[plain]).is_none() {
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_event_that_is_refused_is_named() {
+    fn refused_event_is_named() {
         let mut events = software();
         if open(&events).is_none() {
             return;

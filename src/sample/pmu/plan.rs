@@ -1,5 +1,5 @@
-//! Decides what is counted on this machine: a pure function of the configuration, facts about
-//! the machine, and the kernel's answers to a probe.
+//! Decides what this machine counts: a pure function of the configuration, facts about the
+//! machine, and the kernel's answers to a probe.
 
 use std::collections::HashSet;
 
@@ -20,16 +20,16 @@ mod pack;
 pub(super) use mode::mediated;
 pub(in crate::sample) use mode::{permission_fix, pid_namespace, SHARE_PID_NAMESPACE};
 
-/// What hardware counting this host allows.
+/// The hardware counting that this host allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Guest and host apart.
+    /// Guest and host mode separately.
     Full,
-    /// The guest cannot be counted, the host side can.
+    /// Host mode only; guest mode cannot be counted.
     HostOnly,
-    /// No PMU: the kernel's software events only.
+    /// No PMU: only the kernel's software events.
     Software,
-    /// Nothing.
+    /// Nothing is counted.
     Off,
 }
 
@@ -45,27 +45,27 @@ impl Mode {
     }
 }
 
-/// What is known of the machine before the kernel is asked.
+/// Facts about the machine, read before the kernel is probed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Machine {
-    /// PMUs of the cores: one, or one for each kind of core.
+    /// PMUs of the cores: one, or one for each type of core.
     pub pmus: Vec<Pmu>,
     /// CPU model.
     pub model: CpuModel,
-    /// Whether the NMI watchdog holds a counter on every CPU (`kernel.nmi_watchdog`).
+    /// Whether the NMI watchdog uses a counter on every CPU (`kernel.nmi_watchdog`).
     pub nmi_watchdog: bool,
-    /// The KVM module whose mediated vPMU is on: `kvm_intel` or `kvm_amd`.
+    /// The KVM module with an active mediated vPMU: `kvm_intel` or `kvm_amd`.
     pub mediated_vpmu: Option<&'static str>,
-    /// What stands before perf_event_open.
+    /// What may block perf_event_open.
     pub gate: Gate,
-    /// The exporter's own pid in its procfs root, where that is another than it knows itself by.
+    /// The exporter's own PID in the procfs root, if it differs from getpid(2).
     pub foreign_pid: Option<u32>,
-    /// The configuration's raw events, in its order, encoded or refused.
+    /// The configuration's raw events, in order: the encoding, or why there is none.
     pub raw: Vec<Result<Encoding, String>>,
 }
 
 impl Machine {
-    /// Reads the facts below `roots`; what cannot be read is taken for absent.
+    /// Reads the facts below `roots`; facts that cannot be read count as absent.
     pub fn read(roots: &Roots, model: &CpuModel, config: &config::Pmu) -> Self {
         let number = |file: &str| -> Option<i32> {
             let path = roots.proc.join("sys/kernel").join(file);
@@ -90,10 +90,10 @@ impl Machine {
     }
 }
 
-/// With a mediated vPMU the guest owns the counters while it runs. While any event counts guests,
-/// the first vCPU of a VM cannot be created (EBUSY); while such a VM exists, no event that counts
-/// guests can be opened (EOPNOTSUPP). kernel/events/core.c, `perf_create_mediated_pmu` and
-/// `mediated_pmu_account_event`.
+/// The KVM module with a mediated vPMU: a running guest then owns the counters. While any event
+/// counts guests, the first vCPU of a VM cannot be created (EBUSY); while such a VM exists, no
+/// event that counts guests can be opened (EOPNOTSUPP). See kernel/events/core.c,
+/// `perf_create_mediated_pmu` and `mediated_pmu_account_event`.
 pub(super) fn mediated_vpmu(roots: &Roots) -> Option<&'static str> {
     ["kvm_intel", "kvm_amd"].into_iter().find(|module| {
         let file = format!("module/{module}/parameters/enable_mediated_pmu");
@@ -102,38 +102,39 @@ pub(super) fn mediated_vpmu(roots: &Roots) -> Option<&'static str> {
     })
 }
 
-/// `/proc/self` names the reader as the procfs mount's PID namespace knows it (pid_namespaces(7)),
-/// and perf_event_open takes thread ids of the caller's: with a host's /proc mounted into a
-/// container that has a PID namespace of its own, every id there means another thread, or none.
+/// The PID of `/proc/self` if it differs from the exporter's own. `/proc/self` has the reader's
+/// PID in the PID namespace of the procfs mount (pid_namespaces(7)), but perf_event_open takes
+/// thread IDs of the caller's namespace: with a host's /proc mounted into a container with its own
+/// PID namespace, every ID in it means another thread, or none.
 pub(in crate::sample) fn foreign_pid(roots: &Roots) -> Option<u32> {
     let own = std::fs::read_link(roots.proc.join("self")).ok()?;
     let own = own.to_str()?.parse().ok()?;
     (own != std::process::id()).then_some(own)
 }
 
-/// What is counted for each vCPU.
+/// The counter groups of each vCPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// What the host allows.
+    /// The hardware counting that this host allows.
     pub mode: Mode,
-    /// Why it is not [`Mode::Full`].
+    /// Why the mode is not [`Mode::Full`].
     pub reason: Option<Reason>,
-    /// The groups, in the order they are opened.
+    /// The groups, in the order of opening.
     pub groups: Vec<GroupPlan>,
-    /// What the configuration asks for and this machine cannot count, with the reason.
+    /// Configured events that this machine cannot count, with the reason.
     pub missing: Vec<String>,
 }
 
-/// One group of counters, that count at the same time and are read at once.
+/// A group of counters that count at the same time and are read together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupPlan {
     /// Value of the `group` label.
     pub name: String,
-    /// What its events feed.
+    /// The column of each event.
     pub feeds: Vec<Feed>,
-    /// The events' attributes, in the order of `feeds`: once, or once for each kind of core.
+    /// Attributes of the events, in the order of `feeds`: once, or once for each type of core.
     pub parts: Vec<Vec<Attr>>,
-    /// Whether counts are scaled to the time enabled. Not so for a user's event that only some
+    /// Whether counts are scaled to the enabled time. Not for a user-defined event that only some
     /// of the cores can count: there the time not running is mostly time on other cores.
     pub scaled: bool,
 }
@@ -141,26 +142,26 @@ pub struct GroupPlan {
 /// The column that an event feeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feed {
-    /// Metric of the catalogue.
+    /// Metric of the catalog.
     pub metric: &'static str,
-    /// Labels beyond vm, vcpu and place.
+    /// Labels besides vm, vcpu and location.
     pub labels: Vec<(&'static str, String)>,
 }
 
-/// Events that only make sense in one group, and that are left out or counted together.
+/// Events that must be in one group and are counted or dropped together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bundle {
     name: String,
-    /// The one PMU that counts it, on a machine with several kinds of core (`PERF_TYPE_RAW` is
-    /// the number of the performance cores' PMU there).
+    /// The only PMU that counts it, on a machine with several types of core (there `PERF_TYPE_RAW`
+    /// is the number of the performance cores' PMU).
     only_on: Option<u32>,
-    /// Must not be joined with others: its first event must lead the group.
+    /// Cannot be merged with others: its first event must lead the group.
     alone: bool,
-    /// Feed and attributes, once or for each kind of core.
+    /// Feed and attributes, once or once for each type of core.
     events: Vec<(Feed, Vec<Attr>)>,
 }
 
-/// Plans what is counted.
+/// Plans the counter groups.
 pub fn plan(config: &config::Pmu, machine: &Machine, kernel: &dyn Kernel) -> Plan {
     let (mode, reason) = mode::decide(config, machine, kernel);
     let mut missing = Vec::new();
@@ -213,16 +214,16 @@ fn hardware(
             false
         }
     });
-    // What must be alone comes last, so that the others find a group to join.
+    // Bundles that must be alone come last, so that the others find a group to join.
     further.sort_by_key(|bundle| bundle.alone);
     pack::groups(base, further, machine, kernel)
 }
 
-/// Default events whose absence is worth a word: nothing else tells how fast a guest runs. Virtual
-/// PMUs may lack one of them.
+/// Default events that are reported if missing: only they show how fast a guest runs. Virtual PMUs
+/// may lack one of them.
 const ESSENTIAL: [&str; 2] = ["kvm_vcpu_cycles_total", "kvm_vcpu_instructions_total"];
 
-/// Drops the default events that this CPU lacks; ref-cycles for one, on many AMD and ARM cores.
+/// Drops the default events that this CPU lacks, such as ref-cycles on many AMD and ARM cores.
 fn supported(mut bundle: Bundle, kernel: &dyn Kernel, missing: &mut Vec<String>) -> Bundle {
     let side = &bundle.name;
     bundle.events.retain(|(feed, attrs)| {
@@ -230,7 +231,7 @@ fn supported(mut bundle: Bundle, kernel: &dyn Kernel, missing: &mut Vec<String>)
         if let (Some(errno), true) = (refused, ESSENTIAL.contains(&feed.metric)) {
             let reason = errno_text(errno);
             missing.push(format!(
-                "{} of the {side}: this PMU lacks the event ({reason})",
+                "{} in {side} mode: this PMU lacks the event ({reason})",
                 feed.metric
             ));
         }
@@ -281,7 +282,7 @@ fn raw(
     let mut bundles = Vec::new();
     let mut seen = HashSet::new();
     for (raw, encoding) in config.raw.iter().zip(&machine.raw) {
-        // Two columns of the same labels would be the same series twice.
+        // Two columns with the same labels would be a duplicate series.
         if !seen.insert(&raw.name) {
             missing.push(format!("{}: the name is used twice", raw.name));
             continue;
@@ -350,7 +351,7 @@ fn software() -> GroupPlan {
 }
 
 impl Bundle {
-    /// Attributes by kind of core.
+    /// Attributes for each type of core.
     fn parts(&self) -> Vec<Vec<Attr>> {
         let parts = self.events.first().map_or(0, |(_, attrs)| attrs.len());
         (0..parts)

@@ -1,35 +1,35 @@
-//! Asks the kernel what it would open: tried on the exporter's own thread, which needs no VM.
+//! Probes which events the kernel opens, on the exporter's own thread, which needs no VM.
 
 use std::sync::Arc;
 
 use super::counters::{Attr, CounterGroup, OpenCounters, Times};
 
-/// A kernel's answers, of this machine's kernel or of a made-up one.
+/// Answers of a kernel: of this machine's, or of a scripted one.
 pub trait Kernel {
-    /// Whether these events open as one group.
+    /// Checks that these events open as one group.
     ///
     /// # Errors
-    /// The errno, 0 where there is none.
+    /// The errno, or 0 if there is none.
     fn opens(&self, events: &[Attr]) -> Result<(), i32>;
 
-    /// Whether these events also get their counters all at once, beside what else uses them now.
+    /// Whether these events also get their counters all at once, besides the current other users.
     fn runs(&self, events: &[Attr]) -> bool;
 }
 
-/// Asks by opening counters on the calling thread.
+/// Probes by opening counters on the calling thread.
 pub struct OwnThread {
     counters: Arc<dyn OpenCounters>,
 }
 
-/// How long a group is watched, ns of time enabled. The kernel schedules a group when it is
-/// enabled, and takes turns at the earliest after 1 ms (`perf_event_mux_interval_ms`).
+/// How long a group is observed, in ns of enabled time. The kernel schedules a group when it is
+/// enabled, and rotates after 1 ms at the earliest (`perf_event_mux_interval_ms`).
 const WATCH: u64 = 100_000;
 
-/// Reads after which it is given up, should the time stand still.
+/// Maximum number of reads, in case the time does not advance.
 const MAX_READS: usize = 100_000;
 
 impl OwnThread {
-    /// Asks through `counters`.
+    /// Probes through `counters`.
     pub fn new(counters: Arc<dyn OpenCounters>) -> Self {
         Self { counters }
     }
@@ -51,7 +51,7 @@ impl Kernel for OwnThread {
             return false;
         };
         watch(&mut *group, events.len()).is_some_and(|Times { enabled, running }| {
-            // Equal on an idle machine; another user of the counters may take its turn.
+            // Equal on an idle machine; other users of the counters may take turns.
             running > 0 && running >= enabled - enabled / 10
         })
     }

@@ -1,5 +1,5 @@
-//! Counters that follow a script, for tests, benches and the synthetic host: what every thread's
-//! groups read, and where opening or reading fails.
+//! Counters that follow a script, for tests, benches and the synthetic host: what the groups of
+//! each thread read, and where opening or reading fails.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,28 +7,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counters::{Attr, CounterError, CounterGroup, OpenCounters, Times};
 
-/// One reading of a group.
+/// One read of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// The kernel's totals: time enabled and running (ns), and a count for each event; counts
-    /// that are missing read as 0.
+    /// The kernel's totals: time enabled and running in ns, and a count for each event; missing
+    /// counts read as 0.
     Totals(Times, Vec<u64>),
-    /// Reading fails with this errno.
+    /// The read fails with this errno.
     Fails(i32),
 }
 
 impl Step {
-    /// Totals of a group that was enabled and running for these ns.
+    /// Totals of a group that was enabled and running for these times in ns.
     pub fn totals(enabled: u64, running: u64, counts: &[u64]) -> Self {
         Self::Totals(Times { enabled, running }, counts.to_vec())
     }
 }
 
-/// Decides which events the scripted kernel refuses, and with which errno.
+/// Decides which events the scripted kernel refuses, by thread and attributes, and with which
+/// errno.
 pub type Refuse = Box<dyn Fn(i32, &Attr) -> Option<i32> + Send + Sync>;
 
-/// A kernel without a kernel. A group that has no script counts steadily: each reading is 1 s
-/// later, and event n has gone on by (n + 1) million.
+/// A simulated kernel. A group without a script counts steadily: each read is 1 s later, and event
+/// n has advanced by (n + 1) million.
 pub struct Scripted {
     refuse: Refuse,
     counters: usize,
@@ -37,10 +38,10 @@ pub struct Scripted {
     open: Open,
 }
 
-/// The groups that are open on each thread.
+/// The open groups of each thread.
 type Open = Arc<Mutex<HashMap<i32, Vec<Slot>>>>;
 
-/// A group's events; `None` once it was closed while others of its thread are open.
+/// A group's events; `None` if it was closed while others of its thread are open.
 type Slot = Option<Vec<Attr>>;
 
 impl Default for Scripted {
@@ -61,7 +62,7 @@ impl Scripted {
         Self::default()
     }
 
-    /// Refuses events by thread and attributes. Thread 0 is the exporter's own: the probe.
+    /// Refuses events by thread and attributes. Thread 0 is the exporter's own, used by the probe.
     #[must_use]
     pub fn refusing(
         mut self,
@@ -71,29 +72,29 @@ impl Scripted {
         self
     }
 
-    /// A group of more events than this opens, but never runs.
+    /// Groups of more events than this open but never run.
     #[must_use]
     pub fn with_counters(mut self, counters: usize) -> Self {
         self.counters = counters;
         self
     }
 
-    /// More descriptors than this are EMFILE.
+    /// Opening more descriptors than this fails with EMFILE.
     #[must_use]
     pub fn with_descriptors(mut self, descriptors: usize) -> Self {
         self.descriptors = descriptors;
         self
     }
 
-    /// The readings of the `group`-th of the groups that are open on a thread. After its last
-    /// step a group reads the same for ever, as one of a dead thread does.
+    /// Scripts the reads of group number `group` on a thread. After its last step, a group repeats
+    /// that read for ever, as that of an exited thread does.
     #[must_use]
     pub fn script(mut self, tid: i32, group: usize, steps: Vec<Step>) -> Self {
         self.scripts.insert((tid, group), steps);
         self
     }
 
-    /// What is open on a thread, group by group.
+    /// The open groups of a thread.
     pub fn opened(&self, tid: i32) -> Vec<Vec<Attr>> {
         let open = lock(&self.open);
         open.get(&tid)
@@ -104,7 +105,7 @@ impl Scripted {
             .collect()
     }
 
-    /// Descriptors open now.
+    /// Number of open descriptors.
     pub fn descriptors(&self) -> usize {
         let open = lock(&self.open);
         open.values().flatten().flatten().map(Vec::len).sum()
@@ -205,7 +206,7 @@ impl Drop for Group {
         if let Some(slot) = slots.get_mut(self.number) {
             *slot = None;
         }
-        // Threads come and go: nothing is kept of one that has no group.
+        // Drop threads without groups, as threads start and exit all the time.
         if slots.iter().all(Option::is_none) {
             open.remove(&self.tid);
         }
@@ -218,7 +219,7 @@ mod tests {
     use crate::sample::pmu::events;
 
     #[test]
-    fn nothing_is_kept_of_threads_that_are_gone() {
+    fn exited_threads_are_dropped() {
         let scripted = Scripted::new();
         let events: Vec<Attr> = events::software().iter().map(|(_, attr)| *attr).collect();
         for tid in 0..100 {

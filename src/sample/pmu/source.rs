@@ -1,4 +1,4 @@
-//! The source itself: opens the planned groups on each vCPU thread and reads them.
+//! The `pmu` source: opens the planned groups on each vCPU thread and reads them.
 
 use std::sync::Arc;
 
@@ -24,11 +24,11 @@ use super::probe::OwnThread;
 pub struct Pmu {
     plan: Plan,
     columns: Vec<Arc<GroupColumns>>,
-    /// How long the thread was in its guest, as the sched source tells it.
+    /// Column of the thread's guest time, fed by the sched source.
     guest_time: Option<ColumnId>,
     silent: Arc<Silent>,
     counters: Arc<dyn OpenCounters>,
-    /// What stood before perf_event_open at the start.
+    /// What could block perf_event_open at startup.
     gate: Gate,
     roots: Arc<Roots>,
 }
@@ -42,13 +42,14 @@ struct GroupColumns {
 
 struct EventColumn {
     id: ColumnId,
-    /// It counts the guest alone.
+    /// It counts only guest mode.
     guest: bool,
     cycles: bool,
 }
 
 impl Pmu {
-    /// Looks at the machine, probes the kernel, and declares the columns of what it will count.
+    /// Reads the machine's facts, probes the kernel, and declares the columns of the planned
+    /// events.
     pub fn new(
         config: &config::Pmu,
         roots: &Arc<Roots>,
@@ -71,19 +72,19 @@ impl Pmu {
         }
     }
 
-    /// What hardware counting this host allows, and a fixed word why it is not `full`: the labels
-    /// of `kvm_exporter_pmu_mode`.
+    /// The hardware counting that this host allows, and the reason code if it is not `full`: the
+    /// labels of `kvm_exporter_pmu_mode`.
     pub fn mode(&self) -> (&'static str, &'static str) {
         let reason = self.plan.reason.as_ref().map_or("", |reason| reason.code);
         (self.plan.mode.label(), reason)
     }
 
-    /// What is counted on each vCPU, and what could not be.
+    /// The planned groups, and the events that cannot be counted.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// File descriptors held for each vCPU.
+    /// Number of file descriptors per vCPU.
     pub fn descriptors_per_vcpu(&self) -> usize {
         let parts = self.plan.groups.iter().flat_map(|group| &group.parts);
         parts.map(Vec::len).sum()
@@ -96,8 +97,8 @@ impl Pmu {
             .collect()
     }
 
-    /// A KVM module with a mediated vPMU that was loaded after the probe: what was planned would
-    /// keep VMs from starting.
+    /// A KVM module with a mediated vPMU that was loaded after the probe: the planned events would
+    /// prevent VMs from starting.
     fn mediated_since(&self) -> Option<&'static str> {
         match self.plan.mode {
             Mode::Full => plan::mediated_vpmu(&self.roots),
@@ -110,9 +111,9 @@ impl Source for Pmu {
     fn info(&self) -> SourceInfo {
         SourceInfo {
             name: "pmu",
-            needs: "perf_event_open: CAP_PERFMON, or root; hardware counters",
-            cost: "one descriptor an event and vCPU; one read and at most one interrupt of the \
-                   vCPU's core a group and tick",
+            needs: "perf_event_open: CAP_PERFMON or root; hardware counters",
+            cost: "one descriptor per event and vCPU; one read and at most one interrupt of the \
+                   vCPU's core per group and tick",
         }
     }
 
@@ -185,11 +186,11 @@ fn event_column(feed: &Feed, columns: &mut Columns) -> EventColumn {
     }
 }
 
-/// Why a thread's counters could not be opened, and what would mend it.
+/// Why a thread's counters could not be opened, and how to fix it.
 fn refusal(error: &CounterError, per_vcpu: usize, gate: Gate) -> Reason {
     if descriptors::are_out(&error.error) {
         return descriptors::none_left(format!(
-            "{error}; the counters take {per_vcpu} descriptors a vCPU"
+            "{error}; the counters take {per_vcpu} descriptors per vCPU"
         ));
     }
     let errno = error.error.raw_os_error();
@@ -197,12 +198,13 @@ fn refusal(error: &CounterError, per_vcpu: usize, gate: Gate) -> Reason {
         return denied;
     }
     let (code, fix) = match errno {
-        // Of a thread that has ended sched says so next, and nothing is left of this refusal.
+        // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
+        // reason.
         Some(libc::ESRCH) => ("no_such_thread", Some(plan::SHARE_PID_NAMESPACE.to_owned())),
         Some(libc::EBUSY) => (
             "busy",
             Some(
-                "another user holds the counters for itself: look for perf record, a guest with a \
+                "another program holds the counters exclusively: look for perf record, a guest with a \
              mediated vPMU, or a profiler"
                     .to_owned(),
             ),
@@ -222,7 +224,7 @@ fn missing(missing: &[String]) -> Reason {
         code: "event_not_supported",
         detail: format!("not counted: {}", missing.join("; ")),
         fix: Some(
-            "take those that are there out of sources.pmu.events and sources.pmu.raw".to_owned(),
+            "remove the missing events from sources.pmu.events and sources.pmu.raw".to_owned(),
         ),
     }
 }
@@ -232,7 +234,7 @@ struct VcpuReader {
     groups: Vec<GroupReader>,
     guest_time: Option<ColumnId>,
     guest: Evidence,
-    /// What guest events counted in this tick, until it is known what that is worth.
+    /// Deltas of guest-mode events in this tick, held back until their validity is known.
     withheld: Vec<(ColumnId, u64)>,
 }
 
@@ -246,7 +248,7 @@ impl Reader for VcpuReader {
             running: 0,
             guest_time: self.guest_time.and_then(|column| reading.get(column)),
         };
-        // A group that cannot be read must not keep the others from being read.
+        // A group that cannot be read must not prevent reading the others.
         let mut result = Ok(());
         for group in &mut self.groups {
             result = result.and(group.read(reading, &mut self.withheld, &mut counted));
@@ -256,7 +258,7 @@ impl Reader for VcpuReader {
                 let known = self.withheld.iter();
                 known.for_each(|(column, delta)| reading.add(*column, *delta));
             }
-            // All of it is 0.
+            // All of them are 0.
             Guest::Unseen => {}
             Guest::Silent => {
                 let guest = self.groups.iter().flat_map(|g| &g.columns.events);
@@ -272,7 +274,7 @@ impl Reader for VcpuReader {
     }
 }
 
-/// One planned group on one thread: a kernel group for each kind of core.
+/// One planned group on one thread: a kernel group for each type of core.
 struct GroupReader {
     parts: Vec<Part>,
     meter: Meter,
@@ -307,7 +309,7 @@ impl GroupReader {
         })
     }
 
-    /// Adds to the reading what the host did, and to `withheld` and `counted` what the guest did.
+    /// Adds host-mode deltas to `reading`, and guest-mode deltas to `withheld` and `counted`.
     fn read(
         &mut self,
         reading: &mut Reading,
@@ -347,7 +349,7 @@ impl GroupReader {
 fn read_error(error: std::io::Error) -> ReadError {
     match error.raw_os_error() {
         Some(libc::ESRCH) => ReadError::Gone,
-        _ => ReadError::Failed(format!("reading counters: {error}")),
+        _ => ReadError::Failed(format!("cannot read counters: {error}")),
     }
 }
 

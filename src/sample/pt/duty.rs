@@ -1,16 +1,16 @@
-//! How much of each core's time was recorded, and whether there may be more.
+//! Recorded time of each core, and when it may be recorded again.
 //!
-//! Recording costs the core it happens on: a few per cent of its speed, mostly memory bandwidth.
-//! So it is bounded core by core, over a span that slides: with the default 1 % of a minute, no
-//! minute of any core's life has more than 600 ms of it. The two threads of a core count as one.
+//! Recording slows its core by a few percent, mostly by memory bandwidth. So the time is bounded
+//! for each core over a sliding span: with the default of 1 % of a minute, no minute of any core
+//! contains more than 600 ms of recording. The two threads of a core count as one.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// A core: package and core id, as in [`crate::host::topology::Place`].
+/// A core: package ID and core ID, as in [`crate::host::topology::Place`].
 pub type Core = (i32, i32);
 
-/// Recordings of the last span, by core.
+/// Recordings within the last span, by core.
 #[derive(Debug)]
 pub struct Duty {
     span: Duration,
@@ -19,7 +19,7 @@ pub struct Duty {
     cores: HashMap<Core, VecDeque<Recorded>>,
 }
 
-/// When a recording ended, and how long it was.
+/// End and length of a recording.
 #[derive(Debug, Clone, Copy)]
 struct Recorded {
     end: Instant,
@@ -27,25 +27,25 @@ struct Recorded {
 }
 
 impl Duty {
-    /// At most `part` of each core's time is recorded, in windows of this length, over any span of
-    /// `period`; or of the time in which one window is `part`, where that is longer.
+    /// At most `part` of each core's time is recorded, in windows of length `window`, over any span
+    /// of `period`; or over the time of which one window is `part`, if that is longer.
     pub fn new(part: f64, window: Duration, period: Duration) -> Self {
         let span = period.max(window.div_f64(part));
         Self {
             span,
-            // Rounding must not make it less than the one window that always fits.
+            // Rounding must not exclude the one window that always fits.
             most: span.mul_f64(part).max(window),
             window,
             cores: HashMap::new(),
         }
     }
 
-    /// When one more window fits on this core: `now`, or later.
+    /// The earliest time, from `now` on, at which one more window fits on this core.
     pub fn free_at(&mut self, core: Core, now: Instant) -> Instant {
         let Some(recorded) = self.cores.get_mut(&core) else {
             return now;
         };
-        // A window that begins now ends later, and so does the span that ends with it.
+        // The relevant span ends when a window that starts now ends.
         let until = now + self.window;
         while recorded.front().is_some_and(|r| r.end + self.span <= until) {
             recorded.pop_front();
@@ -62,7 +62,7 @@ impl Duty {
         free
     }
 
-    /// Notes a recording that began at `begun` on this core.
+    /// Adds a recording that started at `begun` on this core.
     pub fn charge(&mut self, core: Core, begun: Instant, length: Duration) {
         let end = begun + length;
         self.cores
@@ -82,7 +82,7 @@ mod tests {
     const CORE: Core = (0, 3);
 
     #[test]
-    fn a_core_that_had_its_part_waits_and_others_do_not() {
+    fn core_at_its_limit_waits_alone() {
         let mut duty = Duty::new(0.01, 10 * MS, 2 * S);
         let start = Instant::now();
         assert_eq!(duty.free_at(CORE, start), start);
@@ -90,7 +90,8 @@ mod tests {
         let next = start + 10 * MS;
         assert_eq!(duty.free_at(CORE, next), next);
         duty.charge(CORE, next, 10 * MS);
-        // 20 ms of 2 s are over: the first has to leave the span that ends with the next window.
+        // 20 ms of 2 s have passed: the first recording must leave the span that ends with the next
+        // window.
         let free = duty.free_at(CORE, start + 20 * MS);
         assert_eq!(free, start + 2 * S);
         assert_eq!(duty.free_at(CORE, free), free);
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_longer_than_its_part_of_the_period_stretches_the_span() {
+    fn long_window_extends_the_span() {
         let mut duty = Duty::new(0.01, S, 10 * S);
         let start = Instant::now();
         assert_eq!(duty.free_at(CORE, start), start);
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_that_took_too_long_is_made_up_for() {
+    fn late_recording_delays_the_next() {
         let mut duty = Duty::new(0.01, 10 * MS, S);
         let start = Instant::now();
         duty.charge(CORE, start, 300 * MS);
@@ -116,8 +117,8 @@ mod tests {
     }
 
     proptest! {
-        /// Recordings as early as allowed, each of at most a window's length: no span of time has
-        /// more than its part.
+        /// Recordings as early as allowed, each at most a window long: no span contains more than
+        /// its part.
         #[test]
         fn no_span_has_more_than_its_part(
             lengths in prop::collection::vec((1u32..=10, 0u32..400), 1..60),

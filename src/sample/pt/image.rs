@@ -1,41 +1,41 @@
-//! What a perf event's two rings hold, read from memory laid out as the kernel lays it out.
+//! Reads the two rings of a perf event from memory in the kernel's layout.
 //!
-//! `struct perf_event_mmap_page` and `enum perf_event_type` of linux/perf_event.h; "MMAP layout"
-//! of perf_event_open(2). Whose memory it is does not matter here: the kernel's, or a test's. It
-//! changes while it is read and is believed in nothing: positions count only modulo the rings'
-//! own sizes, a record has to fit what is left, and what does not make sense is left out and said.
+//! The layout is `struct perf_event_mmap_page` and `enum perf_event_type` of linux/perf_event.h;
+//! see "MMAP layout" in perf_event_open(2). The memory may be the kernel's or a test's. It changes
+//! while it is read and is not trusted: positions count modulo the rings' own sizes, a record must
+//! fit into the rest, and what is inconsistent is skipped and reported.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const WORD: u64 = size_of::<u64>() as u64;
 
-/// Words of the page: positions in bytes that only grow, heads written by the kernel and tails by
-/// the reader.
+/// Words of the page: byte positions that never decrease. The kernel writes the heads, the reader
+/// writes the tails.
 pub const DATA_HEAD: usize = 1024 / 8;
-/// How far records were read.
+/// Position up to which records were read.
 pub const DATA_TAIL: usize = 1032 / 8;
-/// How far the AUX area was written.
+/// Position up to which the AUX area was written.
 pub const AUX_HEAD: usize = 1056 / 8;
-/// How far the AUX area was read.
+/// Position up to which the AUX area was read.
 pub const AUX_TAIL: usize = 1064 / 8;
 
-/// `PERF_RECORD_LOST`: records that found no room in the ring.
+/// `PERF_RECORD_LOST`: records that did not fit into the ring.
 pub const RECORD_LOST: u32 = 2;
-/// `PERF_RECORD_AUX`: a stretch of the AUX area is complete.
+/// `PERF_RECORD_AUX`: a part of the AUX area is complete.
 pub const RECORD_AUX: u32 = 11;
-/// `PERF_RECORD_ITRACE_START`: tracing of the thread began.
+/// `PERF_RECORD_ITRACE_START`: tracing of the thread started.
 pub const RECORD_ITRACE_START: u32 = 12;
 
 /// `PERF_AUX_FLAG_TRUNCATED`: the area was full.
 pub const FLAG_TRUNCATED: u64 = 0x1;
-/// `PERF_AUX_FLAG_OVERWRITE`: the area is written over and over.
+/// `PERF_AUX_FLAG_OVERWRITE`: the area is overwritten cyclically.
 pub const FLAG_OVERWRITE: u64 = 0x2;
-/// `PERF_AUX_FLAG_PARTIAL`: there are gaps in it.
+/// `PERF_AUX_FLAG_PARTIAL`: the trace has gaps.
 pub const FLAG_PARTIAL: u64 = 0x4;
-/// `PERF_AUX_FLAG_COLLISION`: another sample collided with it.
+/// `PERF_AUX_FLAG_COLLISION`: another sample collided with the trace.
 pub const FLAG_COLLISION: u64 = 0x8;
 
-/// The memory of one event.
+/// The mapped memory of one event.
 #[derive(Debug, Clone, Copy)]
 pub struct Image<'a> {
     /// The page of positions.
@@ -46,25 +46,25 @@ pub struct Image<'a> {
     pub aux: &'a [AtomicU64],
 }
 
-/// What was in it.
+/// The drained trace and what its records reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drained {
-    /// What the AUX area held.
+    /// Content of the AUX area.
     pub bytes: Vec<u8>,
-    /// Offsets in `bytes`, ascending, at which each further AUX record begins.
+    /// Offsets in `bytes`, ascending, at which each AUX record after the first starts.
     pub cuts: Vec<usize>,
-    /// [`FLAG_TRUNCATED`], [`FLAG_PARTIAL`], … of all AUX records together.
+    /// The flags of all AUX records combined: [`FLAG_TRUNCATED`], [`FLAG_PARTIAL`], …
     pub flags: u64,
-    /// How often tracing began, by its `ITRACE_START` records.
+    /// Number of `ITRACE_START` records.
     pub starts: u32,
-    /// Whether records were lost, so that cuts or flags are missing.
+    /// Whether records were lost, so that cuts or flags may be missing.
     pub lost: bool,
-    /// Whether positions or records made no sense.
+    /// Whether positions or records were inconsistent.
     pub damaged: bool,
 }
 
 impl Image<'_> {
-    /// Takes out all that is there, and tells the kernel that its room is free again.
+    /// Copies all unread data, then returns its space to the kernel.
     pub fn drain(&self) -> Drained {
         let mut drained = Drained::default();
         let records = self.span(DATA_HEAD, DATA_TAIL, self.data);
@@ -72,15 +72,15 @@ impl Image<'_> {
         drained.damaged = records.damaged || trace.damaged;
         drained.bytes = copy(self.aux, trace.tail, trace.length);
         self.walk(&records, trace.tail, &mut drained);
-        // After the copies: from here on the kernel may write over what was read.
+        // After the copies: from here on the kernel may overwrite what was read.
         self.store(DATA_TAIL, records.head);
         self.store(AUX_TAIL, trace.head);
         drained
     }
 
-    /// What is unread of a ring.
+    /// The unread part of a ring.
     fn span(&self, head: usize, tail: usize, ring: &[AtomicU64]) -> Span {
-        // Acquire: what the kernel wrote before it moved the head is seen after this.
+        // Acquire: makes everything visible that the kernel wrote before it moved the head.
         let load = |word: usize, order| self.page.get(word).map_or(0, |w| w.load(order));
         let (head, tail) = (load(head, Ordering::Acquire), load(tail, Ordering::Relaxed));
         let length = head.wrapping_sub(tail);
@@ -99,7 +99,7 @@ impl Image<'_> {
         }
     }
 
-    /// Walks the records; the trace begins at position `begin`.
+    /// Parses the records; the trace starts at position `begin`.
     fn walk(&self, records: &Span, begin: u64, drained: &mut Drained) {
         let words = Ring(self.data);
         let (mut at, mut left) = (records.tail, records.length as u64);
@@ -126,7 +126,7 @@ impl Image<'_> {
 }
 
 impl Drained {
-    /// Notes where an AUX record begins, `offset` bytes into the trace. The first begins at 0.
+    /// Adds the start of an AUX record, `offset` bytes into the trace. The first starts at 0.
     fn cut(&mut self, offset: u64, size: u64) {
         if size == 0 || offset == 0 {
             return;
@@ -139,7 +139,7 @@ impl Drained {
     }
 }
 
-/// What is unread of a ring: positions, and as many bytes as can be there.
+/// The unread part of a ring: positions, and the number of bytes, bounded by the ring's size.
 struct Span {
     head: u64,
     tail: u64,
@@ -147,13 +147,13 @@ struct Span {
     damaged: bool,
 }
 
-/// The head of a record: `struct perf_event_header`.
+/// The header of a record: `struct perf_event_header`.
 struct Header {
     kind: u32,
     size: u64,
 }
 
-/// The ring of records, by position.
+/// The record ring, addressed by position.
 struct Ring<'a>(&'a [AtomicU64]);
 
 impl Ring<'_> {
@@ -165,8 +165,8 @@ impl Ring<'_> {
             .map_or(0, |w| w.load(Ordering::Relaxed))
     }
 
-    /// The record at `position`, where one of at most `left` bytes can be. Records begin and end
-    /// at multiples of 8.
+    /// The header of the record at `position`, if a record of at most `left` bytes fits there.
+    /// Records start and end at multiples of 8.
     fn record(&self, position: u64, left: u64) -> Option<Header> {
         let [a, b, c, d, _, _, low, high] = self.word(position).to_ne_bytes();
         let size = u64::from(u16::from_ne_bytes([low, high]));
@@ -178,8 +178,8 @@ impl Ring<'_> {
     }
 }
 
-/// `length` bytes from `position` on, round the ring's end where need be. `length` is at most the
-/// ring's.
+/// `length` bytes from `position`, wrapping at the end of the ring. `length` is at most the ring's
+/// size.
 fn copy(ring: &[AtomicU64], position: u64, length: usize) -> Vec<u8> {
     if ring.is_empty() || length == 0 {
         return Vec::new();
@@ -188,7 +188,7 @@ fn copy(ring: &[AtomicU64], position: u64, length: usize) -> Vec<u8> {
     let (first, skip) = (start / 8, start % 8);
     let words = (skip + length).div_ceil(8);
     let mut bytes = Vec::with_capacity(words * 8);
-    // Twice round is enough: the first word may be the last one too.
+    // Twice the ring is enough: the first word may be the last one too.
     for word in ring[first..].iter().chain(ring).take(words) {
         bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
     }

@@ -1,14 +1,16 @@
-//! Whose turn it is to be recorded.
+//! Chooses the vCPU to record.
 //!
-//! vCPUs stand in a queue; the front one has its turn and goes to the back. In each `period` there
-//! are as many turns as vCPUs, evenly apart, so that each has one. A vCPU whose core had its part
-//! ([`super::duty`]) keeps its place and others go first; where cores are short of time the period
-//! stretches for all vCPUs on them alike. A vCPU that did not run since its last turn is passed
-//! over for one /proc file. When the kernel refuses, the lane waits, twice as long each time.
+//! vCPUs wait in a queue; the first takes its turn and goes to the end. Each `period` has as many
+//! turns as there are vCPUs, evenly spaced, so each vCPU has one. If the core of a vCPU is at its
+//! limit ([`super::duty`]), the vCPU keeps its position and others go first; if cores are short of
+//! time, the period stretches equally for all vCPUs on them. A vCPU that did not run since its
+//! last turn costs one /proc file and is skipped. If the kernel refuses, the thread backs off,
+//! twice as long each time.
 //!
-//! The thread runs at nice 19 and decodes at most a quarter of the time. Not `SCHED_IDLE`: beside a
-//! busy vCPU that may not run for seconds, and a recording would go on for as long as its end is
-//! not seen to. At nice 19 it is late by a few milliseconds; how late is charged to the core.
+//! The thread runs at nice 19 and decodes at most a quarter of the time. It does not use
+//! `SCHED_IDLE`: next to a busy vCPU such a thread may not run for seconds, and a recording
+//! continues until the thread ends it. At nice 19 it is a few milliseconds late; the delay is
+//! charged to the core.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -33,19 +35,20 @@ mod waiting;
 
 use waiting::Waiting;
 
-/// First and longest wait after the kernel refused.
+/// First and longest pause after the kernel refused.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
-/// Part of the time the thread may compute: for each second of it, three of sleep.
+/// Seconds of sleep for each second of computation: the thread computes at most a quarter of the
+/// time.
 const SLEEPS: u32 = 3;
 
 /// Longest time until a change of the inventory is seen.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A turn that takes longer hangs.
+/// A turn that takes longer is reported as a hang.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Weakest claim to a CPU that is not `SCHED_IDLE` (sched(7)).
+/// Lowest priority that is not `SCHED_IDLE` (sched(7)).
 const NICE: i32 = 19;
 
 /// Records vCPUs in turn.
@@ -56,7 +59,7 @@ pub struct PtLane {
     plan: Result<Plan, Reason>,
     names: ReasonNames,
     inventory: Arc<ArcSwap<Inventory>>,
-    /// The inventory that `queue` was made of.
+    /// The inventory that `queue` is based on.
     seen: Arc<Inventory>,
     queue: VecDeque<Waiting>,
     duty: Duty,
@@ -64,23 +67,23 @@ pub struct PtLane {
     /// When the last turn was due.
     slot: Option<Instant>,
     trouble: Option<Trouble>,
-    /// The last recording had gaps.
+    /// Whether the last recording had gaps.
     gaps: bool,
     vms: HashMap<VmKey, OfVm>,
     newest: Arc<ArcSwap<VmFacts>>,
     telemetry: Telemetry,
 }
 
-/// Why the kernel records nothing at the moment.
+/// Why the kernel refuses recordings at the moment.
 #[derive(Debug)]
 struct Trouble {
     reason: Reason,
-    /// Refusals in a row.
+    /// Number of refusals in a row.
     times: u32,
     until: Instant,
 }
 
-/// What is known of a VM.
+/// Totals and facts of a VM.
 #[derive(Default)]
 struct OfVm {
     totals: VmTotals,
@@ -88,16 +91,16 @@ struct OfVm {
     vcpus: BTreeMap<u32, (VcpuTotals, Arc<[Fact]>)>,
 }
 
-/// What a turn came to.
+/// Result of a turn.
 enum Turn {
-    /// It is over, recorded or not.
+    /// The turn is over, with or without a recording.
     Over(Outcome),
-    /// The core has no time left before.
+    /// The core is at its limit until then.
     Blocked(Instant),
 }
 
 impl PtLane {
-    /// A lane over whatever VMs `inventory` holds. `names` are those of VMX exit reasons.
+    /// A recorder for the VMs that `inventory` holds. `names` are the VMX exit reasons.
     pub fn new(
         config: &config::Pt,
         roots: Arc<Roots>,
@@ -132,17 +135,17 @@ impl PtLane {
         lane
     }
 
-    /// Where the newest facts are found.
+    /// The latest facts.
     pub fn newest(&self) -> Arc<ArcSwap<VmFacts>> {
         self.newest.clone()
     }
 
-    /// Whether anything can ever be recorded: if not, the thread is not needed.
+    /// Whether this machine can record at all; if not, the thread is not needed.
     pub fn is_able(&self) -> bool {
         self.plan.is_ok()
     }
 
-    /// What the source is.
+    /// Name, requirements and cost of the source.
     pub fn info(&self) -> SourceInfo {
         info()
     }
@@ -152,7 +155,7 @@ impl PtLane {
         self.due
     }
 
-    /// Whether it delivers now.
+    /// Whether the source delivers data now.
     pub fn state(&self) -> SourceState {
         match (&self.plan, &self.trouble) {
             (Err(reason), _) => SourceState::Down(reason.clone()),
@@ -165,7 +168,7 @@ impl PtLane {
         }
     }
 
-    /// Gives one vCPU its turn, where one is due at `now`, and publishes what is known after.
+    /// Runs a turn if one is due at `now`, then publishes the facts.
     pub fn pass(&mut self, now: Instant) {
         let Some(request) = self
             .plan
@@ -190,7 +193,7 @@ impl PtLane {
             }
             return;
         }
-        // Turns that were missed are not made up for.
+        // Missed turns are skipped.
         let slot = if now < self.due + interval {
             self.due
         } else {
@@ -205,7 +208,7 @@ impl PtLane {
         self.publish();
     }
 
-    /// Time from one turn to the next.
+    /// Time between two turns.
     fn interval(&self) -> Duration {
         let vcpus = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
         match vcpus {
@@ -214,8 +217,7 @@ impl PtLane {
         }
     }
 
-    /// Brings the queue up to date: who is gone leaves it with its totals, who is new stands at
-    /// its end.
+    /// Updates the queue: vCPUs that ended leave it, with their totals; new ones join at its end.
     fn reconcile(&mut self, inventory: Arc<Inventory>) {
         let mut here: HashMap<(VmKey, u32), (&Arc<Vm>, Vcpu)> = HashMap::new();
         for vm in &inventory.vms {
@@ -252,9 +254,9 @@ impl PtLane {
         self.seen = inventory;
     }
 
-    /// The first in the queue that is due and whose core has time left has its turn.
+    /// Gives the turn to the first vCPU in the queue that is due and whose core is below its limit.
     fn turn(&mut self, slot: Instant, now: Instant, request: &Request) {
-        // Turns are a whole number of intervals apart, which rounding may make less than a period.
+        // Turns are a whole number of intervals apart, which may round to less than a period.
         let period = self.config.period.saturating_sub(self.interval() / 2);
         for n in 0..self.queue.len() {
             if !self.queue[n].is_due(slot, now, period) {
@@ -283,7 +285,7 @@ impl PtLane {
         let Some(thread) = waiting.look(&self.roots, &self.seen.topology) else {
             return Turn::Over(Outcome::Gone);
         };
-        // 0 is what a kernel says that does not keep account.
+        // 0 comes from a kernel that does not count run time.
         let ran = thread.run == 0 || waiting.run != Some(thread.run);
         if !ran {
             return Turn::Over(Outcome::Idle);
@@ -295,8 +297,8 @@ impl PtLane {
         waiting.run = Some(thread.run);
         match self.recorder.record(waiting.vcpu.tid, request) {
             Ok(capture) => {
-                // One whose thread has ended may be of another thread, which got its TID before
-                // the kernel was asked.
+                // If the thread exited, the recording may be of another thread that got its TID
+                // before the kernel opened the event.
                 match self.charge(waiting, thread.core, now, capture.elapsed) {
                     true => Turn::Over(self.recorded(waiting, &capture, now + capture.elapsed)),
                     false => Turn::Over(Outcome::Gone),
@@ -309,8 +311,8 @@ impl PtLane {
         }
     }
 
-    /// Charges a recording to the core it began on, and to the one where the thread is after; says
-    /// whether the thread is still there.
+    /// Charges a recording to the core where it started and to the core where the thread is now;
+    /// returns whether the thread still exists.
     fn charge(&mut self, waiting: &Waiting, core: Core, begun: Instant, length: Duration) -> bool {
         self.duty.charge(core, begun, length);
         let Some(after) = waiting.look(&self.roots, &self.seen.topology) else {
@@ -327,7 +329,7 @@ impl PtLane {
         let outcome = capture.outcome();
         match outcome {
             Outcome::Busy => {
-                let seen = "the thread ran and was not traced";
+                let seen = "the thread ran but was not traced";
                 return self.refused(plan::busy(seen), now);
             }
             _ => self.trouble = None,
@@ -370,7 +372,7 @@ impl PtLane {
         outcome
     }
 
-    /// Counts a turn, and says what is known of the vCPU and its VM now.
+    /// Counts a turn, and renders the facts of the vCPU and its VM.
     fn note(&mut self, waiting: &Waiting, outcome: Outcome) {
         let sees_guest = self.plan.as_ref().is_ok_and(|plan| plan.blind.is_none());
         let of_vm = self.vms.entry(waiting.vm.key).or_default();
@@ -401,10 +403,10 @@ impl PtLane {
         }));
     }
 
-    /// Gives turns until told to stop.
+    /// Runs turns until `stop`.
     pub fn run(mut self, stop: &Stop) {
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-            tracing::warn!(%error, "the thread that decodes traces keeps its priority");
+            tracing::warn!(%error, "cannot lower the priority of the pt thread");
         }
         let heartbeat = self.telemetry.heartbeats.add(SOURCE, LONG, false);
         let mut rested = Instant::now();
@@ -423,8 +425,9 @@ fn info() -> SourceInfo {
     SourceInfo {
         name: SOURCE,
         needs: "an Intel CPU with processor trace, CAP_PERFMON, CAP_IPC_LOCK",
-        cost: "a few per cent of a core's speed while one of its vCPUs is recorded, by default 10 \
-               ms a minute, and 2 to 100 ms of decoding after it",
+        cost:
+            "a few percent of a core's speed while one of its vCPUs is recorded (10 ms per minute \
+               by default), then 2 to 100 ms of decoding",
     }
 }
 

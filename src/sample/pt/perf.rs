@@ -10,8 +10,8 @@ use super::image::Image;
 use super::{Capture, RecordError, RecordPt, Request, Step};
 use crate::sys::{self, perf_ring::PerfRing};
 
-/// Pages of the ring of records. An AUX record has 32 bytes and there is one for each time the
-/// thread is put on a CPU: 64 KiB hold 2,000 of them, 200 a millisecond with the default window.
+/// Pages of the record ring. An AUX record has 32 bytes, and there is one for each time the thread
+/// is scheduled in: 64 KiB hold 2,000, or 200 per millisecond in the default window.
 const RECORD_PAGES: usize = 16;
 
 /// Records through perf_event_open(2).
@@ -42,7 +42,7 @@ impl RecordPt for PerfPt {
     }
 }
 
-/// All there is to perf_event_attr; for what is not excluded see the module above.
+/// All attributes of the event; for those that exclude nothing, see the module `pt`.
 fn builder(tid: i32, request: &Request) -> Builder<'static> {
     let mut builder = Builder::new(Raw::new(request.words[0]));
     builder
@@ -62,8 +62,8 @@ fn builder(tid: i32, request: &Request) -> Builder<'static> {
     builder
 }
 
-/// Lets the event run for the window, and returns for how long it did. When disabling returns,
-/// the CPU that traced has written its last record (`event_function_call`, kernel/events/core.c).
+/// Runs the event for the window; returns how long it ran. When disable returns, the traced CPU
+/// has written its last record (`event_function_call`, kernel/events/core.c).
 fn run(event: &mut Counter, window: Duration) -> io::Result<Duration> {
     let begun = Instant::now();
     event.enable()?;
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_those_asked_for_and_nothing_is_excluded() {
+    fn only_the_given_attributes_are_set_and_nothing_is_excluded() {
         let builder = builder(0, &request(8));
         let attrs = builder.attrs();
         assert_eq!((attrs.type_, attrs.config), (8, 0x8000_2c03));
@@ -104,22 +104,22 @@ mod tests {
     }
 
     #[test]
-    fn a_pmu_that_does_not_exist_is_refused_at_opening() {
+    fn missing_pmu_is_refused_at_open() {
         let error = PerfPt.record(0, &request(0x7fff_0000)).unwrap_err();
         assert_eq!(error.step, Step::Open, "{error}");
     }
 
-    /// The kernel's own rings, of an event that has records and no AUX area: what is read here at
-    /// fixed offsets is what this kernel writes there.
+    /// The kernel's own rings, of an event with records and without an AUX area: this kernel writes
+    /// to the fixed offsets that are read here.
     #[test]
-    fn records_of_this_kernel_are_where_they_are_looked_for() {
+    fn kernel_writes_records_at_the_expected_offsets() {
         let mut builder = Builder::new(Software::DUMMY);
         builder
             .observe_self()
             .any_cpu()
             .enabled(false)
             .include_kernel();
-        // A PERF_RECORD_COMM whenever the thread gets another name.
+        // A PERF_RECORD_COMM each time the thread's name changes.
         builder.attrs_mut().set_comm(1);
         let mut event = match builder.build() {
             Ok(event) => event,
@@ -128,7 +128,7 @@ mod tests {
         let fd = sys::borrow(&event);
         let mut ring = PerfRing::map(fd, 1).unwrap();
         let size = rustix::param::page_size();
-        // data_offset and data_size, at 1040 and 1048, say what was mapped.
+        // data_offset and data_size, at 1040 and 1048, are the sizes of the mapping.
         let told = [1040 / 8, 1048 / 8].map(|n| ring.page()[n].load(Ordering::Relaxed));
         assert_eq!(told, [size as u64; 2]);
         assert_eq!(ring.data().len(), size / 8);
@@ -144,7 +144,7 @@ mod tests {
         let drained = image.drain();
         assert!(!drained.damaged && !drained.lost, "{drained:?}");
         assert_eq!(drained, image.drain(), "nothing new");
-        // aux_head, beside aux_tail: a software event has no AUX area to map.
+        // aux_head, next to aux_tail: a software event has no AUX area to map.
         assert_eq!(ring.page()[AUX_HEAD].load(Ordering::Relaxed), 0);
         assert!(ring.map_aux(sys::borrow(&event), size).is_err());
         assert!(ring.aux().is_empty());

@@ -1,4 +1,4 @@
-//! What this machine can trace, from sysfs and procfs, and why not more.
+//! What this machine can trace, from sysfs and procfs, and the reason if it is limited.
 
 use std::io::Read;
 
@@ -15,13 +15,13 @@ use crate::sample::{descriptors, Reason};
 /// The PMU's name in sysfs.
 const PMU: &str = "intel_pt";
 
-/// Terms that are set where the PMU has them, and the capability that each needs besides
+/// Terms that are set if the PMU has them, and the capability that each requires as well
 /// (Documentation/admin-guide/perf/ of the kernel, tools/perf/Documentation/perf-intel-pt.txt).
 ///
-/// `noretcomp`: compressed returns would be told as taken conditional branches. No `mtc`: the
-/// packet TMA that comes with it is followed by a stray byte in a guest (erratum SKZ84, of every
-/// Xeon Scalable), and cycles do without. `psb_period` stays 0, a PSB every 2 KiB: little is lost
-/// where decoding has to begin anew.
+/// `noretcomp`: compressed returns would appear as taken conditional branches. No `mtc`: in a
+/// guest, the TMA packet that comes with it is followed by a stray byte (erratum SKZ84, of every
+/// Xeon Scalable), and cycles do not need it. `psb_period` stays 0, a PSB every 2 KiB: little is
+/// lost when decoding has to resynchronize.
 const TERMS: [(&str, Option<&str>); 7] = [
     ("pt", None),
     ("branch", None),
@@ -41,15 +41,15 @@ pub struct Plan {
     pub words: Words,
     /// The terms that are set.
     pub terms: Vec<&'static str>,
-    /// Why the guest is not seen, where it is not.
+    /// Why the guest is not visible, if it is not.
     pub blind: Option<Reason>,
 }
 
 impl Plan {
-    /// Looks at the machine.
+    /// Reads the machine's PMU and capabilities.
     ///
     /// # Errors
-    /// Why nothing can be recorded.
+    /// The reason if nothing can be recorded.
     pub fn read(roots: &Roots) -> Result<Self, Reason> {
         if !roots
             .sys
@@ -77,7 +77,7 @@ impl Plan {
         })
     }
 
-    /// What is asked of the recorder.
+    /// Parameters of a recording.
     pub fn request(&self, config: &config::Pt) -> Request {
         Request {
             kind: self.kind,
@@ -88,16 +88,16 @@ impl Plan {
     }
 }
 
-/// `pt_mode` of kvm_intel: 0 (system) leaves the host's tracing on in the guest, 1 (host-guest)
-/// switches it off. Kernels since CVE-2024-53135 have only the first, and mostly no parameter.
+/// `pt_mode` of kvm_intel: 0 (system) keeps the host's tracing on in the guest, 1 (host-guest)
+/// turns it off. Kernels since CVE-2024-53135 have only mode 0, and mostly no parameter.
 fn host_guest_mode(roots: &Roots) -> Option<Reason> {
     let file = roots.sys.join("module/kvm_intel/parameters/pt_mode");
     let mode = roots.read_text(&file).ok()?;
     (mode.trim() == "1").then(|| Reason {
         code: "guest_not_visible",
         detail: format!(
-            "{} is 1 (host-guest): KVM stops the host's tracing while a guest runs, and only the \
-             host side is seen",
+            "{} is 1 (host-guest): KVM stops the host's tracing while a guest runs, so only host \
+             mode is visible",
             file.display()
         ),
         fix: Some(
@@ -106,9 +106,8 @@ fn host_guest_mode(roots: &Roots) -> Option<Reason> {
     })
 }
 
-/// The driver marks what it records as having gaps where tracing stops with VMXON
-/// (`intel_pt_handle_vmx`, arch/x86/events/intel/pt.c; bit 14 of IA32_VMX_MISC, SDM volume 3,
-/// appendix A.6).
+/// The driver marks recordings as having gaps if tracing stops with VMXON (`intel_pt_handle_vmx`,
+/// arch/x86/events/intel/pt.c; bit 14 of IA32_VMX_MISC, SDM volume 3, appendix A.6).
 pub(super) fn no_vmx_tracing() -> Reason {
     Reason {
         code: "guest_not_visible",
@@ -119,10 +118,10 @@ pub(super) fn no_vmx_tracing() -> Reason {
     }
 }
 
-/// Nothing is recorded.
+/// The reason of the disabled source.
 pub(super) fn disabled() -> Reason {
     Reason {
-        detail: "switched off in the configuration, as it is by default".to_owned(),
+        detail: "disabled in the configuration (the default)".to_owned(),
         ..Reason::disabled(SOURCE)
     }
 }
@@ -135,43 +134,43 @@ fn not_understood(detail: String) -> Reason {
     }
 }
 
-/// What to do where nothing helps.
-const LEAVE_OFF: &str = "leave sources.pt.enabled at false: nothing else needs it";
-
-/// There is no such PMU: because of the CPU, of a hypervisor below this machine, or of the kernel.
+/// Why there is no such PMU: the CPU, the hypervisor below this machine, or the kernel lacks it.
 fn no_pt(roots: &Roots) -> Reason {
     let cpu = Cpu::read(roots);
     let (why, fix) = match cpu.model {
         CpuModel::X86 {
             vendor: X86Vendor::Amd,
             ..
-        } => ("this CPU is AMD's, and Intel PT is Intel's", LEAVE_OFF),
-        CpuModel::Arm { .. } => ("this CPU is an Arm one, and Intel PT is Intel's", LEAVE_OFF),
+        } => (
+            "this is an AMD CPU; only Intel CPUs have Intel PT",
+            None,
+        ),
+        CpuModel::Arm { .. } => (
+            "this is an Arm CPU; only Intel CPUs have Intel PT",
+            None,
+        ),
         _ if cpu.is_guest => (
-            "this machine is itself a virtual machine, and its hypervisor gives it no Intel PT",
-            "run the exporter on the physical host",
+            "this machine is itself a virtual machine, and its hypervisor does not provide Intel PT",
+            Some("run the exporter on the physical host"),
         ),
         _ if cpu.has_pt => (
-            "the CPU has Intel PT and the kernel did not set it up",
-            "a kernel with CONFIG_PERF_EVENTS=y; dmesg | grep -i 'intel pt' may say more",
+            "the CPU has Intel PT, but the kernel did not set it up",
+            Some("use a kernel with CONFIG_PERF_EVENTS=y; see dmesg | grep -i 'intel pt'"),
         ),
         CpuModel::X86 { .. } => (
-            "this CPU has no Intel PT, or firmware hides it",
-            "an Intel CPU of Broadwell or later, with processor trace enabled in the firmware",
+            "this CPU has no Intel PT, or the firmware hides it",
+            Some("on Broadwell or later, enable processor trace in the firmware"),
         ),
-        CpuModel::Unknown => ("the CPU is of no known kind", LEAVE_OFF),
+        CpuModel::Unknown => ("the CPU model is unknown", None),
     };
     Reason {
         code: "no_pt",
-        detail: format!(
-            "there is no PMU {PMU} in {}: {why}",
-            roots.sys.join("bus/event_source/devices").display()
-        ),
-        fix: Some(fix.to_owned()),
+        detail: format!("there is no PMU {PMU}: {why}"),
+        fix: fix.map(str::to_owned),
     }
 }
 
-/// What /proc/cpuinfo says of the first CPU.
+/// The first CPU in /proc/cpuinfo.
 struct Cpu {
     model: CpuModel,
     /// The flag `hypervisor`: CPUID leaf 1, ECX bit 31.
@@ -183,9 +182,9 @@ struct Cpu {
 impl Cpu {
     fn read(roots: &Roots) -> Self {
         let mut text = Vec::new();
-        // The first CPU's block has 2 kB; a file of a thousand CPUs is not read to its end.
+        // The first CPU's block has 2 kB; do not read the file of a thousand CPUs to its end.
         if let Ok(file) = roots.open(&roots.proc.join("cpuinfo")) {
-            // What was read before an error counts.
+            // The text read before an error is used.
             let _ = file.take(16 << 10).read_to_end(&mut text);
         }
         let text = String::from_utf8_lossy(&text);
@@ -202,7 +201,7 @@ impl Cpu {
     }
 }
 
-/// What a failed recording means; `None` where the thread is gone.
+/// Reason of a failed recording; `None` if the thread exited.
 pub fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
     let detail = error.to_string();
     let (code, fix) = match (error.error.raw_os_error(), error.step) {
@@ -223,24 +222,24 @@ pub fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
     Some(Reason { code, detail, fix })
 }
 
-/// Processor trace is one for each CPU, and shuts out others' use of last branch records.
+/// Each CPU has one processor trace, and it excludes the use of last branch records.
 pub(super) fn busy(detail: &str) -> Reason {
     Reason {
         code: "pt_busy",
         detail: format!(
-            "{detail}: another has Intel PT or last branch records; trying again later"
+            "{detail}: another program uses Intel PT or last branch records; retrying later"
         ),
-        fix: Some("end the other perf record -e intel_pt, or perf record -b".to_owned()),
+        fix: Some("stop the other perf record -e intel_pt or perf record -b".to_owned()),
     }
 }
 
-/// `perf_mmap` of kernel/events/core.c: each user may lock perf_event_mlock_kb for every CPU, what
-/// is more counts against RLIMIT_MEMLOCK, and CAP_IPC_LOCK is above both.
+/// `perf_mmap` of kernel/events/core.c: each user may lock perf_event_mlock_kb per CPU, the excess
+/// counts against RLIMIT_MEMLOCK, and CAP_IPC_LOCK overrides both.
 fn mlock_limit(roots: &Roots) -> Reason {
     let lock = MemoryLock::read(roots);
     Reason {
         code: "mlock_limit",
-        detail: format!("the buffer is more than may be locked in memory ({lock})"),
+        detail: format!("the trace buffer exceeds the limit of locked memory ({lock})"),
         fix: Some(
             "give the exporter CAP_IPC_LOCK (AmbientCapabilities=), or raise LimitMEMLOCK= in its \
              unit, or lower sources.pt.max_bytes"

@@ -1,24 +1,24 @@
-//! Recordings that follow a script, for tests and the synthetic host.
+//! Scripted recordings, for tests and the synthetic host.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Capture, Drained, RecordError, RecordPt, Request, Step};
 
-/// What a recording of a thread comes to.
+/// Returns the recording of a thread.
 pub type Script = Box<dyn FnMut(i32, &Request) -> Result<Capture, RecordError> + Send>;
 
-/// Records by a script, and keeps account of who was recorded.
+/// Records by a script, and logs the recorded threads.
 pub struct ScriptedPt {
     script: Script,
     recorded: Recorded,
 }
 
-/// Thread ids in the order in which they were recorded.
+/// Thread IDs in the order of their recordings.
 pub type Recorded = Arc<Mutex<Vec<i32>>>;
 
 impl ScriptedPt {
-    /// Asks `script` each time.
+    /// Calls `script` for each recording.
     pub fn new(
         script: impl FnMut(i32, &Request) -> Result<Capture, RecordError> + Send + 'static,
     ) -> Self {
@@ -28,7 +28,7 @@ impl ScriptedPt {
         }
     }
 
-    /// Every recording holds these bytes, and took the whole window.
+    /// Every recording contains these bytes and takes the whole window.
     pub fn of_bytes(bytes: Vec<u8>) -> Self {
         Self::new(move |_, request| Ok(whole(bytes.clone(), request)))
     }
@@ -38,7 +38,7 @@ impl ScriptedPt {
         Self::new(move |_, _| Err(refusal(step, errno)))
     }
 
-    /// Who is recorded from now on.
+    /// The log of recorded threads; it is updated with each recording.
     pub fn recorded(&self) -> Recorded {
         self.recorded.clone()
     }
@@ -57,7 +57,7 @@ pub fn whole(bytes: Vec<u8>, request: &Request) -> Capture {
     }
 }
 
-/// The kernel's refusal.
+/// A refusal by the kernel.
 pub fn refusal(step: Step, errno: i32) -> RecordError {
     RecordError {
         step,

@@ -1,8 +1,8 @@
-//! Running totals of each vCPU, and the facts they are told by.
+//! Running totals of each vCPU, and the facts made of them.
 //!
-//! Totals only grow. What is unknown is left out: nothing of a vCPU before its first recording,
-//! nothing of a guest that cannot be seen, no exit reason where the trace does not tell it. Guest
-//! and host are both told from the first recording on, so that a rate has where to begin.
+//! Totals never decrease. Unknown facts are omitted: all of a vCPU before its first recording, all
+//! of a guest that is not visible, and exit reasons that the trace does not contain. Guest and
+//! host mode are both reported from the first recording on, so that a rate has a first value.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::pt::{Histogram, Side, Summary};
 use crate::sample::slow::{Fact, FactValue, Origin};
 use crate::sample::Buckets;
 
-/// Bounds of the histograms in nanoseconds, 256 ns to 0.27 s: [`Histogram`]'s powers of two from
-/// [`FIRST`] on, and from there each [`STEP`]-th.
+/// Bounds of the histograms in nanoseconds, 256 ns to 0.27 s: the powers of two of [`Histogram`]
+/// from number [`FIRST`] on, in steps of [`STEP`].
 const BOUNDS: [u64; 11] = [
     1 << 8,
     1 << 10,
@@ -30,12 +30,12 @@ const BOUNDS: [u64; 11] = [
 const FIRST: usize = 8;
 const STEP: usize = 2;
 
-/// Exit reasons have numbers of 16 bits and Intel has used some 75 of them (SDM volume 3,
-/// appendix C). What is beyond this is counted as `other`: it would be a decoding error, and the
-/// guest has a hand in the bytes.
+/// Exit reasons have 16-bit numbers, of which Intel uses about 75 (SDM volume 3, appendix C).
+/// Numbers from this one on are counted as `other`: they are decoding errors, and the guest can
+/// influence the bytes.
 const REASONS: u16 = 128;
 
-/// What exits for reasons without a name are counted as: the trace does not tell the reason.
+/// Label of exits whose reason is not in the trace.
 const UNKNOWN: &str = "unknown";
 const OTHER: &str = "other";
 
@@ -45,16 +45,16 @@ pub type ReasonNames = BTreeMap<u16, String>;
 /// Totals of one vCPU.
 #[derive(Debug, Default)]
 pub struct VcpuTotals {
-    /// Turns by how they ended.
+    /// Turns by result.
     outcomes: [u64; Outcome::ALL.len()],
-    /// Recordings added up, without exit reasons and histograms; `None` before the first.
+    /// Sum of all recordings, without exit reasons and histograms; `None` before the first.
     sum: Option<Summary>,
     bytes: u64,
     /// Exits by the `reason` label.
     exits: BTreeMap<String, u64>,
 }
 
-/// Totals of one VM that are not told vCPU by vCPU. They stay when a vCPU is unplugged.
+/// Totals of one VM that are not kept per vCPU. They remain when a vCPU is unplugged.
 #[derive(Debug, Default)]
 pub struct VmTotals {
     guest_runs: Histogram,
@@ -63,14 +63,14 @@ pub struct VmTotals {
 }
 
 impl VmTotals {
-    /// Adds a recording of one of its vCPUs.
+    /// Adds a recording of one of the VM's vCPUs.
     pub fn add(&mut self, summary: &Summary) {
         self.known = true;
         self.guest_runs.add(&summary.guest_runs);
         self.host_handling.add(&summary.host_handling);
     }
 
-    /// What is known of it. Without a guest to see there are no runs.
+    /// The facts of the VM; there are no guest runs if the guest is not visible.
     pub fn facts(&self, sees_guest: bool) -> Arc<[Fact]> {
         let fact = |metric, histogram| Fact {
             metric,
@@ -88,7 +88,7 @@ impl VmTotals {
     }
 }
 
-/// The decoder's buckets, joined to those that are shown.
+/// The decoder's buckets, merged into the exposed ones.
 fn buckets(histogram: &Histogram) -> Buckets {
     let mut joined = [0u64; BOUNDS.len() + 1];
     for (power, count) in histogram.counts().iter().enumerate() {
@@ -106,11 +106,11 @@ impl VcpuTotals {
             .for_each(|(_, n)| *n += 1);
     }
 
-    /// Adds a recording and what it was reduced to.
+    /// Adds a recording and its summary.
     pub fn add(&mut self, capture: &Capture, summary: &Summary, names: &ReasonNames) {
         let mut summary = summary.clone();
         let reasons = std::mem::take(&mut summary.exit_reasons);
-        // Those of the VM.
+        // The histograms are kept per VM.
         summary.guest_runs = Histogram::default();
         summary.host_handling = Histogram::default();
         let told = reasons.values().fold(0u64, |sum, n| sum.saturating_add(*n));
@@ -129,7 +129,7 @@ impl VcpuTotals {
         }
     }
 
-    /// What is known of it; `vcpu` is its index.
+    /// The facts of the vCPU with index `vcpu`.
     pub fn facts(&self, vcpu: u32, sees_guest: bool) -> Arc<[Fact]> {
         let mut facts = Facts {
             vcpu: vcpu.to_string(),
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_of_a_vcpu_without_a_recording() {
+    fn vcpu_without_recording_has_no_facts() {
         let mut totals = VcpuTotals::default();
         assert!(totals.facts(0, true).is_empty());
         totals.count(Outcome::Idle);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_cannot_be_seen_is_absent_and_not_0() {
+    fn hidden_guest_is_absent_and_not_0() {
         let mut totals = VcpuTotals::default();
         totals.add(&capture(5), &summary(), &ReasonNames::new());
         let mut vm = VmTotals::default();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fact_is_in_the_catalogue_with_its_labels() {
+    fn every_fact_is_in_the_catalog_with_its_labels() {
         let mut totals = VcpuTotals::default();
         Outcome::ALL.iter().for_each(|o| totals.count(*o));
         let mut all = summary();
@@ -346,14 +346,14 @@ mod tests {
         for metric in ours {
             assert!(
                 facts.iter().any(|fact| fact.metric == metric.name),
-                "{} is never told",
+                "{} is never reported",
                 metric.name
             );
         }
     }
 
     #[test]
-    fn bounds_belong_to_the_buckets_below_them() {
+    fn bounds_are_upper_bounds_of_their_buckets() {
         let mut histogram = Histogram::default();
         for n in [1, 256, 257, 1024, 1025, 1 << 28, (1 << 28) + 1, u64::MAX] {
             histogram.observe(n);

@@ -49,7 +49,7 @@ impl Fixture {
         }
     }
 
-    /// One reading of VM `n`, with the groups as they are now.
+    /// One read of VM `n`, with the current groups.
     fn read(&self, source: &mut Resctrl, n: usize) -> Vec<String> {
         source.groups = None;
         let facts = source.read(&self.vms[n].1).unwrap();
@@ -71,16 +71,16 @@ fn line(fact: &Fact) -> String {
 }
 
 #[test]
-fn a_vms_own_groups_add_up_and_those_of_several_are_nobodys() {
+fn own_groups_add_up_and_shared_groups_are_skipped() {
     let f = Fixture::new();
     let (a, b) = (&f.vms[0].0, &f.vms[1].0);
-    // libvirt's monitors of single vCPUs, in the root's control group.
+    // libvirt's monitors of single vCPUs, in the root control group.
     f.tasks("mon_groups/a-vcpu0", &a.vcpus[..1]);
     f.counts("mon_groups/a-vcpu0", 0, ["100", "1000", "600"]);
     f.tasks("mon_groups/a-vcpu1", &a.vcpus[1..]);
     f.counts("mon_groups/a-vcpu1", 0, ["10", "100", "Unavailable"]);
     f.counts("mon_groups/a-vcpu1", 1, ["5", "Error", "7"]);
-    // Somebody else's group of VM b and a process.
+    // A group with VM b and an unrelated process.
     f.tasks("shared", &[b.pid, b.vcpus[0], 77]);
     f.counts("shared", 0, ["1", "2", "3"]);
     let mut source = f.source(false);
@@ -98,7 +98,7 @@ fn a_vms_own_groups_add_up_and_those_of_several_are_nobodys() {
 }
 
 #[test]
-fn a_control_group_stands_for_its_monitors() {
+fn control_group_includes_its_monitors() {
     let f = Fixture::new();
     let a = &f.vms[0].0;
     f.tasks("vm-a", &[a.pid, a.vcpus[0], a.vcpus[1]]);
@@ -111,7 +111,7 @@ fn a_control_group_stands_for_its_monitors() {
 }
 
 #[test]
-fn a_vm_with_a_vcpu_outside_is_unknown() {
+fn vm_with_a_vcpu_outside_is_unknown() {
     let f = Fixture::new();
     f.tasks("mon_groups/a", &f.vms[0].0.vcpus[..1]);
     f.counts("mon_groups/a", 0, ["100", "1000", "600"]);
@@ -120,14 +120,14 @@ fn a_vm_with_a_vcpu_outside_is_unknown() {
         assert_eq!(
             f.read(&mut source, 0),
             [""; 0],
-            "others' groups stay as they are"
+            "other groups are not changed"
         );
         assert_eq!(source.state().code(), "no_group");
     }
 }
 
 #[test]
-fn totals_outlive_a_group_that_is_made_anew() {
+fn totals_survive_a_recreated_group() {
     let f = Fixture::new();
     let mut source = f.source(false);
     let traffic = |source: &mut Resctrl| f.read(source, 0)[1].clone();
@@ -143,7 +143,7 @@ fn totals_outlive_a_group_that_is_made_anew() {
 }
 
 #[test]
-fn group_left_by_an_exporter_before_counts_from_now_on_and_that_of_others_from_the_vms_start() {
+fn own_leftover_group_counts_from_now_and_others_from_the_vms_start() {
     let f = Fixture::new();
     let (fake, vm) = &f.vms[0];
     let origin = |source: &mut Resctrl| {
@@ -167,7 +167,7 @@ fn group_left_by_an_exporter_before_counts_from_now_on_and_that_of_others_from_t
 }
 
 #[test]
-fn tid_of_another_thread_by_now_is_never_written() {
+fn reused_tid_is_never_written() {
     let f = Fixture::new();
     let (fake, vm) = &f.vms[0];
     let group = format!("mon_groups/{}", name(vm.key));
@@ -186,7 +186,7 @@ fn tid_of_another_thread_by_now_is_never_written() {
 }
 
 #[test]
-fn in_a_pid_namespace_of_its_own_no_tid_is_written() {
+fn own_pid_namespace_writes_no_tid() {
     let f = Fixture::new();
     std::os::unix::fs::symlink("999999999", f.host.path("proc/self")).unwrap();
     let mut source = f.source(true);
@@ -195,13 +195,13 @@ fn in_a_pid_namespace_of_its_own_no_tid_is_written() {
     assert!(!f.exists(&format!("mon_groups/{}", name(f.vms[0].1.key))));
 }
 
-/// The kernel fills a new group with files and lets it be removed with them: this does it.
+/// The kernel creates and removes the files of a group with its directory; this simulates it.
 #[test]
-fn groups_are_made_where_asked_for_and_removed_at_the_end() {
+fn groups_are_created_on_request_and_removed_at_the_end() {
     let f = Fixture::new();
     let (fake, vm) = &f.vms[0];
     let group = format!("mon_groups/{}", name(vm.key));
-    // The VM is in a control group with another process: its group must be below that.
+    // The VM is in a control group with another process: its own group must be below that.
     f.tasks("gold", &[fake.vcpus[0], fake.vcpus[1], 77]);
     std::fs::create_dir_all(f.host.path(format!("{ROOT}/gold/mon_groups"))).unwrap();
     let group = format!("gold/{group}");
@@ -230,16 +230,16 @@ fn groups_are_made_where_asked_for_and_removed_at_the_end() {
     };
     empty(&group);
     source.forget(vm.key);
-    assert!(!f.exists(&group), "it goes with the VM");
+    assert!(!f.exists(&group), "it is removed with the VM");
     f.read(&mut source, 1);
     let other = format!("mon_groups/{}", name(f.vms[1].1.key));
     assert!(f.exists(&other));
     drop(source);
-    assert!(!f.exists(&other), "it goes with the exporter");
+    assert!(!f.exists(&other), "it is removed with the exporter");
 }
 
 #[test]
-fn orphans_go_and_groups_of_others_stay() {
+fn orphans_are_removed_and_other_groups_stay() {
     let f = Fixture::new();
     let key = f.vms[0].1.key;
     let of_another_start = format!("mon_groups/{PREFIX}{}-{}-0", key.pid, key.start_time + 1);
@@ -266,7 +266,7 @@ fn orphans_go_and_groups_of_others_stay() {
 }
 
 #[test]
-fn refusals_say_what_would_help() {
+fn refusals_have_a_fix() {
     let of = |number| refused(Path::new("/x"), &io::Error::from_raw_os_error(number)).code;
     let codes = [libc::ENOSPC, libc::EACCES, libc::EROFS, libc::EINVAL].map(of);
     assert_eq!(

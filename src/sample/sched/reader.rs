@@ -1,8 +1,7 @@
 //! Reads one vCPU thread.
 //!
-//! `schedstat` comes first (1 µs): a thread that has neither run nor waited since the last tick
-//! costs no more than that. The other files take 5-10 µs each, because the kernel formats dozens
-//! of fields.
+//! `schedstat` is read first (1 µs): a thread that neither ran nor waited since the last tick
+//! costs no more. The other files take 5-10 µs each, because the kernel formats dozens of fields.
 
 use std::io;
 use std::sync::Arc;
@@ -13,22 +12,21 @@ use crate::host::thread::{self, KeptFile, SchedStat, Stat};
 use crate::host::topology::{Place, Topology};
 use crate::sample::{ReadError, Reader, Reading};
 
-/// Affinity is read once in this many ticks in which the thread ran: it changes by an operator's
-/// hand, not by the scheduler's.
+/// Affinity is read once in this many active ticks: an operator changes it, not the scheduler.
 pub(super) const AFFINITY_EVERY: u32 = 5;
 
-/// So many ticks in which it did not run count as one in which it did: the file it is in costs
-/// ten times as much as the one that says that nothing happened.
+/// An idle tick counts 1/12 of an active one: reading `status` costs ten times reading
+/// `schedstat`.
 pub(super) const IDLE_SHARE: u32 = 12;
 
-/// The files of a thread, kept open.
+/// The open files of a thread.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) stat: KeptFile,
     pub(super) status: KeptFile,
-    /// Not on a kernel without `CONFIG_SCHED_INFO`.
+    /// `None` on a kernel without `CONFIG_SCHED_INFO`.
     pub(super) schedstat: Option<KeptFile>,
-    /// Not on a kernel without `CONFIG_SCHED_DEBUG`; `status` has the context switches too.
+    /// `None` on a kernel without `CONFIG_SCHED_DEBUG`; `status` has the context switches too.
     pub(super) sched: Option<KeptFile>,
 }
 
@@ -39,15 +37,15 @@ struct SwitchCounts {
     migrations: Option<u64>,
 }
 
-/// What the files said last.
+/// Values of the last read.
 #[derive(Debug, Default)]
 struct Before {
     schedstat: SchedStat,
     stat: Stat,
     switches: SwitchCounts,
-    /// Whether there was a reading.
+    /// Whether the thread was read before.
     is_read: bool,
-    /// The last CPU the thread was found on whose place is known.
+    /// The last CPU with a known location that the thread ran on.
     place: Option<(u32, Place)>,
 }
 
@@ -61,7 +59,7 @@ pub(super) struct SchedReader {
     affinity_in: u32,
     stagger: u32,
     affinity: Vec<u8>,
-    /// That of the last look at the affinity.
+    /// The topology at the last read of the affinity.
     topology: Arc<Topology>,
 }
 
@@ -86,7 +84,7 @@ impl Files {
         2 + usize::from(self.schedstat.is_some()) + usize::from(self.sched.is_some())
     }
 
-    /// All 0, which is what the kernel shows where it counts nothing, without the file.
+    /// All 0 without the file, as in a kernel that counts nothing.
     fn schedstat(&self, buffer: &mut [u8]) -> io::Result<SchedStat> {
         let Some(file) = &self.schedstat else {
             return Ok(SchedStat::default());
@@ -125,7 +123,7 @@ impl SchedReader {
             ns_per_clock_tick,
             before: Before::default(),
             affinity_in: 0,
-            // Spread over the ticks, so that not all threads are asked in the same one.
+            // Spreads the reads over the ticks, so that not all threads are read in the same one.
             stagger: tid.unsigned_abs() % (AFFINITY_EVERY * IDLE_SHARE),
             affinity: Vec::new(),
             topology: Arc::default(),
@@ -136,15 +134,15 @@ impl SchedReader {
         &self.files
     }
 
-    /// What the thread is, and what it did so far. `stat` comes last: it fails once the thread
-    /// has ended, whatever was missing before.
+    /// Identity and activity of the thread so far. `stat` is read last: it fails once the thread
+    /// has exited, even if other files were missing.
     pub(super) fn look(&self) -> io::Result<(Stat, SchedStat)> {
         let mut buffer = [0; thread::BUFFER];
         let schedstat = self.files.schedstat(&mut buffer)?;
         Ok((self.files.stat(&mut buffer)?, schedstat))
     }
 
-    /// Charges nothing of what the thread did so far.
+    /// Excludes the thread's activity so far.
     pub(super) fn start_from(&mut self, stat: Stat, schedstat: SchedStat) -> io::Result<()> {
         self.before.switches = self.files.switches(&mut [0; thread::BUFFER])?;
         self.before.stat = stat;
@@ -164,8 +162,8 @@ impl SchedReader {
         self.read_affinity(reading, &mut buffer)
     }
 
-    /// Whether the thread has not run since it was read last. Without timeslices the kernel does
-    /// not count them, and the file says nothing.
+    /// Whether the thread did not run since the last read. Unknown with 0 timeslices: that kernel
+    /// does not count them.
     fn is_idle(&self, now: SchedStat) -> bool {
         self.before.is_read && now.timeslices > 0 && now == self.before.schedstat
     }
@@ -176,8 +174,8 @@ impl SchedReader {
         reading: &mut Reading,
         buffer: &mut [u8],
     ) -> io::Result<()> {
-        // All files are read before anything is added: a reading that fails leaves no half of
-        // itself to be added again by the next one.
+        // Read all files before adding anything: otherwise a failed read would leave a part that
+        // the next read adds again.
         let stat = self.files.stat(buffer)?;
         let switched = schedstat.timeslices != self.before.schedstat.timeslices;
         let switches = if switched || schedstat.timeslices == 0 || !self.before.is_read {
@@ -223,9 +221,9 @@ impl SchedReader {
         }
     }
 
-    /// Counts a move since the last reading under the farthest boundary it crossed. On a CPU that
-    /// the topology does not have (yet: it lags behind hotplug), the boundary is unknown: the move
-    /// counts once the thread is found on a CPU with a known place, from the last such CPU to it.
+    /// Counts a move since the last read under the farthest boundary it crossed. On a CPU that the
+    /// topology does not have yet (it lags behind hotplug), the boundary is unknown: the move
+    /// counts once the thread runs on a CPU with a known location, from the last such CPU to it.
     fn note_move(&mut self, cpu: u32, reading: &mut Reading) {
         let Some(place) = reading.topology.place(cpu) else {
             return;
@@ -249,7 +247,7 @@ impl SchedReader {
         self.affinity_in = if first { self.stagger } else { period };
         let text = self.files.status.read(buffer)?;
         if text.len() == thread::BUFFER {
-            // Cut off, a list of CPUs may look like a shorter one: nobody knows.
+            // The text is cut off, and a truncated CPU list may look like a shorter one: unknown.
             return Ok(());
         }
         let list = thread::cpus_allowed(text).unwrap_or_default();
@@ -258,13 +256,13 @@ impl SchedReader {
         }
         list.as_bytes().clone_into(&mut self.affinity);
         self.topology = reading.topology.clone();
-        // A thread that was never bound is allowed all CPUs the kernel could ever have.
+        // A thread that was never bound is allowed all possible CPUs, also those that are offline.
         let online = |id: &u32| self.topology.cpu(*id).is_some_and(|cpu| cpu.online);
         let allowed = cpulist::parse(list).unwrap_or_default().into_iter();
         let allowed: Vec<u32> = allowed.filter(online).collect();
         if allowed.is_empty() {
-            // Every thread may run somewhere: on a CPU that the topology does not have yet, or that
-            // sysfs leaves out, as lxcfs does in containers.
+            // A thread may always run on some CPU: this one the topology does not have yet, or
+            // sysfs hides it, as lxcfs does in containers.
             reading.withdraw(self.ids.affinity_cpus);
             reading.withdraw(self.ids.affinity_nodes);
             return Ok(());
@@ -279,10 +277,10 @@ impl SchedReader {
     }
 }
 
-/// Boundaries a move can cross, from near to far: the values of the `crossed` label.
+/// Boundaries that a move can cross, from near to far: the values of the `crossed` label.
 pub(super) const BOUNDARIES: [&str; 4] = ["cpu", "core", "package", "numa_node"];
 
-/// Index in [`BOUNDARIES`] of the farthest boundary between two CPUs; `None` for one and the same.
+/// Index in [`BOUNDARIES`] of the farthest boundary between two CPUs; `None` for the same CPU.
 pub(super) fn crossed_between((from, a): (u32, Place), (to, b): (u32, Place)) -> Option<usize> {
     if from == to {
         return None;
@@ -318,7 +316,7 @@ fn parse<'a, T>(
         let start = String::from_utf8_lossy(&text[..text.len().min(60)]);
         io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("the {file} file is not understood: {start:?}"),
+            format!("unexpected format in {file}: {start:?}"),
         )
     })
 }

@@ -11,8 +11,8 @@ use crate::sample::{ReadError, Reading};
 const PID: i32 = 100;
 const TID: i32 = 101;
 
-/// A vCPU thread that started 500 clock ticks after boot, on a machine of two packages, two
-/// nodes each, two cores a node, two threads a core (CPUs n and n + 8).
+/// A vCPU thread that started 500 clock ticks after boot, on a machine with two packages, two
+/// nodes per package, two cores per node and two threads per core (CPUs n and n + 8).
 struct Bench {
     host: FakeHost,
     source: SchedSource,
@@ -119,7 +119,7 @@ fn a_thread_that_did_not_run_is_not_active_and_costs_one_read() {
     let mut reader = bench.open().unwrap();
     bench.read(&mut reader).unwrap();
     assert!(bench.reading.active);
-    // Nobody looks at this before the thread runs again.
+    // Not read before the thread runs again.
     bench.set(|t| t.guest_ticks = 8);
     bench.read(&mut reader).unwrap();
     assert!(!bench.reading.active);
@@ -135,7 +135,7 @@ fn a_thread_that_did_not_run_is_not_active_and_costs_one_read() {
 fn moves_count_under_the_farthest_boundary_they_cross() {
     let mut bench = Bench::new(0);
     let mut reader = bench.open().unwrap();
-    // CPUs 0 and 8 are one core; 1 is in the same node; 2 in the other of the package.
+    // CPUs 0 and 8 share a core; CPU 1 is in the same node, CPU 2 in the other node of the package.
     let moves = [
         (0, [0, 0, 0, 0]),
         (8, [1, 0, 0, 0]),
@@ -193,7 +193,7 @@ fn affinity_to_cpus_the_topology_lacks_is_unknown() {
     assert_eq!(bench.get(bench.ids.affinity_cpus), Some(16));
     for lacking in ["16-17", "", "what?"] {
         bench.set(|t| t.cpus_allowed = lacking.into());
-        // Another topology is a reason to read it at once.
+        // A new topology is read at once.
         bench.reading.topology = Arc::new((*bench.reading.topology).clone());
         bench.read(&mut reader).unwrap();
         assert_eq!(bench.get(bench.ids.affinity_cpus), None, "{lacking:?}");
@@ -203,7 +203,7 @@ fn affinity_to_cpus_the_topology_lacks_is_unknown() {
 }
 
 #[test]
-fn affinity_is_told_when_it_changes() {
+fn affinity_is_reported_when_it_changes() {
     let mut bench = Bench::new(0);
     let mut reader = bench.open().unwrap();
     bench.read(&mut reader).unwrap();
@@ -214,11 +214,11 @@ fn affinity_is_told_when_it_changes() {
         bench.read(&mut reader).unwrap();
         seen.extend(bench.reading.allowed.clone());
     }
-    assert_eq!(seen, [[0, 8]], "told once");
+    assert_eq!(seen, [[0, 8]], "reported once");
 }
 
 #[test]
-fn affinity_is_told_anew_when_a_cpu_goes_offline() {
+fn affinity_is_reported_again_when_a_cpu_goes_offline() {
     let mut bench = Bench::new(0);
     let mut reader = bench.open().unwrap();
     bench.read(&mut reader).unwrap();
@@ -232,7 +232,7 @@ fn affinity_is_told_anew_when_a_cpu_goes_offline() {
 }
 
 #[test]
-fn a_tid_that_belongs_to_another_thread_now_is_not_taken() {
+fn reused_tid_is_not_opened() {
     let mut bench = Bench::new(0);
     bench.set(|t| t.start_time = 501);
     assert!(matches!(bench.open(), Err(OpenError::Gone)));
@@ -256,7 +256,7 @@ fn a_kernel_without_sched_file_leaves_migrations_unknown() {
 }
 
 #[test]
-fn a_kernel_without_schedstat_file_is_read_all_the_same() {
+fn kernel_without_schedstat_file_is_still_read() {
     let mut bench = Bench::new(0);
     let file = format!("proc/{PID}/task/{TID}/schedstat");
     bench.host.remove(&file);
@@ -269,12 +269,12 @@ fn a_kernel_without_schedstat_file_is_read_all_the_same() {
 }
 
 #[test]
-fn what_one_odd_thread_said_of_the_kernel_is_taken_back_by_the_next() {
+fn next_thread_corrects_a_missing_schedstat() {
     let mut bench = Bench::new(0);
     bench.set(|t| t.timeslices = 0);
     bench.open().unwrap();
     assert_eq!(bench.source.state().code(), "no_schedstat");
-    // One that has not run yet cannot tell.
+    // A thread that has not run yet shows nothing.
     bench.set(|t| t.guest_ticks = 0);
     bench.open().unwrap();
     assert_eq!(bench.source.state().code(), "no_schedstat");
@@ -284,10 +284,10 @@ fn what_one_odd_thread_said_of_the_kernel_is_taken_back_by_the_next() {
 }
 
 #[test]
-fn a_status_file_that_is_cut_off_tells_no_affinity() {
+fn truncated_status_leaves_affinity_unknown() {
     let mut bench = Bench::new(0);
     let mut reader = bench.open().unwrap();
-    // What fits ends with CPU 1, the file with CPU 15.
+    // The buffer ends with CPU 1, the file with CPU 15.
     let last = "Cpus_allowed_list:\t0,1";
     let groups = "1".repeat(thread::BUFFER - "Groups:\t\n".len() - last.len());
     let status = format!("Groups:\t{groups}\n{last}5\n");
@@ -308,7 +308,10 @@ fn a_kernel_without_schedstat_leaves_time_unknown() {
     assert_eq!(bench.get(bench.ids.time), None);
     assert!(bench.get(bench.ids.guest).unwrap() > 0);
     bench.read(&mut reader).unwrap();
-    assert!(bench.reading.active, "nothing tells that it did not run");
+    assert!(
+        bench.reading.active,
+        "without timeslices it counts as active"
+    );
     let SourceState::Degraded(reason) = bench.source.state() else {
         panic!("{:?}", bench.source.state());
     };
@@ -316,7 +319,7 @@ fn a_kernel_without_schedstat_leaves_time_unknown() {
 }
 
 #[test]
-fn a_file_that_is_not_understood_adds_nothing_and_loses_nothing() {
+fn unexpected_format_adds_nothing_and_loses_nothing() {
     let mut bench = Bench::new(0);
     let mut reader = bench.open().unwrap();
     bench.read(&mut reader).unwrap();

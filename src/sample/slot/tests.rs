@@ -1,4 +1,4 @@
-//! What becomes of a vCPU when its thread or its sources fail.
+//! A vCPU whose thread exits or whose sources fail.
 
 use super::*;
 use crate::host::topology::Topology;
@@ -8,7 +8,7 @@ use crate::sample::{SourceInfo, SourceState};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-/// What a source answers next; `true` is a reading of an active thread.
+/// The next result of a scripted source; `true` stands for an active thread.
 enum Answer {
     Open,
     Refuse,
@@ -20,7 +20,7 @@ enum Answer {
 
 type Script = Arc<Mutex<VecDeque<Answer>>>;
 
-/// A source that answers from its script, and adds 1 to its column with each reading.
+/// A source that follows a script and adds 1 to its column with each read.
 struct Scripted {
     script: Script,
     column: ColumnId,
@@ -29,7 +29,7 @@ struct Scripted {
 
 fn next(script: &Script) -> Answer {
     let next = script.lock().unwrap().pop_front();
-    next.expect("asked more often than the script says")
+    next.expect("more calls than scripted")
 }
 
 impl Source for Scripted {
@@ -58,7 +58,7 @@ impl Source for Scripted {
                 fix: None,
             })),
             Answer::OpenGone => Err(OpenError::Gone),
-            _ => panic!("opened out of turn"),
+            _ => panic!("unexpected open"),
         }
     }
 
@@ -85,7 +85,7 @@ impl Reader for ScriptedReader {
             }
             Answer::ReadFails => Err(ReadError::Failed("odd".to_owned())),
             Answer::ReadGone => Err(ReadError::Gone),
-            _ => panic!("read out of turn"),
+            _ => panic!("unexpected read"),
         }
     }
 
@@ -94,7 +94,7 @@ impl Reader for ScriptedReader {
     }
 }
 
-/// A vCPU with a sched source and another one.
+/// A vCPU with a sched source and a second source.
 struct Bench {
     scripts: [Script; 2],
     sources: Vec<Box<dyn Source>>,
@@ -144,7 +144,7 @@ impl Bench {
         }
     }
 
-    /// One tick, and the totals of both columns after it.
+    /// Runs one tick and returns the totals of both columns.
     fn tick(&mut self) -> [u64; 2] {
         self.reading.clear();
         let (reading, errors) = (&mut self.reading, &mut self.errors);
@@ -168,7 +168,7 @@ impl Bench {
 use Answer::{Open, OpenGone, Read, ReadFails, ReadGone, Refuse};
 
 #[test]
-fn a_thread_that_did_not_run_is_asked_no_further() {
+fn idle_thread_skips_other_sources() {
     let mut bench = Bench::new(vec![Open, Read(true), Read(false)], vec![Open, Read(true)]);
     assert_eq!(bench.tick(), [1, 1]);
     assert_eq!(bench.tick(), [2, 1]);
@@ -177,7 +177,7 @@ fn a_thread_that_did_not_run_is_asked_no_further() {
 }
 
 #[test]
-fn a_source_that_refuses_leaves_the_others_alone_and_is_asked_again_later() {
+fn refused_source_is_retried_and_others_go_on() {
     let sched = vec![Open, Read(true), Read(true), Read(true)];
     let mut bench = Bench::new(sched, vec![Refuse, Open, Read(true)]);
     assert_eq!(bench.tick(), [1, 0]);
@@ -190,20 +190,20 @@ fn a_source_that_refuses_leaves_the_others_alone_and_is_asked_again_later() {
 }
 
 #[test]
-fn a_thread_that_ended_is_let_go_and_its_totals_stay() {
+fn exited_thread_keeps_its_totals() {
     let mut bench = Bench::new(
         vec![Open, Read(true), Read(true)],
         vec![Open, Read(true), ReadGone],
     );
     assert_eq!(bench.tick(), [1, 1]);
-    assert_eq!(bench.tick(), [2, 1], "what sched saw of its last tick");
+    assert_eq!(bench.tick(), [2, 1], "sched read the last tick");
     assert_eq!(bench.slot.descriptors(), 0);
-    assert_eq!(bench.tick(), [2, 1], "nobody asks again");
+    assert_eq!(bench.tick(), [2, 1], "no source is read again");
     assert!(bench.is_over());
 }
 
 #[test]
-fn a_thread_that_ends_while_it_is_opened_was_not_refused() {
+fn thread_that_exits_during_open_is_no_refusal() {
     let mut bench = Bench::new(vec![Open, ReadGone], vec![Refuse]);
     assert_eq!(bench.tick(), [0, 0]);
     assert_eq!(bench.slot.refusal(1), None);
@@ -211,7 +211,7 @@ fn a_thread_that_ends_while_it_is_opened_was_not_refused() {
 }
 
 #[test]
-fn a_new_thread_of_the_vcpu_goes_on_where_the_old_one_stopped() {
+fn new_thread_continues_the_totals() {
     let sched = vec![Open, Read(true), ReadGone, Open, Read(true)];
     let mut bench = Bench::new(sched, vec![Open, Read(true), Open, Read(true)]);
     bench.tick();
@@ -223,7 +223,7 @@ fn a_new_thread_of_the_vcpu_goes_on_where_the_old_one_stopped() {
 }
 
 #[test]
-fn a_thread_that_is_gone_before_it_was_opened_is_left_alone() {
+fn thread_that_exited_before_open_is_skipped() {
     let mut bench = Bench::new(vec![OpenGone], vec![]);
     assert_eq!(bench.tick(), [0, 0]);
     assert_eq!(bench.tick(), [0, 0]);
@@ -231,7 +231,7 @@ fn a_thread_that_is_gone_before_it_was_opened_is_left_alone() {
 }
 
 #[test]
-fn a_failed_reading_is_counted_and_the_next_one_is_tried() {
+fn failed_read_is_counted_and_retried() {
     let sched = vec![Open, Read(true), Read(true)];
     let mut bench = Bench::new(sched, vec![Open, ReadFails, Read(true)]);
     assert_eq!(bench.tick(), [1, 0]);
@@ -241,7 +241,7 @@ fn a_failed_reading_is_counted_and_the_next_one_is_tried() {
 }
 
 #[test]
-fn counters_of_a_thread_nobody_knows_where_wait_in_the_kernel() {
+fn unknown_cpu_leaves_deltas_in_the_kernel() {
     let mut bench = Bench::new(vec![Open, ReadFails, Read(true)], vec![Open, Read(true)]);
     assert_eq!(bench.tick(), [0, 0]);
     assert_eq!(bench.tick(), [1, 1]);

@@ -3,7 +3,7 @@ use std::sync::Mutex;
 
 const PERIOD: Duration = Duration::from_secs(15);
 
-/// Says of each VM how often it was read; refuses the one of pid 2.
+/// Reports for each VM how often it was read; fails for PID 2.
 #[derive(Default)]
 struct Counting {
     read: u64,
@@ -57,7 +57,7 @@ fn inventory(pids: &[i32]) -> Inventory {
     }
 }
 
-/// What is known of each VM that anything is known of.
+/// The facts of each VM that has any.
 fn known(lane: &SlowLane) -> Vec<(i32, FactValue)> {
     let newest = lane.newest.load();
     let all = newest.vms.iter();
@@ -69,7 +69,7 @@ fn known(lane: &SlowLane) -> Vec<(i32, FactValue)> {
 }
 
 #[test]
-fn facts_stay_until_the_vm_is_read_again_and_go_with_it() {
+fn facts_stay_until_the_next_read_and_are_dropped_with_the_vm() {
     let vms = Arc::new(ArcSwap::from_pointee(inventory(&[1, 2, 3, 4])));
     let source = Counting::default();
     let forgotten = source.forgotten.clone();
@@ -89,7 +89,7 @@ fn facts_stay_until_the_vm_is_read_again_and_go_with_it() {
     assert_eq!(known(&lane), [(4, FactValue::Int(5))]);
     let mut gone = forgotten.lock().unwrap().clone();
     gone.sort_unstable();
-    assert_eq!(gone, [1, 2, 3], "also those it never knew anything of");
+    assert_eq!(gone, [1, 2, 3], "including VMs without facts");
     let failed = lane
         .telemetry
         .read_errors
@@ -97,7 +97,7 @@ fn facts_stay_until_the_vm_is_read_again_and_go_with_it() {
     assert_eq!(failed.get(), 1);
 }
 
-/// Says what it is told to say.
+/// Returns the value and state that the test sets.
 struct Told(Arc<Mutex<(u64, SourceState)>>);
 
 impl HostSource for Told {
@@ -118,7 +118,7 @@ impl HostSource for Told {
     }
 
     fn read(&mut self, topology: &Topology) -> Result<Vec<Fact>, ReadError> {
-        assert_eq!(topology.cpus.len(), 1, "that of the inventory");
+        assert_eq!(topology.cpus.len(), 1, "the topology of the inventory");
         match self.0.lock().unwrap().0 {
             0 => Err(ReadError::Failed("odd".to_owned())),
             n => Ok(vec![Fact {
@@ -132,7 +132,7 @@ impl HostSource for Told {
 }
 
 #[test]
-fn only_news_about_the_host_are_published_and_a_failure_leaves_the_old() {
+fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
     let told = Arc::new(Mutex::new((1, SourceState::Up)));
     let inventory = Inventory {
         topology: Arc::new(Topology {
@@ -170,7 +170,7 @@ fn only_news_about_the_host_are_published_and_a_failure_leaves_the_old() {
 }
 
 #[test]
-fn it_runs_until_told_to_stop_also_without_sources() {
+fn collector_runs_until_stop_even_without_sources() {
     let (telemetry, _) = Telemetry::new();
     let lane = SlowLane::new(Vec::new(), Vec::new(), Arc::default(), telemetry);
     let stop = Stop::default();

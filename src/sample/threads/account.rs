@@ -1,4 +1,4 @@
-//! What the threads of one VM did, by role and place, in totals that only grow.
+//! Totals of the threads of one VM, by role and location. They never decrease.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::host::thread::SchedStat;
 use crate::sample::ledger::CellKey;
 use crate::sample::total::possible;
 
-/// Totals of one role at one place, ns.
+/// Totals of one role at one location, in ns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cell {
     pub(super) run: u64,
@@ -16,24 +16,24 @@ pub(super) struct Cell {
     touched: Instant,
 }
 
-/// What a look found of a thread that ran since the last.
+/// A thread that ran since the last pass.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     pub(super) tid: i32,
-    /// Clock ticks since boot.
+    /// In clock ticks since boot.
     pub(super) start_time: u64,
     pub(super) role: Role,
-    /// Whether its time is part of the process' own.
+    /// Whether its time is part of the process's CPU time.
     pub(super) of_process: bool,
     pub(super) cell: CellKey,
     pub(super) sched: SchedStat,
 }
 
-/// A thread, as the last look found it.
+/// A thread at the last pass that found it.
 #[derive(Debug)]
 struct Known {
     seen: Seen,
-    /// The look that found it.
+    /// Number of that pass.
     look: u64,
 }
 
@@ -42,22 +42,22 @@ struct Known {
 pub(super) struct Account {
     threads: HashMap<i32, Known>,
     cells: BTreeMap<(Role, CellKey), Cell>,
-    /// Number of the look.
+    /// Number of the current pass.
     look: u64,
     born_after: u64,
-    /// Whether a look was ever brought to its end.
+    /// Whether any pass was completed.
     begun: bool,
-    /// Whether the last look, and the one before, were at all threads.
+    /// Whether the last pass, and (below) the one before, covered all threads.
     complete: bool,
     was_complete: bool,
-    /// Time charged so far that is part of the process' own, ns.
+    /// Time charged so far that is part of the process's CPU time, ns.
     charged: u64,
-    /// The process' time before its account was opened, ns, less what is charged of it.
+    /// The process's CPU time before the account was opened, in ns, less the part already charged.
     from: Option<u64>,
 }
 
 impl Account {
-    /// A look begins. `complete` says whether it is at all threads.
+    /// Starts a pass. `complete` is whether it covers all threads.
     pub(super) fn begin(&mut self, born_after: u64, complete: bool) {
         self.was_complete = self.complete || !self.begun;
         self.complete = complete;
@@ -65,14 +65,14 @@ impl Account {
         self.look += 1;
     }
 
-    /// The look is over: threads it did not find have ended, and their totals stay.
+    /// Ends the pass: threads that it did not find have exited; their totals remain.
     pub(super) fn end(&mut self) {
         let look = self.look;
         self.threads.retain(|_, known| known.look == look);
         self.begun = true;
     }
 
-    /// Whether a thread did nothing since the last look; it is then found in this one.
+    /// Whether a thread did nothing since the last pass; if so, marks it as found in this one.
     pub(super) fn is_idle(&mut self, tid: i32, sched: SchedStat) -> bool {
         let look = self.look;
         let known = self.threads.get_mut(&tid);
@@ -80,7 +80,7 @@ impl Account {
         idle.map(|known| known.look = look).is_some()
     }
 
-    /// Charges what a thread did since the last look.
+    /// Adds the thread's activity since the last pass.
     pub(super) fn charge(&mut self, seen: Seen, now: Instant) {
         let from = self.start(&seen);
         let run = possible(seen.sched.run.saturating_sub(from.run));
@@ -93,7 +93,7 @@ impl Account {
         self.threads.insert(seen.tid, Known { seen, look });
     }
 
-    /// What a thread had done when it was last seen, or before it is to be counted.
+    /// The values of a thread from which its activity counts.
     fn start(&self, seen: &Seen) -> SchedStat {
         let known = self.threads.get(&seen.tid).map(|known| &known.seen);
         let known = known.filter(|known| known.start_time == seen.start_time);
@@ -101,7 +101,7 @@ impl Account {
         match known {
             Some(known) => known.sched,
             None if is_old => seen.sched,
-            // It may have been there, and what it did is in the rest.
+            // The thread may have existed before, with its time already in the rest.
             None if !self.was_complete => seen.sched,
             None => SchedStat::default(),
         }
@@ -118,23 +118,23 @@ impl Account {
         cell.touched = now;
     }
 
-    /// Whether the process' own time is being followed.
+    /// Whether the process's CPU time is tracked.
     pub(super) fn is_open(&self) -> bool {
         self.from.is_some()
     }
 
-    /// Follows the process' own time from here on: `used` (ns) is no concern of this account,
-    /// but for what is charged already.
+    /// Starts tracking the process's CPU time: `used` (ns) is excluded, except for what is already
+    /// charged.
     pub(super) fn open(&mut self, used: u64) {
         let charged = if used == 0 { 0 } else { self.charged };
         self.from = Some(used.saturating_sub(charged));
     }
 
-    /// Charges what the process did by `total` (ns), read before its threads were, and none of
-    /// them is seen to have done.
+    /// Charges the process's CPU time up to `total` (ns) that no thread accounts for. `total` is
+    /// read before the threads.
     ///
-    /// Threads that run while they are looked at have more by then, so that this never charges
-    /// what a thread is charged with too. It may come late.
+    /// Threads that run during the pass have more time by then, so this never charges time that is
+    /// also charged to a thread. The charge may be late.
     pub(super) fn charge_rest(&mut self, total: u64, now: Instant) {
         let own = total.saturating_sub(self.from.unwrap_or(u64::MAX));
         let rest = possible(own.saturating_sub(self.charged));
@@ -144,7 +144,7 @@ impl Account {
         }
     }
 
-    /// Cells where a thread is now, or something was charged within `ttl`.
+    /// The series where a thread runs now, or that were charged within `ttl`.
     pub(super) fn visible(
         &self,
         ttl: Duration,
@@ -160,18 +160,18 @@ impl Account {
         visible.map(|((role, key), cell)| (*role, *key, *cell))
     }
 
-    /// The role of a thread that is known.
+    /// The role of a known thread.
     pub(super) fn role(&self, tid: i32) -> Option<Role> {
         self.threads.get(&tid).map(|known| known.seen.role)
     }
 
-    /// How many threads have this role.
+    /// Number of threads with this role.
     pub(super) fn count(&self, role: Role) -> u64 {
         let of_role = self.threads.values().filter(|k| k.seen.role == role);
         of_role.count() as u64
     }
 
-    /// Whether the last look was at all threads.
+    /// Whether the last pass covered all threads.
     pub(super) fn is_complete(&self) -> bool {
         self.complete
     }

@@ -1,4 +1,4 @@
-//! vhost workers that are threads of no process: which they are, and for whom they work.
+//! vhost workers that are kernel threads outside any process, and the threads they serve.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,17 +7,17 @@ use crate::discover::vhost_of;
 use crate::host::roots::Roots;
 use crate::host::thread::{comm, is_of_kernel};
 
-/// What is known of the kernel's own threads.
+/// The known kernel threads.
 #[derive(Debug, Default)]
 pub(super) struct Kthreads {
-    /// The thread each works for, for those that are vhost workers. Numbers go round through all
-    /// others before one is given again, so that none is another thread's from look to look.
+    /// The thread that each vhost worker serves; `None` for other kernel threads. PIDs are
+    /// allocated cyclically, so a cached PID cannot be reused within one interval.
     known: HashMap<i32, Option<i32>>,
     looked: Option<Instant>,
 }
 
 impl Kthreads {
-    /// Looks for new ones, unless that was done within `every`.
+    /// Reads new kernel threads, unless that was done within `every`.
     pub(super) fn look(&mut self, roots: &Roots, now: Instant, every: Duration) {
         let recent = |looked| now.saturating_duration_since(looked) < every;
         if self.looked.is_some_and(recent) {
@@ -32,7 +32,7 @@ impl Kthreads {
         self.known = now.collect();
     }
 
-    /// Those that work for such a thread, ascending.
+    /// The workers that serve a thread that `whom` accepts, ascending.
     pub(super) fn serving(&self, whom: impl Fn(i32) -> bool) -> Vec<i32> {
         let vhost = self.known.iter();
         let serving = vhost.filter(|(_, tid)| tid.is_some_and(&whom));
@@ -42,7 +42,7 @@ impl Kthreads {
     }
 }
 
-/// All threads of the kernel: the children of kthreadd, where the kernel lists children
+/// All kernel threads: the children of kthreadd, if the kernel lists children
 /// (`CONFIG_PROC_CHILDREN`), else among all processes.
 fn pids(roots: &Roots) -> Vec<i32> {
     let children = roots.read_text(&roots.proc.join("2/task/2/children"));

@@ -1,4 +1,4 @@
-//! One look at all threads of a VM.
+//! Reads all threads of a VM in one pass.
 
 use std::io;
 use std::path::Path;
@@ -29,20 +29,21 @@ pub(super) fn process_time(roots: &Roots, vm: &Vm) -> Result<u64, ReadError> {
     }
 }
 
-/// One look at all threads of a VM.
+/// One pass over all threads of a VM.
 pub(super) struct Look<'a> {
     pub(super) roots: &'a Roots,
     pub(super) vm: &'a Vm,
     pub(super) topology: Option<&'a Topology>,
     pub(super) placement: Placement,
     pub(super) max_others: usize,
-    /// Learns whether this kernel has no schedstat.
+    /// Set if this kernel has no schedstat.
     pub(super) lacks_schedstat: &'a mut bool,
 }
 
 impl Look<'_> {
-    /// Charges what the threads did since the last look; gives the process' time before it, in
-    /// clock ticks. Of a process that several VMs share, only the vCPUs are this VM's for sure.
+    /// Charges the activity of all threads since the last pass; returns the process's CPU time
+    /// before it, in clock ticks. If several VMs share the process, only the vCPUs can be
+    /// attributed to this VM.
     pub(super) fn all(
         mut self,
         account: &mut Account,
@@ -66,7 +67,7 @@ impl Look<'_> {
         Ok(before)
     }
 
-    /// The threads to look at, vCPUs first, and whether these are all there are.
+    /// The threads to read, vCPUs first, and whether these are all threads.
     fn tids(&self, shared: bool) -> Result<(Vec<i32>, bool), ReadError> {
         let path = self.roots.proc.join(format!("{}/task", self.vm.key.pid));
         let mut tids: Vec<i32> = self.vm.vcpus.iter().map(|vcpu| vcpu.tid).collect();
@@ -83,7 +84,7 @@ impl Look<'_> {
         Ok((tids, complete))
     }
 
-    /// Looks at one thread; one that ended meanwhile is passed over.
+    /// Reads one thread; skips it if it exited meanwhile.
     fn one(
         &mut self,
         account: &mut Account,
@@ -97,7 +98,7 @@ impl Look<'_> {
         let sched = match text {
             Ok(text) => parse_schedstat(text).ok_or_else(|| odd(&dir.join("schedstat")))?,
             Err(error) if is_gone(&error) => {
-                // A thread that lives and has none: nobody has one.
+                // The thread is alive but has no schedstat: no thread has one.
                 *self.lacks_schedstat |= dir.join("stat").exists();
                 return Ok(());
             }
@@ -108,7 +109,7 @@ impl Look<'_> {
             return Ok(());
         }
         match small(self.roots, &dir.join("stat"), &mut buffer) {
-            // What the kernel shows where it keeps no such times.
+            // All zeros: the kernel does not keep these times.
             Ok(stat) if sched == SchedStat::default() && process_ticks(stat) > Some(0) => {
                 *self.lacks_schedstat = true;
                 Ok(())
@@ -149,7 +150,7 @@ impl Look<'_> {
         }
         let name = comm(stat)?;
         let of_kernel = is_of_kernel(stat);
-        // io_uring's workers do what the thread asked for that they are named after.
+        // An io_uring worker is named after the thread it works for.
         let asker = io_uring_of(&name).filter(|_| of_kernel);
         let asker = asker.and_then(|tid| account.role(tid));
         let asker = asker.filter(|role| *role == Role::Iothread);
@@ -157,13 +158,13 @@ impl Look<'_> {
     }
 }
 
-/// A file of at most one buffer.
+/// Reads a file of at most one buffer.
 fn small<'a>(roots: &Roots, path: &Path, buffer: &'a mut [u8; BUFFER]) -> io::Result<&'a [u8]> {
     let n = io::Read::read(&mut roots.open(path)?, buffer)?;
     Ok(buffer.get(..n).unwrap_or_default())
 }
 
-/// Whether an error of a file of a thread says that it ended (proc(5)).
+/// Whether an error of a thread's file means that the thread exited (proc(5)).
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
@@ -176,5 +177,5 @@ fn failed(path: &Path, error: &io::Error) -> ReadError {
 }
 
 fn odd(path: &Path) -> ReadError {
-    ReadError::Failed(format!("{} is not as proc(5) has it", path.display()))
+    ReadError::Failed(format!("unexpected format in {}", path.display()))
 }

@@ -6,13 +6,13 @@ use super::*;
 use crate::fake_host::{FakeHost, FakeVm, Thread, START, UUID_A};
 
 const PID: i32 = 1000;
-/// Threads of a made QEMU.
+/// Threads of a simulated QEMU.
 const RCU: i32 = PID + 1;
 const IOTHREAD: i32 = PID + 4;
 const VCPU: i32 = PID + 10;
 const S: u64 = 1_000_000_000;
 
-/// A host of four cores with a QEMU of one vCPU and one I/O thread.
+/// A host with four cores and a QEMU with one vCPU and one I/O thread.
 struct Host {
     host: FakeHost,
     vm: Vm,
@@ -42,12 +42,12 @@ impl Host {
         self
     }
 
-    /// A thread is on this CPU and has run so long.
+    /// The thread runs on this CPU and has run this long.
     fn ran(&self, tid: i32, cpu: u32, run: u64) -> &Self {
         self.set(tid, |t| (t.cpu, t.run) = (cpu, run))
     }
 
-    /// CPU time of the whole process, in clock ticks.
+    /// Sets the CPU time of the whole process, in clock ticks.
     fn process(&self, ticks: u64) -> &Self {
         let halves = (ticks / 2, ticks - ticks / 2);
         let was = |t: &mut Thread| (t.user_ticks, t.system_ticks) = halves;
@@ -62,7 +62,7 @@ impl Host {
         self.source.read_at(&self.vm, self.now).unwrap()
     }
 
-    /// `role@core:seconds` of every cell that has any.
+    /// Each series with time, as `role@core:seconds`.
     fn times(&mut self) -> String {
         shown(&self.facts(), "kvm_vm_thread_time_seconds_total")
     }
@@ -93,7 +93,7 @@ fn shown(facts: &[Fact], metric: &str) -> String {
 }
 
 #[test]
-fn each_thread_is_charged_by_role_to_the_core_it_is_found_on() {
+fn each_thread_is_charged_by_role_to_its_current_core() {
     let mut host = Host::new(0);
     host.ran(PID, 0, S).ran(RCU, 0, S).ran(IOTHREAD, 1, 2 * S);
     host.ran(VCPU, 1, 4 * S);
@@ -105,7 +105,7 @@ fn each_thread_is_charged_by_role_to_the_core_it_is_found_on() {
     );
     let delay = shown(&facts, "kvm_vm_thread_delay_seconds_total");
     assert_eq!(delay, "iothread@1:5");
-    // Main loop, call_rcu, the monitor's thread and the kernel's own.
+    // The main loop, call_rcu, the monitor thread and the kernel's own thread.
     let threads = shown(&facts, "kvm_vm_threads");
     assert_eq!(threads, "vcpu@:1 emulator@:4 iothread@:1");
     host.ran(IOTHREAD, 2, 3 * S);
@@ -116,19 +116,19 @@ fn each_thread_is_charged_by_role_to_the_core_it_is_found_on() {
 }
 
 #[test]
-fn vcpus_are_those_of_the_inventory_whatever_they_are_called() {
+fn vcpus_are_those_of_the_inventory_regardless_of_their_names() {
     let mut host = Host::new(0);
     host.host.qemu_without_thread_names(PID, "a", 1);
     host.ran(VCPU, 1, S).ran(RCU, 0, 2 * S);
     assert_eq!(host.times(), "vcpu@1:1 emulator@0:2");
-    // One that was plugged a moment ago tells by its name.
+    // A vCPU that was just plugged is identified by its name.
     host.host.thread(PID, PID + 11, "CPU 1/KVM", START + 9);
     host.ran(PID + 11, 2, S);
     assert_eq!(host.times(), "vcpu@1:1 vcpu@2:1 emulator@0:2");
 }
 
 #[test]
-fn a_place_left_long_ago_leaves_and_comes_back_with_its_total() {
+fn left_location_hides_and_returns_with_its_total() {
     let mut host = Host::new(0);
     host.ran(IOTHREAD, 1, 2 * S);
     assert_eq!(host.times(), "iothread@1:2");
@@ -142,7 +142,7 @@ fn a_place_left_long_ago_leaves_and_comes_back_with_its_total() {
 }
 
 #[test]
-fn threads_older_than_the_exporter_begin_at_nothing_and_younger_ones_at_their_birth() {
+fn older_threads_count_from_now_and_younger_ones_from_their_start() {
     let mut host = Host::new(START + 2);
     host.ran(VCPU, 0, 9 * S)
         .ran(IOTHREAD, 0, 2 * S)
@@ -153,7 +153,7 @@ fn threads_older_than_the_exporter_begin_at_nothing_and_younger_ones_at_their_bi
     assert_eq!(
         cells,
         2 * 3 + counts,
-        "a cell of 0 for each role that is there"
+        "a series of 0 for each existing role"
     );
     host.ran(VCPU, 0, 10 * S).process(1200);
     assert_eq!(host.times(), "vcpu@0:1 iothread@0:2");
@@ -163,11 +163,11 @@ fn threads_older_than_the_exporter_begin_at_nothing_and_younger_ones_at_their_bi
 }
 
 #[test]
-fn a_thread_that_ended_leaves_its_time_behind() {
+fn exited_thread_leaves_its_time() {
     let mut host = Host::new(0);
     host.ran(RCU, 0, 3 * S).process(300);
     assert_eq!(host.times(), "emulator@0:3");
-    // It ran for another 2 s after it was last seen, and somebody else for one.
+    // It ran for another 2 s after its last read, and another thread for 1 s.
     host.host.exit_thread(PID, RCU);
     host.process(600);
     assert_eq!(host.times(), "emulator@:3 emulator@0:3");
@@ -177,7 +177,7 @@ fn a_thread_that_ended_leaves_its_time_behind() {
 }
 
 #[test]
-fn a_thread_of_the_same_number_is_another_one() {
+fn reused_tid_is_a_new_thread() {
     let mut host = Host::new(0);
     host.ran(RCU, 0, 3 * S).process(300);
     assert_eq!(host.times(), "emulator@0:3");
@@ -187,9 +187,9 @@ fn a_thread_of_the_same_number_is_another_one() {
 }
 
 #[test]
-fn the_rest_never_takes_what_a_thread_is_charged_with_later() {
+fn rest_excludes_time_charged_to_a_thread_later() {
     let mut host = Host::new(0);
-    // The clocks of threads run ahead of the process' rounded one.
+    // The clocks of threads run ahead of the process's rounded one.
     host.ran(VCPU, 0, S + 19_000_000).process(101);
     assert_eq!(host.times(), "vcpu@0:1.019");
     host.process(102);
@@ -197,7 +197,7 @@ fn the_rest_never_takes_what_a_thread_is_charged_with_later() {
 }
 
 #[test]
-fn a_process_older_than_the_exporter_has_no_rest_of_its_past() {
+fn older_process_has_no_rest_of_its_past() {
     let mut host = Host::new(START + 1000);
     host.ran(VCPU, 0, S).process(5000);
     assert_eq!(host.times(), "");
@@ -208,7 +208,7 @@ fn a_process_older_than_the_exporter_has_no_rest_of_its_past() {
 }
 
 #[test]
-fn of_very_many_threads_some_are_looked_at_and_none_is_lost() {
+fn very_many_threads_lose_no_time() {
     let mut host = Host::new(0);
     host.source.max_others = 10;
     let more = PID + 100..PID + 120;
@@ -225,10 +225,10 @@ fn of_very_many_threads_some_are_looked_at_and_none_is_lost() {
         });
         ns.sum()
     };
-    // Five that are of every QEMU here have done nothing.
+    // Five threads that every QEMU here has did nothing.
     assert_eq!(host.times(), "emulator@:15 emulator@0:5");
     assert_eq!(host.code(), "many_threads");
-    // Those that were looked at end, and others move up.
+    // The threads that were read exit, and others move up.
     for tid in more.take(15) {
         host.host.exit_thread(PID, tid);
     }
@@ -239,12 +239,12 @@ fn of_very_many_threads_some_are_looked_at_and_none_is_lost() {
 }
 
 #[test]
-fn vhost_workers_are_found_as_threads_of_the_process_and_of_the_kernel() {
+fn vhost_workers_are_found_in_the_process_and_among_kernel_threads() {
     let mut host = Host::new(0);
     let of_kernel = |t: &mut Thread| t.flags = 0x4000;
     host.host.thread(PID, PID + 5, "vhost-1000", START + 3);
     host.ran(PID + 5, 1, S).set(PID + 5, of_kernel);
-    // As before Linux 6.4; made for a thread of the process, for another process, and a fake.
+    // As before Linux 6.4: one for a thread of the process, one for another process, and a fake.
     let workers = [
         (300, format!("vhost-{RCU}"), 0x0020_8040),
         (301, "vhost-77".to_owned(), 0x0020_8040),
@@ -255,7 +255,7 @@ fn vhost_workers_are_found_as_threads_of_the_process_and_of_the_kernel() {
         host.host
             .set(pid, pid, |t| (t.run, t.cpu, t.flags) = (4 * S, 3, flags));
     }
-    // The kernel's own thread is no part of it.
+    // The kernel's own thread is not part of the process.
     host.process(300);
     let expected = "emulator@:2 vhost@1:1 vhost@3:4";
     assert_eq!(host.times(), expected, "among all processes");
@@ -264,11 +264,11 @@ fn vhost_workers_are_found_as_threads_of_the_process_and_of_the_kernel() {
         ..host
     };
     again.host.file("proc/2/task/2/children", "17 300 301 \n");
-    assert_eq!(again.times(), expected, "by the list");
+    assert_eq!(again.times(), expected, "from the list of children");
 }
 
 #[test]
-fn workers_of_io_uring_do_what_their_thread_asked_for() {
+fn io_uring_workers_have_the_role_of_their_thread() {
     let mut host = Host::new(0);
     for (tid, of) in [(PID + 5, IOTHREAD), (PID + 6, VCPU)] {
         host.host
@@ -279,7 +279,7 @@ fn workers_of_io_uring_do_what_their_thread_asked_for() {
 }
 
 #[test]
-fn vms_of_one_process_have_their_vcpus_alone() {
+fn vms_of_one_process_have_only_their_vcpus() {
     let mut host = Host::new(0);
     host.host.thread(PID, PID + 11, "CPU 0/KVM", START + 2);
     let mut other = host.vm.clone();
@@ -295,7 +295,7 @@ fn vms_of_one_process_have_their_vcpus_alone() {
     assert_eq!(host.code(), "shared_process");
     host.ran(RCU, 0, 4 * S);
     host.times();
-    // Alone again, it goes on with its other threads from here.
+    // Alone again, it continues with its other threads from here.
     host.source.forget(other.key);
     host.process(0).ran(VCPU, 0, 3 * S);
     assert_eq!(host.times(), "vcpu@0:3 vcpu@1:2 emulator@0:3");
@@ -303,7 +303,7 @@ fn vms_of_one_process_have_their_vcpus_alone() {
 }
 
 #[test]
-fn a_look_that_failed_half_way_makes_no_old_thread_a_new_one() {
+fn failed_pass_makes_no_old_thread_a_new_one() {
     let mut host = Host::new(START + 1000);
     host.ran(VCPU, 0, 9 * S).ran(RCU, 0, 7 * S);
     let schedstat = format!("proc/{PID}/task/{RCU}/schedstat");
@@ -341,12 +341,15 @@ fn a_kernel_without_schedstat_is_a_reason() {
 }
 
 #[test]
-fn a_process_that_is_gone_is_gone() {
+fn ended_process_is_gone() {
     let mut host = Host::new(0);
     host.times();
     host.vm.key.start_time += 1;
     let read = host.source.read_at(&host.vm, host.now);
-    assert!(matches!(read, Err(ReadError::Gone)), "another one's number");
+    assert!(
+        matches!(read, Err(ReadError::Gone)),
+        "the PID of another process"
+    );
     host.vm.key.start_time -= 1;
     host.host.exit(PID);
     let read = host.source.read_at(&host.vm, host.now);
@@ -354,7 +357,7 @@ fn a_process_that_is_gone_is_gone() {
 }
 
 #[test]
-fn switched_off_it_reads_nothing() {
+fn disabled_source_reads_nothing() {
     let mut host = Host::new(0);
     host.source.enabled = false;
     assert_eq!(host.source.read(&host.vm).unwrap(), []);
@@ -369,9 +372,9 @@ fn placement_bounds_the_labels() {
     assert_eq!(host.times(), "vcpu@:1 iothread@:1");
 }
 
-/// Threads that have no names may do anything.
+/// Threads without names may have any role.
 #[test]
-fn roles_that_cannot_be_seen_are_absent_and_not_0() {
+fn unidentified_roles_are_absent_and_not_0() {
     let roles = |vm: &Vm| {
         let account = Account::default();
         let facts = facts(vm, &account, Duration::ZERO, Instant::now());

@@ -1,4 +1,4 @@
-//! Growth between hand-built snapshots.
+//! Deltas between hand-built snapshots.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +21,7 @@ fn place(core: i32) -> Place {
     }
 }
 
-/// One vCPU after so many seconds, with these cells of (core, time, waits).
+/// One vCPU after this many seconds, with these series as (core, time, waits).
 fn snapshot(start: Instant, after: u64, cells: &[(i32, [u64; 2])], migrations: u64) -> Snapshot {
     let mut snapshot = empty(start, Duration::from_secs(after));
     snapshot.placed = Arc::new([
@@ -44,7 +44,7 @@ fn grown(before: &Snapshot, now: &Snapshot, counter: &Counter) -> Option<u64> {
 }
 
 #[test]
-fn growth_is_summed_over_places() {
+fn delta_is_summed_over_locations() {
     let start = Instant::now();
     let before = snapshot(start, 0, &[(1, [10, 50])], 3);
     let now = snapshot(start, 2, &[(1, [11, 60]), (2, [5, 190])], 9);
@@ -63,9 +63,9 @@ fn growth_is_summed_over_places() {
 }
 
 #[test]
-fn a_cell_that_comes_back_is_no_growth() {
+fn series_that_returns_adds_no_delta() {
     let start = Instant::now();
-    // The vCPU was on core 2 long ago: that cell was not visible, but in the vCPU's totals.
+    // The vCPU ran on core 2 long ago: its series there was hidden but part of the vCPU's totals.
     let mut before = snapshot(start, 0, &[(1, [10, 0])], 0);
     before.vcpu_totals[0] = 10 + 5000;
     let now = snapshot(start, 5, &[(1, [13, 0]), (2, [5004, 0])], 0);
@@ -75,7 +75,7 @@ fn a_cell_that_comes_back_is_no_growth() {
 }
 
 #[test]
-fn what_was_not_there_before_is_unknown() {
+fn delta_of_new_vcpu_is_unknown() {
     let start = Instant::now();
     let before = snapshot(start, 0, &[(1, [10, 50])], 3);
     let mut now = snapshot(start, 2, &[(1, [11, 60])], 9);
@@ -89,7 +89,7 @@ fn what_was_not_there_before_is_unknown() {
 }
 
 #[test]
-fn snapshots_that_contradict_themselves_are_survived() {
+fn inconsistent_snapshots_do_not_panic() {
     let start = Instant::now();
     let mut before = snapshot(start, 0, &[(1, [10, 50])], 3);
     let mut now = snapshot(start, 2, &[(1, [11, 60])], 9);
@@ -107,7 +107,7 @@ fn snapshots_that_contradict_themselves_are_survived() {
 }
 
 #[test]
-fn a_fact_grows_from_reading_to_reading() {
+fn fact_delta_spans_two_readings() {
     let (start, metric) = (Instant::now(), "kvm_vm_cpu_periods_total");
     let read = |after, value| {
         let mut snapshot = empty(start, Duration::from_secs(after));
@@ -128,7 +128,7 @@ fn a_fact_grows_from_reading_to_reading() {
     snapshot.facts_before = read(20, FactValue::Int(100));
     snapshot.facts = read(60, FactValue::Int(500));
     assert_eq!(told(&snapshot), [10.0]);
-    // Not read again since, or begun anew.
+    // Not read again since, or restarted from 0.
     snapshot.facts_before = snapshot.facts.clone();
     assert!(told(&snapshot).is_empty());
     snapshot.facts = read(62, FactValue::Int(1));

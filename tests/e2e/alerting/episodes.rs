@@ -26,9 +26,22 @@ impl Episode {
     /// Whether Alertmanager may have kept it back for one of the others (deploy/stack/alertmanager.yml).
     pub(super) fn is_inhibited_by(&self, other: &Episode) -> bool {
         let same = |name| self.label(name) == other.label(name);
-        self.label("alertname") == "KvmVcpuDelayHigh"
-            && other.label("alertname") == "KvmVcpuDelayCritical"
-            && ["job", "instance", "vm", "vcpu"].into_iter().all(same)
+        let about_the_host = matches!(
+            (self.label("alertname"), other.label("alertname")),
+            (
+                "KvmVmCpuDelayHigh"
+                    | "KvmVmCpuDelayCritical"
+                    | "KvmVcpuStarved"
+                    | "KvmCoreOvercommitted"
+                    | "KvmHostImbalanced",
+                "KvmHostCpuSaturated"
+            ) | ("KvmCoreOvercommitted", "KvmHostImbalanced")
+        );
+        let critical = self.label("alertname") == "KvmVmCpuDelayHigh"
+            && other.label("alertname") == "KvmVmCpuDelayCritical"
+            && same("vm");
+        (about_the_host || critical)
+            && ["cluster", "job", "instance"].into_iter().all(same)
             && self.from <= other.to
             && other.from <= self.to
     }

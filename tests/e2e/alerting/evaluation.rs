@@ -61,7 +61,7 @@ pub(super) fn stalled(scene: &Scene) -> Vec<String> {
 }
 
 /// The longest time between two samples of any series of this name, in seconds of this machine.
-fn longest_gap(scene: &Scene, name: &str) -> f64 {
+pub(super) fn longest_gap(scene: &Scene, name: &str) -> f64 {
     let series = scene.prometheus().samples(&format!("{name}[1h]"));
     let times = series.iter().flat_map(|series| &series.samples);
     let mut times: Vec<f64> = times.map(|(at, _)| *at).collect();
@@ -70,7 +70,7 @@ fn longest_gap(scene: &Scene, name: &str) -> f64 {
     gaps.fold(0.0, f64::max)
 }
 
-/// Rules that could not be evaluated.
+/// Rules that could not be evaluated, at any time and at the last.
 pub(super) fn failed(scene: &Scene) -> Vec<String> {
     let own = scene.prometheus().own();
     let failed = own.all("prometheus_rule_evaluation_failures_total", &[]);
@@ -82,7 +82,13 @@ pub(super) fn failed(scene: &Scene) -> Vec<String> {
             sample.label("rule_group")
         )
     });
-    failed.collect()
+    let rules = scene.prometheus().api("rules");
+    let groups = rules["groups"].as_array().expect("groups").iter();
+    let rules = groups.flat_map(|group| group["rules"].as_array().expect("rules"));
+    let unhealthy = rules
+        .filter(|rule| rule["health"] == "err")
+        .map(|rule| format!("{}: {}", rule["name"], rule["lastError"]));
+    failed.chain(unhealthy).collect()
 }
 
 /// A group of rules. Times are in seconds.

@@ -1,4 +1,5 @@
-//! A week of history for the alert that compares a VM with its own week: what the calm run recorded, over and over.
+//! A week of history for the alert that compares a VM with its own week: the hourly sums of what the calm run recorded, over
+//! and over.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,14 +9,19 @@ use std::time::SystemTime;
 use super::{seconds, Scene};
 use crate::prometheus::Series;
 
-/// The series that rules look at over a week.
-const NAMES: [&str; 2] = ["kvm_vm:cpi:rate5m", "kvm_vm:cpi_busy:rate5m"];
+/// The series that hours are made of.
+const BUSY: &str = "kvm_vm:cpi_busy:rate5m";
 
-/// How much there is to be: the week, its offset of an hour, and an hour to spare, in seconds of a host.
-const LENGTH: f64 = (7 * 24 + 2) as f64 * 3600.0;
+/// The series of an hour that rules read over a week (mixin/rules/week.libsonnet), and the power of a minute's CPI that each
+/// adds up.
+const HOURLY: [(&str, i32); 3] = [
+    ("kvm_vm:cpi_hour:minutes", 0),
+    ("kvm_vm:cpi_hour:sum", 1),
+    ("kvm_vm:cpi_hour:sum_of_squares", 2),
+];
 
-/// Samples this far apart, in seconds of a host: rules take them every five minutes.
-const STEP: f64 = 150.0;
+/// How many hours there are to be: the week, its offset of an hour, and an hour to spare.
+const HOURS: u32 = 7 * 24 + 2;
 
 /// What a calm run recorded once its windows were full, in seconds of a host since its beginning.
 const SETTLED: f64 = 480.0;
@@ -28,12 +34,8 @@ pub(super) struct Week {
 impl Week {
     /// Everything is recorded under the job and instance of the scene.
     pub(super) fn of(scene: &Scene) -> Self {
-        let mut series = Vec::new();
-        for name in NAMES {
-            let all = scene.prometheus().samples(&format!("{name}[1h]"));
-            assert!(!all.is_empty(), "nothing is recorded as {name}");
-            series.extend(all);
-        }
+        let mut series = scene.prometheus().samples(&format!("{BUSY}[1h]"));
+        assert!(!series.is_empty(), "nothing is recorded as {BUSY}");
         for one in &mut series {
             one.samples.retain(|(at, _)| scene.time(*at) > SETTLED);
         }
@@ -61,21 +63,20 @@ impl Week {
     }
 
     fn text(&self, end: f64) -> String {
-        let count = (LENGTH / STEP) as u32;
         let mut text = String::new();
-        for name in NAMES {
+        for (name, power) in HOURLY {
             writeln!(text, "# TYPE {name} gauge").expect("a string takes it");
-            for series in self
-                .series
-                .iter()
-                .filter(|series| series.label("__name__") == name)
-            {
+            for series in &self.series {
                 let labels = labels(series);
-                let values = series.samples.iter().map(|(_, value)| value).cycle();
-                for (n, value) in (0..count).zip(values) {
-                    let at = end - f64::from(count - n) * STEP / self.speed;
-                    writeln!(text, "{name}{{{labels}}} {value} {at:.3}")
-                        .expect("a string takes it");
+                let mut minutes = series
+                    .samples
+                    .iter()
+                    .map(|(_, cpi)| cpi.powi(power))
+                    .cycle();
+                for hour in 0..HOURS {
+                    let sum: f64 = minutes.by_ref().take(60).sum();
+                    let at = end - f64::from(HOURS - hour) * 3600.0 / self.speed;
+                    writeln!(text, "{name}{{{labels}}} {sum} {at:.3}").expect("a string takes it");
                 }
             }
         }

@@ -90,11 +90,23 @@ fn belongs(trouble: &Trouble, expect: &Expect, episode: &Episode) -> bool {
         && (start..=end).contains(&episode.from)
 }
 
-/// The webhook was told of each alert when it fired and when it was over, and that in whole sentences.
+/// The webhook received each alert when it fired and when it was over, and that in whole sentences.
 pub(super) fn delivered(scene: &Scene) -> Vec<String> {
+    delivered_as(&[true, false], scene)
+}
+
+/// The webhook received each alert when it fired, in whole sentences.
+pub(super) fn delivered_as_firing(scene: &Scene) -> Vec<String> {
+    delivered_as(&[true], scene)
+}
+
+/// The webhook received each alert in these states: firing (`true`) or over (`false`).
+fn delivered_as(states: &[bool], scene: &Scene) -> Vec<String> {
     let fired = fired(scene);
     let free = |episode: &&Episode| !fired.iter().any(|other| episode.is_inhibited_by(other));
-    let due: Vec<_> = fired.iter().filter(free).collect();
+    // Alerts of severity info are routed nowhere.
+    let is_routed = |episode: &&Episode| episode.label("severity") != "info";
+    let due: Vec<_> = fired.iter().filter(free).filter(is_routed).collect();
     let came = |firing: bool, labels: &BTreeMap<String, String>, taken: &[Delivery]| {
         taken
             .iter()
@@ -107,10 +119,15 @@ pub(super) fn delivered(scene: &Scene) -> Vec<String> {
             .filter(|episode| !came(firing, &episode.labels, &taken));
         missing.map(ToString::to_string).collect::<Vec<_>>()
     };
-    // What is over is told with the group's next message.
-    let _ = eventually(|| missing(false).is_empty().then_some(()));
+    // What is over is told with the group's next message, and so is an alert that joins a group.
+    let _ = eventually(|| {
+        states
+            .iter()
+            .all(|state| missing(*state).is_empty())
+            .then_some(())
+    });
     let word = |firing| if firing { "firing" } else { "resolved" };
-    let lost = [true, false].into_iter().flat_map(|firing| {
+    let lost = states.iter().flat_map(|&firing| {
         let lost = missing(firing).into_iter();
         lost.map(move |episode| format!("the webhook was not told that {} {episode}", word(firing)))
     });
@@ -123,6 +140,9 @@ pub(super) fn delivered(scene: &Scene) -> Vec<String> {
         taken.len()
     );
     failures.extend(taken.iter().filter_map(badly_told));
+    let is_info = |taken: &&Delivery| taken.labels.get("severity").is_some_and(|s| s == "info");
+    let info = taken.iter().filter(is_info);
+    failures.extend(info.map(|delivery| format!("an info was sent: {:?}", delivery.labels)));
     failures
 }
 
@@ -130,14 +150,20 @@ pub(super) fn delivered(scene: &Scene) -> Vec<String> {
 fn badly_told(delivery: &Delivery) -> Option<String> {
     let told = |name: &str| delivery.annotations.get(name).map_or("", String::as_str);
     let name = delivery.labels.get("alertname").map_or("", String::as_str);
-    let wrong = ["summary", "description", "runbook_url", "dashboard_url"]
-        .into_iter()
-        .find(|name| {
-            let text = told(name);
-            text.is_empty()
-                || ["<no value>", "<error", "NaN", "%!"]
-                    .iter()
-                    .any(|bad| text.contains(bad))
-        });
+    let wrong = [
+        "summary",
+        "subject",
+        "description",
+        "runbook_url",
+        "dashboard_url",
+    ]
+    .into_iter()
+    .find(|name| {
+        let text = told(name);
+        text.is_empty()
+            || ["<no value>", "<error", "NaN", "%!"]
+                .iter()
+                .any(|bad| text.contains(bad))
+    });
     wrong.map(|annotation| format!("{name}: {annotation}: {:?}", told(annotation)))
 }

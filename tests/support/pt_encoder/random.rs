@@ -1,4 +1,4 @@
-//! Numbers from a seed, the same on every machine.
+//! Numbers from a seed, equal on all machines.
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// Below `n`, which is not 0.
+    /// Below `n`, which must not be 0.
     pub fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
@@ -35,7 +35,7 @@ impl Random {
         from[self.below(from.len() as u64) as usize]
     }
 
-    /// Of any length up to `bits`, so that short ones are as frequent as long ones.
+    /// Of any length up to `bits`, so that short and long numbers are equally frequent.
     pub fn scaled(&mut self, bits: u64) -> u64 {
         let bits = self.below(bits + 1) as u32;
         self.next() & (1u64.checked_shl(bits).unwrap_or(0)).wrapping_sub(1)

@@ -1,5 +1,5 @@
-//! A made-up vCPU that runs, enters and leaves its guest, and is traced. It keeps the summary that
-//! its trace must come down to, from what it did and what the trace told of it.
+//! A simulated vCPU that runs, enters and leaves its guest, and is traced. It keeps the expected
+//! summary of its trace, from its activity and from what the trace contains.
 
 #[path = "vcpu/events.rs"]
 mod events;
@@ -14,7 +14,7 @@ use super::random::Random;
 use super::Encoder;
 use events::Event;
 
-/// A trace, and what is to be read in it.
+/// A trace and its expected contents.
 #[derive(Debug, Clone)]
 pub struct Traced {
     pub bytes: Vec<u8>,
@@ -23,28 +23,28 @@ pub struct Traced {
     pub truth: Summary,
 }
 
-/// How a vCPU is traced and what it does.
+/// Tracing options and activity of a vCPU.
 #[derive(Debug, Clone, Copy)]
 struct Style {
-    /// CYC packets, each time something happens.
+    /// CYC packets at each event.
     cyc: bool,
     /// CFE and EVD packets.
     event_trace: bool,
-    /// As perf's scripts number EVD packets, else as libipt does.
+    /// Numbers EVD packets like perf's scripts, otherwise like libipt.
     evd_of_perf: bool,
-    /// MTC and TMA packets, the latter with erratum SKZ84 in the guest.
+    /// MTC and TMA packets, TMA with erratum SKZ84 in the guest.
     mtc: bool,
-    /// Overflows, code that is not traced, and a last packet that is not whole.
+    /// Overflows, untraced code, and an incomplete last packet.
     losses: bool,
-    /// Bytes from one PSB to the next.
+    /// Bytes between PSBs.
     psb_period: usize,
-    /// What happens, and how often relative to all else.
+    /// Events with their relative frequencies.
     events: &'static [(u32, Event)],
-    /// TNT-64 beside TNT-8.
+    /// TNT-64 besides TNT-8.
     tnt64: bool,
 }
 
-/// One of all the traces there may be, of about `len` bytes.
+/// A trace of about `len` bytes, determined by `seed`.
 pub fn generate(seed: u64, len: usize) -> Traced {
     let mut random = Random::new(seed);
     let style = Style {
@@ -64,24 +64,25 @@ pub fn generate(seed: u64, len: usize) -> Traced {
     vcpu.finish()
 }
 
-/// `len` bytes and a little of a busy vCPU, traced with pt,branch,tsc,cyc,noretcomp.
+/// About `len` bytes of a busy vCPU, traced with pt,branch,tsc,cyc,noretcomp.
 ///
-/// Proportions are those of the busiest of the recorded traces, quipper/aux-cpu3.pt, by its entry in
+/// Proportions are those of the busiest recorded trace, quipper/aux-cpu3.pt, from its entry in
 /// golden.json (61,274 TNT with 329,792 branches, 159,092 of them taken; 11,534 TIP; 19,142 PAD;
-/// 426 PIP; 139 FUP; 9 PSB and as many TIP.PGE in 137,728 bytes), changed where this vCPU is traced
-/// otherwise:
-/// - that trace has returns compressed; without, there is a TIP for each. Compilers' code has about
-///   one return in eight conditional branches, which makes 0.16 TIP a branch out of 0.035;
-/// - its MTC give way to CYC: at a threshold of 0 one precedes each TNT and TIP. The few cycles since
-///   the packet before mostly fit one byte (32), some take two; recorded traces with CYC have no
-///   TNT beside them to tell more;
-/// - a PSB every 2 KiB in place of 16;
-/// - a VM exit each 10,000 bytes or so: some 10,000 a second at 100 MB/s.
+/// 426 PIP; 139 FUP; 9 PSB and 9 TIP.PGE in 137,728 bytes), changed where this vCPU is traced
+/// differently:
+/// - That trace has compressed returns; without compression each return has a TIP. Compiled code
+///   has about one return per eight conditional branches, which makes 0.16 TIP per branch instead
+///   of 0.035.
+/// - CYC replaces MTC: at a threshold of 0 one precedes each TNT and TIP. The few cycles since the
+///   previous packet mostly fit one byte (32), some take two; recorded traces with CYC have no TNT
+///   for a better estimate.
+/// - A PSB every 2 KiB instead of 16.
+/// - A VM exit about every 10,000 bytes: about 10,000 per second at 100 MB/s.
 pub fn realistic(len: usize, seed: u64) -> Vec<u8> {
     busy(len, seed).bytes
 }
 
-/// [`realistic`], with what is to be read in it.
+/// [`realistic`] with its expected contents.
 pub fn busy(len: usize, seed: u64) -> Traced {
     let style = Style {
         cyc: true,
@@ -107,26 +108,26 @@ struct Vcpu {
     cuts: Vec<usize>,
     truth: Summary,
     clocks: Clocks,
-    /// Where it is, and whether the trace told so since it last lost its way.
+    /// Whether it is in the guest, and whether the trace shows this since the last loss.
     guest: bool,
     told: bool,
     enabled: bool,
     ratio: u8,
-    /// Picoseconds of a cycle, once the trace told the ratio.
+    /// Picoseconds per cycle, once the trace contains the ratio.
     cycle: Option<u64>,
-    /// Picoseconds since the last entry or exit, while the trace tells all of them.
+    /// Picoseconds since the last entry or exit, while the trace contains all of them.
     run: Option<u64>,
     tsc: u64,
     /// The TSC packet from which the next one measures.
     tsc_before: Option<u64>,
-    /// TSC ticks and picoseconds in the guest, the host and who knows where.
+    /// TSC ticks and picoseconds in guest mode, host mode and unknown mode.
     ticks: [u64; 3],
     picoseconds: [u64; 3],
     ip: u64,
     next_psb: usize,
 }
 
-/// Ratios at which a cycle is a whole number of picoseconds: no sum of times is ever rounded.
+/// Ratios with a whole number of picoseconds per cycle: no sum of times is rounded.
 const RATIOS: &[u8] = &[8, 10, 16, 20, 25, 40, 50];
 const TSC_HERTZ: u64 = 2_500_000_000;
 
@@ -202,7 +203,7 @@ impl Vcpu {
         }
     }
 
-    /// Index of the side that the trace tells.
+    /// Index of the mode shown by the trace.
     fn side(&self) -> usize {
         match (self.told, self.guest) {
             (true, true) => 0,

@@ -1,4 +1,4 @@
-//! What the inventory needs: to look into other users' processes, and KVM.
+//! Requirements of the inventory: access to other users' processes, and KVM.
 
 use std::io;
 
@@ -11,11 +11,11 @@ use crate::host::privileges::{Capabilities, NEEDED};
 use crate::host::roots::Roots;
 
 pub(in crate::cli::check) fn procfs(roots: &Roots) -> Finding {
-    let need = Need("inventory", "processes in procfs");
+    let need = Need("inventory", "procfs");
     let seen = match roots.list(&roots.proc) {
         Ok(names) => match names.iter().filter(|name| is_pid(name)).count() {
             0 => format!("no process in {}", roots.proc.display()),
-            n => return need.ok(format!("{} seen", count(n, "process"))),
+            n => return need.ok(count(n, "process")),
         },
         Err(error) => refused(&roots.proc, &error),
     };
@@ -27,30 +27,28 @@ fn is_pid(name: &str) -> bool {
     name.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// `hidepid` of proc(5): other users' processes are hidden from those without `CAP_SYS_PTRACE`.
+/// `hidepid` of proc(5) hides other users' processes from a process without `CAP_SYS_PTRACE`.
 pub(in crate::cli::check) fn hidepid(roots: &Roots, caps: &Capabilities) -> Finding {
-    let need = Need("inventory", "procfs without hidepid, or CAP_SYS_PTRACE");
+    let need = Need("inventory", "hidepid");
     let path = roots.proc.join("self/mounts");
     let mounts = match roots.read_text(&path) {
         Ok(mounts) => mounts,
-        Err(error) => return need.degraded(format!("cannot tell: {}", refused(&path, &error))),
+        Err(error) => return need.degraded(format!("unknown: {}", refused(&path, &error))),
     };
     match hidepid_of(&mounts, &roots.proc.to_string_lossy()) {
-        None => need.ok("not mounted with hidepid"),
+        None => need.ok("procfs is mounted without hidepid"),
         Some(value) if caps.has(Capability::CAP_SYS_PTRACE) => {
-            need.ok(format!("hidepid={value}, and CAP_SYS_PTRACE is held"))
+            need.ok(format!("hidepid={value}, CAP_SYS_PTRACE is held"))
         }
         Some(value) => need
-            .degraded(format!(
-                "hidepid={value}: VMs of other users may be invisible"
-            ))
+            .degraded(format!("hidepid={value}: VMs of other users may be hidden"))
             .fix(grant()),
     }
 }
 
-/// The `hidepid` option of the procfs mounted there, unless it hides nothing.
+/// The `hidepid` option of the procfs at this mount point, unless it hides nothing.
 pub(super) fn hidepid_of<'a>(mounts: &'a str, mount_point: &str) -> Option<&'a str> {
-    // The last mount at a place is the one in sight.
+    // The last mount at a mount point hides the earlier ones.
     let options = mounts.lines().rev().find_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let here = fields.next()? == mount_point && fields.next()? == "proc";
@@ -61,44 +59,44 @@ pub(super) fn hidepid_of<'a>(mounts: &'a str, mount_point: &str) -> Option<&'a s
     (!matches!(value, "0" | "off")).then_some(value)
 }
 
-/// What the scan itself could not see, and what it says it needs.
+/// A visibility gap that the scan reported, with the requirement in its text as the fix.
 pub(in crate::cli::check) fn blind_spot(line: &str, caps: &Capabilities) -> Finding {
     let line = printable(line);
     let (seen, needs) = line.split_once("; needs ").unwrap_or((&line, ""));
-    let need = Need("inventory", "to see every VM");
+    let need = Need("inventory", "every VM is visible");
     let held = caps.missing(&NEEDED).is_empty();
     match needs {
         "" => need.degraded(seen),
         needs if !needs.contains("CAP_") => need.degraded(seen).fix(needs),
         _ if held => need.degraded(seen).fix(
-            "the capabilities are held: look at AppArmor and SELinux \
-             (docker: --security-opt apparmor=unconfined) and at user namespaces",
+            "all capabilities are held: check AppArmor and SELinux \
+             (docker: --security-opt apparmor=unconfined) and user namespaces",
         ),
         _ => need.degraded(line.clone()).fix(grant()),
     }
 }
 
-/// Not needed by the exporter, but without it there is no VM to watch.
+/// The exporter does not require KVM, but without KVM there is no VM.
 pub(in crate::cli::check) fn kvm(roots: &Roots) -> Finding {
-    let need = Need("inventory", "KVM in this kernel");
+    let need = Need("inventory", "KVM");
     let modules = roots.sys.join("module");
     let loaded = |name: &&&str| modules.join(name).exists();
     let vendor = ["kvm_intel", "kvm_amd"].iter().find(loaded);
     match (modules.join("kvm").exists(), vendor) {
-        (true, Some(vendor)) => need.ok(format!("kvm and {vendor} are loaded")),
-        (true, None) => need.ok("kvm is there"),
+        (true, Some(vendor)) => need.ok(format!("loaded ({vendor})")),
+        (true, None) => need.ok("loaded"),
         (false, _) => need
             .degraded(format!(
-                "no {}/kvm: no KVM guest can run now",
+                "not loaded (no {}/kvm): no KVM guest can run",
                 modules.display()
             ))
-            .fix("modprobe kvm_intel, or kvm_amd; and virtualization enabled in the firmware"),
+            .fix("modprobe kvm_intel (AMD: kvm_amd), and enable virtualization in the firmware"),
     }
 }
 
-/// KVM debugfs tells which thread is which vCPU; without it their names do.
+/// KVM debugfs maps vCPUs to threads; without it, thread names do.
 pub(in crate::cli::check) fn kvm_debugfs(roots: &Roots, caps: &Capabilities) -> Finding {
-    let need = Need("inventory", "KVM debugfs, to know vCPU threads by number");
+    let need = Need("inventory", "KVM debugfs");
     let dir = roots.debug.join("kvm");
     let names = match roots.list(&dir) {
         Ok(names) => names,
@@ -106,10 +104,10 @@ pub(in crate::cli::check) fn kvm_debugfs(roots: &Roots, caps: &Capabilities) -> 
     };
     let mut paths = names.iter().map(|name| dir.join(name));
     let Some(file) = paths.find(|path| path.is_file()) else {
-        return need.degraded(format!("{} has no file to try", dir.display()));
+        return need.degraded(format!("{} contains no file", dir.display()));
     };
     match roots.read(&file) {
-        Ok(_) => need.ok(format!("{} can be read", dir.display())),
+        Ok(_) => need.ok("readable"),
         Err(error) => locked_down(roots, need.degraded(refused(&file, &error))),
     }
 }
@@ -117,7 +115,7 @@ pub(in crate::cli::check) fn kvm_debugfs(roots: &Roots, caps: &Capabilities) -> 
 fn closed(finding: Finding, error: &io::Error, roots: &Roots, caps: &Capabilities) -> Finding {
     if error.kind() == io::ErrorKind::NotFound {
         let mount = format!("mount -t debugfs none {}", roots.debug.display());
-        return finding.fix(mount + "; where it is mounted, KVM is not loaded");
+        return finding.fix(mount + "; if debugfs is mounted, load KVM");
     }
     match caps.has(Capability::CAP_DAC_READ_SEARCH) {
         true => names_do(finding),
@@ -125,9 +123,9 @@ fn closed(finding: Finding, error: &io::Error, roots: &Roots, caps: &Capabilitie
     }
 }
 
-/// There is nothing to mend, and little missing.
+/// No fix is needed: names identify the threads of almost all VMMs.
 fn names_do(mut finding: Finding) -> Finding {
-    finding.detail += "; the names of threads are used instead";
+    finding.detail += "; vCPU threads are identified by name instead";
     finding
 }
 

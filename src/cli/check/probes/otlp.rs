@@ -1,4 +1,4 @@
-//! Whether each endpoint takes what it would be sent: one empty request, as a push would send it.
+//! Whether each OTLP endpoint accepts a push: sends one empty request with the push's settings.
 
 use bytes::Bytes;
 
@@ -7,14 +7,14 @@ use crate::cli::push::endpoints;
 use crate::config::Config;
 use crate::expose::otlp::{Answer, Client, Settings};
 
-/// A finding for each endpoint; none where nothing is pushed.
+/// One finding for each endpoint.
 pub(in super::super) fn otlp(config: &Config) -> Vec<Finding> {
-    let need = Need("otlp", "a receiver of pushes");
+    let need = Need("otlp", "OTLP receiver");
     let endpoints = match endpoints(config) {
         Ok(endpoints) => endpoints,
         Err(error) => {
             let variable = need.missing(format!("{error:#}"));
-            return vec![variable.fix("set the variable as its message says, or unset it")];
+            return vec![variable.fix("correct or unset the variable")];
         }
     };
     if endpoints.is_empty() {
@@ -25,19 +25,19 @@ pub(in super::super) fn otlp(config: &Config) -> Vec<Finding> {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return vec![need.missing(format!("cannot try: {error}"))],
+        Err(error) => return vec![need.missing(format!("cannot start the client: {error}"))],
     };
     let tried = endpoints.iter().map(|settings| {
         let answer = runtime.block_on(empty_request(settings));
         told(need, &settings.url, answer)
     });
     let findings = tried.collect();
-    // A name that is being looked up keeps nobody waiting.
+    // Do not wait for a DNS lookup that has not finished.
     runtime.shutdown_background();
     findings
 }
 
-/// No bytes are an `ExportMetricsServiceRequest` without metrics.
+/// Zero bytes encode an `ExportMetricsServiceRequest` without metrics.
 async fn empty_request(settings: &Settings) -> Result<Answer, String> {
     let client = Client::new(settings).map_err(|error| error.to_string())?;
     Ok(client.send(Bytes::new()).await)
@@ -46,19 +46,19 @@ async fn empty_request(settings: &Settings) -> Result<Answer, String> {
 fn told(need: Need, url: &str, answer: Result<Answer, String>) -> Finding {
     match answer {
         Ok(Answer::Delivered { message, .. }) => {
-            let said = message.map(|message| format!(" and said: {message}"));
+            let said = message.map(|message| format!(" and answered: {message}"));
             let said = said.unwrap_or_default();
             need.ok(format!("{url} took an empty request{said}"))
         }
         Ok(Answer::Retry { reason, .. }) => need
             .missing(format!("{url}: {reason}"))
-            .fix("a receiver that listens there and speaks the protocol: otlp.endpoints[].url and protocol"),
+            .fix("start a receiver there, or correct url and protocol in otlp.endpoints[]"),
         Ok(Answer::Refused { reason }) => need
             .missing(format!("{url}: {reason}"))
-            .fix("the path of the url, and what the receiver wants of headers or basic_auth"),
+            .fix("correct the path of the url, headers or basic_auth in otlp.endpoints[]"),
         Err(reason) => need
             .missing(format!("{url}: {reason}"))
-            .fix("otlp.endpoints[] of the configuration: a file that can be read"),
+            .fix("correct this setting in otlp.endpoints[]"),
     }
 }
 
@@ -68,7 +68,7 @@ mod tests {
     use crate::cli::check::State;
 
     #[test]
-    fn what_answered_is_told() {
+    fn answer_of_the_receiver_is_shown() {
         let need = Need("otlp", "a receiver");
         let url = "http://c/v1/metrics";
         let delivered = Answer::Delivered {
@@ -79,14 +79,16 @@ mod tests {
         assert_eq!(ok.state, State::Ok);
         assert_eq!(
             ok.detail,
-            "http://c/v1/metrics took an empty request and said: old client"
+            "http://c/v1/metrics took an empty request and answered: old client"
         );
         let refused = Answer::Refused {
-            reason: "it answered 401 Unauthorized".to_owned(),
+            reason: "the receiver answered 401 Unauthorized".to_owned(),
         };
         let refused = told(need, url, Ok(refused));
         assert_eq!(refused.state, State::Missing);
-        assert!(refused.detail.ends_with("it answered 401 Unauthorized"));
+        assert!(refused
+            .detail
+            .ends_with("the receiver answered 401 Unauthorized"));
         assert!(refused.fix.is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! What stands in the way of Intel PT, on this machine whether it is switched on or not.
+//! Requirements of Intel PT. The machine's are checked even if the source is off.
 
 use caps::Capability;
 
@@ -9,7 +9,7 @@ use crate::host::privileges::{Capabilities, MemoryLock, NEEDED_BY_PT};
 use crate::host::roots::Roots;
 use crate::sample::pt::Plan;
 
-/// What the machine can; and where the source is on, what the process may.
+/// The machine's requirements, and the process's if the source is on.
 pub(in super::super) fn pt(
     roots: &Roots,
     config: &config::Pt,
@@ -17,7 +17,7 @@ pub(in super::super) fn pt(
     cpus: usize,
 ) -> Vec<Finding> {
     let machine = machine(roots);
-    let can = machine.state != State::Missing;
+    let can = !matches!(machine.state, State::Missing | State::Absent);
     let mut findings = vec![machine];
     if config.enabled && can {
         findings.push(permission(caps));
@@ -27,29 +27,30 @@ pub(in super::super) fn pt(
 }
 
 fn machine(roots: &Roots) -> Finding {
-    let need = Need("pt", "Intel PT, and guests it can see");
+    let need = Need("pt", "Intel PT");
     let (finding, fix) = match Plan::read(roots) {
         Ok(plan) => match plan.blind {
             Some(reason) => (need.degraded(reason.detail), reason.fix),
             None => (need.ok(format!("intel_pt/{}/", plan.terms.join(","))), None),
         },
+        Err(reason) if reason.is_absent() => (need.absent(reason.detail), reason.fix),
         Err(reason) => (need.missing(reason.detail), reason.fix),
     };
     Finding { fix, ..finding }
 }
 
 fn permission(caps: &Capabilities) -> Finding {
-    let need = Need("pt", "CAP_PERFMON, to record other users' threads");
+    let need = Need("pt", "CAP_PERFMON");
     match caps.perfmon() {
-        true => need.ok("it is held"),
+        true => need.ok("held"),
         false => need
-            .missing("it is not held")
+            .missing("not held: only threads of this user can be recorded")
             .fix(grant_with(&NEEDED_BY_PT)),
     }
 }
 
 fn memory(roots: &Roots, config: &config::Pt, caps: &Capabilities, cpus: usize) -> Finding {
-    let need = Need("pt", "to lock the buffer of a trace in memory");
+    let need = Need("pt", "locked memory for traces");
     let lock = MemoryLock::read(roots);
     let kib = config.max_bytes / 1024;
     if caps.has(Capability::CAP_IPC_LOCK) {
@@ -69,7 +70,7 @@ mod tests {
 
     const PMU: &str = "sys/bus/event_source/devices/intel_pt";
 
-    /// A machine with Intel PT, and these files besides.
+    /// A machine with Intel PT and additional files.
     fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Roots) {
         let dir = tempfile::tempdir().unwrap();
         let type_file = format!("{PMU}/type");
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_it_is_told_why_and_nothing_more() {
+    fn missing_pt_is_the_only_finding() {
         let dir = tempfile::tempdir().unwrap();
         let roots = Roots::below(dir.path());
         std::fs::create_dir_all(&roots.proc).unwrap();
@@ -106,12 +107,12 @@ mod tests {
         std::fs::write(roots.proc.join("cpuinfo"), cpuinfo).unwrap();
         let findings = pt(&roots, &on(), &Capabilities::default(), 2);
         assert_eq!(findings.len(), 1);
-        assert_eq!(findings[0].state, State::Missing);
+        assert_eq!(findings[0].state, State::Absent);
         assert!(findings[0].detail.contains("itself a virtual machine"));
     }
 
     #[test]
-    fn what_the_process_may_is_looked_at_where_it_is_on() {
+    fn process_is_checked_only_if_pt_is_enabled() {
         let host = host(&[("proc/sys/kernel/perf_event_mlock_kb", "0\n")]);
         let off = config::Pt::default();
         assert_eq!(states(&host.1, &off, &[]), [State::Ok]);

@@ -4,7 +4,7 @@ use super::inventory::{hidepid_of, lockdown};
 use super::*;
 use crate::cli::check::State;
 
-/// A directory that goes with the value, and the roots below it.
+/// The temporary directory, which must live as long as the roots in it.
 struct Host(#[allow(dead_code)] tempfile::TempDir, Roots);
 
 fn host(files: &[(&str, &str)]) -> Host {
@@ -96,31 +96,27 @@ fn hidepid_hides_nothing_from_cap_sys_ptrace() {
 }
 
 #[test]
-fn mediated_vpmu_is_told_for_either_vendor() {
+fn mediated_vpmu_is_reported_for_both_vendors() {
     let at = |file, value| mediated_pmu(&host(&[(file, value)]).1);
     assert_finding(
         &at("sys/module/kvm_amd/parameters/enable_mediated_pmu", "Y\n"),
         State::Degraded,
-        "host side",
+        "only host mode",
     );
     assert_finding(
         &at("sys/module/kvm_intel/parameters/enable_mediated_pmu", "N\n"),
         State::Ok,
         "off",
     );
-    assert_finding(
-        &at("sys/module/kvm/x", ""),
-        State::Ok,
-        "no enable_mediated_pmu",
-    );
+    assert_finding(&at("sys/module/kvm/x", ""), State::Ok, "has none");
 }
 
 #[test]
-fn schedstat_that_stands_at_0_is_missing() {
+fn schedstat_of_zeros_is_missing() {
     let at = |text| schedstat(&host(&[("proc/self/schedstat", text)]).1);
-    assert_finding(&at("5 0 1\n"), State::Ok, "counts");
+    assert_finding(&at("5 0 1\n"), State::Ok, "works");
     assert_finding(&at("0 0 0\n"), State::Missing, "stays at 0");
-    assert_finding(&at("what\n"), State::Missing, "not understood");
+    assert_finding(&at("what\n"), State::Missing, "unexpected format");
     assert_finding(&schedstat(&host(&[]).1), State::Missing, "No such file");
 }
 
@@ -135,7 +131,7 @@ fn descriptors_are_compared_with_what_the_vcpus_need() {
     assert_finding(
         &descriptors(limit(1024), 10),
         State::Ok,
-        "436 needed now; enough for 42 vCPUs",
+        "enough for 42 vCPUs",
     );
     let finding = descriptors(limit(1024), 1000);
     assert_finding(&finding, State::Degraded, "about 18256 needed");
@@ -158,7 +154,7 @@ fn kvm_debugfs_is_there_or_says_how_to_mount_it() {
     assert_finding(&missing, State::Degraded, "No such file");
     assert!(missing.fix.unwrap().starts_with("mount -t debugfs none /"));
     let there = host(&[("sys/kernel/debug/kvm/exits", "0\n")]);
-    assert_finding(&kvm_debugfs(&there.1, &none()), State::Ok, "can be read");
+    assert_finding(&kvm_debugfs(&there.1, &none()), State::Ok, "readable");
 }
 
 #[test]
@@ -169,7 +165,7 @@ fn kvm_says_which_module_is_loaded() {
 }
 
 #[test]
-fn a_blind_spot_is_mended_by_what_it_needs() {
+fn visibility_gap_has_its_requirement_as_fix() {
     let all: Capabilities = NEEDED.into_iter().collect();
     let line = "1 VM is hidden; needs CAP_SYS_PTRACE";
     let finding = blind_spot(line, &none());
@@ -191,6 +187,6 @@ fn a_procfs_without_processes_is_missing() {
     assert_finding(
         &procfs(&host(&[("proc/1/stat", "")]).1),
         State::Ok,
-        "1 process seen",
+        "1 process",
     );
 }

@@ -1,15 +1,15 @@
-//! Names and payloads of packets in the words of libipt's `ptdump`, which people who read traces
-//! know. Numbers are hexadecimal unless said otherwise.
+//! Names and payloads of packets in the terms of libipt's `ptdump`. Numbers are hexadecimal unless
+//! noted.
 
 use std::io::{self, Write};
 
 use crate::pt::packet::{cfe, Ip, Tnt};
 use crate::pt::Packet;
 
-/// Length of the longer TNT packet.
+/// Bytes of the longer TNT packet.
 const TNT_64: usize = 8;
 
-/// What `ptdump` calls a packet of this length.
+/// `ptdump`'s name for a packet of this length.
 pub(super) fn name(packet: &Packet, len: usize) -> &'static str {
     match packet {
         Packet::Pad => "pad",
@@ -47,7 +47,7 @@ pub(super) fn name(packet: &Packet, len: usize) -> &'static str {
     }
 }
 
-/// What the packet carries.
+/// Writes the payload.
 pub(super) fn write(packet: &Packet, out: &mut impl Write) -> io::Result<()> {
     match *packet {
         Packet::Pad | Packet::Psb | Packet::PsbEnd | Packet::Ovf | Packet::TraceStop => Ok(()),
@@ -113,7 +113,7 @@ pub(super) fn write(packet: &Packet, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// A branch each, oldest first: `!` is taken.
+/// One character for each branch, oldest first: `!` is taken.
 fn tnt(branches: Tnt, out: &mut impl Write) -> io::Result<()> {
     for bit in (0..branches.len).rev() {
         let is_taken = branches.bits >> bit & 1 == 1;
@@ -122,7 +122,7 @@ fn tnt(branches: Tnt, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// How the address is compressed, and its digits; those that did not come are `?`.
+/// The compression of the address, and its digits; missing digits are `?`.
 fn ip(ip: Ip, out: &mut impl Write) -> io::Result<()> {
     let bits = 64;
     let came = match ip.compression {
@@ -130,7 +130,7 @@ fn ip(ip: Ip, out: &mut impl Write) -> io::Result<()> {
         1 => 16,
         2 => 32,
         4 => 48,
-        // Sign-extended from bit 47, or whole.
+        // Sign-extended from bit 47, or complete.
         _ => bits,
     };
     let payload = match ip.compression {
@@ -160,7 +160,7 @@ fn also(is_set: bool, flag: &str) -> String {
     }
 }
 
-/// States are counted from C1 on, as hints of MWAIT are; all bits set is C0.
+/// C-states are numbered from C1, as in hints of MWAIT; all bits set is C0.
 fn c_state(encoded: u8) -> u8 {
     encoded.wrapping_add(1) & 0xf
 }
@@ -174,7 +174,7 @@ fn wake_reason(wake: u8) -> &'static str {
     }
 }
 
-/// The type in decimal, and the vector of what has one: of a SIPI the page, in hexadecimal.
+/// The type in decimal, and the vector if it has one; for a SIPI the page, in hexadecimal.
 fn event(kind: u8, vector: u8, ip: bool, out: &mut impl Write) -> io::Result<()> {
     const SIPI: u8 = 5;
     const SWINTR: u8 = 14;

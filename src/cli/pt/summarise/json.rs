@@ -1,17 +1,17 @@
-//! A summary for scripts.
+//! The JSON output of `pt summarise`.
 
 use serde::Serialize;
 
 use super::Summarised;
 use crate::pt::{Histogram, Packets, Power, Side};
 
-/// The keys of an object, which scripts rely on. All numbers are integers.
+/// The keys are a stable interface for scripts. All numbers are integers.
 #[derive(Debug, Serialize)]
 pub(super) struct Object {
     file: String,
     stream: String,
     bytes: usize,
-    /// How often tracing began anew.
+    /// How often tracing restarted.
     cuts: usize,
     packets: Counts,
     guest: Option<JsonSide>,
@@ -50,13 +50,13 @@ struct Histograms {
 struct JsonHistogram {
     count: u64,
     sum_nanoseconds: u64,
-    /// Those that are not empty, ascending. Not cumulative.
+    /// Non-empty buckets, ascending, not cumulative.
     buckets: Vec<Bucket>,
 }
 
 #[derive(Debug, Serialize)]
 struct Bucket {
-    /// Longest duration in it, in nanoseconds; null is no bound.
+    /// Longest duration in the bucket, in nanoseconds; null means no bound.
     le: Option<u64>,
     count: u64,
 }
@@ -80,7 +80,7 @@ struct Error {
     error: String,
 }
 
-/// Types whose fields are all numbers, under the same names.
+/// Converts types whose fields are all numbers with equal names.
 macro_rules! same_fields {
     ($json:ident from $type:ident: $($field:ident),+ $(,)?) => {
         #[derive(Debug, Serialize)]

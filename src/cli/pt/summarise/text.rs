@@ -1,4 +1,4 @@
-//! A summary for people.
+//! The text output of `pt summarise`.
 
 use std::fmt::Write;
 
@@ -6,10 +6,10 @@ use super::Summarised;
 use crate::cli::out;
 use crate::pt::{Histogram, Packets, Power, Side, Summary};
 
-/// Width of the column before each figure.
+/// Width of the first column.
 const COLUMN: usize = 15;
 
-/// Everything about one trace, and an empty line.
+/// All figures of one trace, and an empty line.
 pub(super) fn page(all: &Summarised<'_>) -> String {
     let summary = &all.summary;
     let mut page = format!("{}, {}\n", all.file, all.trace.name);
@@ -40,7 +40,7 @@ fn line(name: &str, value: impl ToString) -> String {
     format!("{name:COLUMN$} {}\n", value.to_string())
 }
 
-/// The figures that are not 0, or no line where all are.
+/// Figures other than 0; no line if all are 0.
 fn named(name: &str, figures: Vec<String>) -> String {
     match figures.is_empty() {
         true => String::new(),
@@ -104,8 +104,8 @@ fn exits(summary: &Summary) -> String {
     text
 }
 
-/// Names of the exits that are common, as KVM's tracepoints have them
-/// (`VMX_EXIT_REASONS`, arch/x86/include/uapi/asm/vmx.h).
+/// Names of common exits, as in KVM's tracepoints (`VMX_EXIT_REASONS`,
+/// arch/x86/include/uapi/asm/vmx.h).
 fn reason_name(reason: u16) -> Option<&'static str> {
     const NAMES: [(u16, &str); 24] = [
         (0, "EXCEPTION_NMI"),
@@ -137,10 +137,10 @@ fn reason_name(reason: u16) -> Option<&'static str> {
     found.map(|(_, name)| *name)
 }
 
-/// A bar at its longest.
+/// Longest bar, in characters.
 const BAR: u64 = 40;
 
-/// How many there were and how long, with a bar for each power of two from the least to the most.
+/// Count and mean, with a bar for each power of two from the lowest to the highest bucket.
 fn timed(name: &str, histogram: &Histogram) -> String {
     let count = histogram.count();
     let Some(mean) = histogram.sum().checked_div(count) else {
@@ -157,7 +157,7 @@ fn timed(name: &str, histogram: &Histogram) -> String {
             true => format!("> {}", duration(1 << (n - 1))),
             false => format!("<= {}", duration(1 << n)),
         };
-        // A bucket that is not empty shows at least something.
+        // A non-empty bucket has at least one character.
         let bar = (u128::from(*count) * u128::from(BAR)).div_ceil(u128::from(most));
         let bar = "#".repeat(bar as usize);
         let row = format!("{:COLUMN$} {bound:>11} {count:>10} {bar}", "");
@@ -167,7 +167,7 @@ fn timed(name: &str, histogram: &Histogram) -> String {
     text
 }
 
-/// Three digits that count, and their unit.
+/// Three significant digits and the unit.
 fn duration(nanoseconds: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1_000_000_000, "s"), (1_000_000, "ms"), (1000, "µs")];
     let unit = UNITS.iter().find(|(length, _)| nanoseconds >= *length);
@@ -241,13 +241,13 @@ fn bytes(all: &Summarised<'_>) -> String {
     let mut figures = vec![all.trace.len().to_string()];
     figures.extend(some(&[
         (summary.skipped_bytes, "skipped"),
-        (summary.trailing_bytes, "cut off"),
+        (summary.trailing_bytes, "truncated"),
         (cuts, "restarts"),
     ]));
     figures.join(", ")
 }
 
-/// What is missing in the trace, by whom it is told.
+/// Missing parts, by who reported them.
 fn lost(all: &Summarised<'_>) -> Vec<String> {
     let losses = all.trace.losses().unwrap_or_default();
     some(&[

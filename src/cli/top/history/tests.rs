@@ -4,7 +4,7 @@ use crate::expose::view::VmView;
 
 const WHOLE: usize = SECONDS;
 
-/// How many of the last seconds are known, and the newest of them.
+/// Number of known seconds, and the value of the latest.
 fn known(history: &History, vm: &str, vcpu: u32) -> (usize, Option<f64>) {
     let columns = history.columns(vm, Some(vcpu), Graph::Delay, WHOLE);
     let known = columns.iter().flatten().count();
@@ -33,8 +33,8 @@ fn each_second_is_kept_once_and_for_a_minute() {
 }
 
 #[test]
-fn what_was_seen_less_often_is_known_for_the_window_of_its_rates() {
-    // Rates are over 8 s: 105 is known whole, of 130 the last 8 s alone.
+fn rates_fill_the_seconds_of_their_window() {
+    // Rates cover 8 s: all seconds to 105 are known, before 130 only the last 8.
     let history = seen_at(&[100.0, 105.0, 130.0], |_| web(0.2));
     assert_eq!(known(&history, "web", 0), (1 + 5 + 8, Some(1.0)));
     let columns = history.columns("web", Some(0), Graph::Delay, WHOLE);
@@ -42,14 +42,14 @@ fn what_was_seen_less_often_is_known_for_the_window_of_its_rates() {
 }
 
 #[test]
-fn who_came_and_went_has_no_past() {
+fn returning_vm_or_new_thread_starts_a_new_history() {
     let mut history = seen_at(&[100.0, 101.0], |_| web(0.1));
     history.learn(&view(102.0, vec![vm("db", &[Some(0.1)])]));
     assert_eq!(known(&history, "web", 0), (0, None));
     assert_eq!(history.rings(), 2);
     history.learn(&view(103.0, web(0.1)));
     assert_eq!(known(&history, "web", 0), (1, Some(0.5)));
-    // Another thread under the same name is another vCPU.
+    // A new thread is a new vCPU.
     let mut other = web(0.2);
     other[0].vcpus[0].tid = 9;
     history.learn(&view(104.0, other));
@@ -57,7 +57,7 @@ fn who_came_and_went_has_no_past() {
 }
 
 #[test]
-fn a_clock_that_goes_back_or_far_ahead_begins_anew() {
+fn clock_jump_clears_the_history() {
     for then in [50.0, 161.0, 1e300] {
         let history = seen_at(&[99.0, 100.0, then], |_| web(0.1));
         assert_eq!(known(&history, "web", 0).0, 1, "{then}");
@@ -66,7 +66,7 @@ fn a_clock_that_goes_back_or_far_ahead_begins_anew() {
 }
 
 #[test]
-fn unknown_is_no_zero() {
+fn unknown_is_not_zero() {
     let unknown = |_| vec![vm("web", &[None])];
     assert_eq!(known(&seen_at(&[1.0, 2.0], unknown), "web", 0), (0, None));
     let zero = seen_at(&[1.0, 2.0], |_| web(0.0));
@@ -86,6 +86,6 @@ fn narrow_columns_show_the_highest_of_their_seconds() {
 }
 
 #[test]
-fn a_thousand_vcpus_take_little() {
+fn ring_has_at_most_200_bytes() {
     assert!(std::mem::size_of::<Ring>() <= 200);
 }

@@ -1,4 +1,4 @@
-//! The help: keys and what the columns mean.
+//! The help: keys, and the meaning of the columns.
 
 use ratatui::layout::Rect;
 use ratatui::text::Line;
@@ -7,14 +7,15 @@ use ratatui::Frame;
 use crate::cli::out;
 use crate::cli::top::keys;
 
-/// What the columns mean, a line each.
+/// One line each.
 const COLUMNS: &[&str] = &[
-    "time: seconds a second on a core. delay%: of the time it wanted to run, waiting for a core.",
-    "CPI, MPKI: cycles an instruction, cache misses a thousand instructions, in the guest.",
-    "counted: of its time, with counters that counted. VMs: causes over their thresholds.",
+    "time: CPUs used. delay%: share of its runnable time that it waits for a CPU.",
+    "CPI: cycles per instruction. MPKI: cache misses per 1000 instructions. Both in the guest.",
+    "counted: share of time its counters ran. VM causes are multiples of their thresholds.",
+    "pushes: the worst score of another VM that this VM slows down.",
 ];
 
-/// Columns of the screen for keys.
+/// Width of the keys' column.
 const KEYS: usize = 28;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect) {

@@ -13,12 +13,12 @@ use crate::cli::top::layout::{layout, Layout, GAP};
 use crate::cli::top::state::State;
 use crate::cli::top::words;
 
-/// From where on a delay ratio is coloured: thresholds of KvmVcpuDelayHigh and
-/// KvmVcpuDelayCritical.
+/// Delay ratios from here on are colored: thresholds of KvmVmCpuDelayHigh and
+/// KvmVmCpuDelayCritical.
 const HIGH: f64 = 0.05;
 const CRITICAL: f64 = 0.2;
 
-/// Lines above the rows.
+/// Lines above the rows: caption and titles.
 const ABOVE: u16 = 2;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: Look) {
@@ -56,19 +56,19 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: L
     }
 }
 
-/// The longest name, in columns of the screen.
+/// Width of the longest name.
 fn longest(state: &State) -> usize {
     let vms = state.view.iter().flat_map(|view| &view.vms);
     let widths = vms.map(|vm| Line::raw(vm.name.as_str()).width());
     widths.max().unwrap_or(0)
 }
 
-/// Text from the left of an area, cut off at its end.
+/// Writes text at the left of an area, cut off at its right.
 fn put(buffer: &mut Buffer, area: Rect, text: &str, style: Style) {
     buffer.set_stringn(area.x, area.y, text, usize::from(area.width), style);
 }
 
-/// Parts of a line, one for each column of the table, and one for the graph.
+/// Splits a line into one part for each column and one for the graph.
 fn cells(line: Rect, layout: &Layout) -> impl Iterator<Item = Rect> {
     let widths: Vec<usize> = layout.columns.iter().map(|(_, width)| *width).collect();
     let mut left = usize::from(line.x);
@@ -107,7 +107,7 @@ fn heading(buffer: &mut Buffer, line: Rect, state: &State, layout: &Layout) {
     }
 }
 
-/// Names to the left, numbers to the right.
+/// Aligns names to the left, numbers to the right.
 fn aligned(column: Column, text: &str, width: usize) -> String {
     match column {
         Column::Vm => text.to_owned(),
@@ -137,7 +137,7 @@ fn draw_row(buffer: &mut Buffer, line: Rect, row: Row, state: &State, layout: &L
     }
 }
 
-/// A name in so many columns of the screen; some characters take two.
+/// A name in `width` screen columns; some characters take two.
 fn fit(name: &str, width: usize) -> String {
     let mut most = width;
     loop {
@@ -162,7 +162,7 @@ fn style(column: Column, subject: Subject<'_>, look: Look) -> Style {
     }
 }
 
-/// One character for each level; blank where nothing is known.
+/// One character for each level; a space if it is unknown.
 fn graph(levels: &[Option<f64>], look: Look) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const ASCII: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];

@@ -19,7 +19,7 @@ fn buffer(state: &mut State, now: Instant, (width, height): (u16, u16), look: Lo
     frame.unwrap().buffer.clone()
 }
 
-/// What is seen, without spaces at the ends of lines.
+/// The screen as text, without trailing spaces.
 fn seen(state: &mut State, now: Instant, size: (u16, u16)) -> String {
     let buffer = buffer(state, now, size, PLAIN);
     let line = |y| {
@@ -29,7 +29,7 @@ fn seen(state: &mut State, now: Instant, size: (u16, u16)) -> String {
     (0..size.1).map(line).collect()
 }
 
-/// Half a minute of three VMs, one of which waits more and more.
+/// Half a minute of three VMs; the delay of one increases.
 fn some_seconds() -> (State, Instant) {
     let (mut state, now) = state(three());
     for second in 1..30 {
@@ -64,16 +64,16 @@ fn the_help_fits_a_small_screen() {
     for (keys, what) in HELP {
         assert!(help.contains(keys) && help.contains(what), "{what}\n{help}");
     }
-    assert!(help.contains("thresholds."), "{help}");
+    assert!(help.contains("this VM slows down."), "{help}");
 }
 
 #[test]
 fn as_plain_text() {
     let (state, now) = state(three());
     expect![[r#"
-        vcpu-exporter top: tick 0.4 s ago, rates over 8.0 s, http://127.0.0.1:9752
-        3 VMs, 6 vCPUs on 8 CPUs: vCPUs want 3.2 CPUs (41%), get 2.5; not all there: pmu
-        ! db-2: vCPU 0 waits 23 % of the time it wants to run; batch-1 wants the same CPU.
+        kvm-07: sampled 0.4 s ago, rates over 8.0 s, http://127.0.0.1:9752
+        3 VMs, 6 vCPUs on 8 CPUs: vCPUs want 3.2 CPUs (41%), get 2.5; degraded: pmu
+        ! db-2: vCPU 0 waits 23 % of the time it wants to run: batch-1 uses 0.90 of core 0/0.
 
         vCPUs by delay%, highest first:
         VM     vCPU CPU core node  time delay%   CPI  MPKI exits/s moves/s counted
@@ -88,44 +88,44 @@ fn as_plain_text() {
 }
 
 #[test]
-fn a_synthetic_host_says_so_in_words_and_in_reverse() {
+fn synthetic_host_has_a_banner_in_reverse_video() {
     let mut made_up = three();
     made_up.synthetic = Some("troubles".to_owned());
     let (mut state, now) = state(made_up);
     let buffer = buffer(&mut state, now, (80, 24), PLAIN);
-    assert!(seen(&mut state, now, (80, 24)).contains("SYNTHETIC HOST: scenario troubles"));
+    assert!(seen(&mut state, now, (80, 24)).contains("SYNTHETIC HOST, scenario troubles"));
     assert!(buffer[(1, 1)].modifier.contains(Modifier::REVERSED));
     assert!(plain::page(&state, None, now).contains("SYNTHETIC HOST"));
 }
 
 #[test]
-fn an_empty_host_says_so() {
+fn empty_host_says_that_no_vm_runs() {
     let (mut state, now) = state(view(1.0, vec![]));
     let text = seen(&mut state, now, (80, 24));
     assert!(
-        text.contains("No KVM virtual machine is running here."),
+        text.contains("No KVM VM is running on this host."),
         "{text}"
     );
     let mut blind = view(1.0, vec![]);
     blind.blind_spots.push("processes of others".to_owned());
     state.hear(Ok(blind), now);
     let text = seen(&mut state, now, (80, 24));
-    assert!(text.contains("is seen here") && text.contains("processes of others"));
+    assert!(text.contains("is seen on this host") && text.contains("processes of others"));
 }
 
 #[test]
-fn trouble_keeps_the_picture() {
+fn failed_request_keeps_the_last_view() {
     let (mut state, now) = state(three());
-    state.hear(Err("nobody answers".to_owned()), now);
+    state.hear(Err("no answer".to_owned()), now);
     let text = seen(&mut state, now, (80, 24));
     assert!(
-        text.contains("the last picture stays: nobody answers"),
+        text.contains("showing the last sample: no answer"),
         "{text}"
     );
     assert!(text.contains("db-2"), "{text}");
 }
 
-/// Names, verdicts and texts that a terminal would obey.
+/// Names, verdicts and texts with control characters.
 fn hostile() -> View {
     let evil = "\x1b[2J\x07\u{9b}31m\u{202e}evil\r\n";
     let mut view = view(1.0, vec![vm(evil, &[Some(0.1)])]);
@@ -143,7 +143,7 @@ fn hostile() -> View {
 }
 
 #[test]
-fn no_name_reaches_the_terminal_as_more_than_text() {
+fn control_characters_never_reach_the_terminal() {
     let (mut state, now) = state(hostile());
     let obeyed = |c: char| c.is_control() || c == '\u{202e}';
     for action in [Action::Toggle, Action::Enter, Action::Help, Action::Filter] {

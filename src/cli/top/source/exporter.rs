@@ -1,4 +1,4 @@
-//! Asks an exporter for its view: `GET /api/view`, JSON, plain HTTP.
+//! A client that reads an exporter's view: `GET /api/view`, JSON, plain HTTP.
 
 use std::fmt;
 use std::io;
@@ -15,26 +15,26 @@ use tokio::runtime::Runtime;
 use super::Trouble;
 use crate::expose::view::View;
 
-/// The path of a view below an exporter's address.
+/// Path of the view below the exporter's address.
 const PATH: &str = "/api/view";
 
-/// An exporter answers from memory: who takes longer is in trouble.
+/// An exporter answers from memory: a slower answer means a problem.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest answer that is read (bytes). A vCPU takes about 500: this is 60,000 of them.
+/// Longest answer, in bytes. A vCPU takes about 500, so this is about 60,000 vCPUs.
 const MOST: usize = 32 << 20;
 
-/// Where an exporter is.
+/// Address of an exporter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct Address {
+pub(in crate::cli) struct Address {
     view: Uri,
-    /// Without the path of the view.
+    /// As displayed: without the path of the view.
     shown: String,
 }
 
 impl Address {
-    /// From what was given on the command line.
-    pub(in super::super) fn parse(text: &str) -> Result<Self, String> {
+    /// Parses a command-line argument.
+    pub(in crate::cli) fn parse(text: &str) -> Result<Self, String> {
         let expected = "expected http://HOST:PORT";
         let with_scheme = match text.contains("://") {
             true => text.to_owned(),
@@ -44,7 +44,7 @@ impl Address {
         let uri: Uri = shown.parse().map_err(|_| expected.to_owned())?;
         match uri.scheme_str() {
             Some("http") => {}
-            Some("https") => return Err(format!("{expected}; TLS is not spoken here")),
+            Some("https") => return Err(format!("{expected}; https is not supported")),
             _ => return Err(expected.to_owned()),
         }
         if uri.query().is_some() || uri.authority().is_none_or(|a| a.as_str().contains('@')) {
@@ -55,7 +55,7 @@ impl Address {
         Ok(Self { view, shown })
     }
 
-    /// That of an exporter on this host that listens there.
+    /// The address at which to reach an exporter on this host that listens on `listens`.
     pub(super) fn local(listens: SocketAddr) -> Self {
         let ip = match listens.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -63,7 +63,7 @@ impl Address {
             ip => ip,
         };
         let shown = format!("http://{}", SocketAddr::new(ip, listens.port()));
-        // An address of numbers always parses.
+        // A numeric address always parses.
         let view = format!("{shown}{PATH}").parse().unwrap_or_default();
         Self { view, shown }
     }
@@ -75,7 +75,6 @@ impl fmt::Display for Address {
     }
 }
 
-/// A client of one exporter.
 pub(in super::super) struct Exporter {
     address: Address,
     client: Client<HttpConnector, Body>,
@@ -83,13 +82,13 @@ pub(in super::super) struct Exporter {
 }
 
 impl Exporter {
-    /// A client that has not connected yet.
+    /// A client; connects at the first request.
     pub(super) fn new(address: Address) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let mut client = Client::builder(TokioExecutor::new());
-        // A connection that idles takes the place of another, and may be closed for that.
+        // An idle connection takes one of the exporter's 256, and the exporter may close it.
         client.pool_max_idle_per_host(0);
         Ok(Self {
             address,
@@ -98,12 +97,12 @@ impl Exporter {
         })
     }
 
-    /// Asks once.
+    /// Requests the view once.
     pub(super) fn ask(&self) -> Result<View, Trouble> {
         let answer = async { tokio::time::timeout(TIMEOUT, self.answer()).await };
         self.runtime.block_on(answer).unwrap_or_else(|_| {
             let seconds = TIMEOUT.as_secs();
-            Err(self.not_yet(&format!("has not answered within {seconds} s")))
+            Err(self.not_yet(&format!("did not answer within {seconds} s")))
         })
     }
 
@@ -114,23 +113,25 @@ impl Exporter {
                 address: self.address.to_string(),
                 reason: root(&error),
             },
-            false => self.not_yet(&format!("broke off: {}", root(&error))),
+            false => self.not_yet(&format!("did not answer: {}", root(&error))),
         })?;
         match answer.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => {
-                let what = format!("has no {PATH}: it is no vcpu-exporter, or an older one");
+                let what = format!("has no {PATH}: not a vcpu-exporter, or an older version");
                 return Err(self.useless(&what));
             }
             status if status.is_server_error() => {
-                return Err(self.not_yet(&format!("answers {status}")))
+                return Err(self.not_yet(&format!("answered {status}")))
             }
-            status => return Err(self.useless(&format!("answers {status}"))),
+            status => return Err(self.useless(&format!("answered {status}"))),
         }
         let body = to_bytes(Body::new(answer.into_body()), MOST).await;
-        let body = body.map_err(|error| self.not_yet(&format!("broke off: {}", root(&error))))?;
+        let body = body.map_err(|error| {
+            self.not_yet(&format!("sent an incomplete answer: {}", root(&error)))
+        })?;
         serde_json::from_slice(&body).map_err(|_| {
-            self.useless("answers what this command does not understand; are their versions alike?")
+            self.useless("sent an unknown format; use the same version of top and exporter")
         })
     }
 
@@ -143,7 +144,7 @@ impl Exporter {
     }
 }
 
-/// What it came from: "Connection refused", not "client error".
+/// The root cause: "Connection refused" instead of "client error".
 fn root(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(cause) = error.source() {

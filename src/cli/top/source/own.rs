@@ -1,4 +1,4 @@
-//! Sampling in this process, as `serve` does, without what `top` does not show.
+//! Samples in this process, as `serve` does, without the sources that `top` does not show.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::sample::pmu::perf::Perf;
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
 
-/// Starts a pipeline of its own. The first tick is over when it returns.
+/// Starts a pipeline. The first tick is over when this returns.
 pub(super) fn open(config: &Config, words: &str) -> anyhow::Result<Opened> {
     let config = quiet(config);
     privileges::raise_descriptor_limit();
     let roots = roots(&config.paths);
     hold_kernel_log(&config, &roots);
-    // Before the first thread and before anything is probed, as in `serve`.
+    // As in `serve`: before the first thread and before any probe.
     privileges::drop_all_but(&privileges::needed(config.sources.pt.enabled));
     let (telemetry, _) = Telemetry::new();
     let pipeline = Pipeline::new(&config, roots, Arc::new(Perf), own_start_time(), telemetry)?;
@@ -34,12 +34,12 @@ pub(super) fn open(config: &Config, words: &str) -> anyhow::Result<Opened> {
     })
 }
 
-/// Gives up what asking an exporter does not need, which is everything.
+/// Drops all capabilities: reading from an exporter needs none.
 pub(super) fn need_nothing() {
     privileges::drop_all_but(&[]);
 }
 
-/// Somebody who looks for a minute records no traces, and makes no groups on the host.
+/// A short look at the host records no traces and creates no resctrl groups.
 fn quiet(config: &Config) -> Config {
     let mut config = config.clone();
     config.sources.pt.enabled = false;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::cli::top::fixture::{state, three, view, vm};
 
-/// Names and vCPUs of the rows, from the top.
+/// Names and vCPUs of the rows, from top to bottom.
 fn rows(state: &State) -> Vec<String> {
     let view = state.view.as_ref().unwrap();
     let row = |row: &Row| {
@@ -21,7 +21,7 @@ fn type_in(state: &mut State, text: &str) {
 }
 
 #[test]
-fn those_that_wait_most_come_first_and_unknown_last() {
+fn highest_delay_sorts_first_and_unknown_last() {
     let (mut state, _) = state(three());
     let expected = [
         "db-2/0", "db-2/1", "web-2/0", "web-10/0", "web-10/1", "web-10/2",
@@ -100,7 +100,7 @@ fn the_time_between_refreshes_is_checked() {
 }
 
 #[test]
-fn a_pause_asks_nobody_and_changes_nothing() {
+fn pause_stops_requests_and_keeps_the_view() {
     let (mut state, now) = state(three());
     assert_eq!(state.apply(Action::Pause), Effect::Ask(None));
     state.hear(Ok(view(1001.0, vec![])), now);
@@ -109,7 +109,7 @@ fn a_pause_asks_nobody_and_changes_nothing() {
 }
 
 #[test]
-fn the_last_picture_stays_with_its_age_when_nobody_answers() {
+fn failed_request_keeps_the_view_and_its_age() {
     let (mut state, now) = state(three());
     state.hear(Err("gone".to_owned()), now);
     assert_eq!((state.len(), state.trouble.as_deref()), (6, Some("gone")));
@@ -151,7 +151,7 @@ fn only_what_fits_is_visible_and_the_cursor_always_is() {
     state.apply(Action::Page(-1));
     let (_, cursor, first) = state.visible(10);
     assert_eq!(first + cursor, 989);
-    // Most of them end, and the screen grows.
+    // Most VMs end, and the screen gets higher.
     state.hear(Ok(three()), now);
     let (rows, cursor, first) = state.visible(40);
     assert_eq!((rows.len(), cursor, first), (6, 5, 0));

@@ -1,15 +1,16 @@
-//! Files of a VM that are read now and then: its memory, its groups and what KVM counts for it.
+//! Files of a VM that are read less often: memory, cgroups and KVM's counters.
 
 use std::io;
 
 use super::super::counts::Counted;
+use super::super::scenario::NODES;
 use super::super::state::{VcpuTotals, VmTotals, LLC_BYTES};
 use super::super::tree::Tree;
 use super::Guest;
 use crate::demo::files::memory;
 
 impl Guest {
-    /// Writes what is read now and then. `llc` are the misses a second of each cache.
+    /// Updates these files. `llc` is the miss rate of each last-level cache.
     pub(in super::super) fn update_slow(
         &mut self,
         tree: &Tree,
@@ -32,17 +33,13 @@ impl Guest {
         Ok(())
     }
 
-    /// 2 % of a guest's memory stay where they were when the rest moves.
     pub(super) fn update_memory(&self, tree: &Tree, far: bool) -> io::Result<()> {
-        let bytes = self.spec.memory / 100 * 96;
-        let most = bytes / 50 * 49;
-        let node = self.spec.node() as usize;
-        let mut nodes = [0; 2];
-        nodes[node] = if far { bytes - most } else { bytes };
-        nodes[1 - node] = if far { most } else { 0 };
-        // What is in transparent huge pages, as QEMU asks for.
+        let nodes = self.memory(far);
+        let bytes: u64 = nodes.iter().sum();
+        // Memory in transparent huge pages, which QEMU requests.
         let huge = nodes.map(|bytes| (bytes / 10 * 9) & !0x1f_ffff);
-        let text = memory::numa_stat(&nodes, &[0; 2], &huge);
+        let known = ..self.nodes;
+        let text = memory::numa_stat(&nodes[known], &[0; NODES][known], &huge[known]);
         tree.file(
             &format!("sys/fs/cgroup/{}/memory.numa_stat", self.scope),
             &text,
@@ -68,7 +65,9 @@ impl Guest {
             );
         }
         tree.file(&format!("{own}/cpu.stat"), &stat)?;
-        // One waits at a time for the most part; that all do is rare.
+        let path = format!("sys/fs/cgroup/{}/memory.stat", self.scope);
+        tree.file(&path, &memory::stat(self.spec.memory, totals.balancing()))?;
+        // Mostly one thread waits at a time; that all wait is rare.
         for (name, some, full) in [
             ("cpu", delay, 0.0),
             ("memory", 0.0, 0.0),
@@ -104,7 +103,7 @@ impl Guest {
     }
 }
 
-/// Counters of KVM debugfs (virt/kvm, arch/x86/kvm), of all vCPUs.
+/// Counters of KVM debugfs (virt/kvm, arch/x86/kvm), summed over all vCPUs.
 fn kvm_stats(totals: &VmTotals) -> [(&'static str, f64); 12] {
     let sum = |counted: Counted| -> f64 {
         let vcpus: &[VcpuTotals] = &totals.vcpus;

@@ -1,12 +1,12 @@
-//! The file of `-readconfig`: sections `[group]` or `[group "id"]` of lines `key = "value"`
+//! The file of `-readconfig`: sections `[group]` or `[group "id"]` with lines `key = "value"`
 //! (util/qemu-config.c, `qemu_config_foreach`).
 
-/// The guest's name in the sections `[name]`; the last one counts.
+/// The guest's name in sections `[name]`; the last one counts.
 pub(super) fn name(text: &str) -> Option<String> {
     let mut here = false;
     let mut found = None;
     for line in text.lines() {
-        // Comments begin in the first column; a value may hold any other '#'.
+        // A comment starts in the first column; a value may contain '#'.
         if line.starts_with('[') {
             here = line.strip_prefix("[name]").is_some();
         } else if here && !line.starts_with('#') {
@@ -16,7 +16,7 @@ pub(super) fn name(text: &str) -> Option<String> {
     found
 }
 
-/// The value of `guest = "value"`: up to the next quote, there is no escape.
+/// The value of `guest = "value"`: up to the next quote, without escapes.
 fn guest(line: &str) -> Option<String> {
     let rest = line.trim_start().strip_prefix("guest")?.trim_start();
     let value = rest.strip_prefix('=')?.trim_start().strip_prefix('"')?;

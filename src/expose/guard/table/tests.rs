@@ -14,7 +14,7 @@ fn is_there(seat: &Seat) -> bool {
     seat.table.clients().contains_key(&seat.number)
 }
 
-/// Since so many milliseconds it takes nothing of an answer.
+/// The client has read nothing of an answer for `ms`.
 fn stalls(seat: &Seat, ms: u64) {
     let since = Instant::now() - Duration::from_millis(ms);
     seat.client.set(Phase::Answer {
@@ -46,7 +46,7 @@ async fn the_longest_idle_of_the_address_with_most_connections_makes_room() {
 }
 
 #[test]
-fn who_is_worked_for_or_takes_its_answer_keeps_its_place() {
+fn busy_and_reading_clients_keep_their_place() {
     let table = Table::new(2);
     let [a, b] = [A, A].map(|peer| seat(&table, peer));
     a.client.works();
@@ -64,21 +64,21 @@ fn one_address_leaves_a_quarter_to_others() {
     let busy = [A, A, A].map(|peer| seat(&table, peer));
     busy.iter().for_each(|seat| seat.client.works());
     let b = seat(&table, B);
-    // It is idle, and not in the way of those that have three quarters.
+    // It is idle, and would make room for an address below its share.
     assert!(matches!(table.admit(A), Admission::Never));
     let _c = seat(&table, B);
     assert!(!is_there(&b) && busy.iter().all(is_there));
 }
 
 #[test]
-fn the_body_that_all_its_holders_neglect_is_freed() {
+fn body_that_no_client_reads_is_freed() {
     let table = Table::new(8);
     let [a, b, c, d, page] = [A, A, A, A, A].map(|peer| seat(&table, peer));
     let body = |number| {
         let kind = Kind::Scrape;
         Some(BodyId { kind, number })
     };
-    // The longest of all, but of a body that somebody takes.
+    // The longest stall of all, but another client reads the same body.
     for (seat, number, ms) in [(&a, 1, 9000), (&b, 1, 10), (&c, 2, 3000), (&d, 2, 4000)] {
         seat.client.takes(body(number));
         stalls(seat, ms);

@@ -55,7 +55,7 @@ fn defaults_are_the_standards() {
 }
 
 #[test]
-fn the_port_of_grpc_means_grpc_unless_told_otherwise() {
+fn grpc_port_means_grpc_by_default() {
     let yaml = "otlp: {endpoints: [{url: 'http://c:4317'}]}";
     let settings = one(yaml, &[]);
     assert_eq!(
@@ -170,7 +170,7 @@ fn a_key_in_the_variables_goes_to_one_endpoint_alone() {
 }
 
 #[test]
-fn a_variable_that_cannot_be_followed_is_named_without_its_value() {
+fn invalid_variable_is_named_without_its_value() {
     for (name, value) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:hunter2@c"),

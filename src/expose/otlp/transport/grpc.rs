@@ -1,4 +1,4 @@
-//! OTLP over gRPC: a unary call of tonic's, with a message that is encoded already.
+//! OTLP over gRPC: a unary call with tonic, of an already encoded message.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ impl Grpc {
         }
         let mut request = tonic::Request::new(body);
         *request.metadata_mut() = MetadataMap::from_headers(headers);
-        // The receiver learns the deadline, and may answer that it has passed.
+        // Sends the deadline to the receiver, which may answer that it has passed.
         request.set_timeout(self.timeout);
         let start = Instant::now();
         let method = PathAndQuery::from_static(METHOD);
@@ -64,13 +64,13 @@ impl Grpc {
     }
 }
 
-/// Whether a status may be the receiver's own look at our deadline. Where this process is late to look itself, that
-/// answer is there first: the reason is the same.
+/// Whether the status means that the deadline passed. If this process checks the deadline late, the
+/// receiver's status arrives first; the reason is the same.
 fn is_deadline(status: &Status) -> bool {
     matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled)
 }
 
-/// A status that has a source was made here, of what became of the connection.
+/// A status with a source was created locally, for a connection error.
 fn of(status: &Status) -> Answer {
     match std::error::Error::source(status) {
         Some(error) if status.code() != Code::Ok => Answer::retry(chain(error)),
@@ -78,7 +78,7 @@ fn of(status: &Status) -> Answer {
     }
 }
 
-/// Sends bytes as they are and reads answers.
+/// Sends bytes unchanged and decodes answers.
 #[derive(Debug, Clone, Copy)]
 struct Encoded;
 
@@ -118,7 +118,7 @@ impl Decoder for Encoded {
     fn decode(&mut self, body: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
         let bytes = body.copy_to_bytes(body.remaining());
         let response = Self::Item::decode(bytes);
-        let not_otlp = |error| Status::internal(format!("no answer of an OTLP receiver: {error}"));
+        let not_otlp = |error| Status::internal(format!("not an OTLP answer: {error}"));
         response.map(Some).map_err(not_otlp)
     }
 }

@@ -15,7 +15,7 @@ use super::super::answer::Response;
 use super::{chain, connector, Answer, Connector, Settings};
 use crate::config::otlp::{Compression, Protocol};
 
-/// Level 1 costs a quarter of level 6 and leaves less than twice its bytes.
+/// Level 1 takes a quarter of the time of level 6; the result is less than twice as large.
 const LEVEL: flate2::Compression = flate2::Compression::new(1);
 
 pub(super) struct Http {
@@ -34,7 +34,7 @@ impl Http {
     pub(super) fn new(tls: ClientConfig, uri: Uri, settings: &Settings) -> Self {
         let connector = connector(tls, Protocol::Http, settings.timeout);
         Self {
-            // Later than the caller's, which says better what happened.
+            // Longer than the caller's timeout, which has the better message.
             client: HyperClient::new(connector, 2 * settings.timeout, None),
             uri,
             gzip: settings.compression == Compression::Gzip,

@@ -1,4 +1,4 @@
-//! Machines of any shape, whose CPUs come and go in any order.
+//! Machines of any shape; their CPUs go online and offline in any order.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,8 @@ use super::{check, check_caches, core_ids, cores, Described};
 use crate::host::topology::cpu::{self, Found};
 use crate::host::topology::{CoreType, Cpu, Ids, Place, Topology};
 
-/// Up to 3 packages, 2 dies, 2 clusters and 3 cores of up to 2 threads; ids unique in the machine, in the package or
-/// in the cluster; CPUs numbered in any order.
+/// Up to 3 packages, 2 dies, 2 clusters and 3 cores of up to 2 threads; ids unique in the machine,
+/// the package or the cluster; CPUs numbered in any order.
 fn any_machine() -> impl Strategy<Value = Vec<Described>> {
     let shape = (1..=3i32, 1..=2i32, 1..=2i32, 1..=3i32, 1..=2usize);
     let machine = |((packages, dies, clusters, cores, threads), kind): ((_, _, _, _, _), i32)| {
@@ -32,7 +32,7 @@ fn any_machine() -> impl Strategy<Value = Vec<Described>> {
     (shape, 0..3).prop_flat_map(machine)
 }
 
-/// The topology as it is read with these CPUs online.
+/// The topology with these CPUs online.
 fn topology(machine: &[Described], online: &BTreeSet<u32>, before: &Topology) -> Topology {
     let alike = |same: &dyn Fn(&Described) -> bool| {
         let cpus = online.iter().filter(|cpu| same(&machine[**cpu as usize]));
@@ -78,7 +78,8 @@ fn topology(machine: &[Described], online: &BTreeSet<u32>, before: &Topology) ->
 }
 
 proptest! {
-    /// Whatever CPUs come and go: cores are told apart, siblings have one number, and it never changes.
+    /// For any sequence of online CPUs: cores are distinct, siblings have one number, and it never
+    /// changes.
     #[test]
     fn numbers_stay_while_cpus_come_and_go(
         machine in any_machine(),
@@ -97,7 +98,7 @@ proptest! {
         }
     }
 
-    /// With all CPUs online, caches are told apart too, and an id is the number wherever it is unique.
+    /// With all CPUs online, caches are distinct too, and an id is the number if it is unique.
     #[test]
     fn ids_that_are_unique_are_the_numbers(machine in any_machine()) {
         let online = (0..machine.len() as u32).collect();

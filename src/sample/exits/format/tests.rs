@@ -1,10 +1,10 @@
 use super::*;
 use proptest::prelude::*;
 
-/// Of Linux 6.18 on x86-64, as the kernel shows it.
+/// From Linux 6.18 on x86-64, as the kernel shows it.
 const X86: &str = include_str!("kvm_exit-x86-6.18.txt");
 
-/// Of Linux 6.12 on arm64.
+/// From Linux 6.12 on arm64.
 const ARM: &str = include_str!("kvm_exit-arm64-6.12.txt");
 
 fn filter(reasons: &Reasons, name: &str) -> Option<String> {
@@ -12,10 +12,10 @@ fn filter(reasons: &Reasons, name: &str) -> Option<String> {
 }
 
 #[test]
-fn vmx_and_svm_are_told_apart() {
+fn vmx_and_svm_are_separate() {
     let vmx = reasons(X86, Isa::Vmx);
     let svm = reasons(X86, Isa::Svm);
-    // Numbers of arch/x86/include/uapi/asm/{vmx,svm}.h.
+    // Numbers from arch/x86/include/uapi/asm/{vmx,svm}.h.
     for (reasons, name, expected) in [
         (&vmx, "hlt", "exit_reason==12&&isa==1"),
         (&svm, "hlt", "exit_reason==120&&isa==2"),
@@ -64,7 +64,7 @@ fn flags_are_no_reasons() {
 }
 
 #[test]
-fn arm_has_ways_out_and_exception_classes() {
+fn arm_has_return_codes_and_exception_classes() {
     let arm = reasons(ARM, Isa::Arm);
     assert!(is_arm(ARM) && !is_arm(X86));
     for (name, expected) in [
@@ -77,13 +77,13 @@ fn arm_has_ways_out_and_exception_classes() {
     ] {
         assert_eq!(filter(&arm, name).as_deref(), Some(expected), "{name}");
     }
-    // 35 classes and 4 ways out: serror is among both, and what traps is told by its class.
+    // 35 classes and 4 return codes: serror is in both, and traps are named by their class.
     assert_eq!(arm.known.len(), 35 + 4 - 2);
     assert!(arm.elsewhere.is_empty());
 }
 
 #[test]
-fn entries_that_cannot_be_read_are_left_out() {
+fn invalid_entries_are_skipped() {
     let read = |text| entries(text);
     assert_eq!(
         read("{ SYMBOL, \"a\" }, { 2, \"b\" \"c\" })"),
@@ -108,7 +108,7 @@ fn vmx_reasons_are_known_by_number() {
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_left_out(text in "(__print_symbolic\\(REC->(exit_reason|ret|esr_ec), )?(\\{ ?[-0-9xa-fUL+() ]{0,12},? ?\"\\PC{0,6}\"? ?\\}?,? ?){0,6}") {
+    fn any_text_is_parsed_or_skipped(text in "(__print_symbolic\\(REC->(exit_reason|ret|esr_ec), )?(\\{ ?[-0-9xa-fUL+() ]{0,12},? ?\"\\PC{0,6}\"? ?\\}?,? ?){0,6}") {
         for isa in [Isa::Vmx, Isa::Svm, Isa::Arm] {
             for name in reasons(&text, isa).known.keys() {
                 prop_assert!(name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()));
@@ -117,9 +117,9 @@ proptest! {
     }
 
     #[test]
-    fn a_text_cut_anywhere_gives_no_wrong_number(at in 0..X86.len()) {
+    fn truncated_text_gives_no_wrong_number(at in 0..X86.len()) {
         let whole = reasons(X86, Isa::Svm).known;
-        // What is cut between the tables has only the first, which is not this one.
+        // A text cut between the tables has only the first one, which is not this one.
         for (name, filter) in reasons(&X86[..at], Isa::Svm).known {
             prop_assert_eq!(whole.get(&name), Some(&filter));
         }

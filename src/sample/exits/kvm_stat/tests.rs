@@ -14,13 +14,13 @@ fn vm(pid: i32, ordinal: u32) -> Vm {
     vm
 }
 
-/// A VM whose process is there, with the start time that [`vm`] has.
+/// A VM with a running process, with the start time of [`vm`].
 fn running(host: &FakeHost, pid: i32, ordinal: u32) -> Vm {
     host.process(pid, 1, &["vmm"], "");
     vm(pid, ordinal)
 }
 
-/// `stat value` of each fact.
+/// Each fact as `stat value`.
 fn read(source: &mut KvmStat, vm: &Vm) -> Vec<String> {
     let facts = source.read(vm).unwrap();
     let shown = facts.iter().map(|fact| match &fact.value {
@@ -55,9 +55,9 @@ fn counters_are_shown_and_gauges_are_not() {
 }
 
 #[test]
-fn counters_of_kernels_before_5_14_have_the_names_of_today() {
+fn counters_before_linux_5_14_get_their_current_names() {
     let host = FakeHost::new();
-    // As Linux 5.10 has them.
+    // Names as in Linux 5.10.
     for (stat, value) in [
         ("exits", 7),
         ("irq_window", 3),
@@ -79,7 +79,7 @@ fn counters_of_kernels_before_5_14_have_the_names_of_today() {
 }
 
 #[test]
-fn a_counter_that_is_set_back_goes_on() {
+fn reset_counter_continues() {
     let host = FakeHost::new();
     let mut source = source(&host);
     let vm = running(&host, 100, 9);
@@ -92,7 +92,7 @@ fn a_counter_that_is_set_back_goes_on() {
 }
 
 #[test]
-fn vms_of_a_process_are_told_by_descriptor_or_by_order() {
+fn vms_of_a_process_are_identified_by_descriptor_or_order() {
     let host = FakeHost::new();
     host.process(100, 1, &["vmm"], "")
         .thread(100, 101, "main", 1);
@@ -104,7 +104,7 @@ fn vms_of_a_process_are_told_by_descriptor_or_by_order() {
     assert_eq!(
         read(&mut source, &vm(100, 12)),
         ["exits 2"],
-        "made by another thread"
+        "created by another thread"
     );
     assert_eq!(read(&mut source, &vm(100, 1)), ["exits 2"], "the second");
     assert_eq!(read(&mut source, &vm(100, 2)).len(), 0);
@@ -112,7 +112,7 @@ fn vms_of_a_process_are_told_by_descriptor_or_by_order() {
 }
 
 #[test]
-fn what_cannot_be_had_is_a_reason_and_no_error() {
+fn missing_files_are_a_reason_and_no_error() {
     let host = FakeHost::new();
     let mut source = source(&host);
     assert_eq!(code(&source), "no_debugfs");
@@ -122,7 +122,7 @@ fn what_cannot_be_had_is_a_reason_and_no_error() {
 }
 
 #[test]
-fn what_is_no_number_is_left_out() {
+fn text_that_is_no_number_is_skipped() {
     let host = FakeHost::new();
     host.kvm_stat(100, 9, "exits", 1);
     host.file("sys/kernel/debug/kvm/100-9/exits", "many\n");
@@ -131,13 +131,13 @@ fn what_is_no_number_is_left_out() {
 }
 
 #[test]
-fn pid_of_another_process_by_now_ends_the_vm_and_charges_nothing() {
+fn reused_pid_ends_the_vm_and_charges_nothing() {
     let host = FakeHost::new();
     host.kvm_stat(100, 9, "exits", 7);
     let mut source = source(&host);
     let vm = running(&host, 100, 9);
     assert_eq!(read(&mut source, &vm), ["exits 7"]);
-    // Another VMM with the same PID and the same descriptor.
+    // Another VMM with the same PID and descriptor.
     host.process(100, 2, &["vmm"], "");
     host.kvm_stat(100, 9, "exits", 1_000_000);
     assert!(matches!(source.read(&vm), Err(ReadError::Gone)));
@@ -148,9 +148,9 @@ fn pid_of_another_process_by_now_ends_the_vm_and_charges_nothing() {
     assert!(matches!(source.read(&vm), Err(ReadError::Gone)));
 }
 
-/// The real one gives data or a reason.
+/// The real source returns data or a reason.
 #[test]
-fn on_this_machine_it_says_why_not() {
+fn this_machine_has_data_or_a_reason() {
     let source = KvmStat::new(&config::KvmStat::default(), Arc::default());
     match source.state() {
         SourceState::Down(reason) => println!("{reason:?}"),

@@ -11,7 +11,7 @@ fn read(host: &FakeHost, reasons: &[&str]) -> Result<Plan, Reason> {
     Plan::read(&config, &Roots::below(host.root()))
 }
 
-/// `ID FEED FILTER` of each event.
+/// Each event as `ID FEED FILTER`.
 fn shown(plan: &Plan) -> Vec<String> {
     let show = |(feed, attr): &(Feed, Attr)| {
         let filter = attr.filter.map(|filter| format!(" {filter}"));
@@ -36,7 +36,7 @@ fn host(module: &str) -> FakeHost {
 }
 
 #[test]
-fn the_cheap_set_is_what_the_kernel_has_of_it() {
+fn events_missing_in_the_kernel_are_skipped() {
     let plan = read(&host("kvm_intel"), &[]).unwrap();
     assert_eq!(shown(&plan), CHEAP);
     assert_eq!(plan.lacking, None);
@@ -47,7 +47,7 @@ fn the_cheap_set_is_what_the_kernel_has_of_it() {
 }
 
 #[test]
-fn reasons_are_numbered_as_the_vendor_does() {
+fn reasons_have_the_vendors_numbers() {
     let wanted = ["hlt", "npf", "ept_violation"];
     let reasons = |module| shown(&read(&host(module), &wanted).unwrap())[6..].to_vec();
     assert_eq!(
@@ -67,7 +67,7 @@ fn reasons_are_numbered_as_the_vendor_does() {
 }
 
 #[test]
-fn a_reason_nobody_has_is_named_beside_those_there_are() {
+fn unknown_reason_is_named_with_the_known_ones() {
     let plan = read(&host("kvm_amd"), &["hlt", "hallt"]).unwrap();
     assert_eq!(plan.events.len(), CHEAP.len() + 1);
     let lacking = plan.lacking.unwrap();
@@ -77,7 +77,7 @@ fn a_reason_nobody_has_is_named_beside_those_there_are() {
 }
 
 #[test]
-fn exits_nothing_reports_are_unknown_and_not_none() {
+fn unreported_exits_are_unknown_and_not_0() {
     let plan = read(&host("kvm_pvm"), &["hlt"]).unwrap();
     assert_eq!(shown(&plan), CHEAP[..5]);
     assert_eq!(plan.lacking.unwrap().code, "no_exit_tracepoint");
@@ -89,7 +89,7 @@ fn exits_nothing_reports_are_unknown_and_not_none() {
 }
 
 #[test]
-fn without_tracefs_or_kvm_there_is_a_command_that_mends_it() {
+fn missing_tracefs_or_kvm_has_a_fix() {
     let host = FakeHost::new();
     let reason = read(&host, &[]).unwrap_err();
     assert_eq!(reason.code, "no_tracefs");
@@ -101,14 +101,14 @@ fn without_tracefs_or_kvm_there_is_a_command_that_mends_it() {
 }
 
 #[test]
-fn an_id_that_is_no_number_is_refused() {
+fn id_that_is_no_number_is_refused() {
     let host = host("kvm_intel");
     host.file("sys/kernel/tracing/events/kvm/kvm_pio/id", "x\n");
     assert_eq!(read(&host, &[]).unwrap_err().code, "not_understood");
 }
 
 #[test]
-fn lockdown_and_permissions_are_told_apart() {
+fn lockdown_and_permissions_have_different_reasons() {
     let roots = Roots::default();
     let code = |errno| {
         refused(

@@ -48,7 +48,7 @@ impl Rig {
         self.exits.open(&Target { vm: &vm, vcpu })
     }
 
-    /// What one tick says of each column that is known: `label delta`.
+    /// Each known column in one tick, as `label delta`.
     fn read(&self, reader: &mut dyn Reader) -> Vec<String> {
         let mut reading = Reading::new(&self.columns, Arc::default());
         reader.read(&mut reading).unwrap();
@@ -114,7 +114,7 @@ fn one_group_has_the_events_and_the_filtered_reasons() {
 }
 
 #[test]
-fn what_happened_since_the_last_tick_adds_up_to_all_exits() {
+fn deltas_by_reason_add_up_to_all_exits() {
     let script = vec![
         counts(&[5, 4, 3, 2, 1, 100, 10, 20]),
         counts(&[6, 4, 3, 2, 1, 150, 15, 20]),
@@ -130,16 +130,16 @@ fn what_happened_since_the_last_tick_adds_up_to_all_exits() {
 }
 
 #[test]
-fn without_reasons_all_exits_are_other_ones() {
+fn without_reasons_all_exits_are_other() {
     let script = vec![counts(&[0, 0, 0, 0, 0, 7])];
     let mut rig = Rig::new(&[], Scripted::new().script(TID, 0, script));
     let mut reader = rig.open().unwrap();
     assert_eq!(rig.read(&mut *reader)[5..], ["other 7"]);
 }
 
-/// The reasons are read after the whole, and exits go on in between.
+/// The reasons are read after the total, and exits continue in between.
 #[test]
-fn reasons_ahead_of_the_whole_are_made_up_for() {
+fn reasons_ahead_of_the_total_are_corrected_later() {
     let script = vec![
         counts(&[0, 0, 0, 0, 0, 10, 4]),
         counts(&[0, 0, 0, 0, 0, 20, 17]),
@@ -154,7 +154,7 @@ fn reasons_ahead_of_the_whole_are_made_up_for() {
 }
 
 #[test]
-fn a_reading_that_fails_is_charged_with_the_next() {
+fn failed_read_is_charged_with_the_next() {
     let script = vec![counts(&[1]), Step::Fails(libc::EIO), counts(&[9])];
     let mut rig = Rig::new(&[], Scripted::new().script(TID, 0, script));
     let mut reader = rig.open().unwrap();
@@ -169,7 +169,7 @@ fn a_reading_that_fails_is_charged_with_the_next() {
 }
 
 #[test]
-fn what_nothing_reports_is_absent() {
+fn unreported_exits_are_absent() {
     let host = FakeHost::new();
     host.tracepoints("kvm_pvm");
     let mut rig = Rig::on(host, &["hlt"], Scripted::new());
@@ -189,7 +189,7 @@ fn kvm_may_be_loaded_later() {
 }
 
 #[test]
-fn modules_loaded_anew_have_other_numbers() {
+fn reloaded_modules_have_new_numbers() {
     let stale = Scripted::new().refusing(|_, attr| (attr.config == 102).then_some(libc::EINVAL));
     let mut rig = Rig::new(&[], Scripted::new());
     let counters = Arc::new(stale);
@@ -202,7 +202,7 @@ fn modules_loaded_anew_have_other_numbers() {
     assert_eq!(counters.opened(TID)[0][0].config, 202);
 }
 
-/// A kernel that refuses events with these ids, and how often it was asked for one.
+/// A kernel that refuses events with these IDs, and the number of its refusals.
 fn refusing(ids: &'static [u64], errno: i32) -> (Scripted, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
@@ -215,7 +215,7 @@ fn refusing(ids: &'static [u64], errno: i32) -> (Scripted, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn refused_tracepoint_is_left_out_for_all_vcpus_after_one_trial() {
+fn refused_tracepoint_is_dropped_for_all_vcpus_after_one_attempt() {
     let (kernel, asked) = refusing(&[105], libc::EINVAL);
     let mut rig = Rig::new(&["hlt"], kernel);
     for _ in 0..100 {
@@ -231,7 +231,7 @@ fn refused_tracepoint_is_left_out_for_all_vcpus_after_one_trial() {
 }
 
 #[test]
-fn refused_kvm_exit_takes_its_reasons_with_it() {
+fn refused_kvm_exit_drops_its_reasons() {
     let (kernel, asked) = refusing(&[101], libc::ENOENT);
     let mut rig = Rig::new(&["hlt", "io"], kernel);
     let mut reader = rig.open().unwrap();
@@ -241,7 +241,7 @@ fn refused_kvm_exit_takes_its_reasons_with_it() {
 }
 
 #[test]
-fn tracepoint_that_is_refused_on_a_vcpu_alone_is_left_out_for_the_next() {
+fn tracepoint_refused_only_on_a_vcpu_is_dropped_for_the_next() {
     let mut rig = Rig::new(&[], Scripted::new());
     let (kernel, asked) = refusing(&[105], libc::EINVAL);
     rig.exits.counters = Arc::new(kernel);
@@ -253,7 +253,7 @@ fn tracepoint_that_is_refused_on_a_vcpu_alone_is_left_out_for_the_next() {
 }
 
 #[test]
-fn refusal_that_may_pass_is_that_of_one_vcpu() {
+fn temporary_refusal_affects_one_vcpu() {
     let mut rig = Rig::new(&[], Scripted::new());
     rig.exits.counters = Arc::new(Scripted::new().refusing(|_, _| Some(libc::ENOMEM)));
     assert_eq!(rig.refusal().code, "refused");
@@ -261,7 +261,7 @@ fn refusal_that_may_pass_is_that_of_one_vcpu() {
 }
 
 #[test]
-fn tracefs_is_looked_at_once_for_a_tick_full_of_new_vcpus() {
+fn tracefs_is_read_once_for_many_new_vcpus() {
     let mut rig = Rig::on(FakeHost::new(), &[], Scripted::new());
     rig.exits.pause = Duration::from_secs(3600);
     rig.exits.looked = Instant::now();
@@ -273,10 +273,10 @@ fn tracefs_is_looked_at_once_for_a_tick_full_of_new_vcpus() {
 }
 
 #[test]
-fn without_permission_the_capability_is_named() {
+fn missing_permission_names_the_capability() {
     let mut rig = Rig::new(&[], Scripted::new().refusing(|_, _| Some(libc::EACCES)));
     let SourceState::Down(reason) = rig.exits.state() else {
-        panic!("it is not down");
+        panic!("the source is not down");
     };
     assert_eq!(reason.code, "no_permission");
     assert!(reason.fix.unwrap().contains("CAP_PERFMON"));
@@ -284,20 +284,27 @@ fn without_permission_the_capability_is_named() {
 }
 
 #[test]
-fn without_descriptors_one_vcpu_is_refused_and_nothing_stays_open() {
+fn no_descriptors_refuses_one_vcpu_and_leaves_nothing_open() {
     let mut rig = Rig::new(&[], Scripted::new().with_descriptors(6));
     let first = rig.open().unwrap();
     let reason = rig.refusal();
     assert_eq!(reason.code, "no_descriptors");
-    assert!(reason.detail.contains("6 descriptors a vCPU"), "{reason:?}");
+    assert!(
+        reason.detail.contains("6 descriptors per vCPU"),
+        "{reason:?}"
+    );
     assert!(reason.fix.unwrap().contains("LimitNOFILE"));
-    assert_eq!(rig.exits.state(), SourceState::Up, "the others are counted");
+    assert_eq!(
+        rig.exits.state(),
+        SourceState::Up,
+        "other vCPUs are counted"
+    );
     drop(first);
     assert_eq!(rig.counters.descriptors(), 0);
 }
 
 #[test]
-fn a_thread_that_is_not_there_leaves_the_source_as_it_is() {
+fn missing_thread_does_not_change_the_source() {
     let gone = |tid, _: &_| (tid == TID).then_some(libc::ESRCH);
     let mut rig = Rig::new(&[], Scripted::new().refusing(gone));
     assert_eq!(rig.refusal().code, "no_such_thread");
@@ -305,17 +312,17 @@ fn a_thread_that_is_not_there_leaves_the_source_as_it_is() {
 }
 
 #[test]
-fn in_a_pid_namespace_of_its_own_nothing_is_opened() {
+fn own_pid_namespace_opens_nothing() {
     let host = FakeHost::new();
     host.tracepoints("kvm_amd");
-    // Below another pid than the one getpid(2) tells.
+    // A different PID from that of getpid(2).
     std::os::unix::fs::symlink("999999999", host.path("proc/self")).unwrap();
     let mut rig = Rig::on(host, &[], Scripted::new());
     assert_eq!(rig.refusal().code, "pid_namespace");
 }
 
 #[test]
-fn switched_off_it_has_no_columns_and_opens_nothing() {
+fn disabled_source_has_no_columns_and_opens_nothing() {
     let config = config::Exits {
         enabled: false,
         ..config::Exits::default()

@@ -1,4 +1,5 @@
-//! What hardware counting this host allows, and what to tell the operator where it is not all.
+//! Determines the hardware counting that this host allows, and the reason for the operator if it
+//! is not full.
 
 use crate::config;
 use crate::sample::{descriptors, Reason};
@@ -8,7 +9,7 @@ use super::super::events::{self, Code, Side};
 use super::super::probe::Kernel;
 use super::{errno_text, Machine, Mode};
 
-/// Decides the mode, and says why where it is not [`Mode::Full`].
+/// Determines the mode, with the reason if it is not [`Mode::Full`].
 pub(super) fn decide(
     config: &config::Pmu,
     machine: &Machine,
@@ -25,7 +26,7 @@ pub(super) fn decide(
         attrs.iter().try_for_each(|attr| kernel.opens(&[*attr]))
     };
     if let Some(module) = machine.mediated_vpmu {
-        // Not even asked for the guest: a VM that starts meanwhile would fail.
+        // Guest mode is not probed: a VM that starts during the probe would fail.
         return match cycles(Side::Host) {
             Ok(()) if config.host_mode => (Mode::HostOnly, Some(mediated(module))),
             Ok(()) => (Mode::Off, Some(mediated(module))),
@@ -57,14 +58,14 @@ fn without_pmu(errno: i32, machine: &Machine, kernel: &dyn Kernel) -> (Mode, Opt
             }
         }
         libc::EMFILE | libc::ENFILE => {
-            let detail = "no descriptor is left to open a counter".to_owned();
+            let detail = "no file descriptor left to open a counter".to_owned();
             (Mode::Off, Some(descriptors::none_left(detail)))
         }
         _ => (Mode::Off, Some(refused(errno))),
     }
 }
 
-/// Makes thread ids mean the same in /proc and to perf_event_open.
+/// Makes thread IDs in /proc valid for perf_event_open.
 pub(in crate::sample) const SHARE_PID_NAMESPACE: &str =
     "run the container with --pid=host (Kubernetes: hostPID: true)";
 
@@ -72,20 +73,20 @@ pub(in crate::sample) fn pid_namespace() -> Reason {
     Reason {
         code: "pid_namespace",
         detail:
-            "the exporter runs in a PID namespace of its own: the thread ids it finds in /proc \
-                 are not those that perf_event_open takes"
+            "the exporter runs in its own PID namespace: the thread IDs in /proc are not valid \
+                 for perf_event_open"
                 .to_owned(),
         fix: Some(SHARE_PID_NAMESPACE.to_owned()),
     }
 }
 
-/// The reason where [`super::mediated_vpmu`] finds a module.
+/// The reason if [`super::mediated_vpmu`] finds a module.
 pub(in super::super) fn mediated(module: &str) -> Reason {
     Reason {
         code: "mediated_vpmu",
         detail: format!(
-            "{module} runs with a mediated vPMU: a guest owns the counters while it runs, and an \
-             event that counts guests would keep VMs from starting"
+            "{module} uses a mediated vPMU: a running guest owns the counters, and an event that \
+             counts guests would prevent VMs from starting"
         ),
         fix: Some(format!(
             "with no VM running: modprobe -r {module} && modprobe {module} enable_mediated_pmu=0, \
@@ -98,16 +99,16 @@ fn guest_refused(errno: i32) -> Reason {
     Reason {
         code: "exclude_host_refused",
         detail: format!(
-            "the kernel counts the host, but not a guest apart ({})",
+            "the kernel counts host mode but cannot count guest mode separately ({})",
             errno_text(errno)
         ),
         fix: None,
     }
 }
 
-/// What lets the exporter open counters. Levels above 2 are a distribution's own (Debian has 3,
-/// Ubuntu 4), and there the kernel wants CAP_SYS_ADMIN, which is too much to give away: seen on
-/// Debian's 6.12 kernel, which answers EACCES at 3 and opens at 2, with CAP_PERFMON both times.
+/// How to permit opening counters. Levels above 2 are specific to distributions (3 on Debian, 4 on
+/// Ubuntu); their kernels then require CAP_SYS_ADMIN, which is too powerful to grant. Seen on
+/// Debian's 6.12 kernel: with CAP_PERFMON it returns EACCES at level 3 and opens at level 2.
 pub(in crate::sample) fn permission_fix(paranoid: Option<i32>) -> String {
     let lower = match paranoid {
         Some(3..) => "sysctl kernel.perf_event_paranoid=2, and ",
@@ -122,10 +123,10 @@ pub(in crate::sample) fn permission_fix(paranoid: Option<i32>) -> String {
 fn no_pmu() -> Reason {
     Reason {
         code: "no_pmu",
-        detail: "this machine offers no hardware counters".to_owned(),
+        detail: "this machine has no hardware counters".to_owned(),
         fix: Some(
-            "if it is a virtual machine itself, give it a vPMU (QEMU: -cpu host,pmu=on); on bare \
-             metal, dmesg | grep -i 'performance events' says why"
+            "if this machine is a VM, give it a vPMU (QEMU: -cpu host,pmu=on); on bare metal, see \
+             dmesg | grep -i 'performance events'"
                 .to_owned(),
         ),
     }

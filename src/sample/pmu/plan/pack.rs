@@ -1,13 +1,13 @@
-//! Puts bundles into groups. Reading a group interrupts the core that its thread runs on, and a
-//! guest there exits: few groups are better, as long as each gets all its counters at once.
+//! Packs bundles into groups. Reading a group interrupts the core of its thread, which causes an
+//! exit of a guest there: use few groups, as long as each gets all its counters at once.
 
 use super::super::counters::Attr;
 use super::super::events::{self, Code, Side};
 use super::super::probe::Kernel;
 use super::{Bundle, GroupPlan, Machine};
 
-/// Packs the default bundles (guest, host), then the others in their order. In the worst case
-/// each bundle is a group of its own, some 50 (16 raw events and 5 sets, for two sides).
+/// Packs the default bundles (guest, host), then the others in order. In the worst case each
+/// bundle is its own group, about 50 in all (16 raw events and 5 sets, in two modes).
 pub(super) fn groups(
     base: Vec<Bundle>,
     further: Vec<Bundle>,
@@ -37,8 +37,8 @@ struct Packer<'a> {
 }
 
 impl Packer<'_> {
-    /// Halves a bundle that does not get its counters: two halves in turn are better than a
-    /// whole that never counts.
+    /// Halves a bundle that does not get all its counters: two halves that take turns are better
+    /// than a group that never counts.
     fn split(&self, bundle: Bundle) -> Vec<Bundle> {
         if bundle.events.len() < 2 || self.fits(&bundle, 0) {
             return vec![bundle];
@@ -53,8 +53,8 @@ impl Packer<'_> {
         vec![first, second]
     }
 
-    /// Joins a bundle with the last group when both get their counters together, and one counter
-    /// stays free where the NMI watchdog may need it on another core.
+    /// Merges a bundle into the last group if both get their counters together, with one counter to
+    /// spare if the NMI watchdog may need it on another core.
     fn append(&self, packed: &mut Vec<Bundle>, bundle: Bundle, joined_name: String) {
         if let Some(last) = packed.last_mut() {
             let may = !last.alone && !bundle.alone && last.only_on == bundle.only_on;
@@ -73,8 +73,8 @@ impl Packer<'_> {
         bundle.parts().iter().all(|part| {
             let spare = part.first().map(spare_of).into_iter().cycle().take(spare);
             let events: Vec<Attr> = part.iter().copied().chain(spare).collect();
-            // On a machine with several kinds of core this thread runs on one of them, and the
-            // groups of the others would look starved: that they open has to do.
+            // On a machine with several types of core, this thread runs on one of them, and the
+            // groups of the others would appear to get no counters: check only that they open.
             match self.machine.is_hybrid() {
                 true => self.kernel.opens(&events).is_ok(),
                 false => self.kernel.runs(&events),
@@ -83,7 +83,7 @@ impl Packer<'_> {
     }
 }
 
-/// One more event of the same PMU: cycles, as the watchdog counts.
+/// One more event of the same PMU: cycles, as the watchdog uses.
 fn spare_of(attr: &Attr) -> Attr {
     let pmu = attr.config & (u64::from(u32::MAX) << events::PERF_PMU_TYPE_SHIFT);
     let side = if attr.exclude_host {

@@ -65,7 +65,7 @@ fn code(plan: &Plan) -> &'static str {
 }
 
 #[test]
-fn guest_and_host_share_a_group_where_they_fit() {
+fn guest_and_host_share_a_group_if_they_fit() {
     let plan = plan_with(&config(&[]), &Machine::default(), Scripted::new());
     assert_eq!(plan.mode, Mode::Full);
     assert_eq!(names(&plan), [("guest+host", 8)]);
@@ -79,7 +79,7 @@ fn guest_and_host_share_a_group_where_they_fit() {
 }
 
 #[test]
-fn they_are_apart_where_counters_are_few_or_the_watchdog_needs_one() {
+fn few_counters_or_the_watchdog_separate_guest_and_host() {
     let config = config(&[]);
     let mut machine = Machine::default();
     let few = plan_with(&config, &machine, Scripted::new().with_counters(7));
@@ -92,14 +92,14 @@ fn they_are_apart_where_counters_are_few_or_the_watchdog_needs_one() {
 }
 
 #[test]
-fn a_group_that_never_gets_its_counters_is_halved() {
+fn group_without_counters_is_halved() {
     let few = Scripted::new().with_counters(4);
     let plan = plan_with(&config(&[]), &Machine::default(), few);
     assert_eq!(names(&plan), [("guest", 3), ("guest_2", 3), ("host", 2)]);
 }
 
 #[test]
-fn default_events_the_cpu_lacks_are_left_out_in_silence() {
+fn missing_default_events_are_skipped_silently() {
     let no_ref_cycles = |_, a: &Attr| (a.kind == 0 && a.config == 9).then_some(libc::ENOENT);
     let counters = Scripted::new().refusing(no_ref_cycles);
     let plan = plan_with(&config(&[]), &Machine::default(), counters);
@@ -108,12 +108,12 @@ fn default_events_the_cpu_lacks_are_left_out_in_silence() {
 }
 
 #[test]
-fn mediated_vpmu_counts_the_host_alone_and_never_asks_for_the_guest() {
+fn mediated_vpmu_counts_only_host_mode_and_never_probes_guest_mode() {
     let param = "sys/module/kvm_intel/parameters/enable_mediated_pmu";
     let config = config(&[]);
     let machine = host(&[(param, "Y\n")], &config);
     let counters = Scripted::new().refusing(|_, attr| {
-        assert!(!attr.exclude_host, "asked for the guest");
+        assert!(!attr.exclude_host, "probed guest mode");
         None
     });
     let plan = plan_with(&config, &machine, counters);
@@ -146,7 +146,7 @@ fn without_a_pmu_software_events_are_counted() {
 }
 
 #[test]
-fn without_permission_it_is_off_and_says_how_to_mend_it() {
+fn without_permission_it_is_off_with_a_fix() {
     let files = [("proc/sys/kernel/perf_event_paranoid", "3\n")];
     let config = config(&[]);
     let counters = Scripted::new().refusing(|_, _| Some(libc::EACCES));
@@ -161,7 +161,7 @@ fn without_permission_it_is_off_and_says_how_to_mend_it() {
     );
     let fix = reason.fix.unwrap();
     assert!(fix.contains("CAP_PERFMON"), "{fix}");
-    // Levels above 2 refuse it all the same.
+    // Levels above 2 refuse even with CAP_PERFMON.
     assert!(fix.contains("perf_event_paranoid=2"), "{fix}");
 }
 
@@ -183,7 +183,7 @@ fn thread_ids_of_another_pid_namespace_are_never_opened() {
 }
 
 #[test]
-fn switched_off_nothing_is_asked() {
+fn disabled_source_probes_nothing() {
     let config = config::Pmu {
         enabled: false,
         ..config(&[])
@@ -194,7 +194,7 @@ fn switched_off_nothing_is_asked() {
 }
 
 #[test]
-fn each_kind_of_core_has_its_part_with_the_pmu_in_the_config() {
+fn each_type_of_core_has_its_part_with_the_pmu_in_config() {
     let config = config(&[EventSet::Branches, EventSet::Topdown]);
     let plan = plan_with(&config, &hybrid(&config), Scripted::new());
     let group = &plan.groups[0];
@@ -210,7 +210,7 @@ fn each_kind_of_core_has_its_part_with_the_pmu_in_the_config() {
 }
 
 #[test]
-fn an_event_of_one_kind_of_core_is_a_group_of_its_own_and_not_scaled() {
+fn event_of_one_type_of_core_is_its_own_group_and_unscaled() {
     let config = config::Pmu {
         raw: vec![raw_event("x", "cpu_core/event=0xd3/")],
         ..config(&[])
@@ -224,7 +224,7 @@ fn an_event_of_one_kind_of_core_is_a_group_of_its_own_and_not_scaled() {
 }
 
 #[test]
-fn what_is_asked_for_and_not_there_is_named() {
+fn missing_events_are_named() {
     let config = config::Pmu {
         raw: vec![raw_event("bad", "cpu/event=1/"), raw_event("good", "r1a8")],
         ..config(&[EventSet::DramLoads, EventSet::Stalled])
@@ -246,7 +246,7 @@ fn what_is_asked_for_and_not_there_is_named() {
 }
 
 #[test]
-fn topdown_is_led_by_slots_in_a_group_of_its_own() {
+fn topdown_is_its_own_group_led_by_slots() {
     let mut files = vec![(format!("{DEVICES}/cpu/type"), "4".to_owned())];
     files.push((
         format!("{DEVICES}/cpu/format/event"),

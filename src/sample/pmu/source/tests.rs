@@ -24,7 +24,7 @@ impl Rig {
         Self::make(files, counters, false)
     }
 
-    /// One that has the sched source's guest time before it.
+    /// A source with the sched source's guest-time column before it.
     fn with_guest_time(counters: Scripted) -> Self {
         Self::make(&[], counters, true)
     }
@@ -77,7 +77,7 @@ impl Rig {
         }
     }
 
-    /// What one tick says about a metric and mode (or group); `None` while unknown.
+    /// Value of a metric and mode (or group) in one tick; `None` while unknown.
     fn read(&self, reader: &mut dyn Reader) -> impl Fn(&str, &str) -> Option<u64> + '_ {
         let mut reading = Reading::new(&self.columns, Arc::default());
         if let Some(column) = self.columns.find_placed("kvm_vcpu_guest_seconds_total") {
@@ -101,12 +101,12 @@ impl Rig {
     }
 }
 
-/// Guest cycles that were read as this.
+/// A read of guest cycles.
 fn cycles(enabled: u64, running: u64, cycles: u64) -> Step {
     Step::totals(enabled * MS, running * MS, &[cycles])
 }
 
-/// One second after the other: guest cycles and all other events of the only group.
+/// One read per second: guest cycles, and all other events of the only group.
 fn seconds(counts: impl IntoIterator<Item = (u64, u64)>) -> Vec<Step> {
     let second = |(n, (guest, host)): (u64, (u64, u64))| {
         let counts = [guest, guest, guest, guest, guest, guest, host, host];
@@ -116,7 +116,7 @@ fn seconds(counts: impl IntoIterator<Item = (u64, u64)>) -> Vec<Step> {
 }
 
 #[test]
-fn guest_counters_that_never_count_are_absent_and_the_source_says_why() {
+fn guest_counters_that_never_count_are_absent_with_a_reason() {
     let steps = seconds((1..=8).map(|n| (0, n * 1000)));
     let mut rig = Rig::with_guest_time(Scripted::new().script(TID, 0, steps));
     let mut reader = rig.open().unwrap();
@@ -136,7 +136,7 @@ fn guest_counters_that_never_count_are_absent_and_the_source_says_why() {
 }
 
 #[test]
-fn guest_counters_that_stop_counting_are_withdrawn_and_come_back() {
+fn guest_counters_that_stop_are_withdrawn_until_they_count() {
     let counts = [7, 7, 7, 7, 7, 7, 7, 9, 9].map(|guest| (guest, 0));
     let mut rig = Rig::with_guest_time(Scripted::new().script(TID, 0, seconds(counts)));
     let mut reader = rig.open().unwrap();
@@ -204,7 +204,7 @@ fn a_multiplexed_group_is_scaled_by_its_interval() {
 }
 
 #[test]
-fn a_starved_group_is_unknown_but_its_time_is_told() {
+fn starved_group_is_unknown_but_its_time_is_known() {
     let steps = vec![cycles(1000, 0, 0), cycles(2000, 500, 10)];
     let mut rig = Rig::new(Scripted::new().script(TID, 0, steps));
     let mut reader = rig.open().unwrap();
@@ -223,9 +223,9 @@ fn a_starved_group_is_unknown_but_its_time_is_told() {
 }
 
 #[test]
-fn counts_go_on_after_a_wrap() {
+fn counts_continue_after_a_wrap() {
     let narrow = (1 << 48) - 1;
-    // Half an hour of counting to get there, as a real counter would need.
+    // Half an hour of counting first, as a real counter needs to get there.
     let steps = vec![
         cycles(2_000_000, 2_000_000, narrow - 4),
         cycles(2_000_001, 2_000_001, 5),
@@ -243,7 +243,7 @@ fn counts_go_on_after_a_wrap() {
 }
 
 #[test]
-fn guest_and_host_are_columns_apart() {
+fn guest_and_host_are_separate_columns() {
     let mut rig = Rig::new(Scripted::new());
     let mut reader = rig.open().unwrap();
     let tick = rig.read(&mut *reader);
@@ -257,36 +257,43 @@ fn guest_and_host_are_columns_apart() {
 }
 
 #[test]
-fn without_descriptors_the_limit_is_named_and_nothing_stays_open() {
+fn no_descriptors_names_the_limit_and_leaves_nothing_open() {
     let mut rig = Rig::new(Scripted::new().with_counters(7).with_descriptors(7));
     let reason = rig.refusal();
     assert_eq!(reason.code, "no_descriptors");
-    assert!(reason.detail.contains("8 descriptors a vCPU"), "{reason:?}");
+    assert!(
+        reason.detail.contains("8 descriptors per vCPU"),
+        "{reason:?}"
+    );
     assert!(reason.fix.unwrap().contains("LimitNOFILE"));
     assert_eq!(rig.counters.descriptors(), 0);
 }
 
 #[test]
-fn a_refused_thread_leaves_the_source_as_it_is() {
+fn refused_thread_does_not_change_the_source() {
     let mut rig = Rig::new(refuse_thread(libc::EBUSY));
     assert_eq!(rig.refusal().code, "busy");
     assert_eq!(rig.pmu.state(), SourceState::Up);
 }
 
 #[test]
-fn a_thread_that_ends_before_its_second_group_leaves_nothing_open() {
-    // Guest and host are two groups here; the thread ends between them.
+fn thread_that_exits_before_its_second_group_leaves_nothing_open() {
+    // Guest and host are two groups here; the thread exits between them.
     let counters = Scripted::new()
         .with_counters(6)
         .refusing(|tid, attr| (tid == TID && attr.exclude_guest).then_some(libc::ESRCH));
     let mut rig = Rig::new(counters);
     assert_eq!(rig.refusal().code, "no_such_thread");
-    assert_eq!(rig.counters.descriptors(), 0, "nor is its first group kept");
+    assert_eq!(
+        rig.counters.descriptors(),
+        0,
+        "its first group is closed too"
+    );
     assert_eq!(rig.pmu.state(), SourceState::Up);
 }
 
 #[test]
-fn a_group_that_fails_leaves_the_others_read() {
+fn failed_group_does_not_stop_the_others() {
     let counters = Scripted::new()
         .with_counters(6)
         .script(TID, 0, vec![Step::Fails(libc::EIO)]);
@@ -305,7 +312,7 @@ fn a_group_that_fails_leaves_the_others_read() {
 }
 
 #[test]
-fn a_read_of_a_thread_that_ended_is_gone() {
+fn read_of_exited_thread_is_gone() {
     let script = vec![Step::Fails(libc::ESRCH)];
     let mut rig = Rig::new(Scripted::new().script(TID, 0, script));
     let mut reader = rig.open().unwrap();
@@ -314,7 +321,7 @@ fn a_read_of_a_thread_that_ended_is_gone() {
 }
 
 #[test]
-fn mediated_vpmu_leaves_guest_columns_out() {
+fn mediated_vpmu_omits_guest_columns() {
     let files = [("sys/module/kvm_amd/parameters/enable_mediated_pmu", "Y\n")];
     let mut rig = Rig::on(&files, Scripted::new());
     assert_eq!(rig.pmu.mode(), ("host_only", "mediated_vpmu"));
@@ -330,7 +337,7 @@ fn mediated_vpmu_leaves_guest_columns_out() {
 }
 
 #[test]
-fn a_mediated_vpmu_that_comes_later_is_seen_before_a_vcpu_is_opened() {
+fn later_mediated_vpmu_is_detected_before_open() {
     let mut rig = Rig::new(Scripted::new());
     assert_eq!(rig.pmu.mode(), ("full", ""));
     let dir = rig._dir.path().join("sys/module/kvm_intel/parameters");
@@ -341,14 +348,14 @@ fn a_mediated_vpmu_that_comes_later_is_seen_before_a_vcpu_is_opened() {
 }
 
 #[test]
-fn kinds_of_core_are_summed() {
+fn types_of_core_are_summed() {
     let files = [
         ("sys/bus/event_source/devices/cpu_core/type", "4"),
         ("sys/bus/event_source/devices/cpu_core/cpus", "0-7"),
         ("sys/bus/event_source/devices/cpu_atom/type", "10"),
         ("sys/bus/event_source/devices/cpu_atom/cpus", "8-15"),
     ];
-    // Of 1000 ms 600 on one kind and 200 on the other: 200 were lost to other users.
+    // Of 1000 ms, 600 on one type and 200 on the other: 200 were lost to other users.
     let counters = Scripted::new()
         .script(TID, 0, vec![cycles(1000, 600, 600)])
         .script(TID, 1, vec![cycles(1000, 200, 200)]);
@@ -364,7 +371,7 @@ fn kinds_of_core_are_summed() {
 }
 
 #[test]
-fn paranoid_kernels_switch_it_off_with_a_reason() {
+fn paranoid_kernel_turns_it_off_with_a_reason() {
     let files = [("proc/sys/kernel/perf_event_paranoid", "3\n")];
     let mut rig = Rig::on(&files, Scripted::new().refusing(|_, _| Some(libc::EACCES)));
     assert_eq!(rig.pmu.mode(), ("off", "no_permission"));
@@ -378,7 +385,7 @@ fn paranoid_kernels_switch_it_off_with_a_reason() {
 }
 
 #[test]
-fn this_machine_counts_its_own_thread_in_some_mode() {
+fn this_machine_counts_its_own_thread() {
     let mut columns = Columns::default();
     let counters = Arc::new(crate::sample::pmu::perf::Perf);
     let model = CpuModel::read(&Roots::default()).unwrap();

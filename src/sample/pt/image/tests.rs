@@ -18,7 +18,7 @@ fn counting(from: u8, length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn one_stretch_is_taken_out_whole_and_its_room_given_back() {
+fn one_record_is_drained_and_its_space_returned() {
     let image = PerfImage::new(PAGE, 2 * PAGE, 0, 0);
     image.record(RECORD_ITRACE_START, &[1]);
     let bytes = counting(7, 5001);
@@ -38,7 +38,7 @@ fn one_stretch_is_taken_out_whole_and_its_room_given_back() {
 }
 
 #[test]
-fn each_further_stretch_is_a_cut() {
+fn each_further_record_is_a_cut() {
     let image = PerfImage::new(PAGE, PAGE, 0, 0);
     image.stretch(&counting(0, 100), 0);
     image.stretch(&[], FLAG_PARTIAL);
@@ -54,7 +54,7 @@ fn each_further_stretch_is_a_cut() {
 
 #[test]
 fn both_rings_wrap() {
-    // Positions only grow; the rings begin anew within a record and within a word.
+    // Positions only increase; the rings wrap within a record and within a word.
     let (data_at, aux_at) = (10 * PAGE as u64 - 16, 7 * PAGE as u64 - 13);
     let image = PerfImage::new(PAGE, PAGE, data_at, aux_at);
     let bytes = counting(3, PAGE - 100);
@@ -67,7 +67,7 @@ fn both_rings_wrap() {
 }
 
 #[test]
-fn a_full_area_is_read_once_round() {
+fn full_area_is_read_once() {
     for at in [0, 3, 8, 4095] {
         let image = PerfImage::new(PAGE, PAGE, 0, at);
         let bytes = counting(9, PAGE);
@@ -86,7 +86,7 @@ fn positions_wrap_too() {
 }
 
 #[test]
-fn lost_records_are_said() {
+fn lost_records_are_reported() {
     let image = PerfImage::new(PAGE, PAGE, 0, 0);
     image.trace(&[1, 2, 3]);
     image.record(RECORD_LOST, &[5, 17]);
@@ -96,7 +96,7 @@ fn lost_records_are_said() {
 }
 
 #[test]
-fn a_head_beyond_the_ring_is_not_believed() {
+fn head_beyond_the_ring_is_damage() {
     for (offset, ahead) in [
         (perf_image::AUX_HEAD, PAGE as u64 + 1),
         (perf_image::AUX_HEAD, u64::MAX),
@@ -111,7 +111,7 @@ fn a_head_beyond_the_ring_is_not_believed() {
 }
 
 #[test]
-fn records_that_make_no_sense_end_the_walk() {
+fn inconsistent_records_end_the_parsing() {
     let odd_size = |size: u64| {
         let image = PerfImage::new(PAGE, PAGE, 0, 0);
         image.stretch(&[1; 16], 0);
@@ -122,15 +122,18 @@ fn records_that_make_no_sense_end_the_walk() {
     for size in [0, 4, 12, 40, 0xfff8] {
         let drained = odd_size(size);
         assert!(drained.damaged, "size {size}");
-        assert_eq!(drained.bytes, [1; 16], "the trace is not the records'");
+        assert_eq!(
+            drained.bytes, [1; 16],
+            "the trace does not depend on the records"
+        );
     }
-    // An AUX record too short for what it has to say.
+    // An AUX record that is too short for its fields.
     assert!(odd_size(16).damaged);
     assert!(odd_size(32).cuts.is_empty());
 }
 
 #[test]
-fn cuts_beyond_the_trace_or_backwards_are_left_out() {
+fn cuts_beyond_the_trace_or_backwards_are_skipped() {
     let image = PerfImage::new(PAGE, PAGE, 0, 0);
     image.trace(&[0; 100]);
     for offset in [10, 50, 50, 20, 100, 5000, u64::MAX, 60] {
@@ -142,7 +145,7 @@ fn cuts_beyond_the_trace_or_backwards_are_left_out() {
 }
 
 #[test]
-fn memory_that_is_missing_is_empty() {
+fn missing_memory_is_empty() {
     let empty = Image {
         page: &[],
         data: &[],
@@ -155,9 +158,9 @@ fn memory_that_is_missing_is_empty() {
 }
 
 proptest! {
-    /// Stretches of any lengths from any position are what was written.
+    /// Records of any lengths at any position are read as written.
     #[test]
-    fn what_was_written_is_read(
+    fn written_bytes_are_read(
         at: u64,
         data_at in 0u64..1 << 40,
         stretches in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..300), 0u64..16), 0..20),
@@ -177,7 +180,7 @@ proptest! {
         prop_assert_eq!(drained, expected);
     }
 
-    /// Whatever is in the memory: what comes out is within bounds, and nothing panics.
+    /// With arbitrary memory, the result is within bounds and nothing panics.
     #[test]
     fn any_memory_is_drained(
         positions in prop::array::uniform4(prop_oneof![any::<u64>(), 0u64..10_000]),

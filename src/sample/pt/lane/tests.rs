@@ -11,14 +11,14 @@ use crate::sample::slow::FactValue;
 const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What the host says of a thread.
+/// The thread's files on the fixture host.
 fn thread(host: &FakeHost, pid: i32, tid: i32) -> Thread {
     let mut found = None;
     host.set(pid, tid, |thread| found = Some(thread.clone()));
     found.unwrap()
 }
 
-/// A lane on a host of its own, with a clock that is turned by hand.
+/// A recorder on its own fixture host, with a simulated clock.
 struct Sim {
     host: FakeHost,
     lane: PtLane,
@@ -26,9 +26,9 @@ struct Sim {
     start: Instant,
     now: Instant,
     recorded: Recorded,
-    /// What was recorded: when, of whom, on which core.
+    /// Each recording: time, thread, core.
     log: Vec<(Duration, i32, Core)>,
-    /// Who has run before its first turn.
+    /// Threads that ran before their first turn.
     begun: HashSet<i32>,
 }
 
@@ -80,7 +80,7 @@ impl Sim {
         }
     }
 
-    /// Lets these VMs be the ones that run.
+    /// Publishes these VMs as the inventory.
     fn watch(&self, vms: &[&FakeVm]) {
         let known = |fake: &&FakeVm| {
             let vcpus = fake.vcpus.iter().zip(0..);
@@ -105,8 +105,8 @@ impl Sim {
         }));
     }
 
-    /// Turns the clock on to the next turn. Whoever `runs` does so before its first turn and after
-    /// each, on the CPU that is answered.
+    /// Advances the clock to the next turn. Threads run before their first turn and after each
+    /// turn, on the CPU that `runs` returns for them.
     fn step(&mut self, vms: &[&FakeVm], mut runs: impl FnMut(i32) -> Option<u32>) {
         self.now = self.now.max(self.lane.due());
         let all = || {
@@ -150,7 +150,7 @@ impl Sim {
         }
     }
 
-    /// The most of any core's time that was recorded in any minute.
+    /// The longest recorded time of any core in any minute.
     fn worst_duty(&self, window: Duration) -> Duration {
         let mut worst = Duration::ZERO;
         for (n, (end, _, core)) in self.log.iter().enumerate() {
@@ -164,7 +164,7 @@ impl Sim {
         worst
     }
 
-    /// Longest time between two turns of a thread, its first counted from the start.
+    /// Longest time between two turns of a thread, or from the start to its first.
     fn longest_wait(&self, tid: i32) -> Duration {
         let mut before = Duration::ZERO;
         let mut longest = Duration::ZERO;
@@ -204,13 +204,13 @@ fn recorder() -> ScriptedPt {
 }
 
 #[test]
-fn each_of_100_vcpus_has_its_turn_in_every_period() {
+fn each_of_100_vcpus_has_one_turn_per_period() {
     let host = host();
     let vms: Vec<FakeVm> = (1..=25).map(|n| vm(&host, n, 4)).collect();
     let vms: Vec<&FakeVm> = vms.iter().collect();
     let mut sim = Sim::new(host, &config(), recorder());
     sim.watch(&vms);
-    // All run all the time, and move a CPU on at each turn.
+    // All threads run all the time, and move to the next CPU at each turn.
     let mut n = 0;
     sim.until(2 * 60 * MINUTE, &vms, |tid| {
         n += 1;
@@ -219,18 +219,18 @@ fn each_of_100_vcpus_has_its_turn_in_every_period() {
     for tid in vms.iter().flat_map(|vm| &vm.vcpus) {
         let turns = sim.log.iter().filter(|(_, t, _)| t == tid).count();
         assert!((119..=120).contains(&turns), "{tid}: {turns} turns");
-        // A turn is due on the millisecond, and taken with the clock's last.
+        // A turn is due on the millisecond, and runs at the clock's last value.
         let longest = sim.longest_wait(*tid);
         assert!(longest <= MINUTE + 2 * MS, "{tid} waited {longest:?}");
     }
     let worst = sim.worst_duty(10 * MS);
     assert!(worst <= 600 * MS, "{worst:?} of a minute");
-    // 100 turns of 10 ms a minute on 4 cores.
+    // 100 turns of 10 ms per minute on 4 cores.
     assert!(worst >= 250 * MS, "{worst:?}: nothing is measured");
 }
 
 #[test]
-fn on_one_core_the_period_stretches_for_all_alike() {
+fn one_core_stretches_the_period_equally() {
     let host = host();
     let vms: Vec<FakeVm> = (1..=25).map(|n| vm(&host, n, 4)).collect();
     let vms: Vec<&FakeVm> = vms.iter().collect();
@@ -249,7 +249,7 @@ fn on_one_core_the_period_stretches_for_all_alike() {
 }
 
 #[test]
-fn a_crowded_core_does_not_hold_up_the_others() {
+fn crowded_core_does_not_delay_others() {
     let host = host();
     let vms: Vec<FakeVm> = (1..=26).map(|n| vm(&host, n, 4)).collect();
     let (lone, crowd) = vms.split_last().unwrap();
@@ -263,19 +263,19 @@ fn a_crowded_core_does_not_hold_up_the_others() {
     for tid in &lone.vcpus {
         let turns = sim.log.iter().filter(|(_, t, _)| t == tid).count();
         assert!((59..=60).contains(&turns), "{tid}: {turns} turns");
-        // A crowded one that had waited for longer may go first.
+        // A vCPU on the crowded core that waited longer may go first.
         let longest = sim.longest_wait(*tid);
         assert!(longest <= MINUTE + 2000 * MS, "{tid} waited {longest:?}");
     }
     let crowded = crowd.iter().flat_map(|vm| &vm.vcpus);
     let longest = crowded.map(|tid| sim.longest_wait(*tid)).max().unwrap();
-    // 100 of them at 60 a minute, which come in bursts: each minute's begin where the last did.
+    // 100 of them at 60 per minute, in bursts: each minute's burst starts where the last one did.
     assert!(longest <= 2 * MINUTE, "{longest:?}");
     assert!(sim.worst_duty(10 * MS) <= 600 * MS);
 }
 
 #[test]
-fn who_comes_takes_a_turn_and_who_goes_takes_its_totals_along() {
+fn new_vcpus_join_and_ended_vms_lose_their_totals() {
     let host = host();
     let stays = vm(&host, 1, 3);
     let guests: Vec<FakeVm> = (2..12).map(|n| vm(&host, n, 2)).collect();
@@ -301,11 +301,11 @@ fn who_comes_takes_a_turn_and_who_goes_takes_its_totals_along() {
     let FactValue::Int(n) = captures[0].1 else {
         panic!("{captures:?}")
     };
-    assert!((199..=201).contains(&n), "{n}: totals go on");
+    assert!((199..=201).contains(&n), "{n}: totals continue");
 }
 
 #[test]
-fn a_vcpu_that_is_unplugged_leaves_alone() {
+fn unplugged_vcpu_leaves_alone() {
     let host = host();
     let whole = vm(&host, 1, 2);
     let less = FakeVm {
@@ -329,13 +329,13 @@ fn a_vcpu_that_is_unplugged_leaves_alone() {
 }
 
 #[test]
-fn who_did_not_run_is_passed_over_and_counted() {
+fn idle_vcpu_is_skipped_and_counted() {
     let host = host();
     let vm = vm(&host, 1, 2);
     let (busy, idle) = (vm.vcpus[0], vm.vcpus[1]);
     let mut sim = Sim::new(host, &config(), recorder());
     sim.watch(&[&vm]);
-    // Both have run before.
+    // Both ran before.
     sim.host.set(vm.pid, idle, |t| t.run = 5);
     sim.until(10 * MINUTE, &[&vm], |tid| (tid == busy).then_some(0));
     let turns = |tid| sim.log.iter().filter(|(_, t, _)| *t == tid).count();
@@ -356,7 +356,7 @@ fn who_did_not_run_is_passed_over_and_counted() {
 }
 
 #[test]
-fn when_another_has_it_the_lane_waits_longer_each_time_and_goes_on() {
+fn busy_tracing_backs_off_and_recovers() {
     let host = host();
     let vm = vm(&host, 1, 4);
     let free = Arc::new(Mutex::new(false));
@@ -388,12 +388,12 @@ fn when_another_has_it_the_lane_waits_longer_each_time_and_goes_on() {
     let before = sim.log.len();
     sim.until(140 * MINUTE, &[&vm], |_| Some(0));
     assert_eq!(sim.code(), "");
-    // 1 % of 10 s is 10 windows... of a second, one.
+    // 1 % of 10 s is 10 windows of 10 ms; of a second, one.
     assert!(sim.log.len() > before + 500, "{}", sim.log.len() - before);
 }
 
 #[test]
-fn a_thread_that_ran_untraced_means_busy_too() {
+fn untraced_thread_is_busy_too() {
     let host = host();
     let vm = vm(&host, 1, 1);
     let recorder = ScriptedPt::new(|_, request| {
@@ -410,7 +410,7 @@ fn a_thread_that_ran_untraced_means_busy_too() {
 }
 
 #[test]
-fn refusals_have_their_reasons_and_nothing_is_told_as_0() {
+fn refusals_have_reasons_and_no_metric_is_0() {
     let host = host();
     let vm = vm(&host, 1, 1);
     let mut sim = Sim::new(
@@ -430,7 +430,7 @@ fn refusals_have_their_reasons_and_nothing_is_told_as_0() {
 }
 
 #[test]
-fn a_thread_that_ended_is_gone_whether_proc_or_the_kernel_says_so() {
+fn exited_thread_is_gone_in_proc_or_in_the_kernel() {
     let host = host();
     let (here, ends) = (vm(&host, 1, 1), vm(&host, 2, 1));
     let mut sim = Sim::new(
@@ -439,7 +439,7 @@ fn a_thread_that_ended_is_gone_whether_proc_or_the_kernel_says_so() {
         ScriptedPt::refusing(Step::Open, libc::ESRCH),
     );
     sim.watch(&[&here, &ends]);
-    // Another thread has its id now.
+    // Another thread has its TID now.
     sim.host.set(ends.pid, ends.vcpus[0], |t| t.start_time += 1);
     sim.step(&[&here, &ends], |_| Some(0));
     sim.step(&[&here, &ends], |_| Some(0));
@@ -447,16 +447,16 @@ fn a_thread_that_ended_is_gone_whether_proc_or_the_kernel_says_so() {
         let captures = sim.facts(vm, "kvm_vcpu_pt_captures_total");
         assert_eq!(captures, [("0 gone".to_owned(), FactValue::Int(1))]);
     }
-    assert_eq!(sim.taken(), here.vcpus, "a stranger is not recorded");
-    assert_eq!(sim.code(), "", "it is nobody's fault");
+    assert_eq!(sim.taken(), here.vcpus, "another thread is not recorded");
+    assert_eq!(sim.code(), "", "an exited thread is no failure");
 }
 
 #[test]
-fn recording_of_a_tid_that_was_given_out_again_is_thrown_away() {
+fn recording_of_a_reused_tid_is_discarded() {
     let host = host();
     let vm = vm(&host, 1, 1);
     let thread = host.path(format!("proc/{}/task/{}", vm.pid, vm.vcpus[0]));
-    // The vCPU's thread ends before the kernel is asked.
+    // The vCPU's thread exits before the event is opened.
     let recorder = ScriptedPt::new(move |_, request| {
         std::fs::remove_dir_all(&thread).unwrap();
         Ok(whole(vec![0; 32], request))
@@ -474,7 +474,7 @@ fn recording_of_a_tid_that_was_given_out_again_is_thrown_away() {
 }
 
 #[test]
-fn gaps_mean_that_the_guest_is_not_visible() {
+fn gaps_mean_the_guest_is_not_visible() {
     let host = host();
     let vm = vm(&host, 1, 1);
     let recorder = ScriptedPt::new(|_, request| {
@@ -490,7 +490,7 @@ fn gaps_mean_that_the_guest_is_not_visible() {
 }
 
 #[test]
-fn a_host_where_the_guest_is_hidden_still_tells_of_its_own_side() {
+fn hidden_guest_leaves_host_mode_visible() {
     let host = host();
     host.file("sys/module/kvm_intel/parameters/pt_mode", "1\n");
     let vm = vm(&host, 1, 1);
@@ -504,7 +504,7 @@ fn a_host_where_the_guest_is_hidden_still_tells_of_its_own_side() {
 }
 
 #[test]
-fn switched_off_or_without_the_pmu_nobody_is_recorded() {
+fn disabled_or_without_pmu_nothing_is_recorded() {
     let off = config::Pt::default();
     for (host, config, code) in [
         (host(), &off, "disabled"),
@@ -519,12 +519,12 @@ fn switched_off_or_without_the_pmu_nobody_is_recorded() {
         assert!(sim.taken().is_empty());
         assert!(sim.lane.newest().load().vms.is_empty());
         let sources = &sim.lane.newest().load().sources;
-        assert_eq!(sources[0].1.code(), code, "said from the beginning");
+        assert_eq!(sources[0].1.code(), code, "reported from the start");
     }
 }
 
 #[test]
-fn it_runs_until_told_to_stop() {
+fn recorder_runs_until_stop() {
     let host = host();
     let vm = vm(&host, 1, 1);
     let (told, tell) = std::sync::mpsc::channel();

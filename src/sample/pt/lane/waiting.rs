@@ -1,4 +1,4 @@
-//! A vCPU in the queue: when it is due, and where its thread is.
+//! A vCPU in the queue: when it is due, and where its thread runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use crate::sample::pt::duty::Core;
 pub(super) struct Waiting {
     pub(super) vm: Arc<Vm>,
     pub(super) vcpu: Vcpu,
-    /// When it had its last turn.
+    /// Time of its last turn.
     pub(super) turn: Option<Instant>,
-    /// Its core has no time left before.
+    /// Its core is at its limit until then.
     pub(super) not_before: Option<Instant>,
-    /// Its time on a CPU at the last turn, ns.
+    /// Its run time on a CPU at the last turn, ns.
     pub(super) run: Option<u64>,
 }
 
-/// Where a vCPU's thread is and what it did.
+/// Core and run time of a vCPU thread.
 pub(super) struct Now {
     pub(super) core: Core,
     pub(super) run: u64,
@@ -39,8 +39,8 @@ impl Waiting {
         }
     }
 
-    /// When this turn counts to have been: late by a few slots, as when it had to let others go
-    /// first, it does not make the next one later.
+    /// The time at which this turn counts as taken. A turn that is late by less than half a period,
+    /// such as one that let others go first, does not delay the next.
     pub(super) fn turn_at(&self, slot: Instant, period: Duration) -> Instant {
         let meant = self.turn.map(|turn| turn + period);
         let meant = meant.filter(|meant| slot < *meant + period / 2);
@@ -52,7 +52,7 @@ impl Waiting {
         again && self.not_before.is_none_or(|at| at <= now)
     }
 
-    /// Where the thread is now; `None` when it has ended.
+    /// Core and run time of the thread now; `None` if it exited.
     pub(super) fn look(&self, roots: &Roots, topology: &Topology) -> Option<Now> {
         let mut buffer = [0; BUFFER];
         let (pid, Vcpu { tid, .. }) = (self.vm.key.pid, self.vcpu);
@@ -67,7 +67,8 @@ impl Waiting {
         }
         let schedstat = read("schedstat").and_then(|text| parse_schedstat(&text));
         let place = topology.place(stat.cpu);
-        // A CPU of no known place is a core of its own; -1 is a package where firmware tells none.
+        // A CPU of unknown location is its own core, in package i32::MIN: firmware may report
+        // package -1.
         let alone = (i32::MIN, i32::try_from(stat.cpu).unwrap_or(i32::MAX));
         Some(Now {
             core: place.map_or(alone, |place| (place.package, place.core)),

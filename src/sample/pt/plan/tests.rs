@@ -5,7 +5,7 @@ use crate::sample::pt::scripted::refusal as refused;
 
 const PMU_DIR: &str = "sys/bus/event_source/devices/intel_pt";
 
-/// A directory that goes with the value, and the roots below it.
+/// A temporary directory and the roots below it.
 struct Host(tempfile::TempDir, Roots);
 
 impl Host {
@@ -56,7 +56,7 @@ impl Host {
 }
 
 #[test]
-fn options_are_those_the_machine_has() {
+fn terms_are_those_the_machine_has() {
     let plan = Plan::read(&Host::new().pt(&["psb_cyc"]).1).unwrap();
     assert_eq!(plan.terms, ["pt", "branch", "tsc", "noretcomp", "cyc"]);
     assert_eq!((plan.kind, plan.words), (8, [0x2c03, 0, 0, 0]));
@@ -71,7 +71,7 @@ fn options_are_those_the_machine_has() {
 }
 
 #[test]
-fn bits_are_where_the_kernel_says_they_are() {
+fn bits_follow_the_kernels_format() {
     let host = Host::new().pt(&[]);
     let host = host.file(format!("{PMU_DIR}/format/tsc"), "config2:5\n");
     let plan = Plan::read(&host.1).unwrap();
@@ -79,7 +79,7 @@ fn bits_are_where_the_kernel_says_they_are() {
 }
 
 #[test]
-fn the_request_is_the_plans_and_the_configurations() {
+fn request_combines_plan_and_configuration() {
     let plan = Plan::read(&Host::new().pt(&[]).1).unwrap();
     let request = plan.request(&config::Pt::default());
     assert_eq!((request.kind, request.words[0]), (8, 0x2c01));
@@ -88,13 +88,13 @@ fn the_request_is_the_plans_and_the_configurations() {
 }
 
 #[test]
-fn a_machine_without_the_pmu_says_why() {
+fn missing_pmu_has_a_reason() {
     for (vendor, flags, why) in [
         ("GenuineIntel", "vmx hypervisor", "itself a virtual machine"),
         ("GenuineIntel", "vmx", "this CPU has no Intel PT"),
         ("GenuineIntel", "vmx intel_pt", "did not set it up"),
-        ("AuthenticAMD", "svm hypervisor", "AMD's"),
-        ("Somebody", "", "no known kind"),
+        ("AuthenticAMD", "svm hypervisor", "an AMD CPU"),
+        ("Unknown", "", "model is unknown"),
     ] {
         let host = Host::new().cpuinfo(vendor, flags);
         let reason = Plan::read(&host.1).unwrap_err();
@@ -104,7 +104,7 @@ fn a_machine_without_the_pmu_says_why() {
     let arm = "processor : 0\nCPU implementer : 0x41\nCPU part : 0xd0c\n";
     let host = Host::new().file("proc/cpuinfo", arm);
     let reason = Plan::read(&host.1).unwrap_err();
-    assert!(reason.detail.contains("an Arm one"), "{reason:?}");
+    assert!(reason.detail.contains("an Arm CPU"), "{reason:?}");
     assert_eq!(Plan::read(&Host::new().1).unwrap_err().code, "no_pt");
 }
 
@@ -120,13 +120,13 @@ fn host_guest_mode_hides_the_guest() {
 }
 
 #[test]
-fn a_pmu_that_is_not_understood_is_a_reason() {
+fn unexpected_pmu_format_is_a_reason() {
     let host = Host::new().pt(&[]).file(format!("{PMU_DIR}/type"), "x\n");
     assert_eq!(Plan::read(&host.1).unwrap_err().code, "not_understood");
 }
 
 #[test]
-fn what_the_kernel_answers_is_a_reason_by_step_and_errno() {
+fn step_and_errno_determine_the_reason() {
     let host = Host::new();
     for (step, errno, code) in [
         (Step::Open, libc::EACCES, "no_permission"),

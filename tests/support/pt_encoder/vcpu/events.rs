@@ -1,10 +1,10 @@
-//! What a vCPU does, one function each: the packets, and what they add to the truth.
+//! Events of a vCPU, one function each: the packets, and their effect on the expected summary.
 
 use super::{Vcpu, RATIOS};
 
 pub(super) type Event = fn(&mut Vcpu);
 
-/// Everything there is.
+/// All events.
 pub(super) const ALL: &[(u32, Event)] = &[
     (300, branches),
     (100, indirect),
@@ -79,7 +79,7 @@ fn indirect(vcpu: &mut Vcpu) {
     vcpu.here().indirect += 1;
 }
 
-/// An interrupt or fault: FUP, TIP, and with event trace what it was.
+/// An interrupt or fault: FUP, TIP, and its kind with event trace.
 fn asynchronous(vcpu: &mut Vcpu) {
     if !vcpu.enabled {
         return;
@@ -105,14 +105,14 @@ fn asynchronous(vcpu: &mut Vcpu) {
     }
     vcpu.here().asynchronous += 1;
     if vcpu.style.losses && vcpu.random.one_in(16) {
-        // Into code that is not traced.
+        // Into untraced code.
         vcpu.pgd();
     } else {
         vcpu.tip();
     }
 }
 
-/// CFE of an IRET, its FUP, and the branch it is.
+/// CFE of an IRET, its FUP, and its branch.
 fn interrupt_return(vcpu: &mut Vcpu) {
     if !vcpu.enabled || !vcpu.style.event_trace {
         return;
@@ -125,7 +125,7 @@ fn interrupt_return(vcpu: &mut Vcpu) {
     vcpu.here().indirect += 1;
 }
 
-/// VM entry or VM exit, whichever is next.
+/// The next VM entry or VM exit.
 fn cross(vcpu: &mut Vcpu) {
     if !vcpu.enabled {
         return;
@@ -139,7 +139,7 @@ fn cross(vcpu: &mut Vcpu) {
         vcpu.fup();
     }
     vcpu.cyc();
-    // A PIP alone may be a load of CR3. After a FUP it is none.
+    // A PIP alone can be a load of CR3; a PIP after a FUP cannot.
     let seen = vcpu.told || fup;
     vcpu.guest = !vcpu.guest;
     vcpu.told = true;
@@ -167,7 +167,7 @@ fn cross(vcpu: &mut Vcpu) {
     }
 }
 
-/// The CFE of a crossing, before an exit its reason and qualification.
+/// The CFE of a crossing, and before it the reason and qualification of an exit.
 fn event_of_crossing(vcpu: &mut Vcpu) {
     if !vcpu.guest {
         vcpu.out.cfe(7, 0, true);
@@ -187,7 +187,7 @@ fn event_of_crossing(vcpu: &mut Vcpu) {
     *vcpu.truth.exit_reasons.entry(reason).or_default() += 1;
 }
 
-/// PIP on the same side.
+/// PIP in the same mode.
 fn load_cr3(vcpu: &mut Vcpu) {
     if !vcpu.enabled {
         return;
@@ -202,7 +202,7 @@ fn load_cr3(vcpu: &mut Vcpu) {
     vcpu.told = true;
 }
 
-/// TIP.PGD, what is told even so, TIP.PGE.
+/// TIP.PGD, packets that are sent nevertheless, TIP.PGE.
 fn off_and_on(vcpu: &mut Vcpu) {
     const WHILE_OFF: &[Event] = &[Vcpu::cyc, Vcpu::tsc, Vcpu::psb, clocks];
     if vcpu.enabled {
@@ -228,7 +228,7 @@ fn ratio_change(vcpu: &mut Vcpu) {
     vcpu.cbr();
 }
 
-/// TSC, MTC and TMA on their own.
+/// TSC, MTC and TMA alone.
 fn clocks(vcpu: &mut Vcpu) {
     vcpu.tsc();
     if vcpu.style.mtc {
@@ -266,7 +266,7 @@ fn sleep(vcpu: &mut Vcpu) {
     vcpu.truth.power.exits += 1;
 }
 
-/// A transaction that begins and commits or aborts.
+/// A transaction that starts and commits or aborts.
 fn transaction(vcpu: &mut Vcpu) {
     if !vcpu.enabled {
         return;

@@ -1,4 +1,4 @@
-//! What a trace loses: overflows, bytes that are no packet, cuts.
+//! Losses in a trace: overflows, invalid bytes, cuts.
 
 use vcpu_exporter::pt::{Fault, FaultAt, Summary};
 
@@ -6,7 +6,7 @@ use super::events::{self, Event};
 use super::{Vcpu, RATIOS};
 
 impl Vcpu {
-    /// The trace does not tell any more where this is.
+    /// The trace no longer shows the mode.
     pub(super) fn lose(&mut self) {
         self.told = false;
         self.run = None;
@@ -19,7 +19,7 @@ impl Vcpu {
         self.truth.packets.ovf += 1;
         self.lose();
         if self.enabled && self.random.one_in(4) {
-            // The FUP is missing (erratum SKD010): then some branch follows, or a PSB.
+            // The FUP is missing (erratum SKD010): a branch or a PSB follows.
             let what = self.random.pick(INSTEAD);
             return what(self);
         }
@@ -31,7 +31,7 @@ impl Vcpu {
         }
     }
 
-    /// Bytes that begin no packet and hold no PSB.
+    /// Bytes that start no packet and contain no PSB.
     pub(super) fn garbage(&mut self, len: u64) {
         for _ in 0..len {
             let byte = self.random.next() as u8;
@@ -47,7 +47,7 @@ impl Vcpu {
         }
     }
 
-    /// What is no packet, and all up to the next PSB lost.
+    /// An invalid packet, with everything lost up to the next PSB.
     pub(super) fn bad(&mut self) {
         const BAD: &[(&[u8], Fault)] = &[
             (&[0x05], Fault::Unknown),
@@ -82,7 +82,7 @@ impl Vcpu {
         self.psb();
     }
 
-    /// The first bytes of a packet, the last ones of a part.
+    /// The first bytes of a packet at the end of a part.
     pub(super) fn partial(&mut self) {
         const PACKETS: &[&[u8]] = &[
             &[0x19, 0x02, 0x82, 0x02, 0x82, 0x02, 0x82],
@@ -97,7 +97,7 @@ impl Vcpu {
         self.truth.trailing_bytes += len as u64;
     }
 
-    /// The thread leaves the CPU and comes back, maybe to another one: the next AUX record.
+    /// The thread leaves the CPU and returns, possibly to another one: the next AUX record.
     pub(super) fn cut(&mut self) {
         if self.enabled && !self.random.one_in(4) {
             self.cyc();

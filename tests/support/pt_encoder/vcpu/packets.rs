@@ -1,10 +1,10 @@
-//! Packets, and what they add to the truth by themselves.
+//! Packets and their direct effect on the expected summary.
 
 use super::super::IpPacket;
 use super::Vcpu;
 
 impl Vcpu {
-    /// Cycles up to what comes next.
+    /// Cycles until the next packet.
     pub(super) fn cyc(&mut self) {
         if !self.style.cyc {
             return;
@@ -67,7 +67,7 @@ impl Vcpu {
         self.ip_packet(IpPacket::Fup, Some(ip));
     }
 
-    /// A FUP that need not be.
+    /// An optional FUP.
     pub(super) fn fup_if(&mut self, ip: bool) {
         if ip {
             self.fup();
@@ -93,7 +93,7 @@ impl Vcpu {
         self.tsc_before = None;
     }
 
-    /// PIP; who calls it says whether that was an event.
+    /// PIP; the caller records whether it was an event.
     pub(super) fn pip(&mut self) {
         let cr3 = self.random.scaled(40) << 12;
         self.out.pip(self.guest, cr3);
@@ -108,7 +108,7 @@ impl Vcpu {
     }
 
     pub(super) fn tsc(&mut self) {
-        // Elsewhere it may go backwards: there it counts from another offset.
+        // In the other mode it can decrease, because it has another offset there.
         self.tsc += 1 + self.random.scaled(20);
         let now = self.tsc;
         self.out.tsc(now);
@@ -167,7 +167,7 @@ impl Vcpu {
         self.truth.packets.pad += n;
     }
 
-    /// PSB, what is so at the moment, PSBEND.
+    /// PSB, the present state, PSBEND.
     pub(super) fn psb(&mut self) {
         self.next_psb = self.out.bytes.len() + self.style.psb_period;
         self.out.psb();
@@ -178,13 +178,13 @@ impl Vcpu {
         }
         self.cbr();
         if self.style.losses && self.random.one_in(20) {
-            // The processor's buffer was full: no PSBEND comes.
+            // The processor's buffer was full: there is no PSBEND.
             return self.overflow();
         }
         let n = self.random.below(3);
         self.pad(n);
         if !self.random.one_in(8) {
-            // Without, kernel code is not traced.
+            // Without it, kernel code is not traced.
             self.pip();
             if !self.told {
                 self.tsc_before = None;

@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::cli::top::fixture::three;
 
-/// A server that gives one answer, whole, to whoever asks first.
+/// A server that answers the first request.
 fn server(status: &str, body: Vec<u8>) -> Exporter {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/", listener.local_addr().unwrap());
@@ -39,19 +39,19 @@ fn not_yet(exporter: &Exporter) -> String {
 }
 
 #[test]
-fn a_view_comes_over_as_it_was() {
+fn view_survives_a_round_trip() {
     let view = three();
     let exporter = server("200 OK", serde_json::to_vec(&view).unwrap());
     assert_eq!(exporter.ask(), Ok(view));
 }
 
 #[test]
-fn an_older_exporter_and_garbage_are_told_apart() {
+fn missing_view_and_garbage_have_their_own_messages() {
     let text = useless(&server("404 Not Found", b"x".to_vec()));
     assert!(text.contains("no /api/view"), "{text}");
     for garbage in [&b"<html>"[..], b"{}", b"", b"[[[[", b"\xff\0"] {
         let text = useless(&server("200 OK", garbage.to_vec()));
-        assert!(text.contains("does not understand"), "{text}");
+        assert!(text.contains("unknown format"), "{text}");
     }
     let text = useless(&server("301 Moved Permanently", vec![]));
     assert!(text.contains("301"), "{text}");
@@ -64,24 +64,24 @@ fn an_exporter_before_its_first_tick_will_have_a_view() {
 }
 
 #[test]
-fn an_answer_is_read_so_far_and_no_further() {
+fn length_of_an_answer_is_limited() {
     let text = not_yet(&server("200 OK", vec![b' '; MOST + 1]));
     assert!(text.contains("length limit"), "{text}");
 }
 
 #[test]
-fn an_answer_that_breaks_off_is_no_view() {
+fn truncated_answer_is_an_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || drop(listener.accept().unwrap()));
     let exporter = Exporter::new(Address::parse(&address).unwrap()).unwrap();
     let text = not_yet(&exporter);
-    assert!(text.contains("broke off"), "{text}");
+    assert!(text.contains("did not answer"), "{text}");
 }
 
 #[test]
-fn nobody_is_told_from_somebody() {
-    // Bound, so that nobody else takes the port, and not listening.
+fn refused_connection_means_no_exporter() {
+    // Bound, so that no other process gets the port, but not listening.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::local(listener.local_addr().unwrap());
     drop(listener);
@@ -116,7 +116,7 @@ fn addresses_are_what_people_type() {
 }
 
 #[test]
-fn an_exporter_that_listens_everywhere_is_asked_here() {
+fn wildcard_address_becomes_localhost() {
     let local = |text: &str| Address::local(text.parse().unwrap()).view.to_string();
     assert_eq!(local("0.0.0.0:1"), "http://127.0.0.1:1/api/view");
     assert_eq!(local("[::]:1"), "http://[::1]:1/api/view");
