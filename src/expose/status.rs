@@ -215,7 +215,7 @@ fn runbook_link(cause: &CauseView, vm: &VmView) -> Markup {
     html! {
         a.cause href={ "/runbooks/" (cause.alert) "?vm=" (query) }
             title={ "Runbook: " (cause.alert) } {
-            (cause.cause.title()) " " (format::number(cause.score)) "×"
+            (cause.cause.title()) ": " (format::number(cause.score)) "× the limit"
         }
     }
 }

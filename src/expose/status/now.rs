@@ -87,7 +87,7 @@ fn line(view: &View, group: &[(usize, &VmView)]) -> Markup {
     let severity = Severity::of(score);
     html! {
         li.trouble.(severity.class()) {
-            span.score title="multiple of the threshold" {
+            span.score title="multiple of the limit" {
                 (severity.mark().unwrap_or_default()) " " (number(score)) "×"
             }
             p {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::host::CoreKey;
 use super::suspect::{Scene, Suspects};
 use super::thresholds::thresholds;
-use super::vm::device_limit;
+use super::vm::remote_limit;
 use super::words::Words;
 use super::{over, sum, verdict, CoreView, NodeShare, NodeView, Push, VcpuView, VmView};
 use crate::snapshot::cores::CoreUse;
@@ -272,7 +272,12 @@ fn observe(vm: &VmView, peers: &Peers, nodes: &[NodeView]) -> Vec<Seen> {
     let known = known.filter_map(|(cause, seen)| Some(Seen(cause, seen?, cause.threshold())));
     let of_contention =
         |Seen(cause, ratio, limit): Seen| Some(Seen(cause, ratio * contended?, limit));
-    let remote = [memory_remote(vm), device_remote(vm)];
+    let farthest = vm.devices.iter().filter_map(|device| device.far);
+    let farthest = farthest.reduce(f64::max);
+    let remote = [
+        remote(Cause::MemoryRemote, vm.memory_remote, vm),
+        remote(Cause::DeviceRemote, farthest, vm),
+    ];
     let known = known.chain(remote.into_iter().flatten().filter(|_| busy.is_some()));
     let known = known.chain(starved(vm).and_then(of_contention));
     let against_peers = [peers.cpi(vm), peers.cache(vm)].into_iter().flatten();
@@ -287,20 +292,10 @@ fn wants_to_run(vm: &VmView) -> bool {
     wanted.is_some_and(|(time, delay)| time + delay >= thresholds().vm_busy_cores)
 }
 
-/// Remote memory, compared with what a VM that runs on several nodes cannot avoid.
-fn memory_remote(vm: &VmView) -> Option<Seen> {
-    let unavoidable = vm.memory_remote_spread.unwrap_or(0.0);
-    let cause = Cause::MemoryRemote;
-    let limit = unavoidable + thresholds().memory_remote_over_spread;
-    Some(Seen(cause, vm.memory_remote?, limit.max(cause.threshold())))
-}
-
-/// The device that is farthest from where the VM runs, against what a VM that runs on several nodes
-/// cannot avoid.
-fn device_remote(vm: &VmView) -> Option<Seen> {
-    let far = vm.devices.iter().filter_map(|device| device.far);
-    let limit = device_limit(vm.memory_remote_spread);
-    Some(Seen(Cause::DeviceRemote, far.reduce(f64::max)?, limit))
+/// A remote cause, compared with what a VM that runs on several nodes cannot avoid.
+fn remote(cause: Cause, observed: Option<f64>, vm: &VmView) -> Option<Seen> {
+    let limit = remote_limit(cause.threshold(), vm.memory_remote_spread);
+    Some(Seen(cause, observed?, limit))
 }
 
 /// Delay that its quota does not explain; `None` if the two cannot be separated, because it is

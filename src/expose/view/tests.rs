@@ -457,10 +457,9 @@ fn a_storm_of_misses_is_one_against_peers_and_who_makes_it_is_named() {
     let cause = |n: usize| view.vms[n].causes.iter().find(|c| c.cause == Cause::Cache);
     let storm = cause(2).unwrap();
     assert_eq!((storm.observed, storm.threshold), (20.0, 10.0));
-    assert!(
-        storm.text.ends_with("; z misses most in the same cache"),
-        "{}",
-        storm.text
+    assert_eq!(
+        storm.text,
+        "20 cache misses per 1000 instructions (limit 10); z misses most in the same cache"
     );
     assert!(cause(0).is_some_and(|c| c.score < 1.0));
     assert!(cause(5).is_none(), "a VM without peers is not compared");

@@ -40,7 +40,7 @@ pub(super) fn text(
         Cause::CpiPeers => cpi(observed, threshold).into(),
         Cause::Cache => {
             let suspect = suspects.cache.filter(|_| is_high);
-            cache(observed, suspect, vms)
+            cache(observed, threshold, suspect, vms)
         }
         Cause::Smt => smt(observed, suspects.smt, vms),
         Cause::Throttling => format!(
@@ -204,8 +204,12 @@ fn cpi(observed: f64, limit: f64) -> String {
     }
 }
 
-fn cache(observed: f64, suspect: Option<usize>, vms: &[VmView]) -> Words {
-    let misses = format!("{} cache misses per 1000 instructions", number(observed));
+fn cache(observed: f64, limit: f64, suspect: Option<usize>, vms: &[VmView]) -> Words {
+    let misses = format!(
+        "{} cache misses per 1000 instructions (limit {})",
+        number(observed),
+        number(limit)
+    );
     match suspect {
         Some(vm) => Words::from(misses)
             .push("; ")

@@ -44,7 +44,7 @@ fn build(
     let far = |from, to| Some(machine.far(from, to));
     let remote = locality(&nodes, |node| node.memory, far);
     let spread = locality(&nodes, |node| node.time, far);
-    let limit = device_limit(spread);
+    let limit = remote_limit(thresholds().device_remote, spread);
     let devices = known.devices.into_iter();
     let devices = devices.map(|device| judge(device, limit, &nodes, machine));
     let devices: Vec<DeviceView> = devices.collect();
@@ -166,11 +166,10 @@ fn io_at(io: &[(Option<CoreKey>, f64)], here: impl Fn(CoreKey) -> bool) -> Optio
     sum(placed.map(|(core, time)| Some(if here(core) { time } else { 0.0 })))
 }
 
-/// Share of a VM's time from which a device is remote: a VM that runs on several nodes is far from
-/// any device for a part of its time.
-pub(super) fn device_limit(spread: Option<f64>) -> f64 {
-    let limit = spread.unwrap_or(0.0) + thresholds().memory_remote_over_spread;
-    limit.max(thresholds().device_remote)
+/// The limit of remote memory or of a remote device, at least `least`: a VM that runs on several
+/// nodes is far from any node for a part of its time, `spread`.
+pub(super) fn remote_limit(least: f64, spread: Option<f64>) -> f64 {
+    least.max(spread.unwrap_or(0.0) + thresholds().memory_remote_over_spread)
 }
 
 /// As `kvm_vm:device_remote:ratio` in mixin/rules.
