@@ -94,6 +94,7 @@ impl Runbook {
                 summary { (commands_are_for(&subject)) }
                 form method="get" {
                     (field("vm", "VM", subject.vm.as_deref(), self.example()))
+                    (field("neighbor", "Culprit", subject.neighbor.as_deref(), None))
                     (field("vcpu", "vCPU", subject.vcpu.as_deref(), None))
                     (field("instance", "Exporter", subject.instance.as_deref(), Some("HOST:9752")))
                     button { "Fill in" }
@@ -149,6 +150,7 @@ pub(super) fn list(query: &str) -> Markup {
 fn commands_are_for(subject: &Subject) -> String {
     let known = [
         ("VM", &subject.vm),
+        ("culprit", &subject.neighbor),
         ("vCPU", &subject.vcpu),
         ("exporter", &subject.instance),
     ];

@@ -18,7 +18,7 @@ use ring::digest::{digest, SHA256};
 use super::query;
 use super::runbooks;
 use super::site::{App, NotReady};
-use super::view::{CauseView, View, VmView};
+use super::view::{View, VmView};
 use look::Look;
 
 mod columns;
@@ -209,13 +209,24 @@ fn verdict(vm: &VmView, view: &View) -> Markup {
     }
 }
 
-/// A cause with a link to its runbook.
-fn runbook_link(cause: &CauseView, vm: &VmView) -> Markup {
-    let query = query::encoded(&vm.name);
+/// The causes of VM `n` over their limits, each with a link to its runbook, whose commands act on
+/// the VM and on the culprit.
+fn causes(n: usize, view: &View) -> Markup {
+    let Some(vm) = view.vms.get(n) else {
+        return Markup::default();
+    };
+    let culprit = view.culprit(n).map(|culprit| query::encoded(&culprit.name));
+    let culprit = culprit.map(|name| format!("&neighbor={name}"));
+    let query = query::encoded(&vm.name) + &culprit.unwrap_or_default();
     html! {
-        a.cause href={ "/runbooks/" (cause.alert) "?vm=" (query) }
-            title={ "Runbook: " (cause.alert) } {
-            (cause.cause.title()) ": " (format::number(cause.score)) "× the limit"
+        p.causes {
+            @for cause in vm.trouble() {
+                a.cause href={ "/runbooks/" (cause.alert) "?vm=" (query) }
+                    title={ "Runbook: " (cause.alert) } {
+                    (cause.cause.title()) ": " (format::number(cause.score)) "× the limit"
+                }
+                " "
+            }
         }
     }
 }

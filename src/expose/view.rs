@@ -341,6 +341,17 @@ impl View {
         Some(Self::new(&base, &newest, now))
     }
 
+    /// The VM that is responsible for the worst of the causes of VM `victim` that have a culprit.
+    pub fn culprit(&self, victim: usize) -> Option<&VmView> {
+        let pushed = |vm: &VmView| {
+            let scores = vm.pushes.iter().filter(|push| push.vm == victim);
+            scores.map(|push| push.score).reduce(f64::max)
+        };
+        let known = self.vms.iter().filter_map(|vm| Some((vm, pushed(vm)?)));
+        let worst = known.max_by(|(_, a), (_, b)| a.total_cmp(b));
+        worst.map(|(vm, _)| vm)
+    }
+
     /// The view of `newest` with rates since `base`; without rates if they are the same snapshot.
     pub fn new(base: &Snapshot, newest: &Snapshot, now: Instant) -> Self {
         let growth = Growth::new(base, newest);

@@ -11,12 +11,20 @@ use crate::expose::query;
 /// Longest accepted value, in bytes: names of VMs have at most 128.
 const MAX_VALUE: usize = 256;
 
+/// The VM that runbooks act on if another VM is the culprit.
+const NEIGHBOR: &str = "batch-1";
+
+/// Takes its place for a victim whose culprit is unknown: no command may name a VM that exists.
+const UNKNOWN: &str = "OTHER_VM";
+
 /// The exporter's default port, used if the instance has none.
 const PORT: &str = ":9752";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Subject {
     pub(super) vm: Option<String>,
+    /// The VM that slows down `vm`.
+    pub(super) neighbor: Option<String>,
     pub(super) vcpu: Option<String>,
     pub(super) instance: Option<String>,
     pub(super) host: Option<String>,
@@ -41,6 +49,7 @@ impl Subject {
         for (name, value) in query::pairs(query) {
             let field = match name {
                 "vm" => &mut subject.vm,
+                "neighbor" => &mut subject.neighbor,
                 "vcpu" => &mut subject.vcpu,
                 "instance" => &mut subject.instance,
                 "host" => &mut subject.host,
@@ -62,6 +71,7 @@ impl Subject {
     pub(super) fn query(&self) -> String {
         let known = [
             ("vm", &self.vm),
+            ("neighbor", &self.neighbor),
             ("vcpu", &self.vcpu),
             ("instance", &self.instance),
             ("host", &self.host),
@@ -93,7 +103,9 @@ impl Subject {
         let (mut done, mut at) = (0, 0);
         while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
             let step = rest.chars().next().map_or(1, char::len_utf8);
-            let Some((length, value)) = self.at(rest, &text[..at], example) else {
+            let found = self.at(rest, &text[..at], example);
+            let found = found.or_else(|| self.neighbor_at(rest, &text[..at], context));
+            let Some((length, value)) = found else {
                 at += step;
                 continue;
             };
@@ -113,9 +125,7 @@ impl Subject {
     /// The example name at the start of `text`, which follows `before`: its length and its
     /// replacement.
     fn at(&self, text: &str, before: &str, example: Option<&str>) -> Option<(usize, String)> {
-        let goes_on = |c: char| c.is_alphanumeric() || c == '_';
-        let is_word =
-            |name: &str| !before.ends_with(goes_on) && !text[name.len()..].starts_with(goes_on);
+        let is_word = |name: &str| is_word(name, text, before);
         if before.ends_with("vcpu=\"") {
             let digits = text.find(|c: char| !c.is_ascii_digit())?;
             let is_whole = digits > 0 && text[digits..].starts_with('"');
@@ -144,6 +154,23 @@ impl Subject {
         let is_unit = unit != example && text.starts_with(&unit);
         is_unit.then(|| (unit.len(), systemd_escaped(vm)))
     }
+
+    /// The example of a culprit at the start of `text`.
+    fn neighbor_at(&self, text: &str, before: &str, context: Context) -> Option<(usize, String)> {
+        let is_there = text.starts_with(NEIGHBOR) && is_word(NEIGHBOR, text, before);
+        if !is_there || *self == Self::default() {
+            return None;
+        }
+        let known = self.neighbor.clone();
+        let known = known.filter(|name| context != Context::Command || is_inert(name));
+        Some((NEIGHBOR.len(), known.unwrap_or_else(|| UNKNOWN.to_owned())))
+    }
+}
+
+/// Whether `name`, with which `text` starts, is a whole word there.
+fn is_word(name: &str, text: &str, before: &str) -> bool {
+    let goes_on = |c: char| c.is_alphanumeric() || c == '_';
+    !before.ends_with(goes_on) && !text[name.len()..].starts_with(goes_on)
 }
 
 /// The escaped value; `None` if it must not be filled in.
@@ -226,6 +253,18 @@ mod tests {
         let pushed = filled("instance=compute-1", page, Context::Prose);
         assert_eq!(pushed, "The page http://compute-1:9752/.");
         assert_eq!(filled("", promql, Context::PromQl), promql);
+    }
+
+    #[test]
+    fn commands_act_on_the_neighbor_of_the_query_and_on_no_other_vm() {
+        let text = "virsh schedinfo batch-1 --live; batch-12";
+        let known = filled("vm=db-7&neighbor=ci-3", text, Context::Command);
+        assert_eq!(known, "virsh schedinfo ci-3 --live; batch-12");
+        for query in ["vm=db-7", "instance=a:1", "vm=db-7&neighbor=a;reboot"] {
+            let unknown = filled(query, text, Context::Command);
+            assert_eq!(unknown, "virsh schedinfo OTHER_VM --live; batch-12");
+        }
+        assert_eq!(filled("", text, Context::Command), text);
     }
 
     #[test]

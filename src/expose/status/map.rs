@@ -44,10 +44,12 @@ fn about(host: &HostView) -> String {
 
 fn facts(view: &View) -> Markup {
     let host = &view.host;
-    let demand = host
-        .wanted
-        .or(host.demand)
-        .map(|demand| format!("{demand:.1}"));
+    // The host's own CPU times are read every 15 s, those of vCPUs every second.
+    let (wanted, demand) = match host.wanted {
+        Some(wanted) => ("CPUs wanted, 1 min", Some(wanted)),
+        None => ("CPUs wanted by vCPUs", host.demand),
+    };
+    let demand = demand.map(|demand| format!("{demand:.1}"));
     let per_cpu = ratio(host.vcpus as f64, host.cpus);
     html! {
         dl.facts {
@@ -57,7 +59,7 @@ fn facts(view: &View) -> Markup {
             (fact("Cores", &super::format::grouped(host.cores)))
             (fact("NUMA nodes", &view.nodes.len()))
             (fact("vCPUs per CPU", &or_unknown(per_cpu)))
-            (fact("CPUs wanted", &or_unknown(demand)))
+            (fact(wanted, &or_unknown(demand)))
             (fact("Series", &super::format::grouped(host.series)))
         }
     }
@@ -106,7 +108,7 @@ fn of_node(view: &View, node: &NodeView, colour: Colour) -> Markup {
             h3 #{ "node-" (node.id) } {
                 "Node " (node.id)
                 span.muted {
-                    (or_unknown(node.demand.map(number))) " of " (plural(online, "CPU")) " wanted"
+                    "vCPUs want " (or_unknown(node.demand.map(number))) " of " (plural(online, "CPU"))
                 }
             }
             ol.cores { @for core in &node.cores { (of_core(view, core, colour)) } }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use maud::{html, Markup};
 
 use super::format::{number, plural, Severity};
-use super::{runbook_link, verdict};
+use super::{causes, verdict};
 use crate::expose::runbooks::Runbook;
 use crate::expose::view::{View, VmView};
 
@@ -98,7 +98,7 @@ fn line(view: &View, group: &[(usize, &VmView)]) -> Markup {
             }
             div {
                 p { (verdict(vm, view)) }
-                p.causes { @for cause in vm.trouble() { (runbook_link(cause, vm)) " " } }
+                (causes(*n, view))
             }
         }
     }

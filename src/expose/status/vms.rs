@@ -5,7 +5,7 @@ use maud::{html, Markup};
 use super::columns::Column;
 use super::format::{count, grouped, number, or_unknown, percent, plural, Severity};
 use super::look::Look;
-use super::{runbook_link, verdict};
+use super::{causes, verdict};
 use crate::expose::view::{VcpuView, View, VmView};
 
 /// Most VMs in the table, so that browsers render it fast.
@@ -88,7 +88,7 @@ fn rows(view: &View, vms: &[(usize, &VmView)], look: &Look) -> Markup {
                 }
                 @if let Some(shown) = open {
                     tr.more #{ "more-" (n) } {
-                        td colspan=(Column::ALL.len()) { (details(vm, view, shown)) }
+                        td colspan=(Column::ALL.len()) { (details(n, vm, view, shown)) }
                     }
                 }
             }
@@ -171,12 +171,12 @@ fn pushes(vm: &VmView, view: &View) -> Markup {
     }
 }
 
-fn details(vm: &VmView, view: &View, shown: usize) -> Markup {
+fn details(n: usize, vm: &VmView, view: &View, shown: usize) -> Markup {
     html! {
         div.details {
             @if !vm.verdict.is_empty() { p.verdict { (verdict(vm, view)) } }
             @if vm.trouble().next().is_some() {
-                p.causes { @for cause in vm.trouble() { (runbook_link(cause, vm)) " " } }
+                (causes(n, view))
             }
             (pushes(vm, view))
             p.muted { (about(vm)) }
