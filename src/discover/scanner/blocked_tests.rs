@@ -114,6 +114,8 @@ fn a_process_that_takes_the_pid_of_a_blocked_one_gets_nothing_of_it() {
     host.host.fd(1000, 40, "anon_inode:kvm-vcpu:1");
     host.scan();
     host.host.exit(1000).qemu(1000, "b", B, 1);
+    // The file system of the fake host may use an inode again; procfs does not.
+    host.host.set(1000, 1000, |t| t.start_time += 100);
     host.until(&["b"]);
 }
 
