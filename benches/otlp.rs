@@ -27,8 +27,9 @@ use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{names, Clock, Encoder, Picture, Request, Resource};
 use vcpu_exporter::expose::text;
 use vcpu_exporter::host::identity::Identity;
+use vcpu_exporter::metric::{Kind, Metric};
 use vcpu_exporter::sample::Buckets;
-use vcpu_exporter::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
+use vcpu_exporter::snapshot::{Labels, Snapshot, Value, Visitor};
 
 #[path = "../tests/support/snapshots.rs"]
 mod snapshots;

@@ -12,7 +12,7 @@
 //! - [`pt`] reduces an Intel PT trace to counts: pure functions from bytes to numbers.
 //! - [`discover`] finds the VMs and their vCPUs.
 //! - [`sample`] reads each vCPU thread once per tick and keeps the running totals.
-//! - [`snapshot`] is the immutable result of a tick; the metric catalog is here.
+//! - [`snapshot`] is the immutable result of a tick; the list of all metrics is here.
 //! - [`expose`] renders the latest snapshot and never touches the host.
 //!
 //! [`config`] and [`telemetry`] (the exporter's own metrics) import no stage; [`cli`] connects the
@@ -25,6 +25,7 @@ pub mod demo;
 pub mod discover;
 pub mod expose;
 pub mod host;
+pub mod metric;
 pub mod pt;
 pub mod sample;
 pub mod snapshot;

@@ -6,21 +6,22 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use crate::discover::Inventory;
+use crate::metric::Metric;
 use crate::sample::demand::OfCpu;
 use crate::sample::reading::{ColumnSet, Unit};
 use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
 
 pub mod build;
-pub mod catalog;
 pub mod cores;
 pub mod facts;
 pub mod growth;
 pub mod labels;
+pub mod metrics;
 pub mod walk;
 
-pub use catalog::{Kind, Metric, CATALOG};
 pub use facts::FactRow;
 pub use labels::Labels;
+pub use metrics::CATALOG;
 pub use walk::{Value, Visitor};
 
 /// Interval at which the older snapshots rotate. Rates therefore cover 5 to 10 s: long enough to
@@ -172,7 +173,7 @@ pub struct CellRow {
 /// One column of totals.
 #[derive(Debug, Clone)]
 pub struct ColumnRow {
-    /// The catalog entry.
+    /// The metric.
     pub metric: &'static Metric,
     /// Labels besides vm, vcpu and location.
     pub labels: Arc<Labels>,

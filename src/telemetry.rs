@@ -1,19 +1,50 @@
-//! The exporter's own metrics, kept with prometheus-client. Each is an entry of the catalog with
-//! source `self`; a test checks that both agree.
+//! The exporter's own metrics, kept with prometheus-client.
 
-use procfs::ProcError;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{self, Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
+use crate::metric::{metrics, Keys, Metric, Rows};
+
 pub mod heartbeats;
+pub(crate) mod otlp;
+pub(crate) mod process;
 
 pub use heartbeats::{Hang, Heartbeat, Heartbeats};
+pub use otlp::{EndpointLabel, Otlp, OutcomeLabels};
+pub use process::Process;
+
+metrics! { METRICS of "self":
+    BUILD_INFO = Metric::info("kvm_exporter_build_info", Keys::Exporter, &["version", "revision"],
+        "The exporter's version").rows(Rows::Registry);
+    TICKS = Metric::counter("kvm_exporter_ticks_total", Keys::Exporter, &[],
+        "Ticks of the sampler").rows(Rows::Registry);
+    MISSED_TICKS = Metric::counter("kvm_exporter_missed_ticks_total", Keys::Exporter, &[],
+        "Ticks that could not start in time and were skipped").rows(Rows::Registry);
+    TICK_DURATION = Metric::histogram("kvm_exporter_tick_duration_seconds", Keys::Exporter, &[],
+        "Wall time of one tick over all vCPUs").rows(Rows::Registry);
+    TICK_CPU = Metric::counter("kvm_exporter_tick_cpu_seconds_total", Keys::Exporter, &[],
+        "CPU time of the sampler thread").rows(Rows::Registry);
+    READ_ERRORS = Metric::counter("kvm_exporter_read_errors_total", Keys::Exporter, &["source"],
+        "Failed reads of a vCPU, by source").rows(Rows::Registry);
+    INVENTORY_PASSES = Metric::counter("kvm_exporter_inventory_passes_total", Keys::Exporter, &[],
+        "Discovery scans of the host").rows(Rows::Registry);
+    INVENTORY_DURATION = Metric::histogram("kvm_exporter_inventory_duration_seconds", Keys::Exporter, &[],
+        "Wall time of one discovery scan").rows(Rows::Registry);
+    HOST_FILE_OPENS = Metric::counter("kvm_exporter_host_file_opens_total", Keys::Exporter, &[],
+        "Files and directories opened below the host roots").rows(Rows::Registry);
+}
+
+metrics! { REQUESTS of "self":
+    HTTP_REQUESTS = Metric::counter("kvm_exporter_http_requests_total", Keys::Exporter, &["path", "code"],
+        "HTTP requests answered").rows(Rows::Registry);
+    SCRAPE_DURATION = Metric::histogram("kvm_exporter_scrape_duration_seconds", Keys::Exporter, &[],
+        "Time to encode and compress one scrape").rows(Rows::Registry);
+}
 
 /// The program's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -38,22 +69,6 @@ pub struct RequestLabels {
     pub path: &'static str,
     /// HTTP status code.
     pub code: u16,
-}
-
-/// Label of a push receiver.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct EndpointLabel {
-    /// URL of the receiver, without secrets.
-    pub endpoint: String,
-}
-
-/// Labels of push results.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct OutcomeLabels {
-    /// URL of the receiver, without secrets.
-    pub endpoint: String,
-    /// `delivered`, `failed`, `rejected` or `refused`.
-    pub outcome: &'static str,
 }
 
 /// Handles to all metrics; a clone shares the values.
@@ -87,48 +102,6 @@ pub struct Telemetry {
     pub process: Process,
 }
 
-/// Metrics of OTLP pushes.
-#[derive(Debug, Clone)]
-pub struct Otlp {
-    /// Pushes by outcome: `delivered`, `failed`, `refused`.
-    pub pushes: Family<OutcomeLabels, Counter>,
-    /// Data points by outcome: `delivered`, `rejected`, `refused`.
-    pub data_points: Family<OutcomeLabels, Counter>,
-    /// Time of one push, from encoding to the last response.
-    pub duration: Family<EndpointLabel, Histogram, fn() -> Histogram>,
-    /// Time of the last delivered push, in seconds since the epoch.
-    pub last_delivery: Family<EndpointLabel, Gauge<f64, AtomicU64>>,
-}
-
-impl Default for Otlp {
-    fn default() -> Self {
-        Self {
-            pushes: Family::default(),
-            data_points: Family::default(),
-            duration: Family::new_with_constructor(durations),
-            last_delivery: Family::default(),
-        }
-    }
-}
-
-/// The exporter's own process metrics, under the names that Prometheus clients use. Discovery
-/// refreshes them, so a scrape reads nothing.
-#[derive(Debug, Clone, Default)]
-pub struct Process {
-    /// CPU time, user and system, in seconds.
-    pub cpu: SecondsCounter,
-    /// Resident memory in bytes.
-    pub resident: Gauge,
-    /// Virtual memory in bytes.
-    pub virtual_memory: Gauge,
-    /// Open file descriptors.
-    pub open_fds: Gauge,
-    /// Soft limit of open file descriptors.
-    pub max_fds: Gauge,
-    /// Start time in seconds since the epoch.
-    pub start_time: Gauge<f64, AtomicU64>,
-}
-
 /// Buckets from 100 µs (a tick over one idle VM) to 3 s (a tick that overruns its second).
 fn durations() -> Histogram {
     Histogram::new([
@@ -160,191 +133,48 @@ impl Telemetry {
 
     fn register(&self) -> Registry {
         let mut all = Registry::default();
-        let r = all.sub_registry_with_prefix("kvm_exporter");
+        let r = group(&mut all);
         let build = vec![("version", VERSION), ("revision", REVISION)];
-        r.register("build", "The exporter's version", Info::new(build));
-        r.register("ticks", "Ticks of the sampler", self.ticks.clone());
-        r.register(
-            "missed_ticks",
-            "Ticks that could not start in time and were skipped",
-            self.missed_ticks.clone(),
-        );
-        r.register_with_unit(
-            "tick_duration",
-            "Wall time of one tick over all vCPUs",
-            Unit::Seconds,
-            self.tick_duration.clone(),
-        );
-        r.register_with_unit(
-            "tick_cpu",
-            "CPU time of the sampler thread",
-            Unit::Seconds,
-            self.tick_cpu.clone(),
-        );
-        r.register(
-            "read_errors",
-            "Failed reads of a vCPU, by source",
-            self.read_errors.clone(),
-        );
-        r.register(
-            "inventory_passes",
-            "Discovery scans of the host",
-            self.inventory_passes.clone(),
-        );
-        r.register_with_unit(
-            "inventory_duration",
-            "Wall time of one discovery scan",
-            Unit::Seconds,
-            self.inventory_duration.clone(),
-        );
-        r.register(
-            "host_file_opens",
-            "Files and directories opened below the host roots",
-            self.host_file_opens.clone(),
-        );
+        register(r, &BUILD_INFO, Info::new(build));
+        register(r, &TICKS, self.ticks.clone());
+        register(r, &MISSED_TICKS, self.missed_ticks.clone());
+        register(r, &TICK_DURATION, self.tick_duration.clone());
+        register(r, &TICK_CPU, self.tick_cpu.clone());
+        register(r, &READ_ERRORS, self.read_errors.clone());
+        register(r, &INVENTORY_PASSES, self.inventory_passes.clone());
+        register(r, &INVENTORY_DURATION, self.inventory_duration.clone());
+        register(r, &HOST_FILE_OPENS, self.host_file_opens.clone());
         r.register_collector(Box::new(self.heartbeats.clone()));
-        r.register(
-            "http_requests",
-            "HTTP requests answered",
-            self.http_requests.clone(),
-        );
-        r.register_with_unit(
-            "scrape_duration",
-            "Time to encode and compress one scrape",
-            Unit::Seconds,
-            self.scrape_duration.clone(),
-        );
+        register(r, &HTTP_REQUESTS, self.http_requests.clone());
+        register(r, &SCRAPE_DURATION, self.scrape_duration.clone());
         self.otlp.register(r);
-        self.process
-            .register(all.sub_registry_with_prefix("process"));
+        self.process.register(group(&mut all));
         all
     }
 }
 
-impl Otlp {
-    fn register(&self, r: &mut Registry) {
-        r.register(
-            "otlp_pushes",
-            "OTLP pushes by outcome: delivered, failed (retried) or refused",
-            self.pushes.clone(),
-        );
-        r.register(
-            "otlp_data_points",
-            "OTLP data points by outcome: delivered, rejected (by a receiver that accepted the rest), or refused",
-            self.data_points.clone(),
-        );
-        r.register_with_unit(
-            "otlp_push_duration",
-            "Duration of one OTLP push, from encoding to the last response",
-            Unit::Seconds,
-            self.duration.clone(),
-        );
-        r.register_with_unit(
-            "otlp_last_delivery_timestamp",
-            "Unix time of the last delivered OTLP push",
-            Unit::Seconds,
-            self.last_delivery.clone(),
-        );
+/// A part of the registry: it exposes its metrics before its collectors, and all of them before
+/// the next part.
+fn group(registry: &mut Registry) -> &mut Registry {
+    registry.sub_registry_with_labels(std::iter::empty())
+}
+
+/// Registers the values of a metric under its name, unit and help.
+fn register(registry: &mut Registry, metric: &Metric, values: impl registry::Metric) {
+    let (stem, unit) = stem_and_unit(metric);
+    match unit {
+        Some(unit) => registry.register_with_unit(stem, metric.help, unit, values),
+        None => registry.register(stem, metric.help, values),
     }
 }
 
-impl Process {
-    /// Reads the process metrics from the exporter's own /proc/self, independent of the host roots.
-    /// A value that cannot be read keeps its last reading.
-    pub fn refresh(&self) {
-        let _unreadable: Result<(), ProcError> = self.try_refresh();
-    }
-
-    fn try_refresh(&self) -> Result<(), ProcError> {
-        // First, because the reads below open files in /proc/self themselves.
-        self.open_fds.set(open_descriptors()?);
-        let me = procfs::process::Process::myself()?;
-        let stat = me.stat()?;
-        let per_second = procfs::ticks_per_second() as f64;
-        let cpu = (stat.utime + stat.stime) as f64 / per_second;
-        self.cpu.inc_by((cpu - self.cpu.get()).max(0.0));
-        self.resident.set(
-            (stat.rss * procfs::page_size())
-                .try_into()
-                .unwrap_or(i64::MAX),
-        );
-        self.virtual_memory
-            .set(stat.vsize.try_into().unwrap_or(i64::MAX));
-        if self.start_time.get() == 0.0 {
-            // Only once: reading /proc/stat takes milliseconds on a machine with many CPUs, and its
-            // boot time varies by one second while the clock is being set.
-            let boot = procfs::boot_time_secs()? as f64;
-            self.start_time
-                .set(boot + stat.starttime as f64 / per_second);
-        }
-        if let procfs::process::LimitValue::Value(max) = me.limits()?.max_open_files.soft_limit {
-            self.max_fds.set(max.try_into().unwrap_or(i64::MAX));
-        }
-        Ok(())
-    }
-
-    fn register(&self, r: &mut Registry) {
-        r.register_with_unit(
-            "cpu",
-            "User and system CPU time of the exporter",
-            Unit::Seconds,
-            self.cpu.clone(),
-        );
-        r.register_with_unit(
-            "resident_memory",
-            "Resident memory of the exporter",
-            Unit::Bytes,
-            self.resident.clone(),
-        );
-        r.register_with_unit(
-            "virtual_memory",
-            "Virtual memory of the exporter",
-            Unit::Bytes,
-            self.virtual_memory.clone(),
-        );
-        r.register(
-            "open_fds",
-            "Open file descriptors of the exporter",
-            self.open_fds.clone(),
-        );
-        r.register(
-            "max_fds",
-            "Maximum number of open file descriptors of the exporter",
-            self.max_fds.clone(),
-        );
-        r.register_with_unit(
-            "start_time",
-            "Start time of the exporter since the Unix epoch",
-            Unit::Seconds,
-            self.start_time.clone(),
-        );
-    }
-}
-
-/// Number of descriptors this process has open. The count of the procfs crate is a few too high:
-/// it includes the directories that it opens to count, and up to Linux 6.1 also `.` and `..`.
-fn open_descriptors() -> std::io::Result<i64> {
-    const OWN: &str = "/proc/self/fd";
-    // Since Linux 6.2 (commit f1f1f2569901) the size of the directory is the number of descriptors.
-    let told = std::fs::metadata(OWN)?.len();
-    let count = match told {
-        0 => std::fs::read_dir(OWN)?.count().saturating_sub(1) as u64,
-        told => told,
-    };
-    Ok(count.try_into().unwrap_or(i64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn own_figures_are_read_from_proc() {
-        let process = Process::default();
-        process.refresh();
-        assert!(process.resident.get() > 1 << 20);
-        assert!(process.virtual_memory.get() >= process.resident.get());
-        assert!(process.open_fds.get() >= 3);
-        assert!(process.start_time.get() > 1_500_000_000.0);
+/// The name without the unit and type that prometheus-client appends.
+fn stem_and_unit(metric: &Metric) -> (&'static str, Option<Unit>) {
+    let name = metric.family();
+    let without = |end: &str| name.strip_suffix(end).unwrap_or(name);
+    match metric.unit() {
+        "seconds" => (without("_seconds"), Some(Unit::Seconds)),
+        "bytes" => (without("_bytes"), Some(Unit::Bytes)),
+        _ => (name, None),
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_yaml::Value;
 use vcpu_exporter::expose::view::Cause;
 use vcpu_exporter::sample::Reason;
-use vcpu_exporter::snapshot::catalog;
+use vcpu_exporter::snapshot::metrics;
 
 #[path = "support/promtool.rs"]
 mod promtool;
@@ -186,8 +186,9 @@ fn is_exported(name: &str) -> bool {
     let series = ["_bucket", "_count"];
     let histogram = series
         .iter()
-        .find_map(|end| catalog::find(name.strip_suffix(end)?));
-    catalog::find(name).is_some() || histogram.is_some_and(|m| m.kind == catalog::Kind::Histogram)
+        .find_map(|end| metrics::find(name.strip_suffix(end)?));
+    metrics::find(name).is_some()
+        || histogram.is_some_and(|m| m.kind == vcpu_exporter::metric::Kind::Histogram)
 }
 
 #[test]

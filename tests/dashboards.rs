@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use vcpu_exporter::snapshot::catalog;
+use vcpu_exporter::snapshot::metrics;
 
 #[path = "support/dashboards.rs"]
 mod files;
@@ -35,7 +35,7 @@ fn every_query_asks_for_what_is_served_or_recorded() {
     for (place, expr) in queries() {
         let words = expr.split(|c: char| !c.is_ascii_alphanumeric() && !"_:".contains(c));
         for name in words.filter(|word| word.starts_with("kvm_")) {
-            let known = recorded.contains(name) || catalog::find(name).is_some();
+            let known = recorded.contains(name) || metrics::find(name).is_some();
             assert!(known, "{place}: {name}");
             asked.insert(name.to_owned());
         }

@@ -9,7 +9,7 @@ use expect_test::expect_file;
 use vcpu_exporter::cli;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::expose::otlp::settings;
-use vcpu_exporter::snapshot::catalog;
+use vcpu_exporter::snapshot::metrics;
 
 #[path = "support/promtool.rs"]
 mod promtool;
@@ -64,7 +64,7 @@ fn the_list_of_metrics_is_the_output_of_catalog() {
 #[test]
 fn no_metric_is_missing_from_the_list() {
     let list = read("docs/METRICS.md");
-    for metric in catalog::CATALOG {
+    for metric in metrics::CATALOG {
         assert!(
             list.contains(&format!("| `{}` |", metric.name)),
             "{}",
@@ -317,8 +317,9 @@ fn is_known(name: &str) -> bool {
     let histogram = ["_bucket", "_sum", "_count"];
     let histogram = histogram
         .iter()
-        .find_map(|suffix| catalog::find(name.strip_suffix(suffix)?));
-    catalog::find(name).is_some() || histogram.is_some_and(|m| m.kind == catalog::Kind::Histogram)
+        .find_map(|suffix| metrics::find(name.strip_suffix(suffix)?));
+    metrics::find(name).is_some()
+        || histogram.is_some_and(|m| m.kind == vcpu_exporter::metric::Kind::Histogram)
 }
 
 #[test]
@@ -354,7 +355,7 @@ fn every_metric_says_what_it_was_checked_against() {
         })
         .collect();
     let named: Vec<&str> = rows.iter().map(|row| row[0]).collect();
-    let metrics: Vec<&str> = catalog::CATALOG.iter().map(|metric| metric.name).collect();
+    let metrics: Vec<&str> = metrics::CATALOG.iter().map(|metric| metric.name).collect();
     assert_eq!(named, metrics);
     for row in rows {
         let [metric, truth, machine, off] = row[..] else {

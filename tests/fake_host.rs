@@ -19,7 +19,7 @@ use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::thread::{cpus_allowed, parse_sched, parse_schedstat, parse_stat};
 use vcpu_exporter::host::topology::{CoreType, Topology};
 use vcpu_exporter::sample::pmu::scripted::Scripted;
-use vcpu_exporter::snapshot::catalog;
+use vcpu_exporter::snapshot::metrics;
 use vcpu_exporter::telemetry::Telemetry;
 
 #[test]
@@ -79,7 +79,7 @@ fn every_fact_a_manager_knows_is_a_label_of_the_catalogue() {
     let host = FakeHost::menagerie();
     let mut scanner = Scanner::new(Arc::new(Roots::below(host.root())));
     let inventory = scanner.scan(&Arc::default());
-    let labels = catalog::find("kvm_vm_info").unwrap().labels;
+    let labels = metrics::find("kvm_vm_info").unwrap().own_labels;
     let facts = inventory.vms.iter().flat_map(|vm| &vm.facts);
     let facts: Vec<&str> = facts.map(|(label, _)| *label).collect();
     assert_eq!(facts.len(), 8);

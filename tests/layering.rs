@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 
 /// Each stage, and the other stages it may use.
 const STAGES: &[(&str, &[&str])] = &[
+    ("metric", &[]),
     ("host", &[]),
     ("config", &[]),
     ("pt", &[]),
     ("stop", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["metric"]),
     ("sys", &[]),
     ("discover", &["host", "config", "stop", "sys", "telemetry"]),
     (
         "sample",
         &[
+            "metric",
             "host",
             "config",
             "stop",
@@ -26,10 +28,21 @@ const STAGES: &[(&str, &[&str])] = &[
             "pt",
         ],
     ),
-    ("snapshot", &["host", "config", "discover", "sample"]),
+    (
+        "snapshot",
+        &[
+            "metric",
+            "host",
+            "config",
+            "discover",
+            "sample",
+            "telemetry",
+        ],
+    ),
     (
         "expose",
         &[
+            "metric",
             "host",
             "config",
             "telemetry",
@@ -38,7 +51,7 @@ const STAGES: &[(&str, &[&str])] = &[
             "snapshot",
         ],
     ),
-    ("demo", &["config", "sample", "snapshot"]),
+    ("demo", &["metric", "config", "sample", "snapshot"]),
 ];
 
 /// The command line connects all stages.

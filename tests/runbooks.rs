@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use vcpu_exporter::cli;
 use vcpu_exporter::config::Config;
-use vcpu_exporter::snapshot::catalog;
+use vcpu_exporter::snapshot::metrics;
 
 #[path = "support/promtool.rs"]
 mod promtool;
@@ -211,7 +211,7 @@ fn names(text: &str) -> impl Iterator<Item = &str> {
 fn is_metric(name: &str) -> bool {
     let parts = ["_bucket", "_sum", "_count"];
     let family = parts.iter().find_map(|part| name.strip_suffix(part));
-    catalog::find(name).is_some() || family.is_some_and(|name| catalog::find(name).is_some())
+    metrics::find(name).is_some() || family.is_some_and(|name| metrics::find(name).is_some())
 }
 
 #[test]

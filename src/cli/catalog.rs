@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::out;
-use crate::snapshot::{Kind, Metric, CATALOG};
+use crate::metric::{Kind, Metric};
+use crate::snapshot::CATALOG;
 
 /// Flags of `catalog`.
 #[derive(Debug, Clone, Args)]
@@ -61,17 +62,19 @@ const INTRO: &str = include_str!("catalog/intro.md");
 fn markdown() -> String {
     let mut text = INTRO.to_owned();
     for (source, about) in CHAPTERS {
-        let metrics = CATALOG.iter().filter(|metric| metric.source == *source);
+        let metrics = CATALOG
+            .into_iter()
+            .filter(|metric| metric.source == *source);
         chapter(&mut text, source, about, metrics);
     }
     text
 }
 
-fn chapter<'a>(
+fn chapter(
     text: &mut String,
     source: &str,
     about: &str,
-    metrics: impl Iterator<Item = &'a Metric>,
+    metrics: impl Iterator<Item = &'static Metric>,
 ) {
     let _ = write!(text, "\n## {source}\n\n{about}\n\n");
     text.push_str("| metric | type | unit | labels | help |\n|---|---|---|---|---|\n");
@@ -81,8 +84,8 @@ fn chapter<'a>(
             "| `{}` | {} | {} | {} | {} |",
             metric.name,
             kind(metric.kind),
-            metric.unit,
-            labels(metric.labels),
+            metric.unit(),
+            labels(&metric.labels().collect::<Vec<_>>()),
             metric.help.replace('|', "\\|"),
         );
     }
@@ -121,21 +124,21 @@ struct Entry {
     #[serde(rename = "type")]
     kind: &'static str,
     unit: &'static str,
-    labels: &'static [&'static str],
+    labels: Vec<&'static str>,
     source: &'static str,
     help: &'static str,
 }
 
 fn json() -> Vec<Entry> {
-    let entry = |metric: &Metric| Entry {
+    let entry = |metric: &'static Metric| Entry {
         name: metric.name,
         kind: kind(metric.kind),
-        unit: metric.unit,
-        labels: metric.labels,
+        unit: metric.unit(),
+        labels: metric.labels().collect(),
         source: metric.source,
         help: metric.help,
     };
-    CATALOG.iter().map(entry).collect()
+    CATALOG.into_iter().map(entry).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
 
+use crate::metric::Metric;
+use crate::sample::sched;
 use crate::snapshot::growth::{Columns, Counter, Growth};
 use crate::snapshot::{Snapshot, VcpuRow};
 
@@ -26,7 +28,7 @@ struct Rate {
     decimals: usize,
 }
 
-const fn time(title: &'static str, metric: &'static str) -> Rate {
+const fn time(title: &'static str, metric: &'static Metric) -> Rate {
     Rate {
         title,
         counter: Counter::of(metric),
@@ -35,7 +37,7 @@ const fn time(title: &'static str, metric: &'static str) -> Rate {
     }
 }
 
-const fn count(title: &'static str, metric: &'static str) -> Rate {
+const fn count(title: &'static str, metric: &'static Metric) -> Rate {
     Rate {
         title,
         counter: Counter::of(metric),
@@ -45,21 +47,22 @@ const fn count(title: &'static str, metric: &'static str) -> Rate {
 }
 
 const fn switches(title: &'static str, kind: &'static str) -> Rate {
+    let rate = count(title, &sched::CONTEXT_SWITCHES);
     Rate {
-        counter: Counter::of("kvm_vcpu_context_switches_total").with("type", kind),
-        ..count(title, "")
+        counter: rate.counter.with("type", kind),
+        ..rate
     }
 }
 
 /// Rates, the most useful first: a narrow terminal drops them from the right.
 const RATES: &[Rate] = &[
-    time("time s/s", "kvm_vcpu_time_seconds_total"),
-    time("delay s/s", "kvm_vcpu_delay_seconds_total"),
-    count("migrations/s", "kvm_vcpu_migrations_total"),
+    time("time s/s", &sched::TIME),
+    time("delay s/s", &sched::DELAY),
+    count("migrations/s", &sched::MIGRATIONS),
     switches("waits/s", "voluntary"),
     switches("preempted/s", "involuntary"),
-    time("in guest s/s", "kvm_vcpu_guest_seconds_total"),
-    count("page faults/s", "kvm_vcpu_page_faults_total"),
+    time("in guest s/s", &sched::GUEST),
+    count("page faults/s", &sched::PAGE_FAULTS),
 ];
 
 /// Renders the rates between two snapshots. Lines end in a line feed and have at most `width`

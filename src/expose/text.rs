@@ -14,8 +14,9 @@ use prometheus_client::registry::Registry;
 
 use super::classic;
 use super::negotiate::Format;
+use crate::metric::{Kind, Metric};
 use crate::sample::Buckets;
-use crate::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
+use crate::snapshot::{Labels, Snapshot, Value, Visitor};
 
 /// Appends a complete exposition to `out`: the snapshot, then the exporter's own metrics.
 pub fn encode(
@@ -130,8 +131,8 @@ fn open_metrics_head(metric: &Metric, out: &mut Vec<u8>) {
     let family = metric.family();
     head(out, "HELP", family, &[metric.help, "."]);
     head(out, "TYPE", family, &[open_metrics_type(metric.kind)]);
-    if !metric.unit.is_empty() {
-        head(out, "UNIT", family, &[metric.unit]);
+    if !metric.unit().is_empty() {
+        head(out, "UNIT", family, &[metric.unit()]);
     }
 }
 

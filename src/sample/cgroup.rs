@@ -30,8 +30,12 @@ mod levels;
 mod reading;
 mod totals;
 
+pub(crate) use balancing::METRICS as BALANCING;
 use levels::Levels;
 use reading::Account;
+pub(crate) use reading::{
+    CPU_PERIODS, CPU_QUOTA_CORES, CPU_THROTTLED, CPU_THROTTLED_PERIODS, METRICS,
+};
 
 /// The `cgroup` source.
 #[derive(Debug)]

@@ -4,6 +4,15 @@
 //! per CPU for any number of vCPUs.
 
 use super::reading::{Columns, Reading};
+use super::sched::{DELAY, TIME};
+use crate::metric::{metrics, Keys, Metric, Rows};
+
+metrics! { METRICS of "sched":
+    TIME_BY_CPU = Metric::counter("kvm_host_cpu_vcpu_time_seconds_total", Keys::Host, &["cpu", "package", "core", "numa_node"],
+        "Time of all vCPUs on the logical CPU; each vCPU's time of a tick is counted at the CPU where it runs at the end of the tick").rows(Rows::VcpuTimeByCpu);
+    DELAY_BY_CPU = Metric::counter("kvm_host_cpu_vcpu_delay_seconds_total", Keys::Host, &["cpu", "package", "core", "numa_node"],
+        "Delay of the vCPUs on the logical CPU (runnable but waiting); delay plus time is their demand").rows(Rows::VcpuDelayByCpu);
+}
 
 /// Totals of all logical CPUs.
 #[derive(Debug, Default)]
@@ -80,10 +89,8 @@ impl Demand {
 /// Positions of time and delay among the placed columns.
 pub fn time_and_delay(columns: &Columns) -> Option<[usize; 2]> {
     let mut placed = columns.placed.iter();
-    let time = "kvm_vcpu_time_seconds_total";
-    let time = placed.clone().position(|column| column.metric == time)?;
-    let delay = "kvm_vcpu_delay_seconds_total";
-    Some([time, placed.position(|column| column.metric == delay)?])
+    let time = placed.clone().position(|column| column.metric == &TIME)?;
+    Some([time, placed.position(|column| column.metric == &DELAY)?])
 }
 
 #[cfg(test)]
@@ -92,6 +99,7 @@ mod tests {
     use crate::host::topology::Topology;
     use crate::sample::fixture;
     use crate::sample::reading::{Column, ColumnId, Scope, Unit};
+    use crate::sample::sched::TIMESLICES;
     use std::sync::Arc;
 
     fn columns() -> (Columns, [ColumnId; 3]) {
@@ -104,11 +112,7 @@ mod tests {
                 scope: Scope::Placed,
             })
         };
-        let ids = [
-            add("kvm_vcpu_timeslices_total"),
-            add("kvm_vcpu_delay_seconds_total"),
-            add("kvm_vcpu_time_seconds_total"),
-        ];
+        let ids = [add(&TIMESLICES), add(&DELAY), add(&TIME)];
         (columns, ids)
     }
 

@@ -15,6 +15,12 @@ use crate::discover::{Vm, VmKey};
 use crate::host::fds::MAX_DESCRIPTORS;
 use crate::host::roots::Roots;
 use crate::host::vfio::{self, Device};
+use crate::metric::{metrics, Keys, Metric};
+
+metrics! { METRICS of "devices":
+    DEVICE_INFO = Metric::info("kvm_vm_device_info", Keys::Vm, &["device", "class", "pci_id", "driver", "numa_node", "iommu_group", "physfn", "parent", "mdev_type"],
+        "Host devices that the VM holds through VFIO: PCI functions by address, mediated devices by uuid. physfn is the physical function of a virtual function, parent the device of a mediated device");
+}
 
 /// The `devices` source.
 #[derive(Debug)]
@@ -133,7 +139,7 @@ fn fact(device: Device) -> Fact {
     ];
     let known = labels.into_iter();
     Fact {
-        metric: "kvm_vm_device_info",
+        metric: &DEVICE_INFO,
         labels: known.filter_map(|(n, value)| Some((n, value?))).collect(),
         value: FactValue::Int(1),
         origin: Origin::Exporter,

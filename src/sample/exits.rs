@@ -22,6 +22,9 @@ use crate::host::roots::Roots;
 pub use kvm_stat::KvmStat;
 pub use source::Exits;
 
+pub(crate) use kvm_stat::METRICS as KVM_STAT;
+pub(crate) use source::{EXITS, METRICS};
+
 /// Intel's exit reasons by number, named as in `sources.exits.reasons`; empty if the kernel's list
 /// cannot be read.
 pub fn vmx_reasons(roots: &Roots) -> BTreeMap<u16, String> {

@@ -10,6 +10,7 @@ use super::slow::{Fact, FactValue, HostSource, Origin};
 use super::{ReadError, Reason, SourceInfo, SourceState};
 use crate::config::Periodic;
 use crate::host::topology::Topology;
+use crate::metric::Metric;
 
 mod cpu_time;
 mod features;
@@ -30,6 +31,18 @@ pub use parameters::KvmParameters;
 pub use system::System;
 pub use thermal::Thermal;
 pub use vulnerabilities::Vulnerabilities;
+
+pub(crate) use cpu_time::CORE as CORE_TIME;
+pub(crate) use frequency::{CORE_FREQUENCY, CORE_FREQUENCY_BASE};
+pub(crate) use numa::NUMA_DISTANCE;
+pub(crate) use system::HOST_INFO;
+pub(crate) use thermal::{CORE_THROTTLED, PACKAGE_THROTTLED};
+pub(crate) use {
+    cpu_time::METRICS as CPU_TIME, features::METRICS as FEATURES, frequency::METRICS as FREQUENCY,
+    kernel_log::METRICS as KERNEL_LOG, numa::METRICS as NUMA, parameters::METRICS as PARAMETERS,
+    system::METRICS as SYSTEM, thermal::METRICS as THERMAL,
+    vulnerabilities::METRICS as VULNERABILITIES,
+};
 
 /// Reads one kind of data about the host.
 pub trait HostReader: Send {
@@ -122,7 +135,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Reason {
 }
 
 fn fact<const N: usize>(
-    metric: &'static str,
+    metric: &'static Metric,
     labels: [(&'static str, String); N],
     value: FactValue,
 ) -> Fact {

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::pmu::PMU_EVENT;
 use super::reading::{Column, ColumnSet, Columns};
 use super::slot::Slot;
 use crate::config::Placement;
@@ -94,7 +95,7 @@ impl Limit {
             max_series,
             ttl,
             placement,
-            user_events: those(|c| c.metric == "kvm_vcpu_pmu_event_total"),
+            user_events: those(|c| c.metric == &PMU_EVENT),
             host_mode: those(|c| c.labels.iter().any(|(n, v)| *n == "mode" && v == "host")),
             dropped: BTreeMap::new(),
             sums: Vec::new(),

@@ -31,6 +31,7 @@ use crate::host::memory::{parse_resident, text, Nodes, Resident};
 use crate::host::readers::Owner;
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue, Origin, VmSource};
 use crate::sample::{ReadError, Reason, SourceInfo, SourceState};
 
@@ -43,6 +44,17 @@ mod walk;
 use pace::Bucket;
 use trouble::Trouble;
 use walk::{Failure, Walked};
+
+metrics! { METRICS of "memory":
+    MEMORY = Metric::gauge("kvm_vm_memory_bytes", Keys::Vm, &["numa_node"],
+        "Resident memory of the guest by NUMA node; with method cgroup (kvm_vm_memory_info) it includes the VMM's own memory");
+    MEMORY_BACKING = Metric::gauge("kvm_vm_memory_backing_bytes", Keys::Vm, &["backing"],
+        "Resident memory of the guest by page size: 4k (the base page size), thp, hugetlb_2m, hugetlb_1g");
+    MEMORY_INFO = Metric::info("kvm_vm_memory_info", Keys::Vm, &["method"],
+        "How the VM's memory was measured: cgroup, numa_maps (with smaps) or smaps");
+    MEMORY_SAMPLE_TIMESTAMP = Metric::gauge("kvm_vm_memory_sample_timestamp_seconds", Keys::Vm, &[],
+        "Unix time at which the VM's memory was read");
+}
 
 /// Each period has this many slices; the VMs that are due are read in each slice. So no walk waits
 /// for all others, and a new VM waits at most one slice.
@@ -337,19 +349,19 @@ fn facts(sample: &Sample, roots: &Roots) -> Vec<Fact> {
         nodes.extend(known);
         facts.extend(nodes.iter().map(|(node, bytes)| {
             let label = ("numa_node", node.to_string());
-            fact("kvm_vm_memory_bytes", Some(label), FactValue::Int(*bytes))
+            fact(&MEMORY, Some(label), FactValue::Int(*bytes))
         }));
     }
     facts.extend(sample.backing.iter().map(|(backing, bytes)| {
         let label = ("backing", backing.clone());
-        let metric = "kvm_vm_memory_backing_bytes";
+        let metric = &MEMORY_BACKING;
         fact(metric, Some(label), FactValue::Int(*bytes))
     }));
     let method = ("method", sample.method.to_owned());
-    facts.push(fact("kvm_vm_memory_info", Some(method), FactValue::Int(1)));
+    facts.push(fact(&MEMORY_INFO, Some(method), FactValue::Int(1)));
     let taken = SystemTime::now().duration_since(UNIX_EPOCH);
     let taken = taken.map_or(0, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-    let metric = "kvm_vm_memory_sample_timestamp_seconds";
+    let metric = &MEMORY_SAMPLE_TIMESTAMP;
     facts.push(fact(metric, None, FactValue::Nanoseconds(taken)));
     facts
 }

@@ -13,6 +13,7 @@ pub mod denied;
 pub mod events;
 mod guest;
 pub mod meter;
+mod metrics;
 pub mod patient;
 pub mod perf;
 pub mod plan;
@@ -21,3 +22,5 @@ pub mod scripted;
 pub mod source;
 
 pub use source::Pmu;
+
+pub(crate) use metrics::*;

@@ -37,6 +37,8 @@ pub use lane::PtLane;
 pub use perf::PerfPt;
 pub use plan::Plan;
 
+pub(crate) use totals::METRICS;
+
 /// Name of the source.
 pub const SOURCE: &str = "pt";
 

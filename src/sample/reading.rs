@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::total::possible;
 use crate::host::topology::Topology;
+use crate::metric::Metric;
 
 /// Unit of a column's raw values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub enum Scope {
 /// A metric with its fixed labels; each vCPU has a value for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// Full Prometheus name, as in the catalog: `kvm_vcpu_cycles_total`.
-    pub metric: &'static str,
+    /// The metric.
+    pub metric: &'static Metric,
     /// Labels besides vm, vcpu and location, such as `mode="guest"`.
     pub labels: Vec<(&'static str, String)>,
     /// Unit of the raw values.
@@ -87,7 +88,7 @@ impl Columns {
     }
 
     /// The first placed column of a metric, if a source declared one.
-    pub fn find_placed(&self, metric: &str) -> Option<ColumnId> {
+    pub fn find_placed(&self, metric: &'static Metric) -> Option<ColumnId> {
         let n = self.placed.iter().position(|c| c.metric == metric)?;
         let scope = ScopeIndex::Placed(u8::try_from(n).ok()?);
         Some(ColumnId { scope })

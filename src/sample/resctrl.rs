@@ -27,6 +27,16 @@ use crate::host::cpu_model;
 use crate::host::resctrl::{self, Control, Group};
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
+use crate::metric::{metrics, Keys, Metric};
+
+metrics! { METRICS of "resctrl":
+    LLC_OCCUPANCY = Metric::gauge("kvm_vm_llc_occupancy_bytes", Keys::Vm, &["llc"],
+        "Bytes of the last-level cache that hold the VM's data, by the llc label of kvm_host_cpu_info");
+    MEMORY_BANDWIDTH = Metric::counter("kvm_vm_memory_bandwidth_bytes_total", Keys::Vm, &["llc"],
+        "Bytes transferred between the last-level cache and memory for the VM");
+    MEMORY_BANDWIDTH_LOCAL = Metric::counter("kvm_vm_memory_bandwidth_local_bytes_total", Keys::Vm, &["llc"],
+        "The part of kvm_vm_memory_bandwidth_bytes_total that went to memory of the cache's own NUMA node");
+}
 
 /// Name prefix of the exporter's own groups; PID and start time of the VM follow.
 const PREFIX: &str = "vcpu-exporter-";
@@ -34,11 +44,7 @@ const PREFIX: &str = "vcpu-exporter-";
 /// The groups are listed once for all VMs of a pass, which takes less than this.
 const FRESH: Duration = Duration::from_millis(500);
 
-const OCCUPANCY: &str = "kvm_vm_llc_occupancy_bytes";
-const TRAFFIC: [&str; 2] = [
-    "kvm_vm_memory_bandwidth_bytes_total",
-    "kvm_vm_memory_bandwidth_local_bytes_total",
-];
+const TRAFFIC: [&Metric; 2] = [&MEMORY_BANDWIDTH, &MEMORY_BANDWIDTH_LOCAL];
 
 /// The `resctrl` source.
 pub struct Resctrl {
@@ -250,7 +256,7 @@ impl Traffic {
         }
         self.settle(groups);
         let occupancy = occupancy.into_iter();
-        let occupancy = occupancy.map(|(llc, bytes)| fact(OCCUPANCY, llc, bytes, origin));
+        let occupancy = occupancy.map(|(llc, bytes)| fact(&LLC_OCCUPANCY, llc, bytes, origin));
         let traffic = self.sums().into_iter();
         let traffic = traffic.map(|((llc, n), bytes)| fact(TRAFFIC[n], llc, bytes, origin));
         occupancy.chain(traffic).collect()
@@ -343,7 +349,7 @@ impl Drop for Resctrl {
     }
 }
 
-fn fact(metric: &'static str, llc: u32, bytes: u64, origin: Origin) -> Fact {
+fn fact(metric: &'static Metric, llc: u32, bytes: u64, origin: Origin) -> Fact {
     Fact {
         metric,
         labels: vec![("llc", llc.to_string())],

@@ -11,10 +11,34 @@ use super::reading::{Column, ColumnId, Columns, Scope, Unit};
 use super::{OpenError, Reader, Reason, Source, SourceInfo, SourceState, Target};
 use crate::host::roots::Roots;
 use crate::host::thread::{KeptFile, SchedStat, Stat};
+use crate::metric::{metrics, Keys, Metric};
 
 mod reader;
 
 use reader::{Files, SchedReader};
+
+metrics! { METRICS of "sched":
+    AFFINITY_CPUS = Metric::gauge("kvm_vcpu_affinity_cpus", Keys::Vcpu, &[],
+        "Logical CPUs the vCPU thread may run on");
+    AFFINITY_NUMA_NODES = Metric::gauge("kvm_vcpu_affinity_numa_nodes", Keys::Vcpu, &[],
+        "NUMA nodes of the CPUs the vCPU thread may run on");
+    TIME = Metric::counter("kvm_vcpu_time_seconds_total", Keys::Placed, &[],
+        "Time the vCPU thread ran on a CPU, in the guest or on the guest's behalf");
+    GUEST = Metric::counter("kvm_vcpu_guest_seconds_total", Keys::Placed, &[],
+        "Time the vCPU thread ran inside the guest, as accounted by the kernel: in steps of 10 ms, sampled at the timer tick except on nohz_full CPUs");
+    DELAY = Metric::counter("kvm_vcpu_delay_seconds_total", Keys::Placed, &[],
+        "Time the vCPU thread was runnable but waited for a CPU (the guest sees it as steal); a wait counts when it ends");
+    TIMESLICES = Metric::counter("kvm_vcpu_timeslices_total", Keys::Placed, &[],
+        "Times the scheduler started to run the vCPU thread on a CPU");
+    CONTEXT_SWITCHES = Metric::counter("kvm_vcpu_context_switches_total", Keys::Placed, &["type"],
+        "Context switches of the vCPU thread: voluntary (it waits) and involuntary (it was preempted)");
+    PAGE_FAULTS = Metric::counter("kvm_vcpu_page_faults_total", Keys::Placed, &["type"],
+        "Page faults of the vCPU thread on the host, including guest memory faulted in by KVM: minor, and major (from disk or swap)");
+    MIGRATIONS = Metric::counter("kvm_vcpu_migrations_total", Keys::Vcpu, &[],
+        "Moves of the vCPU thread to another CPU; the kernel's exact count");
+    MOVES = Metric::counter("kvm_vcpu_moves_total", Keys::Vcpu, &["crossed"],
+        "Moves seen between two ticks, each counted under the farthest boundary it crossed: cpu, core, package, numa_node");
+}
 
 /// The `sched` source.
 #[derive(Debug)]
@@ -62,30 +86,23 @@ impl Ids {
         };
         use Scope::{Placed, Vcpu};
         use Unit::{Count, Nanoseconds};
-        let switches = "kvm_vcpu_context_switches_total";
-        let faults = "kvm_vcpu_page_faults_total";
-        let mut moves = |boundary| {
-            add(
-                "kvm_vcpu_moves_total",
-                &[("crossed", boundary)],
-                Count,
-                Vcpu,
-            )
-        };
+        let switches = &CONTEXT_SWITCHES;
+        let faults = &PAGE_FAULTS;
+        let mut moves = |boundary| add(&MOVES, &[("crossed", boundary)], Count, Vcpu);
         let crossed = reader::BOUNDARIES.map(&mut moves);
         Self {
-            time: add("kvm_vcpu_time_seconds_total", &[], Nanoseconds, Placed),
-            guest: add("kvm_vcpu_guest_seconds_total", &[], Nanoseconds, Placed),
-            delay: add("kvm_vcpu_delay_seconds_total", &[], Nanoseconds, Placed),
-            timeslices: add("kvm_vcpu_timeslices_total", &[], Count, Placed),
+            time: add(&TIME, &[], Nanoseconds, Placed),
+            guest: add(&GUEST, &[], Nanoseconds, Placed),
+            delay: add(&DELAY, &[], Nanoseconds, Placed),
+            timeslices: add(&TIMESLICES, &[], Count, Placed),
             voluntary: add(switches, &[("type", "voluntary")], Count, Placed),
             involuntary: add(switches, &[("type", "involuntary")], Count, Placed),
             minor_faults: add(faults, &[("type", "minor")], Count, Placed),
             major_faults: add(faults, &[("type", "major")], Count, Placed),
-            migrations: add("kvm_vcpu_migrations_total", &[], Count, Vcpu),
+            migrations: add(&MIGRATIONS, &[], Count, Vcpu),
             crossed,
-            affinity_cpus: add("kvm_vcpu_affinity_cpus", &[], Count, Vcpu),
-            affinity_nodes: add("kvm_vcpu_affinity_numa_nodes", &[], Count, Vcpu),
+            affinity_cpus: add(&AFFINITY_CPUS, &[], Count, Vcpu),
+            affinity_nodes: add(&AFFINITY_NUMA_NODES, &[], Count, Vcpu),
         }
     }
 }

@@ -14,14 +14,15 @@ use arc_swap::ArcSwap;
 use super::{Buckets, ReadError, SourceInfo, SourceState};
 use crate::discover::{Inventory, Vm, VmKey};
 use crate::host::topology::Topology;
+use crate::metric::Metric;
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
 
-/// A fact about a VM or the host: a sample of a metric of the catalog.
+/// A fact about a VM or the host: a sample of a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
-    /// Full Prometheus name, as in the catalog.
-    pub metric: &'static str,
+    /// The metric.
+    pub metric: &'static Metric,
     /// Labels besides `vm`; facts about the host have no `vm`.
     pub labels: Vec<(&'static str, String)>,
     /// Its value.

@@ -23,6 +23,7 @@ use crate::config::{Config, Placement};
 use crate::discover::{Role, Vm, VmKey};
 use crate::host::roots::Roots;
 use crate::host::topology::Watch;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::ledger::CellKey;
 
 mod account;
@@ -32,6 +33,15 @@ mod look;
 use account::Account;
 use kthreads::Kthreads;
 use look::{process_time, Look};
+
+metrics! { METRICS of "threads":
+    THREAD_TIME = Metric::counter("kvm_vm_thread_time_seconds_total", Keys::Vm, &["role", "package", "core", "numa_node"],
+        "Time the VM's threads ran on a CPU, by role: vcpu, iothread, vhost, migration, and emulator for all others; the sum over role, without the kernel's own vhost threads, is the process's CPU time");
+    THREAD_DELAY = Metric::counter("kvm_vm_thread_delay_seconds_total", Keys::Vm, &["role", "package", "core", "numa_node"],
+        "Time the VM's threads were runnable but waited for a CPU, by role");
+    THREADS = Metric::gauge("kvm_vm_threads", Keys::Vm, &["role"],
+        "Current threads of the VM, by role");
+}
 
 /// Maximum number of threads of a VM that are read individually, besides its vCPUs. A QEMU has
 /// about ten, and up to 64 more for each pool of workers (util/thread-pool.c,
@@ -188,10 +198,7 @@ impl VmSource for Threads {
 fn facts(vm: &Vm, account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
     let mut facts = Vec::new();
     for (role, key, cell) in account.visible(ttl, now) {
-        let totals = [
-            ("kvm_vm_thread_time_seconds_total", cell.run),
-            ("kvm_vm_thread_delay_seconds_total", cell.delay),
-        ];
+        let totals = [(&THREAD_TIME, cell.run), (&THREAD_DELAY, cell.delay)];
         facts.extend(totals.map(|(metric, total)| Fact {
             metric,
             labels: labels(role, key),
@@ -201,7 +208,7 @@ fn facts(vm: &Vm, account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
     }
     let roles = Role::ALL.into_iter().filter(|role| is_seen(vm, *role));
     facts.extend(roles.map(|role| Fact {
-        metric: "kvm_vm_threads",
+        metric: &THREADS,
         labels: labels(role, CellKey::default()),
         value: FactValue::Int(account.count(role)),
         origin: Origin::Exporter,

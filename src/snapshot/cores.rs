@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use super::growth::grown_facts;
 use super::{FactRow, Snapshot};
 use crate::host::cpu_time::BUSY;
+use crate::sample::host::CORE_TIME;
+use crate::sample::threads::THREAD_TIME;
 
 /// Package ID and core ID.
 pub type CoreKey = (i32, i32);
@@ -34,7 +36,7 @@ impl CoreUse {
 /// Use of each core that was read at least twice.
 pub fn core_use(snapshot: &Snapshot) -> HashMap<CoreKey, CoreUse> {
     let mut cores: HashMap<CoreKey, CoreUse> = HashMap::new();
-    for (row, grown) in grown_facts(snapshot, "kvm_host_core_seconds_total") {
+    for (row, grown) in grown_facts(snapshot, &CORE_TIME) {
         let (Some(key), Some(mode)) = (key(row), row.labels.get("mode")) else {
             continue;
         };
@@ -49,7 +51,7 @@ pub fn core_use(snapshot: &Snapshot) -> HashMap<CoreKey, CoreUse> {
     }
     let mut known = false;
     let mut of_vms: HashMap<CoreKey, f64> = HashMap::new();
-    for (row, grown) in grown_facts(snapshot, "kvm_vm_thread_time_seconds_total") {
+    for (row, grown) in grown_facts(snapshot, &THREAD_TIME) {
         known = true;
         if let Some(key) = key(row) {
             *of_vms.entry(key).or_default() += grown.rate();

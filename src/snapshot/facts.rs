@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::catalog::{self, Metric, CATALOG};
-use super::Labels;
+use super::{metrics, Labels};
 use crate::discover::{Inventory, Vm};
+use crate::metric::Metric;
 use crate::sample::slow::{Fact, FactValue, Origin, VmFacts};
 use crate::sample::{SourceInfo, SourceState};
 
 /// One fact about a VM or the host: a sample or a histogram.
 #[derive(Debug, Clone)]
 pub struct FactRow {
-    /// The catalog entry.
+    /// The metric.
     pub metric: &'static Metric,
     /// `vm`, if the fact is about a VM, and the fact's own labels.
     pub labels: Arc<Labels>,
@@ -62,7 +62,7 @@ struct Rendered {
 
 impl FactRows {
     /// Rows of all facts about the host and the VMs in `inventory`, in catalog order; within a
-    /// metric, in inventory order. A fact whose metric is missing in the catalog has no row.
+    /// metric, in inventory order.
     pub fn follow(
         &mut self,
         facts: &[Arc<VmFacts>],
@@ -145,7 +145,7 @@ impl Rendered {
         Self {
             _facts: facts.clone(),
             vm: vm.cloned(),
-            rows: facts.iter().filter_map(|fact| row(vm, fact, now)).collect(),
+            rows: facts.iter().map(|fact| row(vm, fact, now)).collect(),
         }
     }
 
@@ -155,20 +155,19 @@ impl Rendered {
     }
 }
 
-fn row(vm: Option<&Arc<Vm>>, fact: &Fact, since: Instant) -> Option<(usize, FactRow)> {
-    let position = catalog::position(fact.metric)?;
+fn row(vm: Option<&Arc<Vm>>, fact: &Fact, since: Instant) -> (usize, FactRow) {
     let own = fact.labels.iter();
     let own = own.map(|(name, value)| (*name, value.clone().into()));
     let vm = vm.map(|vm| ("vm", vm.name.clone().into()));
     let labels = vm.into_iter().chain(own);
     let row = FactRow {
-        metric: &CATALOG[position],
+        metric: fact.metric,
         labels: Arc::new(Labels::new(labels)),
         value: fact.value.clone(),
         origin: fact.origin,
         since,
     };
-    Some((position, row))
+    (metrics::position(fact.metric), row)
 }
 
 #[cfg(test)]
@@ -182,7 +181,7 @@ mod tests {
         })
     }
 
-    fn fact(metric: &'static str, value: u64) -> Fact {
+    fn fact(metric: &'static Metric, value: u64) -> Fact {
         Fact {
             metric,
             labels: vec![("stat", "x\"y".to_owned())],
@@ -201,15 +200,9 @@ mod tests {
     #[test]
     fn rows_are_in_catalog_order_and_then_in_the_inventorys() {
         // Two catalog entries stand in for facts, the later one first.
-        let (early, late) = ("kvm_vm_vcpus", "kvm_exporter_series");
+        let (early, late) = (&metrics::VM_VCPUS, &metrics::SERIES);
         let inventory = inventory(vec![vm(2, "a"), vm(1, "b")]);
-        let known = |n| {
-            vec![Arc::from([
-                fact(late, n),
-                fact(early, n),
-                fact("no_such", n),
-            ])]
-        };
+        let known = |n| vec![Arc::from([fact(late, n), fact(early, n)])];
         let facts = VmFacts {
             vms: HashMap::from([1, 2, 3].map(|pid| (vm(pid, "").key, known(pid as u64)))),
             host: vec![Arc::from([fact(late, 7)])],
@@ -217,10 +210,7 @@ mod tests {
         };
         let mut rows = FactRows::default();
         let rows = rows.follow(&[Arc::new(facts)], &inventory, Instant::now());
-        let told: Vec<_> = rows
-            .iter()
-            .map(|r| (r.metric.name, r.labels.text()))
-            .collect();
+        let told: Vec<_> = rows.iter().map(|r| (r.metric, r.labels.text())).collect();
         let (a, b) = (r#"vm="a",stat="x\"y""#, r#"vm="b",stat="x\"y""#);
         let host = r#"stat="x\"y""#;
         let expected = [(early, a), (early, b), (late, a), (late, b), (late, host)];
@@ -239,7 +229,7 @@ mod tests {
 
     #[test]
     fn only_new_lists_are_rendered() {
-        let list = |n| -> Arc<[Fact]> { Arc::from([fact("kvm_vm_vcpus", n)]) };
+        let list = |n| -> Arc<[Fact]> { Arc::from([fact(&metrics::VM_VCPUS, n)]) };
         let facts = |lists: &[&Arc<[Fact]>]| {
             let known = lists.iter().map(|list| (*list).clone()).collect();
             Arc::new(VmFacts {
@@ -273,7 +263,7 @@ mod tests {
         let (mut rows, start) = (FactRows::default(), Instant::now());
         let here = inventory(vec![vm(1, "a")]);
         let mut value_before = |second: u64| {
-            let list: Arc<[Fact]> = Arc::from([fact("kvm_vm_vcpus", second)]);
+            let list: Arc<[Fact]> = Arc::from([fact(&metrics::VM_VCPUS, second)]);
             let facts = VmFacts {
                 vms: HashMap::from([(vm(1, "").key, vec![list])]),
                 ..VmFacts::default()

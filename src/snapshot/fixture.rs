@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{catalog, CellRow, ColumnRow, FactRow, Labels, Snapshot, VcpuRow, VmRow};
+use super::{metrics, CellRow, ColumnRow, FactRow, Labels, Snapshot, VcpuRow, VmRow};
 use crate::discover::Inventory;
 use crate::host::topology::{Place, Topology};
 use crate::sample::reading::Unit;
@@ -19,7 +19,7 @@ pub(crate) fn labels(pairs: &[(&'static str, &str)]) -> Arc<Labels> {
 /// A column of the catalog.
 pub(crate) fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -> ColumnRow {
     ColumnRow {
-        metric: catalog::find(metric).unwrap(),
+        metric: metrics::find(metric).unwrap(),
         labels: labels(fixed),
         unit,
         dropped: false,
@@ -124,13 +124,13 @@ impl Snapshot {
     ) {
         let mut facts = self.facts.to_vec();
         facts.push(FactRow {
-            metric: catalog::find(metric).unwrap(),
+            metric: metrics::find(metric).unwrap(),
             labels: labels(pairs),
             value,
             origin: Origin::Exporter,
             since: self.taken_mono,
         });
-        facts.sort_by_key(|row| catalog::position(row.metric.name));
+        facts.sort_by_key(|row| metrics::position(row.metric));
         self.facts = facts.into();
     }
 }

@@ -4,20 +4,21 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{catalog, ColumnRow, CpuRow, FactRow, Snapshot, Value};
+use super::{metrics, ColumnRow, CpuRow, FactRow, Snapshot, Value};
+use crate::metric::Metric;
 use crate::sample::demand::OfCpu;
 use crate::sample::slow::FactValue;
 
 /// Selects counters of a vCPU: the columns of a metric, all of them or those with given labels.
 #[derive(Debug, Clone, Copy)]
 pub struct Counter {
-    metric: &'static str,
+    metric: &'static Metric,
     labels: [Option<(&'static str, &'static str)>; 2],
 }
 
 impl Counter {
     /// All columns of a metric.
-    pub const fn of(metric: &'static str) -> Self {
+    pub const fn of(metric: &'static Metric) -> Self {
         Self {
             metric,
             labels: [None; 2],
@@ -34,7 +35,7 @@ impl Counter {
 
     fn is(&self, column: &ColumnRow) -> bool {
         let mut labels = self.labels.iter().flatten();
-        column.metric.name == self.metric
+        column.metric == self.metric
             && labels.all(|(name, value)| column.labels.get(name) == Some(value))
     }
 
@@ -207,16 +208,16 @@ impl Grown {
 }
 
 /// The rows of one metric; `facts` is in catalog order.
-pub fn facts_of<'a>(facts: &'a [FactRow], metric: &str) -> &'a [FactRow] {
-    let wanted = catalog::position(metric);
-    let rest = &facts[facts.partition_point(|row| catalog::position(row.metric.name) < wanted)..];
-    &rest[..rest.partition_point(|row| catalog::position(row.metric.name) == wanted)]
+pub fn facts_of<'a>(facts: &'a [FactRow], metric: &'static Metric) -> &'a [FactRow] {
+    let wanted = metrics::position(metric);
+    let rest = &facts[facts.partition_point(|row| metrics::position(row.metric) < wanted)..];
+    &rest[..rest.partition_point(|row| metrics::position(row.metric) == wanted)]
 }
 
 /// The facts of a counter that were read at least twice, each with its delta.
 pub fn grown_facts<'a>(
     snapshot: &'a Snapshot,
-    metric: &str,
+    metric: &'static Metric,
 ) -> impl Iterator<Item = (&'a FactRow, Grown)> {
     let before = facts_of(&snapshot.facts_before, metric).iter();
     let before: HashMap<&str, &FactRow> = before.map(|row| (row.labels.text(), row)).collect();

@@ -5,8 +5,8 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::catalog::{Metric, CATALOG};
-use super::{ColumnRow, FactRow, Labels, Snapshot, SourceRow};
+use super::{ColumnRow, FactRow, Labels, Snapshot, SourceRow, CATALOG};
+use crate::metric::{Metric, Rows};
 use crate::sample::reading::{ColumnSet, Unit};
 use crate::sample::slow::{FactValue, Origin};
 use crate::sample::{Buckets, SourceState};
@@ -82,54 +82,56 @@ impl Snapshot {
                 announced: false,
                 visitor: &mut *visitor,
             };
-            match metric.name {
-                "kvm_vm_info" => {
+            match metric.rows {
+                Rows::Fed => self.visit_columns(&mut family),
+                Rows::VmInfo => {
                     let infos = self.vms.iter().map(|vm| &*vm.info);
                     infos.for_each(|labels| family.one(labels));
                 }
-                "kvm_vm_vcpus" => self.vms.iter().for_each(|vm| {
+                Rows::VmVcpus => self.vms.iter().for_each(|vm| {
                     let vcpus = vm.vcpus.len() as u64 + u64::from(vm.threadless);
                     family.sample(&vm.labels, &none, Value::Int(vcpus));
                 }),
-                "kvm_vcpu_placement_info" => {
+                Rows::Placement => {
                     let places = self.vcpus.iter().filter_map(|v| v.placement.as_deref());
                     places.for_each(|labels| family.one(labels));
                 }
-                "kvm_host_cpu_info" => self.cpu_labels.iter().for_each(|cpu| family.one(cpu)),
-                "kvm_host_cpu_vcpu_time_seconds_total" => self.demand.iter().for_each(|cpu| {
+                Rows::HostCpus => self.cpu_labels.iter().for_each(|cpu| family.one(cpu)),
+                Rows::VcpuTimeByCpu => self.demand.iter().for_each(|cpu| {
                     family.sample(&cpu.labels, &none, Value::Nanoseconds(cpu.demand.time));
                 }),
-                "kvm_host_cpu_vcpu_delay_seconds_total" => self.demand.iter().for_each(|cpu| {
+                Rows::VcpuDelayByCpu => self.demand.iter().for_each(|cpu| {
                     family.sample(&cpu.labels, &none, Value::Nanoseconds(cpu.demand.delay));
                 }),
-                "kvm_exporter_source_up" => self.sources.iter().for_each(|source| {
+                Rows::SourceStates => self.sources.iter().for_each(|source| {
                     family.sample(&source.labels, &none, Value::Int(delivers(source)));
                 }),
-                "kvm_exporter_pmu_mode" => self.pmu_mode.iter().for_each(|mode| family.one(mode)),
-                "kvm_exporter_synthetic" => {
+                Rows::PmuMode => self.pmu_mode.iter().for_each(|mode| family.one(mode)),
+                Rows::Synthetic => {
                     let scenario = self.synthetic.iter();
                     scenario.for_each(|_| family.one(&none));
                 }
-                "kvm_exporter_dropped_series" => self.dropped.iter().for_each(|row| {
+                Rows::DroppedSeries => self.dropped.iter().for_each(|row| {
                     family.sample(&row.labels, &none, Value::Int(row.series));
                 }),
-                "kvm_exporter_sample_age_seconds" => {
+                Rows::SampleAge => {
                     family.sample(&none, &none, Value::Nanoseconds(self.age_ns(now)));
                 }
-                "kvm_exporter_sample_timestamp_seconds" => {
+                Rows::SampleTimestamp => {
                     family.sample(&none, &none, Value::Nanoseconds(unix_ns(self.taken)));
                 }
-                "kvm_exporter_series" => {
+                Rows::Series => {
                     family.sample(&none, &none, Value::Int(self.series as u64));
                 }
-                "kvm_exporter_blind_spots" => {
-                    let spots = self.inventory.blind_spots.len() as u64;
-                    family.sample(&none, &none, Value::Int(spots));
+                Rows::VisibilityGaps => {
+                    let gaps = self.inventory.blind_spots.len() as u64;
+                    family.sample(&none, &none, Value::Int(gaps));
                 }
-                _ => self.visit_columns(&mut family),
+                // The registry has these.
+                Rows::Registry => {}
             }
             while let Some((fact, rest)) = facts.split_first() {
-                if fact.metric.name != metric.name {
+                if fact.metric != metric {
                     break;
                 }
                 family.fact(fact);
@@ -188,10 +190,9 @@ struct Pick<'a> {
     column: &'a ColumnRow,
 }
 
-/// The columns that feed `metric` and that the series limit did not drop. Names are compared, not
-/// addresses: a `const` table may exist at more than one address.
+/// The columns that feed `metric` and that the series limit did not drop.
 fn picks<'a>(columns: &'a [ColumnRow], metric: &Metric) -> Vec<Pick<'a>> {
-    let feeds = |column: &ColumnRow| !column.dropped && column.metric.name == metric.name;
+    let feeds = |column: &ColumnRow| !column.dropped && column.metric == metric;
     let numbered = columns.iter().enumerate();
     numbered
         .filter(|(_, column)| feeds(column))

@@ -10,7 +10,14 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Unit;
+
+use super::stem_and_unit;
+use crate::metric::{metrics, Keys, Metric, Rows};
+
+metrics! { METRICS of "self":
+    THREAD_BUSY = Metric::gauge("kvm_exporter_thread_busy_seconds", Keys::Exporter, &["thread"],
+        "Time since a thread of the exporter began its current step, 0 while it waits").rows(Rows::Registry);
+}
 
 /// The heartbeats of all threads; a clone shares them.
 #[derive(Debug, Clone, Default)]
@@ -147,12 +154,9 @@ impl Collector for Heartbeats {
         if ages.is_empty() {
             return Ok(()); // a metric family without samples is not exposed
         }
-        let mut family = encoder.encode_descriptor(
-            "thread_busy",
-            "Time since a thread of the exporter began its current step, 0 while it waits",
-            Some(&Unit::Seconds),
-            MetricType::Gauge,
-        )?;
+        let (stem, unit) = stem_and_unit(&THREAD_BUSY);
+        let help = THREAD_BUSY.help;
+        let mut family = encoder.encode_descriptor(stem, help, unit.as_ref(), MetricType::Gauge)?;
         for (thread, age) in ages {
             let labels = [("thread", thread)];
             ConstGauge::new(age).encode(family.encode_family(&labels)?)?;

@@ -45,7 +45,7 @@ fn names_translate_back_over_the_whole_catalogue() {
         assert_eq!(translated(&name, &unit, kind), metric.name, "{name} {unit}");
         assert!(name.contains('.'), "{name}");
         assert!(seen.insert(name), "{} is not the only one", metric.name);
-        for label in metric.labels {
+        for label in metric.labels() {
             // Attribute names that are label names are not translated.
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
             assert!(
@@ -69,7 +69,7 @@ fn samples_have_the_time_of_the_sample_and_the_exporters_own_have_now() {
     let mut ints = BTreeSet::new();
     for point in &all {
         let name = translated(&point.name, &point.unit, point.kind);
-        let metric = catalog::find(&name).unwrap();
+        let metric = metrics::find(&name).unwrap();
         let time = match metric.source {
             "self" => picture.now_unix,
             _ => unix_ns(snapshot.taken),
@@ -130,7 +130,7 @@ fn counted(total: u64) -> Vec<FactRow> {
     let row = |metric: &str, pairs: &[(&'static str, &'static str)], origin| {
         let pairs = pairs.iter().map(|(name, value)| (*name, (*value).into()));
         FactRow {
-            metric: catalog::find(metric).unwrap(),
+            metric: metrics::find(metric).unwrap(),
             labels: Arc::new(Labels::new(pairs)),
             value: FactValue::Int(total),
             origin,
@@ -159,7 +159,7 @@ fn counted(total: u64) -> Vec<FactRow> {
             Origin::Exporter,
         ),
     ];
-    rows.sort_by_key(|row| catalog::position(row.metric.name));
+    rows.sort_by_key(|row| metrics::position(row.metric));
     rows
 }
 

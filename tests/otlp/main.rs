@@ -17,8 +17,9 @@ use vcpu_exporter::expose::otlp::{
 };
 use vcpu_exporter::expose::{text, App};
 use vcpu_exporter::host::identity::Identity;
+use vcpu_exporter::metric::Kind;
 use vcpu_exporter::sample::slow::{FactValue, Origin};
-use vcpu_exporter::snapshot::{self, catalog, FactRow, Kind, Labels, Snapshot, CATALOG};
+use vcpu_exporter::snapshot::{self, metrics, FactRow, Labels, Snapshot, CATALOG};
 use vcpu_exporter::telemetry::{RequestLabels, SourceLabel, Telemetry};
 
 #[path = "../support/exposition.rs"]

@@ -13,8 +13,9 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
+use vcpu_exporter::metric::{Kind, Metric};
 use vcpu_exporter::sample::Buckets;
-use vcpu_exporter::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
+use vcpu_exporter::snapshot::{Labels, Snapshot, Value, Visitor};
 
 /// The snapshot as prometheus-client encodes it, without an age.
 pub(crate) fn encode(snapshot: &Arc<Snapshot>) -> String {
@@ -97,9 +98,8 @@ impl Collector for Oracle {
 
 impl Family {
     fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Metric {
-            kind, unit, help, ..
-        } = *self.metric;
+        let Metric { kind, help, .. } = *self.metric;
+        let unit = self.metric.unit();
         // prometheus-client appends the unit itself.
         let name = self.metric.family();
         let name = name

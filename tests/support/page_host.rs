@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use vcpu_exporter::sample::demand::OfCpu;
 use vcpu_exporter::sample::slow::{FactValue, Origin};
-use vcpu_exporter::snapshot::{catalog, CpuRow, FactRow, Handle, Labels, Snapshot};
+use vcpu_exporter::snapshot::{metrics, CpuRow, FactRow, Handle, Labels, Snapshot};
 
 use crate::snapshots::{labels, Host};
 
@@ -140,7 +140,7 @@ impl PageHost {
             let owned = pairs.iter();
             let owned = owned.map(|(n, v)| (*n, Cow::Owned((*v).to_string())));
             rows.push(FactRow {
-                metric: catalog::find(metric).unwrap(),
+                metric: metrics::find(metric).unwrap(),
                 labels: Arc::new(Labels::new(owned)),
                 value: FactValue::Int(value),
                 origin: Origin::Exporter,
@@ -179,7 +179,7 @@ impl PageHost {
             ("cpu_model", "Intel(R) Xeon(R) Gold 6338"),
         ];
         add("kvm_host_info", &about, 1);
-        rows.sort_by_key(|row| catalog::position(row.metric.name));
+        rows.sort_by_key(|row| metrics::position(row.metric));
         rows.into()
     }
 }

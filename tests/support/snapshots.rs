@@ -10,7 +10,7 @@ use vcpu_exporter::discover::Inventory;
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
 use vcpu_exporter::sample::slow::{FactValue, Origin};
 use vcpu_exporter::sample::{Buckets, Reason, SourceInfo, SourceState, Unit, Whereabouts};
-use vcpu_exporter::snapshot::catalog;
+use vcpu_exporter::snapshot::metrics;
 use vcpu_exporter::snapshot::{
     CellRow, ColumnRow, DroppedRow, FactRow, Labels, Snapshot, SourceRow, VcpuRow, VmRow,
 };
@@ -235,7 +235,7 @@ pub(crate) fn recorded(mut snapshot: Snapshot) -> Snapshot {
                 let name = vm.labels.get("vm").unwrap();
                 let pairs: Vec<_> = [("vm", name)].iter().chain(more).copied().collect();
                 rows.push(FactRow {
-                    metric: catalog::find(metric).unwrap(),
+                    metric: metrics::find(metric).unwrap(),
                     labels: labels(&pairs),
                     value: value(n),
                     origin: Origin::Exporter,
@@ -306,7 +306,7 @@ fn vcpu_columns() -> Arc<[ColumnRow]> {
 /// A column of the catalog.
 pub(crate) fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -> ColumnRow {
     ColumnRow {
-        metric: catalog::find(metric).unwrap(),
+        metric: metrics::find(metric).unwrap(),
         labels: labels(fixed),
         unit,
         dropped: false,

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fake_host::{FakeHost, UUID_A, UUID_B};
+use crate::metric::{Kind, Metric};
 use crate::sample::pmu::scripted::Scripted;
 use crate::sample::Buckets;
-use crate::snapshot::{catalog, Kind, Labels, Metric, Snapshot, Value, Visitor};
+use crate::snapshot::{metrics, Labels, Snapshot, Value, Visitor};
 
 pub(super) fn pipeline(host: &FakeHost, config: &Config, counters: Scripted) -> Pipeline {
     let roots = Arc::new(Roots::below(host.root()));
@@ -105,7 +106,7 @@ pub(super) fn series(snapshot: &Snapshot) -> Series {
 }
 
 fn is_counter(name: &str) -> bool {
-    catalog::find(name).is_some_and(|metric| metric.kind == Kind::Counter)
+    metrics::find(name).is_some_and(|metric| metric.kind == Kind::Counter)
 }
 
 /// A change on the host.

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use crate::snapshot::{Labels, Metric, Value};
+use crate::metric::Metric;
+use crate::snapshot::{Labels, Value};
 
 /// Identifies a series: a keyed hash. With a million series, two collide on one of ten million
 /// hosts, and both would then be wrong.
@@ -157,7 +158,7 @@ fn beyond(total: Value, before: u64) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::catalog::find;
+    use crate::snapshot::metrics::find;
 
     struct Receiver(Ledger);
 

@@ -14,10 +14,11 @@ use super::own::{self, Histogram};
 use super::protobuf::{attribute, bytes, fixed64, head, uint, varint, varint_len};
 use super::starts::{unix_ns, Clock, Starts};
 use super::{names, Resource};
+use crate::metric::{Kind, Metric};
 use crate::sample::slow::Origin;
 use crate::sample::Buckets;
 use crate::snapshot::labels::Pair;
-use crate::snapshot::{Kind, Labels, Metric, Snapshot, Value, Visitor};
+use crate::snapshot::{Labels, Snapshot, Value, Visitor};
 
 /// Bytes of data points after which a new request starts. gRPC receivers accept 4 MiB by default,
 /// counted after decompression.

@@ -1,4 +1,4 @@
-//! OTLP names and units, derived from the catalog. The standard translation from OTLP to Prometheus
+//! OTLP names and units, derived from the metric. The standard translation from OTLP to Prometheus
 //! names (OpenTelemetry specification, "Prometheus and OpenMetrics compatibility"; Prometheus'
 //! otlptranslator) restores the name on `/metrics`.
 //!
@@ -10,9 +10,9 @@
 
 use std::borrow::Cow;
 
-use crate::snapshot::{Kind, Metric};
+use crate::metric::{Kind, Metric};
 
-/// Units of the catalog and their UCUM codes.
+/// Units of metrics and their UCUM codes.
 const UCUM: [(&str, &str); 4] = [
     ("seconds", "s"),
     ("bytes", "By"),
@@ -30,7 +30,7 @@ pub fn name(metric: &Metric) -> String {
 
 /// The metric's unit in OTLP; empty if it has none.
 pub fn unit(metric: &Metric) -> Cow<'static, str> {
-    if let Some((_, code)) = UCUM.iter().find(|(word, _)| *word == metric.unit) {
+    if let Some((_, code)) = UCUM.iter().find(|(word, _)| *word == metric.unit()) {
         return Cow::Borrowed(code);
     }
     let last = stem(metric).rsplit('_').next().unwrap_or_default();
@@ -46,8 +46,8 @@ fn stem(metric: &Metric) -> &'static str {
         Kind::Counter => metric.name.strip_suffix("_total").unwrap_or(metric.name),
         Kind::Gauge | Kind::Info | Kind::Histogram => metric.name,
     };
-    let bare = name.strip_suffix(metric.unit);
-    let bare = bare.filter(|_| !metric.unit.is_empty());
+    let bare = name.strip_suffix(metric.unit());
+    let bare = bare.filter(|_| !metric.unit().is_empty());
     bare.map_or(name, |bare| bare.trim_end_matches('_'))
 }
 
@@ -66,7 +66,7 @@ fn singular(word: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::catalog::find;
+    use crate::snapshot::metrics::find;
 
     #[test]
     fn names_have_dots_and_units_are_ucum() {

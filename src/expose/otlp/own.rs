@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
+use crate::metric::{Kind, Metric};
 use crate::sample::Buckets;
-use crate::snapshot::{catalog, Kind, Labels, Metric, Value, Visitor};
+use crate::snapshot::{metrics, Labels, Value, Visitor};
 
 /// A classic histogram.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,7 +40,7 @@ pub(super) trait Histograms: Visitor {
     fn put_histogram(&mut self, labels: &Labels, histogram: Histogram);
 }
 
-/// Passes all metrics of the registry that the catalog has to `visitor`.
+/// Passes all metrics of the registry to `visitor`.
 pub(super) fn visit(registry: &Registry, visitor: &mut impl Histograms) {
     let mut text = String::new();
     // Writing to a String cannot fail; a metric that cannot be encoded is also logged by /metrics.
@@ -87,8 +88,8 @@ fn sample(line: &str) -> Option<(&'static Metric, Sample<'_>)> {
     };
     let bound = pairs.iter().find(|(name, _)| *name == "le");
     let bound = bound.and_then(|(_, bound)| bound.parse().ok());
-    // The catalog's names are static, as labels of a series must be.
-    let named = |name: &str| metric.labels.iter().find(|known| **known == name).copied();
+    // The metric's labels are static, as labels of a series must be.
+    let named = |name: &str| metric.labels().find(|known| *known == name);
     let known = pairs.into_iter();
     let known = known.filter_map(|(name, value)| Some((named(name)?, value.into())));
     let sample = Sample {
@@ -103,9 +104,9 @@ fn sample(line: &str) -> Option<(&'static Metric, Sample<'_>)> {
 /// The metric that a sample name belongs to.
 fn metric(name: &str) -> Option<&'static Metric> {
     let ends = ["_bucket", "_count", "_sum"];
-    catalog::find(name).or_else(|| {
+    metrics::find(name).or_else(|| {
         let family = ends.iter().find_map(|end| name.strip_suffix(end))?;
-        catalog::find(family).filter(|metric| metric.kind == Kind::Histogram)
+        metrics::find(family).filter(|metric| metric.kind == Kind::Histogram)
     })
 }
 

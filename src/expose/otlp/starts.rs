@@ -9,8 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{clock_gettime, ClockId};
 
+use crate::metric::{Keys, Metric};
 use crate::sample::slow::Origin;
-use crate::snapshot::{Labels, Metric, Snapshot};
+use crate::snapshot::{Labels, Snapshot};
 
 /// Converts clock ticks since boot to nanoseconds since the Unix epoch with a fixed offset: a start
 /// time that moved with each clock adjustment would look like a restart.
@@ -93,8 +94,8 @@ impl<'a> Starts<'a> {
     /// Start time of the metric's series with these labels, at most the time of the `sample`.
     pub(super) fn of(&mut self, metric: &Metric, row: &Labels, origin: Origin, sample: u64) -> u64 {
         let process = self.clock.process;
-        let start = match (metric.source, origin) {
-            ("self", _) => process,
+        let start = match (metric.keys, origin) {
+            (Keys::Exporter, _) => process,
             (_, Origin::Exporter) => self.begun(row).unwrap_or(process).max(process),
             (_, Origin::Vm) => self.begun(row).unwrap_or(process),
             (_, Origin::Boot) => self.clock.boot,
@@ -125,7 +126,7 @@ impl<'a> Starts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::catalog::find;
+    use crate::snapshot::metrics::find;
 
     #[test]
     fn ticks_become_nanoseconds_and_the_exporters_start_is_one_of_them() {

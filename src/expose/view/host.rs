@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::known::{by_core, by_label};
 use super::{over, owned, sum, CoreView, HostView, NodeView, Tenant, ThreadView, VmView};
 use crate::host::topology::Cpu;
+use crate::metric::Metric;
+use crate::sample::host;
 use crate::snapshot::cores::{core_use, CoreUse};
 use crate::snapshot::growth::{facts_of, grown_facts, number, Growth};
 use crate::snapshot::Snapshot;
@@ -57,8 +59,8 @@ impl<'a> Machine<'a> {
             frequency: frequency(newest),
             cores: core_use(newest),
             distances: distances(newest),
-            too_hot: too_hot(newest, "kvm_host_core_throttled_seconds_total", by_core),
-            too_hot_packages: too_hot(newest, "kvm_host_package_throttled_seconds_total", |row| {
+            too_hot: too_hot(newest, &host::CORE_THROTTLED, by_core),
+            too_hot_packages: too_hot(newest, &host::PACKAGE_THROTTLED, |row| {
                 by_label(row, "package")
             }),
         }
@@ -136,7 +138,7 @@ impl<'a> Machine<'a> {
         let online = || cpus.iter().filter(|cpu| cpu.online);
         let cores: BTreeSet<_> = online().map(key).collect();
         let packages: BTreeSet<_> = cores.iter().map(|core| core.0).collect();
-        let info = facts_of(&self.newest.facts, "kvm_host_info").first();
+        let info = facts_of(&self.newest.facts, &host::HOST_INFO).first();
         let info = |name| info.and_then(|row| owned(&row.labels, name));
         HostView {
             name: self.newest.host_name.as_deref().map(str::to_owned),
@@ -239,7 +241,7 @@ impl HostView {
 
 /// NUMA distances, by (from, to).
 fn distances(newest: &Snapshot) -> HashMap<(u32, u32), f64> {
-    let rows = facts_of(&newest.facts, "kvm_host_numa_distance").iter();
+    let rows = facts_of(&newest.facts, &host::NUMA_DISTANCE).iter();
     let rows = rows.filter_map(|row| {
         let pair = (by_label(row, "from")?, by_label(row, "to")?);
         Some((pair, number(&row.value)?))
@@ -273,11 +275,11 @@ fn wanted(growth: &Growth<'_>) -> HashMap<u32, Wanted> {
 
 fn frequency(newest: &Snapshot) -> HashMap<CoreKey, f64> {
     let hertz = |metric| facts_of(&newest.facts, metric).iter();
-    let base = hertz("kvm_host_core_frequency_base_hertz");
+    let base = hertz(&host::CORE_FREQUENCY_BASE);
     let base: HashMap<CoreKey, f64> = base
         .filter_map(|row| Some((by_core(row)?, number(&row.value)?)))
         .collect();
-    let now = hertz("kvm_host_core_frequency_hertz");
+    let now = hertz(&host::CORE_FREQUENCY);
     let ratio = |row| {
         let core = by_core(row)?;
         Some((core, over(number(&row.value)?, *base.get(&core)?)?))
@@ -288,7 +290,7 @@ fn frequency(newest: &Snapshot) -> HashMap<CoreKey, f64> {
 /// Shares of time in which something was throttled by heat.
 fn too_hot<K: std::hash::Hash + Eq>(
     newest: &Snapshot,
-    metric: &str,
+    metric: &'static Metric,
     key: impl Fn(&crate::snapshot::FactRow) -> Option<K>,
 ) -> HashMap<K, f64> {
     let grown = grown_facts(newest, metric);

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::host::CoreKey;
 use super::{over, owned, DeviceView};
+use crate::sample::{cgroup, devices, memory, threads};
 use crate::snapshot::growth::{facts_of, grown_facts, number};
 use crate::snapshot::{FactRow, Snapshot};
 
@@ -28,17 +29,17 @@ pub(super) type Known<'a> = HashMap<&'a str, OfVm>;
 pub(super) fn of_vms(newest: &Snapshot) -> Known<'_> {
     let mut known = Known::new();
     let facts = |metric| facts_of(&newest.facts, metric).iter();
-    for row in facts("kvm_vm_memory_bytes") {
+    for row in facts(&memory::MEMORY) {
         let node = by_label(row, "numa_node").zip(number(&row.value));
         of(&mut known, row, |vm| vm.memory.extend(node));
     }
-    for row in facts("kvm_vm_cpu_quota_cores") {
+    for row in facts(&cgroup::CPU_QUOTA_CORES) {
         of(&mut known, row, |vm| vm.quota = number(&row.value));
     }
-    for row in facts("kvm_vm_device_info") {
+    for row in facts(&devices::DEVICE_INFO) {
         of(&mut known, row, |vm| vm.devices.push(device(row)));
     }
-    let time = grown_facts(newest, "kvm_vm_thread_time_seconds_total");
+    let time = grown_facts(newest, &threads::THREAD_TIME);
     for (row, grown) in time.filter(|(row, _)| row.labels.get("role") != Some("vcpu")) {
         of(&mut known, row, |vm| {
             vm.io.push((by_core(row), grown.rate()))
@@ -58,11 +59,11 @@ fn of<'a>(known: &mut Known<'a>, row: &'a FactRow, learn: impl FnOnce(&mut OfVm)
 
 /// Uses the worst level: a quota on any level throttles the VM.
 fn throttled<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
-    let periods = grown_facts(newest, "kvm_vm_cpu_periods_total");
+    let periods = grown_facts(newest, &cgroup::CPU_PERIODS);
     let periods: HashMap<&str, f64> = periods
         .map(|(row, grown)| (row.labels.text(), grown.by))
         .collect();
-    for (row, grown) in grown_facts(newest, "kvm_vm_cpu_throttled_periods_total") {
+    for (row, grown) in grown_facts(newest, &cgroup::CPU_THROTTLED_PERIODS) {
         let ratio = periods.get(row.labels.text());
         let ratio = ratio.and_then(|periods| over(grown.by, *periods));
         of(known, row, |vm| {
@@ -75,7 +76,7 @@ fn throttled<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
 /// the group was throttled (kernel/sched/fair.c, `unthrottle_cfs_rq`). So it is the wait of all
 /// threads together, except for threads that share a CPU.
 fn throttled_time<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
-    for (row, grown) in grown_facts(newest, "kvm_vm_cpu_throttled_seconds_total") {
+    for (row, grown) in grown_facts(newest, &cgroup::CPU_THROTTLED) {
         of(known, row, |vm| {
             *vm.throttled_time.get_or_insert(0.0) += grown.rate();
         });

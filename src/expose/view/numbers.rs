@@ -1,25 +1,26 @@
 //! Measurements of a vCPU: deltas of its counters, and their ratios.
 
 use super::{over, Numbers};
+use crate::sample::{exits, pmu, sched};
 use crate::snapshot::growth::{Columns, Counter, Growth};
 
 /// Counters in the order of [`Raw::grown`].
 const COUNTERS: [Counter; RAW] = [
-    Counter::of("kvm_vcpu_time_seconds_total"),
-    Counter::of("kvm_vcpu_delay_seconds_total"),
-    Counter::of("kvm_vcpu_cycles_total").with("mode", "guest"),
-    Counter::of("kvm_vcpu_instructions_total").with("mode", "guest"),
-    Counter::of("kvm_vcpu_cache_misses_total").with("mode", "guest"),
-    Counter::of("kvm_vcpu_exits_total"),
-    Counter::of("kvm_vcpu_migrations_total"),
-    Counter::of("kvm_vcpu_dram_loads_total")
+    Counter::of(&sched::TIME),
+    Counter::of(&sched::DELAY),
+    Counter::of(&pmu::CYCLES).with("mode", "guest"),
+    Counter::of(&pmu::INSTRUCTIONS).with("mode", "guest"),
+    Counter::of(&pmu::CACHE_MISSES).with("mode", "guest"),
+    Counter::of(&exits::EXITS),
+    Counter::of(&sched::MIGRATIONS),
+    Counter::of(&pmu::DRAM_LOADS)
         .with("mode", "guest")
         .with("target", "local"),
-    Counter::of("kvm_vcpu_dram_loads_total")
+    Counter::of(&pmu::DRAM_LOADS)
         .with("mode", "guest")
         .with("target", "remote"),
-    Counter::of("kvm_vcpu_pmu_enabled_seconds_total"),
-    Counter::of("kvm_vcpu_pmu_running_seconds_total"),
+    Counter::of(&pmu::PMU_ENABLED),
+    Counter::of(&pmu::PMU_RUNNING),
 ];
 
 const RAW: usize = 11;

@@ -5,7 +5,13 @@ use std::io;
 use super::reading::{int, Found};
 use super::totals::{Counted, Totals};
 use crate::host::roots::Roots;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::Fact;
+
+metrics! { METRICS of "cgroup":
+    NUMA_BALANCING = Metric::counter("kvm_vm_numa_balancing_total", Keys::Vm, &["event"],
+        "NUMA balancing of the VM's memory, from its cgroup: pte_updates (page table entries marked to detect the next access), hint_faults (faults on marked entries; the vCPU waits), pages_migrated (base pages moved to another node)");
+}
 
 /// Values of the `event` label, in the order of
 /// [`Group::numa_balancing`](crate::host::cgroup::Group::numa_balancing).
@@ -53,7 +59,7 @@ impl Balancing {
     /// Adds a read, and returns the totals.
     pub(super) fn add(&mut self, counted: Option<Counted<3>>) -> Vec<Fact> {
         self.totals.update(counted.into_iter().collect());
-        let fact = |(event, total)| int(METRIC, &[("event", event)], total);
+        let fact = |(event, total)| int(&NUMA_BALANCING, &[("event", event)], total);
         let totals = self.totals.get().into_iter();
         totals
             .flat_map(|totals| EVENTS.into_iter().zip(totals))
@@ -61,5 +67,3 @@ impl Balancing {
             .collect()
     }
 }
-
-const METRIC: &str = "kvm_vm_numa_balancing_total";

@@ -10,7 +10,25 @@ use super::totals::{Counted, Totals};
 use crate::host::cgroup::files::{Pressure, Quota, Throttling};
 use crate::host::cgroup::{Group, Hierarchy, Resource};
 use crate::host::roots::Roots;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue, Origin};
+
+metrics! { METRICS of "cgroup":
+    CPU_QUOTA_CORES = Metric::gauge("kvm_vm_cpu_quota_cores", Keys::Vm, &["level"],
+        "Tightest CPU quota on the VM's cgroups in cores, by level: vcpu (sum over the vCPUs' own groups), vm, or ancestor (possibly shared with other VMs); absent without a quota");
+    CPU_PERIODS = Metric::counter("kvm_vm_cpu_periods_total", Keys::Vm, &["level"],
+        "Quota periods in which the VM's cgroups of this level were runnable; absent until a quota is set there");
+    CPU_THROTTLED_PERIODS = Metric::counter("kvm_vm_cpu_throttled_periods_total", Keys::Vm, &["level"],
+        "Quota periods in which the VM's cgroups of this level used up their quota; absent until a quota is set there");
+    CPU_THROTTLED = Metric::counter("kvm_vm_cpu_throttled_seconds_total", Keys::Vm, &["level"],
+        "Time the VM's cgroups of this level were throttled by their quota, summed over CPUs; absent until a quota is set there");
+    CPU_WEIGHT = Metric::gauge("kvm_vm_cpu_weight", Keys::Vm, &[],
+        "CPU weight of the VM's cgroup relative to its siblings, 1 to 10000 as in cgroup v2 (default 100, 0 for idle time only); v1's cpu.shares times 100/1024; absent if the cpu controller is off");
+    CPUSET_CPUS = Metric::gauge("kvm_vm_cpuset_cpus", Keys::Vm, &[],
+        "Online CPUs the VM's cgroup may use; absent if no cpuset controller is on");
+    PRESSURE = Metric::counter("kvm_vm_pressure_seconds_total", Keys::Vm, &["resource", "kind"],
+        "Time in which some or all (full) tasks of the VM's cgroup waited for a resource (cpu, memory, io); absent without a cgroup v2 hierarchy, with pressure switched off, or if the VM has no group");
+}
 
 /// A hierarchy, and the VM's groups in it.
 pub(super) type Found = Option<(Hierarchy, Levels)>;
@@ -77,14 +95,14 @@ impl Account {
             Some((hierarchy, levels)) => {
                 let own = levels.vm().map(|vm| hierarchy.group(roots, vm));
                 let weight = own.map_or(Ok(None), |own| own.weight())?;
-                facts.extend(weight.map(|w| int("kvm_vm_cpu_weight", &[], w)));
+                facts.extend(weight.map(|w| int(&CPU_WEIGHT, &[], w)));
                 self.read_levels(roots, hierarchy, levels)?
             }
             None => Default::default(),
         };
         if let Some((hierarchy, levels)) = cpuset {
             let cpus = cpuset_cpus(roots, hierarchy, levels)?;
-            facts.extend(cpus.map(|cpus| int("kvm_vm_cpuset_cpus", &[], cpus)));
+            facts.extend(cpus.map(|cpus| int(&CPUSET_CPUS, &[], cpus)));
         }
         let pressure = match unified {
             Some((hierarchy, levels)) => read_pressure(roots, hierarchy, levels)?,
@@ -127,13 +145,9 @@ impl Account {
             let labels = [("level", level.name())];
             let origin = level.origin();
             let counted = [
-                int("kvm_vm_cpu_periods_total", &labels, periods),
-                int(
-                    "kvm_vm_cpu_throttled_periods_total",
-                    &labels,
-                    throttled_periods,
-                ),
-                seconds("kvm_vm_cpu_throttled_seconds_total", &labels, throttled),
+                int(&CPU_PERIODS, &labels, periods),
+                int(&CPU_THROTTLED_PERIODS, &labels, throttled_periods),
+                seconds(&CPU_THROTTLED, &labels, throttled),
             ];
             facts.extend(counted.map(|fact| Fact { origin, ..fact }));
         }
@@ -152,7 +166,7 @@ impl Account {
             let kinds = [("some", some), ("full", full)];
             for (kind, total) in kinds.into_iter().take(if *has_full { 2 } else { 1 }) {
                 let labels = [("resource", resource.name()), ("kind", kind)];
-                facts.push(seconds("kvm_vm_pressure_seconds_total", &labels, total));
+                facts.push(seconds(&PRESSURE, &labels, total));
             }
         }
         facts
@@ -242,7 +256,7 @@ fn tightest(levels: &[LevelReading; 3]) -> Option<Fact> {
     let known = known.filter_map(|(level, cores)| Some((level, cores?)));
     let (level, cores) = known.min_by(|(_, a), (_, b)| a.total_cmp(b))?;
     Some(Fact {
-        metric: "kvm_vm_cpu_quota_cores",
+        metric: &CPU_QUOTA_CORES,
         labels: vec![("level", level.name().to_owned())],
         value: FactValue::Float(cores),
         origin: Origin::Vm,
@@ -299,15 +313,15 @@ fn read_pressure(
     Ok(all)
 }
 
-pub(super) fn int(metric: &'static str, labels: &[(&'static str, &str)], value: u64) -> Fact {
+pub(super) fn int(metric: &'static Metric, labels: &[(&'static str, &str)], value: u64) -> Fact {
     fact(metric, labels, FactValue::Int(value))
 }
 
-fn seconds(metric: &'static str, labels: &[(&'static str, &str)], nanoseconds: u64) -> Fact {
+fn seconds(metric: &'static Metric, labels: &[(&'static str, &str)], nanoseconds: u64) -> Fact {
     fact(metric, labels, FactValue::Nanoseconds(nanoseconds))
 }
 
-fn fact(metric: &'static str, labels: &[(&'static str, &str)], value: FactValue) -> Fact {
+fn fact(metric: &'static Metric, labels: &[(&'static str, &str)], value: FactValue) -> Fact {
     let labels = labels
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()));

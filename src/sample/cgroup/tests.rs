@@ -164,6 +164,7 @@ fn source(host: &FakeHost) -> CgroupSource {
 fn line(fact: &Fact) -> String {
     let name = fact
         .metric
+        .name
         .trim_start_matches("kvm_vm_")
         .trim_end_matches("_total");
     let labels: String = fact

@@ -15,9 +15,15 @@ use std::time::Duration;
 use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::host::roots::Roots;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue, Origin, VmSource};
 use crate::sample::total::Total;
 use crate::sample::{identity, ReadError, Reason, SourceInfo, SourceState};
+
+metrics! { METRICS of "kvm_stat":
+    KVM_STAT = Metric::counter("kvm_vm_kvm_stat_total", Keys::Vm, &["stat"],
+        "KVM's own counters of the VM and all its vCPUs, by their names in debugfs; names that end in _ns are nanoseconds");
+}
 
 /// Names of counters before Linux 5.14 that differ from today's. That kernel adopted the names of
 /// its new binary statistics in debugfs too (`debugfs_entries`, then `kvm_vcpu_stats_desc`,
@@ -236,7 +242,7 @@ fn counts(roots: &Roots, dir: &Path) -> Result<Vec<(&'static str, u64)>, ReadErr
 
 fn fact(stat: &str, total: u64) -> Fact {
     Fact {
-        metric: "kvm_vm_kvm_stat_total",
+        metric: &KVM_STAT,
         labels: vec![("stat", stat.to_owned())],
         value: FactValue::Int(total),
         origin: Origin::Vm,

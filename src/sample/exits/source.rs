@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::plan::{self, Feed, Plan};
 use crate::config;
 use crate::host::roots::Roots;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::pmu::counters::{CounterError, CounterGroup, OpenCounters};
 use crate::sample::pmu::denied::Gate;
 use crate::sample::pmu::patient::BLOCKED;
@@ -14,6 +15,13 @@ use crate::sample::{
     descriptors, Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, Scope,
     Source, SourceInfo, SourceState, Target, Unit,
 };
+
+metrics! { METRICS of "exits":
+    EXITS = Metric::counter("kvm_vcpu_exits_total", Keys::Placed, &["reason"],
+        "VM exits of the vCPU: one series for each reason of sources.exits.reasons, and other for the rest; the sum over reason is all exits");
+    KVM_EVENTS = Metric::counter("kvm_vcpu_kvm_events_total", Keys::Placed, &["event"],
+        "KVM events of the vCPU, by tracepoint name without kvm_: userspace_exit (returns to the VMM), vcpu_wakeup (halts waited out by KVM), pio and mmio (accesses), inj_virq (interrupts injected by KVM, not by the CPU), wfx (waits trapped on arm64)");
+}
 
 /// The `exits` source.
 pub struct Exits {
@@ -56,11 +64,11 @@ impl Ids {
         let reasons = config.reasons.iter().map(|reason| reason.0.as_str());
         Self {
             events: events
-                .map(|event| add("kvm_vcpu_kvm_events_total", "event", event))
+                .map(|event| add(&KVM_EVENTS, "event", event))
                 .collect(),
             exits: reasons
                 .chain(["other"])
-                .map(|reason| add("kvm_vcpu_exits_total", "reason", reason))
+                .map(|reason| add(&EXITS, "reason", reason))
                 .collect(),
         }
     }

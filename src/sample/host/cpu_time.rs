@@ -16,9 +16,15 @@ use super::{fact, since_boot, unreadable, Found, HostReader};
 use crate::host::cpu_time::{self, MODES};
 use crate::host::roots::Roots;
 use crate::host::topology::{Place, Topology};
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::total::Total;
 use crate::sample::{Reason, SourceInfo};
+
+metrics! { METRICS of "host_cpu":
+    CORE = Metric::counter("kvm_host_core_seconds_total", Keys::Host, &["package", "core", "numa_node", "mode"],
+        "CPU time of the core, summed over its threads, by mode: user (without guest), guest (vCPUs in guest mode), system, irq, softirq, steal (used by the hypervisor below this host), iowait, idle");
+}
 
 /// A decrease by more than this is a reset; a smaller one is ignored until the counter catches up.
 const MOST_BACK: Duration = Duration::from_secs(3);
@@ -87,7 +93,7 @@ fn of_mode(place: Place, mode: &str, nanoseconds: u64) -> Fact {
         ("mode", mode.to_owned()),
     ];
     let value = FactValue::Nanoseconds(nanoseconds);
-    since_boot(fact("kvm_host_core_seconds_total", labels, value))
+    since_boot(fact(&CORE, labels, value))
 }
 
 impl HostReader for CpuTime {

@@ -11,8 +11,14 @@ use super::{fact, Found, HostReader};
 use crate::host::cpu_model::{field, first_block};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::{Reason, SourceInfo};
+
+metrics! { METRICS of "cpu_features":
+    CPU_FEATURE = Metric::gauge("kvm_host_cpu_feature", Keys::Host, &["feature"],
+        "1 if the kernel lists a CPU feature that matters to guests, else 0; absent if this kernel never lists it");
+}
 
 /// Lines of cpuinfo that list features.
 const FLAGS: &str = "flags";
@@ -101,7 +107,7 @@ fn features(block: &str) -> Found {
         };
         let labels = [("feature", (*feature).to_owned())];
         let value = FactValue::Int(u64::from(listed));
-        Some(fact("kvm_host_cpu_feature", labels, value))
+        Some(fact(&CPU_FEATURE, labels, value))
     };
     Found {
         facts: FEATURES.iter().filter_map(one).collect(),

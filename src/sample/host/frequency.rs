@@ -17,15 +17,20 @@ use super::{core, fact, Found, HostReader};
 use crate::host::cpu_model;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::{Reason, SourceInfo};
 
-const METRICS: [&str; 4] = [
-    "kvm_host_core_frequency_hertz",
-    "kvm_host_core_frequency_min_hertz",
-    "kvm_host_core_frequency_max_hertz",
-    "kvm_host_core_frequency_base_hertz",
-];
+metrics! { METRICS of "frequency":
+    CORE_FREQUENCY = Metric::gauge("kvm_host_core_frequency_hertz", Keys::Host, &["package", "core"],
+        "Current frequency of the core, the highest of its threads");
+    CORE_FREQUENCY_MIN = Metric::gauge("kvm_host_core_frequency_min_hertz", Keys::Host, &["package", "core"],
+        "Lowest frequency of the core");
+    CORE_FREQUENCY_MAX = Metric::gauge("kvm_host_core_frequency_max_hertz", Keys::Host, &["package", "core"],
+        "Highest frequency of the core, with turbo or boost");
+    CORE_FREQUENCY_BASE = Metric::gauge("kvm_host_core_frequency_base_hertz", Keys::Host, &["package", "core"],
+        "Base frequency of the core, without turbo or boost");
+}
 
 /// Hertz by metric.
 type Frequencies = [Option<u64>; METRICS.len()];
@@ -80,7 +85,7 @@ impl HostReader for Frequency {
             }
         }
         let facts: Vec<Fact> = cores.iter().flat_map(facts_of).collect();
-        let now_is_known = facts.iter().any(|fact| fact.metric == METRICS[0]);
+        let now_is_known = facts.iter().any(|fact| fact.metric == &CORE_FREQUENCY);
         Found {
             facts,
             missing: (!now_is_known).then(|| no_cpufreq(&self.roots, &dir)),
@@ -90,7 +95,7 @@ impl HostReader for Frequency {
 
 fn facts_of((place, frequencies): (&(i32, i32), &Frequencies)) -> impl Iterator<Item = Fact> {
     let place = *place;
-    let known = METRICS.into_iter().zip(*frequencies);
+    let known = METRICS.iter().copied().zip(*frequencies);
     known.filter_map(move |(metric, hertz)| Some(fact(metric, core(place), FactValue::Int(hertz?))))
 }
 

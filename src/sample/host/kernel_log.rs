@@ -16,8 +16,16 @@ use crate::host::cpu_model::{field, first_block};
 use crate::host::kernel_log::{self, KernelLog, Kind, Record};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::{Reason, SourceInfo};
+
+metrics! { METRICS of "kernel_log":
+    KERNEL_LOG_LINES = Metric::counter("kvm_host_kernel_log_lines_total", Keys::Host, &["kind"],
+        "Lines of the kernel log since the exporter started, by kind: machine_check, memory_error (corrected or not, from an EDAC driver), memory_failure (a lost page), throttle, split_lock, kvm_msr, kvm (any other line of KVM); a kind that this host cannot log is absent");
+    KERNEL_LOG_LOST = Metric::counter("kvm_host_kernel_log_lost_total", Keys::Host, &[],
+        "Records of the kernel log that were overwritten before the exporter read them");
+}
 
 /// Maximum number of records per read, so that a flooded log does not delay the collector.
 const MOST: usize = 20_000;
@@ -70,11 +78,11 @@ impl Log {
         let known = known.filter(|(kind, n)| *n > 0 || could(*kind));
         let line = |(kind, n): (Kind, u64)| {
             let labels = [("kind", kind.label().to_owned())];
-            let metric = "kvm_host_kernel_log_lines_total";
+            let metric = &KERNEL_LOG_LINES;
             fact(metric, labels, FactValue::Int(n))
         };
         let lost = FactValue::Int(self.lost);
-        let lost = fact("kvm_host_kernel_log_lost_total", [], lost);
+        let lost = fact(&KERNEL_LOG_LOST, [], lost);
         known.map(line).chain([lost]).collect()
     }
 }

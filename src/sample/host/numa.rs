@@ -13,9 +13,21 @@ use crate::host::memory::size_name;
 use crate::host::nodes::{self, NodeMemory, Pool, OUTCOMES};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::total::Total;
 use crate::sample::{Reason, SourceInfo};
+
+metrics! { METRICS of "numa":
+    NUMA_DISTANCE = Metric::gauge("kvm_host_numa_distance", Keys::Host, &["from", "to"],
+        "Distance between two NUMA nodes, from firmware; 10 is the node itself");
+    NUMA_MEMORY = Metric::gauge("kvm_host_numa_memory_bytes", Keys::Host, &["numa_node", "state"],
+        "Memory of a NUMA node by use: free, anon, shmem, file, slab, hugetlb (all pools), other; the sum is all its memory");
+    NUMA_ALLOCATIONS = Metric::counter("kvm_host_numa_allocations_total", Keys::Host, &["numa_node", "outcome"],
+        "Base pages allocated, by outcome: hit (requested from this node and served by it), miss (served by this node, requested from another), foreign (requested from this node, served by another), interleave_hit, local_node and other_node (served by this node to a task on this or another node)");
+    HUGEPAGES = Metric::gauge("kvm_host_hugepages", Keys::Host, &["numa_node", "size", "state"],
+        "Huge pages in a NUMA node's pools, by size: free and used");
+}
 
 /// Distances are omitted on hosts with more nodes than this: they grow with the square.
 const MOST_NODES: usize = 64;
@@ -87,7 +99,7 @@ fn distances(roots: &Roots, from: u32, numbers: &[u32]) -> Vec<Fact> {
         .filter(|_| distances.len() == numbers.len());
     let one = |(to, distance): (&u32, &u64)| {
         let labels = [("from", from.to_string()), ("to", to.to_string())];
-        fact("kvm_host_numa_distance", labels, FactValue::Int(*distance))
+        fact(&NUMA_DISTANCE, labels, FactValue::Int(*distance))
     };
     numbers.iter().zip(distances).map(one).collect()
 }
@@ -110,7 +122,7 @@ fn of_memory(node: u32, memory: &NodeMemory, pools: &[Pool]) -> Vec<Fact> {
     let other = memory.total.checked_sub(sum).map(|rest| ("other", rest));
     let one = |(state, bytes): (&str, u64)| {
         let labels = [("numa_node", node.to_string()), ("state", state.to_owned())];
-        fact("kvm_host_numa_memory_bytes", labels, FactValue::Int(bytes))
+        fact(&NUMA_MEMORY, labels, FactValue::Int(bytes))
     };
     known.into_iter().chain(other).map(one).collect()
 }
@@ -126,7 +138,7 @@ fn of_pool(node: u32, pool: &Pool) -> [Fact; 2] {
             ("size", size_name(pool.size)),
             ("state", state.to_owned()),
         ];
-        fact("kvm_host_hugepages", labels, FactValue::Int(pages))
+        fact(&HUGEPAGES, labels, FactValue::Int(pages))
     })
 }
 
@@ -136,7 +148,7 @@ fn of_allocations(node: u32, totals: &[Total]) -> Vec<Fact> {
             ("numa_node", node.to_string()),
             ("outcome", outcome.to_owned()),
         ];
-        let metric = "kvm_host_numa_allocations_total";
+        let metric = &NUMA_ALLOCATIONS;
         since_boot(fact(metric, labels, FactValue::Int(total.sum())))
     };
     OUTCOMES.into_iter().zip(totals).map(one).collect()

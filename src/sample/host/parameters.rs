@@ -9,8 +9,14 @@ use std::sync::Arc;
 use super::{fact, label, Found, HostReader};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::{Reason, SourceInfo};
+
+metrics! { METRICS of "kvm_parameters":
+    KVM_PARAMETER_INFO = Metric::info("kvm_host_kvm_parameter_info", Keys::Host, &["module", "parameter", "value"],
+        "Parameters of KVM's modules");
+}
 
 /// Maximum number of parameters per module; Linux 6.18 has about 40.
 const MOST: usize = 128;
@@ -39,7 +45,7 @@ impl KvmParameters {
                 ("parameter", label(name)),
                 ("value", label(&value)),
             ];
-            let metric = "kvm_host_kvm_parameter_info";
+            let metric = &KVM_PARAMETER_INFO;
             Some(fact(metric, labels, FactValue::Int(1)))
         };
         names.iter().filter_map(one).collect()

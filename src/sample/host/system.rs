@@ -12,8 +12,18 @@ use crate::host::cpu_model::{field, first_block};
 use crate::host::cpulist;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue, Origin};
 use crate::sample::SourceInfo;
+
+metrics! { METRICS of "system":
+    HOST_INFO = Metric::info("kvm_host_info", Keys::Host, &["kernel", "microcode", "cpu_model"],
+        "Kernel release, microcode version and CPU model");
+    SMT_ACTIVE = Metric::gauge("kvm_host_smt_active", Keys::Host, &[],
+        "1 if SMT is active, else 0");
+    CPU_ISOLATED = Metric::gauge("kvm_host_cpu_isolated", Keys::Host, &["cpu"],
+        "1 for a logical CPU excluded from the scheduler's load balancing, else 0");
+}
 
 /// Reads kernel version, CPU model, SMT state and isolated CPUs.
 pub struct System {
@@ -46,7 +56,7 @@ impl System {
             .filter_map(|(name, text)| Some((name, label(&text?))));
         let labels: Vec<_> = labels.collect();
         (!labels.is_empty()).then_some(Fact {
-            metric: "kvm_host_info",
+            metric: &HOST_INFO,
             labels,
             value: FactValue::Int(1),
             origin: Origin::Exporter,
@@ -55,18 +65,14 @@ impl System {
 
     fn smt(&self) -> Option<Fact> {
         let active: u64 = self.sysfs("smt/active")?.parse().ok()?;
-        Some(fact(
-            "kvm_host_smt_active",
-            [],
-            FactValue::Int(active.min(1)),
-        ))
+        Some(fact(&SMT_ACTIVE, [], FactValue::Int(active.min(1))))
     }
 
     fn isolated(&self, topology: &Topology) -> Option<Vec<Fact>> {
         let isolated = cpulist::parse(&self.sysfs("isolated")?)?;
         let one = |cpu: u32| {
             let value = FactValue::Int(u64::from(isolated.contains(&cpu)));
-            fact("kvm_host_cpu_isolated", [("cpu", cpu.to_string())], value)
+            fact(&CPU_ISOLATED, [("cpu", cpu.to_string())], value)
         };
         Some(topology.cpus.iter().map(|cpu| one(cpu.id)).collect())
     }

@@ -7,7 +7,6 @@ mod cpu_time;
 use super::*;
 use crate::fake_host::{FakeHost, NodeMemory};
 use crate::host::roots::Roots;
-use crate::snapshot::catalog;
 
 fn roots(host: &FakeHost) -> Arc<Roots> {
     Arc::new(Roots::below(host.root()))
@@ -62,9 +61,13 @@ impl<'a, R: HostReader> Watched<'a, R> {
 }
 
 fn line(fact: &Fact) -> String {
-    let metric = catalog::find(fact.metric).expect("the metric is in the catalog");
+    let metric = fact.metric;
     let labels = fact.labels.iter().map(|(name, value)| {
-        assert!(metric.labels.contains(name), "{name} of {}", metric.name);
+        assert!(
+            metric.own_labels.contains(name),
+            "{name} of {}",
+            metric.name
+        );
         format!("{name}={value}")
     });
     let labels = labels.collect::<Vec<_>>().join(",");
@@ -128,7 +131,9 @@ fn throttling_is_counted_from_boot() {
     let host = xeon();
     let topology = Topology::read(&roots(&host), &Topology::default()).unwrap();
     let facts = Thermal::new(roots(&host)).read(&topology).facts;
-    let counters = facts.iter().filter(|fact| fact.metric.ends_with("_total"));
+    let counters = facts
+        .iter()
+        .filter(|fact| fact.metric.name.ends_with("_total"));
     let origins: Vec<Origin> = counters.map(|fact| fact.origin).collect();
     assert_eq!(origins, vec![Origin::Boot; 2 * (8 + 2)]);
 }

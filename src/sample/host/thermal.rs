@@ -22,22 +22,30 @@ use crate::host::cpu_model;
 use crate::host::hwmon::{self, Chip};
 use crate::host::roots::Roots;
 use crate::host::topology::{Cpu, Topology};
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::total::Total;
 use crate::sample::{Reason, SourceInfo};
 
+metrics! { METRICS of "thermal":
+    CORE_THROTTLES = Metric::counter("kvm_host_core_throttles_total", Keys::Host, &["package", "core"],
+        "Times the hardware throttled the core for heat; Intel only");
+    CORE_THROTTLED = Metric::counter("kvm_host_core_throttled_seconds_total", Keys::Host, &["package", "core"],
+        "Time the core was throttled for heat; Intel only");
+    PACKAGE_THROTTLES = Metric::counter("kvm_host_package_throttles_total", Keys::Host, &["package"],
+        "Times the hardware throttled the package for heat; Intel only");
+    PACKAGE_THROTTLED = Metric::counter("kvm_host_package_throttled_seconds_total", Keys::Host, &["package"],
+        "Time the package was throttled for heat; Intel only");
+    TEMPERATURE = Metric::gauge("kvm_host_temperature_celsius", Keys::Host, &["package"],
+        "Temperature of the package, the highest of its dies");
+}
+
 /// Counter files of a CPU with their metrics: of its core, and of its package.
-const COUNTERS: [(&str, &str); 4] = [
-    ("core_throttle_count", "kvm_host_core_throttles_total"),
-    (
-        "core_throttle_total_time_ms",
-        "kvm_host_core_throttled_seconds_total",
-    ),
-    ("package_throttle_count", "kvm_host_package_throttles_total"),
-    (
-        "package_throttle_total_time_ms",
-        "kvm_host_package_throttled_seconds_total",
-    ),
+const COUNTERS: [(&str, &Metric); 4] = [
+    ("core_throttle_count", &CORE_THROTTLES),
+    ("core_throttle_total_time_ms", &CORE_THROTTLED),
+    ("package_throttle_count", &PACKAGE_THROTTLES),
+    ("package_throttle_total_time_ms", &PACKAGE_THROTTLED),
 ];
 
 /// Reads throttle counters and temperature sensors.
@@ -131,7 +139,7 @@ impl HostReader for Thermal {
         let missing = temperatures.is_empty().then(|| no_sensor(&self.roots));
         facts.extend(temperatures.into_iter().map(|(number, millidegrees)| {
             let celsius = FactValue::Float(millidegrees as f64 / 1000.0);
-            fact("kvm_host_temperature_celsius", [package(number)], celsius)
+            fact(&TEMPERATURE, [package(number)], celsius)
         }));
         Found { facts, missing }
     }

@@ -10,8 +10,14 @@ use std::sync::Arc;
 use super::{fact, label, unreadable, Found, HostReader};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
+use crate::metric::{metrics, Keys, Metric};
 use crate::sample::slow::{Fact, FactValue};
 use crate::sample::SourceInfo;
+
+metrics! { METRICS of "vulnerabilities":
+    VULNERABILITY_INFO = Metric::info("kvm_host_vulnerability_info", Keys::Host, &["vulnerability", "state", "detail"],
+        "Vulnerabilities of the CPU; state is not_affected, mitigated, vulnerable or unknown");
+}
 
 /// Maximum number of files; Linux 6.18 has 19.
 const MOST: usize = 128;
@@ -53,7 +59,7 @@ impl HostReader for Vulnerabilities {
                 ("state", state.to_owned()),
                 ("detail", label(detail)),
             ];
-            let metric = "kvm_host_vulnerability_info";
+            let metric = &VULNERABILITY_INFO;
             Some(fact(metric, labels, FactValue::Int(1)))
         };
         Found {

@@ -14,7 +14,7 @@ fn setup(cores: i32) -> (ColumnId, ColumnId, Columns, Reading) {
     let mut columns = Columns::default();
     let mut add = |scope| {
         columns.add(Column {
-            metric: "kvm_vcpu_time_seconds_total",
+            metric: &crate::sample::sched::TIME,
             labels: Vec::new(),
             unit: Unit::Count,
             scope,

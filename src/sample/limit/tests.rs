@@ -5,6 +5,7 @@ use crate::discover::Vm;
 use crate::host::topology::Topology;
 use crate::sample::fixture;
 use crate::sample::reading::{ColumnId, Reading, Scope, Unit};
+use crate::sample::{pmu, sched};
 use std::sync::Arc;
 
 /// A vCPU of an owner's VM that ran on four cores of two nodes, with four placed columns:
@@ -17,10 +18,10 @@ fn of_owners(owners: &[Owner]) -> (Columns, Vec<Slot>) {
     let mut columns = Columns::default();
     let mode = |mode: &str| vec![("mode", mode.to_owned())];
     let all = [
-        ("kvm_vcpu_time_seconds_total", Vec::new()),
-        ("kvm_vcpu_cycles_total", mode("guest")),
-        ("kvm_vcpu_cycles_total", mode("host")),
-        ("kvm_vcpu_pmu_event_total", mode("guest")),
+        (&sched::TIME, Vec::new()),
+        (&pmu::CYCLES, mode("guest")),
+        (&pmu::CYCLES, mode("host")),
+        (&pmu::PMU_EVENT, mode("guest")),
     ];
     let ids = all.map(|(metric, labels)| {
         columns.add(Column {

@@ -35,12 +35,14 @@ fn told(facts: &[Fact]) -> Vec<String> {
         FactValue::Int(n) => n.to_string(),
         other => format!("{other:?}"),
     };
-    let timeless = facts.iter().filter(|f| !f.metric.contains("timestamp"));
+    let timeless = facts
+        .iter()
+        .filter(|f| !f.metric.name.contains("timestamp"));
     let labels = |fact: &Fact| -> String {
         let labels = fact.labels.iter();
         labels.map(|(_, value)| format!(" {value}")).collect()
     };
-    let name = |fact: &Fact| fact.metric.replace("kvm_vm_memory_", "");
+    let name = |fact: &Fact| fact.metric.name.replace("kvm_vm_memory_", "");
     timeless
         .map(|f| format!("{}{} {}", name(f), labels(f), value(f)))
         .collect()

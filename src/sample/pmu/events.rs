@@ -3,8 +3,13 @@
 use crate::config::EventSet;
 use crate::host::cpu_model::{CpuModel, X86Vendor};
 use crate::host::pmu::{Encoding, Pmu};
+use crate::metric::Metric;
 
 use super::counters::{Attr, Filter};
+use super::metrics::{
+    BRANCHES, BRANCH_MISSES, CACHE_MISSES, CACHE_REFERENCES, CYCLES, DRAM_LOADS, DTLB_LOAD_MISSES,
+    INSTRUCTIONS, REF_CYCLES, STALLED_CYCLES, TOPDOWN_SLOTS,
+};
 
 /// `perf_type_id` of linux/perf_event.h.
 pub const PERF_TYPE_HARDWARE: u32 = 0;
@@ -59,8 +64,8 @@ pub enum Code {
 /// An event and the metric it feeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Metric of the catalog.
-    pub metric: &'static str,
+    /// The metric.
+    pub metric: &'static Metric,
     /// Label besides `mode`, if the metric has one.
     pub label: Option<(&'static str, String)>,
     /// Encoding of the event.
@@ -68,7 +73,7 @@ pub struct Event {
 }
 
 impl Event {
-    fn new(metric: &'static str, code: Code) -> Self {
+    fn new(metric: &'static Metric, code: Code) -> Self {
         Self {
             metric,
             label: None,
@@ -76,7 +81,7 @@ impl Event {
         }
     }
 
-    fn labelled(metric: &'static str, name: &'static str, value: &str, code: Code) -> Self {
+    fn labelled(metric: &'static Metric, name: &'static str, value: &str, code: Code) -> Self {
         Self {
             metric,
             label: Some((name, value.to_owned())),
@@ -95,15 +100,15 @@ impl Event {
 pub fn base(side: Side) -> Vec<Event> {
     use Code::Hardware;
     let mut events = vec![
-        Event::new("kvm_vcpu_cycles_total", Hardware(0)),
-        Event::new("kvm_vcpu_instructions_total", Hardware(1)),
+        Event::new(&CYCLES, Hardware(0)),
+        Event::new(&INSTRUCTIONS, Hardware(1)),
     ];
     if side == Side::Guest {
         events.extend([
-            Event::new("kvm_vcpu_ref_cycles_total", Hardware(9)),
-            Event::new("kvm_vcpu_cache_references_total", Hardware(2)),
-            Event::new("kvm_vcpu_cache_misses_total", Hardware(3)),
-            Event::new("kvm_vcpu_branch_misses_total", Hardware(5)),
+            Event::new(&REF_CYCLES, Hardware(9)),
+            Event::new(&CACHE_REFERENCES, Hardware(2)),
+            Event::new(&CACHE_MISSES, Hardware(3)),
+            Event::new(&BRANCH_MISSES, Hardware(5)),
         ]);
     }
     events
@@ -111,16 +116,12 @@ pub fn base(side: Side) -> Vec<Event> {
 
 /// Events of an optional set on this CPU; empty if the CPU has no such events.
 pub fn optional(set: EventSet, model: &CpuModel, pmus: &[Pmu]) -> Vec<Event> {
-    const STALLED: &str = "kvm_vcpu_stalled_cycles_total";
     match set {
-        EventSet::Branches => vec![Event::new("kvm_vcpu_branches_total", Code::Hardware(4))],
-        EventSet::Dtlb => vec![Event::new(
-            "kvm_vcpu_dtlb_load_misses_total",
-            Code::Cache(DTLB_READ_MISS),
-        )],
+        EventSet::Branches => vec![Event::new(&BRANCHES, Code::Hardware(4))],
+        EventSet::Dtlb => vec![Event::new(&DTLB_LOAD_MISSES, Code::Cache(DTLB_READ_MISS))],
         EventSet::Stalled => vec![
-            Event::labelled(STALLED, "stage", "frontend", Code::Hardware(7)),
-            Event::labelled(STALLED, "stage", "backend", Code::Hardware(8)),
+            Event::labelled(&STALLED_CYCLES, "stage", "frontend", Code::Hardware(7)),
+            Event::labelled(&STALLED_CYCLES, "stage", "backend", Code::Hardware(8)),
         ],
         EventSet::DramLoads => dram_loads(model),
         EventSet::Topdown => topdown(pmus),
@@ -150,7 +151,6 @@ pub fn set_name(set: EventSet) -> &'static str {
 /// `ls_dmnd_fills_from_sys.mem_io_{local,remote}` in amdzen3/memory.json,
 /// `ls_dmnd_fills_from_sys.dram_io_{near,far}` in amdzen4/cache.json and amdzen5/load-store.json.
 fn dram_loads(model: &CpuModel) -> Vec<Event> {
-    const METRIC: &str = "kvm_vcpu_dram_loads_total";
     let CpuModel::X86 {
         vendor,
         family,
@@ -166,8 +166,8 @@ fn dram_loads(model: &CpuModel) -> Vec<Event> {
         _ => return Vec::new(),
     };
     vec![
-        Event::labelled(METRIC, "target", "local", Code::Raw(local)),
-        Event::labelled(METRIC, "target", "remote", Code::Raw(remote)),
+        Event::labelled(&DRAM_LOADS, "target", "local", Code::Raw(local)),
+        Event::labelled(&DRAM_LOADS, "target", "remote", Code::Raw(remote)),
     ]
 }
 
@@ -198,7 +198,6 @@ fn is_zen2_to_5(family: u32, model: u32) -> bool {
 /// The metrics have no counters of their own that VM entry could switch: their split by mode is
 /// only as exact as that of `slots` (SDM vol. 3, "Performance Metrics").
 fn topdown(pmus: &[Pmu]) -> Vec<Event> {
-    const METRIC: &str = "kvm_vcpu_topdown_slots_total";
     const CATEGORIES: [(&str, &str); 5] = [
         ("slots", "total"),
         ("topdown-retiring", "retiring"),
@@ -212,7 +211,7 @@ fn topdown(pmus: &[Pmu]) -> Vec<Event> {
     };
     let event = |(name, category): (&str, &str)| {
         let code = Code::Pmu(pmu.encode(name).ok()?);
-        let event = Event::labelled(METRIC, "category", category, code);
+        let event = Event::labelled(&TOPDOWN_SLOTS, "category", category, code);
         pmu.has_event(name).then_some(event)
     };
     let events: Option<Vec<Event>> = CATEGORIES.into_iter().map(event).collect();
@@ -331,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_is_in_the_catalog() {
+    fn every_metric_has_the_labels_of_its_events() {
         let sets = [
             EventSet::Branches,
             EventSet::Dtlb,
@@ -341,10 +340,13 @@ mod tests {
         let model = x86(X86Vendor::Intel, 6, 0x8f);
         let optional = sets.iter().flat_map(|set| optional(*set, &model, &[]));
         for event in base(Side::Guest).into_iter().chain(optional) {
-            let metric = crate::snapshot::catalog::find(event.metric).unwrap();
             let labels = event.label.iter().map(|(name, _)| name).chain([&"mode"]);
             for label in labels {
-                assert!(metric.labels.contains(label), "{} {label}", event.metric);
+                assert!(
+                    event.metric.own_labels.contains(label),
+                    "{} {label}",
+                    event.metric
+                );
             }
         }
     }

@@ -7,11 +7,13 @@ use crate::config;
 use crate::host::cpu_model::CpuModel;
 use crate::host::pmu::{self, Encoding, Pmu};
 use crate::host::roots::Roots;
+use crate::metric::Metric;
 use crate::sample::Reason;
 
 use super::counters::Attr;
 use super::denied::Gate;
 use super::events::{self, Code, Event, Side};
+use super::metrics::{CYCLES, INSTRUCTIONS, PMU_EVENT, SOFTWARE_EVENT};
 use super::probe::Kernel;
 
 mod mode;
@@ -142,8 +144,8 @@ pub struct GroupPlan {
 /// The column that an event feeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feed {
-    /// Metric of the catalog.
-    pub metric: &'static str,
+    /// The metric.
+    pub metric: &'static Metric,
     /// Labels besides vm, vcpu and location.
     pub labels: Vec<(&'static str, String)>,
 }
@@ -221,7 +223,7 @@ fn hardware(
 
 /// Default events that are reported if missing: only they show how fast a guest runs. Virtual PMUs
 /// may lack one of them.
-const ESSENTIAL: [&str; 2] = ["kvm_vcpu_cycles_total", "kvm_vcpu_instructions_total"];
+const ESSENTIAL: [&Metric; 2] = [&CYCLES, &INSTRUCTIONS];
 
 /// Drops the default events that this CPU lacks, such as ref-cycles on many AMD and ARM cores.
 fn supported(mut bundle: Bundle, kernel: &dyn Kernel, missing: &mut Vec<String>) -> Bundle {
@@ -295,7 +297,7 @@ fn raw(
             }
         };
         let event = Event {
-            metric: "kvm_vcpu_pmu_event_total",
+            metric: &PMU_EVENT,
             label: Some(("event", raw.name.clone())),
             code: Code::Pmu(encoding),
         };
@@ -336,7 +338,7 @@ fn software() -> GroupPlan {
         .into_iter()
         .map(|(name, attr)| {
             let feed = Feed {
-                metric: "kvm_vcpu_software_event_total",
+                metric: &SOFTWARE_EVENT,
                 labels: vec![("event", name.to_owned())],
             };
             (feed, attr)

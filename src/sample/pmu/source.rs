@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::host::cpu_model::CpuModel;
 use crate::host::roots::Roots;
-use crate::sample::descriptors;
+use crate::sample::{descriptors, sched};
 use crate::sample::{
     Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, Scope, Source,
     SourceInfo, SourceState, Target, Unit,
@@ -16,6 +16,7 @@ use super::denied::Gate;
 use super::events::Side;
 use super::guest::{Counted, Evidence, Guest, Silent};
 use super::meter::Meter;
+use super::metrics::{CYCLES, PMU_ENABLED, PMU_RUNNING};
 use super::patient::BLOCKED;
 use super::plan::{self, Feed, GroupPlan, Machine, Mode, Plan};
 use super::probe::OwnThread;
@@ -59,7 +60,7 @@ impl Pmu {
     ) -> Self {
         let machine = Machine::read(roots, model, config);
         let plan = plan::plan(config, &machine, &OwnThread::new(counters.clone()));
-        let guest_time = columns.find_placed("kvm_vcpu_guest_seconds_total");
+        let guest_time = columns.find_placed(&sched::GUEST);
         let columns = plan.groups.iter().map(|group| declare(group, columns));
         Self {
             guest_time,
@@ -166,8 +167,8 @@ fn declare(group: &GroupPlan, columns: &mut Columns) -> GroupColumns {
     };
     GroupColumns {
         events,
-        enabled: time("kvm_vcpu_pmu_enabled_seconds_total"),
-        running: time("kvm_vcpu_pmu_running_seconds_total"),
+        enabled: time(&PMU_ENABLED),
+        running: time(&PMU_RUNNING),
     }
 }
 
@@ -176,7 +177,7 @@ fn event_column(feed: &Feed, columns: &mut Columns) -> EventColumn {
     let mut labels = feed.labels.iter().map(|(name, value)| (*name, &**value));
     EventColumn {
         guest: labels.any(|label| label == guest),
-        cycles: feed.metric == "kvm_vcpu_cycles_total",
+        cycles: feed.metric == &CYCLES,
         id: columns.add(Column {
             metric: feed.metric,
             labels: feed.labels.clone(),

@@ -8,9 +8,47 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Capture, Outcome};
+use crate::metric::{metrics, Keys, Metric};
 use crate::pt::{Histogram, Side, Summary};
 use crate::sample::slow::{Fact, FactValue, Origin};
 use crate::sample::Buckets;
+
+metrics! { METRICS of "pt":
+    CONDITIONAL_BRANCHES = Metric::counter("kvm_vcpu_pt_conditional_branches_total", Keys::Vcpu, &["mode", "outcome"],
+        "Conditional branches in recordings of the vCPU, by mode and by taken or not; divided by kvm_vcpu_pt_cycles_total: branches per cycle");
+    INDIRECT_BRANCHES = Metric::counter("kvm_vcpu_pt_indirect_branches_total", Keys::Vcpu, &["mode"],
+        "Indirect jumps and calls, returns and far transfers in recordings of the vCPU");
+    ASYNC_EVENTS = Metric::counter("kvm_vcpu_pt_async_events_total", Keys::Vcpu, &["mode"],
+        "Interrupts, faults and aborts in recordings of the vCPU");
+    ADDRESS_SPACE_SWITCHES = Metric::counter("kvm_vcpu_pt_address_space_switches_total", Keys::Vcpu, &["mode"],
+        "Loads of CR3 in recordings of the vCPU; with page-table isolation, one for each switch between user and kernel");
+    CYCLES = Metric::counter("kvm_vcpu_pt_cycles_total", Keys::Vcpu, &["mode"],
+        "Unhalted core cycles in recordings of the vCPU; divided by kvm_vcpu_pt_traced_seconds_total: the mean core clock");
+    TRACED = Metric::counter("kvm_vcpu_pt_traced_seconds_total", Keys::Vcpu, &["mode"],
+        "Time covered by recordings: guest, host (KVM and the VMM on the vCPU's behalf), and unknown if the trace does not show which");
+    ENTRIES = Metric::counter("kvm_vcpu_pt_entries_total", Keys::Vcpu, &[],
+        "VM entries in recordings of the vCPU; absent if the guest is not visible");
+    EXITS = Metric::counter("kvm_vcpu_pt_exits_total", Keys::Vcpu, &["reason"],
+        "VM exits in recordings of the vCPU, by VMX reason if the CPU has event trace, else unknown; the sum over reason is all exits");
+    POWER_EVENTS = Metric::counter("kvm_vcpu_pt_power_events_total", Keys::Vcpu, &["event"],
+        "Power events in recordings of the vCPU: mwait, sleep state entry and exit, stop of the core clock; each absent until it occurs");
+    BYTES = Metric::counter("kvm_vcpu_pt_bytes_total", Keys::Vcpu, &[],
+        "Bytes of trace recorded for the vCPU");
+    SKIPPED = Metric::counter("kvm_vcpu_pt_skipped_bytes_total", Keys::Vcpu, &[],
+        "Bytes of trace that could not be decoded, up to the next synchronization point");
+    PSBS = Metric::counter("kvm_vcpu_pt_psbs_total", Keys::Vcpu, &[],
+        "Synchronization points (PSB packets) in recordings of the vCPU");
+    OVERFLOWS = Metric::counter("kvm_vcpu_pt_overflows_total", Keys::Vcpu, &[],
+        "Times the CPU lost packets of a recording because it could not write them fast enough (OVF packets)");
+    DECODE_ERRORS = Metric::counter("kvm_vcpu_pt_decode_errors_total", Keys::Vcpu, &[],
+        "Invalid packets in recordings of the vCPU");
+    CAPTURES = Metric::counter("kvm_vcpu_pt_captures_total", Keys::Vcpu, &["result"],
+        "Attempts to record the vCPU, by result: complete, truncated (the buffer was full), partial (with gaps), collision, idle (the vCPU did not run), busy (another program used Intel PT), refused (by the kernel), gone (the thread exited); each absent until it occurs");
+    GUEST_RUN = Metric::histogram("kvm_vm_pt_guest_run_seconds", Keys::Vm, &[],
+        "Duration of guest runs from VM entry to VM exit, in recordings of the VM's vCPUs");
+    HOST_HANDLING = Metric::histogram("kvm_vm_pt_host_handling_seconds", Keys::Vm, &[],
+        "Time from VM exit to the next VM entry, in recordings of the VM's vCPUs");
+}
 
 /// Bounds of the histograms in nanoseconds, 256 ns to 0.27 s: the powers of two of [`Histogram`]
 /// from number [`FIRST`] on, in steps of [`STEP`].
@@ -80,8 +118,8 @@ impl VmTotals {
         };
         match self.known && sees_guest {
             true => Arc::new([
-                fact("kvm_vm_pt_guest_run_seconds", &self.guest_runs),
-                fact("kvm_vm_pt_host_handling_seconds", &self.host_handling),
+                fact(&GUEST_RUN, &self.guest_runs),
+                fact(&HOST_HANDLING, &self.host_handling),
             ]),
             false => Arc::new([]),
         }
@@ -138,7 +176,7 @@ impl VcpuTotals {
         for (outcome, count) in Outcome::ALL.iter().zip(self.outcomes) {
             if count > 0 {
                 let labels = [("result", outcome.label())];
-                facts.count("kvm_vcpu_pt_captures_total", &labels, count);
+                facts.count(&CAPTURES, &labels, count);
             }
         }
         if let Some(sum) = &self.sum {
@@ -157,10 +195,10 @@ impl VcpuTotals {
             facts.side(mode, side);
         }
         if sees_guest {
-            facts.count("kvm_vcpu_pt_entries_total", &[], sum.entries);
+            facts.count(&ENTRIES, &[], sum.entries);
             for (reason, count) in &self.exits {
                 let labels = [("reason", reason.as_str())];
-                facts.count("kvm_vcpu_pt_exits_total", &labels, *count);
+                facts.count(&EXITS, &labels, *count);
             }
         }
         let power = [
@@ -170,18 +208,14 @@ impl VcpuTotals {
             ("stop", sum.power.stops),
         ];
         for (event, count) in power.iter().filter(|(_, count)| *count > 0) {
-            facts.count(
-                "kvm_vcpu_pt_power_events_total",
-                &[("event", event)],
-                *count,
-            );
+            facts.count(&POWER_EVENTS, &[("event", event)], *count);
         }
         for (metric, count) in [
-            ("kvm_vcpu_pt_bytes_total", self.bytes),
-            ("kvm_vcpu_pt_skipped_bytes_total", sum.skipped_bytes),
-            ("kvm_vcpu_pt_psbs_total", sum.packets.psb),
-            ("kvm_vcpu_pt_overflows_total", sum.packets.ovf),
-            ("kvm_vcpu_pt_decode_errors_total", sum.packets.err),
+            (&BYTES, self.bytes),
+            (&SKIPPED, sum.skipped_bytes),
+            (&PSBS, sum.packets.psb),
+            (&OVERFLOWS, sum.packets.ovf),
+            (&DECODE_ERRORS, sum.packets.err),
         ] {
             facts.count(metric, &[], count);
         }
@@ -203,11 +237,11 @@ struct Facts {
 }
 
 impl Facts {
-    fn count(&mut self, metric: &'static str, labels: &[(&'static str, &str)], count: u64) {
+    fn count(&mut self, metric: &'static Metric, labels: &[(&'static str, &str)], count: u64) {
         self.push(metric, labels, FactValue::Int(count));
     }
 
-    fn push(&mut self, metric: &'static str, labels: &[(&'static str, &str)], value: FactValue) {
+    fn push(&mut self, metric: &'static Metric, labels: &[(&'static str, &str)], value: FactValue) {
         let own = labels
             .iter()
             .map(|(name, value)| (*name, (*value).to_owned()));
@@ -222,30 +256,28 @@ impl Facts {
     }
 
     fn side(&mut self, mode: &str, side: &Side) {
-        let conditional = "kvm_vcpu_pt_conditional_branches_total";
+        let conditional = &CONDITIONAL_BRANCHES;
         for (outcome, count) in [("taken", side.taken), ("not_taken", side.not_taken)] {
             self.count(conditional, &[("mode", mode), ("outcome", outcome)], count);
         }
         for (metric, count) in [
-            ("kvm_vcpu_pt_indirect_branches_total", side.indirect),
-            ("kvm_vcpu_pt_async_events_total", side.asynchronous),
-            (
-                "kvm_vcpu_pt_address_space_switches_total",
-                side.address_spaces,
-            ),
-            ("kvm_vcpu_pt_cycles_total", side.cycles),
+            (&INDIRECT_BRANCHES, side.indirect),
+            (&ASYNC_EVENTS, side.asynchronous),
+            (&ADDRESS_SPACE_SWITCHES, side.address_spaces),
+            (&CYCLES, side.cycles),
         ] {
             self.count(metric, &[("mode", mode)], count);
         }
         let time = FactValue::Nanoseconds(side.nanoseconds);
-        self.push("kvm_vcpu_pt_traced_seconds_total", &[("mode", mode)], time);
+        self.push(&TRACED, &[("mode", mode)], time);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{catalog, Kind};
+    use crate::metric::Kind;
+    use crate::snapshot::metrics;
 
     fn capture(bytes: usize) -> Capture {
         let mut capture = Capture::default();
@@ -312,7 +344,7 @@ mod tests {
         let mut vm = VmTotals::default();
         vm.add(&summary());
         for fact in totals.facts(0, false).iter().chain(vm.facts(false).iter()) {
-            assert!(!fact.metric.contains("exits") && !fact.metric.contains("entries"));
+            assert!(!fact.metric.name.contains("exits") && !fact.metric.name.contains("entries"));
             assert!(!fact.labels.contains(&("mode", "guest".to_owned())));
         }
         assert!(vm.facts(false).is_empty());
@@ -334,15 +366,19 @@ mod tests {
         let (vcpu, vm) = (totals.facts(0, true), vm.facts(true));
         let facts: Vec<&Fact> = vcpu.iter().chain(vm.iter()).collect();
         for fact in &facts {
-            let metric = catalog::find(fact.metric).unwrap_or_else(|| panic!("{}", fact.metric));
+            let metric = fact.metric;
             assert_eq!(metric.source, "pt");
             for (label, _) in &fact.labels {
-                assert!(metric.labels.contains(label), "{} {label}", metric.name);
+                assert!(
+                    metric.labels().any(|known| known == *label),
+                    "{} {label}",
+                    metric.name
+                );
             }
             let histogram = matches!(fact.value, FactValue::Histogram(_));
             assert_eq!(metric.kind == Kind::Histogram, histogram);
         }
-        let ours = catalog::CATALOG.iter().filter(|m| m.source == "pt");
+        let ours = metrics::CATALOG.iter().filter(|m| m.source == "pt");
         for metric in ours {
             assert!(
                 facts.iter().any(|fact| fact.metric == metric.name),

@@ -1,6 +1,5 @@
 use super::*;
 use crate::fake_host::{FakeHost, FakeVm, UUID_A, UUID_B};
-use crate::snapshot::catalog;
 
 const ROOT: &str = "sys/fs/resctrl";
 
@@ -62,11 +61,11 @@ impl Fixture {
 }
 
 fn line(fact: &Fact) -> String {
-    assert_eq!(catalog::find(fact.metric).unwrap().labels, ["vm", "llc"]);
+    assert_eq!(fact.metric.labels().collect::<Vec<_>>(), ["vm", "llc"]);
     let FactValue::Int(n) = fact.value else {
         panic!("{fact:?}")
     };
-    let name = fact.metric.strip_prefix("kvm_vm_").unwrap();
+    let name = fact.metric.name.strip_prefix("kvm_vm_").unwrap();
     format!("{name} {} {n}", fact.labels[0].1)
 }
 

@@ -117,7 +117,7 @@ impl Bench {
         let scripts = [sched, other].map(|answers| Arc::new(Mutex::new(VecDeque::from(answers))));
         let mut source = |n: usize| -> Box<dyn Source> {
             let column = columns.add(Column {
-                metric: "kvm_vcpu_time_seconds_total",
+                metric: &crate::sample::sched::TIME,
                 labels: Vec::new(),
                 unit: Unit::Count,
                 scope: Scope::Placed,

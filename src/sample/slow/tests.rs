@@ -33,7 +33,7 @@ impl VmSource for Counting {
             2 => Err(ReadError::Failed("odd".to_owned())),
             3 => Err(ReadError::Gone),
             _ => Ok(vec![Fact {
-                metric: "kvm_vm_vcpus",
+                metric: &crate::sample::threads::THREADS,
                 labels: Vec::new(),
                 value: FactValue::Int(self.read),
                 origin: Origin::Exporter,
@@ -122,7 +122,7 @@ impl HostSource for Told {
         match self.0.lock().unwrap().0 {
             0 => Err(ReadError::Failed("odd".to_owned())),
             n => Ok(vec![Fact {
-                metric: "kvm_host_cpu_info",
+                metric: &crate::sample::host::HOST_INFO,
                 labels: Vec::new(),
                 value: FactValue::Int(n),
                 origin: Origin::Exporter,

@@ -218,7 +218,7 @@ fn very_many_threads_lose_no_time() {
     }
     host.process(2000);
     let sum = |facts: &[Fact]| -> u64 {
-        let time = facts.iter().filter(|f| f.metric.contains("_time_"));
+        let time = facts.iter().filter(|f| f.metric.name.contains("_time_"));
         let ns = time.map(|fact| match &fact.value {
             FactValue::Nanoseconds(n) => *n,
             other => panic!("{other:?}"),

@@ -6,12 +6,13 @@ use std::time::Instant;
 use super::*;
 use crate::host::topology::Place;
 use crate::sample::reading::Unit;
+use crate::sample::{cgroup, exits, sched};
 use crate::snapshot::fixture::{column, empty, labels};
 
-const TIME: Counter = Counter::of("kvm_vcpu_time_seconds_total");
+const TIME: Counter = Counter::of(&sched::TIME);
 const SWITCHES: &str = "kvm_vcpu_context_switches_total";
-const WAITS: Counter = Counter::of(SWITCHES).with("type", "voluntary");
-const MIGRATIONS: Counter = Counter::of("kvm_vcpu_migrations_total");
+const WAITS: Counter = Counter::of(&sched::CONTEXT_SWITCHES).with("type", "voluntary");
+const MIGRATIONS: Counter = Counter::of(&sched::MIGRATIONS);
 
 fn place(core: i32) -> Place {
     Place {
@@ -54,11 +55,8 @@ fn delta_is_summed_over_locations() {
     assert_eq!(of(&TIME), Some(6));
     assert_eq!(of(&WAITS), Some(200));
     assert_eq!(of(&MIGRATIONS), Some(6));
-    let other = Counter::of(SWITCHES).with("type", "involuntary");
-    assert_eq!(
-        (of(&other), of(&Counter::of("kvm_vcpu_exits_total"))),
-        (None, None)
-    );
+    let other = Counter::of(&sched::CONTEXT_SWITCHES).with("type", "involuntary");
+    assert_eq!((of(&other), of(&Counter::of(&exits::EXITS))), (None, None));
     assert_eq!(growth.by_cell(0, &growth.columns(&TIME)), [(0, 1), (1, 5)]);
 }
 
@@ -118,7 +116,7 @@ fn fact_delta_spans_two_readings() {
     };
     let mut snapshot = empty(start, Duration::from_secs(65));
     let told = |snapshot: &Snapshot| -> Vec<f64> {
-        grown_facts(snapshot, metric)
+        grown_facts(snapshot, &cgroup::CPU_PERIODS)
             .map(|(row, grown)| {
                 assert_eq!(row.labels, labels(&[("vm", "a")]));
                 grown.rate()
@@ -133,5 +131,5 @@ fn fact_delta_spans_two_readings() {
     assert!(told(&snapshot).is_empty());
     snapshot.facts = read(62, FactValue::Int(1));
     assert!(told(&snapshot).is_empty());
-    assert!(facts_of(&snapshot.facts, "kvm_vm_cpu_weight").is_empty());
+    assert!(facts_of(&snapshot.facts, &cgroup::CPU_QUOTA_CORES).is_empty());
 }

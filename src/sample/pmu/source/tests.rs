@@ -42,7 +42,7 @@ impl Rig {
         let mut columns = Columns::default();
         if guest_time {
             columns.add(Column {
-                metric: "kvm_vcpu_guest_seconds_total",
+                metric: &sched::GUEST,
                 labels: Vec::new(),
                 unit: Unit::Nanoseconds,
                 scope: Scope::Placed,
@@ -80,7 +80,7 @@ impl Rig {
     /// Value of a metric and mode (or group) in one tick; `None` while unknown.
     fn read(&self, reader: &mut dyn Reader) -> impl Fn(&str, &str) -> Option<u64> + '_ {
         let mut reading = Reading::new(&self.columns, Arc::default());
-        if let Some(column) = self.columns.find_placed("kvm_vcpu_guest_seconds_total") {
+        if let Some(column) = self.columns.find_placed(&sched::GUEST) {
             reading.add(column, 1000 * MS);
         }
         reader.read(&mut reading).unwrap();
@@ -142,10 +142,10 @@ fn guest_counters_that_stop_are_withdrawn_until_they_count() {
     let mut reader = rig.open().unwrap();
     let cycles = |reader: &mut dyn Reader, rig: &Rig| {
         let mut reading = Reading::new(&rig.columns, Arc::default());
-        let guest_time = rig.columns.find_placed("kvm_vcpu_guest_seconds_total");
+        let guest_time = rig.columns.find_placed(&sched::GUEST);
         reading.add(guest_time.unwrap(), 1000 * MS);
         reader.read(&mut reading).unwrap();
-        let cycles = rig.columns.find_placed("kvm_vcpu_cycles_total").unwrap();
+        let cycles = rig.columns.find_placed(&CYCLES).unwrap();
         (reading.get(cycles), reading.withdrawn().count_ones())
     };
     let mut seen = Vec::new();
