@@ -112,9 +112,9 @@ mod tests {
         drop(lines);
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
-        let told = rest.trim_start_matches('x');
+        let reported = rest.trim_start_matches('x');
         let expected = "vcpu-exporter: log lines dropped before this one: 1\nagain\n";
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
     }
 
     #[test]

@@ -296,10 +296,10 @@ impl Running {
 
     fn spawn(&mut self, name: &str, run: impl FnOnce(&Stop) + Send + 'static) -> io::Result<()> {
         let stop = self.stop.clone();
-        let tell = Tell(self.ended.clone());
+        let notify = NotifyOnDrop(self.ended.clone());
         let builder = ThreadBuilder::new().name(name.to_owned());
         self.threads.push(builder.spawn(move || {
-            let _tell = tell;
+            let _notify = notify;
             run(&stop);
         })?);
         Ok(())
@@ -358,9 +358,9 @@ impl Drop for Running {
 }
 
 /// Reports when the thread exits, also by a panic.
-struct Tell(Arc<Ended>);
+struct NotifyOnDrop(Arc<Ended>);
 
-impl Drop for Tell {
+impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
         let Ended {
             any,

@@ -118,10 +118,10 @@ pub(super) fn run_host(
     let pushing = super::push::start(&config, endpoints, &roots, &app)?;
     let (ended, pushes_ended) = (running.ended(), pushing.ended());
     let served = runtime.block_on(async {
-        let told = told_to_stop()?;
+        let signal = asked_to_stop()?;
         let over = async move {
             tokio::select! {
-                () = told => {}
+                () = signal => {}
                 () = ended => {}
                 () = pushes_ended => {}
             }
@@ -181,7 +181,7 @@ fn max_age(config: &Config) -> Duration {
 /// Resolves at the first SIGINT or SIGTERM. SIGHUP ends the program only in a terminal. For a
 /// service it means "reload", which is not supported; exiting would leave the host without an
 /// exporter, because systemd treats it as a clean exit (systemd.service(5), `SuccessExitStatus=`).
-pub(super) fn told_to_stop() -> std::io::Result<impl std::future::Future<Output = ()>> {
+pub(super) fn asked_to_stop() -> std::io::Result<impl std::future::Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;

@@ -300,8 +300,11 @@ mod tests {
             }
             assert!(Instant::now() < deadline, "its end was not noticed");
         };
-        let told: Vec<String> = ended.iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["The guest io (pid 7) has ended: exit status: 1."]);
+        let reported: Vec<String> = ended.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            reported,
+            ["The guest io (pid 7) has ended: exit status: 1."]
+        );
         assert!(guests.take_ended().is_empty());
     }
 

@@ -76,9 +76,9 @@ impl DebugVm {
         ids: &HashSet<u32>,
     ) -> bool {
         let has_id = |id: &u32| fds.is_none() || ids.contains(id);
-        let mut told = self.vcpus.iter().filter_map(|(_, tid)| *tid).peekable();
-        let its_own = match told.peek() {
-            Some(_) => told.any(is_thread),
+        let mut threads = self.vcpus.iter().filter_map(|(_, tid)| *tid).peekable();
+        let its_own = match threads.peek() {
+            Some(_) => threads.any(is_thread),
             None => fds.is_none_or(|fds| fds.vms.len() < 2 || fds.vms.contains(&self.fd)),
         };
         its_own && !self.vcpus.is_empty() && self.vcpus.iter().all(|(id, _)| has_id(id))

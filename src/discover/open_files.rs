@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_of_this_process_are_told_from_other_files() {
+    fn duplicates_of_this_process_differ_from_other_files() {
         let one = File::open("/dev/null").unwrap();
         let copy = one.try_clone().unwrap();
         let other = File::open("/dev/null").unwrap();

@@ -376,7 +376,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn links_of_kvm_are_told_from_their_likes() {
+    fn links_of_kvm_differ_from_similar_links() {
         assert_eq!(kvm_file(b"anon_inode:kvm-vm"), Some(KvmFile::Vm));
         assert_eq!(kvm_file(b"anon_inode:kvm-vcpu:12"), Some(KvmFile::Vcpu(12)));
         let others = [
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn kvm_run_is_told_by_its_request() {
+    fn kvm_run_is_recognized_by_its_request() {
         let x86 = "16 0x1a 0xae80 0x0 0x0 0x0 0x0 0x7ffd 0x7f00";
         let arm = "29 0x1a 0xae80 0x0 0x0 0x0 0x0 0x7ffd 0x7f00";
         assert_eq!(kvm_run(x86), Some(26));

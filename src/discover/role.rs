@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_are_told_by_name_and_by_whose_thread_it_is() {
+    fn roles_depend_on_name_and_owner_of_the_thread() {
         use Role::{Emulator, Iothread, Migration, Vcpu, Vhost};
         let cases = [
             ("qemu", "IO iothread1", false, Iothread),

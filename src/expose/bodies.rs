@@ -162,7 +162,7 @@ impl Newest {
         if let Some(body) = fresh(&kept, shows) {
             return Some(Ok(body));
         }
-        let making = tokio::spawn(make_anew(kept, shows, make()));
+        let making = tokio::spawn(make_again(kept, shows, make()));
         making.await.ok()?
     }
 }
@@ -173,7 +173,7 @@ fn fresh(kept: &Option<Kept>, shows: Shows) -> Option<Arc<Body>> {
     is_fresh.then(|| kept.body.upgrade()).flatten()
 }
 
-async fn make_anew<E>(
+async fn make_again<E>(
     mut kept: OwnedMutexGuard<Option<Kept>>,
     shows: Shows,
     make: impl Future<Output = Option<Result<Arc<Body>, E>>>,

@@ -96,7 +96,7 @@ pub fn start(pushers: Vec<Pusher>) -> io::Result<Pushing> {
     let (sender, result) = mpsc::channel();
     builder.spawn(move || {
         // Also if the thread panics.
-        let _tell = Tell(ended);
+        let _notify = NotifyOnDrop(ended);
         let result = runtime.block_on(all(pushers, stopped));
         // Do not wait for a DNS lookup that has not finished.
         runtime.shutdown_background();
@@ -107,9 +107,9 @@ pub fn start(pushers: Vec<Pusher>) -> io::Result<Pushing> {
     Ok(pushing)
 }
 
-struct Tell(Arc<Notify>);
+struct NotifyOnDrop(Arc<Notify>);
 
-impl Drop for Tell {
+impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
         self.0.notify_one();
     }
@@ -133,7 +133,7 @@ async fn run(mut pusher: Pusher, mut stopped: watch::Receiver<bool>) {
     let timeout = pusher.settings().timeout;
     loop {
         tokio::select! {
-            () = told(&mut stopped) => break,
+            () = is_stopped(&mut stopped) => break,
             () = tokio::time::sleep_until(schedule.due().into()) => {}
         }
         let outcome = tokio::select! {
@@ -152,14 +152,14 @@ async fn run(mut pusher: Pusher, mut stopped: watch::Receiver<bool>) {
 }
 
 /// Resolves when the exporter stops.
-async fn told(stopped: &mut watch::Receiver<bool>) {
+async fn is_stopped(stopped: &mut watch::Receiver<bool>) {
     // A dropped sender also means stop.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 /// Resolves some time after the exporter stops, to let a push in progress finish.
 async fn grace(stopped: &mut watch::Receiver<bool>, time: Duration) {
-    told(stopped).await;
+    is_stopped(stopped).await;
     tokio::time::sleep(time).await;
 }
 

@@ -56,7 +56,7 @@ pub(super) async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     tune(&listener);
-    let (tell, told) = watch::channel(false);
+    let (stop_connections, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let accepting = async {
         loop {
@@ -68,7 +68,7 @@ pub(super) async fn serve(
                 seat,
                 router.clone(),
                 limits,
-                told.clone(),
+                stopping.clone(),
             ));
         }
     };
@@ -78,7 +78,7 @@ pub(super) async fn serve(
     }
     drop(listener);
     // There is no receiver without a connection.
-    let _ = tell.send(true);
+    let _ = stop_connections.send(true);
     let all = async { while tasks.join_next().await.is_some() {} };
     // Close the remaining connections.
     let _ = tokio::time::timeout(limits.grace, all).await;
@@ -150,7 +150,7 @@ async fn serve_one(
     seat: Seat,
     router: Router,
     limits: Limits,
-    mut told: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
 ) {
     let client = Arc::clone(seat.client());
     let stream = Connection::new(stream, Arc::clone(&client), limits);
@@ -171,7 +171,7 @@ async fn serve_one(
         ended = connection.as_mut() => return log(ended),
         () = client.is_out() => return,
         // The sender is dropped only when the server has stopped.
-        _ = told.wait_for(|over| *over) => {}
+        _ = stopping.wait_for(|over| *over) => {}
     }
     connection.as_mut().graceful_shutdown();
     log(connection.await);

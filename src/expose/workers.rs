@@ -57,17 +57,17 @@ impl Worker {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (tell, told) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         let busy = Arc::clone(&self.busy);
         let job = Box::new(move || {
             let result = job();
             // Before the caller learns that the job is done.
             set(&busy, None);
             // The caller may be gone.
-            let _ = tell.send(result);
+            let _ = sender.send(result);
         });
         self.jobs.send(job).ok()?;
-        told.await.ok()
+        result.await.ok()
     }
 
     /// Whether no job hangs.

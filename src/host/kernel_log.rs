@@ -106,7 +106,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn a_record_is_told_from_its_further_lines() {
+    fn record_is_separated_from_its_further_lines() {
         let record = parse(b"4,17,59,-;mce: [Hardware Error]: CPU 0; bank 5").unwrap();
         assert_eq!((record.of_kernel, record.sequence), (true, 17));
         assert_eq!(record.text, b"mce: [Hardware Error]: CPU 0; bank 5");

@@ -96,7 +96,7 @@ mod tests {
           RssFile:\t   18952 kB\nRssShmem:\t       0 kB\nVmSwap:\t       0 kB\nHugetlbPages:\t    2048 kB\n";
 
     #[test]
-    fn resident_memory_is_told_by_kind() {
+    fn resident_memory_is_split_by_kind() {
         let expected = Resident {
             anon: 16044 << 10,
             file: 18952 << 10,

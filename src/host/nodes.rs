@@ -155,7 +155,7 @@ mod tests {
         Node 1 Slab:             700000 kB\nNode 1 HugePages_Total:     0\n";
 
     #[test]
-    fn memory_is_told_by_use() {
+    fn memory_is_split_by_use() {
         let expected = NodeMemory {
             total: 24_684_092 << 10,
             free: 1_823_408 << 10,

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_that_of_whoever_asked() {
+    fn panic_reaches_the_caller() {
         let readers = Readers::default();
         let ticket = readers.begin(owner(1, 1), || assert_eq!(1, 2)).unwrap();
         let panic = catch_unwind(AssertUnwindSafe(|| ticket.wait(LONG)));

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn kernel_workers_are_told_by_their_flags() {
+    fn kernel_workers_are_recognized_by_their_flags() {
         // As on Linux 6.18: KVM's recovery thread in a QEMU, and a vCPU of it.
         assert!(is_of_kernel(
             b"2497 (kvm-nx-lpage-re) S 1 2483 1 0 -1 4210752 0 0"

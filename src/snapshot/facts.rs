@@ -210,21 +210,21 @@ mod tests {
         };
         let mut rows = FactRows::default();
         let rows = rows.follow(&[Arc::new(facts)], &inventory, Instant::now());
-        let told: Vec<_> = rows.iter().map(|r| (r.metric, r.labels.text())).collect();
+        let reported: Vec<_> = rows.iter().map(|r| (r.metric, r.labels.text())).collect();
         let (a, b) = (r#"vm="a",stat="x\"y""#, r#"vm="b",stat="x\"y""#);
         let host = r#"stat="x\"y""#;
         let expected = [(early, a), (early, b), (late, a), (late, b), (late, host)];
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
         assert_eq!(rows[0].value, FactValue::Int(2));
     }
 
     /// Each row as text, with its value and the address of its labels.
-    fn told(rows: &[FactRow]) -> Vec<(String, FactValue, *const Labels)> {
-        let tell = |row: &FactRow| {
+    fn reported(rows: &[FactRow]) -> Vec<(String, FactValue, *const Labels)> {
+        let line = |row: &FactRow| {
             let labels = row.labels.text().to_owned();
             (labels, row.value.clone(), Arc::as_ptr(&row.labels))
         };
-        rows.iter().map(tell).collect()
+        rows.iter().map(line).collect()
     }
 
     #[test]
@@ -243,13 +243,13 @@ mod tests {
         let mut rows = FactRows::default();
         let here = inventory(vec![vm(1, "a")]);
         let lanes = [facts(&[&old]), facts(&[&stays])];
-        let before = told(rows.follow(&lanes, &here, now));
+        let before = reported(rows.follow(&lanes, &here, now));
         let lanes = [facts(&[&new]), facts(&[&stays])];
-        let after = told(rows.follow(&lanes, &here, now));
+        let after = reported(rows.follow(&lanes, &here, now));
         assert_eq!(after[1], before[1], "the same labels");
         assert_eq!(after[0].1, FactValue::Int(3));
         let renamed = inventory(vec![vm(1, "b")]);
-        let after = told(rows.follow(&lanes, &renamed, now));
+        let after = reported(rows.follow(&lanes, &renamed, now));
         assert!(after.iter().all(|(labels, ..)| labels.contains("vm=\"b\"")));
         assert!(rows.follow(&lanes, &inventory(Vec::new()), now).is_empty());
         assert!(

@@ -59,7 +59,7 @@ pub(crate) fn run(common: &CommonArgs, args: &RecordArgs) -> anyhow::Result<()> 
     let roots = roots(&config.paths);
     let capture = record(&config, &roots, args, &mut PerfPt)?;
     write(args, &capture.trace.bytes)?;
-    out::say(&told(&capture));
+    out::say(&summary(&capture));
     Ok(())
 }
 
@@ -134,7 +134,7 @@ fn write(args: &RecordArgs, bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-fn told(capture: &Capture) -> String {
+fn summary(capture: &Capture) -> String {
     format!(
         "{} bytes from {:?} on a CPU in {:?}: {}",
         capture.trace.bytes.len(),
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(capture.trace.bytes, [1, 2, 3]);
         assert_eq!(capture.elapsed, Duration::from_millis(3), "its own window");
         assert_eq!(*who.lock().unwrap(), [vm.vcpus[1]]);
-        assert!(told(&capture).starts_with("3 bytes"));
+        assert!(summary(&capture).starts_with("3 bytes"));
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
     fn missing_pt_is_reported_before_missing_vm() {
         let host = FakeHost::new();
         let pt = ScriptedPt::of_bytes(vec![1]);
-        let error = recorded(&host, &args("nobody", 0), pt).unwrap_err();
+        let error = recorded(&host, &args("absent", 0), pt).unwrap_err();
         assert!(error.contains("(no_pt)"), "{error}");
     }
 }

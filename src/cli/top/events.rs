@@ -8,7 +8,7 @@ use std::time::Duration;
 use ratatui::crossterm::event::{self, KeyEvent};
 
 use super::source::{Source, Trouble};
-use crate::cli::serve::told_to_stop;
+use crate::cli::serve::asked_to_stop;
 use crate::expose::view::View;
 
 pub(super) enum Event {
@@ -52,9 +52,9 @@ pub(super) fn start(
     spawn("signals", &tell, move |tell| {
         runtime.block_on(async {
             // If signals cannot be caught, they end the process by default.
-            if let Ok(told) = told_to_stop() {
+            if let Ok(signal) = asked_to_stop() {
                 tokio::select! {
-                    () = told => {}
+                    () = signal => {}
                     () = ended => {}
                 }
                 let _ = tell.send(Event::Stop);

@@ -32,7 +32,7 @@ pub struct Host {
     /// Steps between updates of slow files, and the step of the next.
     slow_every: u64,
     slow_due: u64,
-    told: Duration,
+    logged_until: Duration,
 }
 
 impl Host {
@@ -55,7 +55,7 @@ impl Host {
             seed,
             slow_every: u64::try_from(slow_every).unwrap_or(u64::MAX).max(1),
             slow_due: 0,
-            told: Duration::ZERO,
+            logged_until: Duration::ZERO,
         };
         host.write()?;
         Ok(host)
@@ -91,8 +91,8 @@ impl Host {
             self.write()?;
         }
         let now = self.state.script();
-        let happened = happenings(&self.scenario, self.told, now);
-        self.told = now;
+        let happened = happenings(&self.scenario, self.logged_until, now);
+        self.logged_until = now;
         Ok(happened)
     }
 

@@ -82,7 +82,7 @@ mod tests {
     const USER: Owner = Owner::User(Some(1000));
 
     #[test]
-    fn a_users_flood_of_names_frees_nobody_elses() {
+    fn flood_of_names_by_one_user_frees_no_other_name() {
         let mut ended = Ended::default();
         let (low, other) = (Trust::default(), Owner::User(Some(7)));
         ended.add("db".into(), Owner::Host, low);

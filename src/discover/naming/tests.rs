@@ -70,7 +70,7 @@ fn at_first_sight_the_older_of_one_name_has_it() {
 }
 
 #[test]
-fn vms_of_one_uuid_or_one_process_are_told_apart() {
+fn vms_of_one_uuid_or_one_process_stay_separate() {
     let all = [1, 2, 3].map(|pid| vm("a", Some(A), pid));
     assert_eq!(unique(&all), ["a", "a-aaaaaaaa", "a-3"]);
     let mut second = vm("a", None, 1);

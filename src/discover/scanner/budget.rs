@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn first_pass_is_held_against_nobody() {
+    fn first_pass_counts_against_no_owner() {
         let mut budget = Budget::default();
         budget.spend(64055, 300_000);
         budget.refill();

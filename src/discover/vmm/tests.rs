@@ -14,7 +14,7 @@ pub(super) fn identity(line: &[u8]) -> Identity {
 }
 
 #[test]
-fn vcpu_threads_are_told_by_name() {
+fn vcpu_threads_are_recognized_by_name() {
     let cases = [
         ("CPU 0/KVM", Some(0)),
         ("CPU 4294967/KVM", Some(4_294_967)),
@@ -140,7 +140,7 @@ fn stratovirt_is_not_taken_for_qemu() {
 }
 
 #[test]
-fn demo_guest_is_told_from_the_exporter_itself() {
+fn demo_guest_differs_from_the_exporter_itself() {
     let exe = Some("/usr/bin/vcpu-exporter");
     let comms = ["vcpu-exporter", "CPU 0/KVM"];
     assert_eq!(

@@ -101,7 +101,7 @@ impl Pusher {
         }
         self.account(&outcome, begun.elapsed());
         self.trouble
-            .tell(&self.settings.url, &outcome, Instant::now());
+            .log(&self.settings.url, &outcome, Instant::now());
         outcome
     }
 
@@ -196,7 +196,7 @@ impl Pusher {
 /// Logs failures, with a limited rate.
 #[derive(Debug, Default)]
 struct Trouble {
-    told: Option<Instant>,
+    last_report: Option<Instant>,
     hinted: Option<Instant>,
     /// Failed pushes since the last success.
     failures: u64,
@@ -205,7 +205,7 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn tell(&mut self, endpoint: &str, outcome: &Outcome, now: Instant) {
+    fn log(&mut self, endpoint: &str, outcome: &Outcome, now: Instant) {
         match outcome {
             Outcome::NoSample => {}
             Outcome::Delivered { .. } => {
@@ -225,7 +225,7 @@ impl Trouble {
 
     fn warn(&mut self, endpoint: &str, reason: &str, then: &str, now: Instant) {
         self.failures += 1;
-        if is_time(&mut self.told, now) {
+        if is_time(&mut self.last_report, now) {
             self.known = true;
             let failures = self.failures;
             tracing::warn!(endpoint, reason, failures, "push failed; {then}");
@@ -261,8 +261,8 @@ mod tests {
     fn failure_is_logged_at_most_once_a_minute() {
         let (mut last, now) = (None, Instant::now());
         let times = [0, 1, 59, 60, 61, 119, 120];
-        let told = times.map(|s| is_time(&mut last, now + Duration::from_secs(s)));
-        assert_eq!(told, [true, false, false, true, false, false, true]);
+        let reported = times.map(|s| is_time(&mut last, now + Duration::from_secs(s)));
+        assert_eq!(reported, [true, false, false, true, false, false, true]);
     }
 
     #[test]
@@ -277,11 +277,11 @@ mod tests {
             points: 1,
             rejected: 0,
         };
-        trouble.tell("e", &failed, now);
+        trouble.log("e", &failed, now);
         assert!(trouble.known);
-        trouble.tell("e", &delivered, now);
+        trouble.log("e", &delivered, now);
         assert!(!trouble.known && trouble.failures == 0);
-        trouble.tell("e", &failed, now);
+        trouble.log("e", &failed, now);
         assert!(!trouble.known, "it was logged a moment ago");
     }
 }

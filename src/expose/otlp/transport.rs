@@ -198,8 +198,10 @@ fn tls(settings: &Settings) -> Result<ClientConfig, SetupError> {
         .with_safe_default_protocol_versions()
         .map_err(wrong)?;
     if !settings.url.starts_with("https://") {
-        let nobody = RootCertStore::empty();
-        return Ok(config.with_root_certificates(nobody).with_no_client_auth());
+        let no_roots = RootCertStore::empty();
+        return Ok(config
+            .with_root_certificates(no_roots)
+            .with_no_client_auth());
     }
     let Tls {
         ca_file,

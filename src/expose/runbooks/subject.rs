@@ -299,8 +299,8 @@ mod tests {
             let query = format!("vm={vm}");
             let text = "virsh vcpupin api-2";
             assert_eq!(filled(&query, text, Context::Command), text, "{vm}");
-            let is_told = Subject::of(&query).keeps_example() || vm.contains("%0A");
-            assert!(is_told, "{vm}");
+            let is_handled = Subject::of(&query).keeps_example() || vm.contains("%0A");
+            assert!(is_handled, "{vm}");
         }
     }
 

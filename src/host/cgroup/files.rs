@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn throttling_is_in_nanoseconds_whatever_the_version() {
-        let told = Throttling {
+        let reported = Throttling {
             periods: 30,
             throttled_periods: 20,
             throttled: 4_000_000_000,
@@ -167,8 +167,8 @@ mod tests {
         let v1 = "nr_periods 30\nnr_throttled 20\nthrottled_time 4000000000\nnr_bursts 0\n";
         let v2 =
             "usage_usec 9\nuser_usec 1\nnr_periods 30\nnr_throttled 20\nthrottled_usec 4000000\n";
-        assert_eq!(cpu_stat(v1), Some(told));
-        assert_eq!(cpu_stat(v2), Some(told));
+        assert_eq!(cpu_stat(v1), Some(reported));
+        assert_eq!(cpu_stat(v2), Some(reported));
         assert_eq!(cpu_stat("usage_usec 9\n"), None, "the controller is off");
     }
 

@@ -181,7 +181,7 @@ mod tests {
         host
     }
 
-    fn told(host: &FakeHost, version: Version) -> [Option<u64>; 5] {
+    fn reported(host: &FakeHost, version: Version) -> [Option<u64>; 5] {
         let roots = Roots::below(host.root());
         let group = Group::new(&roots, version, host.path("g"));
         [
@@ -207,7 +207,7 @@ mod tests {
             ("io.pressure", pressure),
         ]);
         let all = [Some(50_000), Some(3), Some(200), Some(4), Some(7000)];
-        assert_eq!(told(&v2, Version::V2), all);
+        assert_eq!(reported(&v2, Version::V2), all);
         let v1 = host(&[
             ("cpu.cfs_quota_us", "20000\n"),
             ("cpu.cfs_period_us", "100000\n"),
@@ -219,9 +219,9 @@ mod tests {
             ("cpuset.effective_cpus", "1\n"),
         ]);
         let all = [Some(20_000), Some(4), Some(50), Some(1), None];
-        assert_eq!(told(&v1, Version::V1), all);
-        assert_eq!(told(&host(&[]), Version::V2), [None; 5]);
-        assert_eq!(told(&host(&[]), Version::V1), [None; 5]);
+        assert_eq!(reported(&v1, Version::V1), all);
+        assert_eq!(reported(&host(&[]), Version::V2), [None; 5]);
+        assert_eq!(reported(&host(&[]), Version::V1), [None; 5]);
     }
 
     #[test]

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroups_memory_is_told_by_kind() {
+    fn cgroup_memory_is_split_by_kind() {
         let text = b"anon N0=8388608 N1=4096\nfile N0=1 N1=2\nkernel_stack N0=1 N1=1\n\
             shmem N0=0 N1=16384\nanon_thp N0=6291456 N1=0\nfile_thp N0=0 N1=0\nshmem_thp N0=0 N1=0\n";
         let stat = parse_numa_stat(text).unwrap();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroups_huge_pages_are_told_by_size() {
+    fn cgroup_huge_pages_are_split_by_size() {
         let nodes = parse_hugetlb_numa_stat(b"total=4194304 N0=4194304 N1=0\n");
         assert_eq!(nodes, Some(Nodes::from([(0, 4 << 20), (1, 0)])));
         assert_eq!(hugetlb_page_size("hugetlb.2MB.numa_stat"), Some(2 << 20));

@@ -187,7 +187,7 @@ VmFlags: rd wr mr mw me ac nh
 ";
 
     #[test]
-    fn a_guests_memory_is_told_with_its_pages_and_flags() {
+    fn guest_memory_is_found_with_its_pages_and_flags() {
         let found = parse(SMAPS);
         let [own, memfd, stack] = &found[..] else {
             panic!("{found:?}")

@@ -101,7 +101,7 @@ fn what_is_not_an_event_is_refused() {
 }
 
 #[test]
-fn core_pmus_are_told_from_others() {
+fn core_pmus_differ_from_others() {
     let (_dir, roots) = host();
     let names: Vec<_> = core_pmus(&roots).into_iter().map(|pmu| pmu.name).collect();
     assert_eq!(names, ["cpu"]);

@@ -288,7 +288,7 @@ fn ids_that_are_unique_in_their_package_stay_with_gaps_and_large_ones() {
 /// A Meteor Lake client: P-cores with two threads, E-cores, and two low-power E-cores that do not
 /// share the others' cache and whose L2 has the same id as that cache.
 #[test]
-fn caches_of_different_levels_with_one_id_are_told_apart() {
+fn caches_of_different_levels_with_one_id_stay_separate() {
     let core = |cpu: u32| if cpu < 4 { cpu / 2 } else { cpu - 2 };
     let machine = Machine::new((0..10).map(|cpu| Described {
         package: Some(0),
@@ -376,7 +376,7 @@ fn a_cluster_that_was_offline_at_start_takes_no_number_of_others() {
 }
 
 #[test]
-fn another_cpu_of_a_number_that_was_used_before_begins_anew() {
+fn another_cpu_of_a_reused_number_starts_from_0() {
     let mut machine = guest_of_two_dies();
     machine.online(0..4);
     let before = machine.read(&Topology::default());

@@ -168,7 +168,7 @@ fn a_pass_over_an_unchanged_machine_opens_nothing() {
 }
 
 #[test]
-fn hybrid_cores_are_told_apart() {
+fn hybrid_cores_have_different_types() {
     let (dir, roots) = host();
     for (pmu, cpus) in [
         ("cpu_core", "0,2"),

@@ -335,7 +335,7 @@ fn other_bytes_are_no_packet() {
 
 /// Counts the first bytes by the packet that they start: each byte starts exactly one type.
 #[test]
-fn all_first_bytes_are_told_apart() {
+fn all_first_bytes_are_classified() {
     let mut counts = [0; 5];
     for first in 0..=255 {
         let mut bytes = [1; 16];

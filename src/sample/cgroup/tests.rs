@@ -223,21 +223,21 @@ fn a_quota_is_found_at_every_level_of_every_manager_and_version() {
                 "{context}"
             );
             host.quota(own, 2.0, [10, 5, 250]);
-            let told = host.read();
+            let reported = host.read();
             assert_eq!(
-                told[..2],
+                reported[..2],
                 ["cpu_quota_cores vm 2", "cpu_periods vm 10"],
                 "{context}"
             );
-            assert_eq!(told.len(), 7, "{context}");
+            assert_eq!(reported.len(), 7, "{context}");
             if !vcpu.is_empty() {
                 host.quota(&format!("{own}{vcpu}"), 0.5, [4, 3, 2]);
-                let told = host.read();
+                let reported = host.read();
                 assert_eq!(
-                    told[..2],
+                    reported[..2],
                     ["cpu_quota_cores vcpu 0.5", "cpu_periods vcpu 4"]
                 );
-                assert_eq!(told.len(), 10, "{context}");
+                assert_eq!(reported.len(), 10, "{context}");
             }
         }
     }
@@ -341,10 +341,10 @@ fn quotas_of_vcpus_add_up_and_one_without_may_use_a_core() {
     );
     // A group around two of them is read once, however many it holds.
     host.quota("/m/v", 0.3, [10, 1, 1]);
-    let told = host.read();
-    assert_eq!(told[0], "cpu_quota_cores vcpu 2.55");
+    let reported = host.read();
+    assert_eq!(reported[0], "cpu_quota_cores vcpu 2.55");
     assert_eq!(
-        told[1], "cpu_periods vcpu 3",
+        reported[1], "cpu_periods vcpu 3",
         "it had counted for others before"
     );
     host.quota("/m/v", 0.3, [14, 1, 1]);
@@ -369,13 +369,13 @@ fn totals_survive_a_move_a_recreated_group_and_the_end_of_the_quota() {
         host.quota("/b", 1.0, [2, 1, 30]);
         assert_eq!(host.read()[3], "cpu_throttled_seconds vm 0.18");
         host.no_quota("/b");
-        let told = host.read();
+        let reported = host.read();
         assert_eq!(
-            told[..1],
+            reported[..1],
             ["cpu_periods vm 13"],
             "{layout:?}: no quota, no lost total"
         );
-        assert_eq!(told.len(), 3);
+        assert_eq!(reported.len(), 3);
     }
 }
 

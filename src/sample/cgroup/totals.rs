@@ -102,29 +102,29 @@ mod tests {
 
     #[test]
     fn total_equals_the_kernels_while_groups_stay() {
-        let told = totals(&[
+        let reported = totals(&[
             &[],
             &[("a", 1, 5), ("b", 2, 2)],
             &[("a", 1, 9), ("b", 2, 2)],
         ]);
-        assert_eq!(told, [None, Some(7), Some(11)]);
+        assert_eq!(reported, [None, Some(7), Some(11)]);
     }
 
     #[test]
     fn earlier_counts_of_a_new_group_are_excluded() {
-        let told = totals(&[
+        let reported = totals(&[
             &[("a", 1, 5)],
             &[("b", 2, 1000)],
             &[("b", 2, 1001)],
             &[("a", 1, 50)],
         ]);
-        assert_eq!(told, [Some(5), Some(5), Some(6), Some(6)]);
+        assert_eq!(reported, [Some(5), Some(5), Some(6), Some(6)]);
     }
 
     #[test]
     fn recreated_group_starts_at_0() {
-        let told = totals(&[&[("a", 1, 5)], &[("a", 2, 3)], &[], &[("a", 3, 4)]]);
-        assert_eq!(told, [Some(5), Some(8), Some(8), Some(8)]);
+        let reported = totals(&[&[("a", 1, 5)], &[("a", 2, 3)], &[], &[("a", 3, 4)]]);
+        assert_eq!(reported, [Some(5), Some(8), Some(8), Some(8)]);
     }
 
     proptest! {

@@ -100,7 +100,7 @@ fn missing_permission_is_a_reason_and_no_error() {
 fn state_is_that_of_the_worst_vm() {
     let host = host();
     let mut source = source(&host);
-    let mut told = |a, b| {
+    let mut reported = |a, b| {
         source.vms = HashMap::from([(vm(1).key, a), (vm(2).key, b)]);
         match source.state() {
             SourceState::Up => "up",
@@ -108,13 +108,16 @@ fn state_is_that_of_the_worst_vm() {
             SourceState::Down(_) => "down",
         }
     };
-    assert_eq!(told(None, None), "up");
-    assert_eq!(told(Some(Trouble::Many), None), "many_descriptors");
+    assert_eq!(reported(None, None), "up");
+    assert_eq!(reported(Some(Trouble::Many), None), "many_descriptors");
     assert_eq!(
-        told(Some(Trouble::Many), Some(Trouble::Refused)),
+        reported(Some(Trouble::Many), Some(Trouble::Refused)),
         "no_permission"
     );
-    assert_eq!(told(Some(Trouble::Refused), Some(Trouble::Refused)), "down");
+    assert_eq!(
+        reported(Some(Trouble::Refused), Some(Trouble::Refused)),
+        "down"
+    );
 }
 
 /// The real source returns data or a reason.

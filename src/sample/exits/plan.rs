@@ -134,7 +134,7 @@ fn add_exits(
         .read_text(&file)
         .map_err(|error| refused(roots, &file, &error))?;
     let Some(isa) = isa(roots, &text) else {
-        return Ok(Some(untold(roots)));
+        return Ok(Some(unreported(roots)));
     };
     events.push((Feed::Exits, tracepoint(id, None)));
     let reasons = format::reasons(&text, isa);
@@ -198,7 +198,7 @@ fn no_exits(dir: &Path) -> Reason {
 }
 
 /// kvm_exit exists, but no loaded module hits it.
-fn untold(roots: &Roots) -> Reason {
+fn unreported(roots: &Roots) -> Reason {
     Reason {
         code: "no_exit_tracepoint",
         detail: format!(

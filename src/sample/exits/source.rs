@@ -297,13 +297,13 @@ impl VcpuReader {
     }
 
     fn add(&mut self, reading: &mut Reading) {
-        let (mut exits, mut told) = (None, 0u64);
+        let (mut exits, mut with_reason) = (None, 0u64);
         for (n, feed) in self.feeds.iter().enumerate() {
             let (now, was) = (self.counts[n], self.before[n]);
             let column = match feed {
                 Feed::Event(n) => self.columns.events.get(*n),
                 Feed::Reason(n) => {
-                    told = told.saturating_add(now);
+                    with_reason = with_reason.saturating_add(now);
                     self.columns.exits.get(*n)
                 }
                 Feed::Exits => {
@@ -316,7 +316,7 @@ impl VcpuReader {
             }
         }
         if let (Some(exits), Some(column)) = (exits, self.columns.exits.last()) {
-            reading.add(*column, self.take_other(exits.saturating_sub(told)));
+            reading.add(*column, self.take_other(exits.saturating_sub(with_reason)));
         }
     }
 

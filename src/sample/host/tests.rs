@@ -264,8 +264,8 @@ fn allocations_count_from_boot_and_never_decrease() {
         "local_node",
         "other_node",
     ];
-    let told = outcomes.map(|outcome| of(&lines, outcome).unwrap());
-    assert_eq!(told, ["9000001", "100", "0", "1134", "8999000", "1000"]);
+    let reported = outcomes.map(|outcome| of(&lines, outcome).unwrap());
+    assert_eq!(reported, ["9000001", "100", "0", "1134", "8999000", "1000"]);
     // The node went offline and came back.
     host.numastat(1, [7, 0, 0, 0, 7, 0]);
     assert_eq!(of(&watched.read(), "hit").unwrap(), "9000008");

@@ -29,7 +29,7 @@ fn source(host: &FakeHost) -> Memory {
 }
 
 /// The facts as text, without the time.
-fn told(facts: &[Fact]) -> Vec<String> {
+fn reported(facts: &[Fact]) -> Vec<String> {
     let value = |fact: &Fact| match &fact.value {
         FactValue::Int(n) if n % MIB == 0 => format!("{}M", n / MIB),
         FactValue::Int(n) => n.to_string(),
@@ -61,7 +61,7 @@ fn read_all(source: &mut Memory, host: &FakeHost) -> Vec<(String, Vec<String>)> 
     let vms = vms(host);
     let read = vms
         .iter()
-        .map(|vm| (vm.name.clone(), told(&source.read(vm).unwrap())));
+        .map(|vm| (vm.name.clone(), reported(&source.read(vm).unwrap())));
     read.collect()
 }
 
@@ -146,14 +146,14 @@ fn one_node_with_numa_balancing_is_read_from_both_files() {
     host.memory(1000, &[hinted]);
     let thp = |setting: &str| {
         host.file("proc/sys/kernel/numa_balancing", setting);
-        let told = read_one(&mut source(&host), &host);
-        (told[2].clone(), told[3].clone())
+        let reported = read_one(&mut source(&host), &host);
+        (reported[2].clone(), reported[3].clone())
     };
-    let told = |thp: &str, method: &str| (thp.to_owned(), method.to_owned());
+    let reported = |thp: &str, method: &str| (thp.to_owned(), method.to_owned());
     let seen = thp("1\n");
-    assert_eq!(seen, told("backing_bytes thp 128M", "info numa_maps 1"));
+    assert_eq!(seen, reported("backing_bytes thp 128M", "info numa_maps 1"));
     let unseen = thp("0\n");
-    assert_eq!(unseen, told("backing_bytes thp 0M", "info smaps 1"));
+    assert_eq!(unseen, reported("backing_bytes thp 0M", "info smaps 1"));
 }
 
 #[test]
@@ -228,18 +228,18 @@ fn pool_huge_pages_are_in_the_cgroup_with_its_controller() {
     host.memory(1000, &[pool, Block::own(&[16 * MIB])]);
     host.memory_cgroup("qemu.slice/100.scope", &[16 * MIB, 0], &[0, 0], &[0, 0]);
     let method = |expected: &str| {
-        let told = read_one(&mut source(&host), &host);
-        assert_eq!(told.last().unwrap(), expected, "{told:?}");
-        told
+        let reported = read_one(&mut source(&host), &host);
+        assert_eq!(reported.last().unwrap(), expected, "{reported:?}");
+        reported
     };
     method("info numa_maps 1");
     let file = "sys/fs/cgroup/qemu.slice/100.scope/hugetlb.2MB.numa_stat";
     host.file(file, format!("total={} N0=0 N1={}\n", 512 * MIB, 512 * MIB));
-    let told = method("info cgroup 1");
-    assert_eq!(told[..2], ["bytes 0 16M", "bytes 1 512M"]);
+    let reported = method("info cgroup 1");
+    assert_eq!(reported[..2], ["bytes 0 16M", "bytes 1 512M"]);
     assert!(
-        told.contains(&"backing_bytes hugetlb_2m 512M".to_owned()),
-        "{told:?}"
+        reported.contains(&"backing_bytes hugetlb_2m 512M".to_owned()),
+        "{reported:?}"
     );
 }
 
@@ -444,7 +444,7 @@ fn vm_is_read_once_per_period() {
     let period = Config::default().period;
     assert_eq!(source.read_at(&vm, now + period / 2).unwrap(), first);
     let moved = source.read_at(&vm, now + period).unwrap();
-    assert_eq!(told(&moved)[..2], ["bytes 0 0M", "bytes 1 1024M"]);
+    assert_eq!(reported(&moved)[..2], ["bytes 0 0M", "bytes 1 1024M"]);
     assert!(source.period() < period);
 }
 

@@ -202,16 +202,16 @@ mod tests {
 
     #[test]
     fn exited_thread_keeps_its_last_counts() {
-        let (told, tell) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+        let (reported, tell) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
         let thread = std::thread::spawn(move || {
             let tid = rustix::thread::gettid().as_raw_nonzero().get();
-            told.0.send(tid).unwrap();
+            reported.0.send(tid).unwrap();
             tell.1.recv().unwrap();
             // More than malloc ever keeps for reuse (DEFAULT_MMAP_THRESHOLD_MAX, mallopt(3)), so
             // the pages are new.
             vec![1u8; 40 << 20].iter().step_by(4096).count()
         });
-        let group = Perf.open(told.1.recv().unwrap(), &software());
+        let group = Perf.open(reported.1.recv().unwrap(), &software());
         tell.0.send(()).unwrap();
         thread.join().unwrap();
         let mut group = match group {

@@ -129,8 +129,8 @@ mod tests {
         let mut ring = PerfRing::map(fd, 1).unwrap();
         let size = rustix::param::page_size();
         // data_offset and data_size, at 1040 and 1048, are the sizes of the mapping.
-        let told = [1040 / 8, 1048 / 8].map(|n| ring.page()[n].load(Ordering::Relaxed));
-        assert_eq!(told, [size as u64; 2]);
+        let reported = [1040 / 8, 1048 / 8].map(|n| ring.page()[n].load(Ordering::Relaxed));
+        assert_eq!(reported, [size as u64; 2]);
         assert_eq!(ring.data().len(), size / 8);
         event.enable().unwrap();
         rustix::thread::set_name(c"recorded").unwrap();

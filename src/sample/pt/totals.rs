@@ -151,11 +151,11 @@ impl VcpuTotals {
         // The histograms are kept per VM.
         summary.guest_runs = Histogram::default();
         summary.host_handling = Histogram::default();
-        let told = reasons.values().fold(0u64, |sum, n| sum.saturating_add(*n));
+        let with_reason = reasons.values().fold(0u64, |sum, n| sum.saturating_add(*n));
         for (number, count) in &reasons {
             self.count_exits(&reason(*number, names), *count);
         }
-        self.count_exits(UNKNOWN, summary.exits.saturating_sub(told));
+        self.count_exits(UNKNOWN, summary.exits.saturating_sub(with_reason));
         self.bytes = self.bytes.saturating_add(capture.trace.bytes.len() as u64);
         self.sum.get_or_insert_default().add(&summary);
     }
@@ -285,13 +285,13 @@ mod tests {
         capture
     }
 
-    fn told(facts: &[Fact], metric: &str) -> Vec<(String, FactValue)> {
+    fn reported(facts: &[Fact], metric: &str) -> Vec<(String, FactValue)> {
         let of = facts.iter().filter(|fact| fact.metric == metric);
-        let tell = |fact: &Fact| {
+        let line = |fact: &Fact| {
             let labels = fact.labels.iter().map(|(_, v)| v.as_str());
             (labels.collect::<Vec<_>>().join(" "), fact.value.clone())
         };
-        of.map(tell).collect()
+        of.map(line).collect()
     }
 
     fn summary() -> Summary {
@@ -313,7 +313,7 @@ mod tests {
         totals.count(Outcome::Idle);
         let facts = totals.facts(0, true);
         assert_eq!(facts.len(), 1);
-        let captures = told(&facts, "kvm_vcpu_pt_captures_total");
+        let captures = reported(&facts, "kvm_vcpu_pt_captures_total");
         assert_eq!(captures, [("0 idle".to_owned(), FactValue::Int(1))]);
         assert!(VmTotals::default().facts(true).is_empty());
     }
@@ -323,7 +323,7 @@ mod tests {
         let mut totals = VcpuTotals::default();
         let names = ReasonNames::from([(48, "ept_violation".to_owned())]);
         totals.add(&capture(1), &summary(), &names);
-        let exits = told(&totals.facts(3, true), "kvm_vcpu_pt_exits_total");
+        let exits = reported(&totals.facts(3, true), "kvm_vcpu_pt_exits_total");
         let exits: Vec<_> = exits.iter().map(|(l, v)| (l.as_str(), v.clone())).collect();
         let n = FactValue::Int;
         assert_eq!(

@@ -153,8 +153,8 @@ fn own_leftover_group_counts_from_now_and_others_from_the_vms_start() {
     };
     f.tasks("mon_groups/libvirt", &fake.vcpus);
     f.counts("mon_groups/libvirt", 0, ["1", "1000", "1"]);
-    let told = origin(&mut f.source(false));
-    assert_eq!(told, (FactValue::Int(1000), Origin::Vm));
+    let reported = origin(&mut f.source(false));
+    assert_eq!(reported, (FactValue::Int(1000), Origin::Vm));
     f.host.remove(format!("{ROOT}/mon_groups/libvirt"));
     let left = format!("mon_groups/{}", name(vm.key));
     f.tasks(&left, &fake.vcpus);

@@ -343,13 +343,13 @@ fn unexpected_format_adds_nothing_and_loses_nothing() {
 #[test]
 fn a_real_thread_is_read_until_it_ends() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, reported) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         tell.send(rustix::thread::gettid().as_raw_nonzero().get())
             .unwrap();
         wait.recv().ok();
     });
-    let tid = told.recv().unwrap();
+    let tid = reported.recv().unwrap();
     let pid = std::process::id() as i32;
     let roots = Arc::new(Roots::default());
     let text = roots

@@ -98,12 +98,12 @@ fn facts_stay_until_the_next_read_and_are_dropped_with_the_vm() {
 }
 
 /// Returns the value and state that the test sets.
-struct Told(Arc<Mutex<(u64, SourceState)>>);
+struct Shared(Arc<Mutex<(u64, SourceState)>>);
 
-impl HostSource for Told {
+impl HostSource for Shared {
     fn info(&self) -> SourceInfo {
         SourceInfo {
-            name: "told",
+            name: "shared",
             needs: "",
             cost: "",
         }
@@ -133,7 +133,7 @@ impl HostSource for Told {
 
 #[test]
 fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
-    let told = Arc::new(Mutex::new((1, SourceState::Up)));
+    let shared = Arc::new(Mutex::new((1, SourceState::Up)));
     let inventory = Inventory {
         topology: Arc::new(Topology {
             cpus: vec![crate::sample::fixture::cpu(0, 0, 0)],
@@ -142,12 +142,12 @@ fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
     };
     let vms = Arc::new(ArcSwap::from_pointee(inventory));
     let (telemetry, _) = Telemetry::new();
-    let sources: Vec<Box<dyn HostSource>> = vec![Box::new(Told(told.clone()))];
+    let sources: Vec<Box<dyn HostSource>> = vec![Box::new(Shared(shared.clone()))];
     let mut lane = SlowLane::new(Vec::new(), sources, vms, telemetry);
     let mut now = Instant::now();
     let mut newest = lane.newest().load_full();
     let mut pass = |value, state| {
-        *told.lock().unwrap() = (value, state);
+        *shared.lock().unwrap() = (value, state);
         lane.pass(now);
         now += PERIOD;
         let before = std::mem::replace(&mut newest, lane.newest().load_full());
@@ -174,8 +174,8 @@ fn collector_runs_until_stop_even_without_sources() {
     let (telemetry, _) = Telemetry::new();
     let lane = SlowLane::new(Vec::new(), Vec::new(), Arc::default(), telemetry);
     let stop = Stop::default();
-    let told = stop.clone();
-    let thread = std::thread::spawn(move || lane.run(&told));
+    let reported = stop.clone();
+    let thread = std::thread::spawn(move || lane.run(&reported));
     stop.stop();
     thread.join().unwrap();
 }

@@ -115,7 +115,7 @@ fn fact_delta_spans_two_readings() {
         snapshot.facts
     };
     let mut snapshot = empty(start, Duration::from_secs(65));
-    let told = |snapshot: &Snapshot| -> Vec<f64> {
+    let reported = |snapshot: &Snapshot| -> Vec<f64> {
         grown_facts(snapshot, &cgroup::CPU_PERIODS)
             .map(|(row, grown)| {
                 assert_eq!(row.labels, labels(&[("vm", "a")]));
@@ -125,11 +125,11 @@ fn fact_delta_spans_two_readings() {
     };
     snapshot.facts_before = read(20, FactValue::Int(100));
     snapshot.facts = read(60, FactValue::Int(500));
-    assert_eq!(told(&snapshot), [10.0]);
+    assert_eq!(reported(&snapshot), [10.0]);
     // Not read again since, or restarted from 0.
     snapshot.facts_before = snapshot.facts.clone();
-    assert!(told(&snapshot).is_empty());
+    assert!(reported(&snapshot).is_empty());
     snapshot.facts = read(62, FactValue::Int(1));
-    assert!(told(&snapshot).is_empty());
+    assert!(reported(&snapshot).is_empty());
     assert!(facts_of(&snapshot.facts, &cgroup::CPU_QUOTA_CORES).is_empty());
 }

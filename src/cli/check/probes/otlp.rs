@@ -29,7 +29,7 @@ pub(in super::super) fn otlp(config: &Config) -> Vec<Finding> {
     };
     let tried = endpoints.iter().map(|settings| {
         let answer = runtime.block_on(empty_request(settings));
-        told(need, &settings.url, answer)
+        finding(need, &settings.url, answer)
     });
     let findings = tried.collect();
     // Do not wait for a DNS lookup that has not finished.
@@ -43,7 +43,7 @@ async fn empty_request(settings: &Settings) -> Result<Answer, String> {
     Ok(client.send(Bytes::new()).await)
 }
 
-fn told(need: Need, url: &str, answer: Result<Answer, String>) -> Finding {
+fn finding(need: Need, url: &str, answer: Result<Answer, String>) -> Finding {
     match answer {
         Ok(Answer::Delivered { message, .. }) => {
             let said = message.map(|message| format!(" and answered: {message}"));
@@ -75,7 +75,7 @@ mod tests {
             rejected: 0,
             message: Some("old client".to_owned()),
         };
-        let ok = told(need, url, Ok(delivered));
+        let ok = finding(need, url, Ok(delivered));
         assert_eq!(ok.state, State::Ok);
         assert_eq!(
             ok.detail,
@@ -84,7 +84,7 @@ mod tests {
         let refused = Answer::Refused {
             reason: "the receiver answered 401 Unauthorized".to_owned(),
         };
-        let refused = told(need, url, Ok(refused));
+        let refused = finding(need, url, Ok(refused));
         assert_eq!(refused.state, State::Missing);
         assert!(refused
             .detail

@@ -71,8 +71,8 @@ fn unknown_is_not_zero() {
     assert_eq!(known(&seen_at(&[1.0, 2.0], unknown), "web", 0), (0, None));
     let zero = seen_at(&[1.0, 2.0], |_| web(0.0));
     assert_eq!(known(&zero, "web", 0), (2, Some(0.0)));
-    let nobody = zero.columns("gone", None, Graph::Time, 12);
-    assert_eq!(nobody, vec![None; 12]);
+    let gone = zero.columns("gone", None, Graph::Time, 12);
+    assert_eq!(gone, vec![None; 12]);
 }
 
 #[test]

@@ -67,15 +67,15 @@ fn counters_before_linux_5_14_get_their_current_names() {
         host.kvm_stat(100, 9, stat, value);
     }
     let vm = running(&host, 100, 9);
-    let mut told = read(&mut source(&host), &vm);
-    told.sort_unstable();
+    let mut reported = read(&mut source(&host), &vm);
+    reported.sort_unstable();
     let expected = [
         "exits 7",
         "irq_window_exits 3",
         "nmi_window_exits 2",
         "request_irq_exits 1",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
 }
 
 #[test]

@@ -184,9 +184,9 @@ impl Sim {
             values.join(" ")
         };
         let of = facts.filter(|fact| fact.metric == metric);
-        let mut told: Vec<_> = of.map(|f| (labels(f), f.value.clone())).collect();
-        told.sort_by(|a, b| a.0.cmp(&b.0));
-        told
+        let mut reported: Vec<_> = of.map(|f| (labels(f), f.value.clone())).collect();
+        reported.sort_by(|a, b| a.0.cmp(&b.0));
+        reported
     }
 
     fn code(&self) -> &'static str {
@@ -348,11 +348,11 @@ fn idle_vcpu_is_skipped_and_counted() {
         ("1 complete", n(1)),
         ("1 idle", n(9)),
     ];
-    let told: Vec<_> = captures
+    let reported: Vec<_> = captures
         .iter()
         .map(|(l, v)| (l.as_str(), v.clone()))
         .collect();
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
 }
 
 #[test]
@@ -527,9 +527,9 @@ fn disabled_or_without_pmu_nothing_is_recorded() {
 fn recorder_runs_until_stop() {
     let host = host();
     let vm = vm(&host, 1, 1);
-    let (told, tell) = std::sync::mpsc::channel();
+    let (reported, tell) = std::sync::mpsc::channel();
     let recorder = ScriptedPt::new(move |_, request| {
-        let _ = told.send(());
+        let _ = reported.send(());
         Ok(whole(vec![0; 32], request))
     });
     let sim = Sim::new(host, &config(), recorder);
