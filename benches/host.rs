@@ -31,7 +31,7 @@ use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::host::privileges::raise_descriptor_limit;
 use vcpu_exporter::host::roots::Roots;
-use vcpu_exporter::sample::pmu::scripted::Scripted;
+use vcpu_exporter::sources::pmu::scripted::Scripted;
 use vcpu_exporter::telemetry::Telemetry;
 
 #[path = "../tests/support/fake_host.rs"]

@@ -23,12 +23,12 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use prometheus_client::registry::Registry;
 use prost::Message as _;
+use vcpu_exporter::engine::Buckets;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{names, Clock, Encoder, Picture, Request, Resource};
 use vcpu_exporter::expose::text;
 use vcpu_exporter::host::identity::Identity;
 use vcpu_exporter::metric::{Kind, Metric};
-use vcpu_exporter::sample::Buckets;
 use vcpu_exporter::snapshot::{Labels, Snapshot, Value, Visitor};
 
 #[path = "../tests/support/snapshots.rs"]

@@ -27,14 +27,14 @@ use perf_event::{Builder as PerfBuilder, Counter, ReadFormat};
 use vcpu_exporter::cli::pipeline::{sources, Sources};
 use vcpu_exporter::config::Config;
 use vcpu_exporter::discover::{Inventory, Owner, Vcpu, Vm, VmKey};
+use vcpu_exporter::engine::sampler::{Lanes, Sampler};
 use vcpu_exporter::host::privileges::raise_descriptor_limit;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::thread::parse_stat;
 use vcpu_exporter::host::topology::Topology;
-use vcpu_exporter::sample::pmu::perf::Perf;
-use vcpu_exporter::sample::sampler::{Lanes, Sampler};
 use vcpu_exporter::snapshot::build::Builder;
 use vcpu_exporter::snapshot::Handle;
+use vcpu_exporter::sources::pmu::perf::Perf;
 use vcpu_exporter::telemetry::Telemetry;
 
 const VCPUS: usize = 200;

@@ -4,31 +4,33 @@
 //!
 //! ```text
 //! host facts ─┐
-//!             ├─> discover ──> sample ──────> snapshot ──> expose
-//! /proc, /sys ┘   who runs     thread, ledger  immutable     /metrics, status page
+//!             ├─> discover ──> engine and sources ──> snapshot ──> expose
+//! /proc, /sys ┘   who runs     what each did          immutable     /metrics, status page
 //! ```
 //!
 //! - [`host`] reads the machine below configurable roots, so a directory tree can be a host.
 //! - [`pt`] reduces an Intel PT trace to counts: pure functions from bytes to numbers.
 //! - [`discover`] finds the VMs and their vCPUs.
-//! - [`sample`] reads each vCPU thread once per tick and keeps the running totals.
+//! - [`engine`] reads each vCPU thread once per tick and keeps the running totals; [`sources`] are
+//!   what it reads.
 //! - [`snapshot`] is the immutable result of a tick; the list of all metrics is here.
 //! - [`expose`] renders the latest snapshot and never touches the host.
 //!
-//! [`config`] and [`telemetry`] (the exporter's own metrics) import no stage; [`cli`] connects the
-//! stages.
+//! A [`metric`] is declared by the code that feeds it. [`config`] and [`telemetry`] (the exporter's own
+//! metrics) import no stage; [`cli`] connects the stages.
 
 pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod discover;
+pub mod engine;
 pub mod expose;
 pub mod host;
 pub mod metric;
 pub mod pt;
-pub mod sample;
 pub mod snapshot;
+pub mod sources;
 pub mod stop;
 mod sys;
 pub mod telemetry;

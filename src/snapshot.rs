@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use crate::discover::Inventory;
+use crate::engine::demand::OfCpu;
+use crate::engine::reading::{ColumnSet, Unit};
+use crate::engine::{Reason, SourceInfo, SourceState, Whereabouts};
 use crate::metric::Metric;
-use crate::sample::demand::OfCpu;
-use crate::sample::reading::{ColumnSet, Unit};
-use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts};
 
 pub mod build;
 pub mod cores;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
+use vcpu_exporter::engine::Reason;
 use vcpu_exporter::expose::view::Cause;
-use vcpu_exporter::sample::Reason;
 use vcpu_exporter::snapshot::metrics;
 
 #[path = "support/promtool.rs"]
@@ -383,7 +383,12 @@ fn reasons_that_are_left_out_exist() {
     let alerts = Rule::alerts();
     let expr = alerts["KvmExporterSourceDegraded"].expr();
     let folders = ["", "/host", "/memory", "/pmu/plan", "/exits", "/pt"];
-    let folders = folders.map(|folder| files(&format!("src/sample{folder}"), ".rs"));
+    let folders = folders.map(|folder| format!("src/sources{folder}"));
+    let folders = folders
+        .iter()
+        .map(String::as_str)
+        .chain(["src", "src/engine"]);
+    let folders: Vec<_> = folders.map(|folder| files(folder, ".rs")).collect();
     let sources: String = folders.concat().iter().map(read).collect();
     let quoted = expr
         .split('"')

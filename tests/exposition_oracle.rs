@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
+use vcpu_exporter::engine::Buckets;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text;
 use vcpu_exporter::metric::{Kind, Metric};
-use vcpu_exporter::sample::Buckets;
 use vcpu_exporter::snapshot::{Labels, Snapshot, Value, Visitor, CATALOG};
 use vcpu_exporter::telemetry::{RequestLabels, SourceLabel, Telemetry};
 

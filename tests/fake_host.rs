@@ -18,8 +18,8 @@ use vcpu_exporter::expose::text::encode_snapshot;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::thread::{cpus_allowed, parse_sched, parse_schedstat, parse_stat};
 use vcpu_exporter::host::topology::{CoreType, Topology};
-use vcpu_exporter::sample::pmu::scripted::Scripted;
 use vcpu_exporter::snapshot::metrics;
+use vcpu_exporter::sources::pmu::scripted::Scripted;
 use vcpu_exporter::telemetry::Telemetry;
 
 #[test]

@@ -14,7 +14,7 @@ use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text::encode_snapshot;
 use vcpu_exporter::host::privileges::raise_descriptor_limit;
 use vcpu_exporter::host::roots::Roots;
-use vcpu_exporter::sample::pmu::scripted::Scripted;
+use vcpu_exporter::sources::pmu::scripted::Scripted;
 use vcpu_exporter::telemetry::Telemetry;
 
 #[path = "support/fake_host.rs"]

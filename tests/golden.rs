@@ -12,7 +12,7 @@ use vcpu_exporter::config::{Config, EventSet, ExitReason, RawEvent};
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text::encode_snapshot;
 use vcpu_exporter::host::roots::Roots;
-use vcpu_exporter::sample::pmu::scripted::Scripted;
+use vcpu_exporter::sources::pmu::scripted::Scripted;
 use vcpu_exporter::telemetry::Telemetry;
 
 #[path = "support/fake_host.rs"]
@@ -355,7 +355,7 @@ fn single_node_without_pmu_and_with_hostile_names() {
         first_second(&host, vm, &[0, 1], "0-1");
     }
     thread(&host, &hypervisor, 0, "_disk0_q0", 1, 40);
-    let no_pmu = |_, attr: &vcpu_exporter::sample::pmu::counters::Attr| {
+    let no_pmu = |_, attr: &vcpu_exporter::sources::pmu::counters::Attr| {
         // PERF_TYPE_SOFTWARE is 1 (linux/perf_event.h).
         (attr.kind != 1).then_some(libc::ENOENT)
     };

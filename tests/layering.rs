@@ -16,7 +16,7 @@ const STAGES: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("discover", &["host", "config", "stop", "sys", "telemetry"]),
     (
-        "sample",
+        "engine",
         &[
             "metric",
             "host",
@@ -25,6 +25,19 @@ const STAGES: &[(&str, &[&str])] = &[
             "sys",
             "telemetry",
             "discover",
+        ],
+    ),
+    (
+        "sources",
+        &[
+            "metric",
+            "host",
+            "config",
+            "stop",
+            "sys",
+            "telemetry",
+            "discover",
+            "engine",
             "pt",
         ],
     ),
@@ -34,9 +47,10 @@ const STAGES: &[(&str, &[&str])] = &[
             "metric",
             "host",
             "config",
-            "discover",
-            "sample",
             "telemetry",
+            "discover",
+            "engine",
+            "sources",
         ],
     ),
     (
@@ -47,11 +61,15 @@ const STAGES: &[(&str, &[&str])] = &[
             "config",
             "telemetry",
             "discover",
-            "sample",
+            "engine",
+            "sources",
             "snapshot",
         ],
     ),
-    ("demo", &["metric", "config", "sample", "snapshot"]),
+    (
+        "demo",
+        &["metric", "config", "engine", "sources", "snapshot"],
+    ),
 ];
 
 /// The command line connects all stages.

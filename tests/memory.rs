@@ -19,11 +19,11 @@ use std::time::Duration;
 
 use vcpu_exporter::config;
 use vcpu_exporter::discover::{Scanner, Vm};
+use vcpu_exporter::engine::slow::{Fact, FactValue, VmSource};
+use vcpu_exporter::engine::SourceState;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::topology::Topology;
-use vcpu_exporter::sample::memory::Memory;
-use vcpu_exporter::sample::slow::{Fact, FactValue, VmSource};
-use vcpu_exporter::sample::SourceState;
+use vcpu_exporter::sources::memory::Memory;
 
 #[path = "support/run.rs"]
 mod run;

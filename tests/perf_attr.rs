@@ -10,9 +10,9 @@ use std::process::Command;
 use vcpu_exporter::config::{self, EventSet, RawEvent};
 use vcpu_exporter::host::cpu_model::CpuModel;
 use vcpu_exporter::host::roots::Roots;
-use vcpu_exporter::sample::pmu::counters::Attr;
-use vcpu_exporter::sample::pmu::plan::{plan, Machine, Plan};
-use vcpu_exporter::sample::pmu::probe::Kernel;
+use vcpu_exporter::sources::pmu::counters::Attr;
+use vcpu_exporter::sources::pmu::plan::{plan, Machine, Plan};
+use vcpu_exporter::sources::pmu::probe::Kernel;
 
 /// Metric, further label and mode, and perf's name of the event.
 const EVENTS: &[(&str, &str, &str, &str)] = &[

@@ -12,10 +12,10 @@ use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text::encode_snapshot;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::pt::{self, Clocks};
-use vcpu_exporter::sample::pmu::scripted::Scripted;
-use vcpu_exporter::sample::pt::image::Image;
-use vcpu_exporter::sample::pt::scripted::{whole, ScriptedPt};
-use vcpu_exporter::sample::pt::{Capture, Drained, Plan, RecordError, Request};
+use vcpu_exporter::sources::pmu::scripted::Scripted;
+use vcpu_exporter::sources::pt::image::Image;
+use vcpu_exporter::sources::pt::scripted::{whole, ScriptedPt};
+use vcpu_exporter::sources::pt::{Capture, Drained, Plan, RecordError, Request};
 use vcpu_exporter::telemetry::Telemetry;
 
 #[path = "support/exporter.rs"]

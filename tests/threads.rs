@@ -21,12 +21,12 @@ use std::time::{Duration, Instant};
 use vcpu_exporter::config::Config;
 use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::discover::{Owner, Scanner, Vm, VmKey};
+use vcpu_exporter::engine::slow::{Fact, FactValue, VmSource};
+use vcpu_exporter::engine::SourceState;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::thread::{comm, parse_stat};
 use vcpu_exporter::host::topology::Topology;
-use vcpu_exporter::sample::slow::{Fact, FactValue, VmSource};
-use vcpu_exporter::sample::threads::Threads;
-use vcpu_exporter::sample::SourceState;
+use vcpu_exporter::sources::threads::Threads;
 
 #[path = "support/exporter.rs"]
 mod exporter;

@@ -19,8 +19,8 @@ use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text::encode_snapshot;
 use vcpu_exporter::expose::view::{Cause, View};
 use vcpu_exporter::host::roots::Roots;
-use vcpu_exporter::sample::pmu::scripted::Scripted;
 use vcpu_exporter::snapshot::Snapshot;
+use vcpu_exporter::sources::pmu::scripted::Scripted;
 use vcpu_exporter::telemetry::Telemetry;
 
 fn pipeline(host: &FakeHost) -> Pipeline {

@@ -5,7 +5,7 @@ local text = import '../lib/text.libsonnet';
 
 // Reasons that are no fault: switched off in the configuration.
 local off = ['disabled', 'walks_off'];
-// Reasons that are no fault: this machine or its kernel does not have it (`Reason::ABSENT` in src/sample.rs; tests/alerts.rs keeps
+// Reasons that are no fault: this machine or its kernel does not have it (`Reason::ABSENT` in src/engine.rs; tests/alerts.rs keeps
 // both equal). resctrl that is mounted for other uses has the reason no_group.
 local absent = [
   'no_cpufreq',

@@ -11,12 +11,12 @@ use super::pipeline::Pipeline;
 use super::{out, CommonArgs};
 use crate::config::Config;
 use crate::discover::Inventory;
+use crate::engine::{Reason, SourceInfo, SourceState};
 use crate::host::privileges::{self, Capabilities, DescriptorLimit};
 use crate::host::roots::Roots;
 use crate::host::topology::{Topology, TopologyError};
-use crate::sample::pmu::perf::Perf;
-use crate::sample::{Reason, SourceInfo, SourceState};
 use crate::snapshot::Snapshot;
+use crate::sources::pmu::perf::Perf;
 use crate::telemetry::Telemetry;
 
 mod probes;

@@ -11,29 +11,29 @@ use tokio::sync::Notify;
 
 use crate::config::{Config, Sampling};
 use crate::discover::lane::Lane;
+use crate::engine::sampler::{Lanes, Sampler};
+use crate::engine::slow::{HostSource, SlowLane, VmSource};
+use crate::engine::{Columns, Source};
 use crate::host::cpu_model::CpuModel;
 use crate::host::identity::Identity;
 use crate::host::roots::Roots;
 use crate::host::topology::TopologyError;
-use crate::sample::cgroup::CgroupSource;
-use crate::sample::devices::Devices;
-use crate::sample::exits::{self, Exits, KvmStat};
-use crate::sample::host::{
+use crate::snapshot::build::Builder;
+use crate::snapshot::Handle;
+use crate::sources::cgroup::CgroupSource;
+use crate::sources::devices::Devices;
+use crate::sources::exits::{self, Exits, KvmStat};
+use crate::sources::host::{
     CpuFeatures, CpuTime, Frequency, KvmParameters, Log, Numa, Reporting, System, Thermal,
     Vulnerabilities,
 };
-use crate::sample::memory::Memory;
-use crate::sample::pmu::counters::OpenCounters;
-use crate::sample::pmu::Pmu;
-use crate::sample::pt::{PerfPt, PtLane, RecordPt};
-use crate::sample::resctrl::Resctrl;
-use crate::sample::sampler::{Lanes, Sampler};
-use crate::sample::sched::SchedSource;
-use crate::sample::slow::{HostSource, SlowLane, VmSource};
-use crate::sample::threads::Threads;
-use crate::sample::{Columns, Source};
-use crate::snapshot::build::Builder;
-use crate::snapshot::Handle;
+use crate::sources::memory::Memory;
+use crate::sources::pmu::counters::OpenCounters;
+use crate::sources::pmu::Pmu;
+use crate::sources::pt::{PerfPt, PtLane, RecordPt};
+use crate::sources::resctrl::Resctrl;
+use crate::sources::sched::SchedSource;
+use crate::sources::threads::Threads;
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeats, Telemetry};
 

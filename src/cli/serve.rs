@@ -15,11 +15,11 @@ use crate::config::Config;
 use crate::expose::{http, App};
 use crate::host::privileges;
 use crate::host::roots::Roots;
-use crate::sample::pmu::counters::OpenCounters;
-use crate::sample::pmu::patient::Patient;
-use crate::sample::pmu::perf::Perf;
-use crate::sample::pt::{PerfPt, RecordPt};
 use crate::snapshot::Handle;
+use crate::sources::pmu::counters::OpenCounters;
+use crate::sources::pmu::patient::Patient;
+use crate::sources::pmu::perf::Perf;
+use crate::sources::pt::{PerfPt, RecordPt};
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeats, Telemetry};
 
@@ -42,7 +42,7 @@ pub(super) struct Host {
     pub(super) roots: Arc<Roots>,
     pub(super) counters: Arc<dyn OpenCounters>,
     pub(super) recorder: Box<dyn RecordPt>,
-    /// See [`crate::sample::sched::SchedSource::new`].
+    /// See [`crate::sources::sched::SchedSource::new`].
     pub(super) born_after: u64,
     /// For a synthetic host: the scenario's name, and the function that advances the host before
     /// each turn.

@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
 
 use crate::metric::Metric;
-use crate::sample::sched;
 use crate::snapshot::growth::{Columns, Counter, Growth};
 use crate::snapshot::{Snapshot, VcpuRow};
+use crate::sources::sched;
 
 /// Longest displayed VM name, in characters.
 const MAX_NAME: usize = 24;

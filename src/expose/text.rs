@@ -14,8 +14,8 @@ use prometheus_client::registry::Registry;
 
 use super::classic;
 use super::negotiate::Format;
+use crate::engine::Buckets;
 use crate::metric::{Kind, Metric};
-use crate::sample::Buckets;
 use crate::snapshot::{Labels, Snapshot, Value, Visitor};
 
 /// Appends a complete exposition to `out`: the snapshot, then the exporter's own metrics.

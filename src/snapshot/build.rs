@@ -10,12 +10,12 @@ use super::{
     CellRow, ColumnRow, CpuRow, DroppedRow, Handle, Labels, Snapshot, SourceRow, VcpuRow, VmRow,
 };
 use crate::discover::{Inventory, Vm};
+use crate::engine::ledger::{CellKey, MAX_CELLS_AHEAD};
+use crate::engine::reading::Column;
+use crate::engine::sampler::View;
+use crate::engine::slot::{Slot, SlotKey};
+use crate::engine::{Reason, SourceInfo, SourceState, Whereabouts, INVENTORY};
 use crate::host::topology::{Cpu, Topology};
-use crate::sample::ledger::{CellKey, MAX_CELLS_AHEAD};
-use crate::sample::reading::Column;
-use crate::sample::sampler::View;
-use crate::sample::slot::{Slot, SlotKey};
-use crate::sample::{Reason, SourceInfo, SourceState, Whereabouts, INVENTORY};
 
 /// Builds snapshots and publishes them.
 pub struct Builder {
@@ -390,7 +390,7 @@ fn source_row(info: SourceInfo, state: SourceState) -> SourceRow {
 }
 
 fn dropped_rows(view: &View<'_>) -> Vec<DroppedRow> {
-    let row = |(detail, series): &(crate::sample::limit::Detail, u64)| DroppedRow {
+    let row = |(detail, series): &(crate::engine::limit::Detail, u64)| DroppedRow {
         labels: Arc::new(Labels::new([("what", detail.label().into())])),
         series: *series,
     };

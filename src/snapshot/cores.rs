@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::growth::grown_facts;
 use super::{FactRow, Snapshot};
 use crate::host::cpu_time::BUSY;
-use crate::sample::host::CORE_TIME;
-use crate::sample::threads::THREAD_TIME;
+use crate::sources::host::CORE_TIME;
+use crate::sources::threads::THREAD_TIME;
 
 /// Package ID and core ID.
 pub type CoreKey = (i32, i32);
@@ -73,7 +73,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::sample::slow::FactValue;
+    use crate::engine::slow::FactValue;
     use crate::snapshot::fixture::empty;
 
     const THREADS: &str = "kvm_vm_thread_time_seconds_total";

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::{metrics, Labels};
 use crate::discover::{Inventory, Vm};
+use crate::engine::slow::{Fact, FactValue, Origin, VmFacts};
+use crate::engine::{SourceInfo, SourceState};
 use crate::metric::Metric;
-use crate::sample::slow::{Fact, FactValue, Origin, VmFacts};
-use crate::sample::{SourceInfo, SourceState};
 
 /// One fact about a VM or the host: a sample or a histogram.
 #[derive(Debug, Clone)]
@@ -177,7 +177,7 @@ mod tests {
     fn vm(pid: i32, name: &str) -> Arc<Vm> {
         Arc::new(Vm {
             name: name.to_owned(),
-            ..crate::sample::fixture::vm(pid, pid, 1)
+            ..crate::engine::fixture::vm(pid, pid, 1)
         })
     }
 

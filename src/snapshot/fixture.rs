@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{metrics, CellRow, ColumnRow, FactRow, Labels, Snapshot, VcpuRow, VmRow};
 use crate::discover::Inventory;
+use crate::engine::reading::Unit;
+use crate::engine::slow::{FactValue, Origin};
+use crate::engine::Whereabouts;
 use crate::host::topology::{Place, Topology};
-use crate::sample::reading::Unit;
-use crate::sample::slow::{FactValue, Origin};
-use crate::sample::Whereabouts;
 
 /// Labels from borrowed values.
 pub(crate) fn labels(pairs: &[(&'static str, &str)]) -> Arc<Labels> {

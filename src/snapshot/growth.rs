@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::{metrics, ColumnRow, CpuRow, FactRow, Snapshot, Value};
+use crate::engine::demand::OfCpu;
+use crate::engine::slow::FactValue;
 use crate::metric::Metric;
-use crate::sample::demand::OfCpu;
-use crate::sample::slow::FactValue;
 
 /// Selects counters of a vCPU: the columns of a metric, all of them or those with given labels.
 #[derive(Debug, Clone, Copy)]

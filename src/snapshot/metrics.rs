@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use crate::engine::demand;
 use crate::metric::{metrics, Keys, Metric, Rows};
-use crate::sample::{
-    cgroup, demand, devices, exits, host, memory, pmu, pt, resctrl, sched, threads,
-};
+use crate::sources::{cgroup, devices, exits, host, memory, pmu, pt, resctrl, sched, threads};
 use crate::telemetry;
 
 const LISTS: [&[&Metric]; 30] = [

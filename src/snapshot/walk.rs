@@ -6,10 +6,10 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{ColumnRow, FactRow, Labels, Snapshot, SourceRow, CATALOG};
+use crate::engine::reading::{ColumnSet, Unit};
+use crate::engine::slow::{FactValue, Origin};
+use crate::engine::{Buckets, SourceState};
 use crate::metric::{Metric, Rows};
-use crate::sample::reading::{ColumnSet, Unit};
-use crate::sample::slow::{FactValue, Origin};
-use crate::sample::{Buckets, SourceState};
 
 /// Value of a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use vcpu_exporter::config::otlp::{Compression, HeaderSource, Protocol, Temporality, Tls};
 use vcpu_exporter::discover::{Inventory, Owner, Vcpu, Vm, VmKey};
+use vcpu_exporter::engine::slow::{FactValue, Origin};
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{
     names, Answer, Client, Clock, Encoder, Outcome, Picture, Pusher, Request, Resource, Schedule,
@@ -18,7 +19,6 @@ use vcpu_exporter::expose::otlp::{
 use vcpu_exporter::expose::{text, App};
 use vcpu_exporter::host::identity::Identity;
 use vcpu_exporter::metric::Kind;
-use vcpu_exporter::sample::slow::{FactValue, Origin};
 use vcpu_exporter::snapshot::{self, metrics, FactRow, Labels, Snapshot, CATALOG};
 use vcpu_exporter::telemetry::{RequestLabels, SourceLabel, Telemetry};
 

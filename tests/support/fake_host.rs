@@ -56,7 +56,7 @@ mod thread;
 pub use thread::Thread;
 
 /// As on Linux 6.18 on x86-64.
-const KVM_EXIT_FORMAT: &str = include_str!("../../src/sample/exits/format/kvm_exit-x86-6.18.txt");
+const KVM_EXIT_FORMAT: &str = include_str!("../../src/sources/exits/format/kvm_exit-x86-6.18.txt");
 pub use domain::domstatus;
 pub use fake_vms::{FakeVm, START, UUID_A, UUID_B};
 

@@ -13,8 +13,8 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
+use vcpu_exporter::engine::Buckets;
 use vcpu_exporter::metric::{Kind, Metric};
-use vcpu_exporter::sample::Buckets;
 use vcpu_exporter::snapshot::{Labels, Snapshot, Value, Visitor};
 
 /// The snapshot as prometheus-client encodes it, without an age.

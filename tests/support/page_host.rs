@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vcpu_exporter::sample::demand::OfCpu;
-use vcpu_exporter::sample::slow::{FactValue, Origin};
+use vcpu_exporter::engine::demand::OfCpu;
+use vcpu_exporter::engine::slow::{FactValue, Origin};
 use vcpu_exporter::snapshot::{metrics, CpuRow, FactRow, Handle, Labels, Snapshot};
 
 use crate::snapshots::{labels, Host};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use vcpu_exporter::discover::Inventory;
+use vcpu_exporter::engine::slow::{FactValue, Origin};
+use vcpu_exporter::engine::{Buckets, Reason, SourceInfo, SourceState, Unit, Whereabouts};
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
-use vcpu_exporter::sample::slow::{FactValue, Origin};
-use vcpu_exporter::sample::{Buckets, Reason, SourceInfo, SourceState, Unit, Whereabouts};
 use vcpu_exporter::snapshot::metrics;
 use vcpu_exporter::snapshot::{
     CellRow, ColumnRow, DroppedRow, FactRow, Labels, Snapshot, SourceRow, VcpuRow, VmRow,

@@ -163,7 +163,7 @@ pub(super) fn mediated_pmu(roots: &Roots) -> Finding {
 /// counters of guest mode, 2 of host mode, 6 tracepoints of KVM.
 const DESCRIPTORS_PER_VCPU: u64 = 4 + 6 + 2 + 6;
 
-/// Descriptors reserved for the rest of the exporter (src/sample/descriptors.rs).
+/// Descriptors reserved for the rest of the exporter (src/engine/descriptors.rs).
 const DESCRIPTORS_BESIDE: u64 = 256;
 
 /// Checks the hard limit: the exporter raises the soft limit to it at start.

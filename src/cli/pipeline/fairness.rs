@@ -3,8 +3,8 @@
 use super::tests::{pipeline, series};
 use super::*;
 use crate::fake_host::{FakeHost, FakeVm, UUID_A, UUID_B};
-use crate::sample::pmu::scripted::Scripted;
 use crate::snapshot::Snapshot;
+use crate::sources::pmu::scripted::Scripted;
 
 /// Eight VMs of user 1000 with 20 vCPUs each. All have run; their affinity is `cpus`.
 fn host_with_a_hog(cpus: &str) -> (FakeHost, Vec<FakeVm>) {

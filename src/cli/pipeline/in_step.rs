@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Pipeline, Running};
 use crate::config::Sampling;
-use crate::sample::schedule::Schedule;
+use crate::engine::schedule::Schedule;
 use crate::stop::Stop;
 
 /// Most recordings in one turn if the recorder is far behind.

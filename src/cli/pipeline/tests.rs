@@ -6,11 +6,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::Buckets;
 use crate::fake_host::{FakeHost, UUID_A, UUID_B};
 use crate::metric::{Kind, Metric};
-use crate::sample::pmu::scripted::Scripted;
-use crate::sample::Buckets;
 use crate::snapshot::{metrics, Labels, Snapshot, Value, Visitor};
+use crate::sources::pmu::scripted::Scripted;
 
 pub(super) fn pipeline(host: &FakeHost, config: &Config, counters: Scripted) -> Pipeline {
     let roots = Arc::new(Roots::below(host.root()));

@@ -13,11 +13,11 @@ use crate::cli::{out, roots, CommonArgs};
 use crate::config::values::{duration, show_duration, PT_WINDOW};
 use crate::config::Config;
 use crate::discover::{Inventory, Scanner, Vcpu};
+use crate::engine::Reason;
 use crate::host::privileges;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
-use crate::sample::pt::{plan, Capture, Outcome, PerfPt, Plan, RecordPt};
-use crate::sample::Reason;
+use crate::sources::pt::{plan, Capture, Outcome, PerfPt, Plan, RecordPt};
 
 /// Flags of `pt record`.
 #[derive(Debug, Clone, Args)]
@@ -148,8 +148,8 @@ fn summary(capture: &Capture) -> String {
 mod tests {
     use super::*;
     use crate::fake_host::{FakeHost, UUID_A};
-    use crate::sample::pt::scripted::ScriptedPt;
-    use crate::sample::pt::Step;
+    use crate::sources::pt::scripted::ScriptedPt;
+    use crate::sources::pt::Step;
 
     fn args(vm: &str, vcpu: u32) -> RecordArgs {
         RecordArgs {

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counts::{Counted, Counts};
 use super::model::VcpuRates;
-use crate::sample::pmu::counters::{
+use crate::sources::pmu::counters::{
     Attr, CounterError, CounterGroup, Filter, OpenCounters, Test, Times,
 };
-use crate::sample::pmu::events::{PERF_TYPE_HARDWARE, PERF_TYPE_RAW, PERF_TYPE_TRACEPOINT};
+use crate::sources::pmu::events::{PERF_TYPE_HARDWARE, PERF_TYPE_RAW, PERF_TYPE_TRACEPOINT};
 
 /// Most events that count at once: all of the exporter's fit. A real core has three fixed counters,
 /// for cycles and instructions, and four to eight others.

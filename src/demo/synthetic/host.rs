@@ -14,8 +14,8 @@ use super::scenario::{Scenario, NODES};
 use super::state::State;
 use super::timeline::{happenings, Happening};
 use super::tree::Tree;
-use crate::sample::pmu::counters::OpenCounters;
-use crate::sample::pt::RecordPt;
+use crate::sources::pmu::counters::OpenCounters;
+use crate::sources::pt::RecordPt;
 
 /// Shortest time between updates of files that are read less often.
 const SLOW: Duration = Duration::from_millis(250);

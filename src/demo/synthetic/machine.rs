@@ -8,7 +8,7 @@ use super::tree::Tree;
 use crate::demo::files::machine::{self as files, NodeMemory, CPU, NODE};
 
 /// The format on Linux 6.18, x86-64.
-const KVM_EXIT_FORMAT: &str = include_str!("../../sample/exits/format/kvm_exit-x86-6.18.txt");
+const KVM_EXIT_FORMAT: &str = include_str!("../../sources/exits/format/kvm_exit-x86-6.18.txt");
 
 /// /proc/cpuinfo of the first CPU.
 const CPUINFO: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 106\n\

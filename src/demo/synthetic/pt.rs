@@ -7,7 +7,7 @@
 use super::counters::Threads;
 use super::model::{VcpuRates, EXIT_SECONDS};
 use super::noise::mix;
-use crate::sample::pt::{Capture, Drained, RecordError, RecordPt, Request, Step};
+use crate::sources::pt::{Capture, Drained, RecordError, RecordPt, Request, Step};
 
 /// Conditional branches per instruction.
 const BRANCHES: f64 = 0.14;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::reading::Unit;
 use crate::host::topology::Place;
-use crate::sample::reading::Unit;
 use crate::snapshot::fixture::{column, empty};
 
 /// Columns by location: time, voluntary and involuntary switches. Column per vCPU: migrations.

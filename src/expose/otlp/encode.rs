@@ -14,9 +14,9 @@ use super::own::{self, Histogram};
 use super::protobuf::{attribute, bytes, fixed64, head, uint, varint, varint_len};
 use super::starts::{unix_ns, Clock, Starts};
 use super::{names, Resource};
+use crate::engine::slow::Origin;
+use crate::engine::Buckets;
 use crate::metric::{Kind, Metric};
-use crate::sample::slow::Origin;
-use crate::sample::Buckets;
 use crate::snapshot::labels::Pair;
 use crate::snapshot::{Labels, Snapshot, Value, Visitor};
 

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
+use crate::engine::Buckets;
 use crate::metric::{Kind, Metric};
-use crate::sample::Buckets;
 use crate::snapshot::{metrics, Labels, Value, Visitor};
 
 /// A classic histogram.

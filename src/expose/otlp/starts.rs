@@ -9,8 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{clock_gettime, ClockId};
 
+use crate::engine::slow::Origin;
 use crate::metric::{Keys, Metric};
-use crate::sample::slow::Origin;
 use crate::snapshot::{Labels, Snapshot};
 
 /// Converts clock ticks since boot to nanoseconds since the Unix epoch with a fixed offset: a start

@@ -6,10 +6,10 @@ use super::known::{by_core, by_label};
 use super::{over, owned, sum, CoreView, HostView, NodeView, Tenant, ThreadView, VmView};
 use crate::host::topology::Cpu;
 use crate::metric::Metric;
-use crate::sample::host;
 use crate::snapshot::cores::{core_use, CoreUse};
 use crate::snapshot::growth::{facts_of, grown_facts, number, Growth};
 use crate::snapshot::Snapshot;
+use crate::sources::host;
 
 /// Package and core.
 pub(super) type CoreKey = (i32, i32);
@@ -266,7 +266,7 @@ fn key(cpu: &Cpu) -> CoreKey {
 fn wanted(growth: &Growth<'_>) -> HashMap<u32, Wanted> {
     let seconds = growth.span().as_secs_f64();
     let rate = |ns: u64| over(ns as f64 / 1e9, seconds);
-    let of_cpu = |(row, grown): (&crate::snapshot::CpuRow, crate::sample::demand::OfCpu)| {
+    let of_cpu = |(row, grown): (&crate::snapshot::CpuRow, crate::engine::demand::OfCpu)| {
         let cpu = row.labels.get("cpu")?.parse().ok()?;
         Some((cpu, (rate(grown.time)?, rate(grown.delay)?)))
     };

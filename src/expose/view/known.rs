@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use super::host::CoreKey;
 use super::{over, owned, DeviceView};
-use crate::sample::{cgroup, devices, memory, threads};
 use crate::snapshot::growth::{facts_of, grown_facts, number};
 use crate::snapshot::{FactRow, Snapshot};
+use crate::sources::{cgroup, devices, memory, threads};
 
 /// Facts about one VM.
 #[derive(Default)]

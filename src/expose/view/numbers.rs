@@ -1,8 +1,8 @@
 //! Measurements of a vCPU: deltas of its counters, and their ratios.
 
 use super::{over, Numbers};
-use crate::sample::{exits, pmu, sched};
 use crate::snapshot::growth::{Columns, Counter, Growth};
+use crate::sources::{exits, pmu, sched};
 
 /// Counters in the order of [`Raw::grown`].
 const COUNTERS: [Counter; RAW] = [

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::owned;
-use crate::sample::{Reason, SourceState};
+use crate::engine::{Reason, SourceState};
 use crate::snapshot::{DroppedRow, SourceRow};
 
 /// A source and its state.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::engine::demand::OfCpu;
+use crate::engine::reading::Unit;
+use crate::engine::slow::FactValue;
 use crate::host::topology::{Cpu, Place};
-use crate::sample::demand::OfCpu;
-use crate::sample::reading::Unit;
-use crate::sample::slow::FactValue;
 use crate::snapshot::fixture::{column, empty, labels};
 use crate::snapshot::CpuRow;
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
+use crate::engine::reading::Unit;
 use crate::host::topology::Place;
-use crate::sample::reading::Unit;
-use crate::sample::{cgroup, exits, sched};
 use crate::snapshot::fixture::{column, empty, labels};
+use crate::sources::{cgroup, exits, sched};
 
 const TIME: Counter = Counter::of(&sched::TIME);
 const SWITCHES: &str = "kvm_vcpu_context_switches_total";

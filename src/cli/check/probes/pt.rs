@@ -7,7 +7,7 @@ use crate::cli::check::State;
 use crate::config;
 use crate::host::privileges::{Capabilities, MemoryLock, NEEDED_BY_PT};
 use crate::host::roots::Roots;
-use crate::sample::pt::Plan;
+use crate::sources::pt::Plan;
 
 /// The machine's requirements, and the process's if the source is on.
 pub(in super::super) fn pt(

@@ -9,7 +9,7 @@ use super::super::super::{hold_kernel_log, roots};
 use super::{Opened, Source};
 use crate::config::Config;
 use crate::host::privileges;
-use crate::sample::pmu::perf::Perf;
+use crate::sources::pmu::perf::Perf;
 use crate::stop::Stop;
 use crate::telemetry::Telemetry;
 

@@ -1,0 +1,188 @@
+//! Reads every vCPU thread once per tick, and VMs and the host at longer periods.
+//!
+//! A source (src/sources) measures one kind of data, with its own cost and privileges, and is
+//! listed where the pipeline is built (src/cli/pipeline.rs). A source about vCPUs declares the
+//! columns it feeds and opens a reader for each vCPU.
+
+use crate::discover::{Vcpu, Vm};
+use crate::host::topology::Place;
+
+pub mod buckets;
+pub mod demand;
+pub(crate) mod descriptors;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod hangs;
+pub(crate) mod identity;
+pub mod ledger;
+pub mod limit;
+pub mod reading;
+pub mod sampler;
+pub mod schedule;
+pub mod slot;
+pub mod slow;
+pub(crate) mod total;
+
+pub use buckets::Buckets;
+pub use reading::{Column, ColumnId, Columns, Reading, Scope, Unit};
+
+/// The vCPU thread that a reader is opened for.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Its VM.
+    pub vm: &'a Vm,
+    /// The vCPU and its thread.
+    pub vcpu: Vcpu,
+}
+
+/// Description of a source, for `check` and the status page.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceInfo {
+    /// The `source` label.
+    pub name: &'static str,
+    /// Required kernel support and privileges, in one line.
+    pub needs: &'static str,
+    /// Cost, in one line.
+    pub cost: &'static str,
+}
+
+/// Whether a source delivers data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceState {
+    /// Complete data.
+    Up,
+    /// Partial data; the reason names what is missing and why.
+    Degraded(Reason),
+    /// No data.
+    Down(Reason),
+}
+
+/// The inventory, described as a source.
+pub const INVENTORY: SourceInfo = SourceInfo {
+    name: "inventory",
+    needs:
+        "CAP_SYS_PTRACE (or the VMM's own user) to see descriptors; CAP_DAC_READ_SEARCH for KVM \
+            debugfs and libvirt's files",
+    cost: "a few system calls per process and scan; no file is opened on an unchanged host",
+};
+
+impl SourceState {
+    /// The reason, unless the source is [`SourceState::Up`].
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Up => None,
+            Self::Degraded(reason) | Self::Down(reason) => Some(reason),
+        }
+    }
+
+    /// Value of the `reason` label; empty while the source is up.
+    pub fn code(&self) -> &'static str {
+        self.reason().map_or("", |reason| reason.code)
+    }
+}
+
+/// Why a source is degraded or down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Value of the `reason` label: `no_pmu`, `no_permission`, `disabled`, …
+    pub code: &'static str,
+    /// One sentence for the operator.
+    pub detail: String,
+    /// The exact command or setting that fixes it, if one exists.
+    pub fix: Option<String>,
+}
+
+impl Reason {
+    /// Code of a late answer. A retry gets the answer once it is available: the first user of a
+    /// tracepoint may wait for an RCU grace period (`tracepoint_add_func`, kernel/tracepoint.c).
+    pub const BLOCKED: &'static str = "blocked";
+    /// Code of a source that is disabled in the configuration.
+    pub const DISABLED: &'static str = "disabled";
+
+    /// Codes for hardware or kernel features that this machine does not have. The page and `check`
+    /// report them as absent, and the alert `KvmExporterSourceDegraded` does not fire for them.
+    pub const ABSENT: [&'static str; 11] = [
+        "no_cpufreq",
+        "no_data",
+        "no_exit_tracepoint",
+        "no_numa",
+        "no_pmu",
+        "no_pressure",
+        "no_pt",
+        "no_resctrl",
+        "no_sensor",
+        "no_vfio",
+        "not_x86",
+    ];
+
+    /// Whether the machine lacks the feature, so that the exporter works as intended.
+    pub fn is_absent(&self) -> bool {
+        Self::ABSENT.contains(&self.code)
+    }
+
+    /// The reason of a source that is disabled in the configuration.
+    pub(crate) fn disabled(source: &str) -> Self {
+        Self {
+            code: Self::DISABLED,
+            detail: "disabled in the configuration".to_owned(),
+            fix: Some(format!("set sources.{source}.enabled: true")),
+        }
+    }
+}
+
+/// A source of per-vCPU data.
+pub trait Source: Send {
+    /// Name, requirements and cost.
+    fn info(&self) -> SourceInfo;
+    /// Whether the source delivers data now.
+    fn state(&self) -> SourceState;
+    /// Opens the files or events that a vCPU thread is read from. A source that is
+    /// [`SourceState::Down`] returns a reader that reads nothing.
+    ///
+    /// # Errors
+    /// [`OpenError::Gone`] if the thread no longer exists. After [`OpenError::Refused`], the vCPU
+    /// has no data from this source, and the source is [`SourceState::Degraded`] until a retry
+    /// succeeds.
+    fn open(&mut self, target: &Target<'_>) -> Result<Box<dyn Reader>, OpenError>;
+    /// Maximum number of file descriptors that one reader holds.
+    fn descriptors(&self) -> usize;
+}
+
+/// Reads one vCPU thread for one source.
+pub trait Reader: Send {
+    /// Adds the activity since the last call to `reading`.
+    fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError>;
+    /// Number of file descriptors held.
+    fn descriptors(&self) -> usize;
+}
+
+/// Why a reader cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The thread exited, or its TID belongs to another thread.
+    #[error("the thread exited")]
+    Gone,
+    /// The source cannot read this thread.
+    #[error("{}", .0.detail)]
+    Refused(Reason),
+}
+
+/// Why a read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The thread exited.
+    #[error("the thread exited")]
+    Gone,
+    /// The read failed; the totals keep their values.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Where a vCPU thread ran at the end of a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Logical CPU that it last ran on.
+    pub cpu: u32,
+    /// Package, core and NUMA node of that CPU.
+    pub place: Place,
+}

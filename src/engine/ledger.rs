@@ -1,0 +1,284 @@
+//! The ledger: running totals, one [`Cell`] for each (vCPU, location) series.
+//!
+//! Activity since the last tick is added to the location where the vCPU runs now. So no total ever
+//! decreases or moves, and the sum over all series is the vCPU's exact total.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Placement;
+use crate::engine::reading::{ColumnSet, Columns, Reading};
+use crate::engine::Whereabouts;
+use crate::host::topology::{Place, Topology};
+
+/// Series are created in advance for a vCPU that may run on at most this many cores. `rate()`
+/// cannot see an increase before the first scrape of a series; a series that starts at 0 hides
+/// none.
+pub const MAX_CELLS_AHEAD: usize = 8;
+
+/// The location labels of a series, which also identify it within the vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct CellKey {
+    /// `physical_package_id` and `core_id`; `None` at coarser placement.
+    pub core: Option<(i32, i32)>,
+    /// NUMA node; `None` without placement.
+    pub numa_node: Option<u32>,
+}
+
+impl CellKey {
+    /// The series of a location. An unknown location (a CPU that has just come online) has no
+    /// location labels.
+    pub fn of(place: Option<Place>, placement: Placement) -> Self {
+        let fine = Self {
+            core: place.map(|p| (p.package, p.core)),
+            numa_node: place.map(|p| p.numa_node),
+        };
+        fine.coarsened(placement)
+    }
+
+    fn coarsened(self, placement: Placement) -> Self {
+        Self {
+            core: self.core.filter(|_| placement == Placement::Core),
+            numa_node: self.numa_node.filter(|_| placement != Placement::None),
+        }
+    }
+
+    fn is_finest(self) -> bool {
+        self.core.is_some()
+    }
+
+    /// Whether series of this placement have such keys. The key without labels is the only one
+    /// without placement, and that of unknown locations otherwise.
+    fn is_of(self, placement: Placement) -> bool {
+        match placement {
+            Placement::Core => self.core.is_some() || self.numa_node.is_none(),
+            Placement::NumaNode => self.core.is_none(),
+            Placement::None => self == Self::default(),
+        }
+    }
+}
+
+/// Totals of one vCPU at one location.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// The location.
+    pub key: CellKey,
+    /// Total of each placed column.
+    pub totals: Box<[u64]>,
+    /// Columns that are known here, before withdrawn columns are removed.
+    known: ColumnSet,
+    /// Created in advance because the vCPU may run here; does not age while that holds.
+    pub ahead: bool,
+    /// Time of the last charge; `None` hides the series until the next charge.
+    touched: Option<Instant>,
+    /// Part of the totals that a coarser series includes as well; empty while none does.
+    merged: Box<[u64]>,
+}
+
+impl Cell {
+    /// The totals without the part that a coarser series includes. Summed over all series, they are
+    /// the vCPU's activity.
+    pub fn alone(&self) -> impl Iterator<Item = u64> + '_ {
+        let merged = self.merged.iter().copied().chain(std::iter::repeat(0));
+        let totals = self.totals.iter().zip(merged);
+        totals.map(|(total, merged)| total.saturating_sub(merged))
+    }
+}
+
+/// All totals of one vCPU. They outlive its thread: a new thread of the vCPU continues them.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// The vCPU's series, in the order of their creation.
+    pub cells: Vec<Cell>,
+    /// Value of each vCPU column.
+    pub values: Box<[u64]>,
+    /// Which vCPU columns are known.
+    pub known: ColumnSet,
+    /// Where the thread last ran; `None` while the location of that CPU is unknown.
+    pub whereabouts: Option<Whereabouts>,
+    /// Index of the series charged last.
+    current: Option<usize>,
+    /// Placed columns that are unknown now, even if they were charged before.
+    withdrawn: ColumnSet,
+    /// Current placement. Series of finer placements keep their totals but are hidden.
+    placement: Placement,
+}
+
+impl Account {
+    /// An empty account with one series per core.
+    pub fn new(columns: &Columns) -> Self {
+        Self {
+            cells: Vec::new(),
+            values: vec![0; columns.vcpu.len()].into(),
+            known: 0,
+            whereabouts: None,
+            current: None,
+            withdrawn: 0,
+            placement: Placement::Core,
+        }
+    }
+
+    /// The placed columns that are known in a series.
+    pub fn known_in(&self, cell: &Cell) -> ColumnSet {
+        cell.known & !self.withdrawn
+    }
+
+    /// Adds the reading of one tick, taken at `now`.
+    pub fn charge(&mut self, reading: &Reading, now: Instant) {
+        self.keep_values(reading);
+        if let Some(allowed) = &reading.allowed {
+            self.make_cells_ahead(reading, allowed, now);
+        }
+        let Some(cpu) = reading.cpu else { return };
+        let place = reading.topology.place(cpu);
+        self.whereabouts = place.map(|place| Whereabouts { cpu, place });
+        let (deltas, added) = reading.placed();
+        self.withdrawn = (self.withdrawn | reading.withdrawn()) & !added;
+        if added == 0 {
+            return;
+        }
+        let key = CellKey::of(place, self.placement);
+        let n = self.find_or_make(key, deltas.len(), Some(now));
+        self.current = Some(n);
+        let cell = &mut self.cells[n];
+        for (total, delta) in cell.totals.iter_mut().zip(deltas) {
+            *total = total.saturating_add(*delta);
+        }
+        cell.known |= added;
+        cell.touched = Some(now);
+        // A known column is known at every location in advance, with 0.
+        for cell in self.cells.iter_mut().filter(|cell| cell.ahead) {
+            cell.known |= added;
+        }
+    }
+
+    fn keep_values(&mut self, reading: &Reading) {
+        let (numbers, added, set) = reading.vcpu();
+        for (n, number) in numbers.iter().enumerate() {
+            let bit: ColumnSet = 1 << n;
+            if set & bit != 0 {
+                self.values[n] = *number;
+            } else if added & bit != 0 {
+                self.values[n] = self.values[n].saturating_add(*number);
+            }
+        }
+        let known = self.known & !reading.withdrawn_of_vcpu();
+        self.known = known | added | set;
+    }
+
+    fn make_cells_ahead(&mut self, reading: &Reading, allowed: &[u32], now: Instant) {
+        let keys = cells_of(allowed, &reading.topology, self.placement);
+        for cell in &mut self.cells {
+            cell.ahead = false;
+        }
+        if keys.len() > MAX_CELLS_AHEAD {
+            return;
+        }
+        let columns = reading.placed().0.len();
+        let known = self.current.map_or(0, |n| self.cells[n].known);
+        for key in keys {
+            let n = self.find_or_make(key, columns, Some(now));
+            self.cells[n].ahead = true;
+            self.cells[n].known |= known;
+        }
+    }
+
+    fn find_or_make(&mut self, key: CellKey, columns: usize, touched: Option<Instant>) -> usize {
+        let current = self.current.filter(|n| self.cells[*n].key == key);
+        let found = current.or_else(|| self.cells.iter().position(|cell| cell.key == key));
+        found.unwrap_or_else(|| {
+            self.cells.push(Cell {
+                key,
+                totals: vec![0; columns].into(),
+                known: 0,
+                ahead: false,
+                touched,
+                merged: Box::default(),
+            });
+            self.cells.len() - 1
+        })
+    }
+
+    /// Whether a series is exposed: the vCPU runs there, may run there, or ran there within `ttl`.
+    pub fn is_visible(&self, n: usize, ttl: Duration, now: Instant) -> bool {
+        let cell = &self.cells[n];
+        let is_recent = |touched| now.saturating_duration_since(touched) < ttl;
+        let lives = self.current == Some(n) || cell.ahead || cell.touched.is_some_and(is_recent);
+        lives && cell.key.is_of(self.placement)
+    }
+
+    /// Changes the placement. Every series continues where it stopped: coarser series take over the
+    /// totals of finer ones, and finer ones keep their totals, hidden, until the placement becomes
+    /// finer again.
+    pub fn set_placement(&mut self, placement: Placement) {
+        for step in [Placement::NumaNode, Placement::None] {
+            if self.placement < step && step <= placement {
+                self.merge_into(step);
+                self.placement = step;
+            }
+        }
+        if placement < self.placement {
+            let coarse = self.cells.iter_mut().filter(|c| !c.key.is_finest());
+            coarse.for_each(|cell| (cell.touched, cell.ahead) = (None, false));
+            (self.placement, self.current) = (placement, None);
+        }
+    }
+
+    fn merge_into(&mut self, coarser: Placement) {
+        let current = self.current.map(|n| self.cells[n].key.coarsened(coarser));
+        for n in 0..self.cells.len() {
+            let key = self.cells[n].key;
+            if key.is_of(self.placement) && key != key.coarsened(coarser) {
+                self.merge(n, key.coarsened(coarser));
+            }
+        }
+        self.current = current.and_then(|key| self.cells.iter().position(|c| c.key == key));
+    }
+
+    fn merge(&mut self, n: usize, into: CellKey) {
+        let columns = self.cells[n].totals.len();
+        let into = self.find_or_make(into, columns, None);
+        let mut fine = self.cells[n].clone();
+        let coarse = &mut self.cells[into];
+        for (total, more) in coarse.totals.iter_mut().zip(fine.alone()) {
+            *total = total.saturating_add(more);
+        }
+        coarse.known |= fine.known;
+        coarse.ahead |= fine.ahead;
+        coarse.touched = coarse.touched.max(fine.touched);
+        fine.merged.clone_from(&fine.totals);
+        fine.ahead = false;
+        self.cells[n] = fine;
+    }
+
+    /// Forgets the series that are finer than the current placement; they would start from 0 if
+    /// needed again.
+    pub fn forget_finer(&mut self) {
+        let placement = self.placement;
+        let current = self.current.map(|n| self.cells[n].key);
+        self.cells
+            .retain(|cell| cell.key == cell.key.coarsened(placement));
+        self.current = current.and_then(|key| self.cells.iter().position(|c| c.key == key));
+    }
+
+    /// Marks columns as unknown: no source counts them for this vCPU now, and a constant total
+    /// would look like no activity. Counted again, they continue where they stopped.
+    pub fn withdraw(&mut self, placed: ColumnSet, vcpu: ColumnSet) {
+        self.withdrawn |= placed;
+        self.known &= !vcpu;
+    }
+}
+
+/// The series keys of these CPUs, sorted and without duplicates.
+fn cells_of(cpus: &[u32], topology: &Topology, placement: Placement) -> Vec<CellKey> {
+    let mut keys: Vec<CellKey> = cpus
+        .iter()
+        .filter_map(|cpu| topology.place(*cpu))
+        .map(|place| CellKey::of(Some(place), placement))
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+#[cfg(test)]
+mod tests;

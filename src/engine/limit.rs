@@ -1,0 +1,347 @@
+//! The series limit: if the exposition would exceed `limits.max_series`, detail is dropped in a
+//! fixed order, and the dropped series are counted.
+//!
+//! The order is user-defined events, host mode, core, NUMA node. Identity and scheduling are never
+//! dropped. Each step drops one detail of one owner's VMs: of the user with the most series, and
+//! of root and the managers only when no user has detail left. So a user with very many vCPUs
+//! costs no other owner any detail.
+//! Detail returns after it has fitted for ten minutes with a fifth of the limit to spare; series
+//! that come and go with the load of the host would be useless.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::config::Placement;
+use crate::discover::Owner;
+use crate::engine::reading::{Column, ColumnSet, Columns};
+use crate::engine::slot::Slot;
+
+/// Hidden series keep their totals, up to this many times `max_series` numbers of 8 bytes. Above
+/// that, the totals of dropped detail are forgotten, then the next placement detail is dropped.
+const HELD_PER_SERIES: usize = 4;
+
+/// How long detail must fit before it is restored.
+pub const RESTORE_AFTER: Duration = Duration::from_secs(600);
+
+/// Detail that can be dropped, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// User-defined raw events.
+    UserEvents,
+    /// `mode="host"` of the hardware counters.
+    HostMode,
+    /// The `package` and `core` labels.
+    Core,
+    /// The `numa_node` label.
+    NumaNode,
+}
+
+impl Detail {
+    /// All detail that can be dropped, in order.
+    pub const ALL: [Detail; 4] = [
+        Detail::UserEvents,
+        Detail::HostMode,
+        Detail::Core,
+        Detail::NumaNode,
+    ];
+
+    /// Value of the `what` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Detail::UserEvents => "user_events",
+            Detail::HostMode => "host_mode",
+            Detail::Core => "core",
+            Detail::NumaNode => "numa_node",
+        }
+    }
+}
+
+/// The series limit and the detail it dropped.
+#[derive(Debug)]
+pub struct Limit {
+    max_series: usize,
+    ttl: Duration,
+    placement: Placement,
+    user_events: ColumnSet,
+    host_mode: ColumnSet,
+    /// Dropped detail of each owner's VMs, in order, each with the number of series it removed at
+    /// the time of the drop.
+    dropped: BTreeMap<Owner, Vec<(Detail, u64)>>,
+    /// The same over all owners.
+    sums: Vec<(Detail, u64)>,
+    series: usize,
+    /// Since when the detail that is restored next has fitted.
+    fits_since: Option<Instant>,
+}
+
+/// Size of one owner's VMs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Size {
+    /// Exposed series.
+    series: usize,
+    /// Numbers held, exposed or hidden.
+    held: usize,
+}
+
+impl Limit {
+    /// A limit that has dropped no detail yet.
+    pub fn new(max_series: usize, ttl: Duration, placement: Placement, columns: &Columns) -> Self {
+        let those = |test: fn(&Column) -> bool| {
+            let columns = columns.placed.iter().enumerate();
+            columns.fold(0, |set, (n, c)| set | ColumnSet::from(test(c)) << n)
+        };
+        Self {
+            max_series,
+            ttl,
+            placement,
+            user_events: columns.user_events,
+            host_mode: those(|c| c.labels.iter().any(|(n, v)| *n == "mode" && v == "host")),
+            dropped: BTreeMap::new(),
+            sums: Vec::new(),
+            series: 0,
+            fits_since: None,
+        }
+    }
+
+    /// Dropped detail over all owners, with the number of series removed at the time of each drop.
+    pub fn dropped(&self) -> &[(Detail, u64)] {
+        &self.sums
+    }
+
+    /// Number of exposed series at the last count.
+    pub fn series(&self) -> usize {
+        self.series
+    }
+
+    /// How long a series stays exposed after its last charge.
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Applies the owner's dropped detail to a vCPU that is new or has a new owner.
+    pub fn apply(&self, slot: &mut Slot) {
+        let owner = slot.vm.owner;
+        let set = |detail, set| {
+            if self.is_dropped(owner, detail) {
+                set
+            } else {
+                0
+            }
+        };
+        slot.hidden =
+            set(Detail::UserEvents, self.user_events) | set(Detail::HostMode, self.host_mode);
+        slot.account.set_placement(self.placement_of(owner));
+    }
+
+    /// Drops detail until all series fit, and restores detail that has fitted for long enough.
+    /// `others` is the number of series that do not belong to vCPUs.
+    pub fn enforce(&mut self, slots: &mut [Slot], others: usize, now: Instant) {
+        let mut sizes = self.sizes(slots, now);
+        self.dropped.retain(|owner, _| sizes.contains_key(owner));
+        while let Some((owner, detail)) = self.next_loss(&sizes, others, slots) {
+            self.drop_detail(owner, detail, slots);
+            let after = self.size_of(owner, slots, now);
+            let before = sizes.insert(owner, after).unwrap_or_default();
+            let fewer = before.series.saturating_sub(after.series) as u64;
+            if let Some((_, series)) = self.dropped.get_mut(&owner).and_then(|all| all.last_mut()) {
+                *series = fewer;
+            }
+            tracing::warn!(
+                %owner,
+                detail = detail.label(),
+                series = fewer,
+                max_series = self.max_series,
+                "dropped detail to stay within limits.max_series"
+            );
+        }
+        self.series = total(&sizes, others).series;
+        self.restore(&sizes, others, slots, now);
+        self.sums = Detail::ALL
+            .into_iter()
+            .filter_map(|d| self.sum(d))
+            .collect();
+    }
+
+    /// The owner and detail to drop next; `None` if all series fit or nothing is left to drop.
+    fn next_loss(
+        &self,
+        sizes: &BTreeMap<Owner, Size>,
+        others: usize,
+        slots: &mut [Slot],
+    ) -> Option<(Owner, Detail)> {
+        let all = total(sizes, others);
+        let first = if all.series > self.max_series {
+            Detail::UserEvents
+        } else if all.held > self.most_held() && !self.forget(sizes, slots) {
+            Detail::Core
+        } else {
+            return None;
+        };
+        let next = |owner| {
+            let details = Detail::ALL.into_iter().filter(|detail| *detail >= first);
+            details.into_iter().find(|d| self.can_drop(owner, *d))
+        };
+        let candidates = sizes
+            .iter()
+            .filter_map(|(o, size)| Some((*o, next(*o)?, size)));
+        let first_to_lose = |(owner, _, size): &(Owner, Detail, &Size)| {
+            (*owner != Owner::Host, size.series, size.held)
+        };
+        let loser = candidates.max_by_key(first_to_lose);
+        loser.map(|(owner, detail, _)| (owner, detail))
+    }
+
+    fn most_held(&self) -> usize {
+        self.max_series.saturating_mul(HELD_PER_SERIES)
+    }
+
+    /// Forgets the totals of dropped detail; returns whether there were any.
+    fn forget(&self, sizes: &BTreeMap<Owner, Size>, slots: &mut [Slot]) -> bool {
+        let is_held = |slot: &Slot| {
+            slot.account
+                .cells
+                .iter()
+                .map(|c| c.totals.len())
+                .sum::<usize>()
+        };
+        let before: usize = sizes.values().map(|size| size.held).sum();
+        slots
+            .iter_mut()
+            .for_each(|slot| slot.account.forget_finer());
+        slots.iter().map(is_held).sum::<usize>() < before
+    }
+
+    fn is_dropped(&self, owner: Owner, detail: Detail) -> bool {
+        let dropped = self.dropped.get(&owner);
+        dropped.is_some_and(|all| all.iter().any(|(d, _)| *d == detail))
+    }
+
+    fn can_drop(&self, owner: Owner, detail: Detail) -> bool {
+        let exists = match detail {
+            Detail::UserEvents => self.user_events != 0,
+            Detail::HostMode => self.host_mode != 0,
+            Detail::Core => self.placement < Placement::NumaNode,
+            Detail::NumaNode => self.placement < Placement::None,
+        };
+        exists && !self.is_dropped(owner, detail)
+    }
+
+    /// The placement of an owner's VMs: as configured, or coarser.
+    fn placement_of(&self, owner: Owner) -> Placement {
+        if self.is_dropped(owner, Detail::NumaNode) {
+            Placement::None
+        } else if self.is_dropped(owner, Detail::Core) {
+            Placement::NumaNode
+        } else {
+            self.placement
+        }
+    }
+
+    fn drop_detail(&mut self, owner: Owner, detail: Detail, slots: &mut [Slot]) {
+        self.dropped.entry(owner).or_default().push((detail, 0));
+        self.apply_to(owner, slots);
+    }
+
+    fn apply_to(&self, owner: Owner, slots: &mut [Slot]) {
+        let of_owner = slots.iter_mut().filter(|slot| slot.vm.owner == owner);
+        of_owner.for_each(|slot| self.apply(slot));
+    }
+
+    /// Restores one detail that has fitted for long enough: the last that was dropped, of root and
+    /// the managers first, then of the user with the fewest series.
+    fn restore(
+        &mut self,
+        sizes: &BTreeMap<Owner, Size>,
+        others: usize,
+        slots: &mut [Slot],
+        now: Instant,
+    ) {
+        let all = total(sizes, others);
+        let first = self.dropped.iter().min_by_key(|(owner, _)| {
+            let size = sizes.get(owner).copied().unwrap_or_default();
+            (**owner != Owner::Host, size.series)
+        });
+        let next = first.and_then(|(owner, dropped)| Some((*owner, *dropped.last()?)));
+        let room = self.max_series / 5 * 4;
+        let fits = |(_, (_, series)): &(Owner, (Detail, u64))| {
+            all.series.saturating_add(*series as usize) <= room && all.held <= self.most_held() / 2
+        };
+        let Some((owner, (detail, _))) = next.filter(fits) else {
+            self.fits_since = None;
+            return;
+        };
+        let since = *self.fits_since.get_or_insert(now);
+        if now.saturating_duration_since(since) < RESTORE_AFTER {
+            return;
+        }
+        self.fits_since = None;
+        let mut left = self.dropped.remove(&owner).unwrap_or_default();
+        left.pop();
+        if !left.is_empty() {
+            self.dropped.insert(owner, left);
+        }
+        self.apply_to(owner, slots);
+        self.series = total(&self.sizes(slots, now), others).series;
+        tracing::info!(%owner, detail = detail.label(), "restored detail: it fits within limits.max_series again");
+    }
+
+    fn sum(&self, detail: Detail) -> Option<(Detail, u64)> {
+        let all = self
+            .dropped
+            .values()
+            .flatten()
+            .filter(|(d, _)| *d == detail);
+        let mut series = all.map(|(_, series)| *series).peekable();
+        series.peek()?;
+        Some((detail, series.sum()))
+    }
+
+    fn sizes(&self, slots: &[Slot], now: Instant) -> BTreeMap<Owner, Size> {
+        let mut sizes: BTreeMap<Owner, Size> = BTreeMap::new();
+        for of_one in slots.chunk_by(|a, b| a.vm.owner == b.vm.owner) {
+            let Some(owner) = of_one.first().map(|slot| slot.vm.owner) else {
+                continue;
+            };
+            let size = sizes.entry(owner).or_default();
+            of_one
+                .iter()
+                .for_each(|slot| self.add_size(slot, now, size));
+        }
+        sizes
+    }
+
+    fn size_of(&self, owner: Owner, slots: &[Slot], now: Instant) -> Size {
+        let mut size = Size::default();
+        let of_owner = slots.iter().filter(|slot| slot.vm.owner == owner);
+        of_owner.for_each(|slot| self.add_size(slot, now, &mut size));
+        size
+    }
+
+    fn add_size(&self, slot: &Slot, now: Instant, size: &mut Size) {
+        let account = &slot.account;
+        size.series += usize::from(account.whereabouts.is_some());
+        size.series += account.known.count_ones() as usize;
+        for (n, cell) in account.cells.iter().enumerate() {
+            size.held += cell.totals.len();
+            if account.is_visible(n, self.ttl, now) {
+                let known = account.known_in(cell) & !slot.hidden;
+                size.series += known.count_ones() as usize;
+            }
+        }
+    }
+}
+
+fn total(sizes: &BTreeMap<Owner, Size>, others: usize) -> Size {
+    let add = |sum: Size, size: &Size| Size {
+        series: sum.series + size.series,
+        held: sum.held + size.held,
+    };
+    let others = Size {
+        series: others,
+        held: 0,
+    };
+    sizes.values().fold(others, add)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! The sampler: a thread with a fixed schedule that reads every vCPU once per tick.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustix::time::ClockId;
+
+use crate::config::Config;
+use crate::discover::Inventory;
+use crate::engine::demand::Demand;
+use crate::engine::descriptors::Shares;
+use crate::engine::hangs::Overdue;
+use crate::engine::limit::Limit;
+use crate::engine::reading::{Columns, Reading};
+use crate::engine::schedule::Schedule;
+use crate::engine::slot::{Slot, SlotKey};
+use crate::engine::slow::VmFacts;
+use crate::engine::{Reason, Source, SourceInfo, SourceState};
+use crate::stop::Stop;
+use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
+
+/// A tick that takes three periods plus this time is reported as a hang.
+const SLOW_TICK: Duration = Duration::from_secs(2);
+
+/// Reads all vCPUs and keeps their totals.
+pub struct Sampler {
+    sources: Vec<Box<dyn Source>>,
+    columns: Arc<Columns>,
+    lanes: Lanes,
+    inventory: Arc<Inventory>,
+    facts: Vec<Arc<VmFacts>>,
+    slots: Vec<Slot>,
+    reading: Reading,
+    demand: Demand,
+    shares: Shares,
+    limit: Limit,
+    errors: Vec<u64>,
+    states: Vec<(SourceInfo, SourceState)>,
+    overdue: Overdue,
+    heartbeat: Heartbeat,
+    telemetry: Telemetry,
+    ticks: u64,
+}
+
+/// Data that discovery and the background collectors publish, each at its own interval.
+#[derive(Debug, Clone, Default)]
+pub struct Lanes {
+    /// The latest inventory.
+    pub inventory: Arc<ArcSwap<Inventory>>,
+    /// The latest facts of each background collector.
+    pub facts: Vec<Arc<ArcSwap<VmFacts>>>,
+    /// All sources of the background collectors.
+    pub sources: Vec<SourceInfo>,
+}
+
+/// The sampler's state at the end of a tick.
+pub struct View<'a> {
+    /// Number of the tick, from 1.
+    pub tick: u64,
+    /// End of the tick, wall clock.
+    pub taken: SystemTime,
+    /// End of the tick, monotonic clock.
+    pub taken_mono: Instant,
+    /// The inventory used in this tick.
+    pub inventory: &'a Arc<Inventory>,
+    /// The latest facts of each background collector.
+    pub facts: &'a [Arc<VmFacts>],
+    /// Metric, labels and unit of each column.
+    pub columns: &'a Arc<Columns>,
+    /// All vCPUs, in inventory order.
+    pub slots: &'a [Slot],
+    /// Demand of all vCPUs for each logical CPU.
+    pub demand: &'a Demand,
+    /// The series limit and the detail it dropped.
+    pub limit: &'a Limit,
+    /// State of each source read in the tick.
+    pub sources: &'a [(SourceInfo, SourceState)],
+    /// State of each source whose thread hangs; it replaces the source's own state.
+    pub overdue: &'a [(SourceInfo, SourceState)],
+}
+
+impl Sampler {
+    /// A sampler of the VMs that `lanes.inventory` holds at each tick. `sources` are read in order,
+    /// sched first; `columns` are those they declared.
+    pub fn new(
+        config: &Config,
+        sources: Vec<Box<dyn Source>>,
+        columns: Columns,
+        lanes: Lanes,
+        telemetry: Telemetry,
+    ) -> Self {
+        let limit = Limit::new(
+            config.limits.max_series,
+            config.labels.cell_ttl,
+            config.labels.placement,
+            &columns,
+        );
+        Self {
+            errors: vec![0; sources.len()],
+            states: sources
+                .iter()
+                .map(|source| (source.info(), SourceState::Up))
+                .collect(),
+            sources,
+            reading: Reading::new(&columns, Arc::default()),
+            demand: Demand::new(&columns),
+            shares: Shares::default(),
+            columns: Arc::new(columns),
+            facts: vec![Arc::default(); lanes.facts.len()],
+            lanes,
+            inventory: Arc::default(),
+            slots: Vec::new(),
+            limit,
+            overdue: Overdue::default(),
+            heartbeat: {
+                let limit = config.sampling.tick * 3 + SLOW_TICK;
+                telemetry.heartbeats.add("sampler", limit, true)
+            },
+            telemetry,
+            ticks: 0,
+        }
+    }
+
+    /// Limits the file descriptors held for vCPUs to `most`, independent of the process limit.
+    #[must_use]
+    pub fn with_descriptors(mut self, most: usize) -> Self {
+        self.shares = Shares::of(most);
+        self
+    }
+
+    /// Reads every vCPU once.
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        let newest = self.lanes.inventory.load_full();
+        if !Arc::ptr_eq(&newest, &self.inventory) {
+            self.reconcile(newest);
+            self.shares.divide(&mut self.slots, &self.sources, now);
+        }
+        let (sources, shares) = (&mut self.sources, &mut self.shares);
+        for slot in &mut self.slots {
+            self.reading.clear();
+            slot.read(sources, shares, &mut self.reading, &mut self.errors, now);
+            slot.account.charge(&self.reading, now);
+            self.demand.charge(&self.reading);
+        }
+        shares.divide_if_short(&mut self.slots, sources, now);
+        for (known, lane) in self.facts.iter_mut().zip(&self.lanes.facts) {
+            *known = lane.load_full();
+        }
+        let cpus = self.inventory.topology.cpus.len();
+        let facts = self.facts.iter().map(|f| f.count(&self.inventory));
+        let others =
+            2 * self.inventory.vms.len() + cpus + self.demand.series(cpus) + facts.sum::<usize>();
+        self.limit.enforce(&mut self.slots, others, now);
+        self.ticks += 1;
+        self.count_errors();
+        self.look_at_sources();
+        let heartbeats = &self.telemetry.heartbeats;
+        let sources = &self.lanes.sources;
+        self.overdue.look(heartbeats, sources, &self.facts, now);
+    }
+
+    /// Adopts a new inventory and its order; vCPUs that remain keep their totals.
+    fn reconcile(&mut self, inventory: Arc<Inventory>) {
+        let mut known: HashMap<SlotKey, Slot> =
+            self.slots.drain(..).map(|s| (s.key(), s)).collect();
+        for vm in &inventory.vms {
+            for vcpu in &vm.vcpus {
+                let mut slot = match known.remove(&(vm.key, vcpu.index)) {
+                    Some(mut slot) => {
+                        slot.update(vm.clone(), *vcpu);
+                        slot
+                    }
+                    None => Slot::new(vm.clone(), *vcpu, &self.columns),
+                };
+                self.limit.apply(&mut slot);
+                self.slots.push(slot);
+            }
+        }
+        self.reading.topology = inventory.topology.clone();
+        self.inventory = inventory;
+    }
+
+    fn count_errors(&mut self) {
+        for (errors, source) in self.errors.iter_mut().zip(&self.sources) {
+            if *errors > 0 {
+                let source = source.info().name;
+                let counter = self
+                    .telemetry
+                    .read_errors
+                    .get_or_create(&SourceLabel { source });
+                counter.inc_by(std::mem::take(errors));
+            }
+        }
+    }
+
+    /// Number of file descriptors held for vCPUs.
+    pub fn descriptors(&self) -> usize {
+        self.slots.iter().map(Slot::descriptors).sum()
+    }
+
+    /// The state after the last tick.
+    pub fn view(&self) -> View<'_> {
+        View {
+            tick: self.ticks,
+            taken: SystemTime::now(),
+            taken_mono: Instant::now(),
+            inventory: &self.inventory,
+            facts: &self.facts,
+            columns: &self.columns,
+            slots: &self.slots,
+            demand: &self.demand,
+            limit: &self.limit,
+            sources: &self.states,
+            overdue: self.overdue.states(),
+        }
+    }
+
+    fn look_at_sources(&mut self) {
+        for (n, source) in self.sources.iter().enumerate() {
+            let now = with_refusals(source.state(), &self.slots, n);
+            let (info, before) = &mut self.states[n];
+            if now.code() != before.code() {
+                log_change(info.name, &now);
+            }
+            *before = now;
+        }
+    }
+
+    /// Ticks on a fixed schedule until `stop`; calls `after_tick` after each tick.
+    pub fn run(mut self, period: Duration, stop: &Stop, mut after_tick: impl FnMut(&Sampler)) {
+        let mut schedule = Schedule::new(Instant::now(), period);
+        while !stop.wait_until(schedule.due()) {
+            self.timed_tick(&mut schedule, &mut after_tick);
+        }
+    }
+
+    /// Runs one tick of `schedule` and records its duration and CPU time, including `after_tick`.
+    pub fn timed_tick(&mut self, schedule: &mut Schedule, mut after_tick: impl FnMut(&Sampler)) {
+        let (start, cpu) = (Instant::now(), thread_cpu_seconds());
+        self.heartbeat.step("sampler");
+        self.tick();
+        after_tick(self);
+        self.heartbeat.rest();
+        let end = Instant::now();
+        let t = &self.telemetry;
+        t.ticks.inc();
+        t.tick_duration.observe((end - start).as_secs_f64());
+        t.tick_cpu.inc_by((thread_cpu_seconds() - cpu).max(0.0));
+        t.missed_ticks.inc_by(schedule.ended(end));
+    }
+}
+
+/// The state of a source, degraded if it refused any vCPU.
+fn with_refusals(own: SourceState, slots: &[Slot], source: usize) -> SourceState {
+    let mut refusals = slots.iter().filter_map(|slot| slot.refusal(source));
+    match (own, refusals.next()) {
+        (own @ SourceState::Down(_), _) | (own, None) => own,
+        (_, Some(first)) => SourceState::Degraded(Reason {
+            detail: format!(
+                "vCPUs without data from this source: {}; the first: {}",
+                1 + refusals.count(),
+                first.detail
+            ),
+            ..first.clone()
+        }),
+    }
+}
+
+/// Logs a change of a source's state, once for all vCPUs.
+pub(crate) fn log_change(source: &str, now: &SourceState) {
+    match now.reason() {
+        None => tracing::info!(source, "source up"),
+        Some(Reason { code, detail, fix }) => {
+            let fix = fix.as_deref();
+            let state = match now {
+                SourceState::Down(_) => "down",
+                SourceState::Up | SourceState::Degraded(_) => "degraded",
+            };
+            tracing::warn!(source, code, %detail, fix, "source {state}");
+        }
+    }
+}
+
+fn thread_cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}

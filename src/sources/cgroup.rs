@@ -1,0 +1,257 @@
+//! CPU quota, throttling, weight, CPUs and pressure of each VM, from its cgroups (v1 or v2).
+//!
+//! - `kvm_vm_cpu_quota_cores{level}`: the tightest quota on the VM
+//! - `kvm_vm_cpu_{periods,throttled_periods,throttled_seconds}_total{level}`: effect of the quotas
+//! - `kvm_vm_cpu_weight`, `kvm_vm_cpuset_cpus`
+//! - `kvm_vm_pressure_seconds_total{resource,kind}`: only in a v2 hierarchy
+//! - `kvm_vm_numa_balancing_total{event}`: the same, since Linux 6.12
+//!
+//! `level` names where a quota is set: on the groups of the vCPUs (`vcpu`: libvirt's
+//! `<cputune><quota>` and nova's `quota:cpu_quota`), on the VM's own group (`vm`), or above it
+//! (`ancestor`: a pod, a slice), where other VMs may use it up too. It is a fixed word instead of
+//! a path, so the metrics can be summed over VMs and survive a restart. Each level with a quota
+//! has its own counters, because a quota other than the tightest may throttle a VM.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Cgroup as Config;
+use crate::discover::{Vm, VmKey};
+use crate::engine::slow::{Fact, VmSource};
+use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
+use crate::host::cgroup::{Hierarchy, Mounts};
+use crate::host::roots::Roots;
+use crate::host::thread::parse_stat;
+
+mod balancing;
+mod levels;
+mod reading;
+mod totals;
+
+pub(crate) use balancing::METRICS as BALANCING;
+use levels::Levels;
+use reading::Account;
+pub(crate) use reading::{
+    CPU_PERIODS, CPU_QUOTA_CORES, CPU_THROTTLED, CPU_THROTTLED_PERIODS, METRICS,
+};
+
+/// The `cgroup` source.
+#[derive(Debug)]
+pub struct CgroupSource {
+    roots: Arc<Roots>,
+    enabled: bool,
+    period: Duration,
+    mounts: Mounts,
+    /// Whether the kernel keeps pressure statistics.
+    pressure: bool,
+    accounts: HashMap<VmKey, Account>,
+    /// VMs with incomplete data, and why.
+    refused: BTreeMap<VmKey, Reason>,
+}
+
+/// The text of /proc/PID/cgroup of a VM's threads.
+#[derive(Debug)]
+struct Shown {
+    main: String,
+    vcpus: Vec<String>,
+}
+
+impl CgroupSource {
+    /// A source that reads below `roots`.
+    pub fn new(config: &Config, roots: Arc<Roots>) -> Self {
+        let mut source = Self {
+            roots,
+            enabled: config.enabled,
+            period: config.period,
+            mounts: Mounts::default(),
+            pressure: false,
+            accounts: HashMap::new(),
+            refused: BTreeMap::new(),
+        };
+        source.look_for_mounts();
+        source
+    }
+
+    fn look_for_mounts(&mut self) {
+        self.mounts = Mounts::detect(&self.roots);
+        // The directory does not exist with psi=0 (kernel/sched/psi.c, `psi_proc_init`).
+        self.pressure = self.roots.proc.join("pressure/cpu").exists();
+    }
+
+    /// The groups of the VM's threads as /proc shows them.
+    fn shown(&self, vm: &Vm) -> Result<Shown, ReadError> {
+        let dir = self.roots.proc.join(vm.key.pid.to_string());
+        let main = self.roots.read_text(&dir.join("cgroup"));
+        let main =
+            main.map_err(|error| gone_or(&error, "cannot read /proc/PID/cgroup of the VM"))?;
+        let of_vcpu = |tid: i32| {
+            self.roots
+                .read_text(&dir.join(format!("task/{tid}/cgroup")))
+        };
+        // A vCPU whose thread exited meanwhile is in no group.
+        let vcpus = vm.vcpus.iter().filter_map(|vcpu| of_vcpu(vcpu.tid).ok());
+        let vcpus = vcpus.collect();
+        let stat = self.roots.read(&dir.join("stat"));
+        let stat = stat.map_err(|error| gone_or(&error, "cannot read /proc/PID/stat of the VM"))?;
+        match parse_stat(&stat) {
+            Some(stat) if stat.start_time == vm.key.start_time => Ok(Shown { main, vcpus }),
+            _ => Err(ReadError::Gone),
+        }
+    }
+
+    fn read_groups(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+        let shown = self.shown(vm)?;
+        let roots = &self.roots;
+        let account = self.accounts.entry(vm.key).or_default();
+        let Mounts {
+            cpu,
+            cpuset,
+            unified,
+        } = &mut self.mounts;
+        let mut hidden = None;
+        let mut levels = |hierarchy: &mut Option<Hierarchy>| {
+            let hierarchy = hierarchy.as_mut()?;
+            let found = shown.levels(hierarchy, roots);
+            if found.is_none() {
+                hidden = hierarchy.shown(&shown.main).map(str::to_owned);
+            }
+            Some((hierarchy.clone(), found?))
+        };
+        let found = (levels(cpu), levels(cpuset), levels(unified));
+        let facts = account.read(roots, &found.0, &found.1, &found.2);
+        let facts = facts.map_err(|error| self.refuse(vm, &error))?;
+        match hidden {
+            Some(path) => self.refused.insert(vm.key, no_group(&path)),
+            None => self.refused.remove(&vm.key),
+        };
+        Ok(facts)
+    }
+
+    fn refuse(&mut self, vm: &Vm, error: &io::Error) -> ReadError {
+        let (code, fix) = match error.kind() {
+            io::ErrorKind::PermissionDenied => (
+                "no_permission",
+                Some("give the exporter CAP_DAC_READ_SEARCH".to_owned()),
+            ),
+            _ => ("unreadable", None),
+        };
+        let detail = format!("cannot read {error}");
+        let reason = Reason { code, detail, fix };
+        self.refused.insert(vm.key, reason);
+        ReadError::Failed(format!("cannot read {error}"))
+    }
+}
+
+impl VmSource for CgroupSource {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "cgroup",
+            needs: "the host's cgroup hierarchies below --path.cgroupfs",
+            cost: "0.1 to 0.3 ms per VM and period",
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        if !self.enabled {
+            return SourceState::Down(Reason::disabled("cgroup"));
+        }
+        if self.mounts == Mounts::default() {
+            return SourceState::Down(no_cgroupfs(&self.roots));
+        }
+        if let Some(first) = self.refused.values().next() {
+            let count = self.refused.len();
+            return SourceState::Degraded(Reason {
+                detail: format!(
+                    "VMs with incomplete data: {count}; the first: {}",
+                    first.detail
+                ),
+                ..first.clone()
+            });
+        }
+        match self.mounts.unified.is_some() && self.pressure {
+            true => SourceState::Up,
+            false => SourceState::Degraded(no_pressure(self.pressure)),
+        }
+    }
+
+    fn period(&self) -> Duration {
+        self.period
+    }
+
+    fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+        if !self.enabled {
+            return Ok(Vec::new());
+        }
+        if self.mounts == Mounts::default() {
+            self.look_for_mounts();
+        }
+        self.read_groups(vm)
+    }
+
+    fn forget(&mut self, vm: VmKey) {
+        self.accounts.remove(&vm);
+        self.refused.remove(&vm);
+    }
+}
+
+impl Shown {
+    /// The groups of one hierarchy that hold these threads; `None` if they are not below its mount
+    /// point.
+    fn levels(&self, hierarchy: &mut Hierarchy, roots: &Roots) -> Option<Levels> {
+        let main = hierarchy.shown(&self.main)?;
+        let vcpus = self.vcpus.iter().filter_map(|text| hierarchy.shown(text));
+        let vcpus: Vec<&str> = vcpus.collect();
+        Levels::find(main, &vcpus, |common| hierarchy.locate(roots, common))
+    }
+}
+
+/// A missing file means that the process ended.
+fn gone_or(error: &io::Error, what: &str) -> ReadError {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) => ReadError::Gone,
+        _ => ReadError::Failed(format!("{what}: {error}")),
+    }
+}
+
+fn no_cgroupfs(roots: &Roots) -> Reason {
+    let path = roots.cgroup.display();
+    Reason {
+        code: "no_cgroupfs",
+        detail: format!("no cgroup hierarchy (v1 or v2) in {path}"),
+        fix: Some("mount one there, or set --path.cgroupfs=DIR".to_owned()),
+    }
+}
+
+fn no_group(path: &str) -> Reason {
+    Reason {
+        code: "no_group",
+        detail: format!("cgroup {path} is not below the mounted hierarchy"),
+        fix: Some(
+            "in a container, mount the host's /sys/fs/cgroup and set --path.cgroupfs to it"
+                .to_owned(),
+        ),
+    }
+}
+
+fn no_pressure(in_kernel: bool) -> Reason {
+    let (detail, fix) = match in_kernel {
+        true => (
+            "no cgroup v2 hierarchy, which pressure requires",
+            "mount -t cgroup2 none /sys/fs/cgroup/unified",
+        ),
+        false => (
+            "the kernel keeps no pressure statistics",
+            "boot a kernel with CONFIG_PSI=y and the parameter psi=1",
+        ),
+    };
+    Reason {
+        code: "no_pressure",
+        detail: detail.to_owned(),
+        fix: Some(fix.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! The `devices` source: host devices that each VM holds through VFIO, and their location.
+//!
+//! Feeds `kvm_vm_device_info`. The open descriptors of a VM's process show its devices
+//! (`host::vfio`), sysfs their properties. Without VFIO in the kernel, nothing is read.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config;
+use crate::discover::{Vm, VmKey};
+use crate::engine::slow::{Fact, FactValue, Origin, VmSource};
+use crate::engine::{identity, ReadError, Reason, SourceInfo, SourceState};
+use crate::host::fds::MAX_DESCRIPTORS;
+use crate::host::roots::Roots;
+use crate::host::vfio::{self, Device};
+use crate::metric::{metrics, Keys, Metric};
+
+metrics! { METRICS of "devices":
+    DEVICE_INFO = Metric::info("kvm_vm_device_info", Keys::Vm, &["device", "class", "pci_id", "driver", "numa_node", "iommu_group", "physfn", "parent", "mdev_type"],
+        "Host devices that the VM holds through VFIO: PCI functions by address, mediated devices by uuid. physfn is the physical function of a virtual function, parent the device of a mediated device");
+}
+
+/// The `devices` source.
+#[derive(Debug)]
+pub struct Devices {
+    roots: Arc<Roots>,
+    config: config::Devices,
+    /// Problem of the last read of each VM.
+    vms: HashMap<VmKey, Option<Trouble>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    /// The exporter may not read its descriptors.
+    Refused,
+    /// It has too many descriptors.
+    Many,
+}
+
+impl Devices {
+    /// A source that reads below `roots`.
+    pub fn new(config: &config::Devices, roots: Arc<Roots>) -> Self {
+        Self {
+            roots,
+            config: *config,
+            vms: HashMap::new(),
+        }
+    }
+
+    fn look(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+        let held = vfio::held(&self.roots, vm.key.pid);
+        identity::check(&self.roots, vm.key)?;
+        let (devices, trouble) = match held {
+            Ok(held) => {
+                let trouble = held.more.then_some(Trouble::Many);
+                (held.devices(&self.roots), trouble)
+            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                (Vec::new(), Some(Trouble::Refused))
+            }
+            Err(error) => return Err(gone_or(&error)),
+        };
+        self.vms.insert(vm.key, trouble);
+        Ok(devices.into_iter().map(fact).collect())
+    }
+
+    fn count(&self, trouble: Trouble) -> usize {
+        let all = self.vms.values();
+        all.filter(|of_vm| **of_vm == Some(trouble)).count()
+    }
+}
+
+impl VmSource for Devices {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "devices",
+            needs: "VFIO in the kernel, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+            cost: "examines each descriptor of each VM, if the kernel has VFIO",
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        if !self.config.enabled {
+            return SourceState::Down(Reason::disabled("devices"));
+        }
+        if !vfio::is_there(&self.roots) {
+            return SourceState::Down(no_vfio());
+        }
+        match (self.count(Trouble::Refused), self.count(Trouble::Many)) {
+            (0, 0) => SourceState::Up,
+            (0, many) => SourceState::Degraded(many_descriptors(many)),
+            (refused, _) if refused == self.vms.len() => {
+                SourceState::Down(no_permission(refused, self.vms.len()))
+            }
+            (refused, _) => SourceState::Degraded(no_permission(refused, self.vms.len())),
+        }
+    }
+
+    fn period(&self) -> Duration {
+        self.config.period
+    }
+
+    fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+        match self.config.enabled && vfio::is_there(&self.roots) {
+            true => self.look(vm),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    fn forget(&mut self, vm: VmKey) {
+        self.vms.remove(&vm);
+    }
+}
+
+fn fact(device: Device) -> Fact {
+    let Device {
+        name,
+        class,
+        pci_id,
+        driver,
+        numa_node,
+        iommu_group,
+        physfn,
+        parent,
+        mdev_type,
+    } = device;
+    let labels = [
+        ("device", Some(name)),
+        ("class", class.map(str::to_owned)),
+        ("pci_id", pci_id),
+        ("driver", driver),
+        ("numa_node", numa_node.map(|node| node.to_string())),
+        ("iommu_group", iommu_group.map(|group| group.to_string())),
+        ("physfn", physfn),
+        ("parent", parent),
+        ("mdev_type", mdev_type),
+    ];
+    let known = labels.into_iter();
+    Fact {
+        metric: &DEVICE_INFO,
+        labels: known.filter_map(|(n, value)| Some((n, value?))).collect(),
+        value: FactValue::Int(1),
+        origin: Origin::Exporter,
+    }
+}
+
+/// A missing file means that the process ended (proc(5)).
+fn gone_or(error: &io::Error) -> ReadError {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) => ReadError::Gone,
+        _ => ReadError::Failed(format!("cannot read the VM's descriptors: {error}")),
+    }
+}
+
+fn no_vfio() -> Reason {
+    Reason {
+        code: "no_vfio",
+        detail: "the kernel has no VFIO, so no VM holds a device".to_owned(),
+        fix: Some("modprobe vfio-pci, if devices are to be passed through".to_owned()),
+    }
+}
+
+fn no_permission(refused: usize, all: usize) -> Reason {
+    Reason {
+        code: "no_permission",
+        detail: format!("cannot read the descriptors of {refused} of {all} VMs"),
+        fix: Some(
+            "give the exporter CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: AmbientCapabilities= in \
+             its unit, --cap-add in docker"
+                .to_owned(),
+        ),
+    }
+}
+
+fn many_descriptors(vms: usize) -> Reason {
+    Reason {
+        code: "many_descriptors",
+        detail: format!(
+            "VMs with more than {MAX_DESCRIPTORS} descriptors: {vms}; the rest is not read"
+        ),
+        fix: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! The `kvm_stat` source: counters that KVM keeps for each VM in debugfs.
+//!
+//! Feeds `kvm_vm_kvm_stat_total{stat}`. `<debugfs>/kvm/<task>-<fd>/` has a file for each statistic
+//! of the VM, and the sum over its vCPUs for each of theirs (`kvm_create_vm_debugfs`,
+//! virt/kvm/kvm_main.c). Only counters are read, and only those that help to explain a slow VM;
+//! gauges, peaks and histograms are in the same directory, unmarked. Root may reset any of them to
+//! 0, so the exposed totals are sums of deltas.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config;
+use crate::discover::{Vm, VmKey};
+use crate::engine::slow::{Fact, FactValue, Origin, VmSource};
+use crate::engine::total::Total;
+use crate::engine::{identity, ReadError, Reason, SourceInfo, SourceState};
+use crate::host::roots::Roots;
+use crate::metric::{metrics, Keys, Metric};
+
+metrics! { METRICS of "kvm_stat":
+    KVM_STAT = Metric::counter("kvm_vm_kvm_stat_total", Keys::Vm, &["stat"],
+        "KVM's own counters of the VM and all its vCPUs, by their names in debugfs; names that end in _ns are nanoseconds");
+}
+
+/// Names of counters before Linux 5.14 that differ from today's. That kernel adopted the names of
+/// its new binary statistics in debugfs too (`debugfs_entries`, then `kvm_vcpu_stats_desc`,
+/// arch/x86/kvm/x86.c); all other names are the same from 5.8 to 6.18.
+const BEFORE_5_14: [(&str, &str); 3] = [
+    ("irq_window_exits", "irq_window"),
+    ("nmi_window_exits", "nmi_window"),
+    ("request_irq_exits", "request_irq"),
+];
+
+/// The counters that are read (`KVM_STATS_TYPE_CUMULATIVE` in arch/*/kvm and virt/kvm); each
+/// kernel and architecture has some of them.
+const STATS: &[&str] = &[
+    // Exits and their types, x86.
+    "exits",
+    "io_exits",
+    "mmio_exits",
+    "halt_exits",
+    "irq_exits",
+    "irq_window_exits",
+    "nmi_window_exits",
+    "request_irq_exits",
+    "signal_exits",
+    "hypercalls",
+    "insn_emulation",
+    "irq_injections",
+    "nmi_injections",
+    "nested_run",
+    "directed_yield_attempted",
+    "directed_yield_successful",
+    "preemption_reported",
+    "preemption_other",
+    // Exits and their types, arm64.
+    "hvc_exit_stat",
+    "wfe_exit_stat",
+    "wfi_exit_stat",
+    "mmio_exit_user",
+    "mmio_exit_kernel",
+    // Halts: how KVM waited, and the cost of polling.
+    "halt_attempted_poll",
+    "halt_successful_poll",
+    "halt_wakeup",
+    "halt_poll_success_ns",
+    "halt_poll_fail_ns",
+    "halt_wait_ns",
+    // Guest memory.
+    "pf_taken",
+    "pf_fixed",
+    "pf_emulate",
+    "tlb_flush",
+    "remote_tlb_flush",
+    "remote_tlb_flush_requests",
+    "mmu_shadow_zapped",
+    "mmu_recycled",
+];
+
+/// The `kvm_stat` source.
+pub struct KvmStat {
+    config: config::KvmStat,
+    roots: Arc<Roots>,
+    vms: HashMap<VmKey, Kept>,
+}
+
+/// State of one VM.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Its directory, once found; it stays the same for the life of the VM.
+    dir: Option<PathBuf>,
+    totals: HashMap<&'static str, Total>,
+}
+
+impl KvmStat {
+    /// A source that reads below `roots`.
+    pub fn new(config: &config::KvmStat, roots: Arc<Roots>) -> Self {
+        Self {
+            config: *config,
+            roots,
+            vms: HashMap::new(),
+        }
+    }
+
+    /// Why nothing can be read, from a test of `kvm/exits`, the sum over all VMs.
+    fn missing(&self) -> Option<Reason> {
+        if !self.config.enabled {
+            return Some(Reason::disabled("kvm_stat"));
+        }
+        let dir = self.roots.debug.join("kvm");
+        let file = dir.join("exits");
+        let error = match self.roots.open(&file) {
+            Ok(_) => return None,
+            Err(error) => error,
+        };
+        let reason = |code, fix| Reason {
+            code,
+            detail: format!("cannot read {}: {error}", file.display()),
+            fix,
+        };
+        Some(match error.raw_os_error() {
+            // The error of lockdown for a file that is also writable (fs/debugfs/file.c).
+            Some(libc::EPERM) => reason(
+                "lockdown",
+                Some(
+                    "boot without kernel lockdown: Secure Boot off, no lockdown= parameter"
+                        .to_owned(),
+                ),
+            ),
+            Some(libc::EACCES) => reason(
+                "no_permission",
+                Some("give the exporter CAP_DAC_READ_SEARCH".to_owned()),
+            ),
+            Some(libc::ENOENT) if dir.exists() => return None,
+            Some(libc::ENOENT) => reason(
+                "no_debugfs",
+                Some(format!(
+                    "mount -t debugfs debugfs {}, and load KVM (modprobe kvm_intel or kvm_amd)",
+                    self.roots.debug.display()
+                )),
+            ),
+            _ => reason("unreadable", None),
+        })
+    }
+
+    /// The VM's directory. Its name has the VM's descriptor and the task that created the VM, which
+    /// may be any thread of the process.
+    fn directory(&self, vm: &Vm) -> Option<PathBuf> {
+        let kept = self.vms.get(&vm.key).and_then(|kept| kept.dir.as_ref());
+        match kept.filter(|dir| dir.is_dir()) {
+            Some(dir) => Some(dir.clone()),
+            None => self.find_directory(vm),
+        }
+    }
+
+    fn find_directory(&self, vm: &Vm) -> Option<PathBuf> {
+        let kvm = self.roots.debug.join("kvm");
+        let names = self.roots.list(&kvm).ok()?;
+        let tasks = self.roots.proc.join(format!("{}/task", vm.key.pid));
+        let tasks = self.roots.list(&tasks).unwrap_or_default();
+        let tasks: HashSet<String> = tasks.into_iter().collect();
+        let mut of_process: Vec<(u32, &String)> = names
+            .iter()
+            .filter_map(|name| {
+                let (task, fd) = name.split_once('-')?;
+                let own = task.parse() == Ok(vm.key.pid) || tasks.contains(task);
+                Some((fd.parse().ok()?, name)).filter(|_| own)
+            })
+            .collect();
+        of_process.sort_unstable();
+        let by_fd = of_process.iter().find(|(fd, _)| *fd == vm.key.ordinal);
+        // If descriptors are not visible, the VMs of a process are numbered from 0.
+        let nth = || of_process.get(usize::try_from(vm.key.ordinal).ok()?);
+        let (_, name) = by_fd.or_else(nth)?;
+        Some(kvm.join(name))
+    }
+}
+
+impl VmSource for KvmStat {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "kvm_stat",
+            needs: "KVM debugfs: CAP_DAC_READ_SEARCH and no kernel lockdown",
+            cost: "about 40 small files per VM and period",
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        self.missing().map_or(SourceState::Up, SourceState::Down)
+    }
+
+    fn period(&self) -> Duration {
+        self.config.period
+    }
+
+    fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+        // The state reports the reason once, instead of an error for each VM.
+        if self.missing().is_some() {
+            return Ok(Vec::new());
+        }
+        let Some(dir) = self.directory(vm) else {
+            return Ok(Vec::new());
+        };
+        let counts = counts(&self.roots, &dir)?;
+        // The directory is named by PID and descriptor, which may belong to another VM by now.
+        identity::check(&self.roots, vm.key)?;
+        let Kept { dir: kept, totals } = self.vms.entry(vm.key).or_default();
+        *kept = Some(dir);
+        let total = |(stat, now)| fact(stat, totals.entry(stat).or_default().advance(now));
+        Ok(counts.into_iter().map(total).collect())
+    }
+
+    fn forget(&mut self, vm: VmKey) {
+        self.vms.remove(&vm);
+    }
+}
+
+/// Current values of the counters in a VM's directory, as far as this kernel has them.
+fn counts(roots: &Roots, dir: &Path) -> Result<Vec<(&'static str, u64)>, ReadError> {
+    let mut counts = Vec::new();
+    for stat in STATS {
+        let older = BEFORE_5_14.iter().filter(|(name, _)| name == stat);
+        let names = std::iter::once(stat).chain(older.map(|(_, older)| older));
+        let texts = names.map(|name| roots.read_text(&dir.join(name)));
+        let is_there = |text: &io::Result<String>| !matches!(text, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        match texts.into_iter().find(is_there) {
+            Some(Ok(text)) => counts.extend(text.trim().parse().ok().map(|now| (*stat, now))),
+            Some(Err(error)) => {
+                return Err(ReadError::Failed(format!(
+                    "cannot read {}: {error}",
+                    dir.display()
+                )));
+            }
+            None => {}
+        }
+    }
+    Ok(counts)
+}
+
+fn fact(stat: &str, total: u64) -> Fact {
+    Fact {
+        metric: &KVM_STAT,
+        labels: vec![("stat", stat.to_owned())],
+        value: FactValue::Int(total),
+        origin: Origin::Vm,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Sources about the host: one file each, read by the background collector.
+//!
+//! A reader returns what it found and what is missing; [`Reporting`] turns it into a source that
+//! always has facts or a reason. A missing file is a missing fact.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::Periodic;
+use crate::engine::slow::{Fact, FactValue, HostSource, Origin};
+use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
+use crate::host::topology::Topology;
+use crate::metric::Metric;
+
+mod cpu_time;
+mod features;
+mod frequency;
+mod kernel_log;
+mod numa;
+mod parameters;
+mod system;
+mod thermal;
+mod vulnerabilities;
+
+pub use cpu_time::CpuTime;
+pub use features::CpuFeatures;
+pub use frequency::Frequency;
+pub use kernel_log::Log;
+pub use numa::Numa;
+pub use parameters::KvmParameters;
+pub use system::System;
+pub use thermal::Thermal;
+pub use vulnerabilities::Vulnerabilities;
+
+pub(crate) use cpu_time::CORE as CORE_TIME;
+pub(crate) use frequency::{CORE_FREQUENCY, CORE_FREQUENCY_BASE};
+pub(crate) use numa::NUMA_DISTANCE;
+pub(crate) use system::HOST_INFO;
+pub(crate) use thermal::{CORE_THROTTLED, PACKAGE_THROTTLED};
+pub(crate) use {
+    cpu_time::METRICS as CPU_TIME, features::METRICS as FEATURES, frequency::METRICS as FREQUENCY,
+    kernel_log::METRICS as KERNEL_LOG, numa::METRICS as NUMA, parameters::METRICS as PARAMETERS,
+    system::METRICS as SYSTEM, thermal::METRICS as THERMAL,
+    vulnerabilities::METRICS as VULNERABILITIES,
+};
+
+/// Reads one kind of data about the host.
+pub trait HostReader: Send {
+    /// Name, requirements and cost.
+    fn info(&self) -> SourceInfo;
+    /// Reads all data again.
+    fn read(&mut self, topology: &Topology) -> Found;
+}
+
+/// The facts a reader found, and the reason for missing ones.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// All facts that are known.
+    pub facts: Vec<Fact>,
+    /// Why some facts are missing; without facts, why all are.
+    pub missing: Option<Reason>,
+}
+
+/// A source made of a reader, with a period and a state.
+pub struct Reporting<R> {
+    reader: R,
+    enabled: bool,
+    period: Duration,
+    state: SourceState,
+}
+
+impl<R: HostReader> Reporting<R> {
+    /// The source of this reader.
+    pub fn new<const SECONDS: u64>(config: &Periodic<SECONDS>, reader: R) -> Self {
+        Self {
+            reader,
+            enabled: config.enabled,
+            period: config.period,
+            state: SourceState::Up,
+        }
+    }
+}
+
+impl<R: HostReader> HostSource for Reporting<R> {
+    fn info(&self) -> SourceInfo {
+        self.reader.info()
+    }
+
+    fn state(&self) -> SourceState {
+        self.state.clone()
+    }
+
+    fn period(&self) -> Duration {
+        self.period
+    }
+
+    fn read(&mut self, topology: &Topology) -> Result<Vec<Fact>, ReadError> {
+        let found = match self.enabled {
+            true => self.reader.read(topology),
+            false => Found::nothing(Reason::disabled(self.info().name)),
+        };
+        self.state = match (found.facts.is_empty(), found.missing) {
+            (true, reason) => SourceState::Down(reason.unwrap_or_else(no_data)),
+            (false, Some(reason)) => SourceState::Degraded(reason),
+            (false, None) => SourceState::Up,
+        };
+        Ok(found.facts)
+    }
+}
+
+impl Found {
+    fn nothing(reason: Reason) -> Self {
+        Self {
+            facts: Vec::new(),
+            missing: Some(reason),
+        }
+    }
+}
+
+fn no_data() -> Reason {
+    Reason {
+        code: "no_data",
+        detail: "this machine's kernel reports no such data".to_owned(),
+        fix: None,
+    }
+}
+
+/// The reason for a required file that cannot be read.
+fn unreadable(path: &Path, error: &std::io::Error) -> Reason {
+    Reason {
+        code: "unreadable",
+        detail: format!("cannot read {}: {error}", path.display()),
+        fix: None,
+    }
+}
+
+fn fact<const N: usize>(
+    metric: &'static Metric,
+    labels: [(&'static str, String); N],
+    value: FactValue,
+) -> Fact {
+    Fact {
+        metric,
+        labels: labels.into(),
+        value,
+        origin: Origin::Exporter,
+    }
+}
+
+/// The fact as a counter that the kernel keeps since boot.
+fn since_boot(fact: Fact) -> Fact {
+    Fact {
+        origin: Origin::Boot,
+        ..fact
+    }
+}
+
+/// Maximum number of bytes in a label value.
+const MAX_LABEL: usize = 128;
+
+/// Text of the kernel as a label value: one line, without control characters, at most
+/// [`MAX_LABEL`] bytes.
+fn label(text: &str) -> String {
+    let mut label = String::new();
+    for c in text.trim().chars() {
+        let c = if c.is_control() { ' ' } else { c };
+        if label.len() + c.len_utf8() > MAX_LABEL {
+            break;
+        }
+        label.push(c);
+    }
+    label
+}
+
+/// The `package` and `core` labels.
+fn core((package, core): (i32, i32)) -> [(&'static str, String); 2] {
+    [("package", package.to_string()), ("core", core.to_string())]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The `host_cpu` source: CPU time of each core by mode, including all work of the host.
+//!
+//! - `kvm_host_core_seconds_total{package,core,numa_node,mode}`, from /proc/stat, summed over the
+//!   CPUs of a core
+//!
+//! All modes together gain one second per second and online CPU. The counters here never decrease,
+//! whatever /proc/stat does: proc_stat(5) warns that `iowait` may decrease, `idle` is not exact on
+//! a tickless CPU, and before Linux 6.8 both restart when a CPU comes back online (removal of
+//! `idle_sleeptime`, kernel/time/tick-sched.c).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{fact, since_boot, unreadable, Found, HostReader};
+use crate::engine::slow::{Fact, FactValue};
+use crate::engine::total::Total;
+use crate::engine::{Reason, SourceInfo};
+use crate::host::cpu_time::{self, MODES};
+use crate::host::roots::Roots;
+use crate::host::topology::{Place, Topology};
+use crate::metric::{metrics, Keys, Metric};
+
+metrics! { METRICS of "host_cpu":
+    CORE = Metric::counter("kvm_host_core_seconds_total", Keys::Host, &["package", "core", "numa_node", "mode"],
+        "CPU time of the core, summed over its threads, by mode: user (without guest), guest (vCPUs in guest mode), system, irq, softirq, steal (used by the hypervisor below this host), iowait, idle");
+}
+
+/// A decrease by more than this is a reset; a smaller one is ignored until the counter catches up.
+const MOST_BACK: Duration = Duration::from_secs(3);
+
+/// Counters of one CPU in nanoseconds, in the order of [`MODES`].
+type Modes = [Total; MODES.len()];
+
+/// Reads /proc/stat.
+pub struct CpuTime {
+    roots: Arc<Roots>,
+    cpus: HashMap<u32, Modes>,
+    /// Length of a clock tick in nanoseconds.
+    tick: u64,
+    has_read: bool,
+}
+
+impl CpuTime {
+    /// A reader of /proc/stat below `roots`.
+    pub fn new(roots: Arc<Roots>) -> Self {
+        Self {
+            roots,
+            cpus: HashMap::new(),
+            tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            has_read: false,
+        }
+    }
+
+    fn advance(&mut self, line: &cpu_time::CpuTime) {
+        let now = line.modes.map(|ticks| ticks.saturating_mul(self.tick));
+        // A CPU that comes online later has counted hours that are no increase of its core.
+        let begin = |now| match self.has_read {
+            true => Total::from(now),
+            false => Total::default(),
+        };
+        let modes = self.cpus.entry(line.cpu);
+        let modes = modes.or_insert_with(|| now.map(begin));
+        for (total, now) in modes.iter_mut().zip(now) {
+            total.advance_unless_back(now, MOST_BACK.as_nanos() as u64);
+        }
+    }
+
+    fn facts(&self, topology: &Topology) -> Vec<Fact> {
+        let mut cores: BTreeMap<Place, [u64; MODES.len()]> = BTreeMap::new();
+        for cpu in &topology.cpus {
+            let Some(modes) = self.cpus.get(&cpu.id) else {
+                continue;
+            };
+            let core = cores.entry(cpu.place).or_default();
+            for (sum, mode) in core.iter_mut().zip(modes) {
+                *sum = sum.saturating_add(mode.sum());
+            }
+        }
+        let of_core = |(place, sums): (Place, [u64; MODES.len()])| {
+            let modes = MODES.into_iter().zip(sums);
+            modes.map(move |(mode, sum)| of_mode(place, mode, sum))
+        };
+        cores.into_iter().flat_map(of_core).collect()
+    }
+}
+
+fn of_mode(place: Place, mode: &str, nanoseconds: u64) -> Fact {
+    let labels = [
+        ("package", place.package.to_string()),
+        ("core", place.core.to_string()),
+        ("numa_node", place.numa_node.to_string()),
+        ("mode", mode.to_owned()),
+    ];
+    let value = FactValue::Nanoseconds(nanoseconds);
+    since_boot(fact(&CORE, labels, value))
+}
+
+impl HostReader for CpuTime {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "host_cpu",
+            needs: "/proc/stat of the host",
+            cost: "one file per period, which the kernel sums over all CPUs and interrupts",
+        }
+    }
+
+    fn read(&mut self, topology: &Topology) -> Found {
+        let lines = match cpu_time::read(&self.roots) {
+            Ok(lines) => lines,
+            Err(error) => {
+                let reason = unreadable(&cpu_time::path(&self.roots), &error);
+                return Found {
+                    facts: self.facts(topology),
+                    missing: Some(reason),
+                };
+            }
+        };
+        for line in &lines {
+            if topology.cpu(line.cpu).is_some() {
+                self.advance(line);
+            }
+        }
+        self.has_read = true;
+        let online = topology.cpus.iter().filter(|cpu| cpu.online);
+        let unknown = online
+            .filter(|cpu| !self.cpus.contains_key(&cpu.id))
+            .count();
+        Found {
+            facts: self.facts(topology),
+            missing: (unknown > 0).then(|| no_line(&self.roots, unknown)),
+        }
+    }
+}
+
+fn no_line(roots: &Roots, cpus: usize) -> Reason {
+    Reason {
+        code: "no_cpu_line",
+        detail: format!(
+            "{} has no line for {cpus} of the online CPUs",
+            cpu_time::path(roots).display()
+        ),
+        fix: Some(
+            "set --path.procfs=DIR to the host's procfs: a container's may list only its own \
+             CPUs (lxcfs)"
+                .to_owned(),
+        ),
+    }
+}

@@ -1,0 +1,114 @@
+//! The `frequency` source: current frequency and frequency range of each core.
+//!
+//! - `kvm_host_core_frequency_hertz{package,core}`: the current frequency
+//! - `kvm_host_core_frequency_{min,max,base}_hertz{package,core}`: the hardware's range, and its
+//!   guaranteed frequency
+//!
+//! From `cpuN/cpufreq` (Documentation/admin-guide/pm/cpufreq.rst). On x86, `scaling_cur_freq` is
+//! the mean between the last two timer ticks (arch/x86/kernel/cpu/aperfmperf.c): an idle thread
+//! shows little of its core, so a core has the highest value of its threads. Before Linux 5.18
+//! each read of a busy CPU interrupts it and waits for 10 ms.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{core, fact, Found, HostReader};
+use crate::engine::slow::{Fact, FactValue};
+use crate::engine::{Reason, SourceInfo};
+use crate::host::cpu_model;
+use crate::host::roots::Roots;
+use crate::host::topology::Topology;
+use crate::metric::{metrics, Keys, Metric};
+
+metrics! { METRICS of "frequency":
+    CORE_FREQUENCY = Metric::gauge("kvm_host_core_frequency_hertz", Keys::Host, &["package", "core"],
+        "Current frequency of the core, the highest of its threads");
+    CORE_FREQUENCY_MIN = Metric::gauge("kvm_host_core_frequency_min_hertz", Keys::Host, &["package", "core"],
+        "Lowest frequency of the core");
+    CORE_FREQUENCY_MAX = Metric::gauge("kvm_host_core_frequency_max_hertz", Keys::Host, &["package", "core"],
+        "Highest frequency of the core, with turbo or boost");
+    CORE_FREQUENCY_BASE = Metric::gauge("kvm_host_core_frequency_base_hertz", Keys::Host, &["package", "core"],
+        "Base frequency of the core, without turbo or boost");
+}
+
+/// Hertz by metric.
+type Frequencies = [Option<u64>; METRICS.len()];
+
+/// Reads cpufreq.
+pub struct Frequency {
+    roots: Arc<Roots>,
+}
+
+impl Frequency {
+    /// A reader of cpufreq below `roots`.
+    pub fn new(roots: Arc<Roots>) -> Self {
+        Self { roots }
+    }
+
+    fn of_cpu(&self, dir: &Path) -> Frequencies {
+        let number = |file: &str| -> Option<u64> {
+            let text = self.roots.read_text(&dir.join(file)).ok()?;
+            // "0", "<unknown>" and "<unsupported>" come from drivers that do not know the value.
+            text.parse().ok().filter(|n| *n > 0)
+        };
+        let khz = |file| number(file)?.checked_mul(1000);
+        // MHz; AMD has no cpufreq file for it (drivers/acpi/cppc_acpi.c).
+        let nominal = || number("acpi_cppc/nominal_freq")?.checked_mul(1_000_000);
+        [
+            khz("cpufreq/scaling_cur_freq"),
+            khz("cpufreq/cpuinfo_min_freq"),
+            khz("cpufreq/cpuinfo_max_freq"),
+            khz("cpufreq/base_frequency").or_else(nominal),
+        ]
+    }
+}
+
+impl HostReader for Frequency {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "frequency",
+            needs: "a cpufreq driver (cpuN/cpufreq in sysfs)",
+            cost: "4 small files per CPU and period",
+        }
+    }
+
+    fn read(&mut self, topology: &Topology) -> Found {
+        let dir = self.roots.sys.join("devices/system/cpu");
+        let mut cores: BTreeMap<(i32, i32), Frequencies> = BTreeMap::new();
+        for cpu in topology.cpus.iter().filter(|cpu| cpu.online) {
+            let seen = self.of_cpu(&dir.join(format!("cpu{}", cpu.id)));
+            let core = cores.entry((cpu.place.package, cpu.place.core));
+            let core = core.or_default();
+            for (highest, seen) in core.iter_mut().zip(seen) {
+                *highest = (*highest).max(seen);
+            }
+        }
+        let facts: Vec<Fact> = cores.iter().flat_map(facts_of).collect();
+        let now_is_known = facts.iter().any(|fact| fact.metric == &CORE_FREQUENCY);
+        Found {
+            facts,
+            missing: (!now_is_known).then(|| no_cpufreq(&self.roots, &dir)),
+        }
+    }
+}
+
+fn facts_of((place, frequencies): (&(i32, i32), &Frequencies)) -> impl Iterator<Item = Fact> {
+    let place = *place;
+    let known = METRICS.iter().copied().zip(*frequencies);
+    known.filter_map(move |(metric, hertz)| Some(fact(metric, core(place), FactValue::Int(hertz?))))
+}
+
+fn no_cpufreq(roots: &Roots, dir: &Path) -> Reason {
+    let is_virtual = cpu_model::has_flag(roots, "hypervisor");
+    Reason {
+        code: "no_cpufreq",
+        detail: match is_virtual {
+            true => "this machine is a VM, and its hypervisor shows no CPU frequency".to_owned(),
+            false => format!("no CPU has a frequency in {}/cpuN/cpufreq", dir.display()),
+        },
+        fix: (!is_virtual).then(|| {
+            "modprobe acpi-cpufreq, or enable P-states and CPPC in the firmware".to_owned()
+        }),
+    }
+}

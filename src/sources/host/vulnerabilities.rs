@@ -1,0 +1,122 @@
+//! The `vulnerabilities` source: vulnerabilities of the CPU, and the kernel's mitigations.
+//!
+//! Feeds `kvm_host_vulnerability_info{vulnerability,state,detail}`, from `cpu/vulnerabilities`
+//! (Documentation/admin-guide/hw-vuln). `state` is `not_affected`, `mitigated`, `vulnerable` or
+//! `unknown`; `detail` is the rest of the kernel's text, which may name a part that is still
+//! vulnerable.
+
+use std::sync::Arc;
+
+use super::{fact, label, unreadable, Found, HostReader};
+use crate::engine::slow::{Fact, FactValue};
+use crate::engine::SourceInfo;
+use crate::host::roots::Roots;
+use crate::host::topology::Topology;
+use crate::metric::{metrics, Keys, Metric};
+
+metrics! { METRICS of "vulnerabilities":
+    VULNERABILITY_INFO = Metric::info("kvm_host_vulnerability_info", Keys::Host, &["vulnerability", "state", "detail"],
+        "Vulnerabilities of the CPU; state is not_affected, mitigated, vulnerable or unknown");
+}
+
+/// Maximum number of files; Linux 6.18 has 19.
+const MOST: usize = 128;
+
+/// Reads cpu/vulnerabilities.
+pub struct Vulnerabilities {
+    roots: Arc<Roots>,
+}
+
+impl Vulnerabilities {
+    /// A reader of the vulnerabilities below `roots`.
+    pub fn new(roots: Arc<Roots>) -> Self {
+        Self { roots }
+    }
+}
+
+impl HostReader for Vulnerabilities {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "vulnerabilities",
+            needs: "cpu/vulnerabilities in sysfs (Linux 4.15)",
+            cost: "about 20 small files per period",
+        }
+    }
+
+    fn read(&mut self, _topology: &Topology) -> Found {
+        let dir = self.roots.sys.join("devices/system/cpu/vulnerabilities");
+        let mut names = match self.roots.list(&dir) {
+            Ok(names) => names,
+            Err(error) => return Found::nothing(unreadable(&dir, &error)),
+        };
+        names.sort_unstable();
+        names.truncate(MOST);
+        let one = |name: &String| -> Option<Fact> {
+            let text = self.roots.read_text(&dir.join(name)).ok()?;
+            let (state, detail) = parse(&text);
+            let labels = [
+                ("vulnerability", label(name)),
+                ("state", state.to_owned()),
+                ("detail", label(detail)),
+            ];
+            let metric = &VULNERABILITY_INFO;
+            Some(fact(metric, labels, FactValue::Int(1)))
+        };
+        Found {
+            facts: names.iter().filter_map(one).collect(),
+            missing: None,
+        }
+    }
+}
+
+/// State and detail. The kernel's texts start with fixed words (arch/x86/kernel/cpu/bugs.c);
+/// `itlb_multihit` puts `KVM: ` before them.
+fn parse(text: &str) -> (&'static str, &str) {
+    let text = text.strip_prefix("KVM: ").unwrap_or(text);
+    let words = [
+        ("Not affected", "not_affected"),
+        ("Mitigation", "mitigated"),
+        ("Vulnerable", "vulnerable"),
+        ("Processor vulnerable", "vulnerable"),
+    ];
+    let found = words.iter().find_map(|(word, state)| {
+        let detail = text.strip_prefix(word)?;
+        Some((*state, detail.trim_start_matches([':', ';', ',', ' '])))
+    });
+    let unknown = || text.strip_prefix("Unknown: ").unwrap_or(text);
+    found.unwrap_or_else(|| ("unknown", unknown()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn the_first_words_are_the_state() {
+        for (text, expected) in [
+            ("Not affected", ("not_affected", "")),
+            ("Vulnerable", ("vulnerable", "")),
+            (
+                "Vulnerable: Safe RET, no microcode",
+                ("vulnerable", "Safe RET, no microcode"),
+            ),
+            (
+                "Mitigation: PTE Inversion; VMX: cache flushes, SMT vulnerable",
+                (
+                    "mitigated",
+                    "PTE Inversion; VMX: cache flushes, SMT vulnerable",
+                ),
+            ),
+            (
+                "KVM: Mitigation: Split huge pages",
+                ("mitigated", "Split huge pages"),
+            ),
+            ("Processor vulnerable", ("vulnerable", "")),
+            ("Unknown: No mitigations", ("unknown", "No mitigations")),
+            ("what", ("unknown", "what")),
+            ("", ("unknown", "")),
+        ] {
+            assert_eq!(parse(text), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Why a VM's memory is unknown, and how to fix it.
+
+use std::time::Duration;
+
+use crate::config::values::show_duration;
+use crate::engine::{Reason, SourceState};
+
+/// Why the memory of a VM is unknown, in whole or in part. The most severe comes first: the
+/// source's state reports it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    /// The exporter may not read its process.
+    NoPermission,
+    /// The kernel lacks a file.
+    NoFile(&'static str),
+    /// A file of the kernel cannot be read or has an unexpected format.
+    Unreadable(String),
+    /// The process blocks reads of its page tables.
+    Blocked,
+    /// A walk took longer than this budget.
+    TooSlow(Duration),
+    /// A walk would take longer than this budget.
+    TooLarge(Duration),
+    /// Its private memory (guest_memfd) is in no page table, and it has no cgroup of its own.
+    GuestMemfd,
+    /// Walks are disabled.
+    WalksOff,
+    /// Several VMs share one process.
+    SharedProcess,
+    /// No mapping looks like guest RAM.
+    NoRam,
+}
+
+impl Trouble {
+    fn reason(&self, count: &str) -> Reason {
+        let own_cgroup = "give each VM its own cgroup v2 group with the memory controller, \
+            as libvirt and Proxmox do";
+        let (code, detail, fix) = match self {
+            Self::NoPermission => (
+                "no_permission",
+                "the exporter may not read their processes".to_owned(),
+                Some(
+                    "give the exporter CAP_SYS_PTRACE: AmbientCapabilities= in its unit, --cap-add \
+                     in docker"
+                        .to_owned(),
+                ),
+            ),
+            Self::NoFile(file) => (
+                "no_file",
+                format!("the kernel has no /proc/PID/{file}"),
+                Some(match *file {
+                    "numa_maps" => "use a kernel with CONFIG_NUMA".to_owned(),
+                    _ => "use a kernel with CONFIG_PROC_PAGE_MONITOR".to_owned(),
+                }),
+            ),
+            Self::Unreadable(text) => ("unreadable", text.clone(), None),
+            Self::Blocked => (
+                "blocked_reads",
+                "cannot read their memory: their mmap_lock is held".to_owned(),
+                Some("find the holder: cat /proc/PID/task/*/stack of the VM".to_owned()),
+            ),
+            Self::TooSlow(budget) | Self::TooLarge(budget) => (
+                "budget",
+                format!(
+                    "walking their page tables {} longer than sources.memory.budget ({})",
+                    match self {
+                        Self::TooSlow(_) => "took",
+                        _ => "would take",
+                    },
+                    show_duration(*budget)
+                ),
+                Some(format!("{own_cgroup}, or raise sources.memory.budget")),
+            ),
+            Self::GuestMemfd => (
+                "guest_memfd",
+                "their private memory (guest_memfd) is in no page table of their processes, and they \
+                 have no cgroup of their own"
+                    .to_owned(),
+                Some(own_cgroup.to_owned()),
+            ),
+            Self::WalksOff => (
+                "walks_off",
+                "sources.memory.budget is 0, and they have no cgroup of their own".to_owned(),
+                Some(format!("{own_cgroup}, or set sources.memory.budget")),
+            ),
+            Self::SharedProcess => (
+                "shared_process",
+                "several VMs share one process, so memory cannot be attributed to a VM".to_owned(),
+                None,
+            ),
+            Self::NoRam => (
+                "no_guest_ram",
+                "no mapping is large enough to be guest memory".to_owned(),
+                None,
+            ),
+        };
+        Reason {
+            code,
+            detail: format!("{count}: {detail}"),
+            fix,
+        }
+    }
+}
+
+/// The source's state from the problems of its VMs.
+pub(super) fn state<'a>(vms: impl Iterator<Item = Option<&'a Trouble>>) -> SourceState {
+    let vms: Vec<_> = vms.collect();
+    let Some(gravest) = vms.iter().flatten().min() else {
+        return SourceState::Up;
+    };
+    let same =
+        |trouble: &&Trouble| std::mem::discriminant(*trouble) == std::mem::discriminant(*gravest);
+    let troubled = vms.iter().flatten().copied().filter(same).count();
+    let reason = gravest.reason(&format!("{troubled} of {} VMs", vms.len()));
+    match troubled == vms.len() && gravest.is_whole() {
+        true => SourceState::Down(reason),
+        false => SourceState::Degraded(reason),
+    }
+}
+
+impl Trouble {
+    /// Whether a VM with this problem has no data at all until it is fixed.
+    fn is_whole(&self) -> bool {
+        !matches!(self, Self::TooSlow(_) | Self::NoFile("numa_maps"))
+    }
+}

@@ -1,0 +1,144 @@
+//! Why perf_event_open is denied: the kernel has no perf, a privilege is missing, or a filter
+//! blocks the call.
+//!
+//! Meaning of each errno (kernel/events/core.c, 5.8 to 6.18):
+//!
+//! - EACCES: `kernel.perf_event_paranoid` without CAP_PERFMON, a thread of another user without
+//!   the right to trace it, or a security module.
+//! - EPERM: not returned for counting as such. Docker's seccomp profile returns it, and Podman's
+//!   with only CAP_PERFMON until the end of 2025.
+//! - ENOSYS: a kernel without perf, or a seccomp profile: Podman's, for a container with
+//!   CAP_SYS_ADMIN and without CAP_PERFMON (containers/common, issue 2534). The existence of
+//!   /proc/sys/kernel/perf_event_paranoid is the official test for a kernel with perf
+//!   (perf_event_open(2)).
+
+use crate::engine::Reason;
+use crate::host::privileges;
+use crate::host::roots::Roots;
+
+use super::plan::permission_fix;
+
+/// What may block perf_event_open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gate {
+    /// `kernel.perf_event_paranoid`; `None` if the kernel has no perf or procfs hides it.
+    pub paranoid: Option<i32>,
+    /// Whether a seccomp filter is active; `None` if the kernel does not report it.
+    pub seccomp: Option<bool>,
+}
+
+impl Gate {
+    /// Reads the state of this process.
+    pub fn read(roots: &Roots) -> Self {
+        Self {
+            paranoid: privileges::perf_event_paranoid(roots),
+            seccomp: privileges::seccomp_filter(roots),
+        }
+    }
+
+    /// Why perf_event_open was denied; `None` for an errno with another meaning. `detail` is the
+    /// attempt and the kernel's error.
+    pub(in crate::sources) fn reason(self, errno: Option<i32>, detail: &str) -> Option<Reason> {
+        match (errno?, self.seccomp) {
+            (libc::ENOSYS, _) if self.paranoid.is_some() => Some(filtered(detail)),
+            (libc::ENOSYS, _) => Some(no_perf(detail)),
+            (libc::EPERM, Some(true)) => Some(filtered(detail)),
+            (libc::EACCES | libc::EPERM, _) => Some(self.no_permission(detail)),
+            _ => None,
+        }
+    }
+
+    fn no_permission(self, detail: &str) -> Reason {
+        let paranoid = match self.paranoid {
+            Some(level) => format!("kernel.perf_event_paranoid is {level}"),
+            None => "cannot read kernel.perf_event_paranoid".to_owned(),
+        };
+        Reason {
+            code: "no_permission",
+            detail: format!("{detail}; {paranoid}"),
+            fix: Some(permission_fix(self.paranoid)),
+        }
+    }
+}
+
+fn filtered(detail: &str) -> Reason {
+    Reason {
+        code: "seccomp",
+        detail: format!("{detail}: blocked by a seccomp filter, not by the kernel"),
+        fix: Some(
+            "allow perf_event_open in the container's seccomp profile: --cap-add=PERFMON; if that is \
+             not enough, --security-opt seccomp=PROFILE with a profile that allows perf_event_open \
+             (systemd: SystemCallFilter=perf_event_open)"
+                .to_owned(),
+        ),
+    }
+}
+
+fn no_perf(detail: &str) -> Reason {
+    Reason {
+        code: "no_perf",
+        detail: format!("{detail}: the kernel has no perf_event_open"),
+        fix: Some("use a kernel with CONFIG_PERF_EVENTS".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errno_and_process_state_determine_the_reason() {
+        let gate = |paranoid, seccomp| Gate { paranoid, seccomp };
+        for (errno, gate, code, fix) in [
+            (
+                libc::ENOSYS,
+                gate(Some(2), None),
+                "seccomp",
+                "seccomp profile",
+            ),
+            (
+                libc::ENOSYS,
+                gate(Some(2), Some(false)),
+                "seccomp",
+                "seccomp profile",
+            ),
+            (
+                libc::ENOSYS,
+                gate(None, Some(true)),
+                "no_perf",
+                "CONFIG_PERF_EVENTS",
+            ),
+            (
+                libc::EPERM,
+                gate(Some(2), Some(true)),
+                "seccomp",
+                "seccomp profile",
+            ),
+            (
+                libc::EPERM,
+                gate(Some(2), Some(false)),
+                "no_permission",
+                "CAP_PERFMON",
+            ),
+            (
+                libc::EACCES,
+                gate(Some(2), Some(true)),
+                "no_permission",
+                "CAP_PERFMON",
+            ),
+            (
+                libc::EACCES,
+                gate(Some(3), None),
+                "no_permission",
+                "perf_event_paranoid=2",
+            ),
+        ] {
+            let reason = gate.reason(Some(errno), "opening counters").unwrap();
+            assert_eq!(reason.code, code, "{errno} {gate:?}");
+            assert!(reason.fix.unwrap().contains(fix), "{errno} {gate:?}");
+        }
+        for errno in [Some(libc::EINVAL), Some(libc::EMFILE), None] {
+            assert_eq!(Gate::default().reason(errno, ""), None);
+        }
+    }
+}

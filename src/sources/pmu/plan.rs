@@ -1,0 +1,376 @@
+//! Decides what this machine counts: a pure function of the configuration, facts about the
+//! machine, and the kernel's answers to a probe.
+
+use std::collections::HashSet;
+
+use crate::config;
+use crate::engine::Reason;
+use crate::host::cpu_model::CpuModel;
+use crate::host::pmu::{self, Encoding, Pmu};
+use crate::host::roots::Roots;
+use crate::metric::Metric;
+
+use super::counters::Attr;
+use super::denied::Gate;
+use super::events::{self, Code, Event, Side};
+use super::metrics::{CYCLES, INSTRUCTIONS, PMU_EVENT, SOFTWARE_EVENT};
+use super::probe::Kernel;
+
+mod mode;
+mod pack;
+
+pub(super) use mode::mediated;
+pub(in crate::sources) use mode::{permission_fix, pid_namespace, SHARE_PID_NAMESPACE};
+
+/// The hardware counting that this host allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Guest and host mode separately.
+    Full,
+    /// Host mode only; guest mode cannot be counted.
+    HostOnly,
+    /// No PMU: only the kernel's software events.
+    Software,
+    /// Nothing is counted.
+    Off,
+}
+
+impl Mode {
+    /// Value of the `mode` label of `kvm_exporter_pmu_mode`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Mode::Full => "full",
+            Mode::HostOnly => "host_only",
+            Mode::Software => "software",
+            Mode::Off => "off",
+        }
+    }
+}
+
+/// Facts about the machine, read before the kernel is probed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Machine {
+    /// PMUs of the cores: one, or one for each type of core.
+    pub pmus: Vec<Pmu>,
+    /// CPU model.
+    pub model: CpuModel,
+    /// Whether the NMI watchdog uses a counter on every CPU (`kernel.nmi_watchdog`).
+    pub nmi_watchdog: bool,
+    /// The KVM module with an active mediated vPMU: `kvm_intel` or `kvm_amd`.
+    pub mediated_vpmu: Option<&'static str>,
+    /// What may block perf_event_open.
+    pub gate: Gate,
+    /// The exporter's own PID in the procfs root, if it differs from getpid(2).
+    pub foreign_pid: Option<u32>,
+    /// The configuration's raw events, in order: the encoding, or why there is none.
+    pub raw: Vec<Result<Encoding, String>>,
+}
+
+impl Machine {
+    /// Reads the facts below `roots`; facts that cannot be read count as absent.
+    pub fn read(roots: &Roots, model: &CpuModel, config: &config::Pmu) -> Self {
+        let number = |file: &str| -> Option<i32> {
+            let path = roots.proc.join("sys/kernel").join(file);
+            roots.read_text(&path).ok()?.trim().parse().ok()
+        };
+        let raw = |raw: &config::RawEvent| {
+            pmu::resolve(roots, &raw.event).map_err(|error| error.to_string())
+        };
+        Self {
+            pmus: pmu::core_pmus(roots),
+            model: *model,
+            nmi_watchdog: number("nmi_watchdog") == Some(1),
+            mediated_vpmu: mediated_vpmu(roots),
+            gate: Gate::read(roots),
+            foreign_pid: foreign_pid(roots),
+            raw: config.raw.iter().map(raw).collect(),
+        }
+    }
+
+    fn is_hybrid(&self) -> bool {
+        self.pmus.len() > 1
+    }
+}
+
+/// The KVM module with a mediated vPMU: a running guest then owns the counters. While any event
+/// counts guests, the first vCPU of a VM cannot be created (EBUSY); while such a VM exists, no
+/// event that counts guests can be opened (EOPNOTSUPP). See kernel/events/core.c,
+/// `perf_create_mediated_pmu` and `mediated_pmu_account_event`.
+pub(super) fn mediated_vpmu(roots: &Roots) -> Option<&'static str> {
+    ["kvm_intel", "kvm_amd"].into_iter().find(|module| {
+        let file = format!("module/{module}/parameters/enable_mediated_pmu");
+        let text = roots.read_text(&roots.sys.join(file));
+        matches!(text.as_deref(), Ok("Y" | "1"))
+    })
+}
+
+/// The PID of `/proc/self` if it differs from the exporter's own. `/proc/self` has the reader's
+/// PID in the PID namespace of the procfs mount (pid_namespaces(7)), but perf_event_open takes
+/// thread IDs of the caller's namespace: with a host's /proc mounted into a container with its own
+/// PID namespace, every ID in it means another thread, or none.
+pub(in crate::sources) fn foreign_pid(roots: &Roots) -> Option<u32> {
+    let own = std::fs::read_link(roots.proc.join("self")).ok()?;
+    let own = own.to_str()?.parse().ok()?;
+    (own != std::process::id()).then_some(own)
+}
+
+/// The counter groups of each vCPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The hardware counting that this host allows.
+    pub mode: Mode,
+    /// Why the mode is not [`Mode::Full`].
+    pub reason: Option<Reason>,
+    /// The groups, in the order of opening.
+    pub groups: Vec<GroupPlan>,
+    /// Configured events that this machine cannot count, with the reason.
+    pub missing: Vec<String>,
+}
+
+/// A group of counters that count at the same time and are read together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupPlan {
+    /// Value of the `group` label.
+    pub name: String,
+    /// The column of each event.
+    pub feeds: Vec<Feed>,
+    /// Attributes of the events, in the order of `feeds`: once, or once for each type of core.
+    pub parts: Vec<Vec<Attr>>,
+    /// Whether counts are scaled to the enabled time. Not for a user-defined event that only some
+    /// of the cores can count: there the time not running is mostly time on other cores.
+    pub scaled: bool,
+}
+
+/// The column that an event feeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feed {
+    /// The metric.
+    pub metric: &'static Metric,
+    /// Labels besides vm, vcpu and location.
+    pub labels: Vec<(&'static str, String)>,
+}
+
+/// Events that must be in one group and are counted or dropped together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Bundle {
+    name: String,
+    /// The only PMU that counts it, on a machine with several types of core (there `PERF_TYPE_RAW`
+    /// is the number of the performance cores' PMU).
+    only_on: Option<u32>,
+    /// Cannot be merged with others: its first event must lead the group.
+    alone: bool,
+    /// Feed and attributes, once or once for each type of core.
+    events: Vec<(Feed, Vec<Attr>)>,
+}
+
+/// Plans the counter groups.
+pub fn plan(config: &config::Pmu, machine: &Machine, kernel: &dyn Kernel) -> Plan {
+    let (mode, reason) = mode::decide(config, machine, kernel);
+    let mut missing = Vec::new();
+    let groups = match mode {
+        Mode::Full => hardware(
+            config,
+            machine,
+            kernel,
+            &[Side::Guest, Side::Host],
+            &mut missing,
+        ),
+        Mode::HostOnly => hardware(config, machine, kernel, &[Side::Host], &mut missing),
+        Mode::Software => vec![software()],
+        Mode::Off => Vec::new(),
+    };
+    Plan {
+        mode,
+        reason,
+        groups,
+        missing,
+    }
+}
+
+fn hardware(
+    config: &config::Pmu,
+    machine: &Machine,
+    kernel: &dyn Kernel,
+    sides: &[Side],
+    missing: &mut Vec<String>,
+) -> Vec<GroupPlan> {
+    let wanted = |side: &&Side| **side == Side::Guest || config.host_mode;
+    let sides: Vec<Side> = sides.iter().filter(wanted).copied().collect();
+    let base: Vec<Bundle> = sides
+        .iter()
+        .map(|side| {
+            let base = bundle(side.label(), *side, events::base(*side), machine);
+            supported(base, kernel, missing)
+        })
+        .collect();
+    let mut further = optional(config, machine, &sides, missing);
+    further.extend(raw(config, machine, &sides, missing));
+    further.retain(|bundle| match opens(bundle, kernel) {
+        Ok(()) => true,
+        Err(errno) => {
+            missing.push(format!(
+                "{}: refused by the kernel ({})",
+                bundle.name,
+                errno_text(errno)
+            ));
+            false
+        }
+    });
+    // Bundles that must be alone come last, so that the others find a group to join.
+    further.sort_by_key(|bundle| bundle.alone);
+    pack::groups(base, further, machine, kernel)
+}
+
+/// Default events that are reported if missing: only they show how fast a guest runs. Virtual PMUs
+/// may lack one of them.
+const ESSENTIAL: [&Metric; 2] = [&CYCLES, &INSTRUCTIONS];
+
+/// Drops the default events that this CPU lacks, such as ref-cycles on many AMD and ARM cores.
+fn supported(mut bundle: Bundle, kernel: &dyn Kernel, missing: &mut Vec<String>) -> Bundle {
+    let side = &bundle.name;
+    bundle.events.retain(|(feed, attrs)| {
+        let refused = attrs.iter().find_map(|attr| kernel.opens(&[*attr]).err());
+        if let (Some(errno), true) = (refused, ESSENTIAL.contains(&feed.metric)) {
+            let reason = errno_text(errno);
+            missing.push(format!(
+                "{} in {side} mode: this PMU lacks the event ({reason})",
+                feed.metric
+            ));
+        }
+        refused.is_none()
+    });
+    bundle
+}
+
+fn opens(bundle: &Bundle, kernel: &dyn Kernel) -> Result<(), i32> {
+    bundle
+        .parts()
+        .iter()
+        .try_for_each(|part| kernel.opens(part))
+}
+
+fn optional(
+    config: &config::Pmu,
+    machine: &Machine,
+    sides: &[Side],
+    missing: &mut Vec<String>,
+) -> Vec<Bundle> {
+    let mut bundles = Vec::new();
+    let mut seen = HashSet::new();
+    for set in config.events.iter().filter(|set| seen.insert(**set)) {
+        let events = events::optional(*set, &machine.model, &machine.pmus);
+        let name = events::set_name(*set);
+        if events.is_empty() {
+            missing.push(format!("{name}: not known for this CPU"));
+            continue;
+        }
+        bundles.extend(sides.iter().map(|side| {
+            let name = format!("{name}_{}", side.label());
+            Bundle {
+                alone: *set == config::EventSet::Topdown,
+                ..bundle(&name, *side, events.clone(), machine)
+            }
+        }));
+    }
+    bundles
+}
+
+fn raw(
+    config: &config::Pmu,
+    machine: &Machine,
+    sides: &[Side],
+    missing: &mut Vec<String>,
+) -> Vec<Bundle> {
+    let mut bundles = Vec::new();
+    let mut seen = HashSet::new();
+    for (raw, encoding) in config.raw.iter().zip(&machine.raw) {
+        // Two columns with the same labels would be a duplicate series.
+        if !seen.insert(&raw.name) {
+            missing.push(format!("{}: the name is used twice", raw.name));
+            continue;
+        }
+        let encoding = match encoding {
+            Ok(encoding) => *encoding,
+            Err(error) => {
+                missing.push(format!("{}: {error}", raw.name));
+                continue;
+            }
+        };
+        let event = Event {
+            metric: &PMU_EVENT,
+            label: Some(("event", raw.name.clone())),
+            code: Code::Pmu(encoding),
+        };
+        let wanted = |side: &&Side| match side {
+            Side::Guest => raw.guest,
+            Side::Host => raw.host,
+        };
+        bundles.extend(sides.iter().filter(wanted).map(|side| {
+            let name = format!("{}_{}", raw.name, side.label());
+            Bundle {
+                only_on: machine.is_hybrid().then_some(encoding.kind),
+                ..bundle(&name, *side, vec![event.clone()], machine)
+            }
+        }));
+    }
+    bundles
+}
+
+fn bundle(name: &str, side: Side, events: Vec<Event>, machine: &Machine) -> Bundle {
+    let events = events.into_iter().map(|event| {
+        let mode = ("mode", side.label().to_owned());
+        let feed = Feed {
+            metric: event.metric,
+            labels: std::iter::once(mode).chain(event.label).collect(),
+        };
+        (feed, events::attrs(event.code, side, &machine.pmus))
+    });
+    Bundle {
+        name: name.to_owned(),
+        only_on: None,
+        alone: false,
+        events: events.collect(),
+    }
+}
+
+fn software() -> GroupPlan {
+    let (feeds, attrs) = events::software()
+        .into_iter()
+        .map(|(name, attr)| {
+            let feed = Feed {
+                metric: &SOFTWARE_EVENT,
+                labels: vec![("event", name.to_owned())],
+            };
+            (feed, attr)
+        })
+        .unzip();
+    GroupPlan {
+        name: "software".to_owned(),
+        feeds,
+        parts: vec![attrs],
+        scaled: true,
+    }
+}
+
+impl Bundle {
+    /// Attributes for each type of core.
+    fn parts(&self) -> Vec<Vec<Attr>> {
+        let parts = self.events.first().map_or(0, |(_, attrs)| attrs.len());
+        (0..parts)
+            .map(|part| {
+                let attrs = self.events.iter().filter_map(|(_, attrs)| attrs.get(part));
+                attrs.copied().collect()
+            })
+            .collect()
+    }
+}
+
+fn errno_text(errno: i32) -> String {
+    match errno {
+        0 => "no reason given".to_owned(),
+        errno => std::io::Error::from_raw_os_error(errno).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! Determines the hardware counting that this host allows, and the reason for the operator if it
+//! is not full.
+
+use crate::config;
+use crate::engine::{descriptors, Reason};
+
+use super::super::counters::Attr;
+use super::super::events::{self, Code, Side};
+use super::super::probe::Kernel;
+use super::{errno_text, Machine, Mode};
+
+/// Determines the mode, with the reason if it is not [`Mode::Full`].
+pub(super) fn decide(
+    config: &config::Pmu,
+    machine: &Machine,
+    kernel: &dyn Kernel,
+) -> (Mode, Option<Reason>) {
+    if !config.enabled {
+        return (Mode::Off, Some(Reason::disabled("pmu")));
+    }
+    if machine.foreign_pid.is_some() {
+        return (Mode::Off, Some(pid_namespace()));
+    }
+    let cycles = |side| {
+        let attrs = events::attrs(Code::Hardware(0), side, &machine.pmus);
+        attrs.iter().try_for_each(|attr| kernel.opens(&[*attr]))
+    };
+    if let Some(module) = machine.mediated_vpmu {
+        // Guest mode is not probed: a VM that starts during the probe would fail.
+        return match cycles(Side::Host) {
+            Ok(()) if config.host_mode => (Mode::HostOnly, Some(mediated(module))),
+            Ok(()) => (Mode::Off, Some(mediated(module))),
+            Err(errno) => without_pmu(errno, machine, kernel),
+        };
+    }
+    match (cycles(Side::Guest), cycles(Side::Host)) {
+        (Ok(()), _) => (Mode::Full, None),
+        (Err(errno), Ok(())) if config.host_mode => (Mode::HostOnly, Some(guest_refused(errno))),
+        (Err(errno), Ok(())) => (Mode::Off, Some(guest_refused(errno))),
+        (Err(_), Err(errno)) => without_pmu(errno, machine, kernel),
+    }
+}
+
+fn without_pmu(errno: i32, machine: &Machine, kernel: &dyn Kernel) -> (Mode, Option<Reason>) {
+    let denied = |errno| {
+        let detail = format!("perf_event_open: {}", errno_text(errno));
+        machine.gate.reason(Some(errno), &detail)
+    };
+    if let Some(reason) = denied(errno) {
+        return (Mode::Off, Some(reason));
+    }
+    match errno {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP => {
+            let software: Vec<Attr> = events::software().iter().map(|(_, attr)| *attr).collect();
+            match kernel.opens(&software) {
+                Ok(()) => (Mode::Software, Some(no_pmu())),
+                Err(errno) => (Mode::Off, denied(errno).or_else(|| Some(no_pmu()))),
+            }
+        }
+        libc::EMFILE | libc::ENFILE => {
+            let detail = "no file descriptor left to open a counter".to_owned();
+            (Mode::Off, Some(descriptors::none_left(detail)))
+        }
+        _ => (Mode::Off, Some(refused(errno))),
+    }
+}
+
+/// Makes thread IDs in /proc valid for perf_event_open.
+pub(in crate::sources) const SHARE_PID_NAMESPACE: &str =
+    "run the container with --pid=host (Kubernetes: hostPID: true)";
+
+pub(in crate::sources) fn pid_namespace() -> Reason {
+    Reason {
+        code: "pid_namespace",
+        detail:
+            "the exporter runs in its own PID namespace: the thread IDs in /proc are not valid \
+                 for perf_event_open"
+                .to_owned(),
+        fix: Some(SHARE_PID_NAMESPACE.to_owned()),
+    }
+}
+
+/// The reason if [`super::mediated_vpmu`] finds a module.
+pub(in super::super) fn mediated(module: &str) -> Reason {
+    Reason {
+        code: "mediated_vpmu",
+        detail: format!(
+            "{module} uses a mediated vPMU: a running guest owns the counters, and an event that \
+             counts guests would prevent VMs from starting"
+        ),
+        fix: Some(format!(
+            "with no VM running: modprobe -r {module} && modprobe {module} enable_mediated_pmu=0, \
+             then restart the exporter"
+        )),
+    }
+}
+
+fn guest_refused(errno: i32) -> Reason {
+    Reason {
+        code: "exclude_host_refused",
+        detail: format!(
+            "the kernel counts host mode but cannot count guest mode separately ({})",
+            errno_text(errno)
+        ),
+        fix: None,
+    }
+}
+
+/// How to permit opening counters. Levels above 2 are specific to distributions (3 on Debian, 4 on
+/// Ubuntu); their kernels then require CAP_SYS_ADMIN, which is too powerful to grant. Seen on
+/// Debian's 6.12 kernel: with CAP_PERFMON it returns EACCES at level 3 and opens at level 2.
+pub(in crate::sources) fn permission_fix(paranoid: Option<i32>) -> String {
+    let lower = match paranoid {
+        Some(3..) => "sysctl kernel.perf_event_paranoid=2, and ",
+        _ => "",
+    };
+    format!(
+        "{lower}give the exporter CAP_PERFMON: AmbientCapabilities=CAP_PERFMON in its unit (in a \
+         container also allow perf_event_open in the seccomp profile)"
+    )
+}
+
+fn no_pmu() -> Reason {
+    Reason {
+        code: "no_pmu",
+        detail: "this machine has no hardware counters".to_owned(),
+        fix: Some(
+            "if this machine is a VM, give it a vPMU (QEMU: -cpu host,pmu=on); on bare metal, see \
+             dmesg | grep -i 'performance events'"
+                .to_owned(),
+        ),
+    }
+}
+
+fn refused(errno: i32) -> Reason {
+    Reason {
+        code: "refused",
+        detail: format!("the kernel refuses to count cycles: {}", errno_text(errno)),
+        fix: None,
+    }
+}

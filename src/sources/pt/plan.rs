@@ -1,0 +1,252 @@
+//! What this machine can trace, from sysfs and procfs, and the reason if it is limited.
+
+use std::io::Read;
+
+use super::{RecordError, Request, Step, SOURCE};
+use crate::config;
+use crate::engine::{descriptors, Reason};
+use crate::host::cpu_model::{self, CpuModel, X86Vendor};
+use crate::host::pmu::{Pmu, Words};
+use crate::host::privileges::MemoryLock;
+use crate::host::roots::Roots;
+use crate::sources::pmu::denied::Gate;
+use crate::sources::pmu::plan::{foreign_pid, pid_namespace};
+
+/// The PMU's name in sysfs.
+const PMU: &str = "intel_pt";
+
+/// Terms that are set if the PMU has them, and the capability that each requires as well
+/// (Documentation/admin-guide/perf/ of the kernel, tools/perf/Documentation/perf-intel-pt.txt).
+///
+/// `noretcomp`: compressed returns would appear as taken conditional branches. No `mtc`: in a
+/// guest, the TMA packet that comes with it is followed by a stray byte (erratum SKZ84, of every
+/// Xeon Scalable), and cycles do not need it. `psb_period` stays 0, a PSB every 2 KiB: little is
+/// lost when decoding has to resynchronize.
+const TERMS: [(&str, Option<&str>); 7] = [
+    ("pt", None),
+    ("branch", None),
+    ("tsc", None),
+    ("noretcomp", None),
+    ("cyc", Some("psb_cyc")),
+    ("event", Some("event_trace")),
+    ("pwr_evt", Some("power_event_trace")),
+];
+
+/// How vCPUs are recorded on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// `type` of perf_event_attr.
+    pub kind: u32,
+    /// `config` to `config3`
+    pub words: Words,
+    /// The terms that are set.
+    pub terms: Vec<&'static str>,
+    /// Why the guest is not visible, if it is not.
+    pub blind: Option<Reason>,
+}
+
+impl Plan {
+    /// Reads the machine's PMU and capabilities.
+    ///
+    /// # Errors
+    /// The reason if nothing can be recorded.
+    pub fn read(roots: &Roots) -> Result<Self, Reason> {
+        if !roots
+            .sys
+            .join("bus/event_source/devices")
+            .join(PMU)
+            .is_dir()
+        {
+            return Err(no_pt(roots));
+        }
+        if foreign_pid(roots).is_some() {
+            return Err(pid_namespace());
+        }
+        let pmu = Pmu::read(roots, PMU).map_err(|error| not_understood(error.to_string()))?;
+        let able = |(term, cap): &(&str, Option<&str>)| {
+            pmu.has_term(term) && cap.is_none_or(|cap| pmu.cap(roots, cap) > Some(0))
+        };
+        let terms: Vec<&str> = TERMS.iter().filter(|t| able(t)).map(|(t, _)| *t).collect();
+        let encoded = pmu.encode(&terms.join(","));
+        let encoding = encoded.map_err(|error| not_understood(error.to_string()))?;
+        Ok(Self {
+            kind: encoding.kind,
+            words: encoding.words,
+            terms,
+            blind: host_guest_mode(roots),
+        })
+    }
+
+    /// Parameters of a recording.
+    pub fn request(&self, config: &config::Pt) -> Request {
+        Request {
+            kind: self.kind,
+            words: self.words,
+            window: config.window,
+            max_bytes: config.max_bytes,
+        }
+    }
+}
+
+/// `pt_mode` of kvm_intel: 0 (system) keeps the host's tracing on in the guest, 1 (host-guest)
+/// turns it off. Kernels since CVE-2024-53135 have only mode 0, and mostly no parameter.
+fn host_guest_mode(roots: &Roots) -> Option<Reason> {
+    let file = roots.sys.join("module/kvm_intel/parameters/pt_mode");
+    let mode = roots.read_text(&file).ok()?;
+    (mode.trim() == "1").then(|| Reason {
+        code: "guest_not_visible",
+        detail: format!(
+            "{} is 1 (host-guest): KVM stops the host's tracing while a guest runs, so only host \
+             mode is visible",
+            file.display()
+        ),
+        fix: Some(
+            "with no VM running: modprobe -r kvm_intel && modprobe kvm_intel pt_mode=0".to_owned(),
+        ),
+    })
+}
+
+/// The driver marks recordings as having gaps if tracing stops with VMXON (`intel_pt_handle_vmx`,
+/// arch/x86/events/intel/pt.c; bit 14 of IA32_VMX_MISC, SDM volume 3, appendix A.6).
+pub(super) fn no_vmx_tracing() -> Reason {
+    Reason {
+        code: "guest_not_visible",
+        detail: "recordings have gaps (PERF_AUX_FLAG_PARTIAL): this CPU cannot trace while VMX is \
+                 on, which it is while any VM runs"
+            .to_owned(),
+        fix: None,
+    }
+}
+
+/// The reason of the disabled source.
+pub(super) fn disabled() -> Reason {
+    Reason {
+        detail: "disabled in the configuration (the default)".to_owned(),
+        ..Reason::disabled(SOURCE)
+    }
+}
+
+fn not_understood(detail: String) -> Reason {
+    Reason {
+        code: "not_understood",
+        detail,
+        fix: None,
+    }
+}
+
+/// Why there is no such PMU: the CPU, the hypervisor below this machine, or the kernel lacks it.
+fn no_pt(roots: &Roots) -> Reason {
+    let cpu = Cpu::read(roots);
+    let (why, fix) = match cpu.model {
+        CpuModel::X86 {
+            vendor: X86Vendor::Amd,
+            ..
+        } => (
+            "this is an AMD CPU; only Intel CPUs have Intel PT",
+            None,
+        ),
+        CpuModel::Arm { .. } => (
+            "this is an Arm CPU; only Intel CPUs have Intel PT",
+            None,
+        ),
+        _ if cpu.is_guest => (
+            "this machine is itself a virtual machine, and its hypervisor does not provide Intel PT",
+            Some("run the exporter on the physical host"),
+        ),
+        _ if cpu.has_pt => (
+            "the CPU has Intel PT, but the kernel did not set it up",
+            Some("use a kernel with CONFIG_PERF_EVENTS=y; see dmesg | grep -i 'intel pt'"),
+        ),
+        CpuModel::X86 { .. } => (
+            "this CPU has no Intel PT, or the firmware hides it",
+            Some("on Broadwell or later, enable processor trace in the firmware"),
+        ),
+        CpuModel::Unknown => ("the CPU model is unknown", None),
+    };
+    Reason {
+        code: "no_pt",
+        detail: format!("there is no PMU {PMU}: {why}"),
+        fix: fix.map(str::to_owned),
+    }
+}
+
+/// The first CPU in /proc/cpuinfo.
+struct Cpu {
+    model: CpuModel,
+    /// The flag `hypervisor`: CPUID leaf 1, ECX bit 31.
+    is_guest: bool,
+    /// The flag `intel_pt`.
+    has_pt: bool,
+}
+
+impl Cpu {
+    fn read(roots: &Roots) -> Self {
+        let mut text = Vec::new();
+        // The first CPU's block has 2 kB; do not read the file of a thousand CPUs to its end.
+        if let Ok(file) = roots.open(&roots.proc.join("cpuinfo")) {
+            // The text read before an error is used.
+            let _ = file.take(16 << 10).read_to_end(&mut text);
+        }
+        let text = String::from_utf8_lossy(&text);
+        let flags = text.lines().find_map(|line| {
+            let (key, flags) = line.split_once(':')?;
+            (key.trim() == "flags").then_some(flags)
+        });
+        let has = |flag| flags.is_some_and(|f| f.split_whitespace().any(|f| f == flag));
+        Self {
+            model: cpu_model::parse(&text),
+            is_guest: has("hypervisor"),
+            has_pt: has("intel_pt"),
+        }
+    }
+}
+
+/// Reason of a failed recording; `None` if the thread exited.
+pub fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
+    let detail = error.to_string();
+    let (code, fix) = match (error.error.raw_os_error(), error.step) {
+        (Some(libc::ESRCH), _) => return None,
+        (Some(libc::EBUSY), _) => return Some(busy(&detail)),
+        (Some(libc::EPERM), Step::MapRecords | Step::MapTrace) => return Some(mlock_limit(roots)),
+        (Some(libc::EMFILE | libc::ENFILE), _) => return Some(descriptors::none_left(detail)),
+        (Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP), _) => ("no_pt", None),
+        (Some(libc::ENOMEM), _) => (
+            "no_memory",
+            Some("lower sources.pt.max_bytes, or free memory".to_owned()),
+        ),
+        (errno, _) => match Gate::read(roots).reason(errno, &detail) {
+            Some(denied) => return Some(denied),
+            None => ("refused", None),
+        },
+    };
+    Some(Reason { code, detail, fix })
+}
+
+/// Each CPU has one processor trace, and it excludes the use of last branch records.
+pub(super) fn busy(detail: &str) -> Reason {
+    Reason {
+        code: "pt_busy",
+        detail: format!(
+            "{detail}: another program uses Intel PT or last branch records; retrying later"
+        ),
+        fix: Some("stop the other perf record -e intel_pt or perf record -b".to_owned()),
+    }
+}
+
+/// `perf_mmap` of kernel/events/core.c: each user may lock perf_event_mlock_kb per CPU, the excess
+/// counts against RLIMIT_MEMLOCK, and CAP_IPC_LOCK overrides both.
+fn mlock_limit(roots: &Roots) -> Reason {
+    let lock = MemoryLock::read(roots);
+    Reason {
+        code: "mlock_limit",
+        detail: format!("the trace buffer exceeds the limit of locked memory ({lock})"),
+        fix: Some(
+            "give the exporter CAP_IPC_LOCK (AmbientCapabilities=), or raise LimitMEMLOCK= in its \
+             unit, or lower sources.pt.max_bytes"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

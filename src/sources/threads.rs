@@ -1,0 +1,268 @@
+//! The `threads` source: CPU time of each VM by role and location of its threads: vCPUs, I/O
+//! threads, a migration, the kernel's vhost workers, and the rest of the VMM.
+//!
+//! - `kvm_vm_thread_time_seconds_total{role}`, by location: time on a core
+//! - `kvm_vm_thread_delay_seconds_total{role}`, by location: runnable, but waiting for a core
+//! - `kvm_vm_threads{role}`: number of threads
+//!
+//! All threads of the process are read each period, and the time of those that ran is added to the
+//! core where they run now. The process's own CPU time includes threads that exited; what exceeds
+//! the sum of its threads was used by threads that started and exited between two reads (`look`).
+//! It is counted for the emulator, without a location (`account`).
+//!
+//! Kernels before 6.4, and later ones with vhost's `fork_from_owner_default=0`, run vhost workers
+//! as kernel threads outside any process; they are found by their names (`kthreads`).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Placement};
+use crate::discover::{Role, Vm, VmKey};
+use crate::engine::ledger::CellKey;
+use crate::engine::slow::{Fact, FactValue, Origin, VmSource};
+use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
+use crate::host::roots::Roots;
+use crate::host::topology::Watch;
+use crate::metric::{metrics, Keys, Metric};
+
+mod account;
+mod kthreads;
+mod look;
+
+use account::Account;
+use kthreads::Kthreads;
+use look::{process_time, Look};
+
+metrics! { METRICS of "threads":
+    THREAD_TIME = Metric::counter("kvm_vm_thread_time_seconds_total", Keys::Vm, &["role", "package", "core", "numa_node"],
+        "Time the VM's threads ran on a CPU, by role: vcpu, iothread, vhost, migration, and emulator for all others; the sum over role, without the kernel's own vhost threads, is the process's CPU time");
+    THREAD_DELAY = Metric::counter("kvm_vm_thread_delay_seconds_total", Keys::Vm, &["role", "package", "core", "numa_node"],
+        "Time the VM's threads were runnable but waited for a CPU, by role");
+    THREADS = Metric::gauge("kvm_vm_threads", Keys::Vm, &["role"],
+        "Current threads of the VM, by role");
+}
+
+/// Maximum number of threads of a VM that are read individually, besides its vCPUs. A QEMU has
+/// about ten, and up to 64 more for each pool of workers (util/thread-pool.c,
+/// `THREAD_POOL_MAX_THREADS_DEFAULT`).
+const MAX_OTHERS: usize = 1024;
+
+/// The `threads` source.
+#[derive(Debug)]
+pub struct Threads {
+    roots: Arc<Roots>,
+    enabled: bool,
+    period: Duration,
+    placement: Placement,
+    ttl: Duration,
+    born_after: u64,
+    ns_per_clock_tick: u64,
+    watch: Option<Watch>,
+    kthreads: Kthreads,
+    vms: HashMap<VmKey, Account>,
+    /// [`MAX_OTHERS`], except in tests.
+    max_others: usize,
+    /// Whether this kernel has no schedstat, as seen with the last thread that was read.
+    lacks_schedstat: bool,
+}
+
+impl Threads {
+    /// A source that reads below `roots`. As with vCPUs, threads that started at or after
+    /// `born_after` (clock ticks since boot) are charged with their whole life, older ones from
+    /// their first read on.
+    pub fn new(config: &Config, roots: Arc<Roots>, born_after: u64) -> Self {
+        let own = &config.sources.threads;
+        let watch = Watch::new(roots.clone());
+        let watch = watch.map_err(|error| tracing::warn!(%error, "cannot watch the CPU topology: thread times have no location"));
+        Self {
+            roots,
+            enabled: own.enabled,
+            period: own.period,
+            placement: config.labels.placement,
+            ttl: config.labels.cell_ttl,
+            born_after,
+            ns_per_clock_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            watch: watch.ok(),
+            kthreads: Kthreads::default(),
+            vms: HashMap::new(),
+            max_others: MAX_OTHERS,
+            lacks_schedstat: false,
+        }
+    }
+
+    fn read_at(&mut self, vm: &Vm, now: Instant) -> Result<Vec<Fact>, ReadError> {
+        self.kthreads.look(&self.roots, now, self.period / 2);
+        let topology = self.watch.as_mut().map(|watch| watch.look().clone());
+        let shared = self.shares_process(vm.key);
+        let mut account = self.vms.remove(&vm.key).unwrap_or_default();
+        let look = Look {
+            roots: &self.roots,
+            vm,
+            topology: topology.as_deref(),
+            placement: self.placement,
+            max_others: self.max_others,
+            lacks_schedstat: &mut self.lacks_schedstat,
+        };
+        let read = look.all(&mut account, &self.kthreads, shared, self.born_after, now);
+        if matches!(read, Err(ReadError::Gone)) {
+            return Err(ReadError::Gone);
+        }
+        let read = read.and_then(|before| match shared || self.lacks_schedstat {
+            // The rest cannot be attributed.
+            true => Ok(()),
+            false => self.charge_the_rest(&mut account, vm, before, now),
+        });
+        let facts = match self.lacks_schedstat {
+            true => Vec::new(),
+            false => facts(vm, &account, self.ttl, now),
+        };
+        self.vms.insert(vm.key, account);
+        read.map(|()| facts)
+    }
+
+    /// Whether another VM shares the process.
+    fn shares_process(&self, vm: VmKey) -> bool {
+        let same = |key: &&VmKey| (key.pid, key.start_time) == (vm.pid, vm.start_time);
+        self.vms.keys().filter(same).any(|key| *key != vm)
+    }
+
+    /// `before` is the process's CPU time before its threads were read, in clock ticks.
+    fn charge_the_rest(
+        &self,
+        account: &mut Account,
+        vm: &Vm,
+        before: u64,
+        now: Instant,
+    ) -> Result<(), ReadError> {
+        let tick = self.ns_per_clock_tick;
+        if account.is_open() {
+            account.charge_rest(before.saturating_mul(tick), now);
+        } else if vm.key.start_time >= self.born_after {
+            account.open(0);
+            account.charge_rest(before.saturating_mul(tick), now);
+        } else {
+            // User and system time are both rounded down.
+            let after = process_time(&self.roots, vm)?.saturating_add(2);
+            account.open(after.saturating_mul(tick));
+        }
+        Ok(())
+    }
+}
+
+impl VmSource for Threads {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "threads",
+            needs: "a kernel with CONFIG_SCHED_INFO; no privilege",
+            cost: "two small files per thread that ran and one per idle thread",
+        }
+    }
+
+    fn state(&self) -> SourceState {
+        if !self.enabled {
+            return SourceState::Down(Reason::disabled("threads"));
+        }
+        if self.lacks_schedstat {
+            return SourceState::Down(no_schedstat());
+        }
+        let processes = self.vms.keys().map(|key| (key.pid, key.start_time));
+        if processes.collect::<HashSet<_>>().len() < self.vms.len() {
+            return SourceState::Degraded(shared_process());
+        }
+        let partial = self.vms.values().filter(|vm| !vm.is_complete()).count();
+        match partial {
+            0 => SourceState::Up,
+            n => SourceState::Degraded(many_threads(n)),
+        }
+    }
+
+    fn period(&self) -> Duration {
+        self.period
+    }
+
+    fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+        match self.enabled {
+            true => self.read_at(vm, Instant::now()),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    fn forget(&mut self, vm: VmKey) {
+        self.vms.remove(&vm);
+    }
+}
+
+/// The totals of all visible series, and the number of threads of each role that can be
+/// identified.
+fn facts(vm: &Vm, account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
+    let mut facts = Vec::new();
+    for (role, key, cell) in account.visible(ttl, now) {
+        let totals = [(&THREAD_TIME, cell.run), (&THREAD_DELAY, cell.delay)];
+        facts.extend(totals.map(|(metric, total)| Fact {
+            metric,
+            labels: labels(role, key),
+            value: FactValue::Nanoseconds(total),
+            origin: Origin::Exporter,
+        }));
+    }
+    let roles = Role::ALL.into_iter().filter(|role| is_seen(vm, *role));
+    facts.extend(roles.map(|role| Fact {
+        metric: &THREADS,
+        labels: labels(role, CellKey::default()),
+        value: FactValue::Int(account.count(role)),
+        origin: Origin::Exporter,
+    }));
+    facts
+}
+
+/// Whether all threads of a role can be identified. If the VMM does not name its threads, or their
+/// names are unknown, I/O and migration threads are counted as emulator.
+fn is_seen(vm: &Vm, role: Role) -> bool {
+    match role {
+        Role::Vcpu => vm.threadless == 0,
+        Role::Iothread | Role::Migration => vm.names_threads && role.is_named_by(vm.vmm),
+        Role::Emulator | Role::Vhost => true,
+    }
+}
+
+fn labels(role: Role, key: CellKey) -> Vec<(&'static str, String)> {
+    let mut labels = vec![("role", role.label().to_owned())];
+    if let Some((package, core)) = key.core {
+        labels.push(("package", package.to_string()));
+        labels.push(("core", core.to_string()));
+    }
+    labels.extend(key.numa_node.map(|node| ("numa_node", node.to_string())));
+    labels
+}
+
+fn no_schedstat() -> Reason {
+    Reason {
+        code: "no_schedstat",
+        detail: "the kernel has no /proc/PID/schedstat".to_owned(),
+        fix: Some("use a kernel with CONFIG_SCHED_INFO".to_owned()),
+    }
+}
+
+fn shared_process() -> Reason {
+    Reason {
+        code: "shared_process",
+        detail: "several VMs share one process: only vCPU threads can be attributed to a VM"
+            .to_owned(),
+        fix: None,
+    }
+}
+
+fn many_threads(vms: usize) -> Reason {
+    Reason {
+        code: "many_threads",
+        detail: format!(
+            "VMs with more than {MAX_OTHERS} threads besides their vCPUs: {vms}; \
+             the time of the rest is in role=\"emulator\", without a location"
+        ),
+        fix: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

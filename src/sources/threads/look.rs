@@ -1,0 +1,181 @@
+//! Reads all threads of a VM in one pass.
+
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use super::account::{Account, Seen};
+use super::kthreads::Kthreads;
+use crate::config::Placement;
+use crate::discover::{io_uring_of, Role, Vm};
+use crate::engine::ledger::CellKey;
+use crate::engine::ReadError;
+use crate::host::roots::Roots;
+use crate::host::thread::{
+    comm, is_of_kernel, parse_schedstat, parse_stat, process_ticks, SchedStat, BUFFER,
+};
+use crate::host::topology::Topology;
+
+/// CPU time of the VM's process, in clock ticks.
+pub(super) fn process_time(roots: &Roots, vm: &Vm) -> Result<u64, ReadError> {
+    let path = roots.proc.join(format!("{}/stat", vm.key.pid));
+    let text = roots.read(&path).map_err(|error| failed(&path, &error))?;
+    match parse_stat(&text) {
+        Some(stat) if stat.start_time == vm.key.start_time => {
+            process_ticks(&text).ok_or_else(|| odd(&path))
+        }
+        Some(_) => Err(ReadError::Gone),
+        None => Err(odd(&path)),
+    }
+}
+
+/// One pass over all threads of a VM.
+pub(super) struct Look<'a> {
+    pub(super) roots: &'a Roots,
+    pub(super) vm: &'a Vm,
+    pub(super) topology: Option<&'a Topology>,
+    pub(super) placement: Placement,
+    pub(super) max_others: usize,
+    /// Set if this kernel has no schedstat.
+    pub(super) lacks_schedstat: &'a mut bool,
+}
+
+impl Look<'_> {
+    /// Charges the activity of all threads since the last pass; returns the process's CPU time
+    /// before it, in clock ticks. If several VMs share the process, only the vCPUs can be
+    /// attributed to this VM.
+    pub(super) fn all(
+        mut self,
+        account: &mut Account,
+        kthreads: &Kthreads,
+        shared: bool,
+        born_after: u64,
+        now: Instant,
+    ) -> Result<u64, ReadError> {
+        let before = process_time(self.roots, self.vm)?;
+        let pid = self.vm.key.pid;
+        let (tids, complete) = self.tids(shared)?;
+        account.begin(born_after, complete);
+        for tid in &tids {
+            self.one(account, pid, *tid, now)?;
+        }
+        let vhost = kthreads.serving(|tid| !shared && (tid == pid || tids.contains(&tid)));
+        for kthread in vhost {
+            self.one(account, kthread, kthread, now)?;
+        }
+        account.end();
+        Ok(before)
+    }
+
+    /// The threads to read, vCPUs first, and whether these are all threads.
+    fn tids(&self, shared: bool) -> Result<(Vec<i32>, bool), ReadError> {
+        let path = self.roots.proc.join(format!("{}/task", self.vm.key.pid));
+        let mut tids: Vec<i32> = self.vm.vcpus.iter().map(|vcpu| vcpu.tid).collect();
+        if shared {
+            return Ok((tids, false));
+        }
+        let listed = self.roots.list(&path).map_err(|e| failed(&path, &e))?;
+        let numbers = listed.iter().filter_map(|name| name.parse().ok());
+        let mut others: Vec<i32> = numbers.filter(|tid| !tids.contains(tid)).collect();
+        others.sort_unstable();
+        let complete = others.len() <= self.max_others;
+        others.truncate(self.max_others);
+        tids.append(&mut others);
+        Ok((tids, complete))
+    }
+
+    /// Reads one thread; skips it if it exited meanwhile.
+    fn one(
+        &mut self,
+        account: &mut Account,
+        pid: i32,
+        tid: i32,
+        now: Instant,
+    ) -> Result<(), ReadError> {
+        let dir = self.roots.proc.join(format!("{pid}/task/{tid}"));
+        let mut buffer = [0; BUFFER];
+        let text = small(self.roots, &dir.join("schedstat"), &mut buffer);
+        let sched = match text {
+            Ok(text) => parse_schedstat(text).ok_or_else(|| odd(&dir.join("schedstat")))?,
+            Err(error) if is_gone(&error) => {
+                // The thread is alive but has no schedstat: no thread has one.
+                *self.lacks_schedstat |= dir.join("stat").exists();
+                return Ok(());
+            }
+            Err(error) => return Err(failed(&dir.join("schedstat"), &error)),
+        };
+        *self.lacks_schedstat &= sched == SchedStat::default();
+        if account.is_idle(tid, sched) {
+            return Ok(());
+        }
+        match small(self.roots, &dir.join("stat"), &mut buffer) {
+            // All zeros: the kernel does not keep these times.
+            Ok(stat) if sched == SchedStat::default() && process_ticks(stat) > Some(0) => {
+                *self.lacks_schedstat = true;
+                Ok(())
+            }
+            Ok(stat) => {
+                let seen = self.seen(account, pid, tid, stat, sched);
+                account.charge(seen.ok_or_else(|| odd(&dir.join("stat")))?, now);
+                Ok(())
+            }
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) => Err(failed(&dir.join("stat"), &error)),
+        }
+    }
+
+    fn seen(
+        &self,
+        account: &Account,
+        pid: i32,
+        tid: i32,
+        stat: &[u8],
+        sched: SchedStat,
+    ) -> Option<Seen> {
+        let parsed = parse_stat(stat)?;
+        let place = self.topology.and_then(|t| t.place(parsed.cpu));
+        Some(Seen {
+            tid,
+            start_time: parsed.start_time,
+            role: self.role(account, tid, stat)?,
+            of_process: pid == self.vm.key.pid,
+            cell: CellKey::of(place, self.placement),
+            sched,
+        })
+    }
+
+    fn role(&self, account: &Account, tid: i32, stat: &[u8]) -> Option<Role> {
+        if self.vm.vcpus.iter().any(|vcpu| vcpu.tid == tid) {
+            return Some(Role::Vcpu);
+        }
+        let name = comm(stat)?;
+        let of_kernel = is_of_kernel(stat);
+        // An io_uring worker is named after the thread it works for.
+        let asker = io_uring_of(&name).filter(|_| of_kernel);
+        let asker = asker.and_then(|tid| account.role(tid));
+        let asker = asker.filter(|role| *role == Role::Iothread);
+        Some(asker.unwrap_or_else(|| Role::of(self.vm.vmm, &name, of_kernel)))
+    }
+}
+
+/// Reads a file of at most one buffer.
+fn small<'a>(roots: &Roots, path: &Path, buffer: &'a mut [u8; BUFFER]) -> io::Result<&'a [u8]> {
+    let n = io::Read::read(&mut roots.open(path)?, buffer)?;
+    Ok(buffer.get(..n).unwrap_or_default())
+}
+
+/// Whether an error of a thread's file means that the thread exited (proc(5)).
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+fn failed(path: &Path, error: &io::Error) -> ReadError {
+    match is_gone(error) {
+        true => ReadError::Gone,
+        false => ReadError::Failed(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+fn odd(path: &Path) -> ReadError {
+    ReadError::Failed(format!("unexpected format in {}", path.display()))
+}
