@@ -132,7 +132,7 @@ await picture(page, "sources");
 
 // --- runbooks ---
 const links = await page.locator("#now a.cause").evaluateAll((all) => all.map((a) => a.getAttribute("href")));
-assert.ok(links.length > 0 && links.every((link) => /^\/runbooks\/Kvm\w+(\?vm=[^&]+)?$/.test(link)), String(links));
+assert.ok(links.length > 0 && links.every((link) => /^\/runbooks\/Kvm\w+(\?vm=[^&]+(&neighbor=[^&]+)?)?$/.test(link)), String(links));
 ok("causes link to runbooks");
 
 // --- dark, narrow, without a script ---
