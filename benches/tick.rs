@@ -113,7 +113,7 @@ fn inventory(roots: &Roots, tids: &[i32]) -> Inventory {
         generation: 1,
         topology: Arc::new(Topology::read(roots, &Topology::default()).unwrap()),
         vms: vec![Arc::new(vm)],
-        blind_spots: Vec::new(),
+        visibility_gaps: Vec::new(),
         blocked: 0,
     }
 }

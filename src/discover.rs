@@ -39,13 +39,11 @@ use std::sync::Arc;
 
 use crate::host::topology::Topology;
 
-mod blind;
 mod blocked;
 mod cgroup;
 mod cmdline;
 mod debugfs;
 mod domains;
-mod guest;
 mod label;
 pub mod lane;
 mod manager;
@@ -56,8 +54,10 @@ mod program;
 mod role;
 mod scanner;
 mod vcpus;
+mod visibility;
 mod vmm;
 mod vmm_file;
+mod vmm_process;
 mod watch;
 
 pub use role::{io_uring_of, vhost_of, Role};
@@ -73,7 +73,7 @@ pub struct Inventory {
     /// All VMs, sorted by name.
     pub vms: Vec<Arc<Vm>>,
     /// What the scan could not see and how to fix it, without duplicates: `gap; needs fix`.
-    pub blind_spots: Vec<String>,
+    pub visibility_gaps: Vec<String>,
     /// Processes that could not be examined because reading their memory blocks.
     pub blocked: usize,
 }

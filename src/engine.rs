@@ -7,6 +7,7 @@
 use crate::discover::{Vcpu, Vm};
 use crate::host::topology::Place;
 
+pub mod background;
 pub mod buckets;
 pub mod demand;
 pub(crate) mod descriptors;
@@ -19,9 +20,8 @@ pub mod limit;
 pub mod reading;
 pub mod sampler;
 pub mod schedule;
-pub mod slot;
-pub mod slow;
 pub(crate) mod total;
+pub mod vcpu_sampler;
 
 pub use buckets::Buckets;
 pub use reading::{Column, ColumnId, Columns, Reading, Scope, Unit};
@@ -180,7 +180,7 @@ pub enum ReadError {
 
 /// Where a vCPU thread ran at the end of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Whereabouts {
+pub struct CpuLocation {
     /// Logical CPU that it last ran on.
     pub cpu: u32,
     /// Package, core and NUMA node of that CPU.

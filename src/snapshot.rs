@@ -8,21 +8,21 @@ use arc_swap::ArcSwapOption;
 use crate::discover::Inventory;
 use crate::engine::demand::OfCpu;
 use crate::engine::reading::{ColumnSet, Unit};
-use crate::engine::{Reason, SourceInfo, SourceState, Whereabouts};
+use crate::engine::{CpuLocation, Reason, SourceInfo, SourceState};
 use crate::metric::Metric;
 
 pub mod build;
 pub mod cores;
+pub mod delta;
 pub mod facts;
-pub mod growth;
 pub mod labels;
 pub mod metrics;
-pub mod walk;
+pub mod visit;
 
 pub use facts::FactRow;
 pub use labels::Labels;
 pub use metrics::CATALOG;
-pub use walk::{Value, Visitor};
+pub use visit::{Value, Visitor};
 
 /// Interval at which the older snapshots rotate. Rates therefore cover 5 to 10 s: long enough to
 /// include a wait, which counts when it ends, and short enough to follow changes.
@@ -148,7 +148,7 @@ pub struct VcpuRow {
     /// Labels of `kvm_vcpu_placement_info`; `None` while the location is unknown.
     pub placement: Option<Arc<Labels>>,
     /// Where the thread ran at the end of the tick.
-    pub whereabouts: Option<Whereabouts>,
+    pub location: Option<CpuLocation>,
     /// Index of the vCPU in its VM.
     pub index: u32,
     /// Thread ID on the host.

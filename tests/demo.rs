@@ -224,8 +224,8 @@ fn spinning(demo: &Demo, fair: impl Fn([f64; 2]) -> bool) {
         let stolen = stolen() - start;
         let elapsed = taken(&after) - taken(&before);
         let total = |e, name, vcpu| demo.total(e, name, SPIN, vcpu);
-        let growth = |name, vcpu| total(&after, name, vcpu) - total(&before, name, vcpu);
-        let both = [0, 1].map(|vcpu| [growth(TIME, vcpu), growth(DELAY, vcpu)]);
+        let delta = |name, vcpu| total(&after, name, vcpu) - total(&before, name, vcpu);
+        let both = [0, 1].map(|vcpu| [delta(TIME, vcpu), delta(DELAY, vcpu)]);
         said.push(format!("{both:?} in {elapsed} s, {stolen} s stolen"));
         let (low, high) = (1.0 - TOLERANCE, 1.0 + TOLERANCE);
         let busy = (elapsed * low - stolen)..=(elapsed * high);

@@ -134,7 +134,7 @@ fn allocations_of_a_tick(vms: i32) -> u64 {
 #[test]
 fn memory_stays_where_it_was() {
     raise_descriptor_limit();
-    // A huge page that the kernel assigns later must not count as growth.
+    // A huge page that the kernel assigns later must not count as an increase.
     let without = rustix::thread::disable_transparent_huge_pages(true);
     without.expect("a process may go without");
     let (few, many) = (allocations_of_a_tick(2), allocations_of_a_tick(20));
@@ -164,8 +164,8 @@ fn memory_stays_where_it_was() {
     for _ in 0..10_000 {
         watched.tick(1);
     }
-    let grown = resident().saturating_sub(settled);
-    println!("10,000 ticks: {grown} bytes grown");
-    assert!(grown < 500_000, "{grown} bytes grown in 10,000 ticks");
+    let increase = resident().saturating_sub(settled);
+    println!("10,000 ticks: {increase} bytes grown");
+    assert!(increase < 500_000, "{increase} bytes grown in 10,000 ticks");
     assert_eq!(watched.pipeline.descriptors(), descriptors);
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use vcpu_exporter::config;
 use vcpu_exporter::discover::{Scanner, Vm};
-use vcpu_exporter::engine::slow::{Fact, FactValue, VmSource};
+use vcpu_exporter::engine::background::{Fact, FactValue, VmSource};
 use vcpu_exporter::engine::SourceState;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::topology::Topology;

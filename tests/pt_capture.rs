@@ -13,9 +13,9 @@ use vcpu_exporter::expose::text::encode_snapshot;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::pt::{self, Clocks};
 use vcpu_exporter::sources::pmu::scripted::Scripted;
-use vcpu_exporter::sources::pt::image::Image;
+use vcpu_exporter::sources::pt::ring_view::PerfRingView;
 use vcpu_exporter::sources::pt::scripted::{whole, ScriptedPt};
-use vcpu_exporter::sources::pt::{Capture, Drained, Plan, RecordError, Request};
+use vcpu_exporter::sources::pt::{AuxTrace, Capture, Plan, RecordError, Request};
 use vcpu_exporter::telemetry::Telemetry;
 
 #[path = "support/exporter.rs"]
@@ -106,7 +106,7 @@ fn recorder(image: PerfImage) -> ScriptedPt {
             let image = image.lock().expect("no holder panicked");
             let PerfImage { page, data, aux } = &*image;
             Ok(Capture {
-                trace: Image { page, data, aux }.drain(),
+                trace: PerfRingView { page, data, aux }.drain(),
                 ..whole(Vec::new(), request)
             })
         },
@@ -399,5 +399,8 @@ fn pt_record_fails_with_the_reason() {
 fn an_image_is_read_through_the_public_interface() {
     let image = PerfImage::new(4096, 4096, 0, 0);
     let PerfImage { page, data, aux } = &image;
-    assert_eq!(Image { page, data, aux }.drain(), Drained::default());
+    assert_eq!(
+        PerfRingView { page, data, aux }.drain(),
+        AuxTrace::default()
+    );
 }

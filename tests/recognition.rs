@@ -79,7 +79,7 @@ fn duplicated_descriptors_of_vcpus_are_one_vm_with_and_without_debugfs() {
             ["web-1 firecracker - 0=1010 1=1011"],
             "{debugfs}"
         );
-        assert_eq!(inventory.blind_spots, Vec::<String>::new(), "{debugfs}");
+        assert_eq!(inventory.visibility_gaps, Vec::<String>::new(), "{debugfs}");
     }
 }
 
@@ -360,9 +360,9 @@ fn vcpus_of_a_guest_that_waits_to_be_started_are_counted() {
         (0, 4, false)
     );
     assert!(
-        inventory.blind_spots[0].starts_with("4 vCPUs"),
+        inventory.visibility_gaps[0].starts_with("4 vCPUs"),
         "{:?}",
-        inventory.blind_spots
+        inventory.visibility_gaps
     );
 }
 
@@ -389,11 +389,11 @@ fn sandbox_of_gvisor_is_a_vm_without_threads_of_its_own_for_vcpus() {
     let vm = &inventory.vms[0];
     assert_eq!((&*vm.name, vm.vmm), ("shop-1", "gvisor"));
     assert_eq!((vm.vcpus.len(), vm.threadless), (0, 3));
-    assert_eq!(inventory.blind_spots.len(), 1);
+    assert_eq!(inventory.visibility_gaps.len(), 1);
     assert!(
-        inventory.blind_spots[0].contains("gVisor"),
+        inventory.visibility_gaps[0].contains("gVisor"),
         "{:?}",
-        inventory.blind_spots
+        inventory.visibility_gaps
     );
 }
 

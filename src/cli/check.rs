@@ -153,12 +153,12 @@ fn findings(
     ];
     findings.extend(seen.and_then(probes::unplaced));
     findings.extend(inventory.map(|inventory| found(inventory, vcpus)));
-    let blind_spots = inventory.map_or(&[][..], |inventory| &inventory.blind_spots);
-    if inventory.is_some() && blind_spots.is_empty() {
+    let visibility_gaps = inventory.map_or(&[][..], |inventory| &inventory.visibility_gaps);
+    if inventory.is_some() && visibility_gaps.is_empty() {
         findings.push(Need("inventory", "every VM is visible").ok("yes"));
     }
     findings.extend(
-        blind_spots
+        visibility_gaps
             .iter()
             .map(|line| probes::blind_spot(line, &caps)),
     );

@@ -54,22 +54,22 @@ struct Row {
 
 pub(super) fn run(common: &CommonArgs, args: &ListArgs) -> anyhow::Result<()> {
     let roots = super::roots(&common.start()?.paths);
-    let (rows, blind_spots) = match &args.url {
+    let (rows, visibility_gaps) = match &args.url {
         Some(address) => {
             let view = source::ask(address)?;
-            (remote::rows(&view), view.blind_spots)
+            (remote::rows(&view), view.visibility_gaps)
         }
         None => {
             let topology = Arc::new(Topology::read(&roots, &Topology::default())?);
             let inventory = Scanner::new(roots.clone()).scan(&topology);
-            (rows(&inventory, &roots), inventory.blind_spots.clone())
+            (rows(&inventory, &roots), inventory.visibility_gaps.clone())
         }
     };
     match args.json {
         true => out::print_json(&rows)?,
-        false => out::print(&table(&rows, &blind_spots, out::width()))?,
+        false => out::print(&table(&rows, &visibility_gaps, out::width()))?,
     }
-    for blind_spot in &blind_spots {
+    for blind_spot in &visibility_gaps {
         out::say(&format!("not seen: {}", out::printable(blind_spot)));
     }
     Ok(())
@@ -126,9 +126,9 @@ const HEADER: [&str; 10] = [
 /// Names are not shortened below this length to fit the terminal.
 const SHORTEST: usize = 16;
 
-fn table(rows: &[Row], blind_spots: &[String], width: Option<usize>) -> String {
+fn table(rows: &[Row], visibility_gaps: &[String], width: Option<usize>) -> String {
     if rows.is_empty() {
-        return match blind_spots.is_empty() {
+        return match visibility_gaps.is_empty() {
             true => "no KVM VM is running on this host\n".to_owned(),
             false => "no KVM VM is seen on this host\n".to_owned(),
         };
@@ -355,14 +355,14 @@ mod tests {
     fn empty_list_says_not_seen_if_there_are_visibility_gaps() {
         let mut inventory = Inventory::default();
         assert_eq!(
-            table(&[], &inventory.blind_spots, None),
+            table(&[], &inventory.visibility_gaps, None),
             "no KVM VM is running on this host\n"
         );
         inventory
-            .blind_spots
+            .visibility_gaps
             .push("procfs hides processes".to_owned());
         assert_eq!(
-            table(&[], &inventory.blind_spots, None),
+            table(&[], &inventory.visibility_gaps, None),
             "no KVM VM is seen on this host\n"
         );
         assert_eq!(serde_json::to_string(&Vec::<Row>::new()).unwrap(), "[]");

@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 
 use crate::config::{Config, Sampling};
 use crate::discover::lane::Lane;
+use crate::engine::background::{BackgroundCollector, HostSource, VmSource};
 use crate::engine::sampler::{Lanes, Sampler};
-use crate::engine::slow::{HostSource, SlowLane, VmSource};
 use crate::engine::{Columns, Source};
 use crate::host::cpu_model::CpuModel;
 use crate::host::identity::Identity;
@@ -30,7 +30,7 @@ use crate::sources::host::{
 use crate::sources::memory::Memory;
 use crate::sources::pmu::counters::OpenCounters;
 use crate::sources::pmu::Pmu;
-use crate::sources::pt::{PerfPt, PtLane, RecordPt};
+use crate::sources::pt::{PerfPt, PtRecorder, RecordPt};
 use crate::sources::resctrl::Resctrl;
 use crate::sources::sched::SchedSource;
 use crate::sources::threads::Threads;
@@ -43,8 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// All stages up to the snapshot, not started.
 pub struct Pipeline {
     lane: Lane,
-    slow: SlowLane,
-    pt: PtLane,
+    slow: BackgroundCollector,
+    pt: PtRecorder,
     sampler: Sampler,
     builder: Builder,
     snapshots: Handle,
@@ -169,13 +169,13 @@ impl Pipeline {
         let host_name = Identity::read(&roots).name;
         let sources = sources(config, &roots, counters, born_after);
         let snapshots = Handle::default();
-        let slow = SlowLane::new(
+        let slow = BackgroundCollector::new(
             vm_sources(config, &roots, born_after),
             host_sources(config, &roots),
             lane.newest(),
             telemetry.clone(),
         );
-        let pt = PtLane::new(
+        let pt = PtRecorder::new(
             &config.sources.pt,
             roots.clone(),
             recorder,

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
 
 use crate::metric::Metric;
-use crate::snapshot::growth::{Columns, Counter, Growth};
+use crate::snapshot::delta::{Columns, Counter, Delta};
 use crate::snapshot::{Snapshot, VcpuRow};
 use crate::sources::sched;
 
@@ -68,12 +68,12 @@ const RATES: &[Rate] = &[
 /// Renders the rates between two snapshots. Lines end in a line feed and have at most `width`
 /// characters, if the identifying columns allow it.
 pub fn render(prev: &Snapshot, now: &Snapshot, width: u16) -> String {
-    let growth = Growth::new(prev, now);
-    let columns = |rate: &Rate| growth.columns(&rate.counter);
+    let delta = Delta::new(prev, now);
+    let columns = |rate: &Rate| delta.columns(&rate.counter);
     let columns: Vec<Columns> = RATES.iter().map(columns).collect();
     let vcpus = now.vcpus.iter().enumerate();
     let rows: Vec<Vec<String>> = vcpus
-        .map(|(n, vcpu)| row(&growth, &columns, n, vcpu))
+        .map(|(n, vcpu)| row(&delta, &columns, n, vcpu))
         .collect();
     fit(&rows, usize::from(width))
 }
@@ -132,13 +132,17 @@ fn draw(titles: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-fn row(growth: &Growth<'_>, columns: &[Columns], n: usize, vcpu: &VcpuRow) -> Vec<String> {
-    let elapsed = growth.span().as_secs_f64();
+fn row(delta: &Delta<'_>, columns: &[Columns], n: usize, vcpu: &VcpuRow) -> Vec<String> {
+    let elapsed = delta.span().as_secs_f64();
     let mut cells = identity(vcpu);
     cells.extend(RATES.iter().zip(columns).map(
-        |(rate, columns)| match growth.of_vcpu(n, columns) {
-            Some(grown) if elapsed > 0.0 => {
-                format!("{:.*}", rate.decimals, grown as f64 * rate.scale / elapsed)
+        |(rate, columns)| match delta.of_vcpu(n, columns) {
+            Some(increase) if elapsed > 0.0 => {
+                format!(
+                    "{:.*}",
+                    rate.decimals,
+                    increase as f64 * rate.scale / elapsed
+                )
             }
             _ => UNKNOWN.to_owned(),
         },
@@ -149,7 +153,7 @@ fn row(growth: &Growth<'_>, columns: &[Columns], n: usize, vcpu: &VcpuRow) -> Ve
 fn identity(vcpu: &VcpuRow) -> Vec<String> {
     let vm = vcpu.labels.get("vm").unwrap_or(UNKNOWN);
     let mut cells = vec![printable(vm).into_owned(), vcpu.index.to_string()];
-    match vcpu.whereabouts {
+    match vcpu.location {
         Some(at) => cells.extend([
             at.cpu.to_string(),
             at.place.core.to_string(),

@@ -92,21 +92,21 @@ fn nova(domain: roxmltree::Node<'_, '_>) -> Vec<(&'static str, String)> {
 pub(super) struct Domains {
     roots: Arc<Roots>,
     dir: PathBuf,
-    seen: Option<Mark>,
-    files: BTreeMap<String, (Mark, Option<Domain>)>,
+    seen: Option<InodeStamp>,
+    files: BTreeMap<String, (InodeStamp, Option<Domain>)>,
     /// Whether domains may exist whose state cannot be read for lack of privilege.
     pub(super) unreadable: bool,
 }
 
 /// Changes when a file is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark {
+struct InodeStamp {
     inode: u64,
     size: u64,
     modified: (i64, i64),
 }
 
-impl Mark {
+impl InodeStamp {
     fn of(data: &Metadata) -> Self {
         Self {
             inode: data.ino(),
@@ -132,8 +132,8 @@ impl Domains {
     /// Reads changed files; returns whether any domain changed.
     pub(super) fn refresh(&mut self) -> bool {
         let data = std::fs::metadata(&self.dir);
-        let mark = data.as_ref().ok().map(Mark::of);
-        if mark == self.seen && mark.is_some() {
+        let stamp = data.as_ref().ok().map(InodeStamp::of);
+        if stamp == self.seen && stamp.is_some() {
             return false;
         }
         self.unreadable = data.as_ref().is_err_and(is_denied);
@@ -144,8 +144,8 @@ impl Domains {
             self.seen = None;
             return !std::mem::take(&mut self.files).is_empty();
         }
-        // A change within the same tick of the file system's clock would leave the same mark.
-        self.seen = mark.filter(|_| data.is_ok_and(|d| is_old(&d)));
+        // A change within the same tick of the file system's clock would leave the same stamp.
+        self.seen = stamp.filter(|_| data.is_ok_and(|d| is_old(&d)));
         self.read_all()
     }
 
@@ -178,12 +178,12 @@ impl Domains {
 
     fn read(&mut self, name: &str) -> bool {
         let path = self.dir.join(name);
-        let mark = match std::fs::metadata(&path) {
-            Ok(data) if data.is_file() => Mark::of(&data),
+        let stamp = match std::fs::metadata(&path) {
+            Ok(data) if data.is_file() => InodeStamp::of(&data),
             Err(error) if !is_answer(&error) => return self.keep(),
             _ => return self.files.remove(name).is_some(),
         };
-        if self.files.get(name).is_some_and(|(seen, _)| *seen == mark) {
+        if self.files.get(name).is_some_and(|(seen, _)| *seen == stamp) {
             return false;
         }
         let domain = match self.roots.read_text(&path) {
@@ -200,7 +200,7 @@ impl Domains {
             }
             Err(_) => return self.keep(),
         };
-        let before = self.files.insert(name.to_owned(), (mark, domain.clone()));
+        let before = self.files.insert(name.to_owned(), (stamp, domain.clone()));
         before.and_then(|(_, domain)| domain) != domain
     }
 

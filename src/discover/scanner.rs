@@ -18,16 +18,16 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
-use super::blind::{no_processes, Blind};
 use super::blocked::{Blocked, Reads};
 use super::debugfs::{DebugVm, Debugfs};
 use super::domains::Domains;
-use super::guest::{name_all, Guest};
 use super::naming::Names;
 use super::open_files::OpenFiles;
 use super::process::{examine, is_gone, running_vcpu, Found, Process, THREAD};
 use super::vcpus::{machines, ordinals, Evidence};
-use super::watch::{Look, Watch};
+use super::visibility::{no_processes, VisibilityGaps};
+use super::vmm_process::{name_all, VmmProcess};
+use super::watch::{ProcessFingerprint, Watch};
 use super::{Inventory, Vm};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
@@ -88,26 +88,26 @@ impl Scanner {
         let same_domains = !self.domains.refresh();
         let same_topology = Arc::ptr_eq(&self.inventory.topology, topology);
         let first = self.inventory.generation == 0;
-        let blind = self.blind();
-        let (vms, blind_spots) = match seen {
+        let gaps = self.gaps();
+        let (vms, visibility_gaps) = match seen {
             Ok(Changed(false)) if same_domains && same_topology && !first => {
                 return self.inventory.clone();
             }
-            Ok(_) => (self.vms(), blind.lines()),
+            Ok(_) => (self.vms(), gaps.lines()),
             Err(error) => (
                 self.inventory.vms.clone(),
                 vec![no_processes(&self.roots.proc, &error)],
             ),
         };
         let before = &self.inventory;
-        let same = same_topology && vms == before.vms && blind_spots == before.blind_spots;
+        let same = same_topology && vms == before.vms && visibility_gaps == before.visibility_gaps;
         if first || !same {
             self.inventory = Arc::new(Inventory {
                 generation: before.generation + 1,
                 topology: topology.clone(),
                 vms,
-                blind_spots,
-                blocked: blind.blocked,
+                visibility_gaps,
+                blocked: gaps.blocked,
             });
         }
         self.inventory.clone()
@@ -143,7 +143,7 @@ impl Scanner {
     }
 
     /// Makes the cheap checks of a process and adds it to `due` if it must be examined.
-    fn visit(&mut self, pid: i32, due: &mut Vec<Turn<Look>>) -> Changed {
+    fn visit(&mut self, pid: i32, due: &mut Vec<Turn<ProcessFingerprint>>) -> Changed {
         let look = match self.watch.look(pid) {
             Ok(look) => look,
             Err(error) if is_gone(&error) => return Changed(false), // removed after the pass
@@ -176,7 +176,7 @@ impl Scanner {
     }
 
     /// Examines processes while the budget lasts.
-    fn take_turns(&mut self, mut due: Vec<Turn<Look>>) -> Changed {
+    fn take_turns(&mut self, mut due: Vec<Turn<ProcessFingerprint>>) -> Changed {
         let mut debugfs = Debugfs::default();
         let mut changed = false;
         self.budget.order(&mut due);
@@ -195,7 +195,13 @@ impl Scanner {
         Changed(changed)
     }
 
-    fn examine(&mut self, pid: i32, look: Look, debugfs: &mut Debugfs, cost: &mut u64) -> Changed {
+    fn examine(
+        &mut self,
+        pid: i32,
+        look: ProcessFingerprint,
+        debugfs: &mut Debugfs,
+        cost: &mut u64,
+    ) -> Changed {
         let mut before = self.known.remove(&pid);
         let mattered = before.as_ref().is_some_and(Known::matters);
         if let Some(known) = &mut before {
@@ -244,11 +250,17 @@ impl Scanner {
                 known.seen = self.pass;
                 Changed(false)
             }
-            _ => self.remember(pid, Look::default(), Role::Hidden, None),
+            _ => self.remember(pid, ProcessFingerprint::default(), Role::Hidden, None),
         }
     }
 
-    fn remember(&mut self, pid: i32, look: Look, role: Role, blocked: Option<Blocked>) -> Changed {
+    fn remember(
+        &mut self,
+        pid: i32,
+        look: ProcessFingerprint,
+        role: Role,
+        blocked: Option<Blocked>,
+    ) -> Changed {
         let before = self.known.remove(&pid);
         let known = Known {
             look,
@@ -293,11 +305,11 @@ impl Scanner {
             ordinals::keep(&mut machines, evidence.before);
         }
         let tids = machines.iter().flat_map(|m| &m.vcpus).map(|vcpu| vcpu.tid);
-        let marks = tids.filter_map(|tid| Some((tid, self.watch.thread(pid, tid)?)));
-        let marks = marks.collect();
+        let stamps = tids.filter_map(|tid| Some((tid, self.watch.thread(pid, tid)?)));
+        let stamps = stamps.collect();
         Role::Vmm(
-            Box::new(Guest::new(process, machines, !in_debugfs.is_empty())),
-            marks,
+            Box::new(VmmProcess::new(process, machines, !in_debugfs.is_empty())),
+            stamps,
         )
     }
 
@@ -318,7 +330,7 @@ impl Scanner {
         vms
     }
 
-    fn guests(&self) -> impl Iterator<Item = &Guest> {
+    fn guests(&self) -> impl Iterator<Item = &VmmProcess> {
         self.known.values().filter_map(|known| match &known.role {
             Role::Vmm(guest, _) => Some(guest.as_ref()),
             _ => None,
@@ -339,12 +351,12 @@ impl Scanner {
         vms.into_iter().map(keep).collect()
     }
 
-    fn blind(&self) -> Blind {
+    fn gaps(&self) -> VisibilityGaps {
         let hidden = |known: &Known| matches!(known.role, Role::Hidden);
-        let mut blind = Blind {
+        let mut gaps = VisibilityGaps {
             invisible: self.hides,
             hidden: self.known.values().any(hidden),
-            ..Blind::default()
+            ..VisibilityGaps::default()
         };
         let hangs = |pid: i32, known: &Known| {
             let blocked = known.blocked;
@@ -352,24 +364,24 @@ impl Scanner {
         };
         let blocked = self.known.iter().filter(|(pid, known)| hangs(**pid, known));
         let pids: Vec<i32> = blocked.map(|(pid, _)| *pid).collect();
-        blind.blocked = pids.len();
-        blind.first_blocked = pids.into_iter().min().unwrap_or_default();
+        gaps.blocked = pids.len();
+        gaps.first_blocked = pids.into_iter().min().unwrap_or_default();
         for guest in self.guests() {
-            blind.by_name += if guest.hidden {
+            gaps.by_name += if guest.hidden {
                 guest.machines.len()
             } else {
                 0
             };
-            blind.threads += guest.unknown_threads();
-            blind.mixed += usize::from(guest.mixed);
-            blind.unbound += match guest.unbound {
+            gaps.threads += guest.unknown_threads();
+            gaps.mixed += usize::from(guest.mixed);
+            gaps.unbound += match guest.unbound {
                 true => guest.machines.len(),
                 false => 0,
             };
             let stateless = guest.in_libvirt() && self.domains.of(guest.pid).is_none();
-            blind.domains += usize::from(self.domains.unreadable && stateless);
+            gaps.domains += usize::from(self.domains.unreadable && stateless);
         }
-        blind
+        gaps
     }
 }
 
@@ -378,10 +390,10 @@ impl Scanner {
 struct Changed(bool);
 
 #[cfg(test)]
-mod blind_tests;
-#[cfg(test)]
 mod blocked_tests;
 #[cfg(test)]
 mod cost_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod visibility_tests;

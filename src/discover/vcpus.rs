@@ -27,7 +27,7 @@ pub(super) const MAX_VMS_OF_FDS: usize = 256;
 
 /// One VM of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Machine {
+pub(super) struct VmCandidate {
     /// The descriptor of its `kvm-vm` file, else its number in the process.
     pub(super) ordinal: u32,
     /// By index.
@@ -38,7 +38,7 @@ pub(super) struct Machine {
     pub(super) named: bool,
 }
 
-impl Machine {
+impl VmCandidate {
     /// vCPUs without a known thread. 0 if the VMM names its threads: it has a thread for each vCPU,
     /// and QEMU keeps the descriptor of a removed vCPU.
     pub(super) fn threadless(&self) -> usize {
@@ -57,7 +57,7 @@ pub(super) struct Evidence<'a> {
     /// The process's VMs in debugfs, ascending by descriptor.
     pub(super) debugfs: &'a [DebugVm],
     /// Result of the last examination.
-    pub(super) before: &'a [Machine],
+    pub(super) before: &'a [VmCandidate],
 }
 
 /// The VMs of a process. `running` returns the vCPU descriptor that a thread runs now.
@@ -66,7 +66,7 @@ pub(super) struct Evidence<'a> {
 pub(super) fn machines(
     evidence: &Evidence<'_>,
     mut running: impl FnMut(i32) -> Option<i32>,
-) -> Vec<Machine> {
+) -> Vec<VmCandidate> {
     let mut slots = slots(evidence);
     let threads = &evidence.process.threads;
     let unbound = evidence.process.vmm.is_some_and(|vmm| vmm.unbound);
@@ -127,7 +127,7 @@ impl Slot {
     }
 
     /// Threads that were vCPUs in the last examination and still run.
-    fn by_memory(&mut self, free: &mut Vec<&Thread>, before: &[Machine]) {
+    fn by_memory(&mut self, free: &mut Vec<&Thread>, before: &[VmCandidate]) {
         let same = before
             .iter()
             .find(|machine| machine.ordinal == self.ordinal);
@@ -153,9 +153,9 @@ impl Slot {
         }
     }
 
-    fn machine(mut self) -> Machine {
+    fn machine(mut self) -> VmCandidate {
         self.found.sort_unstable_by_key(|vcpu| vcpu.index);
-        Machine {
+        VmCandidate {
             ordinal: self.ordinal,
             missing: self.wanted.len().saturating_sub(self.found.len()),
             vcpus: self.found,
@@ -258,8 +258,8 @@ fn by_debugfs(evidence: &Evidence<'_>, slots: &mut [Slot], free: &mut Vec<&Threa
 /// Threads whose names say which vCPU they are. Any user can name a thread, so a VM gets at most as
 /// many as KVM has vCPUs for it.
 fn by_name(evidence: &Evidence<'_>, slots: &mut Vec<Slot>, free: &mut Vec<&Thread>) {
-    let blind = evidence.process.fds.is_none() && evidence.debugfs.is_empty();
-    let room = |slot: &Slot| match blind {
+    let gaps = evidence.process.fds.is_none() && evidence.debugfs.is_empty();
+    let room = |slot: &Slot| match gaps {
         true => slot.found.len() < MAX_VCPUS,
         false => slot.found.len() < slot.wanted.len(),
     };
@@ -269,11 +269,11 @@ fn by_name(evidence: &Evidence<'_>, slots: &mut Vec<Slot>, free: &mut Vec<&Threa
         };
         let single = slots.len() == 1;
         let fits =
-            |slot: &Slot| !slot.has(index) && room(slot) && (slot.wants(index) || single || blind);
+            |slot: &Slot| !slot.has(index) && room(slot) && (slot.wants(index) || single || gaps);
         let n = slots.iter().position(fits);
         let n = n.or_else(|| {
             let next = slots.len();
-            let may = blind && next < MAX_VMS;
+            let may = gaps && next < MAX_VMS;
             may.then(|| slots.push(Slot::new(next))).map(|()| next)
         });
         if let Some(slot) = n.and_then(|n| slots.get_mut(n)) {

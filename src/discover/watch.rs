@@ -25,9 +25,9 @@ use crate::host::roots::Roots;
 
 /// State of a process, for comparison with a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Look {
-    fd: Mark,
-    task: Mark,
+pub(super) struct ProcessFingerprint {
+    fd: InodeStamp,
+    task: InodeStamp,
     threads: u64,
     descriptors: u64,
     exe: u64,
@@ -38,12 +38,12 @@ pub(super) struct Look {
 
 /// Identity of a file in /proc; differs for the next process or thread with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Mark {
+pub(super) struct InodeStamp {
     inode: u64,
     modified: (i64, u64),
 }
 
-impl Look {
+impl ProcessFingerprint {
     /// Number of open descriptors (0 before Linux 6.2) or of threads, whichever is larger.
     pub(super) fn size(&self) -> u64 {
         self.descriptors.max(self.threads)
@@ -61,12 +61,12 @@ impl Look {
     }
 
     /// Whether it is the same process with the same number of threads.
-    pub(super) fn same_threads(&self, other: &Look) -> bool {
+    pub(super) fn same_threads(&self, other: &ProcessFingerprint) -> bool {
         self.fd.inode == other.fd.inode && self.task == other.task && self.threads == other.threads
     }
 
     /// Whether it is the same program in the same process.
-    pub(super) fn same_program(&self, other: &Look) -> bool {
+    pub(super) fn same_program(&self, other: &ProcessFingerprint) -> bool {
         self.exe == other.exe && self.fd.inode == other.fd.inode
     }
 }
@@ -117,12 +117,12 @@ impl Watch {
     ///
     /// # Errors
     /// If the process exited, or procfs denies access (`hidepid=1`).
-    pub(super) fn look(&self, pid: i32) -> io::Result<Look> {
+    pub(super) fn look(&self, pid: i32) -> io::Result<ProcessFingerprint> {
         let fd = self.stat(&format!("{pid}/fd"))?;
         let task = self.stat(&format!("{pid}/task"))?;
-        Ok(Look {
-            fd: mark(&fd),
-            task: mark(&task),
+        Ok(ProcessFingerprint {
+            fd: stamp(&fd),
+            task: stamp(&task),
             threads: task.st_nlink as u64,
             descriptors: self.descriptors(&fd),
             exe: self.exe(pid),
@@ -140,10 +140,10 @@ impl Watch {
         u64::from(self.counts_descriptors) * fd.st_size as u64
     }
 
-    /// The mark of a running thread.
-    pub(super) fn thread(&self, pid: i32, tid: i32) -> Option<Mark> {
+    /// The inode stamp of a running thread.
+    pub(super) fn thread(&self, pid: i32, tid: i32) -> Option<InodeStamp> {
         let stat = self.stat(&format!("{pid}/task/{tid}"));
-        stat.map(|stat| mark(&stat)).ok()
+        stat.map(|stat| stamp(&stat)).ok()
     }
 
     fn stat(&self, path: &str) -> io::Result<Stat> {
@@ -165,8 +165,8 @@ impl Watch {
 }
 
 #[allow(clippy::unnecessary_cast)] // field types differ between architectures
-fn mark(stat: &Stat) -> Mark {
-    Mark {
+fn stamp(stat: &Stat) -> InodeStamp {
+    InodeStamp {
         inode: stat.st_ino as u64,
         modified: (stat.st_mtime as i64, stat.st_mtime_nsec as u64),
     }

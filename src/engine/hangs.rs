@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::engine::slow::VmFacts;
+use crate::engine::background::VmFacts;
 use crate::engine::{Reason, SourceInfo, SourceState, INVENTORY};
 use crate::telemetry::{Hang, Heartbeats};
 

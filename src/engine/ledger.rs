@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Placement;
 use crate::engine::reading::{ColumnSet, Columns, Reading};
-use crate::engine::Whereabouts;
+use crate::engine::CpuLocation;
 use crate::host::topology::{Place, Topology};
 
 /// Series are created in advance for a vCPU that may run on at most this many cores. `rate()`
@@ -94,7 +94,7 @@ pub struct Account {
     /// Which vCPU columns are known.
     pub known: ColumnSet,
     /// Where the thread last ran; `None` while the location of that CPU is unknown.
-    pub whereabouts: Option<Whereabouts>,
+    pub location: Option<CpuLocation>,
     /// Index of the series charged last.
     current: Option<usize>,
     /// Placed columns that are unknown now, even if they were charged before.
@@ -110,7 +110,7 @@ impl Account {
             cells: Vec::new(),
             values: vec![0; columns.vcpu.len()].into(),
             known: 0,
-            whereabouts: None,
+            location: None,
             current: None,
             withdrawn: 0,
             placement: Placement::Core,
@@ -130,7 +130,7 @@ impl Account {
         }
         let Some(cpu) = reading.cpu else { return };
         let place = reading.topology.place(cpu);
-        self.whereabouts = place.map(|place| Whereabouts { cpu, place });
+        self.location = place.map(|place| CpuLocation { cpu, place });
         let (deltas, added) = reading.placed();
         self.withdrawn = (self.withdrawn | reading.withdrawn()) & !added;
         if added == 0 {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::config::Placement;
 use crate::discover::Owner;
 use crate::engine::reading::{Column, ColumnSet, Columns};
-use crate::engine::slot::Slot;
+use crate::engine::vcpu_sampler::VcpuSampler;
 
 /// Hidden series keep their totals, up to this many times `max_series` numbers of 8 bytes. Above
 /// that, the totals of dropped detail are forgotten, then the next placement detail is dropped.
@@ -119,8 +119,8 @@ impl Limit {
     }
 
     /// Applies the owner's dropped detail to a vCPU that is new or has a new owner.
-    pub fn apply(&self, slot: &mut Slot) {
-        let owner = slot.vm.owner;
+    pub fn apply(&self, vcpu_sampler: &mut VcpuSampler) {
+        let owner = vcpu_sampler.vm.owner;
         let set = |detail, set| {
             if self.is_dropped(owner, detail) {
                 set
@@ -128,19 +128,19 @@ impl Limit {
                 0
             }
         };
-        slot.hidden =
+        vcpu_sampler.hidden =
             set(Detail::UserEvents, self.user_events) | set(Detail::HostMode, self.host_mode);
-        slot.account.set_placement(self.placement_of(owner));
+        vcpu_sampler.account.set_placement(self.placement_of(owner));
     }
 
     /// Drops detail until all series fit, and restores detail that has fitted for long enough.
     /// `others` is the number of series that do not belong to vCPUs.
-    pub fn enforce(&mut self, slots: &mut [Slot], others: usize, now: Instant) {
-        let mut sizes = self.sizes(slots, now);
+    pub fn enforce(&mut self, vcpu_samplers: &mut [VcpuSampler], others: usize, now: Instant) {
+        let mut sizes = self.sizes(vcpu_samplers, now);
         self.dropped.retain(|owner, _| sizes.contains_key(owner));
-        while let Some((owner, detail)) = self.next_loss(&sizes, others, slots) {
-            self.drop_detail(owner, detail, slots);
-            let after = self.size_of(owner, slots, now);
+        while let Some((owner, detail)) = self.next_loss(&sizes, others, vcpu_samplers) {
+            self.drop_detail(owner, detail, vcpu_samplers);
+            let after = self.size_of(owner, vcpu_samplers, now);
             let before = sizes.insert(owner, after).unwrap_or_default();
             let fewer = before.series.saturating_sub(after.series) as u64;
             if let Some((_, series)) = self.dropped.get_mut(&owner).and_then(|all| all.last_mut()) {
@@ -155,7 +155,7 @@ impl Limit {
             );
         }
         self.series = total(&sizes, others).series;
-        self.restore(&sizes, others, slots, now);
+        self.restore(&sizes, others, vcpu_samplers, now);
         self.sums = Detail::ALL
             .into_iter()
             .filter_map(|d| self.sum(d))
@@ -167,12 +167,12 @@ impl Limit {
         &self,
         sizes: &BTreeMap<Owner, Size>,
         others: usize,
-        slots: &mut [Slot],
+        vcpu_samplers: &mut [VcpuSampler],
     ) -> Option<(Owner, Detail)> {
         let all = total(sizes, others);
         let first = if all.series > self.max_series {
             Detail::UserEvents
-        } else if all.held > self.most_held() && !self.forget(sizes, slots) {
+        } else if all.held > self.most_held() && !self.forget(sizes, vcpu_samplers) {
             Detail::Core
         } else {
             return None;
@@ -196,19 +196,20 @@ impl Limit {
     }
 
     /// Forgets the totals of dropped detail; returns whether there were any.
-    fn forget(&self, sizes: &BTreeMap<Owner, Size>, slots: &mut [Slot]) -> bool {
-        let is_held = |slot: &Slot| {
-            slot.account
+    fn forget(&self, sizes: &BTreeMap<Owner, Size>, vcpu_samplers: &mut [VcpuSampler]) -> bool {
+        let is_held = |vcpu_sampler: &VcpuSampler| {
+            vcpu_sampler
+                .account
                 .cells
                 .iter()
                 .map(|c| c.totals.len())
                 .sum::<usize>()
         };
         let before: usize = sizes.values().map(|size| size.held).sum();
-        slots
+        vcpu_samplers
             .iter_mut()
-            .for_each(|slot| slot.account.forget_finer());
-        slots.iter().map(is_held).sum::<usize>() < before
+            .for_each(|vcpu_sampler| vcpu_sampler.account.forget_finer());
+        vcpu_samplers.iter().map(is_held).sum::<usize>() < before
     }
 
     fn is_dropped(&self, owner: Owner, detail: Detail) -> bool {
@@ -237,14 +238,16 @@ impl Limit {
         }
     }
 
-    fn drop_detail(&mut self, owner: Owner, detail: Detail, slots: &mut [Slot]) {
+    fn drop_detail(&mut self, owner: Owner, detail: Detail, vcpu_samplers: &mut [VcpuSampler]) {
         self.dropped.entry(owner).or_default().push((detail, 0));
-        self.apply_to(owner, slots);
+        self.apply_to(owner, vcpu_samplers);
     }
 
-    fn apply_to(&self, owner: Owner, slots: &mut [Slot]) {
-        let of_owner = slots.iter_mut().filter(|slot| slot.vm.owner == owner);
-        of_owner.for_each(|slot| self.apply(slot));
+    fn apply_to(&self, owner: Owner, vcpu_samplers: &mut [VcpuSampler]) {
+        let of_owner = vcpu_samplers
+            .iter_mut()
+            .filter(|vcpu_sampler| vcpu_sampler.vm.owner == owner);
+        of_owner.for_each(|vcpu_sampler| self.apply(vcpu_sampler));
     }
 
     /// Restores one detail that has fitted for long enough: the last that was dropped, of root and
@@ -253,7 +256,7 @@ impl Limit {
         &mut self,
         sizes: &BTreeMap<Owner, Size>,
         others: usize,
-        slots: &mut [Slot],
+        vcpu_samplers: &mut [VcpuSampler],
         now: Instant,
     ) {
         let all = total(sizes, others);
@@ -280,8 +283,8 @@ impl Limit {
         if !left.is_empty() {
             self.dropped.insert(owner, left);
         }
-        self.apply_to(owner, slots);
-        self.series = total(&self.sizes(slots, now), others).series;
+        self.apply_to(owner, vcpu_samplers);
+        self.series = total(&self.sizes(vcpu_samplers, now), others).series;
         tracing::info!(%owner, detail = detail.label(), "restored detail: it fits within limits.max_series again");
     }
 
@@ -296,35 +299,37 @@ impl Limit {
         Some((detail, series.sum()))
     }
 
-    fn sizes(&self, slots: &[Slot], now: Instant) -> BTreeMap<Owner, Size> {
+    fn sizes(&self, vcpu_samplers: &[VcpuSampler], now: Instant) -> BTreeMap<Owner, Size> {
         let mut sizes: BTreeMap<Owner, Size> = BTreeMap::new();
-        for of_one in slots.chunk_by(|a, b| a.vm.owner == b.vm.owner) {
-            let Some(owner) = of_one.first().map(|slot| slot.vm.owner) else {
+        for of_one in vcpu_samplers.chunk_by(|a, b| a.vm.owner == b.vm.owner) {
+            let Some(owner) = of_one.first().map(|vcpu_sampler| vcpu_sampler.vm.owner) else {
                 continue;
             };
             let size = sizes.entry(owner).or_default();
             of_one
                 .iter()
-                .for_each(|slot| self.add_size(slot, now, size));
+                .for_each(|vcpu_sampler| self.add_size(vcpu_sampler, now, size));
         }
         sizes
     }
 
-    fn size_of(&self, owner: Owner, slots: &[Slot], now: Instant) -> Size {
+    fn size_of(&self, owner: Owner, vcpu_samplers: &[VcpuSampler], now: Instant) -> Size {
         let mut size = Size::default();
-        let of_owner = slots.iter().filter(|slot| slot.vm.owner == owner);
-        of_owner.for_each(|slot| self.add_size(slot, now, &mut size));
+        let of_owner = vcpu_samplers
+            .iter()
+            .filter(|vcpu_sampler| vcpu_sampler.vm.owner == owner);
+        of_owner.for_each(|vcpu_sampler| self.add_size(vcpu_sampler, now, &mut size));
         size
     }
 
-    fn add_size(&self, slot: &Slot, now: Instant, size: &mut Size) {
-        let account = &slot.account;
-        size.series += usize::from(account.whereabouts.is_some());
+    fn add_size(&self, vcpu_sampler: &VcpuSampler, now: Instant, size: &mut Size) {
+        let account = &vcpu_sampler.account;
+        size.series += usize::from(account.location.is_some());
         size.series += account.known.count_ones() as usize;
         for (n, cell) in account.cells.iter().enumerate() {
             size.held += cell.totals.len();
             if account.is_visible(n, self.ttl, now) {
-                let known = account.known_in(cell) & !slot.hidden;
+                let known = account.known_in(cell) & !vcpu_sampler.hidden;
                 size.series += known.count_ones() as usize;
             }
         }

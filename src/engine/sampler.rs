@@ -9,14 +9,14 @@ use rustix::time::ClockId;
 
 use crate::config::Config;
 use crate::discover::Inventory;
+use crate::engine::background::VmFacts;
 use crate::engine::demand::Demand;
 use crate::engine::descriptors::Shares;
 use crate::engine::hangs::Overdue;
 use crate::engine::limit::Limit;
 use crate::engine::reading::{Columns, Reading};
 use crate::engine::schedule::Schedule;
-use crate::engine::slot::{Slot, SlotKey};
-use crate::engine::slow::VmFacts;
+use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
 use crate::engine::{Reason, Source, SourceInfo, SourceState};
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
@@ -31,7 +31,7 @@ pub struct Sampler {
     lanes: Lanes,
     inventory: Arc<Inventory>,
     facts: Vec<Arc<VmFacts>>,
-    slots: Vec<Slot>,
+    vcpu_samplers: Vec<VcpuSampler>,
     reading: Reading,
     demand: Demand,
     shares: Shares,
@@ -70,7 +70,7 @@ pub struct View<'a> {
     /// Metric, labels and unit of each column.
     pub columns: &'a Arc<Columns>,
     /// All vCPUs, in inventory order.
-    pub slots: &'a [Slot],
+    pub vcpu_samplers: &'a [VcpuSampler],
     /// Demand of all vCPUs for each logical CPU.
     pub demand: &'a Demand,
     /// The series limit and the detail it dropped.
@@ -111,7 +111,7 @@ impl Sampler {
             facts: vec![Arc::default(); lanes.facts.len()],
             lanes,
             inventory: Arc::default(),
-            slots: Vec::new(),
+            vcpu_samplers: Vec::new(),
             limit,
             overdue: Overdue::default(),
             heartbeat: {
@@ -136,16 +136,17 @@ impl Sampler {
         let newest = self.lanes.inventory.load_full();
         if !Arc::ptr_eq(&newest, &self.inventory) {
             self.reconcile(newest);
-            self.shares.divide(&mut self.slots, &self.sources, now);
+            self.shares
+                .divide(&mut self.vcpu_samplers, &self.sources, now);
         }
         let (sources, shares) = (&mut self.sources, &mut self.shares);
-        for slot in &mut self.slots {
+        for vcpu_sampler in &mut self.vcpu_samplers {
             self.reading.clear();
-            slot.read(sources, shares, &mut self.reading, &mut self.errors, now);
-            slot.account.charge(&self.reading, now);
+            vcpu_sampler.read(sources, shares, &mut self.reading, &mut self.errors, now);
+            vcpu_sampler.account.charge(&self.reading, now);
             self.demand.charge(&self.reading);
         }
-        shares.divide_if_short(&mut self.slots, sources, now);
+        shares.divide_if_short(&mut self.vcpu_samplers, sources, now);
         for (known, lane) in self.facts.iter_mut().zip(&self.lanes.facts) {
             *known = lane.load_full();
         }
@@ -153,7 +154,7 @@ impl Sampler {
         let facts = self.facts.iter().map(|f| f.count(&self.inventory));
         let others =
             2 * self.inventory.vms.len() + cpus + self.demand.series(cpus) + facts.sum::<usize>();
-        self.limit.enforce(&mut self.slots, others, now);
+        self.limit.enforce(&mut self.vcpu_samplers, others, now);
         self.ticks += 1;
         self.count_errors();
         self.look_at_sources();
@@ -164,19 +165,19 @@ impl Sampler {
 
     /// Adopts a new inventory and its order; vCPUs that remain keep their totals.
     fn reconcile(&mut self, inventory: Arc<Inventory>) {
-        let mut known: HashMap<SlotKey, Slot> =
-            self.slots.drain(..).map(|s| (s.key(), s)).collect();
+        let mut known: HashMap<VcpuKey, VcpuSampler> =
+            self.vcpu_samplers.drain(..).map(|s| (s.key(), s)).collect();
         for vm in &inventory.vms {
             for vcpu in &vm.vcpus {
-                let mut slot = match known.remove(&(vm.key, vcpu.index)) {
-                    Some(mut slot) => {
-                        slot.update(vm.clone(), *vcpu);
-                        slot
+                let mut vcpu_sampler = match known.remove(&(vm.key, vcpu.index)) {
+                    Some(mut vcpu_sampler) => {
+                        vcpu_sampler.update(vm.clone(), *vcpu);
+                        vcpu_sampler
                     }
-                    None => Slot::new(vm.clone(), *vcpu, &self.columns),
+                    None => VcpuSampler::new(vm.clone(), *vcpu, &self.columns),
                 };
-                self.limit.apply(&mut slot);
-                self.slots.push(slot);
+                self.limit.apply(&mut vcpu_sampler);
+                self.vcpu_samplers.push(vcpu_sampler);
             }
         }
         self.reading.topology = inventory.topology.clone();
@@ -198,7 +199,10 @@ impl Sampler {
 
     /// Number of file descriptors held for vCPUs.
     pub fn descriptors(&self) -> usize {
-        self.slots.iter().map(Slot::descriptors).sum()
+        self.vcpu_samplers
+            .iter()
+            .map(VcpuSampler::descriptors)
+            .sum()
     }
 
     /// The state after the last tick.
@@ -210,7 +214,7 @@ impl Sampler {
             inventory: &self.inventory,
             facts: &self.facts,
             columns: &self.columns,
-            slots: &self.slots,
+            vcpu_samplers: &self.vcpu_samplers,
             demand: &self.demand,
             limit: &self.limit,
             sources: &self.states,
@@ -220,7 +224,7 @@ impl Sampler {
 
     fn look_at_sources(&mut self) {
         for (n, source) in self.sources.iter().enumerate() {
-            let now = with_refusals(source.state(), &self.slots, n);
+            let now = with_refusals(source.state(), &self.vcpu_samplers, n);
             let (info, before) = &mut self.states[n];
             if now.code() != before.code() {
                 log_change(info.name, &now);
@@ -254,8 +258,10 @@ impl Sampler {
 }
 
 /// The state of a source, degraded if it refused any vCPU.
-fn with_refusals(own: SourceState, slots: &[Slot], source: usize) -> SourceState {
-    let mut refusals = slots.iter().filter_map(|slot| slot.refusal(source));
+fn with_refusals(own: SourceState, vcpu_samplers: &[VcpuSampler], source: usize) -> SourceState {
+    let mut refusals = vcpu_samplers
+        .iter()
+        .filter_map(|vcpu_sampler| vcpu_sampler.refusal(source));
     match (own, refusals.next()) {
         (own @ SourceState::Down(_), _) | (own, None) => own,
         (_, Some(first)) => SourceState::Degraded(Reason {

@@ -107,7 +107,7 @@ fn sections(app: &App, view: Option<&View>, look: &Look, now: Instant) -> Markup
             (map::section(view, look))
             (vms::section(view, look))
             (sources::section(view))
-            (sources::blind_spots(view))
+            (sources::visibility_gaps(view))
             (sources::dropped(view))
         }
     }

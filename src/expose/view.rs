@@ -13,7 +13,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::growth::Growth;
+use crate::snapshot::delta::Delta;
 use crate::snapshot::{Handle, Labels, Snapshot};
 pub use crate::telemetry::{REVISION, VERSION};
 
@@ -60,7 +60,8 @@ pub struct View {
     /// `kvm_exporter_pmu_mode`: full, host_only, software or off.
     pub pmu_mode: Option<String>,
     /// Visibility gaps.
-    pub blind_spots: Vec<String>,
+    #[serde(rename = "blind_spots")]
+    pub visibility_gaps: Vec<String>,
     /// Series dropped by the series limit.
     pub dropped: Vec<Dropped>,
 }
@@ -354,9 +355,9 @@ impl View {
 
     /// The view of `newest` with rates since `base`; without rates if they are the same snapshot.
     pub fn new(base: &Snapshot, newest: &Snapshot, now: Instant) -> Self {
-        let growth = Growth::new(base, newest);
-        let machine = host::Machine::new(newest, &growth);
-        let mut vms = vm::vms(newest, &growth, &machine);
+        let delta = Delta::new(base, newest);
+        let machine = host::Machine::new(newest, &delta);
+        let mut vms = vm::vms(newest, &delta, &machine);
         let nodes = machine.nodes(&vms);
         let mut host = machine.host();
         host.judge(&vms, machine.cores());
@@ -372,13 +373,13 @@ impl View {
                 .saturating_duration_since(newest.taken_mono)
                 .as_secs_f64(),
             tick: newest.tick,
-            window: growth.span().as_secs_f64(),
+            window: delta.span().as_secs_f64(),
             host,
             nodes,
             vms,
             sources: newest.sources.iter().map(SourceView::new).collect(),
             pmu_mode: pmu_mode.and_then(|labels| owned(labels, "mode")),
-            blind_spots: newest.inventory.blind_spots.clone(),
+            visibility_gaps: newest.inventory.visibility_gaps.clone(),
             dropped: newest.dropped.iter().map(Dropped::new).collect(),
         }
     }

@@ -13,8 +13,8 @@ use crate::discover::{Inventory, Vm};
 use crate::engine::ledger::{CellKey, MAX_CELLS_AHEAD};
 use crate::engine::reading::Column;
 use crate::engine::sampler::View;
-use crate::engine::slot::{Slot, SlotKey};
-use crate::engine::{Reason, SourceInfo, SourceState, Whereabouts, INVENTORY};
+use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
+use crate::engine::{CpuLocation, Reason, SourceInfo, SourceState, INVENTORY};
 use crate::host::topology::{Cpu, Topology};
 
 /// Builds snapshots and publishes them.
@@ -38,9 +38,9 @@ pub struct Builder {
 
 /// Labels of one vCPU, rendered once.
 struct VcpuLabels {
-    key: SlotKey,
+    key: VcpuKey,
     labels: Arc<Labels>,
-    placement: Option<(Whereabouts, Arc<Labels>)>,
+    placement: Option<(CpuLocation, Arc<Labels>)>,
     /// Parallel to the series of the vCPU's account.
     cells: Vec<(CellKey, Arc<Labels>)>,
 }
@@ -86,8 +86,8 @@ impl Builder {
     pub fn publish(&mut self, view: &View<'_>) {
         self.refresh_labels(view);
         let mut snapshot = self.empty(view);
-        for (slot, labels) in view.slots.iter().zip(&mut self.vcpus) {
-            add_vcpu(&mut snapshot, slot, labels, view);
+        for (vcpu_sampler, labels) in view.vcpu_samplers.iter().zip(&mut self.vcpus) {
+            add_vcpu(&mut snapshot, vcpu_sampler, labels, view);
         }
         snapshot.series = snapshot.count_series();
         self.spare = self.handle.publish(Arc::new(snapshot));
@@ -123,12 +123,12 @@ impl Builder {
             self.vms.push(vm_row(vm, vcpus));
         }
         let old = self.vcpus.drain(..).map(|v| (v.key, v));
-        let mut old: HashMap<SlotKey, VcpuLabels> = old.collect();
-        let renew = |slot: &Slot| match old.remove(&slot.key()) {
-            Some(known) if known.labels.get("vm") == Some(&slot.vm.name) => known,
-            _ => VcpuLabels::new(slot),
+        let mut old: HashMap<VcpuKey, VcpuLabels> = old.collect();
+        let renew = |vcpu_sampler: &VcpuSampler| match old.remove(&vcpu_sampler.key()) {
+            Some(known) if known.labels.get("vm") == Some(&vcpu_sampler.vm.name) => known,
+            _ => VcpuLabels::new(vcpu_sampler),
         };
-        self.vcpus = view.slots.iter().map(renew).collect();
+        self.vcpus = view.vcpu_samplers.iter().map(renew).collect();
     }
 
     fn refresh_sources(&mut self, view: &View<'_>) {
@@ -210,17 +210,22 @@ impl Builder {
     }
 }
 
-fn add_vcpu(snapshot: &mut Snapshot, slot: &Slot, labels: &mut VcpuLabels, view: &View<'_>) {
-    let account = &slot.account;
+fn add_vcpu(
+    snapshot: &mut Snapshot,
+    vcpu_sampler: &VcpuSampler,
+    labels: &mut VcpuLabels,
+    view: &View<'_>,
+) {
+    let account = &vcpu_sampler.account;
     let first = snapshot.cells.len();
-    labels.follow(slot);
+    labels.follow(vcpu_sampler);
     let row = snapshot.vcpu_totals.len();
     snapshot.vcpu_totals.resize(row + snapshot.placed.len(), 0);
     for (n, (cell, (_, labels))) in account.cells.iter().zip(&labels.cells).enumerate() {
         if account.is_visible(n, view.limit.ttl(), view.taken_mono) {
             snapshot.cells.push(CellRow {
                 labels: labels.clone(),
-                known: account.known_in(cell) & !slot.hidden,
+                known: account.known_in(cell) & !vcpu_sampler.hidden,
             });
             snapshot.cell_totals.extend_from_slice(&cell.totals);
         }
@@ -234,9 +239,9 @@ fn add_vcpu(snapshot: &mut Snapshot, slot: &Slot, labels: &mut VcpuLabels, view:
     snapshot.vcpus.push(VcpuRow {
         labels: labels.labels.clone(),
         placement: labels.placement.as_ref().map(|(_, labels)| labels.clone()),
-        whereabouts: account.whereabouts,
-        index: slot.vcpu.index,
-        tid: slot.vcpu.tid,
+        location: account.location,
+        index: vcpu_sampler.vcpu.index,
+        tid: vcpu_sampler.vcpu.tid,
         cells: first..snapshot.cells.len(),
         known: account.known,
         known_totals: cells.fold(0, |set, cell| set | account.known_in(cell)),
@@ -244,30 +249,32 @@ fn add_vcpu(snapshot: &mut Snapshot, slot: &Slot, labels: &mut VcpuLabels, view:
 }
 
 impl VcpuLabels {
-    fn new(slot: &Slot) -> Self {
+    fn new(vcpu_sampler: &VcpuSampler) -> Self {
         Self {
-            key: slot.key(),
-            labels: Arc::new(Labels::new(identity(slot))),
+            key: vcpu_sampler.key(),
+            labels: Arc::new(Labels::new(identity(vcpu_sampler))),
             placement: None,
             cells: Vec::with_capacity(MAX_CELLS_AHEAD),
         }
     }
 
     /// Renders the labels of a new placement and of new series.
-    fn follow(&mut self, slot: &Slot) {
-        if self.placement.as_ref().map(|(w, _)| *w) != slot.account.whereabouts {
-            self.placement = slot
+    fn follow(&mut self, vcpu_sampler: &VcpuSampler) {
+        if self.placement.as_ref().map(|(w, _)| *w) != vcpu_sampler.account.location {
+            self.placement = vcpu_sampler
                 .account
-                .whereabouts
-                .map(|w| (w, Arc::new(placement_labels(slot, &w))));
+                .location
+                .map(|w| (w, Arc::new(placement_labels(vcpu_sampler, &w))));
         }
-        let cells = &slot.account.cells;
+        let cells = &vcpu_sampler.account.cells;
         self.cells.truncate(cells.len());
         for (n, cell) in cells.iter().enumerate() {
             match self.cells.get_mut(n) {
                 Some((key, _)) if *key == cell.key => {}
-                Some(known) => *known = (cell.key, cell_labels(slot, &cell.key)),
-                None => self.cells.push((cell.key, cell_labels(slot, &cell.key))),
+                Some(known) => *known = (cell.key, cell_labels(vcpu_sampler, &cell.key)),
+                None => self
+                    .cells
+                    .push((cell.key, cell_labels(vcpu_sampler, &cell.key))),
             }
         }
     }
@@ -275,10 +282,10 @@ impl VcpuLabels {
 
 type Pair = (&'static str, std::borrow::Cow<'static, str>);
 
-fn identity(slot: &Slot) -> [Pair; 2] {
+fn identity(vcpu_sampler: &VcpuSampler) -> [Pair; 2] {
     [
-        ("vm", slot.vm.name.clone().into()),
-        ("vcpu", slot.vcpu.index.to_string().into()),
+        ("vm", vcpu_sampler.vm.name.clone().into()),
+        ("vcpu", vcpu_sampler.vcpu.index.to_string().into()),
     ]
 }
 
@@ -286,23 +293,23 @@ fn number(name: &'static str, n: impl ToString) -> Pair {
     (name, n.to_string().into())
 }
 
-fn placement_labels(slot: &Slot, whereabouts: &Whereabouts) -> Labels {
-    let place = whereabouts.place;
+fn placement_labels(vcpu_sampler: &VcpuSampler, location: &CpuLocation) -> Labels {
+    let place = location.place;
     let rest = [
-        number("cpu", whereabouts.cpu),
+        number("cpu", location.cpu),
         number("package", place.package),
         number("core", place.core),
         number("numa_node", place.numa_node),
     ];
-    Labels::new(identity(slot).into_iter().chain(rest))
+    Labels::new(identity(vcpu_sampler).into_iter().chain(rest))
 }
 
-fn cell_labels(slot: &Slot, key: &CellKey) -> Arc<Labels> {
+fn cell_labels(vcpu_sampler: &VcpuSampler, key: &CellKey) -> Arc<Labels> {
     let core = key.core.into_iter();
     let core = core.flat_map(|(package, core)| [number("package", package), number("core", core)]);
     let node = key.numa_node.map(|node| number("numa_node", node));
     Arc::new(Labels::new(
-        identity(slot).into_iter().chain(core).chain(node),
+        identity(vcpu_sampler).into_iter().chain(core).chain(node),
     ))
 }
 
@@ -364,7 +371,7 @@ fn column_rows(columns: &[Column]) -> Arc<[ColumnRow]> {
 }
 
 fn inventory_state(inventory: &Inventory) -> SourceState {
-    match inventory.blind_spots.as_slice() {
+    match inventory.visibility_gaps.as_slice() {
         [] => SourceState::Up,
         spots => SourceState::Degraded(Reason {
             code: match inventory.blocked {

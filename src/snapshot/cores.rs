@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::growth::grown_facts;
+use super::delta::fact_deltas;
 use super::{FactRow, Snapshot};
 use crate::host::cpu_time::BUSY;
 use crate::sources::host::CORE_TIME;
@@ -36,25 +36,25 @@ impl CoreUse {
 /// Use of each core that was read at least twice.
 pub fn core_use(snapshot: &Snapshot) -> HashMap<CoreKey, CoreUse> {
     let mut cores: HashMap<CoreKey, CoreUse> = HashMap::new();
-    for (row, grown) in grown_facts(snapshot, &CORE_TIME) {
+    for (row, increase) in fact_deltas(snapshot, &CORE_TIME) {
         let (Some(key), Some(mode)) = (key(row), row.labels.get("mode")) else {
             continue;
         };
         let core = cores.entry(key).or_default();
         match BUSY.contains(&mode) {
-            true => core.busy += grown.rate(),
-            false => core.idle += grown.rate(),
+            true => core.busy += increase.rate(),
+            false => core.idle += increase.rate(),
         }
         if mode == "steal" {
-            core.steal += grown.rate();
+            core.steal += increase.rate();
         }
     }
     let mut known = false;
     let mut of_vms: HashMap<CoreKey, f64> = HashMap::new();
-    for (row, grown) in grown_facts(snapshot, &THREAD_TIME) {
+    for (row, increase) in fact_deltas(snapshot, &THREAD_TIME) {
         known = true;
         if let Some(key) = key(row) {
-            *of_vms.entry(key).or_default() += grown.rate();
+            *of_vms.entry(key).or_default() += increase.rate();
         }
     }
     for (key, core) in cores.iter_mut().filter(|_| known) {
@@ -73,7 +73,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::engine::slow::FactValue;
+    use crate::engine::background::FactValue;
     use crate::snapshot::fixture::empty;
 
     const THREADS: &str = "kvm_vm_thread_time_seconds_total";

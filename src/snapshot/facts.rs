@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{metrics, Labels};
 use crate::discover::{Inventory, Vm};
-use crate::engine::slow::{Fact, FactValue, Origin, VmFacts};
+use crate::engine::background::{Fact, FactValue, Origin, VmFacts};
 use crate::engine::{SourceInfo, SourceState};
 use crate::metric::Metric;
 

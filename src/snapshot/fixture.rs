@@ -5,9 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{metrics, CellRow, ColumnRow, FactRow, Labels, Snapshot, VcpuRow, VmRow};
 use crate::discover::Inventory;
+use crate::engine::background::{FactValue, Origin};
 use crate::engine::reading::Unit;
-use crate::engine::slow::{FactValue, Origin};
-use crate::engine::Whereabouts;
+use crate::engine::CpuLocation;
 use crate::host::topology::{Place, Topology};
 
 /// Labels from borrowed values.
@@ -97,11 +97,11 @@ impl Snapshot {
         self.vcpu_values.extend_from_slice(own);
         let at = cells
             .last()
-            .map(|&(cpu, place, _)| Whereabouts { cpu, place });
+            .map(|&(cpu, place, _)| CpuLocation { cpu, place });
         self.vcpus.push(VcpuRow {
             labels: labels(&[("vm", &name), ("vcpu", &index)]),
             placement: None,
-            whereabouts: at,
+            location: at,
             index: vm.vcpus.len() as u32,
             tid: 100 + self.vcpus.len() as i32,
             cells: first..self.cells.len(),

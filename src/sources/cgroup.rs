@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::config::Cgroup as Config;
 use crate::discover::{Vm, VmKey};
-use crate::engine::slow::{Fact, VmSource};
+use crate::engine::background::{Fact, VmSource};
 use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::roots::Roots;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::config;
 use crate::discover::{Vm, VmKey};
-use crate::engine::slow::{Fact, FactValue, Origin, VmSource};
+use crate::engine::background::{Fact, FactValue, Origin, VmSource};
 use crate::engine::{identity, ReadError, Reason, SourceInfo, SourceState};
 use crate::host::fds::MAX_DESCRIPTORS;
 use crate::host::roots::Roots;

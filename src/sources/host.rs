@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::Periodic;
-use crate::engine::slow::{Fact, FactValue, HostSource, Origin};
+use crate::engine::background::{Fact, FactValue, HostSource, Origin};
 use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::topology::Topology;
 use crate::metric::Metric;

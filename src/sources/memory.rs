@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config;
 use crate::discover::{Vm, VmKey};
-use crate::engine::slow::{Fact, FactValue, Origin, VmSource};
+use crate::engine::background::{Fact, FactValue, Origin, VmSource};
 use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::fds::Descriptors;

@@ -1,9 +1,9 @@
 //! Intel Processor Trace: periodic short recordings of one vCPU thread, reduced to counts.
 //!
 //! Feeds `kvm_vcpu_pt_*` and the two histograms `kvm_vm_pt_*`. It has its own thread, because it
-//! records for milliseconds and decodes for as long. [`lane`] chooses the vCPU to record, within
-//! the limits of each core's [`duty`] cycle; [`plan`] determines what this machine can trace;
-//! [`perf`] records through the kernel and [`image`] reads the rings that the kernel filled;
+//! records for milliseconds and decodes for as long. [`recorder`] chooses the vCPU to record, within
+//! the limits of each core's [`duty_cycle`] cycle; [`plan`] determines what this machine can trace;
+//! [`perf`] records through the kernel and [`ring_view`] reads the rings that the kernel filled;
 //! [`totals`] adds up the summaries of [`crate::pt`].
 //!
 //! # How a vCPU is recorded
@@ -24,18 +24,18 @@ use std::time::Duration;
 
 use crate::host::pmu::Words;
 
-pub mod duty;
-pub mod image;
-pub mod lane;
+pub mod duty_cycle;
 pub mod perf;
 pub mod plan;
+pub mod recorder;
+pub mod ring_view;
 pub mod scripted;
 pub mod totals;
 
-pub use image::Drained;
-pub use lane::PtLane;
 pub use perf::PerfPt;
 pub use plan::Plan;
+pub use recorder::PtRecorder;
+pub use ring_view::AuxTrace;
 
 pub(crate) use totals::METRICS;
 
@@ -68,7 +68,7 @@ pub trait RecordPt: Send {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capture {
     /// The trace, and what its records reported.
-    pub trace: Drained,
+    pub trace: AuxTrace,
     /// Wall time for which the event was enabled: the window plus the wake-up delay.
     pub elapsed: Duration,
     /// Time for which the thread was on a CPU meanwhile.
@@ -131,11 +131,11 @@ impl Capture {
     pub fn outcome(&self) -> Outcome {
         let flag = |flag| self.trace.flags & flag != 0;
         match () {
-            () if flag(image::FLAG_PARTIAL) || self.trace.lost || self.trace.damaged => {
+            () if flag(ring_view::FLAG_PARTIAL) || self.trace.lost || self.trace.damaged => {
                 Outcome::Partial
             }
-            () if flag(image::FLAG_COLLISION) => Outcome::Collision,
-            () if flag(image::FLAG_TRUNCATED) => Outcome::Truncated,
+            () if flag(ring_view::FLAG_COLLISION) => Outcome::Collision,
+            () if flag(ring_view::FLAG_TRUNCATED) => Outcome::Truncated,
             () if !self.trace.bytes.is_empty() => Outcome::Complete,
             () if !self.on_cpu.is_zero() && self.traced.is_zero() => Outcome::Busy,
             () => Outcome::Idle,
@@ -184,10 +184,10 @@ mod tests {
 
     fn capture(flags: u64, bytes: usize, on_cpu: u64, traced: u64) -> Capture {
         Capture {
-            trace: Drained {
+            trace: AuxTrace {
                 flags,
                 bytes: vec![0; bytes],
-                ..Drained::default()
+                ..AuxTrace::default()
             },
             elapsed: Duration::from_millis(10),
             on_cpu: Duration::from_millis(on_cpu),
@@ -199,16 +199,16 @@ mod tests {
     fn worst_result_is_reported() {
         for (flags, bytes, on_cpu, traced, outcome) in [
             (0, 9, 5, 5, Outcome::Complete),
-            (image::FLAG_TRUNCATED, 9, 5, 5, Outcome::Truncated),
+            (ring_view::FLAG_TRUNCATED, 9, 5, 5, Outcome::Truncated),
             (
-                image::FLAG_TRUNCATED | image::FLAG_COLLISION,
+                ring_view::FLAG_TRUNCATED | ring_view::FLAG_COLLISION,
                 9,
                 5,
                 5,
                 Outcome::Collision,
             ),
             (
-                image::FLAG_TRUNCATED | image::FLAG_PARTIAL,
+                ring_view::FLAG_TRUNCATED | ring_view::FLAG_PARTIAL,
                 0,
                 5,
                 5,

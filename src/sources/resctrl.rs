@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::discover::{Vcpu, Vm, VmKey};
-use crate::engine::slow::{Fact, FactValue, Origin, VmSource};
+use crate::engine::background::{Fact, FactValue, Origin, VmSource};
 use crate::engine::total::Total;
 use crate::engine::{identity, ReadError, Reason, SourceInfo, SourceState};
 use crate::host::cpu_model;

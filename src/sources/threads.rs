@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Placement};
 use crate::discover::{Role, Vm, VmKey};
+use crate::engine::background::{Fact, FactValue, Origin, VmSource};
 use crate::engine::ledger::CellKey;
-use crate::engine::slow::{Fact, FactValue, Origin, VmSource};
 use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::host::topology::Watch;

@@ -36,7 +36,7 @@ stand_still halves last
 "#;
 
 /// Delta of a counter in KVM debugfs.
-fn growth(console: &Console, vm: &str, stat: &str) -> f64 {
+fn delta(console: &Console, vm: &str, stat: &str) -> f64 {
     let at = |when: &str| -> f64 {
         let section = console.section(&format!("{vm}.{when}.{stat}"));
         section.trim().parse().expect("debugfs has a number")
@@ -48,8 +48,8 @@ fn growth(console: &Console, vm: &str, stat: &str) -> f64 {
 fn hold(console: &Console, vm: &'static str, reason: &str, stat: &str) {
     let (first, last) = (format!("{vm}.first"), format!("{vm}.last"));
     let span = Span::named(console, vm, &first, &last);
-    let exits = |reason: &str| span.growth("kvm_vcpu_exits_total", &[("reason", reason)]);
-    let all = span.growth("kvm_vcpu_exits_total", &[]);
+    let exits = |reason: &str| span.delta("kvm_vcpu_exits_total", &[("reason", reason)]);
+    let all = span.delta("kvm_vcpu_exits_total", &[]);
     println!(
         "{vm}: {} exits, {} of them {reason}, {} other",
         all,
@@ -57,7 +57,7 @@ fn hold(console: &Console, vm: &'static str, reason: &str, stat: &str) {
         exits("other")
     );
     assert!(exits(reason) > 100.0, "{vm} hardly ran");
-    assert_eq!(exits(reason), growth(console, vm, stat), "{vm}: {stat}");
+    assert_eq!(exits(reason), delta(console, vm, stat), "{vm}: {stat}");
     let (least, most) = span.turns();
     // Each turn is an exit for this reason; the guest can be stopped between its count and its
     // exit.
@@ -66,8 +66,8 @@ fn hold(console: &Console, vm: &'static str, reason: &str, stat: &str) {
         "{vm}: {} {reason} in {least} to {most} turns",
         exits(reason)
     );
-    assert_eq!(all, growth(console, vm, "exits"), "{vm}: all exits");
-    let event = |event: &str| span.growth("kvm_vcpu_kvm_events_total", &[("event", event)]);
+    assert_eq!(all, delta(console, vm, "exits"), "{vm}: all exits");
+    let event = |event: &str| span.delta("kvm_vcpu_kvm_events_total", &[("event", event)]);
     let (least, most) = span.truth(|stats| stats.vcpus[0].exits as f64);
     // The VMM increments its count after the kernel, and stopping it is a return too.
     let returns = event("userspace_exit");
@@ -146,20 +146,20 @@ stand_still last
 fn exits_of_arm64_are_told_by_exception_class() {
     let console = Machine::arm64(Clock::Free).run(ARM_SCRIPT);
     let span = Span::of(&console, "ports");
-    let exits = |labels: &[_]| span.growth("kvm_vcpu_exits_total", labels);
+    let exits = |labels: &[_]| span.delta("kvm_vcpu_exits_total", labels);
     let aborts = exits(&[("reason", "dabt_low")]);
     println!(
         "{} exits, {aborts} data aborts, {} interrupts",
         exits(&[]),
         exits(&[("reason", "irq")]),
     );
-    let accesses = growth(&console, "ports", "mmio_exit_user");
-    let event = |event| span.growth("kvm_vcpu_kvm_events_total", &[("event", event)]);
+    let accesses = delta(&console, "ports", "mmio_exit_user");
+    let event = |event| span.delta("kvm_vcpu_kvm_events_total", &[("event", event)]);
     assert!(accesses > 100.0);
     assert_eq!(event("mmio"), accesses);
     assert!(
         aborts >= accesses && aborts <= exits(&[]),
         "{aborts} {accesses}"
     );
-    assert_eq!(exits(&[]), growth(&console, "ports", "exits"));
+    assert_eq!(exits(&[]), delta(&console, "ports", "exits"));
 }

@@ -42,8 +42,8 @@ sandwich watched last
 /// Instructions of the guest, of the host, and of both by the thread's CPU time.
 fn check(load: &str, seconds: u32, instructions_a_turn: f64) -> (f64, f64) {
     let span = Span::of(&watch(load, seconds), "watched");
-    let guest = span.growth("kvm_vcpu_instructions_total", GUEST);
-    let host = span.growth("kvm_vcpu_instructions_total", HOST);
+    let guest = span.delta("kvm_vcpu_instructions_total", GUEST);
+    let host = span.delta("kvm_vcpu_instructions_total", HOST);
     let (least, most) = span.turns();
     let truth = (least * instructions_a_turn, most * instructions_a_turn);
     assert_within(
@@ -53,7 +53,7 @@ fn check(load: &str, seconds: u32, instructions_a_turn: f64) -> (f64, f64) {
         TOLERANCE,
     );
     let (least, most) = span.cpu_seconds();
-    let switches = span.growth("kvm_vcpu_context_switches_total", &[]);
+    let switches = span.delta("kvm_vcpu_context_switches_total", &[]);
     let all = (
         least / NANOSECONDS - SWITCH.1 * switches,
         most / NANOSECONDS - SWITCH.0 * switches,
@@ -61,7 +61,7 @@ fn check(load: &str, seconds: u32, instructions_a_turn: f64) -> (f64, f64) {
     let counted = guest + host;
     println!("{load}: all instructions: {counted}, truth {all:?}, {switches} switches");
     assert!(all.0 * (1.0 - TOLERANCE) <= counted && counted <= all.1 * (1.0 + TOLERANCE));
-    let cycles = span.growth("kvm_vcpu_cycles_total", GUEST);
+    let cycles = span.delta("kvm_vcpu_cycles_total", GUEST);
     assert_within(
         &format!("{load}: cycles an instruction"),
         cycles / guest,
@@ -69,7 +69,7 @@ fn check(load: &str, seconds: u32, instructions_a_turn: f64) -> (f64, f64) {
         0.001,
     );
     if load == "spin" {
-        let time = span.growth("kvm_vcpu_guest_seconds_total", &[]);
+        let time = span.delta("kvm_vcpu_guest_seconds_total", &[]);
         let truth = (truth.0 * NANOSECONDS, truth.1 * NANOSECONDS);
         // The kernel samples the thread's mode 100 times a second.
         assert_within("spin: seconds in the guest", time, truth, 0.05);

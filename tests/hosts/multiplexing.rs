@@ -33,15 +33,15 @@ fn scaled_totals_are_true_and_say_that_they_are_scaled() {
     let span = Span::of(&console, "watched");
     let (least, most) = span.turns();
     let truth = (least * SPIN, most * SPIN);
-    let guest = span.growth("kvm_vcpu_instructions_total", &[("mode", "guest")]);
+    let guest = span.delta("kvm_vcpu_instructions_total", &[("mode", "guest")]);
     assert_within("guest instructions", guest, truth, TOLERANCE);
     for event in ["e1", "e2", "e3", "e4", "e5", "e6", "e7", "e8"] {
         let labels = [("event", event), ("mode", "guest")];
-        let counted = span.growth("kvm_vcpu_pmu_event_total", &labels);
+        let counted = span.delta("kvm_vcpu_pmu_event_total", &labels);
         assert_within(event, counted, truth, TOLERANCE);
     }
-    let enabled = span.growth("kvm_vcpu_pmu_enabled_seconds_total", &[]);
-    let running = span.growth("kvm_vcpu_pmu_running_seconds_total", &[]);
+    let enabled = span.delta("kvm_vcpu_pmu_enabled_seconds_total", &[]);
+    let running = span.delta("kvm_vcpu_pmu_running_seconds_total", &[]);
     println!("enabled {enabled}, running {running}");
     assert!(
         0.0 < running && running < 0.95 * enabled,

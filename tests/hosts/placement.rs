@@ -80,13 +80,13 @@ fn check(console: &Console) {
     check_time("both", time("0") + time("1"), span.cpu_seconds(), 0.01);
 
     let crossed = ["cpu", "core", "package", "numa_node"];
-    let moved = crossed.map(|crossed| span.growth("kvm_vcpu_moves_total", &[("crossed", crossed)]));
+    let moved = crossed.map(|crossed| span.delta("kvm_vcpu_moves_total", &[("crossed", crossed)]));
     assert_eq!(moved, [0.0, 0.0, 0.0, 1.0]);
     let truth: Vec<f64> = console
         .sections("migrations")
         .map(|count| count.trim().parse().expect("a count"))
         .collect();
-    let migrations = span.growth("kvm_vcpu_migrations_total", &[]);
+    let migrations = span.delta("kvm_vcpu_migrations_total", &[]);
     println!("migrations: {migrations}, truth {truth:?}");
     assert_eq!(migrations, truth[1] - truth[0]);
     for (cpu, node) in [("0", "0"), ("1", "0"), ("2", "1"), ("3", "1")] {
@@ -122,6 +122,6 @@ fn time_is_charged_to_the_node_it_was_spent_on_amd64() {
     assert_eq!(mode, Some(1.0));
     let span = Span::of(&console, "watched");
     let event = [("event", "cpu-migrations")];
-    let migrations = span.growth("kvm_vcpu_software_event_total", &event);
+    let migrations = span.delta("kvm_vcpu_software_event_total", &event);
     assert_eq!(migrations, 1.0);
 }

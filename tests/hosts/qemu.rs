@@ -86,7 +86,7 @@ fn instructions_of_a_guest_of_qemu() {
     let threads = console.section("threads");
     assert!(threads.contains("CPU 0/KVM\n"), "{threads}");
 
-    let growth = |metric: &str, vcpu: &str, mode: &str| {
+    let delta = |metric: &str, vcpu: &str, mode: &str| {
         let labels = [("vm", "web-1"), ("vcpu", vcpu), ("mode", mode)];
         let sum = |scrape: &Exposition| scrape.sum(metric, &labels);
         let sums = sum(&last).zip(sum(&first));
@@ -95,10 +95,10 @@ fn instructions_of_a_guest_of_qemu() {
     };
     let least = turns(&console, "last.before") - turns(&console, "first.after");
     let most = turns(&console, "last.after") - turns(&console, "first.before");
-    let guest = growth("kvm_vcpu_instructions_total", "0", "guest");
+    let guest = delta("kvm_vcpu_instructions_total", "0", "guest");
     let truth = (least * SPIN, most * SPIN);
     assert_within("QEMU: guest instructions", guest, truth, TOLERANCE);
-    let host = growth("kvm_vcpu_instructions_total", "0", "host");
+    let host = delta("kvm_vcpu_instructions_total", "0", "host");
     println!("QEMU: {least} to {most} turns, {host} host instructions");
     assert!(host < 0.05 * guest, "guest {guest}, host {host}");
     let off = [("vm", "web-1"), ("vcpu", "1"), ("mode", "guest")];

@@ -48,7 +48,7 @@ impl Span {
 
     /// Delta of a metric of the vCPU, summed over all locations.
     #[track_caller]
-    pub(crate) fn growth(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(crate) fn delta(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
         let id = [("vm", self.vm), ("vcpu", "0")];
         let labels: Vec<_> = id.iter().chain(labels).copied().collect();
         let sum = |scrape: &Exposition| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use vcpu_exporter::config::otlp::{Compression, HeaderSource, Protocol, Temporality, Tls};
 use vcpu_exporter::discover::{Inventory, Owner, Vcpu, Vm, VmKey};
-use vcpu_exporter::engine::slow::{FactValue, Origin};
+use vcpu_exporter::engine::background::{FactValue, Origin};
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{
     names, Answer, Client, Clock, Encoder, Outcome, Picture, Pusher, Request, Resource, Schedule,

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vcpu_exporter::engine::background::{FactValue, Origin};
 use vcpu_exporter::engine::demand::OfCpu;
-use vcpu_exporter::engine::slow::{FactValue, Origin};
 use vcpu_exporter::snapshot::{metrics, CpuRow, FactRow, Handle, Labels, Snapshot};
 
 use crate::snapshots::{labels, Host};
@@ -76,7 +76,7 @@ impl PageHost {
         snapshot.tick = self.tick;
         let mut wanted = vec![OfCpu::default(); 128];
         for n in 0..snapshot.vcpus.len() {
-            let at = snapshot.vcpus[n].whereabouts.unwrap();
+            let at = snapshot.vcpus[n].location.unwrap();
             let [time, delay] = self.run(&mut snapshot, n);
             // CPU totals remain when the VM that used the CPU disappears.
             if snapshot.vcpus[n].labels.get("vm") == Some(VISITOR) {

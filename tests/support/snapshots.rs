@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use vcpu_exporter::discover::Inventory;
-use vcpu_exporter::engine::slow::{FactValue, Origin};
-use vcpu_exporter::engine::{Buckets, Reason, SourceInfo, SourceState, Unit, Whereabouts};
+use vcpu_exporter::engine::background::{FactValue, Origin};
+use vcpu_exporter::engine::{Buckets, CpuLocation, Reason, SourceInfo, SourceState, Unit};
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
 use vcpu_exporter::snapshot::metrics;
 use vcpu_exporter::snapshot::{
@@ -64,7 +64,9 @@ impl Host {
                 generation: 7,
                 topology: Arc::new(topology),
                 vms: Vec::new(),
-                blind_spots: vec!["debugfs is locked down: vCPUs are known by thread names".into()],
+                visibility_gaps: vec![
+                    "debugfs is locked down: vCPUs are known by thread names".into()
+                ],
                 blocked: 0,
             }),
             vms: Vec::new(),
@@ -136,7 +138,7 @@ impl Host {
                 ("core", &place.core.to_string()),
                 ("numa_node", &place.numa_node.to_string()),
             ])),
-            whereabouts: Some(Whereabouts { cpu, place }),
+            location: Some(CpuLocation { cpu, place }),
             index: index as u32,
             tid: 20_000 + n as i32,
             cells: first..snapshot.cells.len(),
@@ -193,10 +195,10 @@ pub(crate) fn later(before: &Snapshot, after: Duration) -> Snapshot {
     for n in 0..now.vcpus.len() {
         let cell = now.vcpus[n].cells.start;
         let waited = after * (n as u32 % 400) / 1000;
-        for (column, grown) in [(time, after * 6 / 10), (delay, waited)] {
-            let grown = grown.as_nanos() as u64;
-            now.cell_totals[cell * width + column] += grown;
-            now.vcpu_totals[n * width + column] += grown;
+        for (column, increase) in [(time, after * 6 / 10), (delay, waited)] {
+            let increase = increase.as_nanos() as u64;
+            now.cell_totals[cell * width + column] += increase;
+            now.vcpu_totals[n * width + column] += increase;
         }
     }
     now

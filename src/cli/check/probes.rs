@@ -33,7 +33,7 @@ pub(super) fn topology(topology: &Result<Topology, TopologyError>) -> Finding {
 /// vCPUs that ran on CPUs which sysfs does not list; `None` if there are none.
 pub(super) fn unplaced(seen: &Snapshot) -> Option<Finding> {
     let ran = seen.vcpus.iter().filter(|vcpu| vcpu.known_totals != 0);
-    let unplaced = ran.filter(|vcpu| vcpu.whereabouts.is_none()).count();
+    let unplaced = ran.filter(|vcpu| vcpu.location.is_none()).count();
     let need = Need("host", "CPUs of all vCPUs");
     let found = need.degraded(format!(
         "{} ran on CPUs that sysfs does not list: their core, package and NUMA node are unknown",

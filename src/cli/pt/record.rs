@@ -71,7 +71,7 @@ fn record(
 ) -> anyhow::Result<Capture> {
     // Report a machine that cannot record before looking for the vCPU.
     let plan = Plan::read(roots).map_err(|reason| refusal(&reason))?;
-    if let Some(reason) = &plan.blind {
+    if let Some(reason) = &plan.gaps {
         out::say(&reason.detail);
     }
     let mut request = plan.request(&config.sources.pt);

@@ -45,7 +45,7 @@ pub(super) fn view(taken: f64, vms: Vec<VmView>) -> View {
             cost: String::new(),
         }],
         pmu_mode: None,
-        blind_spots: Vec::new(),
+        visibility_gaps: Vec::new(),
         dropped: Vec::new(),
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn view(mut view: View) -> View {
         &mut view.pmu_mode,
     ];
     view.host.verdict = text(&view.host.verdict, MAX_TEXT);
-    for text in texts.into_iter().flatten().chain(&mut view.blind_spots) {
+    for text in texts.into_iter().flatten().chain(&mut view.visibility_gaps) {
         *text = self::text(text, MAX_TEXT);
     }
     for source in &mut view.sources {

@@ -142,7 +142,7 @@ pub(super) fn cut(text: &str, width: usize) -> String {
 fn nothing(view: &View) -> Vec<String> {
     let mut lines = Vec::new();
     if view.vms.is_empty() {
-        let verb = if view.blind_spots.is_empty() {
+        let verb = if view.visibility_gaps.is_empty() {
             "running"
         } else {
             "seen"
@@ -151,8 +151,8 @@ fn nothing(view: &View) -> Vec<String> {
     } else if view.window > 0.0 {
         lines.push("No VM exceeds a threshold.".to_owned());
     }
-    let blind = view.blind_spots.iter();
-    lines.extend(blind.map(|spot| format!("Not seen: {spot}")));
+    let gaps = view.visibility_gaps.iter();
+    lines.extend(gaps.map(|spot| format!("Not seen: {spot}")));
     lines
 }
 

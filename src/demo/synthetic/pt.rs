@@ -7,7 +7,7 @@
 use super::counters::Threads;
 use super::model::{VcpuRates, EXIT_SECONDS};
 use super::noise::mix;
-use crate::sources::pt::{Capture, Drained, RecordError, RecordPt, Request, Step};
+use crate::sources::pt::{AuxTrace, Capture, RecordError, RecordPt, Request, Step};
 
 /// Conditional branches per instruction.
 const BRANCHES: f64 = 0.14;
@@ -47,9 +47,9 @@ impl RecordPt for Recorder {
         let seed = mix(self.seed ^ mix(self.recordings));
         let bytes = trace(&rates, on_cpu.as_secs_f64(), seed);
         Ok(Capture {
-            trace: Drained {
+            trace: AuxTrace {
                 bytes,
-                ..Drained::default()
+                ..AuxTrace::default()
             },
             elapsed: request.window,
             on_cpu,

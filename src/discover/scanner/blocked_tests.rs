@@ -72,8 +72,8 @@ fn a_new_process_that_blocks_is_a_blind_spot_and_others_come_and_go() {
     assert_eq!(inventory.vms.len(), 1);
     assert_eq!(inventory.vms[0].name, "a");
     assert_eq!(inventory.blocked, 1);
-    let [line] = &inventory.blind_spots[..] else {
-        panic!("{:?}", inventory.blind_spots)
+    let [line] = &inventory.visibility_gaps[..] else {
+        panic!("{:?}", inventory.visibility_gaps)
     };
     assert!(line.contains("1 process cannot be examined"), "{line}");
     assert!(line.contains("PID 1100"), "{line}");
@@ -84,7 +84,7 @@ fn a_new_process_that_blocks_is_a_blind_spot_and_others_come_and_go() {
     assert_eq!(host.names(), ["c"]);
     host.answer(&blocker, "kvm\0-name\0late\0");
     let inventory = host.until(&["c", "late"]);
-    assert_eq!((inventory.blocked, inventory.blind_spots.len()), (0, 0));
+    assert_eq!((inventory.blocked, inventory.visibility_gaps.len()), (0, 0));
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use crate::discover::blocked::Blocked;
 use crate::discover::cmdline::Cmdline;
-use crate::discover::guest::Guest;
-use crate::discover::vcpus::Machine;
-use crate::discover::watch::{Look, Mark, Watch};
+use crate::discover::vcpus::VmCandidate;
+use crate::discover::vmm_process::VmmProcess;
+use crate::discover::watch::{InodeStamp, ProcessFingerprint, Watch};
 
 /// Number of descriptors or threads from which an examination is expensive (milliseconds). Not
 /// lower: an ext4 directory that replaces /proc/PID/fd has a size of 4096.
@@ -18,7 +18,7 @@ pub(super) const RETRIES: u8 = 3;
 /// A process that was checked.
 #[derive(Debug)]
 pub(super) struct Known {
-    pub(super) look: Look,
+    pub(super) look: ProcessFingerprint,
     /// The last pass that saw it.
     pub(super) seen: u64,
     /// The last pass that examined it.
@@ -36,12 +36,12 @@ pub(super) struct Known {
 pub(super) enum Role {
     Other,
     Hidden,
-    Vmm(Box<Guest>, Vec<(i32, Mark)>),
+    Vmm(Box<VmmProcess>, Vec<(i32, InodeStamp)>),
 }
 
 impl Known {
     /// Whether it must be examined again.
-    pub(super) fn is_due(&self, look: &Look, pass: u64) -> bool {
+    pub(super) fn is_due(&self, look: &ProcessFingerprint, pass: u64) -> bool {
         if self.retries > 0 {
             return true;
         }
@@ -55,16 +55,16 @@ impl Known {
     }
 
     /// Whether it may have a new VM or vCPU.
-    pub(super) fn is_news(&self, look: &Look) -> bool {
+    pub(super) fn is_news(&self, look: &ProcessFingerprint) -> bool {
         !self.look.same_program(look) || self.matters() && self.look != *look
     }
 
     /// Whether all vCPU threads are unchanged.
     pub(super) fn has_its_threads(&self, pid: i32, watch: &Watch) -> bool {
         match &self.role {
-            Role::Vmm(_, marks) => {
-                let mut marks = marks.iter();
-                marks.all(|(tid, mark)| watch.thread(pid, *tid) == Some(*mark))
+            Role::Vmm(_, stamps) => {
+                let mut stamps = stamps.iter();
+                stamps.all(|(tid, stamp)| watch.thread(pid, *tid) == Some(*stamp))
             }
             _ => true,
         }
@@ -82,7 +82,7 @@ impl Known {
         }
     }
 
-    pub(super) fn machines(&self) -> &[Machine] {
+    pub(super) fn machines(&self) -> &[VmCandidate] {
         match &self.role {
             Role::Vmm(guest, _) => &guest.machines,
             _ => &[],
@@ -93,7 +93,7 @@ impl Known {
 impl Role {
     /// How often to examine it again without a change: a thread gets its name shortly after its
     /// start. An examination without any change since the last one does not restart the count.
-    pub(super) fn retries(&self, before: Option<&Known>, look: &Look) -> u8 {
+    pub(super) fn retries(&self, before: Option<&Known>, look: &ProcessFingerprint) -> u8 {
         match before {
             Some(known) if known.look == *look => known.retries,
             _ => match self {

@@ -6,10 +6,10 @@
 
 use std::collections::HashSet;
 
-use super::Machine;
+use super::VmCandidate;
 
 /// Gives each VM the ordinal of the earlier VM that it shares a thread with; ordinals are unique.
-pub(in crate::discover) fn keep(machines: &mut [Machine], before: &[Machine]) {
+pub(in crate::discover) fn keep(machines: &mut [VmCandidate], before: &[VmCandidate]) {
     /// Step from a taken number to the next candidate: above all descriptors
     /// (`/proc/sys/fs/nr_open` defaults to 2^20).
     const NEXT: u32 = 1 << 20;
@@ -29,7 +29,7 @@ pub(in crate::discover) fn keep(machines: &mut [Machine], before: &[Machine]) {
     }
 }
 
-fn shares_a_thread(a: &Machine, b: &Machine) -> bool {
+fn shares_a_thread(a: &VmCandidate, b: &VmCandidate) -> bool {
     let of_a: HashSet<_> = a.vcpus.iter().map(|v| (v.tid, v.start_time)).collect();
     let mut of_b = b.vcpus.iter();
     of_b.any(|v| of_a.contains(&(v.tid, v.start_time)))
@@ -40,15 +40,15 @@ mod tests {
     use super::*;
     use crate::discover::Vcpu;
 
-    fn machine(ordinal: u32, tid: i32) -> Machine {
-        Machine {
+    fn machine(ordinal: u32, tid: i32) -> VmCandidate {
+        VmCandidate {
             ordinal,
             vcpus: vec![Vcpu {
                 index: 0,
                 tid,
                 start_time: 1,
             }],
-            ..Machine::default()
+            ..VmCandidate::default()
         }
     }
 

@@ -43,8 +43,8 @@ fn fds(vms: &[i32], vcpus: &[(i32, u32)]) -> Option<KvmFds> {
 }
 
 /// `ordinal: index=tid …` of each VM.
-fn found(machines: &[Machine]) -> Vec<String> {
-    let vcpus = |m: &Machine| -> String {
+fn found(machines: &[VmCandidate]) -> Vec<String> {
+    let vcpus = |m: &VmCandidate| -> String {
         m.vcpus
             .iter()
             .map(|v| format!(" {}={}", v.index, v.tid))
@@ -59,9 +59,9 @@ fn found(machines: &[Machine]) -> Vec<String> {
 fn map(
     process: &Process,
     debugfs: &[DebugVm],
-    before: &[Machine],
+    before: &[VmCandidate],
     calls: &[(i32, i32)],
-) -> Vec<Machine> {
+) -> Vec<VmCandidate> {
     let evidence = Evidence {
         process,
         debugfs,
@@ -301,14 +301,14 @@ fn vms_of_one_process_are_bounded() {
 
 #[test]
 fn a_reused_tid_is_not_remembered() {
-    let before = [Machine {
+    let before = [VmCandidate {
         ordinal: 7,
         vcpus: vec![Vcpu {
             index: 0,
             tid: 2,
             start_time: 99,
         }],
-        ..Machine::default()
+        ..VmCandidate::default()
     }];
     let process = process(
         "q",

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::{most, none_left, NONE_LEFT};
 use crate::discover::{Owner, VmKey};
-use crate::engine::slot::Slot;
+use crate::engine::vcpu_sampler::VcpuSampler;
 use crate::engine::{OpenError, Reason, Source};
 
 /// What descriptors are used for.
@@ -108,31 +108,31 @@ impl Shares {
     /// refused.
     pub(in crate::engine) fn divide(
         &mut self,
-        slots: &mut [Slot],
+        vcpu_samplers: &mut [VcpuSampler],
         sources: &[Box<dyn Source>],
         now: Instant,
     ) {
         let most = self.most.unwrap_or_else(most);
-        self.divide_up(most, slots, sources, now);
+        self.divide_up(most, vcpu_samplers, sources, now);
     }
 
     /// Divides the number held now, if a VM was refused a descriptor within its share.
     pub(in crate::engine) fn divide_if_short(
         &mut self,
-        slots: &mut [Slot],
+        vcpu_samplers: &mut [VcpuSampler],
         sources: &[Box<dyn Source>],
         now: Instant,
     ) {
         if self.short {
-            let held = slots.iter().map(Slot::descriptors).sum();
-            self.divide_up(held, slots, sources, now);
+            let held = vcpu_samplers.iter().map(VcpuSampler::descriptors).sum();
+            self.divide_up(held, vcpu_samplers, sources, now);
         }
     }
 
     fn divide_up(
         &mut self,
         most: usize,
-        slots: &mut [Slot],
+        vcpu_samplers: &mut [VcpuSampler],
         sources: &[Box<dyn Source>],
         now: Instant,
     ) {
@@ -142,20 +142,20 @@ impl Shares {
             needs.first().copied().unwrap_or(0),
             needs.iter().skip(1).sum(),
         );
-        let wants = wants(slots, files, counters);
+        let wants = wants(vcpu_samplers, files, counters);
         self.vms = shares(most, &wants).into_iter().collect();
-        for slot in slots {
-            let share = self.vms.entry(slot.vm.key).or_default();
+        for vcpu_sampler in vcpu_samplers {
+            let share = self.vms.entry(vcpu_sampler.vm.key).or_default();
             for kind in [Kind::Counters, Kind::Files] {
                 let room = share.room(kind);
-                let held = slot.held(kind);
+                let held = vcpu_sampler.held(kind);
                 if room.held + held > room.may {
-                    slot.release(kind, &used_up(room.may), now);
+                    vcpu_sampler.release(kind, &used_up(room.may), now);
                 } else {
                     room.held += held;
                 }
             }
-            slot.retry_descriptors();
+            vcpu_sampler.retry_descriptors();
         }
     }
 }
@@ -181,15 +181,15 @@ impl Want {
     }
 }
 
-fn wants(slots: &[Slot], files: usize, counters: usize) -> Vec<Want> {
-    let vms = slots.chunk_by(|a, b| a.vm.key == b.vm.key);
-    let want = |slots: &[Slot]| {
-        let first = slots.first()?;
+fn wants(vcpu_samplers: &[VcpuSampler], files: usize, counters: usize) -> Vec<Want> {
+    let vms = vcpu_samplers.chunk_by(|a, b| a.vm.key == b.vm.key);
+    let want = |vcpu_samplers: &[VcpuSampler]| {
+        let first = vcpu_samplers.first()?;
         Some(Want {
             vm: first.vm.key,
             owner: first.vm.owner,
-            files: files.saturating_mul(slots.len()),
-            counters: counters.saturating_mul(slots.len()),
+            files: files.saturating_mul(vcpu_samplers.len()),
+            counters: counters.saturating_mul(vcpu_samplers.len()),
         })
     };
     vms.filter_map(want).collect()

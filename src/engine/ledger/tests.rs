@@ -58,7 +58,7 @@ fn activity_is_charged_to_the_location_at_the_end_of_the_tick() {
     }
     // CPUs 0 and 1 are threads of one core.
     assert_eq!(totals(&account), [(Some((0, 0)), 7), (Some((0, 3)), 3)]);
-    assert_eq!(account.whereabouts.unwrap().cpu, 1);
+    assert_eq!(account.location.unwrap().cpu, 1);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn cpu_of_unknown_location_has_a_series_without_location() {
         account.charge(&reading, Instant::now());
     }
     assert_eq!(totals(&account), [(Some((0, 0)), 5), (None, 5)]);
-    assert_eq!(account.whereabouts, None, "not the earlier location");
+    assert_eq!(account.location, None, "not the earlier location");
 }
 
 #[test]

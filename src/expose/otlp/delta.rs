@@ -26,7 +26,7 @@ pub(super) struct Id<'a> {
 
 /// The totals of one series after its request has arrived.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Promise {
+pub(super) struct PendingDelta {
     key: Key,
     delivered: u64,
     at: u64,
@@ -74,7 +74,7 @@ impl Ledger {
         id: Id<'_>,
         now: u64,
         total: Value,
-    ) -> Option<(Value, u64, Promise)> {
+    ) -> Option<(Value, u64, PendingDelta)> {
         let [row, fixed] = id.labels.map(Labels::text);
         let unique = (id.metric.name, row, fixed, id.part, id.start);
         let key = self.hasher.hash_one(unique);
@@ -99,17 +99,17 @@ impl Ledger {
             (series.delivered, series.at) = (bits(total), now);
             return None;
         };
-        let promise = Promise {
+        let pending = PendingDelta {
             key,
             delivered: bits(total),
             at: now,
         };
-        Some((increment, series.at, promise))
+        Some((increment, series.at, pending))
     }
 
     /// Records the totals of a request that has arrived.
-    pub(super) fn deliver(&mut self, promises: Vec<Promise>) {
-        for Promise { key, delivered, at } in promises {
+    pub(super) fn deliver(&mut self, pending_deltas: Vec<PendingDelta>) {
+        for PendingDelta { key, delivered, at } in pending_deltas {
             if let Some(series) = self.series.get_mut(&key) {
                 (series.delivered, series.at) = (delivered, at);
             }
@@ -167,7 +167,12 @@ mod tests {
             Self(Ledger::new(100))
         }
 
-        fn take(&mut self, start: u64, now: u64, total: Value) -> Option<(Value, u64, Promise)> {
+        fn take(
+            &mut self,
+            start: u64,
+            now: u64,
+            total: Value,
+        ) -> Option<(Value, u64, PendingDelta)> {
             let row = Labels::new([("vm", "a".into())]);
             let id = Id {
                 metric: find("kvm_vcpu_cycles_total").unwrap(),
@@ -178,23 +183,23 @@ mod tests {
             self.0.increment(id, now, total)
         }
 
-        fn count(&mut self, start: u64, now: u64, n: u64) -> Option<(u64, u64, Promise)> {
-            let (increment, start, promise) = self.take(start, now, Value::Int(n))?;
-            Some((bits(increment), start, promise))
+        fn count(&mut self, start: u64, now: u64, n: u64) -> Option<(u64, u64, PendingDelta)> {
+            let (increment, start, pending) = self.take(start, now, Value::Int(n))?;
+            Some((bits(increment), start, pending))
         }
     }
 
     #[test]
     fn undelivered_delta_is_in_the_next_push() {
         let mut receiver = Receiver::new();
-        let (n, start, promise) = receiver.count(100, 200, 7).unwrap();
+        let (n, start, pending) = receiver.count(100, 200, 7).unwrap();
         assert_eq!((n, start), (7, 100));
-        receiver.0.deliver(vec![promise]);
+        receiver.0.deliver(vec![pending]);
         let (n, start, _lost) = receiver.count(100, 300, 10).unwrap();
         assert_eq!((n, start), (3, 200));
-        let (n, start, promise) = receiver.count(100, 400, 15).unwrap();
+        let (n, start, pending) = receiver.count(100, 400, 15).unwrap();
         assert_eq!((n, start), (8, 200));
-        receiver.0.deliver(vec![promise]);
+        receiver.0.deliver(vec![pending]);
         let again = receiver.count(100, 400, 15);
         assert!(again.is_none(), "no time has passed");
         let (n, start, _) = receiver.count(100, 500, 15).unwrap();
@@ -212,9 +217,9 @@ mod tests {
             (Value::Float(0.5), Value::Float(2.0), Value::Float(1.5)),
         ] {
             let mut receiver = Receiver::new();
-            let (increment, _, promise) = receiver.take(100, 200, first).unwrap();
+            let (increment, _, pending) = receiver.take(100, 200, first).unwrap();
             assert_eq!(increment, first);
-            receiver.0.deliver(vec![promise]);
+            receiver.0.deliver(vec![pending]);
             assert_eq!(receiver.take(100, 300, second).unwrap().0, expected);
             assert!(
                 receiver.take(100, 400, Value::Int(0)).is_none(),
@@ -234,8 +239,8 @@ mod tests {
     #[test]
     fn restarted_vm_is_new_and_ended_vm_is_forgotten() {
         let mut receiver = Receiver::new();
-        let (_, _, promise) = receiver.count(150, 200, 7).unwrap();
-        receiver.0.deliver(vec![promise]);
+        let (_, _, pending) = receiver.count(150, 200, 7).unwrap();
+        receiver.0.deliver(vec![pending]);
         let (n, start, _) = receiver.count(250, 300, 2).unwrap();
         assert_eq!((n, start), (2, 250));
         receiver.0.end_round(std::iter::empty());

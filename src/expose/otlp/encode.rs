@@ -9,12 +9,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 
-use super::delta::{Id, Ledger, Promise};
+use super::delta::{Id, Ledger, PendingDelta};
 use super::own::{self, Histogram};
 use super::protobuf::{attribute, bytes, fixed64, head, uint, varint, varint_len};
 use super::starts::{unix_ns, Clock, Starts};
 use super::{names, Resource};
-use crate::engine::slow::Origin;
+use crate::engine::background::Origin;
 use crate::engine::Buckets;
 use crate::metric::{Kind, Metric};
 use crate::snapshot::labels::Pair;
@@ -32,7 +32,7 @@ pub struct Request {
     /// Number of data points.
     pub points: u64,
     /// Totals that the receiver has once this request has arrived.
-    pub(super) promises: Vec<Promise>,
+    pub(super) pending_deltas: Vec<PendingDelta>,
 }
 
 /// What to push.
@@ -93,7 +93,7 @@ impl Encoder {
             points: &mut self.points,
             metrics: &mut self.metrics,
             in_request: 0,
-            promises: Vec::new(),
+            pending_deltas: Vec::new(),
             requests: Vec::new(),
         };
         snapshot.visit(picture.now, &mut writer);
@@ -115,7 +115,7 @@ impl Encoder {
     /// Records that a request has arrived.
     pub fn delivered(&mut self, request: Request) {
         if let Some(ledger) = &mut self.ledger {
-            ledger.deliver(request.promises);
+            ledger.deliver(request.pending_deltas);
         }
     }
 }
@@ -132,7 +132,7 @@ struct Writer<'a> {
     /// Metrics of the current request.
     metrics: &'a mut Vec<u8>,
     in_request: u64,
-    promises: Vec<Promise>,
+    pending_deltas: Vec<PendingDelta>,
     requests: Vec<Request>,
 }
 
@@ -197,7 +197,7 @@ impl own::Histograms for Writer<'_> {
         let begun = self.starts.of(metric, labels, Origin::Exporter, time);
         let mut start = begun;
         let buckets = histogram.counts.len();
-        let promised = self.promises.len();
+        let promised = self.pending_deltas.len();
         for part in 0..=buckets {
             let id = Id {
                 metric,
@@ -211,7 +211,7 @@ impl own::Histograms for Writer<'_> {
             };
             // All parts were delivered together, so either all are sent or none.
             let Some((value, since)) = self.sent(id, time, total) else {
-                self.promises.truncate(promised);
+                self.pending_deltas.truncate(promised);
                 return;
             };
             start = since;
@@ -240,8 +240,8 @@ impl Writer<'_> {
         let Some(ledger) = &mut self.ledger else {
             return Some((total, id.start));
         };
-        let (increment, start, promise) = ledger.increment(id, time, total)?;
-        self.promises.push(promise);
+        let (increment, start, pending) = ledger.increment(id, time, total)?;
+        self.pending_deltas.push(pending);
         Some((increment, start))
     }
 
@@ -275,7 +275,7 @@ impl Writer<'_> {
         self.requests.push(Request {
             body: self.resource.request(self.metrics).into(),
             points: std::mem::take(&mut self.in_request),
-            promises: std::mem::take(&mut self.promises),
+            pending_deltas: std::mem::take(&mut self.pending_deltas),
         });
         self.metrics.clear();
     }

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{clock_gettime, ClockId};
 
-use crate::engine::slow::Origin;
+use crate::engine::background::Origin;
 use crate::metric::{Keys, Metric};
 use crate::snapshot::{Labels, Snapshot};
 

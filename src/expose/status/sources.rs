@@ -55,7 +55,7 @@ fn source(row: &SourceView, pmu_mode: Option<&str>) -> Markup {
 fn why(row: &SourceView) -> Markup {
     html! {
         @if matches!(row.reason.as_deref(), Some("blind_spots" | "blocked_reads")) {
-            p { a href="#blind" { "Some VMs or threads are not visible" } "." }
+            p { a href="#gaps" { "Some VMs or threads are not visible" } "." }
         } @else if let Some((detail, reason)) = row.detail.as_ref().zip(row.reason.as_ref()) {
             p {
                 @if row.state == "absent" { "Not available on this machine: " }
@@ -79,12 +79,12 @@ fn pmu_mode_means(mode: &str) -> &'static str {
     }
 }
 
-pub(super) fn blind_spots(view: &View) -> Markup {
+pub(super) fn visibility_gaps(view: &View) -> Markup {
     html! {
-        @if !view.blind_spots.is_empty() {
-            section #blind aria-labelledby="blind-title" {
-                h2 #blind-title { "Not visible to the exporter" }
-                ul.plain { @for spot in &view.blind_spots { li { (spot) } } }
+        @if !view.visibility_gaps.is_empty() {
+            section #gaps aria-labelledby="gaps-title" {
+                h2 #gaps-title { "Not visible to the exporter" }
+                ul.plain { @for spot in &view.visibility_gaps { li { (spot) } } }
             }
         }
     }

@@ -7,7 +7,7 @@ use super::{over, owned, sum, CoreView, HostView, NodeView, Tenant, ThreadView, 
 use crate::host::topology::Cpu;
 use crate::metric::Metric;
 use crate::snapshot::cores::{core_use, CoreUse};
-use crate::snapshot::growth::{facts_of, grown_facts, number, Growth};
+use crate::snapshot::delta::{fact_deltas, facts_of, number, Delta};
 use crate::snapshot::Snapshot;
 use crate::sources::host;
 
@@ -36,8 +36,8 @@ pub(super) struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(newest: &'a Snapshot, growth: &Growth<'_>) -> Self {
-        let wanted = wanted(growth);
+    pub(super) fn new(newest: &'a Snapshot, delta: &Delta<'_>) -> Self {
+        let wanted = wanted(delta);
         let mut time: HashMap<CoreKey, f64> = HashMap::new();
         let mut threads: HashMap<CoreKey, usize> = HashMap::new();
         let mut nodes = HashSet::new();
@@ -263,14 +263,14 @@ fn key(cpu: &Cpu) -> CoreKey {
     (cpu.place.package, cpu.place.core)
 }
 
-fn wanted(growth: &Growth<'_>) -> HashMap<u32, Wanted> {
-    let seconds = growth.span().as_secs_f64();
+fn wanted(delta: &Delta<'_>) -> HashMap<u32, Wanted> {
+    let seconds = delta.span().as_secs_f64();
     let rate = |ns: u64| over(ns as f64 / 1e9, seconds);
-    let of_cpu = |(row, grown): (&crate::snapshot::CpuRow, crate::engine::demand::OfCpu)| {
+    let of_cpu = |(row, increase): (&crate::snapshot::CpuRow, crate::engine::demand::OfCpu)| {
         let cpu = row.labels.get("cpu")?.parse().ok()?;
-        Some((cpu, (rate(grown.time)?, rate(grown.delay)?)))
+        Some((cpu, (rate(increase.time)?, rate(increase.delay)?)))
     };
-    growth.demand().filter_map(of_cpu).collect()
+    delta.demand().filter_map(of_cpu).collect()
 }
 
 fn frequency(newest: &Snapshot) -> HashMap<CoreKey, f64> {
@@ -293,11 +293,11 @@ fn too_hot<K: std::hash::Hash + Eq>(
     metric: &'static Metric,
     key: impl Fn(&crate::snapshot::FactRow) -> Option<K>,
 ) -> HashMap<K, f64> {
-    let grown = grown_facts(newest, metric);
-    let share = |(row, grown): (_, crate::snapshot::growth::Grown)| {
-        Some((key(row)?, grown.rate().min(1.0)))
+    let increase = fact_deltas(newest, metric);
+    let share = |(row, increase): (_, crate::snapshot::delta::FactDelta)| {
+        Some((key(row)?, increase.rate().min(1.0)))
     };
-    grown.filter_map(share).collect()
+    increase.filter_map(share).collect()
 }
 
 /// The vCPUs last found on each CPU.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::host::CoreKey;
 use super::{over, owned, DeviceView};
-use crate::snapshot::growth::{facts_of, grown_facts, number};
+use crate::snapshot::delta::{fact_deltas, facts_of, number};
 use crate::snapshot::{FactRow, Snapshot};
 use crate::sources::{cgroup, devices, memory, threads};
 
@@ -39,10 +39,10 @@ pub(super) fn of_vms(newest: &Snapshot) -> Known<'_> {
     for row in facts(&devices::DEVICE_INFO) {
         of(&mut known, row, |vm| vm.devices.push(device(row)));
     }
-    let time = grown_facts(newest, &threads::THREAD_TIME);
-    for (row, grown) in time.filter(|(row, _)| row.labels.get("role") != Some("vcpu")) {
+    let time = fact_deltas(newest, &threads::THREAD_TIME);
+    for (row, increase) in time.filter(|(row, _)| row.labels.get("role") != Some("vcpu")) {
         of(&mut known, row, |vm| {
-            vm.io.push((by_core(row), grown.rate()))
+            vm.io.push((by_core(row), increase.rate()))
         });
     }
     throttled(newest, &mut known);
@@ -59,13 +59,13 @@ fn of<'a>(known: &mut Known<'a>, row: &'a FactRow, learn: impl FnOnce(&mut OfVm)
 
 /// Uses the worst level: a quota on any level throttles the VM.
 fn throttled<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
-    let periods = grown_facts(newest, &cgroup::CPU_PERIODS);
+    let periods = fact_deltas(newest, &cgroup::CPU_PERIODS);
     let periods: HashMap<&str, f64> = periods
-        .map(|(row, grown)| (row.labels.text(), grown.by))
+        .map(|(row, increase)| (row.labels.text(), increase.by))
         .collect();
-    for (row, grown) in grown_facts(newest, &cgroup::CPU_THROTTLED_PERIODS) {
+    for (row, increase) in fact_deltas(newest, &cgroup::CPU_THROTTLED_PERIODS) {
         let ratio = periods.get(row.labels.text());
-        let ratio = ratio.and_then(|periods| over(grown.by, *periods));
+        let ratio = ratio.and_then(|periods| over(increase.by, *periods));
         of(known, row, |vm| {
             vm.throttled = vm.throttled.into_iter().chain(ratio).reduce(f64::max);
         });
@@ -76,9 +76,9 @@ fn throttled<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
 /// the group was throttled (kernel/sched/fair.c, `unthrottle_cfs_rq`). So it is the wait of all
 /// threads together, except for threads that share a CPU.
 fn throttled_time<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
-    for (row, grown) in grown_facts(newest, &cgroup::CPU_THROTTLED) {
+    for (row, increase) in fact_deltas(newest, &cgroup::CPU_THROTTLED) {
         of(known, row, |vm| {
-            *vm.throttled_time.get_or_insert(0.0) += grown.rate();
+            *vm.throttled_time.get_or_insert(0.0) += increase.rate();
         });
     }
 }

@@ -1,10 +1,10 @@
 //! Measurements of a vCPU: deltas of its counters, and their ratios.
 
 use super::{over, Numbers};
-use crate::snapshot::growth::{Columns, Counter, Growth};
+use crate::snapshot::delta::{Columns, Counter, Delta};
 use crate::sources::{exits, pmu, sched};
 
-/// Counters in the order of [`Raw::grown`].
+/// Counters in the order of [`Raw::increase`].
 const COUNTERS: [Counter; RAW] = [
     Counter::of(&sched::TIME),
     Counter::of(&sched::DELAY),
@@ -34,14 +34,14 @@ pub(super) struct Meter {
 /// Deltas of one vCPU or of several.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Raw {
-    grown: [Option<u64>; RAW],
+    increase: [Option<u64>; RAW],
 }
 
 impl Meter {
-    pub(super) fn new(growth: &Growth<'_>) -> Self {
+    pub(super) fn new(delta: &Delta<'_>) -> Self {
         Self {
-            columns: COUNTERS.map(|counter| growth.columns(&counter)),
-            seconds: growth.span().as_secs_f64(),
+            columns: COUNTERS.map(|counter| delta.columns(&counter)),
+            seconds: delta.span().as_secs_f64(),
         }
     }
 
@@ -51,18 +51,18 @@ impl Meter {
     }
 
     /// The deltas of vCPU `n`.
-    pub(super) fn read(&self, growth: &Growth<'_>, n: usize) -> Raw {
-        let grown = |columns: &Columns| growth.of_vcpu(n, columns);
+    pub(super) fn read(&self, delta: &Delta<'_>, n: usize) -> Raw {
+        let increase = |columns: &Columns| delta.of_vcpu(n, columns);
         Raw {
-            grown: self.columns.each_ref().map(grown),
+            increase: self.columns.each_ref().map(increase),
         }
     }
 
     /// Rates and ratios of the deltas.
     pub(super) fn numbers(&self, raw: &Raw) -> Numbers {
         let [time, delay, cycles, instructions, misses, exits, migrations, local, remote, enabled, running] =
-            raw.grown.map(|grown| grown.map(|n| n as f64));
-        let rate = |grown: Option<f64>| over(grown?, self.seconds);
+            raw.increase.map(|increase| increase.map(|n| n as f64));
+        let rate = |increase: Option<f64>| over(increase?, self.seconds);
         let ratio = |part: Option<f64>, whole: Option<f64>| over(part?, whole?);
         let both = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
         Numbers {
@@ -87,8 +87,8 @@ impl std::iter::Sum for Raw {
             (a, b) => a.or(b),
         };
         all.fold(Self::default(), |mut sum, raw| {
-            for (total, grown) in sum.grown.iter_mut().zip(raw.grown) {
-                *total = add(*total, grown);
+            for (total, increase) in sum.increase.iter_mut().zip(raw.increase) {
+                *total = add(*total, increase);
             }
             sum
         })

@@ -7,19 +7,19 @@ use super::known::{self, OfVm};
 use super::numbers::{Meter, Raw};
 use super::thresholds::thresholds;
 use super::{over, sum, DeviceView, NodeShare, Numbers, PlaceView, VcpuView, VmView};
-use crate::snapshot::growth::Growth;
+use crate::snapshot::delta::Delta;
 use crate::snapshot::{Labels, Snapshot, VmRow};
 
-pub(super) fn vms(newest: &Snapshot, growth: &Growth<'_>, machine: &Machine<'_>) -> Vec<VmView> {
-    let meter = Meter::new(growth);
+pub(super) fn vms(newest: &Snapshot, delta: &Delta<'_>, machine: &Machine<'_>) -> Vec<VmView> {
+    let meter = Meter::new(delta);
     let mut known = known::of_vms(newest);
     let processes = newest.inventory.vms.iter();
     let processes: HashMap<&str, i32> =
         processes.map(|vm| (vm.name.as_str(), vm.key.pid)).collect();
     let vm = |row: &VmRow| {
         let name = row.labels.get("vm").unwrap_or_default();
-        let time = TimeAt::of(newest, growth, &meter, row);
-        let raws: Vec<Raw> = row.vcpus.clone().map(|n| meter.read(growth, n)).collect();
+        let time = TimeAt::of(newest, delta, &meter, row);
+        let raws: Vec<Raw> = row.vcpus.clone().map(|n| meter.read(delta, n)).collect();
         let known = known.remove(name).unwrap_or_default();
         let vcpus = vcpus(newest, row, &raws, &meter, &known);
         let numbers = meter.numbers(&raws.iter().copied().sum());
@@ -136,7 +136,7 @@ fn vcpus(
 ) -> Vec<VcpuView> {
     let rows = newest.vcpus.get(row.vcpus.clone()).unwrap_or_default();
     let vcpu = |(row, raw): (&crate::snapshot::VcpuRow, &Raw)| {
-        let place = row.whereabouts.map(|at| PlaceView {
+        let place = row.location.map(|at| PlaceView {
             cpu: at.cpu,
             package: at.place.package,
             core: at.place.core,
@@ -205,13 +205,13 @@ struct TimeAt {
 }
 
 impl TimeAt {
-    fn of(newest: &Snapshot, growth: &Growth<'_>, meter: &Meter, vm: &VmRow) -> Self {
+    fn of(newest: &Snapshot, delta: &Delta<'_>, meter: &Meter, vm: &VmRow) -> Self {
         let mut time = Self {
-            seconds: growth.span().as_secs_f64(),
+            seconds: delta.span().as_secs_f64(),
             ..Self::default()
         };
         for vcpu in vm.vcpus.clone() {
-            for (cell, ns) in growth.by_cell(vcpu, meter.time()) {
+            for (cell, ns) in delta.by_cell(vcpu, meter.time()) {
                 if let Some(cell) = newest.cells.get(cell) {
                     time.add(&cell.labels, ns as f64);
                 }

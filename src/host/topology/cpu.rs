@@ -98,7 +98,7 @@ impl Found {
             scope: place.package,
             list: self.siblings.clone(),
             id: ids.core,
-            whereabouts: [Some(place.numa_node), ids.die, ids.cluster],
+            location: [Some(place.numa_node), ids.die, ids.cluster],
             before: before.and_then(|cpu| cpu.place.core.try_into().ok()),
         }
     }
@@ -113,7 +113,7 @@ impl Found {
             scope: 0,
             list: self.sharers.clone(),
             id,
-            whereabouts: [level, None, None],
+            location: [level, None, None],
             before,
         })
     }

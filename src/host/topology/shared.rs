@@ -26,7 +26,7 @@ pub(super) struct Member {
     /// Its id; `None` if there is none.
     pub id: Option<u32>,
     /// Its location as far as known; equal for all CPUs that share it.
-    pub whereabouts: [Option<u32>; 3],
+    pub location: [Option<u32>; 3],
     /// Its previous number.
     pub before: Option<u32>,
 }
@@ -41,7 +41,7 @@ impl Member {
     }
 
     fn is_alike(&self, other: &Self) -> bool {
-        self.id.is_some() && self.id == other.id && self.whereabouts == other.whereabouts
+        self.id.is_some() && self.id == other.id && self.location == other.location
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use super::reading::{int, Found};
 use super::totals::{Counted, Totals};
-use crate::engine::slow::Fact;
+use crate::engine::background::Fact;
 use crate::host::roots::Roots;
 use crate::metric::{metrics, Keys, Metric};
 

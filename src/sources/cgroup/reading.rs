@@ -7,7 +7,7 @@ use std::io;
 use super::balancing::Balancing;
 use super::levels::{Branch, Levels};
 use super::totals::{Counted, Totals};
-use crate::engine::slow::{Fact, FactValue, Origin};
+use crate::engine::background::{Fact, FactValue, Origin};
 use crate::host::cgroup::files::{Pressure, Quota, Throttling};
 use crate::host::cgroup::{Group, Hierarchy, Resource};
 use crate::host::roots::Roots;

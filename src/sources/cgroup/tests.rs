@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::discover::Vcpu;
-use crate::engine::slow::FactValue;
+use crate::engine::background::FactValue;
 use crate::fake_host::{FakeHost, START};
 use Layout::{Hybrid, V1, V2};
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::config;
 use crate::discover::{Vm, VmKey};
-use crate::engine::slow::{Fact, FactValue, Origin, VmSource};
+use crate::engine::background::{Fact, FactValue, Origin, VmSource};
 use crate::engine::total::Total;
 use crate::engine::{identity, ReadError, Reason, SourceInfo, SourceState};
 use crate::host::roots::Roots;

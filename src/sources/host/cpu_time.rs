@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{fact, since_boot, unreadable, Found, HostReader};
-use crate::engine::slow::{Fact, FactValue};
+use crate::engine::background::{Fact, FactValue};
 use crate::engine::total::Total;
 use crate::engine::{Reason, SourceInfo};
 use crate::host::cpu_time::{self, MODES};

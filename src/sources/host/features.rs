@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::{fact, Found, HostReader};
-use crate::engine::slow::{Fact, FactValue};
+use crate::engine::background::{Fact, FactValue};
 use crate::engine::{Reason, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
 use crate::host::roots::Roots;

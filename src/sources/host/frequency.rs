@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{core, fact, Found, HostReader};
-use crate::engine::slow::{Fact, FactValue};
+use crate::engine::background::{Fact, FactValue};
 use crate::engine::{Reason, SourceInfo};
 use crate::host::cpu_model;
 use crate::host::roots::Roots;

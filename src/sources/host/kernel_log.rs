@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::{fact, unreadable, Found, HostReader};
-use crate::engine::slow::{Fact, FactValue};
+use crate::engine::background::{Fact, FactValue};
 use crate::engine::{Reason, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
 use crate::host::kernel_log::{self, KernelLog, Kind, Record};

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{fact, since_boot, unreadable, Found, HostReader};
-use crate::engine::slow::{Fact, FactValue};
+use crate::engine::background::{Fact, FactValue};
 use crate::engine::total::Total;
 use crate::engine::{Reason, SourceInfo};
 use crate::host::memory::size_name;

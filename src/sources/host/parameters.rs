@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{fact, label, Found, HostReader};
-use crate::engine::slow::{Fact, FactValue};
+use crate::engine::background::{Fact, FactValue};
 use crate::engine::{Reason, SourceInfo};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::{fact, label, Found, HostReader};
-use crate::engine::slow::{Fact, FactValue, Origin};
+use crate::engine::background::{Fact, FactValue, Origin};
 use crate::engine::SourceInfo;
 use crate::host::cpu_model::{field, first_block};
 use crate::host::cpulist;

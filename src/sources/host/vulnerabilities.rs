@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::{fact, label, unreadable, Found, HostReader};
-use crate::engine::slow::{Fact, FactValue};
+use crate::engine::background::{Fact, FactValue};
 use crate::engine::SourceInfo;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;

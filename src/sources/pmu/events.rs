@@ -31,19 +31,19 @@ const DTLB_READ_MISS: u64 = 0x1_0003;
 
 /// The mode of a vCPU thread that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Side {
+pub enum Mode {
     /// Guest mode: `exclude_host`.
     Guest,
     /// Host mode, the VMM and KVM on behalf of the vCPU: `exclude_guest`.
     Host,
 }
 
-impl Side {
+impl Mode {
     /// Value of the `mode` label.
     pub fn label(self) -> &'static str {
         match self {
-            Side::Guest => "guest",
-            Side::Host => "host",
+            Mode::Guest => "guest",
+            Mode::Host => "host",
         }
     }
 }
@@ -97,13 +97,13 @@ impl Event {
 /// (`intel_perfmon_event_map`, arch/x86/events/intel/core.c), L2 on AMD Zen
 /// (`amd_zen2_perfmon_event_map` and similar, arch/x86/events/amd/core.c), the L1 data cache on
 /// ARM (`armv8_pmuv3_perf_map`, drivers/perf/arm_pmuv3.c).
-pub fn base(side: Side) -> Vec<Event> {
+pub fn base(mode: Mode) -> Vec<Event> {
     use Code::Hardware;
     let mut events = vec![
         Event::new(&CYCLES, Hardware(0)),
         Event::new(&INSTRUCTIONS, Hardware(1)),
     ];
-    if side == Side::Guest {
+    if mode == Mode::Guest {
         events.extend([
             Event::new(&REF_CYCLES, Hardware(9)),
             Event::new(&CACHE_REFERENCES, Hardware(2)),
@@ -233,7 +233,7 @@ pub fn software() -> Vec<(&'static str, Attr)> {
 ///
 /// With one core PMU the generic types suffice; with several, the upper half of `config` holds
 /// each PMU's number (Documentation/admin-guide/perf-intel-hybrid.rst).
-pub fn attrs(code: Code, side: Side, pmus: &[Pmu]) -> Vec<Attr> {
+pub fn attrs(code: Code, mode: Mode, pmus: &[Pmu]) -> Vec<Attr> {
     let plain = match code {
         Code::Hardware(id) => attr(PERF_TYPE_HARDWARE, id),
         Code::Cache(id) => attr(PERF_TYPE_HW_CACHE, id),
@@ -246,8 +246,8 @@ pub fn attrs(code: Code, side: Side, pmus: &[Pmu]) -> Vec<Attr> {
         },
     };
     let plain = Attr {
-        exclude_host: side == Side::Guest,
-        exclude_guest: side == Side::Host,
+        exclude_host: mode == Mode::Guest,
+        exclude_guest: mode == Mode::Host,
         ..plain
     };
     match code {
@@ -339,7 +339,7 @@ mod tests {
         ];
         let model = x86(X86Vendor::Intel, 6, 0x8f);
         let optional = sets.iter().flat_map(|set| optional(*set, &model, &[]));
-        for event in base(Side::Guest).into_iter().chain(optional) {
+        for event in base(Mode::Guest).into_iter().chain(optional) {
             let labels = event.label.iter().map(|(name, _)| name).chain([&"mode"]);
             for label in labels {
                 assert!(

@@ -12,7 +12,7 @@ use crate::metric::Metric;
 
 use super::counters::Attr;
 use super::denied::Gate;
-use super::events::{self, Code, Event, Side};
+use super::events::{self, Code, Event, Mode};
 use super::metrics::{CYCLES, INSTRUCTIONS, PMU_EVENT, SOFTWARE_EVENT};
 use super::probe::Kernel;
 
@@ -24,7 +24,7 @@ pub(in crate::sources) use mode::{permission_fix, pid_namespace, SHARE_PID_NAMES
 
 /// The hardware counting that this host allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum PmuMode {
     /// Guest and host mode separately.
     Full,
     /// Host mode only; guest mode cannot be counted.
@@ -35,14 +35,14 @@ pub enum Mode {
     Off,
 }
 
-impl Mode {
+impl PmuMode {
     /// Value of the `mode` label of `kvm_exporter_pmu_mode`.
     pub fn label(self) -> &'static str {
         match self {
-            Mode::Full => "full",
-            Mode::HostOnly => "host_only",
-            Mode::Software => "software",
-            Mode::Off => "off",
+            PmuMode::Full => "full",
+            PmuMode::HostOnly => "host_only",
+            PmuMode::Software => "software",
+            PmuMode::Off => "off",
         }
     }
 }
@@ -118,8 +118,8 @@ pub(in crate::sources) fn foreign_pid(roots: &Roots) -> Option<u32> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The hardware counting that this host allows.
-    pub mode: Mode,
-    /// Why the mode is not [`Mode::Full`].
+    pub mode: PmuMode,
+    /// Why the mode is not [`PmuMode::Full`].
     pub reason: Option<Reason>,
     /// The groups, in the order of opening.
     pub groups: Vec<GroupPlan>,
@@ -168,16 +168,16 @@ pub fn plan(config: &config::Pmu, machine: &Machine, kernel: &dyn Kernel) -> Pla
     let (mode, reason) = mode::decide(config, machine, kernel);
     let mut missing = Vec::new();
     let groups = match mode {
-        Mode::Full => hardware(
+        PmuMode::Full => hardware(
             config,
             machine,
             kernel,
-            &[Side::Guest, Side::Host],
+            &[Mode::Guest, Mode::Host],
             &mut missing,
         ),
-        Mode::HostOnly => hardware(config, machine, kernel, &[Side::Host], &mut missing),
-        Mode::Software => vec![software()],
-        Mode::Off => Vec::new(),
+        PmuMode::HostOnly => hardware(config, machine, kernel, &[Mode::Host], &mut missing),
+        PmuMode::Software => vec![software()],
+        PmuMode::Off => Vec::new(),
     };
     Plan {
         mode,
@@ -191,20 +191,20 @@ fn hardware(
     config: &config::Pmu,
     machine: &Machine,
     kernel: &dyn Kernel,
-    sides: &[Side],
+    modes: &[Mode],
     missing: &mut Vec<String>,
 ) -> Vec<GroupPlan> {
-    let wanted = |side: &&Side| **side == Side::Guest || config.host_mode;
-    let sides: Vec<Side> = sides.iter().filter(wanted).copied().collect();
-    let base: Vec<Bundle> = sides
+    let wanted = |mode: &&Mode| **mode == Mode::Guest || config.host_mode;
+    let modes: Vec<Mode> = modes.iter().filter(wanted).copied().collect();
+    let base: Vec<Bundle> = modes
         .iter()
-        .map(|side| {
-            let base = bundle(side.label(), *side, events::base(*side), machine);
+        .map(|mode| {
+            let base = bundle(mode.label(), *mode, events::base(*mode), machine);
             supported(base, kernel, missing)
         })
         .collect();
-    let mut further = optional(config, machine, &sides, missing);
-    further.extend(raw(config, machine, &sides, missing));
+    let mut further = optional(config, machine, &modes, missing);
+    further.extend(raw(config, machine, &modes, missing));
     further.retain(|bundle| match opens(bundle, kernel) {
         Ok(()) => true,
         Err(errno) => {
@@ -227,13 +227,13 @@ const ESSENTIAL: [&Metric; 2] = [&CYCLES, &INSTRUCTIONS];
 
 /// Drops the default events that this CPU lacks, such as ref-cycles on many AMD and ARM cores.
 fn supported(mut bundle: Bundle, kernel: &dyn Kernel, missing: &mut Vec<String>) -> Bundle {
-    let side = &bundle.name;
+    let mode = &bundle.name;
     bundle.events.retain(|(feed, attrs)| {
         let refused = attrs.iter().find_map(|attr| kernel.opens(&[*attr]).err());
         if let (Some(errno), true) = (refused, ESSENTIAL.contains(&feed.metric)) {
             let reason = errno_text(errno);
             missing.push(format!(
-                "{} in {side} mode: this PMU lacks the event ({reason})",
+                "{} in {mode} mode: this PMU lacks the event ({reason})",
                 feed.metric
             ));
         }
@@ -252,7 +252,7 @@ fn opens(bundle: &Bundle, kernel: &dyn Kernel) -> Result<(), i32> {
 fn optional(
     config: &config::Pmu,
     machine: &Machine,
-    sides: &[Side],
+    modes: &[Mode],
     missing: &mut Vec<String>,
 ) -> Vec<Bundle> {
     let mut bundles = Vec::new();
@@ -264,11 +264,11 @@ fn optional(
             missing.push(format!("{name}: not known for this CPU"));
             continue;
         }
-        bundles.extend(sides.iter().map(|side| {
-            let name = format!("{name}_{}", side.label());
+        bundles.extend(modes.iter().map(|mode| {
+            let name = format!("{name}_{}", mode.label());
             Bundle {
                 alone: *set == config::EventSet::Topdown,
-                ..bundle(&name, *side, events.clone(), machine)
+                ..bundle(&name, *mode, events.clone(), machine)
             }
         }));
     }
@@ -278,7 +278,7 @@ fn optional(
 fn raw(
     config: &config::Pmu,
     machine: &Machine,
-    sides: &[Side],
+    modes: &[Mode],
     missing: &mut Vec<String>,
 ) -> Vec<Bundle> {
     let mut bundles = Vec::new();
@@ -301,29 +301,29 @@ fn raw(
             label: Some(("event", raw.name.clone())),
             code: Code::Pmu(encoding),
         };
-        let wanted = |side: &&Side| match side {
-            Side::Guest => raw.guest,
-            Side::Host => raw.host,
+        let wanted = |mode: &&Mode| match mode {
+            Mode::Guest => raw.guest,
+            Mode::Host => raw.host,
         };
-        bundles.extend(sides.iter().filter(wanted).map(|side| {
-            let name = format!("{}_{}", raw.name, side.label());
+        bundles.extend(modes.iter().filter(wanted).map(|mode| {
+            let name = format!("{}_{}", raw.name, mode.label());
             Bundle {
                 only_on: machine.is_hybrid().then_some(encoding.kind),
-                ..bundle(&name, *side, vec![event.clone()], machine)
+                ..bundle(&name, *mode, vec![event.clone()], machine)
             }
         }));
     }
     bundles
 }
 
-fn bundle(name: &str, side: Side, events: Vec<Event>, machine: &Machine) -> Bundle {
+fn bundle(name: &str, mode: Mode, events: Vec<Event>, machine: &Machine) -> Bundle {
     let events = events.into_iter().map(|event| {
-        let mode = ("mode", side.label().to_owned());
+        let label = ("mode", mode.label().to_owned());
         let feed = Feed {
             metric: event.metric,
-            labels: std::iter::once(mode).chain(event.label).collect(),
+            labels: std::iter::once(label).chain(event.label).collect(),
         };
-        (feed, events::attrs(event.code, side, &machine.pmus))
+        (feed, events::attrs(event.code, mode, &machine.pmus))
     });
     Bundle {
         name: name.to_owned(),

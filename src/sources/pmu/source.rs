@@ -14,11 +14,11 @@ use crate::sources::sched;
 
 use super::counters::{CounterError, CounterGroup, OpenCounters, Times};
 use super::denied::Gate;
-use super::events::Side;
+use super::events::Mode;
 use super::guest::{Counted, Evidence, Guest, Silent};
 use super::meter::Meter;
 use super::metrics::{CYCLES, PMU_ENABLED, PMU_EVENT, PMU_RUNNING};
-use super::plan::{self, Feed, GroupPlan, Machine, Mode, Plan};
+use super::plan::{self, Feed, GroupPlan, Machine, Plan, PmuMode};
 use super::probe::OwnThread;
 
 /// The `pmu` source.
@@ -102,7 +102,7 @@ impl Pmu {
     /// prevent VMs from starting.
     fn mediated_since(&self) -> Option<&'static str> {
         match self.plan.mode {
-            Mode::Full => plan::mediated_vpmu(&self.roots),
+            PmuMode::Full => plan::mediated_vpmu(&self.roots),
             _ => None,
         }
     }
@@ -120,7 +120,7 @@ impl Source for Pmu {
 
     fn state(&self) -> SourceState {
         match (self.plan.mode, self.plan.reason.clone()) {
-            (Mode::Off, Some(reason)) => SourceState::Down(reason),
+            (PmuMode::Off, Some(reason)) => SourceState::Down(reason),
             (_, Some(reason)) => SourceState::Degraded(reason),
             (_, None) if self.silent.reason().is_some() => self
                 .silent
@@ -173,7 +173,7 @@ fn declare(group: &GroupPlan, columns: &mut Columns) -> GroupColumns {
 }
 
 fn event_column(feed: &Feed, columns: &mut Columns) -> EventColumn {
-    let guest = ("mode", Side::Guest.label());
+    let guest = ("mode", Mode::Guest.label());
     let mut labels = feed.labels.iter().map(|(name, value)| (*name, &**value));
     let id = columns.add(Column {
         metric: feed.metric,

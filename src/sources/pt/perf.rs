@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use perf_event::events::Raw;
 use perf_event::{Builder, Counter, ReadFormat};
 
-use super::image::Image;
+use super::ring_view::PerfRingView;
 use super::{Capture, RecordError, RecordPt, Request, Step};
 use crate::sys::{self, perf_ring::PerfRing};
 
@@ -28,7 +28,7 @@ impl RecordPt for PerfPt {
         mapped.map_err(failed(Step::MapTrace))?;
         let elapsed = run(&mut event, request.window).map_err(failed(Step::Run))?;
         let times = event.read_count_and_time().map_err(failed(Step::Run))?;
-        let image = Image {
+        let image = PerfRingView {
             page: ring.page(),
             data: ring.data(),
             aux: ring.aux(),
@@ -75,7 +75,7 @@ fn run(event: &mut Counter, window: Duration) -> io::Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sources::pt::image::{AUX_HEAD, DATA_HEAD};
+    use crate::sources::pt::ring_view::{AUX_HEAD, DATA_HEAD};
     use perf_event::events::Software;
     use std::sync::atomic::Ordering;
 
@@ -136,7 +136,7 @@ mod tests {
         rustix::thread::set_name(c"recorded").unwrap();
         event.disable().unwrap();
         assert_ne!(ring.page()[DATA_HEAD].load(Ordering::Acquire), 0);
-        let image = Image {
+        let image = PerfRingView {
             page: ring.page(),
             data: ring.data(),
             aux: &[],

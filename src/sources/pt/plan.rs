@@ -42,7 +42,7 @@ pub struct Plan {
     /// The terms that are set.
     pub terms: Vec<&'static str>,
     /// Why the guest is not visible, if it is not.
-    pub blind: Option<Reason>,
+    pub gaps: Option<Reason>,
 }
 
 impl Plan {
@@ -73,7 +73,7 @@ impl Plan {
             kind: encoding.kind,
             words: encoding.words,
             terms,
-            blind: host_guest_mode(roots),
+            gaps: host_guest_mode(roots),
         })
     }
 

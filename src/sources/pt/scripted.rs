@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Capture, Drained, RecordError, RecordPt, Request, Step};
+use super::{AuxTrace, Capture, RecordError, RecordPt, Request, Step};
 
 /// Returns the recording of a thread.
 pub type Script = Box<dyn FnMut(i32, &Request) -> Result<Capture, RecordError> + Send>;
@@ -47,9 +47,9 @@ impl ScriptedPt {
 /// A recording of a thread that ran throughout.
 pub fn whole(bytes: Vec<u8>, request: &Request) -> Capture {
     Capture {
-        trace: Drained {
+        trace: AuxTrace {
             bytes,
-            ..Drained::default()
+            ..AuxTrace::default()
         },
         elapsed: request.window,
         on_cpu: request.window,

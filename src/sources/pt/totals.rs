@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Capture, Outcome};
-use crate::engine::slow::{Fact, FactValue, Origin};
+use crate::engine::background::{Fact, FactValue, Origin};
 use crate::engine::Buckets;
 use crate::metric::{metrics, Keys, Metric};
 use crate::pt::{Histogram, Side, Summary};

@@ -29,7 +29,7 @@ pub(in super::super) fn pt(
 fn machine(roots: &Roots) -> Finding {
     let need = Need("pt", "Intel PT");
     let (finding, fix) = match Plan::read(roots) {
-        Ok(plan) => match plan.blind {
+        Ok(plan) => match plan.gaps {
             Some(reason) => (need.degraded(reason.detail), reason.fix),
             None => (need.ok(format!("intel_pt/{}/", plan.terms.join(","))), None),
         },

@@ -106,9 +106,9 @@ fn empty_host_says_that_no_vm_runs() {
         text.contains("No KVM VM is running on this host."),
         "{text}"
     );
-    let mut blind = view(1.0, vec![]);
-    blind.blind_spots.push("processes of others".to_owned());
-    state.hear(Ok(blind), now);
+    let mut gaps = view(1.0, vec![]);
+    gaps.visibility_gaps.push("processes of others".to_owned());
+    state.hear(Ok(gaps), now);
     let text = seen(&mut state, now, (80, 24));
     assert!(text.contains("is seen on this host") && text.contains("processes of others"));
 }
@@ -134,7 +134,7 @@ fn hostile() -> View {
     view.vms
         .push(vm("東京東京東京東京東京東京東京東京", &[Some(0.3)]));
     view.synthetic = Some(evil.to_owned());
-    view.blind_spots = vec![evil.to_owned()];
+    view.visibility_gaps = vec![evil.to_owned()];
     view.sources[0].name = evil.to_owned();
     view.age = f64::MAX;
     view.window = f64::MAX;

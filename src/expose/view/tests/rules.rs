@@ -79,8 +79,8 @@ fn memory_of_a_node_is_as_far_as_the_rules_have_it() {
         newest.add_fact("kvm_host_numa_distance", &pair, FactValue::Float(distance));
     }
     let base = empty(start, Duration::from_secs(52));
-    let growth = Growth::new(&base, &newest);
-    let machine = Machine::new(&newest, &growth);
+    let delta = Delta::new(&base, &newest);
+    let machine = Machine::new(&newest, &delta);
     let near = expected(&test, "round(kvm_host_node:near:ratio, 0.001)");
     assert_eq!(near.len(), 24);
     for (labels, near) in near {

@@ -5,63 +5,63 @@ use crate::config;
 use crate::engine::{descriptors, Reason};
 
 use super::super::counters::Attr;
-use super::super::events::{self, Code, Side};
+use super::super::events::{self, Code, Mode};
 use super::super::probe::Kernel;
-use super::{errno_text, Machine, Mode};
+use super::{errno_text, Machine, PmuMode};
 
-/// Determines the mode, with the reason if it is not [`Mode::Full`].
+/// Determines the mode, with the reason if it is not [`PmuMode::Full`].
 pub(super) fn decide(
     config: &config::Pmu,
     machine: &Machine,
     kernel: &dyn Kernel,
-) -> (Mode, Option<Reason>) {
+) -> (PmuMode, Option<Reason>) {
     if !config.enabled {
-        return (Mode::Off, Some(Reason::disabled("pmu")));
+        return (PmuMode::Off, Some(Reason::disabled("pmu")));
     }
     if machine.foreign_pid.is_some() {
-        return (Mode::Off, Some(pid_namespace()));
+        return (PmuMode::Off, Some(pid_namespace()));
     }
-    let cycles = |side| {
-        let attrs = events::attrs(Code::Hardware(0), side, &machine.pmus);
+    let cycles = |mode| {
+        let attrs = events::attrs(Code::Hardware(0), mode, &machine.pmus);
         attrs.iter().try_for_each(|attr| kernel.opens(&[*attr]))
     };
     if let Some(module) = machine.mediated_vpmu {
         // Guest mode is not probed: a VM that starts during the probe would fail.
-        return match cycles(Side::Host) {
-            Ok(()) if config.host_mode => (Mode::HostOnly, Some(mediated(module))),
-            Ok(()) => (Mode::Off, Some(mediated(module))),
+        return match cycles(Mode::Host) {
+            Ok(()) if config.host_mode => (PmuMode::HostOnly, Some(mediated(module))),
+            Ok(()) => (PmuMode::Off, Some(mediated(module))),
             Err(errno) => without_pmu(errno, machine, kernel),
         };
     }
-    match (cycles(Side::Guest), cycles(Side::Host)) {
-        (Ok(()), _) => (Mode::Full, None),
-        (Err(errno), Ok(())) if config.host_mode => (Mode::HostOnly, Some(guest_refused(errno))),
-        (Err(errno), Ok(())) => (Mode::Off, Some(guest_refused(errno))),
+    match (cycles(Mode::Guest), cycles(Mode::Host)) {
+        (Ok(()), _) => (PmuMode::Full, None),
+        (Err(errno), Ok(())) if config.host_mode => (PmuMode::HostOnly, Some(guest_refused(errno))),
+        (Err(errno), Ok(())) => (PmuMode::Off, Some(guest_refused(errno))),
         (Err(_), Err(errno)) => without_pmu(errno, machine, kernel),
     }
 }
 
-fn without_pmu(errno: i32, machine: &Machine, kernel: &dyn Kernel) -> (Mode, Option<Reason>) {
+fn without_pmu(errno: i32, machine: &Machine, kernel: &dyn Kernel) -> (PmuMode, Option<Reason>) {
     let denied = |errno| {
         let detail = format!("perf_event_open: {}", errno_text(errno));
         machine.gate.reason(Some(errno), &detail)
     };
     if let Some(reason) = denied(errno) {
-        return (Mode::Off, Some(reason));
+        return (PmuMode::Off, Some(reason));
     }
     match errno {
         libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP => {
             let software: Vec<Attr> = events::software().iter().map(|(_, attr)| *attr).collect();
             match kernel.opens(&software) {
-                Ok(()) => (Mode::Software, Some(no_pmu())),
-                Err(errno) => (Mode::Off, denied(errno).or_else(|| Some(no_pmu()))),
+                Ok(()) => (PmuMode::Software, Some(no_pmu())),
+                Err(errno) => (PmuMode::Off, denied(errno).or_else(|| Some(no_pmu()))),
             }
         }
         libc::EMFILE | libc::ENFILE => {
             let detail = "no file descriptor left to open a counter".to_owned();
-            (Mode::Off, Some(descriptors::none_left(detail)))
+            (PmuMode::Off, Some(descriptors::none_left(detail)))
         }
-        _ => (Mode::Off, Some(refused(errno))),
+        _ => (PmuMode::Off, Some(refused(errno))),
     }
 }
 

@@ -2,7 +2,7 @@
 //! exit of a guest there: use few groups, as long as each gets all its counters at once.
 
 use super::super::counters::Attr;
-use super::super::events::{self, Code, Side};
+use super::super::events::{self, Code, Mode};
 use super::super::probe::Kernel;
 use super::{Bundle, GroupPlan, Machine};
 
@@ -86,12 +86,12 @@ impl Packer<'_> {
 /// One more event of the same PMU: cycles, as the watchdog uses.
 fn spare_of(attr: &Attr) -> Attr {
     let pmu = attr.config & (u64::from(u32::MAX) << events::PERF_PMU_TYPE_SHIFT);
-    let side = if attr.exclude_host {
-        Side::Guest
+    let mode = if attr.exclude_host {
+        Mode::Guest
     } else {
-        Side::Host
+        Mode::Host
     };
-    let cycles = events::attrs(Code::Hardware(0), side, &[]);
+    let cycles = events::attrs(Code::Hardware(0), mode, &[]);
     Attr {
         config: match attr.kind {
             events::PERF_TYPE_HARDWARE | events::PERF_TYPE_HW_CACHE => pmu,

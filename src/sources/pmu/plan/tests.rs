@@ -67,7 +67,7 @@ fn code(plan: &Plan) -> &'static str {
 #[test]
 fn guest_and_host_share_a_group_if_they_fit() {
     let plan = plan_with(&config(&[]), &Machine::default(), Scripted::new());
-    assert_eq!(plan.mode, Mode::Full);
+    assert_eq!(plan.mode, PmuMode::Full);
     assert_eq!(names(&plan), [("guest+host", 8)]);
     let attrs = &plan.groups[0].parts[0];
     assert!(attrs[..6]
@@ -117,7 +117,10 @@ fn mediated_vpmu_counts_only_host_mode_and_never_probes_guest_mode() {
         None
     });
     let plan = plan_with(&config, &machine, counters);
-    assert_eq!((plan.mode, code(&plan)), (Mode::HostOnly, "mediated_vpmu"));
+    assert_eq!(
+        (plan.mode, code(&plan)),
+        (PmuMode::HostOnly, "mediated_vpmu")
+    );
     assert_eq!(names(&plan), [("host", 2)]);
     assert_eq!(host(&[(param, "N\n")], &config).mediated_vpmu, None);
 }
@@ -128,7 +131,7 @@ fn a_kernel_that_refuses_exclude_host_counts_the_host() {
     let plan = plan_with(&config(&[]), &Machine::default(), counters);
     assert_eq!(
         (plan.mode, code(&plan)),
-        (Mode::HostOnly, "exclude_host_refused")
+        (PmuMode::HostOnly, "exclude_host_refused")
     );
 }
 
@@ -137,7 +140,7 @@ fn without_a_pmu_software_events_are_counted() {
     let hardware = |_, a: &Attr| (a.kind != 1).then_some(libc::ENOENT);
     let counters = Scripted::new().refusing(hardware);
     let plan = plan_with(&config(&[]), &Machine::default(), counters);
-    assert_eq!((plan.mode, code(&plan)), (Mode::Software, "no_pmu"));
+    assert_eq!((plan.mode, code(&plan)), (PmuMode::Software, "no_pmu"));
     assert_eq!(names(&plan), [("software", 3)]);
     assert_eq!(
         plan.groups[0].feeds[0].labels,
@@ -151,7 +154,7 @@ fn without_permission_it_is_off_with_a_fix() {
     let config = config(&[]);
     let counters = Scripted::new().refusing(|_, _| Some(libc::EACCES));
     let plan = plan_with(&config, &host(&files, &config), counters);
-    assert_eq!((plan.mode, code(&plan)), (Mode::Off, "no_permission"));
+    assert_eq!((plan.mode, code(&plan)), (PmuMode::Off, "no_permission"));
     assert_eq!(plan.groups, []);
     let reason = plan.reason.unwrap();
     assert!(
@@ -177,9 +180,9 @@ fn thread_ids_of_another_pid_namespace_are_never_opened() {
     };
     let counters = Scripted::new().refusing(|_, _| panic!("asked"));
     let plan = plan_with(&config(&[]), &in_namespace(own + 1), counters);
-    assert_eq!((plan.mode, code(&plan)), (Mode::Off, "pid_namespace"));
+    assert_eq!((plan.mode, code(&plan)), (PmuMode::Off, "pid_namespace"));
     let plan = plan_with(&config(&[]), &in_namespace(own), Scripted::new());
-    assert_eq!(plan.mode, Mode::Full);
+    assert_eq!(plan.mode, PmuMode::Full);
 }
 
 #[test]
@@ -190,7 +193,7 @@ fn disabled_source_probes_nothing() {
     };
     let counters = Scripted::new().refusing(|_, _| panic!("asked"));
     let plan = plan_with(&config, &Machine::default(), counters);
-    assert_eq!((plan.mode, code(&plan)), (Mode::Off, "disabled"));
+    assert_eq!((plan.mode, code(&plan)), (PmuMode::Off, "disabled"));
 }
 
 #[test]

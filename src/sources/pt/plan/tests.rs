@@ -60,7 +60,7 @@ fn terms_are_those_the_machine_has() {
     let plan = Plan::read(&Host::new().pt(&["psb_cyc"]).1).unwrap();
     assert_eq!(plan.terms, ["pt", "branch", "tsc", "noretcomp", "cyc"]);
     assert_eq!((plan.kind, plan.words), (8, [0x2c03, 0, 0, 0]));
-    assert_eq!(plan.blind, None);
+    assert_eq!(plan.gaps, None);
     let caps = ["psb_cyc", "event_trace", "power_event_trace", "mtc"];
     let plan = Plan::read(&Host::new().pt(&caps).1).unwrap();
     assert_eq!(plan.words[0], 0x8000_2c13, "no mtc: bit 9");
@@ -112,9 +112,9 @@ fn missing_pmu_has_a_reason() {
 fn host_guest_mode_hides_the_guest() {
     let file = "sys/module/kvm_intel/parameters/pt_mode";
     let host = Host::new().pt(&[]).file(file, "0\n");
-    assert_eq!(Plan::read(&host.1).unwrap().blind, None);
+    assert_eq!(Plan::read(&host.1).unwrap().gaps, None);
     let host = host.file(file, "1\n");
-    let reason = Plan::read(&host.1).unwrap().blind.unwrap();
+    let reason = Plan::read(&host.1).unwrap().gaps.unwrap();
     assert_eq!(reason.code, "guest_not_visible");
     assert!(reason.fix.unwrap().contains("pt_mode=0"));
 }

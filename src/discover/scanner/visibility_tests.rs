@@ -54,8 +54,8 @@ fn without_ptrace_rights_thread_names_tell_and_the_rest_is_said() {
     assert_eq!(names(&inventory), ["named", "web"]);
     let tids: Vec<i32> = inventory.vms[0].vcpus.iter().map(|vcpu| vcpu.tid).collect();
     assert_eq!(tids, vm.vcpus);
-    assert_eq!(inventory.blind_spots.len(), 1);
-    let line = &inventory.blind_spots[0];
+    assert_eq!(inventory.visibility_gaps.len(), 1);
+    let line = &inventory.visibility_gaps[0];
     assert!(
         line.contains(": 2 VMs") && line.contains("CAP_SYS_PTRACE"),
         "{line}"
@@ -79,10 +79,10 @@ fn who_may_list_descriptors_and_not_follow_them_sees_vms_by_name_and_says_so() {
     let tids: Vec<i32> = inventory.vms[0].vcpus.iter().map(|vcpu| vcpu.tid).collect();
     assert_eq!(tids, vm.vcpus);
     assert_eq!(
-        inventory.blind_spots.len(),
+        inventory.visibility_gaps.len(),
         1,
         "{:?}",
-        inventory.blind_spots
+        inventory.visibility_gaps
     );
     allow(&host, "proc/1000/fd");
     allow(&host, "proc/1300/fd");
@@ -120,7 +120,7 @@ fn processes_nothing_of_which_may_be_seen_are_said_once() {
     forbid(&host, "proc/1000");
     let inventory = scan_without_rights(&host);
     assert_eq!(names(&inventory), Vec::<&str>::new());
-    assert_eq!(inventory.blind_spots.len(), 1);
+    assert_eq!(inventory.visibility_gaps.len(), 1);
     allow(&host, "proc/1000");
 }
 
@@ -130,7 +130,7 @@ fn single_threads_and_the_kernels_own_are_no_blind_spot() {
     host.process(1300, 1, &["/usr/bin/single"], "0::/");
     forbid(&host, "proc/1300/fd");
     let inventory = scan_without_rights(&host);
-    assert_eq!(inventory.blind_spots, Vec::<String>::new());
+    assert_eq!(inventory.visibility_gaps, Vec::<String>::new());
     allow(&host, "proc/1300/fd");
 }
 
@@ -163,8 +163,8 @@ fn a_domain_whose_state_is_not_readable_is_named_by_its_command_line() {
     assert_eq!(names(&inventory), ["instance-0000002a"]);
     assert_eq!(inventory.vms[0].manager, Some("openstack"));
     assert_eq!(inventory.vms[0].facts, []);
-    assert_eq!(inventory.blind_spots.len(), 1);
-    let line = &inventory.blind_spots[0];
+    assert_eq!(inventory.visibility_gaps.len(), 1);
+    let line = &inventory.visibility_gaps[0];
     assert!(
         line.contains("1 libvirt domain ") && line.contains("CAP_DAC_READ_SEARCH"),
         "{line}"

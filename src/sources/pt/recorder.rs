@@ -2,7 +2,7 @@
 //!
 //! vCPUs wait in a queue; the first takes its turn and goes to the end. Each `period` has as many
 //! turns as there are vCPUs, evenly spaced, so each vCPU has one. If the core of a vCPU is at its
-//! limit ([`super::duty`]), the vCPU keeps its position and others go first; if cores are short of
+//! limit ([`super::duty_cycle`]), the vCPU keeps its position and others go first; if cores are short of
 //! time, the period stretches equally for all vCPUs on them. A vCPU that did not run since its
 //! last turn costs one /proc file and is skipped. If the kernel refuses, the thread backs off,
 //! twice as long each time.
@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::duty::{Core, Duty};
+use super::duty_cycle::{Core, DutyCycle};
 use super::totals::{ReasonNames, VcpuTotals, VmTotals};
 use super::{plan, Capture, Outcome, Plan, RecordPt, Request, SOURCE};
 use crate::config;
 use crate::discover::{Inventory, Vcpu, Vm, VmKey};
+use crate::engine::background::{Fact, VmFacts};
 use crate::engine::sampler::log_change;
-use crate::engine::slow::{Fact, VmFacts};
 use crate::engine::{Reason, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::pt::{self, Clocks};
@@ -52,7 +52,7 @@ const LONG: Duration = Duration::from_secs(60);
 const NICE: i32 = 19;
 
 /// Records vCPUs in turn.
-pub struct PtLane {
+pub struct PtRecorder {
     config: config::Pt,
     roots: Arc<Roots>,
     recorder: Box<dyn RecordPt>,
@@ -62,7 +62,7 @@ pub struct PtLane {
     /// The inventory that `queue` is based on.
     seen: Arc<Inventory>,
     queue: VecDeque<Waiting>,
-    duty: Duty,
+    duty: DutyCycle,
     due: Instant,
     /// When the last turn was due.
     slot: Option<Instant>,
@@ -99,7 +99,7 @@ enum Turn {
     Blocked(Instant),
 }
 
-impl PtLane {
+impl PtRecorder {
     /// A recorder for the VMs that `inventory` holds. `names` are the VMX exit reasons.
     pub fn new(
         config: &config::Pt,
@@ -114,7 +114,7 @@ impl PtLane {
             false => Err(plan::disabled()),
         };
         let lane = Self {
-            duty: Duty::new(config.max_duty, config.window, config.period),
+            duty: DutyCycle::new(config.max_duty, config.window, config.period),
             config: config.clone(),
             roots,
             recorder,
@@ -160,7 +160,7 @@ impl PtLane {
         match (&self.plan, &self.trouble) {
             (Err(reason), _) => SourceState::Down(reason.clone()),
             (Ok(_), Some(trouble)) => SourceState::Down(trouble.reason.clone()),
-            (Ok(plan), None) => match &plan.blind {
+            (Ok(plan), None) => match &plan.gaps {
                 Some(reason) => SourceState::Degraded(reason.clone()),
                 None if self.gaps => SourceState::Degraded(plan::no_vmx_tracing()),
                 None => SourceState::Up,
@@ -337,7 +337,7 @@ impl PtLane {
         if outcome == Outcome::Idle {
             return outcome;
         }
-        self.gaps = capture.trace.flags & super::image::FLAG_PARTIAL != 0;
+        self.gaps = capture.trace.flags & super::ring_view::FLAG_PARTIAL != 0;
         if capture.trace.bytes.is_empty() {
             return outcome;
         }
@@ -374,7 +374,7 @@ impl PtLane {
 
     /// Counts a turn, and renders the facts of the vCPU and its VM.
     fn note(&mut self, waiting: &Waiting, outcome: Outcome) {
-        let sees_guest = self.plan.as_ref().is_ok_and(|plan| plan.blind.is_none());
+        let sees_guest = self.plan.as_ref().is_ok_and(|plan| plan.gaps.is_none());
         let of_vm = self.vms.entry(waiting.vm.key).or_default();
         of_vm.facts = of_vm.totals.facts(sees_guest);
         let index = waiting.vcpu.index;

@@ -6,8 +6,8 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{ColumnRow, FactRow, Labels, Snapshot, SourceRow, CATALOG};
+use crate::engine::background::{FactValue, Origin};
 use crate::engine::reading::{ColumnSet, Unit};
-use crate::engine::slow::{FactValue, Origin};
 use crate::engine::{Buckets, SourceState};
 use crate::metric::{Metric, Rows};
 
@@ -124,7 +124,7 @@ impl Snapshot {
                     family.sample(&none, &none, Value::Int(self.series as u64));
                 }
                 Rows::VisibilityGaps => {
-                    let gaps = self.inventory.blind_spots.len() as u64;
+                    let gaps = self.inventory.visibility_gaps.len() as u64;
                     family.sample(&none, &none, Value::Int(gaps));
                 }
                 // The registry has these.

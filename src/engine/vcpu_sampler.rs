@@ -17,10 +17,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 const RETRY_LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// Identifies a vCPU across inventories by its VM and index. Its thread may change.
-pub type SlotKey = (VmKey, u32);
+pub type VcpuKey = (VmKey, u32);
 
 /// The sampler of one vCPU.
-pub struct Slot {
+pub struct VcpuSampler {
     /// The VM in the current inventory.
     pub vm: Arc<Vm>,
     /// The vCPU and its thread.
@@ -65,7 +65,7 @@ enum Opened {
     },
 }
 
-impl Slot {
+impl VcpuSampler {
     /// A vCPU without totals.
     pub fn new(vm: Arc<Vm>, vcpu: Vcpu, columns: &Columns) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Slot {
     }
 
     /// Identity of the vCPU.
-    pub fn key(&self) -> SlotKey {
+    pub fn key(&self) -> VcpuKey {
         (self.vm.key, self.vcpu.index)
     }
 
@@ -131,8 +131,8 @@ impl Slot {
                 self.open(n, &mut **source, shares, now);
             }
             // Without sched nothing else is read: whether and where the thread ran is unknown.
-            let blind = n == 0 && matches!(self.readers[n], Opened::Refused { .. });
-            if self.gone || blind {
+            let gaps = n == 0 && matches!(self.readers[n], Opened::Refused { .. });
+            if self.gone || gaps {
                 return;
             }
         }

@@ -8,9 +8,9 @@ use perf_image::PerfImage;
 
 const PAGE: usize = 4096;
 
-fn drain(image: &PerfImage) -> Drained {
+fn drain(image: &PerfImage) -> AuxTrace {
     let PerfImage { page, data, aux } = image;
-    Image { page, data, aux }.drain()
+    PerfRingView { page, data, aux }.drain()
 }
 
 fn counting(from: u8, length: usize) -> Vec<u8> {
@@ -23,10 +23,10 @@ fn one_record_is_drained_and_its_space_returned() {
     image.record(RECORD_ITRACE_START, &[1]);
     let bytes = counting(7, 5001);
     image.stretch(&bytes, 0);
-    let expected = Drained {
+    let expected = AuxTrace {
         bytes,
         starts: 1,
-        ..Drained::default()
+        ..AuxTrace::default()
     };
     assert_eq!(drain(&image), expected);
     assert_eq!(image.get(perf_image::AUX_TAIL), 5001);
@@ -34,7 +34,7 @@ fn one_record_is_drained_and_its_space_returned() {
         image.get(perf_image::DATA_TAIL),
         image.get(perf_image::DATA_HEAD)
     );
-    assert_eq!(drain(&image), Drained::default(), "nothing is left");
+    assert_eq!(drain(&image), AuxTrace::default(), "nothing is left");
 }
 
 #[test]
@@ -146,12 +146,12 @@ fn cuts_beyond_the_trace_or_backwards_are_skipped() {
 
 #[test]
 fn missing_memory_is_empty() {
-    let empty = Image {
+    let empty = PerfRingView {
         page: &[],
         data: &[],
         aux: &[],
     };
-    assert_eq!(empty.drain(), Drained::default());
+    assert_eq!(empty.drain(), AuxTrace::default());
     let image = PerfImage::new(0, 0, 8, 8);
     image.set(perf_image::DATA_HEAD, 16);
     assert!(drain(&image).damaged);
@@ -176,7 +176,7 @@ proptest! {
             flags |= flag;
         }
         let drained = drain(&image);
-        let expected = Drained { bytes: all, cuts, flags, ..Drained::default() };
+        let expected = AuxTrace { bytes: all, cuts, flags, ..AuxTrace::default() };
         prop_assert_eq!(drained, expected);
     }
 

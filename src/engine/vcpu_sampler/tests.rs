@@ -98,7 +98,7 @@ impl Reader for ScriptedReader {
 struct Bench {
     scripts: [Script; 2],
     sources: Vec<Box<dyn Source>>,
-    slot: Slot,
+    vcpu_sampler: VcpuSampler,
     shares: Shares,
     reading: Reading,
     errors: [u64; 2],
@@ -134,7 +134,7 @@ impl Bench {
         };
         let (vm, vcpu) = vm(2);
         Self {
-            slot: Slot::new(vm, vcpu, &columns),
+            vcpu_sampler: VcpuSampler::new(vm, vcpu, &columns),
             shares: Shares::of(usize::MAX),
             reading: Reading::new(&columns, Arc::new(topology)),
             scripts,
@@ -149,10 +149,10 @@ impl Bench {
         self.reading.clear();
         let (reading, errors) = (&mut self.reading, &mut self.errors);
         let shares = &mut self.shares;
-        self.slot
+        self.vcpu_sampler
             .read(&mut self.sources, shares, reading, errors, self.now);
-        self.slot.account.charge(&self.reading, self.now);
-        let cells = self.slot.account.cells.iter();
+        self.vcpu_sampler.account.charge(&self.reading, self.now);
+        let cells = self.vcpu_sampler.account.cells.iter();
         cells.fold([0; 2], |sum, c| {
             [sum[0] + c.totals[0], sum[1] + c.totals[1]]
         })
@@ -173,7 +173,7 @@ fn idle_thread_skips_other_sources() {
     assert_eq!(bench.tick(), [1, 1]);
     assert_eq!(bench.tick(), [2, 1]);
     assert!(bench.is_over());
-    assert_eq!(bench.slot.descriptors(), 6);
+    assert_eq!(bench.vcpu_sampler.descriptors(), 6);
 }
 
 #[test]
@@ -181,11 +181,11 @@ fn refused_source_is_retried_and_others_go_on() {
     let sched = vec![Open, Read(true), Read(true), Read(true)];
     let mut bench = Bench::new(sched, vec![Refuse, Open, Read(true)]);
     assert_eq!(bench.tick(), [1, 0]);
-    assert_eq!(bench.slot.refusal(1).unwrap().code, "tired");
+    assert_eq!(bench.vcpu_sampler.refusal(1).unwrap().code, "tired");
     assert_eq!(bench.tick(), [2, 0]);
     bench.now += RETRY_AFTER;
     assert_eq!(bench.tick(), [3, 1]);
-    assert_eq!(bench.slot.refusal(1), None);
+    assert_eq!(bench.vcpu_sampler.refusal(1), None);
     assert!(bench.is_over());
 }
 
@@ -197,7 +197,7 @@ fn exited_thread_keeps_its_totals() {
     );
     assert_eq!(bench.tick(), [1, 1]);
     assert_eq!(bench.tick(), [2, 1], "sched read the last tick");
-    assert_eq!(bench.slot.descriptors(), 0);
+    assert_eq!(bench.vcpu_sampler.descriptors(), 0);
     assert_eq!(bench.tick(), [2, 1], "no source is read again");
     assert!(bench.is_over());
 }
@@ -206,7 +206,7 @@ fn exited_thread_keeps_its_totals() {
 fn thread_that_exits_during_open_is_no_refusal() {
     let mut bench = Bench::new(vec![Open, ReadGone], vec![Refuse]);
     assert_eq!(bench.tick(), [0, 0]);
-    assert_eq!(bench.slot.refusal(1), None);
+    assert_eq!(bench.vcpu_sampler.refusal(1), None);
     assert!(bench.is_over());
 }
 
@@ -217,7 +217,7 @@ fn new_thread_continues_the_totals() {
     bench.tick();
     bench.tick();
     let (vm, vcpu) = vm(5);
-    bench.slot.update(vm, vcpu);
+    bench.vcpu_sampler.update(vm, vcpu);
     assert_eq!(bench.tick(), [2, 2]);
     assert!(bench.is_over());
 }

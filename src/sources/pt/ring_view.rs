@@ -37,7 +37,7 @@ pub const FLAG_COLLISION: u64 = 0x8;
 
 /// The mapped memory of one event.
 #[derive(Debug, Clone, Copy)]
-pub struct Image<'a> {
+pub struct PerfRingView<'a> {
     /// The page of positions.
     pub page: &'a [AtomicU64],
     /// The ring of records.
@@ -48,7 +48,7 @@ pub struct Image<'a> {
 
 /// The drained trace and what its records reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Drained {
+pub struct AuxTrace {
     /// Content of the AUX area.
     pub bytes: Vec<u8>,
     /// Offsets in `bytes`, ascending, at which each AUX record after the first starts.
@@ -63,10 +63,10 @@ pub struct Drained {
     pub damaged: bool,
 }
 
-impl Image<'_> {
+impl PerfRingView<'_> {
     /// Copies all unread data, then returns its space to the kernel.
-    pub fn drain(&self) -> Drained {
-        let mut drained = Drained::default();
+    pub fn drain(&self) -> AuxTrace {
+        let mut drained = AuxTrace::default();
         let records = self.span(DATA_HEAD, DATA_TAIL, self.data);
         let trace = self.span(AUX_HEAD, AUX_TAIL, self.aux);
         drained.damaged = records.damaged || trace.damaged;
@@ -100,7 +100,7 @@ impl Image<'_> {
     }
 
     /// Parses the records; the trace starts at position `begin`.
-    fn walk(&self, records: &Span, begin: u64, drained: &mut Drained) {
+    fn walk(&self, records: &Span, begin: u64, drained: &mut AuxTrace) {
         let words = Ring(self.data);
         let (mut at, mut left) = (records.tail, records.length as u64);
         while left > 0 {
@@ -125,7 +125,7 @@ impl Image<'_> {
     }
 }
 
-impl Drained {
+impl AuxTrace {
     /// Adds the start of an AUX record, `offset` bytes into the trace. The first starts at 0.
     fn cut(&mut self, offset: u64, size: u64) {
         if size == 0 || offset == 0 {

@@ -12,7 +12,7 @@ pub type Core = (i32, i32);
 
 /// Recordings within the last span, by core.
 #[derive(Debug)]
-pub struct Duty {
+pub struct DutyCycle {
     span: Duration,
     most: Duration,
     window: Duration,
@@ -26,7 +26,7 @@ struct Recorded {
     length: Duration,
 }
 
-impl Duty {
+impl DutyCycle {
     /// At most `part` of each core's time is recorded, in windows of length `window`, over any span
     /// of `period`; or over the time of which one window is `part`, if that is longer.
     pub fn new(part: f64, window: Duration, period: Duration) -> Self {
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn core_at_its_limit_waits_alone() {
-        let mut duty = Duty::new(0.01, 10 * MS, 2 * S);
+        let mut duty = DutyCycle::new(0.01, 10 * MS, 2 * S);
         let start = Instant::now();
         assert_eq!(duty.free_at(CORE, start), start);
         duty.charge(CORE, start, 10 * MS);
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn long_window_extends_the_span() {
-        let mut duty = Duty::new(0.01, S, 10 * S);
+        let mut duty = DutyCycle::new(0.01, S, 10 * S);
         let start = Instant::now();
         assert_eq!(duty.free_at(CORE, start), start);
         duty.charge(CORE, start, S);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn late_recording_delays_the_next() {
-        let mut duty = Duty::new(0.01, 10 * MS, S);
+        let mut duty = DutyCycle::new(0.01, 10 * MS, S);
         let start = Instant::now();
         duty.charge(CORE, start, 300 * MS);
         let free = duty.free_at(CORE, start + S);
@@ -125,7 +125,7 @@ mod tests {
             percent in 1u32..20,
         ) {
             let part = f64::from(percent) / 100.0;
-            let mut duty = Duty::new(part, 10 * MS, S);
+            let mut duty = DutyCycle::new(part, 10 * MS, S);
             let start = Instant::now();
             let mut now = start;
             let mut all = Vec::new();

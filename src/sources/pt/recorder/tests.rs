@@ -1,10 +1,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
-use crate::engine::slow::FactValue;
+use crate::engine::background::FactValue;
 use crate::fake_host::{FakeHost, FakeVm, Thread};
 use crate::host::topology::Topology;
-use crate::sources::pt::image::FLAG_PARTIAL;
+use crate::sources::pt::ring_view::FLAG_PARTIAL;
 use crate::sources::pt::scripted::{refusal, whole, Recorded, ScriptedPt};
 use crate::sources::pt::Step;
 
@@ -21,7 +21,7 @@ fn thread(host: &FakeHost, pid: i32, tid: i32) -> Thread {
 /// A recorder on its own fixture host, with a simulated clock.
 struct Sim {
     host: FakeHost,
-    lane: PtLane,
+    lane: PtRecorder,
     inventory: Arc<ArcSwap<Inventory>>,
     start: Instant,
     now: Instant,
@@ -59,7 +59,7 @@ impl Sim {
         }));
         let recorded = recorder.recorded();
         let (telemetry, _) = Telemetry::new();
-        let lane = PtLane::new(
+        let lane = PtRecorder::new(
             config,
             roots,
             Box::new(recorder),

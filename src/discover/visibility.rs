@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Counts for each kind of visibility gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Blind {
+pub(super) struct VisibilityGaps {
     /// procfs does not list all processes.
     pub(super) invisible: bool,
     /// The descriptors of some processes cannot be read.
@@ -27,7 +27,7 @@ pub(super) struct Blind {
     pub(super) first_blocked: i32,
 }
 
-impl Blind {
+impl VisibilityGaps {
     /// One line for each kind that occurs.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -114,8 +114,8 @@ mod tests {
 
     #[test]
     fn each_kind_is_one_line_with_what_it_needs() {
-        assert_eq!(Blind::default().lines(), Vec::<String>::new());
-        let all = Blind {
+        assert_eq!(VisibilityGaps::default().lines(), Vec::<String>::new());
+        let all = VisibilityGaps {
             invisible: true,
             hidden: true,
             by_name: 2,

@@ -7,7 +7,7 @@ use crate::discover::{Vcpu, Vm};
 use crate::host::roots::Roots;
 use crate::host::thread::{parse_schedstat, parse_stat, KeptFile, BUFFER};
 use crate::host::topology::Topology;
-use crate::sources::pt::duty::Core;
+use crate::sources::pt::duty_cycle::Core;
 
 /// A vCPU in the queue.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::{metrics, ColumnRow, CpuRow, FactRow, Snapshot, Value};
+use crate::engine::background::FactValue;
 use crate::engine::demand::OfCpu;
-use crate::engine::slow::FactValue;
 use crate::metric::Metric;
 
 /// Selects counters of a vCPU: the columns of a metric, all of them or those with given labels.
@@ -55,14 +55,14 @@ pub struct Columns {
 
 /// Two snapshots, with an index from the later to the earlier one.
 #[derive(Debug)]
-pub struct Growth<'a> {
+pub struct Delta<'a> {
     before: &'a Snapshot,
     now: &'a Snapshot,
     vcpus: HashMap<&'a str, usize>,
     cells: OnceCell<HashMap<&'a str, usize>>,
 }
 
-impl<'a> Growth<'a> {
+impl<'a> Delta<'a> {
     /// The deltas since `before`.
     pub fn new(before: &'a Snapshot, now: &'a Snapshot) -> Self {
         let vcpus = before.vcpus.iter().zip(0..);
@@ -127,16 +127,16 @@ impl<'a> Growth<'a> {
             ))
         });
         let known: Vec<_> = known.collect();
-        let grown =
+        let increase =
             |&(_, now, before): &(usize, u64, Option<u64>)| Some(now.saturating_sub(before?));
-        let mut left = all.saturating_sub(known.iter().filter_map(grown).sum());
+        let mut left = all.saturating_sub(known.iter().filter_map(increase).sum());
         let share = |cell: &(usize, u64, Option<u64>)| {
-            let grown = grown(cell).unwrap_or_else(|| {
+            let increase = increase(cell).unwrap_or_else(|| {
                 let mine = cell.1.min(left);
                 left -= mine;
                 mine
             });
-            (cell.0, grown)
+            (cell.0, increase)
         };
         known.iter().map(share).collect()
     }
@@ -147,11 +147,11 @@ impl<'a> Growth<'a> {
         let before: HashMap<&str, OfCpu> = before.map(|r| (r.labels.text(), r.demand)).collect();
         self.now.demand.iter().filter_map(move |row| {
             let earlier = before.get(row.labels.text())?;
-            let grown = OfCpu {
+            let increase = OfCpu {
                 time: row.demand.time.saturating_sub(earlier.time),
                 delay: row.demand.delay.saturating_sub(earlier.delay),
             };
-            Some((row, grown))
+            Some((row, increase))
         })
     }
 
@@ -193,14 +193,14 @@ fn cell_total(snapshot: &Snapshot, cell: usize, column: usize) -> Option<u64> {
 
 /// Delta of a fact between two readings.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Grown {
+pub struct FactDelta {
     /// In the metric's unit.
     pub by: f64,
     /// Time between the two readings, accurate to one tick.
     pub over: Duration,
 }
 
-impl Grown {
+impl FactDelta {
     /// The delta per second.
     pub fn rate(self) -> f64 {
         self.by / self.over.as_secs_f64()
@@ -215,10 +215,10 @@ pub fn facts_of<'a>(facts: &'a [FactRow], metric: &'static Metric) -> &'a [FactR
 }
 
 /// The facts of a counter that were read at least twice, each with its delta.
-pub fn grown_facts<'a>(
+pub fn fact_deltas<'a>(
     snapshot: &'a Snapshot,
     metric: &'static Metric,
-) -> impl Iterator<Item = (&'a FactRow, Grown)> {
+) -> impl Iterator<Item = (&'a FactRow, FactDelta)> {
     let before = facts_of(&snapshot.facts_before, metric).iter();
     let before: HashMap<&str, &FactRow> = before.map(|row| (row.labels.text(), row)).collect();
     let now = facts_of(&snapshot.facts, metric).iter();
@@ -226,7 +226,7 @@ pub fn grown_facts<'a>(
         let earlier = before.get(row.labels.text())?;
         let over = row.since.saturating_duration_since(earlier.since);
         let by = number(&row.value)? - number(&earlier.value)?;
-        (!over.is_zero() && by >= 0.0).then_some((row, Grown { by, over }))
+        (!over.is_zero() && by >= 0.0).then_some((row, FactDelta { by, over }))
     })
 }
 

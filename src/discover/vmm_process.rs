@@ -7,12 +7,12 @@ use super::label;
 use super::manager::{self, Clues};
 use super::naming::{self, Names, Runner, Trust, Unnamed};
 use super::process::Process;
-use super::vcpus::Machine;
+use super::vcpus::VmCandidate;
 use super::vmm::{is_generic, Identity};
 use super::{Owner, Vm, VmKey};
 
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct VmmProcess {
     pub(super) pid: i32,
     start_time: u64,
     uid: Option<u32>,
@@ -20,7 +20,7 @@ pub(super) struct Guest {
     identity: Identity,
     pub(super) cmdline: Cmdline,
     cgroup: Cgroup,
-    pub(super) machines: Vec<Machine>,
+    pub(super) machines: Vec<VmCandidate>,
     /// Its descriptors cannot be read.
     pub(super) hidden: bool,
     /// It has no thread per vCPU: any thread may run any vCPU.
@@ -29,8 +29,8 @@ pub(super) struct Guest {
     pub(super) mixed: bool,
 }
 
-impl Guest {
-    pub(super) fn new(process: Process, machines: Vec<Machine>, in_debugfs: bool) -> Self {
+impl VmmProcess {
+    pub(super) fn new(process: Process, machines: Vec<VmCandidate>, in_debugfs: bool) -> Self {
         Self {
             pid: process.pid,
             start_time: process.start_time,
@@ -50,7 +50,7 @@ impl Guest {
     pub(super) fn unknown_threads(&self) -> usize {
         match self.unbound {
             true => 0,
-            false => self.machines.iter().map(Machine::threadless).sum(),
+            false => self.machines.iter().map(VmCandidate::threadless).sum(),
         }
     }
 
@@ -107,7 +107,7 @@ impl Guest {
         });
         let (manager, facts) = managed.unzip();
         let facts = clean(facts.unwrap_or_default());
-        let vm = |machine: &Machine| Vm {
+        let vm = |machine: &VmCandidate| Vm {
             key: VmKey {
                 pid: self.pid,
                 start_time: self.start_time,

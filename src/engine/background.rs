@@ -126,8 +126,8 @@ impl VmFacts {
 const LONG: Duration = Duration::from_secs(60);
 
 /// Reads its sources, each at its own period.
-pub struct SlowLane {
-    sources: Vec<Lane>,
+pub struct BackgroundCollector {
+    sources: Vec<Entry>,
     heartbeat: Heartbeat,
     inventory: Arc<ArcSwap<Inventory>>,
     newest: Arc<ArcSwap<VmFacts>>,
@@ -135,7 +135,7 @@ pub struct SlowLane {
 }
 
 /// One source and its latest facts.
-struct Lane {
+struct Entry {
     source: Source,
     due: Instant,
     /// The VMs of the last pass, with or without facts.
@@ -161,7 +161,7 @@ struct Round {
     news: bool,
 }
 
-impl SlowLane {
+impl BackgroundCollector {
     /// A collector for the host and the VMs that `inventory` holds at each pass.
     pub fn new(
         vm_sources: Vec<Box<dyn VmSource>>,
@@ -170,7 +170,7 @@ impl SlowLane {
         telemetry: Telemetry,
     ) -> Self {
         let now = Instant::now();
-        let lane = |source| Lane {
+        let entry = |source| Entry {
             source,
             due: now,
             asked: HashSet::new(),
@@ -181,7 +181,7 @@ impl SlowLane {
         let vm_sources = vm_sources.into_iter().map(Source::Vm);
         let host_sources = host_sources.into_iter().map(Source::Host);
         Self {
-            sources: vm_sources.chain(host_sources).map(lane).collect(),
+            sources: vm_sources.chain(host_sources).map(entry).collect(),
             heartbeat: telemetry.heartbeats.add("slow", LONG, false),
             inventory,
             newest: Arc::default(),
@@ -196,17 +196,20 @@ impl SlowLane {
 
     /// Descriptions of all sources.
     pub fn infos(&self) -> Vec<SourceInfo> {
-        self.sources.iter().map(|lane| lane.source.info()).collect()
+        self.sources
+            .iter()
+            .map(|entry| entry.source.info())
+            .collect()
     }
 
     /// Reads every source that is due at `now`, and publishes after each source with changes.
     pub fn pass(&mut self, now: Instant) {
         let inventory = self.inventory.load_full();
         for n in 0..self.sources.len() {
-            let lane = &mut self.sources[n];
-            if lane.due <= now {
-                let round = lane.read(&inventory, &self.heartbeat);
-                lane.due = now + lane.source.period();
+            let entry = &mut self.sources[n];
+            if entry.due <= now {
+                let round = entry.read(&inventory, &self.heartbeat);
+                entry.due = now + entry.source.period();
                 self.count_errors(n, round.errors);
                 if round.news {
                     self.publish(&inventory);
@@ -231,12 +234,15 @@ impl SlowLane {
             let known = self
                 .sources
                 .iter()
-                .filter_map(|lane| lane.known.get(&vm.key));
+                .filter_map(|entry| entry.known.get(&vm.key));
             (vm.key, known.cloned().collect())
         };
-        let of_host = self.sources.iter().filter_map(|lane| lane.of_host.clone());
+        let of_host = self
+            .sources
+            .iter()
+            .filter_map(|entry| entry.of_host.clone());
         // A source that was not read yet has no state.
-        let states = self.sources.iter().filter_map(Lane::said);
+        let states = self.sources.iter().filter_map(Entry::said);
         self.newest.store(Arc::new(VmFacts {
             vms: inventory.vms.iter().map(facts).collect(),
             host: of_host.collect(),
@@ -246,7 +252,7 @@ impl SlowLane {
 
     /// When the next source is due; in an hour if there are no sources.
     fn next_due(&self) -> Instant {
-        let due = self.sources.iter().map(|lane| lane.due).min();
+        let due = self.sources.iter().map(|entry| entry.due).min();
         due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600))
     }
 
@@ -282,7 +288,7 @@ impl Source {
     }
 }
 
-impl Lane {
+impl Entry {
     /// Description of the source, and its state after its last pass.
     fn said(&self) -> Option<(SourceInfo, SourceState)> {
         Some((self.source.info(), self.state.clone()?))

@@ -58,7 +58,7 @@ fn inventory(pids: &[i32]) -> Inventory {
 }
 
 /// The facts of each VM that has any.
-fn known(lane: &SlowLane) -> Vec<(i32, FactValue)> {
+fn known(lane: &BackgroundCollector) -> Vec<(i32, FactValue)> {
     let newest = lane.newest.load();
     let all = newest.vms.iter();
     let mut known: Vec<_> = all
@@ -75,7 +75,7 @@ fn facts_stay_until_the_next_read_and_are_dropped_with_the_vm() {
     let forgotten = source.forgotten.clone();
     let (telemetry, _) = Telemetry::new();
     let sources: Vec<Box<dyn VmSource>> = vec![Box::new(source)];
-    let mut lane = SlowLane::new(sources, Vec::new(), vms.clone(), telemetry);
+    let mut lane = BackgroundCollector::new(sources, Vec::new(), vms.clone(), telemetry);
     let start = Instant::now();
     lane.pass(start);
     assert_eq!(
@@ -143,7 +143,7 @@ fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
     let vms = Arc::new(ArcSwap::from_pointee(inventory));
     let (telemetry, _) = Telemetry::new();
     let sources: Vec<Box<dyn HostSource>> = vec![Box::new(Shared(shared.clone()))];
-    let mut lane = SlowLane::new(Vec::new(), sources, vms, telemetry);
+    let mut lane = BackgroundCollector::new(Vec::new(), sources, vms, telemetry);
     let mut now = Instant::now();
     let mut newest = lane.newest().load_full();
     let mut pass = |value, state| {
@@ -172,7 +172,7 @@ fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
 #[test]
 fn collector_runs_until_stop_even_without_sources() {
     let (telemetry, _) = Telemetry::new();
-    let lane = SlowLane::new(Vec::new(), Vec::new(), Arc::default(), telemetry);
+    let lane = BackgroundCollector::new(Vec::new(), Vec::new(), Arc::default(), telemetry);
     let stop = Stop::default();
     let reported = stop.clone();
     let thread = std::thread::spawn(move || lane.run(&reported));

@@ -39,9 +39,9 @@ fn snapshot(start: Instant, after: u64, cells: &[(i32, [u64; 2])], migrations: u
     snapshot
 }
 
-fn grown(before: &Snapshot, now: &Snapshot, counter: &Counter) -> Option<u64> {
-    let growth = Growth::new(before, now);
-    growth.of_vcpu(0, &growth.columns(counter))
+fn increase(before: &Snapshot, now: &Snapshot, counter: &Counter) -> Option<u64> {
+    let delta = Delta::new(before, now);
+    delta.of_vcpu(0, &delta.columns(counter))
 }
 
 #[test]
@@ -49,15 +49,15 @@ fn delta_is_summed_over_locations() {
     let start = Instant::now();
     let before = snapshot(start, 0, &[(1, [10, 50])], 3);
     let now = snapshot(start, 2, &[(1, [11, 60]), (2, [5, 190])], 9);
-    let growth = Growth::new(&before, &now);
-    assert_eq!(growth.span(), Duration::from_secs(2));
-    let of = |counter| growth.of_vcpu(0, &growth.columns(counter));
+    let delta = Delta::new(&before, &now);
+    assert_eq!(delta.span(), Duration::from_secs(2));
+    let of = |counter| delta.of_vcpu(0, &delta.columns(counter));
     assert_eq!(of(&TIME), Some(6));
     assert_eq!(of(&WAITS), Some(200));
     assert_eq!(of(&MIGRATIONS), Some(6));
     let other = Counter::of(&sched::CONTEXT_SWITCHES).with("type", "involuntary");
     assert_eq!((of(&other), of(&Counter::of(&exits::EXITS))), (None, None));
-    assert_eq!(growth.by_cell(0, &growth.columns(&TIME)), [(0, 1), (1, 5)]);
+    assert_eq!(delta.by_cell(0, &delta.columns(&TIME)), [(0, 1), (1, 5)]);
 }
 
 #[test]
@@ -67,9 +67,9 @@ fn series_that_returns_adds_no_delta() {
     let mut before = snapshot(start, 0, &[(1, [10, 0])], 0);
     before.vcpu_totals[0] = 10 + 5000;
     let now = snapshot(start, 5, &[(1, [13, 0]), (2, [5004, 0])], 0);
-    assert_eq!(grown(&before, &now, &TIME), Some(7));
-    let growth = Growth::new(&before, &now);
-    assert_eq!(growth.by_cell(0, &growth.columns(&TIME)), [(0, 3), (1, 4)]);
+    assert_eq!(increase(&before, &now, &TIME), Some(7));
+    let delta = Delta::new(&before, &now);
+    assert_eq!(delta.by_cell(0, &delta.columns(&TIME)), [(0, 3), (1, 4)]);
 }
 
 #[test]
@@ -78,12 +78,12 @@ fn delta_of_new_vcpu_is_unknown() {
     let before = snapshot(start, 0, &[(1, [10, 50])], 3);
     let mut now = snapshot(start, 2, &[(1, [11, 60])], 9);
     now.vcpus[0].tid += 1;
-    assert_eq!(grown(&before, &now, &TIME), None);
+    assert_eq!(increase(&before, &now, &TIME), None);
     let mut now = snapshot(start, 2, &[(1, [11, 60])], 9);
     now.vcpus[0].known_totals = 0b10;
-    assert_eq!(grown(&before, &now, &TIME), None);
-    assert_eq!(grown(&before, &now, &WAITS), Some(10));
-    assert_eq!(grown(&empty(start, Duration::ZERO), &now, &WAITS), None);
+    assert_eq!(increase(&before, &now, &TIME), None);
+    assert_eq!(increase(&before, &now, &WAITS), Some(10));
+    assert_eq!(increase(&empty(start, Duration::ZERO), &now, &WAITS), None);
 }
 
 #[test]
@@ -95,11 +95,11 @@ fn inconsistent_snapshots_do_not_panic() {
     now.vcpu_totals.clear();
     before.vcpu_values.clear();
     for (before, now) in [(&before, &now), (&now, &before)] {
-        let growth = Growth::new(before, now);
+        let delta = Delta::new(before, now);
         for counter in [TIME, WAITS, MIGRATIONS] {
-            let columns = growth.columns(&counter);
-            growth.of_vcpu(0, &columns);
-            growth.by_cell(0, &columns);
+            let columns = delta.columns(&counter);
+            delta.of_vcpu(0, &columns);
+            delta.by_cell(0, &columns);
         }
     }
 }
@@ -116,10 +116,10 @@ fn fact_delta_spans_two_readings() {
     };
     let mut snapshot = empty(start, Duration::from_secs(65));
     let reported = |snapshot: &Snapshot| -> Vec<f64> {
-        grown_facts(snapshot, &cgroup::CPU_PERIODS)
-            .map(|(row, grown)| {
+        fact_deltas(snapshot, &cgroup::CPU_PERIODS)
+            .map(|(row, increase)| {
                 assert_eq!(row.labels, labels(&[("vm", "a")]));
-                grown.rate()
+                increase.rate()
             })
             .collect()
     };
