@@ -28,8 +28,8 @@ use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{names, Clock, Encoder, Picture, Request, Resource};
 use vcpu_exporter::expose::text;
 use vcpu_exporter::host::identity::Identity;
-use vcpu_exporter::metric::{Kind, Metric};
-use vcpu_exporter::snapshot::{Labels, Snapshot, Value, Visitor};
+use vcpu_exporter::metric::{Kind, Label, Metric};
+use vcpu_exporter::snapshot::{Labels, Row, Snapshot, Value, Visitor};
 
 #[path = "../tests/support/snapshots.rs"]
 mod snapshots;
@@ -143,20 +143,19 @@ fn messages(snapshot: &Snapshot) -> ExportMetricsServiceRequest {
             });
         }
 
-        fn histogram(&mut self, _: &Labels, _: &Buckets) {
+        fn histogram(&mut self, _: Row<'_>, _: &Buckets) {
             unreachable!("only Intel PT has histograms, and nothing is recorded here");
         }
 
-        fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
-            let pairs = row.pairs().iter().chain(fixed.pairs());
-            let attribute =
-                |(key, value): &(&'static str, std::borrow::Cow<'static, str>)| KeyValue {
-                    key: (*key).to_owned(),
-                    value: Some(AnyValue {
-                        value: Some(any_value::Value::StringValue(value.to_string())),
-                    }),
-                    ..KeyValue::default()
-                };
+        fn sample(&mut self, row: Row<'_>, fixed: &Labels, value: Value) {
+            let pairs = row.labels.pairs().iter().chain(fixed.pairs());
+            let attribute = |(key, value): &Label| KeyValue {
+                key: (*key).to_owned(),
+                value: Some(AnyValue {
+                    value: Some(any_value::Value::StringValue(value.to_string())),
+                }),
+                ..KeyValue::default()
+            };
             let point = NumberDataPoint {
                 attributes: pairs.map(attribute).collect(),
                 start_time_unix_nano: 1,

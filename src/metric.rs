@@ -5,6 +5,10 @@
 
 use std::fmt;
 
+mod label;
+
+pub use label::{Label, LabelValue};
+
 /// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 
-use crate::discover::Inventory;
+use crate::discover::{Inventory, Vcpu, VmKey};
 use crate::engine::demand::OfCpu;
+use crate::engine::ledger::CellKey;
 use crate::engine::reading::{ColumnSet, Unit};
 use crate::engine::{CpuLocation, Reason, SourceInfo, SourceState};
 use crate::metric::Metric;
@@ -17,12 +18,14 @@ pub mod delta;
 pub mod facts;
 pub mod labels;
 pub mod metrics;
+mod subject;
 pub mod visit;
 
 pub use facts::FactRow;
 pub use labels::Labels;
 pub use metrics::CATALOG;
-pub use visit::{Value, Visitor};
+pub use subject::Subject;
+pub use visit::{Row, Value, Visitor};
 
 /// Interval at which the older snapshots rotate. Rates therefore cover 5 to 10 s: long enough to
 /// include a wait, which counts when it ends, and short enough to follow changes.
@@ -130,6 +133,8 @@ pub struct Snapshot {
 /// One VM.
 #[derive(Debug, Clone)]
 pub struct VmRow {
+    /// The VM.
+    pub key: VmKey,
     /// `vm`
     pub labels: Arc<Labels>,
     /// Labels of `kvm_vm_info`.
@@ -143,16 +148,16 @@ pub struct VmRow {
 /// One vCPU.
 #[derive(Debug, Clone)]
 pub struct VcpuRow {
+    /// Its VM.
+    pub vm: VmKey,
+    /// Its index in the VM, and its thread.
+    pub vcpu: Vcpu,
     /// `vm`, `vcpu`
     pub labels: Arc<Labels>,
     /// Labels of `kvm_vcpu_placement_info`; `None` while the location is unknown.
     pub placement: Option<Arc<Labels>>,
     /// Where the thread ran at the end of the tick.
     pub location: Option<CpuLocation>,
-    /// Index of the vCPU in its VM.
-    pub index: u32,
-    /// Thread ID on the host.
-    pub tid: i32,
     /// Range of its series in [`Snapshot::cells`].
     pub cells: std::ops::Range<usize>,
     /// Which vCPU columns are known.
@@ -164,6 +169,8 @@ pub struct VcpuRow {
 /// Activity of one vCPU at one location.
 #[derive(Debug, Clone)]
 pub struct CellRow {
+    /// The location.
+    pub key: CellKey,
     /// `vm`, `vcpu` and the location labels.
     pub labels: Arc<Labels>,
     /// Which placed columns are known here.
@@ -179,13 +186,13 @@ pub struct ColumnRow {
     pub labels: Arc<Labels>,
     /// Unit of the raw values.
     pub unit: Unit,
-    /// Whether the series limit dropped the column.
-    pub dropped: bool,
 }
 
 /// Demand of all vCPUs for one logical CPU.
 #[derive(Debug, Clone)]
 pub struct CpuRow {
+    /// The CPU's number.
+    pub cpu: u32,
     /// `cpu`, `package`, `core`, `numa_node`
     pub labels: Arc<Labels>,
     /// Time that vCPUs ran, and their delay.

@@ -14,7 +14,7 @@ use vcpu_exporter::engine::Buckets;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text;
 use vcpu_exporter::metric::{Kind, Metric};
-use vcpu_exporter::snapshot::{Labels, Snapshot, Value, Visitor, CATALOG};
+use vcpu_exporter::snapshot::{ColumnRow, Labels, Row, Snapshot, Value, Visitor, CATALOG};
 use vcpu_exporter::telemetry::{RequestLabels, SourceLabel, Telemetry};
 
 #[path = "support/oracle.rs"]
@@ -173,17 +173,17 @@ impl Visitor for Count {
         self.in_metric = 0;
     }
 
-    fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+    fn histogram(&mut self, row: Row<'_>, buckets: &Buckets) {
         for n in 0..buckets.series() {
             self.sample(row, &Labels::default(), Value::Int(n as u64));
         }
     }
 
-    fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
+    fn sample(&mut self, row: Row<'_>, fixed: &Labels, value: Value) {
         let metric = self.metrics.last().expect("a sample before its metric");
         self.in_metric += 1;
         self.about_vms += usize::from(metric.source != "self");
-        let (row, fixed) = (row.text(), fixed.text());
+        let (row, fixed) = (row.labels.text(), fixed.text());
         writeln!(self.text, "{} {row} {fixed} {value:?}", metric.name).unwrap();
         for label in row
             .split(',')
@@ -216,9 +216,10 @@ fn series_are_counted_as_they_are_walked() {
     snapshot.cells[1].known = 0b101;
     snapshot.vcpus[0].known = 0;
     snapshot.vcpus[1].placement = None;
-    let mut placed: Vec<_> = snapshot.placed.to_vec();
-    placed[2].dropped = true;
-    snapshot.placed = placed.into();
+    snapshot
+        .cells
+        .iter_mut()
+        .for_each(|cell| cell.known &= !0b100);
     assert_eq!(walk(&snapshot).about_vms, snapshot.count_series());
 }
 
@@ -235,11 +236,17 @@ fn the_unknown_and_the_dropped_are_absent() {
     let mut snapshot = recorded(Host::named(["web"]).snapshot());
     let text = walk(&snapshot).text;
     assert!(text.contains("kvm_vcpu_time_seconds_total") && text.contains("mode=\"host\""));
-    snapshot.cells.iter_mut().for_each(|cell| cell.known &= !1);
-    let mut placed: Vec<_> = snapshot.placed.to_vec();
-    let host = |c: &mut vcpu_exporter::snapshot::ColumnRow| c.labels.get("mode") == Some("host");
-    placed.iter_mut().for_each(|c| c.dropped = host(c));
-    snapshot.placed = placed.into();
+    let hidden = |c: &ColumnRow| {
+        c.metric.name == "kvm_vcpu_time_seconds_total" || c.labels.get("mode") == Some("host")
+    };
+    let columns = snapshot.placed.iter().enumerate();
+    let hidden = columns
+        .filter(|(_, c)| hidden(c))
+        .fold(0, |set, (n, _)| set | 1 << n);
+    snapshot
+        .cells
+        .iter_mut()
+        .for_each(|cell| cell.known &= !hidden);
     let text = walk(&snapshot).text;
     assert!(!text.contains("kvm_vcpu_time_seconds_total") && !text.contains("mode=\"host\""));
     assert!(text.contains("mode=\"guest\""));

@@ -195,7 +195,7 @@ fn look(roots: Roots, vm: &Vm) -> Vec<Fact> {
 }
 
 fn value(facts: &[Fact], metric: &str, label: &str) -> u64 {
-    let same = |fact: &&Fact| fact.metric == metric && fact.labels[0].1 == label;
+    let same = |fact: &&Fact| fact.metric == metric && fact.labels[0].1.to_string() == label;
     match facts.iter().find(same).map(|fact| fact.value.clone()) {
         Some(FactValue::Int(value)) => value,
         None => 0,

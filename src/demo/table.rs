@@ -152,7 +152,7 @@ fn row(delta: &Delta<'_>, columns: &[Columns], n: usize, vcpu: &VcpuRow) -> Vec<
 
 fn identity(vcpu: &VcpuRow) -> Vec<String> {
     let vm = vcpu.labels.get("vm").unwrap_or(UNKNOWN);
-    let mut cells = vec![printable(vm).into_owned(), vcpu.index.to_string()];
+    let mut cells = vec![printable(vm).into_owned(), vcpu.vcpu.index.to_string()];
     match vcpu.location {
         Some(at) => cells.extend([
             at.cpu.to_string(),

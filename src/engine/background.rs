@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use crate::discover::{Inventory, Vm, VmKey};
 use crate::engine::{Buckets, ReadError, SourceInfo, SourceState};
 use crate::host::topology::Topology;
-use crate::metric::Metric;
+use crate::metric::{Label, Metric};
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
 
@@ -24,11 +24,33 @@ pub struct Fact {
     /// The metric.
     pub metric: &'static Metric,
     /// Labels besides `vm`; facts about the host have no `vm`.
-    pub labels: Vec<(&'static str, String)>,
+    pub labels: Vec<Label>,
     /// Its value.
     pub value: FactValue,
     /// Where a counter started from 0; ignored for other types.
     pub origin: Origin,
+}
+
+impl Fact {
+    /// A fact that counts from when the exporter first saw its subject.
+    pub fn new(
+        metric: &'static Metric,
+        labels: impl IntoIterator<Item = Label>,
+        value: FactValue,
+    ) -> Self {
+        Self {
+            metric,
+            labels: labels.into_iter().collect(),
+            value,
+            origin: Origin::Exporter,
+        }
+    }
+
+    /// The same with another origin of the count.
+    #[must_use]
+    pub fn since(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
 }
 
 /// Where the count of a total started. OTLP uses it as the start time of the series, and reports

@@ -16,7 +16,7 @@ use super::classic;
 use super::negotiate::Format;
 use crate::engine::Buckets;
 use crate::metric::{Kind, Metric};
-use crate::snapshot::{Labels, Snapshot, Value, Visitor};
+use crate::snapshot::{Labels, Row, Snapshot, Value, Visitor};
 
 /// Appends a complete exposition to `out`: the snapshot, then the exporter's own metrics.
 pub fn encode(
@@ -72,8 +72,8 @@ impl Visitor for Encoder<'_> {
     }
 
     #[inline]
-    fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
-        let (row, fixed) = (row.text().as_bytes(), fixed.text().as_bytes());
+    fn sample(&mut self, row: Row<'_>, fixed: &Labels, value: Value) {
+        let (row, fixed) = (row.labels.text().as_bytes(), fixed.text().as_bytes());
         let out = &mut *self.out;
         // Reserve once for the whole line: 48 bytes for braces and the longest number.
         out.reserve(self.prefix.len() + row.len() + fixed.len() + 48);
@@ -89,7 +89,8 @@ impl Visitor for Encoder<'_> {
         out.push(b'\n');
     }
 
-    fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+    fn histogram(&mut self, row: Row<'_>, buckets: &Buckets) {
+        let row = row.labels;
         let sum = Value::Nanoseconds(buckets.sum());
         self.part(b"_sum", None, row, sum);
         self.part(b"_count", None, row, Value::Int(buckets.count()));

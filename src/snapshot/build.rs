@@ -16,6 +16,7 @@ use crate::engine::sampler::View;
 use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
 use crate::engine::{CpuLocation, Reason, SourceInfo, SourceState, INVENTORY};
 use crate::host::topology::{Cpu, Topology};
+use crate::metric::Label;
 
 /// Builds snapshots and publishes them.
 pub struct Builder {
@@ -159,6 +160,7 @@ impl Builder {
         let cpus = view.inventory.topology.cpus.iter().zip(&*self.cpu_places);
         let row = |(cpu, labels): (&Cpu, &Arc<Labels>)| {
             Some(CpuRow {
+                cpu: cpu.id,
                 labels: labels.clone(),
                 demand: view.demand.of(cpu.id)?,
             })
@@ -224,6 +226,7 @@ fn add_vcpu(
     for (n, (cell, (_, labels))) in account.cells.iter().zip(&labels.cells).enumerate() {
         if account.is_visible(n, view.limit.ttl(), view.taken_mono) {
             snapshot.cells.push(CellRow {
+                key: cell.key,
                 labels: labels.clone(),
                 known: account.known_in(cell) & !vcpu_sampler.hidden,
             });
@@ -237,11 +240,11 @@ fn add_vcpu(
     snapshot.vcpu_values.extend_from_slice(&account.values);
     let cells = account.cells.iter();
     snapshot.vcpus.push(VcpuRow {
+        vm: vcpu_sampler.vm.key,
+        vcpu: vcpu_sampler.vcpu,
         labels: labels.labels.clone(),
         placement: labels.placement.as_ref().map(|(_, labels)| labels.clone()),
         location: account.location,
-        index: vcpu_sampler.vcpu.index,
-        tid: vcpu_sampler.vcpu.tid,
         cells: first..snapshot.cells.len(),
         known: account.known,
         known_totals: cells.fold(0, |set, cell| set | account.known_in(cell)),
@@ -280,34 +283,29 @@ impl VcpuLabels {
     }
 }
 
-type Pair = (&'static str, std::borrow::Cow<'static, str>);
-
-fn identity(vcpu_sampler: &VcpuSampler) -> [Pair; 2] {
+fn identity(vcpu_sampler: &VcpuSampler) -> [Label; 2] {
     [
         ("vm", vcpu_sampler.vm.name.clone().into()),
-        ("vcpu", vcpu_sampler.vcpu.index.to_string().into()),
+        ("vcpu", vcpu_sampler.vcpu.index.into()),
     ]
-}
-
-fn number(name: &'static str, n: impl ToString) -> Pair {
-    (name, n.to_string().into())
 }
 
 fn placement_labels(vcpu_sampler: &VcpuSampler, location: &CpuLocation) -> Labels {
     let place = location.place;
     let rest = [
-        number("cpu", location.cpu),
-        number("package", place.package),
-        number("core", place.core),
-        number("numa_node", place.numa_node),
+        ("cpu", location.cpu.into()),
+        ("package", place.package.into()),
+        ("core", place.core.into()),
+        ("numa_node", place.numa_node.into()),
     ];
     Labels::new(identity(vcpu_sampler).into_iter().chain(rest))
 }
 
 fn cell_labels(vcpu_sampler: &VcpuSampler, key: &CellKey) -> Arc<Labels> {
     let core = key.core.into_iter();
-    let core = core.flat_map(|(package, core)| [number("package", package), number("core", core)]);
-    let node = key.numa_node.map(|node| number("numa_node", node));
+    let core =
+        core.flat_map(|(package, core)| [("package", package.into()), ("core", core.into())]);
+    let node = key.numa_node.map(|node| ("numa_node", node.into()));
     Arc::new(Labels::new(
         identity(vcpu_sampler).into_iter().chain(core).chain(node),
     ))
@@ -325,6 +323,7 @@ fn vm_row(vm: &Vm, vcpus: std::ops::Range<usize>) -> VmRow {
         .chain(facts.map(|(name, value)| (*name, value.clone().into())))
         .chain([("name_source", vm.name_source.into())]);
     VmRow {
+        key: vm.key,
         info: Arc::new(Labels::new(info)),
         labels: Arc::new(Labels::new([vm_label()])),
         vcpus,
@@ -336,9 +335,12 @@ fn cpu_labels(topology: &Topology) -> Arc<[Arc<Labels>]> {
     let one = |cpu: &Cpu| {
         let core_type = cpu.core_type.label();
         let core_type = (!core_type.is_empty()).then(|| ("core_type", core_type.into()));
-        let die = cpu.ids.die.map(|die| number("die_id", die));
-        let cluster = cpu.ids.cluster.map(|cluster| number("cluster_id", cluster));
-        let llc = cpu.llc.map(|llc| number("llc", llc));
+        let die = cpu.ids.die.map(|die| ("die_id", die.into()));
+        let cluster = cpu
+            .ids
+            .cluster
+            .map(|cluster| ("cluster_id", cluster.into()));
+        let llc = cpu.llc.map(|llc| ("llc", llc.into()));
         let online = ("online", if cpu.online { "true" } else { "false" }.into());
         let ids = die.into_iter().chain(cluster).chain(core_type).chain(llc);
         Arc::new(Labels::new(
@@ -348,12 +350,12 @@ fn cpu_labels(topology: &Topology) -> Arc<[Arc<Labels>]> {
     topology.cpus.iter().map(one).collect()
 }
 
-fn cpu_place(cpu: &Cpu) -> [Pair; 4] {
+fn cpu_place(cpu: &Cpu) -> [Label; 4] {
     [
-        number("cpu", cpu.id),
-        number("package", cpu.place.package),
-        number("core", cpu.place.core),
-        number("numa_node", cpu.place.numa_node),
+        ("cpu", cpu.id.into()),
+        ("package", cpu.place.package.into()),
+        ("core", cpu.place.core.into()),
+        ("numa_node", cpu.place.numa_node.into()),
     ]
 }
 
@@ -364,7 +366,6 @@ fn column_rows(columns: &[Column]) -> Arc<[ColumnRow]> {
             metric: column.metric,
             labels: Arc::new(Labels::new(labels)),
             unit: column.unit,
-            dropped: false,
         }
     };
     columns.iter().map(row).collect()

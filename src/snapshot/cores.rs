@@ -64,8 +64,7 @@ pub fn core_use(snapshot: &Snapshot) -> HashMap<CoreKey, CoreUse> {
 }
 
 fn key(row: &FactRow) -> Option<CoreKey> {
-    let number = |name| row.labels.get(name)?.parse().ok();
-    Some((number("package")?, number("core")?))
+    Some((row.labels.number("package")?, row.labels.number("core")?))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Deltas between two snapshots of the same exporter.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{metrics, ColumnRow, CpuRow, FactRow, Snapshot, Value};
+use super::{metrics, ColumnRow, CpuRow, FactRow, Snapshot, Value, VcpuRow};
+use crate::discover::VmKey;
 use crate::engine::background::FactValue;
 use crate::engine::demand::OfCpu;
 use crate::metric::Metric;
@@ -58,8 +58,7 @@ pub struct Columns {
 pub struct Delta<'a> {
     before: &'a Snapshot,
     now: &'a Snapshot,
-    vcpus: HashMap<&'a str, usize>,
-    cells: OnceCell<HashMap<&'a str, usize>>,
+    vcpus: HashMap<(VmKey, u32), usize>,
 }
 
 impl<'a> Delta<'a> {
@@ -69,8 +68,7 @@ impl<'a> Delta<'a> {
         Self {
             before,
             now,
-            vcpus: vcpus.map(|(row, n)| (row.labels.text(), n)).collect(),
-            cells: OnceCell::new(),
+            vcpus: vcpus.map(|(row, n)| (key(row), n)).collect(),
         }
     }
 
@@ -112,6 +110,7 @@ impl<'a> Delta<'a> {
         let (Some(all), Some(vcpu)) = (self.of_vcpu(n, columns), self.now.vcpus.get(n)) else {
             return Vec::new();
         };
+        let earlier = self.earlier(n).and_then(|n| self.before.vcpus.get(n));
         let total = |snapshot: &Snapshot, cell| {
             let totals = columns.placed.iter();
             let totals = totals.filter_map(|&c| cell_total(snapshot, cell, c));
@@ -119,12 +118,11 @@ impl<'a> Delta<'a> {
         };
         let known = vcpu.cells.clone().filter_map(|cell| {
             let now = total(self.now, cell)?;
-            let before = self.earlier_cell(cell);
-            Some((
-                cell,
-                now,
-                before.map(|c| total(self.before, c).unwrap_or(0)),
-            ))
+            let key = self.now.cells.get(cell)?.key;
+            let mut cells = earlier.map_or(0..0, |vcpu| vcpu.cells.clone());
+            let before = cells.find(|&c| self.before.cells.get(c).is_some_and(|c| c.key == key));
+            let before = before.map(|c| total(self.before, c).unwrap_or(0));
+            Some((cell, now, before))
         });
         let known: Vec<_> = known.collect();
         let increase =
@@ -144,9 +142,9 @@ impl<'a> Delta<'a> {
     /// Delta of the vCPUs' demand for each logical CPU, in nanoseconds.
     pub fn demand(&self) -> impl Iterator<Item = (&'a CpuRow, OfCpu)> + '_ {
         let before = self.before.demand.iter();
-        let before: HashMap<&str, OfCpu> = before.map(|r| (r.labels.text(), r.demand)).collect();
+        let before: HashMap<u32, OfCpu> = before.map(|row| (row.cpu, row.demand)).collect();
         self.now.demand.iter().filter_map(move |row| {
-            let earlier = before.get(row.labels.text())?;
+            let earlier = before.get(&row.cpu)?;
             let increase = OfCpu {
                 time: row.demand.time.saturating_sub(earlier.time),
                 delay: row.demand.delay.saturating_sub(earlier.delay),
@@ -158,19 +156,14 @@ impl<'a> Delta<'a> {
     /// Position of vCPU `n` in the earlier snapshot, if its thread is the same.
     fn earlier(&self, n: usize) -> Option<usize> {
         let now = self.now.vcpus.get(n)?;
-        let before = *self.vcpus.get(now.labels.text())?;
-        let same_thread = self.before.vcpus.get(before)?.tid == now.tid;
+        let before = *self.vcpus.get(&key(now))?;
+        let same_thread = self.before.vcpus.get(before)?.vcpu.tid == now.vcpu.tid;
         same_thread.then_some(before)
     }
+}
 
-    fn earlier_cell(&self, cell: usize) -> Option<usize> {
-        let cells = self.cells.get_or_init(|| {
-            let cells = self.before.cells.iter().zip(0..);
-            cells.map(|(row, n)| (row.labels.text(), n)).collect()
-        });
-        let label = self.now.cells.get(cell)?.labels.text();
-        cells.get(label).copied()
-    }
+fn key(row: &VcpuRow) -> (VmKey, u32) {
+    (row.vm, row.vcpu.index)
 }
 
 fn vcpu_total(snapshot: &Snapshot, vcpu: usize, column: usize) -> Option<u64> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{metrics, Labels};
+use super::{metrics, Labels, Subject};
 use crate::discover::{Inventory, Vm};
 use crate::engine::background::{Fact, FactValue, Origin, VmFacts};
 use crate::engine::{SourceInfo, SourceState};
@@ -15,6 +15,8 @@ use crate::metric::Metric;
 pub struct FactRow {
     /// The metric.
     pub metric: &'static Metric,
+    /// The vCPU, VM or host.
+    pub subject: Subject,
     /// `vm`, if the fact is about a VM, and the fact's own labels.
     pub labels: Arc<Labels>,
     /// Its value.
@@ -156,18 +158,25 @@ impl Rendered {
 }
 
 fn row(vm: Option<&Arc<Vm>>, fact: &Fact, since: Instant) -> (usize, FactRow) {
-    let own = fact.labels.iter();
-    let own = own.map(|(name, value)| (*name, value.clone().into()));
-    let vm = vm.map(|vm| ("vm", vm.name.clone().into()));
-    let labels = vm.into_iter().chain(own);
+    let name = vm.map(|vm| ("vm", vm.name.clone().into()));
+    let labels = name.into_iter().chain(fact.labels.iter().cloned());
+    let labels = Arc::new(Labels::new(labels));
     let row = FactRow {
         metric: fact.metric,
-        labels: Arc::new(Labels::new(labels)),
+        subject: vm.map_or(Subject::Host, |vm| subject(vm, &labels)),
+        labels,
         value: fact.value.clone(),
         origin: fact.origin,
         since,
     };
     (metrics::position(fact.metric), row)
+}
+
+/// The vCPU that the labels name, else the VM.
+fn subject(vm: &Vm, labels: &Labels) -> Subject {
+    let index: Option<u32> = labels.number("vcpu");
+    let vcpu = index.and_then(|index| vm.vcpus.iter().find(|vcpu| vcpu.index == index));
+    vcpu.map_or(Subject::Vm(vm.key), |vcpu| Subject::Vcpu(vm.key, *vcpu))
 }
 
 #[cfg(test)]
@@ -184,7 +193,7 @@ mod tests {
     fn fact(metric: &'static Metric, value: u64) -> Fact {
         Fact {
             metric,
-            labels: vec![("stat", "x\"y".to_owned())],
+            labels: vec![("stat", "x\"y".into())],
             value: FactValue::Int(value),
             origin: Origin::Exporter,
         }

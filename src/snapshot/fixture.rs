@@ -3,17 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{metrics, CellRow, ColumnRow, FactRow, Labels, Snapshot, VcpuRow, VmRow};
-use crate::discover::Inventory;
+use super::{metrics, CellRow, ColumnRow, FactRow, Labels, Snapshot, Subject, VcpuRow, VmRow};
+use crate::config::Placement;
+use crate::discover::{Inventory, Vcpu, VmKey};
 use crate::engine::background::{FactValue, Origin};
+use crate::engine::ledger::CellKey;
 use crate::engine::reading::Unit;
 use crate::engine::CpuLocation;
 use crate::host::topology::{Place, Topology};
+use crate::metric::LabelValue;
 
-/// Labels from borrowed values.
+/// Labels from borrowed values; all digits are a number, except in a name.
 pub(crate) fn labels(pairs: &[(&'static str, &str)]) -> Arc<Labels> {
-    let pairs = pairs.iter().map(|(n, v)| (*n, v.to_string().into()));
-    Arc::new(Labels::new(pairs))
+    let value = |name: &str, text: &str| match text.parse::<i32>() {
+        Ok(n) if name != "vm" => LabelValue::from(n),
+        _ => text.to_owned().into(),
+    };
+    Arc::new(Labels::new(pairs.iter().map(|(n, v)| (*n, value(n, v)))))
 }
 
 /// A column of the catalog.
@@ -22,7 +28,6 @@ pub(crate) fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -
         metric: metrics::find(metric).unwrap(),
         labels: labels(fixed),
         unit,
-        dropped: false,
     }
 }
 
@@ -67,8 +72,10 @@ impl Snapshot {
     /// Adds a VM without vCPUs, with these extra labels of `kvm_vm_info`.
     pub(crate) fn add_vm(&mut self, name: &str, info: &[(&'static str, &str)]) {
         let first = self.vcpus.len();
+        let key = key(name);
         let name = [("vm", name)];
         self.vms.push(VmRow {
+            key,
             labels: labels(&name),
             info: labels(&[&name, info].concat()),
             vcpus: first..first,
@@ -81,12 +88,18 @@ impl Snapshot {
     pub(crate) fn add_vcpu(&mut self, cells: &[(u32, Place, &[u64])], own: &[u64]) {
         let vm = self.vms.last_mut().unwrap();
         let name = vm.labels.get("vm").unwrap().to_owned();
-        let index = vm.vcpus.len().to_string();
+        let vcpu = Vcpu {
+            index: vm.vcpus.len() as u32,
+            tid: 100 + self.vcpus.len() as i32,
+            start_time: 1,
+        };
+        let index = vcpu.index.to_string();
         let first = self.cells.len();
         let mut sums = vec![0; self.placed.len()];
         for (_, place, totals) in cells {
             assert_eq!(totals.len(), sums.len());
             self.cells.push(CellRow {
+                key: CellKey::of(Some(*place), Placement::Core),
                 labels: cell_labels(&name, &index, *place),
                 known: all(totals.len()),
             });
@@ -99,11 +112,11 @@ impl Snapshot {
             .last()
             .map(|&(cpu, place, _)| CpuLocation { cpu, place });
         self.vcpus.push(VcpuRow {
+            vm: vm.key,
+            vcpu,
             labels: labels(&[("vm", &name), ("vcpu", &index)]),
             placement: None,
             location: at,
-            index: vm.vcpus.len() as u32,
-            tid: 100 + self.vcpus.len() as i32,
             cells: first..self.cells.len(),
             known: all(own.len()),
             known_totals: if cells.is_empty() {
@@ -123,15 +136,28 @@ impl Snapshot {
         value: FactValue,
     ) {
         let mut facts = self.facts.to_vec();
+        let labels = labels(pairs);
+        let vm = labels.get("vm").map(key);
         facts.push(FactRow {
             metric: metrics::find(metric).unwrap(),
-            labels: labels(pairs),
+            subject: vm.map_or(Subject::Host, Subject::Vm),
+            labels,
             value,
             origin: Origin::Exporter,
             since: self.taken_mono,
         });
         facts.sort_by_key(|row| metrics::position(row.metric));
         self.facts = facts.into();
+    }
+}
+
+/// The key of the VM with this name.
+fn key(name: &str) -> VmKey {
+    let digest = |n: u64, byte: u8| n.wrapping_mul(31).wrapping_add(byte.into());
+    VmKey {
+        pid: 1,
+        start_time: name.bytes().fold(1, digest),
+        ordinal: 0,
     }
 }
 

@@ -1,19 +1,18 @@
 //! Label sets, rendered once.
 
-use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::sync::OnceLock;
+
+use crate::metric::{Label, LabelValue};
 
 /// A label set: pairs for structured outputs and the status page, and rendered text for the text
 /// formats.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
-    pairs: Box<[Pair]>,
+    pairs: Box<[Label]>,
     text: Box<str>,
     kept: OnceLock<Box<[u8]>>,
 }
-
-/// Name and unescaped value of a label.
-pub type Pair = (&'static str, Cow<'static, str>);
 
 impl PartialEq for Labels {
     fn eq(&self, other: &Self) -> bool {
@@ -25,7 +24,7 @@ impl Eq for Labels {}
 
 impl Labels {
     /// Renders a label set. Values come from outside and are escaped only here.
-    pub fn new(pairs: impl IntoIterator<Item = Pair>) -> Self {
+    pub fn new(pairs: impl IntoIterator<Item = Label>) -> Self {
         let pairs: Box<[_]> = pairs.into_iter().collect();
         let mut text = String::new();
         for (name, value) in &pairs {
@@ -34,7 +33,11 @@ impl Labels {
             }
             text.push_str(name);
             text.push_str("=\"");
-            escape_into(&mut text, value);
+            match value {
+                LabelValue::Text(value) => escape_into(&mut text, value),
+                // Writing to a String cannot fail.
+                LabelValue::Number(n) => drop(write!(text, "{n}")),
+            }
             text.push('"');
         }
         Self {
@@ -51,22 +54,29 @@ impl Labels {
     }
 
     /// The pairs, with unescaped values.
-    pub fn pairs(&self) -> &[Pair] {
+    pub fn pairs(&self) -> &[Label] {
         &self.pairs
     }
 
     /// The labels as another output encodes them: rendered on first use and kept as long as the
     /// label set, so a host that never pushes uses no memory for it. One encoding only.
-    pub fn kept(&self, render: impl FnOnce(&[Pair]) -> Box<[u8]>) -> &[u8] {
+    pub fn kept(&self, render: impl FnOnce(&[Label]) -> Box<[u8]>) -> &[u8] {
         self.kept.get_or_init(|| render(&self.pairs))
     }
 
-    /// Value of a label.
+    /// Text of a label; `None` if it is a number.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.pairs
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|(_, v)| v.as_ref())
+        self.value(name)?.text()
+    }
+
+    /// Number of a label, such as a node or an index; `None` if it is text or does not fit.
+    pub fn number<N: TryFrom<i64>>(&self, name: &str) -> Option<N> {
+        N::try_from(self.value(name)?.number()?).ok()
+    }
+
+    fn value(&self, name: &str) -> Option<&LabelValue> {
+        let mut pairs = self.pairs.iter();
+        pairs.find(|(known, _)| *known == name).map(|(_, v)| v)
     }
 }
 
@@ -88,9 +98,14 @@ mod tests {
 
     #[test]
     fn values_are_escaped_in_text_and_raw_in_pairs() {
-        let labels = Labels::new([("vm", "a\"b\\c\nd".into()), ("vcpu", "0".into())]);
+        let labels = Labels::new([("vm", "a\"b\\c\nd".into()), ("vcpu", 0u32.into())]);
         assert_eq!(labels.text(), r#"vm="a\"b\\c\nd",vcpu="0""#);
         assert_eq!(labels.get("vm"), Some("a\"b\\c\nd"));
+        assert_eq!(
+            (labels.number("vcpu"), labels.get("vcpu")),
+            (Some(0u32), None)
+        );
+        assert_eq!((labels.number::<u32>("vm"), labels.get("x")), (None, None));
     }
 
     #[test]

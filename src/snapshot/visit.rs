@@ -5,7 +5,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{ColumnRow, FactRow, Labels, Snapshot, SourceRow, CATALOG};
+use super::{ColumnRow, FactRow, Labels, Snapshot, SourceRow, Subject, VcpuRow, VmRow, CATALOG};
 use crate::engine::background::{FactValue, Origin};
 use crate::engine::reading::{ColumnSet, Unit};
 use crate::engine::{Buckets, SourceState};
@@ -53,27 +53,45 @@ fn seconds(ns: u64) -> f64 {
     }
 }
 
+/// What a sample is about: in numbers, and as labels.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The vCPU, VM or host.
+    pub subject: Subject,
+    /// Labels of the row.
+    pub labels: &'a Labels,
+}
+
+impl<'a> Row<'a> {
+    /// A row about the host or the exporter.
+    pub fn of_host(labels: &'a Labels) -> Self {
+        let subject = Subject::Host;
+        Self { subject, labels }
+    }
+}
+
 /// Receives a snapshot, metric by metric.
 pub trait Visitor {
     /// Starts a metric. Metrics without samples are not announced.
     fn metric(&mut self, metric: &'static Metric);
     /// A sample of the current metric; its labels are those of `row`, then those of `fixed`.
-    fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value);
+    fn sample(&mut self, row: Row<'_>, fixed: &Labels, value: Value);
     /// A sample of a fact, with the origin of its count.
-    fn fact(&mut self, row: &Labels, value: Value, _origin: Origin) {
+    fn fact(&mut self, row: Row<'_>, value: Value, _origin: Origin) {
         self.sample(row, &Labels::default(), value);
     }
     /// A histogram of the current metric.
-    fn histogram(&mut self, row: &Labels, buckets: &Buckets);
+    fn histogram(&mut self, row: Row<'_>, buckets: &Buckets);
 }
 
 impl Snapshot {
     /// Passes the samples of all metrics to `visitor`, in catalog order.
     ///
-    /// The sample's age is measured at `now`. Columns dropped by the series limit and unknown
-    /// values are skipped.
+    /// The sample's age is measured at `now`. Unknown values, and those that the series
+    /// limit hides, are skipped.
     pub fn visit(&self, now: Instant, visitor: &mut impl Visitor) {
         let none = Labels::default();
+        let host = Row::of_host(&none);
         // The facts are in catalog order, as is this loop.
         let mut facts = &self.facts[..];
         for metric in CATALOG {
@@ -85,47 +103,66 @@ impl Snapshot {
             match metric.rows {
                 Rows::Fed => self.visit_columns(&mut family),
                 Rows::VmInfo => {
-                    let infos = self.vms.iter().map(|vm| &*vm.info);
-                    infos.for_each(|labels| family.one(labels));
+                    let infos = self.vms.iter().map(|vm| vm.row(&vm.info));
+                    infos.for_each(|row| family.one(row));
                 }
                 Rows::VmVcpus => self.vms.iter().for_each(|vm| {
                     let vcpus = vm.vcpus.len() as u64 + u64::from(vm.threadless);
-                    family.sample(&vm.labels, &none, Value::Int(vcpus));
+                    family.sample(vm.row(&vm.labels), &none, Value::Int(vcpus));
                 }),
                 Rows::Placement => {
-                    let places = self.vcpus.iter().filter_map(|v| v.placement.as_deref());
-                    places.for_each(|labels| family.one(labels));
+                    let places = self.vcpus.iter();
+                    let places = places.filter_map(|vcpu| Some(vcpu.row(vcpu.placement.as_ref()?)));
+                    places.for_each(|row| family.one(row));
                 }
-                Rows::HostCpus => self.cpu_labels.iter().for_each(|cpu| family.one(cpu)),
+                Rows::HostCpus => {
+                    let cpus = self.cpu_labels.iter();
+                    cpus.for_each(|cpu| family.one(Row::of_host(cpu)));
+                }
                 Rows::VcpuTimeByCpu => self.demand.iter().for_each(|cpu| {
-                    family.sample(&cpu.labels, &none, Value::Nanoseconds(cpu.demand.time));
+                    family.sample(
+                        Row::of_host(&cpu.labels),
+                        &none,
+                        Value::Nanoseconds(cpu.demand.time),
+                    );
                 }),
                 Rows::VcpuDelayByCpu => self.demand.iter().for_each(|cpu| {
-                    family.sample(&cpu.labels, &none, Value::Nanoseconds(cpu.demand.delay));
+                    family.sample(
+                        Row::of_host(&cpu.labels),
+                        &none,
+                        Value::Nanoseconds(cpu.demand.delay),
+                    );
                 }),
                 Rows::SourceStates => self.sources.iter().for_each(|source| {
-                    family.sample(&source.labels, &none, Value::Int(delivers(source)));
+                    family.sample(
+                        Row::of_host(&source.labels),
+                        &none,
+                        Value::Int(delivers(source)),
+                    );
                 }),
-                Rows::PmuMode => self.pmu_mode.iter().for_each(|mode| family.one(mode)),
+                Rows::PmuMode => {
+                    let mode = self.pmu_mode.iter();
+                    mode.for_each(|mode| family.one(Row::of_host(mode)));
+                }
                 Rows::Synthetic => {
                     let scenario = self.synthetic.iter();
-                    scenario.for_each(|_| family.one(&none));
+                    scenario.for_each(|_| family.one(host));
                 }
                 Rows::DroppedSeries => self.dropped.iter().for_each(|row| {
-                    family.sample(&row.labels, &none, Value::Int(row.series));
+                    family.sample(Row::of_host(&row.labels), &none, Value::Int(row.series));
                 }),
                 Rows::SampleAge => {
-                    family.sample(&none, &none, Value::Nanoseconds(self.age_ns(now)));
+                    family.sample(host, &none, Value::Nanoseconds(self.age_ns(now)));
                 }
                 Rows::SampleTimestamp => {
-                    family.sample(&none, &none, Value::Nanoseconds(unix_ns(self.taken)));
+                    family.sample(host, &none, Value::Nanoseconds(unix_ns(self.taken)));
                 }
                 Rows::Series => {
-                    family.sample(&none, &none, Value::Int(self.series as u64));
+                    family.sample(host, &none, Value::Int(self.series as u64));
                 }
                 Rows::VisibilityGaps => {
                     let gaps = self.inventory.visibility_gaps.len() as u64;
-                    family.sample(&none, &none, Value::Int(gaps));
+                    family.sample(host, &none, Value::Int(gaps));
                 }
                 // The registry has these.
                 Rows::Registry => {}
@@ -145,10 +182,8 @@ impl Snapshot {
     /// `limits.max_series`; it is counted from the bit sets, without a visit.
     pub fn count_series(&self) -> usize {
         let placements = self.vcpus.iter().filter(|v| v.placement.is_some()).count();
-        let placed = shown(&self.placed);
-        let per_vcpu = shown(&self.per_vcpu);
-        let in_cells: usize = self.cells.iter().map(|c| ones(c.known & placed)).sum();
-        let in_vcpus: usize = self.vcpus.iter().map(|v| ones(v.known & per_vcpu)).sum();
+        let in_cells: usize = self.cells.iter().map(|c| ones(c.known)).sum();
+        let in_vcpus: usize = self.vcpus.iter().map(|v| ones(v.known)).sum();
         2 * self.vms.len()
             + placements
             + self.cpu_labels.len()
@@ -169,15 +204,18 @@ impl Snapshot {
         let placed = picks(&self.placed, family.metric);
         if !placed.is_empty() {
             let totals = self.cell_totals.chunks_exact(self.placed.len());
-            for (cell, totals) in self.cells.iter().zip(totals) {
-                family.row(&cell.labels, cell.known, totals, &placed);
+            let mut cells = self.cells.iter().zip(totals);
+            for vcpu in &self.vcpus {
+                for (cell, totals) in cells.by_ref().take(vcpu.cells.len()) {
+                    family.row(vcpu.row(&cell.labels), cell.known, totals, &placed);
+                }
             }
         }
         let per_vcpu = picks(&self.per_vcpu, family.metric);
         if !per_vcpu.is_empty() {
             let values = self.vcpu_values.chunks_exact(self.per_vcpu.len());
             for (vcpu, values) in self.vcpus.iter().zip(values) {
-                family.row(&vcpu.labels, vcpu.known, values, &per_vcpu);
+                family.row(vcpu.row(&vcpu.labels), vcpu.known, values, &per_vcpu);
             }
         }
     }
@@ -190,9 +228,9 @@ struct Pick<'a> {
     column: &'a ColumnRow,
 }
 
-/// The columns that feed `metric` and that the series limit did not drop.
+/// The columns that feed `metric`.
 fn picks<'a>(columns: &'a [ColumnRow], metric: &Metric) -> Vec<Pick<'a>> {
-    let feeds = |column: &ColumnRow| !column.dropped && column.metric == metric;
+    let feeds = |column: &ColumnRow| column.metric == metric;
     let numbered = columns.iter().enumerate();
     numbered
         .filter(|(_, column)| feeds(column))
@@ -212,14 +250,22 @@ fn bit(index: usize) -> ColumnSet {
         .unwrap_or(0)
 }
 
-/// The columns that the series limit did not drop.
-fn shown(columns: &[ColumnRow]) -> ColumnSet {
-    let kept = columns.iter().enumerate().filter(|(_, c)| !c.dropped);
-    kept.fold(0, |set, (index, _)| set | bit(index))
-}
-
 fn ones(set: ColumnSet) -> usize {
     set.count_ones() as usize
+}
+
+impl VmRow {
+    fn row<'a>(&self, labels: &'a Labels) -> Row<'a> {
+        let subject = Subject::Vm(self.key);
+        Row { subject, labels }
+    }
+}
+
+impl VcpuRow {
+    fn row<'a>(&self, labels: &'a Labels) -> Row<'a> {
+        let subject = Subject::Vcpu(self.vm, self.vcpu);
+        Row { subject, labels }
+    }
 }
 
 /// 1 unless the source is down.
@@ -245,7 +291,7 @@ struct Family<'a, V> {
 
 impl<V: Visitor> Family<'_, V> {
     #[inline]
-    fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
+    fn sample(&mut self, row: Row<'_>, fixed: &Labels, value: Value) {
         self.announce();
         self.visitor.sample(row, fixed, value);
     }
@@ -260,30 +306,34 @@ impl<V: Visitor> Family<'_, V> {
 
     fn fact(&mut self, fact: &FactRow) {
         self.announce();
+        let row = Row {
+            subject: fact.subject,
+            labels: &fact.labels,
+        };
         let value = match &fact.value {
             FactValue::Int(n) => Value::Int(*n),
             FactValue::Nanoseconds(n) => Value::Nanoseconds(*n),
             FactValue::Float(x) => Value::Float(*x),
-            FactValue::Histogram(buckets) => return self.visitor.histogram(&fact.labels, buckets),
+            FactValue::Histogram(buckets) => return self.visitor.histogram(row, buckets),
         };
-        self.visitor.fact(&fact.labels, value, fact.origin);
+        self.visitor.fact(row, value, fact.origin);
     }
 
     /// An info sample: value 1.
-    fn one(&mut self, labels: &Labels) {
-        self.sample(labels, &Labels::default(), Value::Int(1));
+    fn one(&mut self, row: Row<'_>) {
+        self.sample(row, &Labels::default(), Value::Int(1));
     }
 
     /// The metric's samples of one series or vCPU.
     #[inline]
-    fn row(&mut self, labels: &Labels, known: ColumnSet, values: &[u64], picks: &[Pick<'_>]) {
+    fn row(&mut self, row: Row<'_>, known: ColumnSet, values: &[u64], picks: &[Pick<'_>]) {
         for pick in picks {
             if known & pick.bit == 0 {
                 continue;
             }
             if let Some(&raw) = values.get(pick.index) {
                 let value = Value::of(pick.column.unit, raw);
-                self.sample(labels, &pick.column.labels, value);
+                self.sample(row, &pick.column.labels, value);
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::config;
 use crate::discover::{Vm, VmKey};
-use crate::engine::background::{Fact, FactValue, Origin, VmSource};
+use crate::engine::background::{Fact, FactValue, VmSource};
 use crate::engine::{identity, ReadError, Reason, SourceInfo, SourceState};
 use crate::host::fds::MAX_DESCRIPTORS;
 use crate::host::roots::Roots;
@@ -127,23 +127,19 @@ fn fact(device: Device) -> Fact {
         mdev_type,
     } = device;
     let labels = [
-        ("device", Some(name)),
-        ("class", class.map(str::to_owned)),
-        ("pci_id", pci_id),
-        ("driver", driver),
-        ("numa_node", numa_node.map(|node| node.to_string())),
-        ("iommu_group", iommu_group.map(|group| group.to_string())),
-        ("physfn", physfn),
-        ("parent", parent),
-        ("mdev_type", mdev_type),
+        ("device", Some(name.into())),
+        ("class", class.map(Into::into)),
+        ("pci_id", pci_id.map(Into::into)),
+        ("driver", driver.map(Into::into)),
+        ("numa_node", numa_node.map(Into::into)),
+        ("iommu_group", iommu_group.map(Into::into)),
+        ("physfn", physfn.map(Into::into)),
+        ("parent", parent.map(Into::into)),
+        ("mdev_type", mdev_type.map(Into::into)),
     ];
     let known = labels.into_iter();
-    Fact {
-        metric: &DEVICE_INFO,
-        labels: known.filter_map(|(n, value)| Some((n, value?))).collect(),
-        value: FactValue::Int(1),
-        origin: Origin::Exporter,
-    }
+    let labels = known.filter_map(|(name, value)| Some((name, value?)));
+    Fact::new(&DEVICE_INFO, labels, FactValue::Int(1))
 }
 
 /// A missing file means that the process ended (proc(5)).

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::Periodic;
-use crate::engine::background::{Fact, FactValue, HostSource, Origin};
+use crate::engine::background::{Fact, HostSource};
 use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::topology::Topology;
-use crate::metric::Metric;
+use crate::metric::Label;
 
 mod cpu_time;
 mod features;
@@ -134,27 +134,6 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Reason {
     }
 }
 
-fn fact<const N: usize>(
-    metric: &'static Metric,
-    labels: [(&'static str, String); N],
-    value: FactValue,
-) -> Fact {
-    Fact {
-        metric,
-        labels: labels.into(),
-        value,
-        origin: Origin::Exporter,
-    }
-}
-
-/// The fact as a counter that the kernel keeps since boot.
-fn since_boot(fact: Fact) -> Fact {
-    Fact {
-        origin: Origin::Boot,
-        ..fact
-    }
-}
-
 /// Maximum number of bytes in a label value.
 const MAX_LABEL: usize = 128;
 
@@ -173,8 +152,8 @@ fn label(text: &str) -> String {
 }
 
 /// The `package` and `core` labels.
-fn core((package, core): (i32, i32)) -> [(&'static str, String); 2] {
-    [("package", package.to_string()), ("core", core.to_string())]
+fn core((package, core): (i32, i32)) -> [Label; 2] {
+    [("package", package.into()), ("core", core.into())]
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config;
 use crate::discover::{Vm, VmKey};
-use crate::engine::background::{Fact, FactValue, Origin, VmSource};
+use crate::engine::background::{Fact, FactValue, VmSource};
 use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::fds::Descriptors;
@@ -337,32 +337,25 @@ impl VmSource for Memory {
 
 /// The facts of a sample. Host nodes without memory of the VM have 0.
 fn facts(sample: &Sample, roots: &Roots) -> Vec<Fact> {
-    let fact = |metric, label: Option<(&'static str, String)>, value| Fact {
-        metric,
-        labels: label.into_iter().collect(),
-        value,
-        origin: Origin::Exporter,
-    };
     let mut facts = Vec::new();
     if let Some(known) = &sample.nodes {
         let mut nodes: Nodes = walk::nodes(roots).iter().map(|node| (*node, 0)).collect();
         nodes.extend(known);
         facts.extend(nodes.iter().map(|(node, bytes)| {
-            let label = ("numa_node", node.to_string());
-            fact(&MEMORY, Some(label), FactValue::Int(*bytes))
+            let label = ("numa_node", (*node).into());
+            Fact::new(&MEMORY, [label], FactValue::Int(*bytes))
         }));
     }
     facts.extend(sample.backing.iter().map(|(backing, bytes)| {
-        let label = ("backing", backing.clone());
-        let metric = &MEMORY_BACKING;
-        fact(metric, Some(label), FactValue::Int(*bytes))
+        let label = ("backing", backing.clone().into());
+        Fact::new(&MEMORY_BACKING, [label], FactValue::Int(*bytes))
     }));
-    let method = ("method", sample.method.to_owned());
-    facts.push(fact(&MEMORY_INFO, Some(method), FactValue::Int(1)));
+    let method = ("method", sample.method.into());
+    facts.push(Fact::new(&MEMORY_INFO, [method], FactValue::Int(1)));
     let taken = SystemTime::now().duration_since(UNIX_EPOCH);
     let taken = taken.map_or(0, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
     let metric = &MEMORY_SAMPLE_TIMESTAMP;
-    facts.push(fact(metric, None, FactValue::Nanoseconds(taken)));
+    facts.push(Fact::new(metric, [], FactValue::Nanoseconds(taken)));
     facts
 }
 

@@ -350,12 +350,7 @@ impl Drop for Resctrl {
 }
 
 fn fact(metric: &'static Metric, llc: u32, bytes: u64, origin: Origin) -> Fact {
-    Fact {
-        metric,
-        labels: vec![("llc", llc.to_string())],
-        value: FactValue::Int(bytes),
-        origin,
-    }
+    Fact::new(metric, [("llc", llc.into())], FactValue::Int(bytes)).since(origin)
 }
 
 fn no_group() -> Reason {

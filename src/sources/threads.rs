@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Placement};
 use crate::discover::{Role, Vm, VmKey};
-use crate::engine::background::{Fact, FactValue, Origin, VmSource};
+use crate::engine::background::{Fact, FactValue, VmSource};
 use crate::engine::ledger::CellKey;
 use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::host::topology::Watch;
-use crate::metric::{metrics, Keys, Metric};
+use crate::metric::{metrics, Keys, Label, Metric};
 
 mod account;
 mod kthreads;
@@ -199,19 +199,14 @@ fn facts(vm: &Vm, account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
     let mut facts = Vec::new();
     for (role, key, cell) in account.visible(ttl, now) {
         let totals = [(&THREAD_TIME, cell.run), (&THREAD_DELAY, cell.delay)];
-        facts.extend(totals.map(|(metric, total)| Fact {
-            metric,
-            labels: labels(role, key),
-            value: FactValue::Nanoseconds(total),
-            origin: Origin::Exporter,
+        facts.extend(totals.map(|(metric, total)| {
+            Fact::new(metric, labels(role, key), FactValue::Nanoseconds(total))
         }));
     }
     let roles = Role::ALL.into_iter().filter(|role| is_seen(vm, *role));
-    facts.extend(roles.map(|role| Fact {
-        metric: &THREADS,
-        labels: labels(role, CellKey::default()),
-        value: FactValue::Int(account.count(role)),
-        origin: Origin::Exporter,
+    facts.extend(roles.map(|role| {
+        let labels = labels(role, CellKey::default());
+        Fact::new(&THREADS, labels, FactValue::Int(account.count(role)))
     }));
     facts
 }
@@ -226,13 +221,13 @@ fn is_seen(vm: &Vm, role: Role) -> bool {
     }
 }
 
-fn labels(role: Role, key: CellKey) -> Vec<(&'static str, String)> {
-    let mut labels = vec![("role", role.label().to_owned())];
+fn labels(role: Role, key: CellKey) -> Vec<Label> {
+    let mut labels = vec![("role", role.label().into())];
     if let Some((package, core)) = key.core {
-        labels.push(("package", package.to_string()));
-        labels.push(("core", core.to_string()));
+        labels.push(("package", package.into()));
+        labels.push(("core", core.into()));
     }
-    labels.extend(key.numa_node.map(|node| ("numa_node", node.to_string())));
+    labels.extend(key.numa_node.map(|node| ("numa_node", node.into())));
     labels
 }
 

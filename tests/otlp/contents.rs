@@ -128,10 +128,12 @@ fn each_series_begins_with_the_exporter_or_with_its_vm() {
 /// `old` is older than the exporter, `young` is not.
 fn counted(total: u64) -> Vec<FactRow> {
     let row = |metric: &str, pairs: &[(&'static str, &'static str)], origin| {
-        let pairs = pairs.iter().map(|(name, value)| (*name, (*value).into()));
+        let labels = snapshots::labels(pairs);
+        let vm = labels.get("vm").map(snapshots::key);
         FactRow {
             metric: metrics::find(metric).unwrap(),
-            labels: Arc::new(Labels::new(pairs)),
+            subject: vm.map_or(Subject::Host, Subject::Vm),
+            labels,
             value: FactValue::Int(total),
             origin,
             since: Instant::now(),
@@ -166,8 +168,9 @@ fn counted(total: u64) -> Vec<FactRow> {
 /// An app with these facts on a host whose exporter started 100 s ago.
 fn app_that_counted(total: u64, after: Duration) -> Arc<App> {
     let starts = [("old", ticks_ago(1000)), ("young", ticks_ago(50))];
-    let mut snapshot = with_starts(Host::named(["old", "young"]).snapshot(), &starts);
+    let mut snapshot = Host::named(["old", "young"]).snapshot();
     snapshot.facts = counted(total).into();
+    let mut snapshot = with_starts(snapshot, &starts);
     snapshot.taken += after;
     app(snapshot)
 }

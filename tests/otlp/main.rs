@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use vcpu_exporter::config::otlp::{Compression, HeaderSource, Protocol, Temporality, Tls};
-use vcpu_exporter::discover::{Inventory, Owner, Vcpu, Vm, VmKey};
 use vcpu_exporter::engine::background::{FactValue, Origin};
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{
@@ -19,7 +18,7 @@ use vcpu_exporter::expose::otlp::{
 use vcpu_exporter::expose::{text, App};
 use vcpu_exporter::host::identity::Identity;
 use vcpu_exporter::metric::Kind;
-use vcpu_exporter::snapshot::{self, metrics, FactRow, Labels, Snapshot, CATALOG};
+use vcpu_exporter::snapshot::{self, metrics, FactRow, Snapshot, Subject, CATALOG};
 use vcpu_exporter::telemetry::{RequestLabels, SourceLabel, Telemetry};
 
 #[path = "../support/exposition.rs"]
@@ -157,36 +156,25 @@ fn serve_at(sink: &Sink, protocol: Protocol, at: &str) -> (otlp_sink::Server, Se
     (server, settings(url, protocol))
 }
 
-/// The snapshot with an inventory in which each VM started at this time.
+/// The snapshot with VMs whose processes and threads started at these times.
 fn with_starts(mut snapshot: Snapshot, starts: &[(&str, u64)]) -> Snapshot {
-    let vm = |(name, start_time): &(&str, u64)| {
-        let vcpu = |index| Vcpu {
-            index,
-            tid: 1,
-            start_time: *start_time,
-        };
-        Arc::new(Vm {
-            key: VmKey {
-                pid: 1,
-                start_time: *start_time,
-                ordinal: 0,
-            },
-            name: (*name).to_owned(),
-            name_source: "cmdline",
-            uuid: None,
-            vmm: "qemu",
-            manager: None,
-            owner: Owner::Host,
-            facts: Vec::new(),
-            vcpus: (0..2).map(vcpu).collect(),
-            threadless: 0,
-            names_threads: true,
-        })
-    };
-    snapshot.inventory = Arc::new(Inventory {
-        vms: starts.iter().map(vm).collect(),
-        ..Inventory::default()
-    });
+    let mut facts = snapshot.facts.to_vec();
+    for (name, start_time) in starts {
+        let vms = &mut snapshot.vms;
+        let vm = vms.iter_mut().find(|vm| vm.labels.get("vm") == Some(name));
+        let vm = vm.unwrap();
+        let before = vm.key;
+        vm.key.start_time = *start_time;
+        for fact in &mut facts {
+            if fact.subject.vm() == Some(before) {
+                fact.subject = Subject::Vm(vm.key);
+            }
+        }
+        for vcpu in &mut snapshot.vcpus[vm.vcpus.clone()] {
+            (vcpu.vm, vcpu.vcpu.start_time) = (vm.key, *start_time);
+        }
+    }
+    snapshot.facts = facts.into();
     // After the clocks that are created next.
     snapshot.taken = SystemTime::now() + Duration::from_secs(5);
     snapshot

@@ -15,7 +15,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use vcpu_exporter::engine::Buckets;
 use vcpu_exporter::metric::{Kind, Metric};
-use vcpu_exporter::snapshot::{Labels, Snapshot, Value, Visitor};
+use vcpu_exporter::snapshot::{Labels, Row, Snapshot, Value, Visitor};
 
 /// The snapshot as prometheus-client encodes it, without an age.
 pub(crate) fn encode(snapshot: &Arc<Snapshot>) -> String {
@@ -66,15 +66,15 @@ fn families(snapshot: &Snapshot) -> Vec<Family> {
                 histograms: Vec::new(),
             });
         }
-        fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
-            let pairs = row.pairs().iter();
+        fn histogram(&mut self, row: Row<'_>, buckets: &Buckets) {
+            let pairs = row.labels.pairs().iter();
             let pairs = pairs.map(|(name, value)| (*name, value.to_string()));
             let histogram = (Pairs(pairs.collect()), buckets.clone());
             let family = self.0.last_mut().expect("announced");
             family.histograms.push(histogram);
         }
-        fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
-            let pairs = row.pairs().iter().chain(fixed.pairs());
+        fn sample(&mut self, row: Row<'_>, fixed: &Labels, value: Value) {
+            let pairs = row.labels.pairs().iter().chain(fixed.pairs());
             let pairs = pairs.map(|(name, value)| (*name, value.to_string()));
             let sample = (Pairs(pairs.collect()), value);
             self.0.last_mut().expect("announced").samples.push(sample);

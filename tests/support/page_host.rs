@@ -2,15 +2,14 @@
 //! disappears on request. Its activity is constant, so that its page can be inspected.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vcpu_exporter::engine::background::{FactValue, Origin};
 use vcpu_exporter::engine::demand::OfCpu;
-use vcpu_exporter::snapshot::{metrics, CpuRow, FactRow, Handle, Labels, Snapshot};
+use vcpu_exporter::snapshot::{metrics, CpuRow, FactRow, Handle, Snapshot, Subject};
 
-use crate::snapshots::{labels, Host};
+use crate::snapshots::{key, labels, Host};
 
 /// A name that would be a script if it were not escaped.
 pub(crate) const HOSTILE: &str = "<img src=x onerror=\"document.title='taken'\">";
@@ -86,6 +85,7 @@ impl PageHost {
             wanted[at.cpu as usize].delay += delay;
         }
         let row = |(cpu, demand): (usize, &OfCpu)| CpuRow {
+            cpu: cpu as u32,
             labels: labels(&[("cpu", &cpu.to_string())]),
             demand: *demand,
         };
@@ -137,11 +137,12 @@ impl PageHost {
     fn facts(&self, snapshot: &Snapshot, since: Instant, seconds: u64) -> Arc<[FactRow]> {
         let mut rows = Vec::new();
         let mut add = |metric: &str, pairs: &[(&'static str, &str)], value: u64| {
-            let owned = pairs.iter();
-            let owned = owned.map(|(n, v)| (*n, Cow::Owned((*v).to_string())));
+            let labels = labels(pairs);
+            let vm = labels.get("vm").map(key);
             rows.push(FactRow {
                 metric: metrics::find(metric).unwrap(),
-                labels: Arc::new(Labels::new(owned)),
+                subject: vm.map_or(Subject::Host, Subject::Vm),
+                labels,
                 value: FactValue::Int(value),
                 origin: Origin::Exporter,
                 since,

@@ -2,17 +2,19 @@
 //! differ from each other.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use vcpu_exporter::discover::Inventory;
+use vcpu_exporter::config::Placement;
+use vcpu_exporter::discover::{Inventory, Vcpu, VmKey};
 use vcpu_exporter::engine::background::{FactValue, Origin};
+use vcpu_exporter::engine::ledger::CellKey;
 use vcpu_exporter::engine::{Buckets, CpuLocation, Reason, SourceInfo, SourceState, Unit};
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
+use vcpu_exporter::metric::LabelValue;
 use vcpu_exporter::snapshot::metrics;
 use vcpu_exporter::snapshot::{
-    CellRow, ColumnRow, DroppedRow, FactRow, Labels, Snapshot, SourceRow, VcpuRow, VmRow,
+    CellRow, ColumnRow, DroppedRow, FactRow, Labels, Snapshot, SourceRow, Subject, VcpuRow, VmRow,
 };
 
 /// The host to build.
@@ -105,6 +107,7 @@ impl Host {
             self.add_vcpu(snapshot, name, index);
         }
         snapshot.vms.push(VmRow {
+            key: key(name),
             labels: labels(&[("vm", name)]),
             info: labels(&[
                 ("vm", name),
@@ -129,6 +132,12 @@ impl Host {
         let vcpu = index.to_string();
         let place = place_of(cpu);
         snapshot.vcpus.push(VcpuRow {
+            vm: key(vm),
+            vcpu: Vcpu {
+                index: index as u32,
+                tid: 20_000 + n as i32,
+                start_time: 0,
+            },
             labels: labels(&[("vm", vm), ("vcpu", &vcpu)]),
             placement: Some(labels(&[
                 ("vm", vm),
@@ -139,8 +148,6 @@ impl Host {
                 ("numa_node", &place.numa_node.to_string()),
             ])),
             location: Some(CpuLocation { cpu, place }),
-            index: index as u32,
-            tid: 20_000 + n as i32,
             cells: first..snapshot.cells.len(),
             known: all(snapshot.per_vcpu.len()),
             known_totals: all(snapshot.placed.len()),
@@ -161,6 +168,7 @@ impl Host {
         let place = place_of(cpu);
         let n = snapshot.cells.len();
         snapshot.cells.push(CellRow {
+            key: CellKey::of(Some(place), Placement::Core),
             labels: labels(&[
                 ("vm", vm),
                 ("vcpu", &index.to_string()),
@@ -238,6 +246,7 @@ pub(crate) fn recorded(mut snapshot: Snapshot) -> Snapshot {
                 let pairs: Vec<_> = [("vm", name)].iter().chain(more).copied().collect();
                 rows.push(FactRow {
                     metric: metrics::find(metric).unwrap(),
+                    subject: Subject::Vm(vm.key),
                     labels: labels(&pairs),
                     value: value(n),
                     origin: Origin::Exporter,
@@ -311,16 +320,26 @@ pub(crate) fn column(metric: &str, fixed: &[(&'static str, &str)], unit: Unit) -
         metric: metrics::find(metric).unwrap(),
         labels: labels(fixed),
         unit,
-        dropped: false,
     }
 }
 
-/// Labels with borrowed values.
+/// Labels with borrowed values; all digits are a number, except in a name.
 pub(crate) fn labels(pairs: &[(&'static str, &str)]) -> Arc<Labels> {
-    let owned = pairs
-        .iter()
-        .map(|(name, value)| (*name, Cow::Owned(value.to_string())));
-    Arc::new(Labels::new(owned))
+    let value = |name: &str, text: &str| match text.parse::<i32>() {
+        Ok(n) if name != "vm" => LabelValue::from(n),
+        _ => text.to_owned().into(),
+    };
+    Arc::new(Labels::new(pairs.iter().map(|(n, v)| (*n, value(n, v)))))
+}
+
+/// The key of the VM with this name, which is as old as the host.
+pub(crate) fn key(name: &str) -> VmKey {
+    let digest = |n: i32, byte: u8| n.wrapping_mul(31).wrapping_add(byte.into());
+    VmKey {
+        pid: name.bytes().fold(1, digest),
+        start_time: 0,
+        ordinal: 0,
+    }
 }
 
 fn all(columns: usize) -> u128 {

@@ -9,7 +9,7 @@ use super::*;
 use crate::engine::Buckets;
 use crate::fake_host::{FakeHost, UUID_A, UUID_B};
 use crate::metric::{Kind, Metric};
-use crate::snapshot::{metrics, Labels, Snapshot, Value, Visitor};
+use crate::snapshot::{metrics, Labels, Row, Snapshot, Value, Visitor};
 use crate::sources::pmu::scripted::Scripted;
 
 pub(super) fn pipeline(host: &FakeHost, config: &Config, counters: Scripted) -> Pipeline {
@@ -82,19 +82,19 @@ impl Visitor for Series {
         self.metric = Some(metric);
     }
 
-    fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
+    fn sample(&mut self, row: Row<'_>, fixed: &Labels, value: Value) {
         let metric = self.metric.unwrap();
         let (Value::Int(n) | Value::Nanoseconds(n)) = value else {
             return;
         };
         if metric.source != "self" {
-            let labels = format!("{},{}", row.text(), fixed.text());
+            let labels = format!("{},{}", row.labels.text(), fixed.text());
             let before = self.values.insert((metric.name, labels.clone()), n);
             assert_eq!(before, None, "twice: {}{{{labels}}}", metric.name);
         }
     }
 
-    fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+    fn histogram(&mut self, row: Row<'_>, buckets: &Buckets) {
         self.sample(row, &Labels::default(), Value::Int(buckets.count()));
     }
 }

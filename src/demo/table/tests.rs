@@ -71,7 +71,7 @@ fn unknown_is_not_shown_as_zero() {
 #[test]
 fn new_thread_of_a_vcpu_starts_without_rates() {
     let (prev, mut now) = two();
-    now.vcpus[0].tid += 1;
+    now.vcpus[0].vcpu.tid += 1;
     assert!(!render(&prev, &now, 200).contains("0.750"));
 }
 

@@ -1,11 +1,12 @@
 //! The totals that each receiver of deltas has received. A delta is counted from the last push that
 //! arrived, so the next push includes what a failed push contained.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
+use crate::discover::VmKey;
 use crate::metric::Metric;
-use crate::snapshot::{Labels, Value};
+use crate::snapshot::{Labels, Row, Value};
 
 /// Identifies a series: a keyed hash. With a million series, two collide on one of ten million
 /// hosts, and both would then be wrong.
@@ -16,8 +17,10 @@ type Key = u64;
 pub(super) struct Id<'a> {
     /// The metric.
     pub(super) metric: &'static Metric,
-    /// Its labels.
-    pub(super) labels: [&'a Labels; 2],
+    /// Its subject and labels.
+    pub(super) row: Row<'a>,
+    /// Further labels.
+    pub(super) fixed: &'a Labels,
     /// Index of a histogram's bucket; the sum follows the last bucket. 0 for a number.
     pub(super) part: usize,
     /// Start time of the series. A VM that restarts under its name starts a new series.
@@ -39,8 +42,7 @@ struct Series {
     delivered: u64,
     /// Time of that total: the next delta starts here.
     at: u64,
-    start: u64,
-    /// Hash of the VM's name; 0 for series that live as long as the exporter.
+    /// Hash of the VM; 0 for series that live as long as the exporter.
     vm: u32,
     /// The last round that contained the series.
     round: u32,
@@ -75,18 +77,16 @@ impl Ledger {
         now: u64,
         total: Value,
     ) -> Option<(Value, u64, PendingDelta)> {
-        let [row, fixed] = id.labels.map(Labels::text);
+        let (row, fixed) = (id.row.labels.text(), id.fixed.text());
         let unique = (id.metric.name, row, fixed, id.part, id.start);
         let key = self.hasher.hash_one(unique);
         let (since, round, hasher) = (self.since, self.round, &self.hasher);
         let series = self.series.entry(key).or_insert_with(|| {
             let ours = id.start >= since;
-            let vm = id.labels[0].get("vm");
             Series {
                 delivered: if ours { 0 } else { bits(total) },
                 at: if ours { id.start } else { now },
-                start: id.start,
-                vm: vm.map_or(0, |vm| short(hasher, vm)),
+                vm: id.row.subject.vm().map_or(0, |vm| short(hasher, vm)),
                 round,
             }
         });
@@ -117,22 +117,19 @@ impl Ledger {
     }
 
     /// Ends a visit of all series. A series that was not visited may return with its total, for
-    /// example when a vCPU returns to a core, and is kept until its VM is gone. `vms` lists the
-    /// current VMs and their start times.
-    pub(super) fn end_round<'a>(&mut self, vms: impl Iterator<Item = (&'a str, u64)>) {
-        let hasher = &self.hasher;
-        let vms: HashMap<u32, u64> = vms.map(|(vm, at)| (short(hasher, vm), at)).collect();
+    /// example when a vCPU returns to a core, and is kept until its VM is gone. `vms` are the
+    /// current VMs.
+    pub(super) fn end_round(&mut self, vms: impl Iterator<Item = VmKey>) {
+        let vms: HashSet<u32> = vms.map(|vm| short(&self.hasher, vm)).collect();
         let round = self.round;
-        self.series.retain(|_, series| {
-            let lives = vms.get(&series.vm).is_some_and(|at| *at <= series.start);
-            series.round == round || lives
-        });
+        self.series
+            .retain(|_, series| series.round == round || vms.contains(&series.vm));
         self.round = self.round.wrapping_add(1);
     }
 }
 
 /// Never 0. If two VMs collide, their series are only forgotten later.
-fn short(hasher: &RandomState, vm: &str) -> u32 {
+fn short(hasher: &RandomState, vm: VmKey) -> u32 {
     hasher.hash_one(vm) as u32 | 1
 }
 
@@ -159,6 +156,16 @@ fn beyond(total: Value, before: u64) -> Option<Value> {
 mod tests {
     use super::*;
     use crate::snapshot::metrics::find;
+    use crate::snapshot::Subject;
+
+    /// A VM that started then.
+    fn vm(start_time: u64) -> VmKey {
+        VmKey {
+            pid: 1,
+            start_time,
+            ordinal: 0,
+        }
+    }
 
     struct Receiver(Ledger);
 
@@ -173,10 +180,15 @@ mod tests {
             now: u64,
             total: Value,
         ) -> Option<(Value, u64, PendingDelta)> {
-            let row = Labels::new([("vm", "a".into())]);
+            let labels = Labels::new([("vm", "a".into())]);
+            let row = Row {
+                subject: Subject::Vm(vm(start)),
+                labels: &labels,
+            };
             let id = Id {
                 metric: find("kvm_vcpu_cycles_total").unwrap(),
-                labels: [&row, &Labels::default()],
+                row,
+                fixed: &Labels::default(),
                 part: 0,
                 start,
             };
@@ -245,7 +257,7 @@ mod tests {
         assert_eq!((n, start), (2, 250));
         receiver.0.end_round(std::iter::empty());
         assert_eq!(receiver.0.series.len(), 2, "they were seen");
-        receiver.0.end_round([("a", 250)].into_iter());
+        receiver.0.end_round([vm(250)].into_iter());
         assert_eq!(
             receiver.0.series.len(),
             1,

@@ -12,13 +12,12 @@ use prometheus_client::registry::Registry;
 use super::delta::{Id, Ledger, PendingDelta};
 use super::own::{self, Histogram};
 use super::protobuf::{attribute, bytes, fixed64, head, uint, varint, varint_len};
-use super::starts::{unix_ns, Clock, Starts};
+use super::starts::{unix_ns, Clock};
 use super::{names, Resource};
 use crate::engine::background::Origin;
 use crate::engine::Buckets;
-use crate::metric::{Kind, Metric};
-use crate::snapshot::labels::Pair;
-use crate::snapshot::{Labels, Snapshot, Value, Visitor};
+use crate::metric::{Kind, Label, Metric};
+use crate::snapshot::{Labels, Row, Snapshot, Value, Visitor};
 
 /// Bytes of data points after which a new request starts. gRPC receivers accept 4 MiB by default,
 /// counted after decompression.
@@ -85,7 +84,7 @@ impl Encoder {
         let snapshot = picture.snapshot;
         let mut writer = Writer {
             resource: &self.resource,
-            starts: Starts::new(self.clock, snapshot),
+            clock: self.clock,
             taken: unix_ns(snapshot.taken),
             now: picture.now_unix,
             ledger: self.ledger.as_mut(),
@@ -101,13 +100,10 @@ impl Encoder {
         writer.end_metric();
         writer.end_request();
         let Writer {
-            starts,
-            requests,
-            ledger,
-            ..
+            requests, ledger, ..
         } = writer;
         if let Some(ledger) = ledger {
-            ledger.end_round(starts.vms());
+            ledger.end_round(snapshot.vms.iter().map(|vm| vm.key));
         }
         requests
     }
@@ -122,7 +118,7 @@ impl Encoder {
 
 struct Writer<'a> {
     resource: &'a Resource,
-    starts: Starts<'a>,
+    clock: Clock,
     taken: u64,
     now: u64,
     ledger: Option<&'a mut Ledger>,
@@ -143,22 +139,22 @@ impl Visitor for Writer<'_> {
     }
 
     #[inline]
-    fn sample(&mut self, row: &Labels, fixed: &Labels, value: Value) {
-        self.point([row, fixed], value, Origin::Exporter);
+    fn sample(&mut self, row: Row<'_>, fixed: &Labels, value: Value) {
+        self.point(row, fixed, value, Origin::Exporter);
     }
 
-    fn fact(&mut self, row: &Labels, value: Value, origin: Origin) {
-        self.point([row, &Labels::default()], value, origin);
+    fn fact(&mut self, row: Row<'_>, value: Value, origin: Origin) {
+        self.point(row, &Labels::default(), value, origin);
     }
 
-    fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+    fn histogram(&mut self, row: Row<'_>, buckets: &Buckets) {
         own::Histograms::put_histogram(self, row, buckets.into());
     }
 }
 
 impl Writer<'_> {
     #[inline]
-    fn point(&mut self, labels: [&Labels; 2], value: Value, origin: Origin) {
+    fn point(&mut self, row: Row<'_>, fixed: &Labels, value: Value, origin: Origin) {
         let Some(metric) = self.metric else {
             return;
         };
@@ -167,12 +163,12 @@ impl Writer<'_> {
             time: self.time(metric),
             value,
         };
-        let [row, fixed] = labels;
         if metric.kind == Kind::Counter {
-            point.start = self.starts.of(metric, row, origin, point.time);
+            point.start = self.clock.start(row.subject, origin).min(point.time);
             let id = Id {
                 metric,
-                labels,
+                row,
+                fixed,
                 part: 0,
                 start: point.start,
             };
@@ -181,27 +177,28 @@ impl Writer<'_> {
             };
             (point.value, point.start) = (value, start);
         }
-        let (row, fixed) = (row.kept(number_attributes), fixed.kept(number_attributes));
-        point.append(row, fixed, self.points);
+        let fixed = fixed.kept(number_attributes);
+        point.append(row.labels.kept(number_attributes), fixed, self.points);
         self.end_point();
     }
 }
 
 impl own::Histograms for Writer<'_> {
-    fn put_histogram(&mut self, labels: &Labels, mut histogram: Histogram) {
+    fn put_histogram(&mut self, row: Row<'_>, mut histogram: Histogram) {
         let Some(metric) = self.metric else {
             return;
         };
         let (time, none) = (self.time(metric), Labels::default());
         // All histograms are the exporter's own.
-        let begun = self.starts.of(metric, labels, Origin::Exporter, time);
+        let begun = self.clock.start(row.subject, Origin::Exporter).min(time);
         let mut start = begun;
         let buckets = histogram.counts.len();
         let promised = self.pending_deltas.len();
         for part in 0..=buckets {
             let id = Id {
                 metric,
-                labels: [labels, &none],
+                row,
+                fixed: &none,
                 part,
                 start: begun,
             };
@@ -220,7 +217,7 @@ impl own::Histograms for Writer<'_> {
                 (_, sum) => histogram.sum = sum.as_f64(),
             }
         }
-        append_histogram(labels, &histogram, [start, time], self.points);
+        append_histogram(row.labels, &histogram, [start, time], self.points);
         self.end_point();
     }
 }
@@ -316,14 +313,14 @@ fn append_metric(metric: &Metric, temporality: u64, points: &[u8], out: &mut Vec
 }
 
 /// `NumberDataPoint.attributes` is field 7.
-fn number_attributes(pairs: &[Pair]) -> Box<[u8]> {
+fn number_attributes(pairs: &[Label]) -> Box<[u8]> {
     attributes(7, pairs)
 }
 
-fn attributes(field: u32, pairs: &[Pair]) -> Box<[u8]> {
+fn attributes(field: u32, pairs: &[Label]) -> Box<[u8]> {
     let mut out = Vec::new();
     for (name, value) in pairs {
-        attribute(&mut out, field, name, value);
+        attribute(&mut out, field, name, &value.to_string());
     }
     out.into()
 }

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 
 use crate::engine::Buckets;
 use crate::metric::{Kind, Metric};
-use crate::snapshot::{metrics, Labels, Value, Visitor};
+use crate::snapshot::{metrics, Labels, Row, Value, Visitor};
 
 /// A classic histogram.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,7 +37,7 @@ impl From<&Buckets> for Histogram {
 
 /// Also receives histograms, of the metric announced last.
 pub(super) trait Histograms: Visitor {
-    fn put_histogram(&mut self, labels: &Labels, histogram: Histogram);
+    fn put_histogram(&mut self, row: Row<'_>, histogram: Histogram);
 }
 
 /// Passes all metrics of the registry to `visitor`.
@@ -58,7 +58,11 @@ pub(super) fn visit(registry: &Registry, visitor: &mut impl Histograms) {
         }
         match metric.kind {
             Kind::Histogram => histograms.take(metric, sample),
-            _ => visitor.sample(&sample.labels, &Labels::default(), sample.value),
+            _ => visitor.sample(
+                Row::of_host(&sample.labels),
+                &Labels::default(),
+                sample.value,
+            ),
         }
     }
     histograms.give(visitor);
@@ -160,7 +164,7 @@ impl Parts {
 
     fn give(&mut self, visitor: &mut impl Histograms) {
         for (_, (labels, histogram, _)) in std::mem::take(&mut self.0) {
-            visitor.put_histogram(&labels, histogram);
+            visitor.put_histogram(Row::of_host(&labels), histogram);
         }
     }
 }
@@ -179,20 +183,25 @@ mod tests {
             self.0.push(metric.name.to_owned());
         }
 
-        fn sample(&mut self, row: &Labels, _: &Labels, value: Value) {
-            self.0.push(format!("  {{{}}} {value:?}", row.text()));
+        fn sample(&mut self, row: Row<'_>, _: &Labels, value: Value) {
+            self.0
+                .push(format!("  {{{}}} {value:?}", row.labels.text()));
         }
 
-        fn histogram(&mut self, row: &Labels, buckets: &Buckets) {
+        fn histogram(&mut self, row: Row<'_>, buckets: &Buckets) {
             self.put_histogram(row, buckets.into());
         }
     }
 
     impl Histograms for Seen {
-        fn put_histogram(&mut self, labels: &Labels, h: Histogram) {
+        fn put_histogram(&mut self, row: Row<'_>, h: Histogram) {
             assert_eq!(h.bounds.len() + 1, h.counts.len());
-            self.0
-                .push(format!("  {{{}}} {:?} {}", labels.text(), h.counts, h.sum));
+            self.0.push(format!(
+                "  {{{}}} {:?} {}",
+                row.labels.text(),
+                h.counts,
+                h.sum
+            ));
         }
     }
 

@@ -10,8 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::time::{clock_gettime, ClockId};
 
 use crate::engine::background::Origin;
-use crate::metric::{Keys, Metric};
-use crate::snapshot::{Labels, Snapshot};
+use crate::snapshot::Subject;
 
 /// Converts clock ticks since boot to nanoseconds since the Unix epoch with a fixed offset: a start
 /// time that moved with each clock adjustment would look like a restart.
@@ -42,6 +41,19 @@ impl Clock {
         self.process
     }
 
+    /// Start of a total about `subject`.
+    #[inline]
+    pub(super) fn start(&self, subject: Subject, origin: Origin) -> u64 {
+        let begun = subject
+            .start_time()
+            .map_or(self.process, |ticks| self.at(ticks));
+        match origin {
+            Origin::Exporter => begun.max(self.process),
+            Origin::Vm => begun,
+            Origin::Boot => self.boot,
+        }
+    }
+
     fn at(&self, ticks: u64) -> u64 {
         self.boot
             .saturating_add(ticks.saturating_mul(self.ns_per_tick))
@@ -54,79 +66,10 @@ pub(super) fn unix_ns(time: SystemTime) -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The start of a VM or of one of its vCPUs.
-#[derive(Debug)]
-struct Begun<'a> {
-    vm: &'a str,
-    vcpu: Option<u32>,
-    at: u64,
-}
-
-/// Start times of all VMs and vCPUs of a snapshot, in its order.
-#[derive(Debug)]
-pub(super) struct Starts<'a> {
-    clock: Clock,
-    all: Vec<Begun<'a>>,
-    /// Index of the last match: rows come in the same order.
-    last: usize,
-}
-
-impl<'a> Starts<'a> {
-    pub(super) fn new(clock: Clock, snapshot: &'a Snapshot) -> Self {
-        let mut all = Vec::new();
-        for vm in &snapshot.inventory.vms {
-            let begun = |vcpu, ticks| Begun {
-                vm: &vm.name,
-                vcpu,
-                at: clock.at(ticks),
-            };
-            all.push(begun(None, vm.key.start_time));
-            let vcpus = vm.vcpus.iter();
-            all.extend(vcpus.map(|vcpu| begun(Some(vcpu.index), vcpu.start_time)));
-        }
-        Self {
-            clock,
-            all,
-            last: 0,
-        }
-    }
-
-    /// Start time of the metric's series with these labels, at most the time of the `sample`.
-    pub(super) fn of(&mut self, metric: &Metric, row: &Labels, origin: Origin, sample: u64) -> u64 {
-        let process = self.clock.process;
-        let start = match (metric.keys, origin) {
-            (Keys::Exporter, _) => process,
-            (_, Origin::Exporter) => self.begun(row).unwrap_or(process).max(process),
-            (_, Origin::Vm) => self.begun(row).unwrap_or(process),
-            (_, Origin::Boot) => self.clock.boot,
-        };
-        start.min(sample)
-    }
-
-    /// All VMs and their start times.
-    pub(super) fn vms(&self) -> impl Iterator<Item = (&'a str, u64)> + '_ {
-        let vms = self.all.iter().filter(|begun| begun.vcpu.is_none());
-        vms.map(|vm| (vm.vm, vm.at))
-    }
-
-    fn begun(&mut self, row: &Labels) -> Option<u64> {
-        let vm = row.get("vm")?;
-        let vcpu = row.get("vcpu").and_then(|index| index.parse().ok());
-        let is = |begun: &Begun<'_>| begun.vcpu == vcpu && begun.vm == vm;
-        let (before, after) = self.all.split_at(self.last.min(self.all.len()));
-        let found = match after.iter().position(is) {
-            Some(n) => before.len() + n,
-            None => before.iter().position(is)?,
-        };
-        self.last = found;
-        Some(self.all[found].at)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::metrics::find;
+    use crate::discover::{Vcpu, VmKey};
 
     #[test]
     fn ticks_become_nanoseconds_and_the_exporters_start_is_one_of_them() {
@@ -138,56 +81,34 @@ mod tests {
     }
 
     #[test]
-    fn without_an_inventory_a_series_begins_with_the_exporter() {
+    fn series_start_where_their_count_started() {
         let clock = Clock {
             boot: 10,
             ns_per_tick: 1,
             process: 100,
         };
-        let mut starts = Starts {
-            clock,
-            all: Vec::new(),
-            last: 0,
+        let vm = |start_time| VmKey {
+            pid: 1,
+            start_time,
+            ordinal: 0,
         };
-        let cycles = find("kvm_vcpu_cycles_total").unwrap();
-        let stat = find("kvm_vm_kvm_stat_total").unwrap();
-        let row = |vm, vcpu: Option<&'static str>| {
-            let vcpu = vcpu.map(|vcpu| ("vcpu", vcpu.into()));
-            Labels::new(std::iter::once(("vm", std::borrow::Cow::from(vm))).chain(vcpu))
+        let vcpu = |start_time| Vcpu {
+            index: 0,
+            tid: 2,
+            start_time,
         };
-        assert_eq!(
-            starts.of(cycles, &row("a", Some("0")), Origin::Exporter, 1000),
-            100
-        );
-        let begun = |vm, vcpu, at| Begun { vm, vcpu, at };
-        starts.all = vec![
-            begun("a", None, 20),
-            begun("a", Some(0), 30),
-            begun("b", None, 200),
-            begun("b", Some(0), 210),
-            begun("b", Some(7), 5000),
-        ];
-        assert_eq!(
-            starts.of(cycles, &row("a", Some("0")), Origin::Exporter, 1000),
-            100
-        );
-        assert_eq!(
-            starts.of(cycles, &row("b", Some("0")), Origin::Exporter, 1000),
-            210
-        );
-        assert_eq!(
-            starts.of(cycles, &row("b", Some("7")), Origin::Exporter, 1000),
-            1000,
-            "not in the future"
-        );
-        assert_eq!(starts.of(stat, &row("b", None), Origin::Vm, 1000), 200);
-        assert_eq!(
-            starts.of(stat, &row("a", None), Origin::Vm, 1000),
-            20,
-            "back at the beginning"
-        );
-        assert_eq!(starts.of(stat, &row("c", None), Origin::Vm, 1000), 100);
-        let of_boot = starts.of(stat, &row("b", None), Origin::Boot, 1000);
-        assert_eq!(of_boot, 10, "whatever the VM's start");
+        let (old, young) = (Subject::Vm(vm(10)), Subject::Vm(vm(190)));
+        let thread = Subject::Vcpu(vm(10), vcpu(200));
+        for (subject, from_exporter, from_vm) in [
+            (Subject::Host, 100, 100),
+            (old, 100, 20),
+            (young, 200, 200),
+            (thread, 210, 210),
+            (Subject::Vcpu(vm(10), vcpu(20)), 100, 30),
+        ] {
+            assert_eq!(clock.start(subject, Origin::Exporter), from_exporter);
+            assert_eq!(clock.start(subject, Origin::Vm), from_vm);
+            assert_eq!(clock.start(subject, Origin::Boot), 10);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::known::{by_core, by_label};
+use super::known::by_core;
 use super::{over, owned, sum, CoreView, HostView, NodeView, Tenant, ThreadView, VmView};
 use crate::host::topology::Cpu;
 use crate::metric::Metric;
@@ -61,7 +61,7 @@ impl<'a> Machine<'a> {
             distances: distances(newest),
             too_hot: too_hot(newest, &host::CORE_THROTTLED, by_core),
             too_hot_packages: too_hot(newest, &host::PACKAGE_THROTTLED, |row| {
-                by_label(row, "package")
+                row.labels.number("package")
             }),
         }
     }
@@ -243,7 +243,7 @@ impl HostView {
 fn distances(newest: &Snapshot) -> HashMap<(u32, u32), f64> {
     let rows = facts_of(&newest.facts, &host::NUMA_DISTANCE).iter();
     let rows = rows.filter_map(|row| {
-        let pair = (by_label(row, "from")?, by_label(row, "to")?);
+        let pair = (row.labels.number("from")?, row.labels.number("to")?);
         Some((pair, number(&row.value)?))
     });
     rows.collect()
@@ -267,8 +267,7 @@ fn wanted(delta: &Delta<'_>) -> HashMap<u32, Wanted> {
     let seconds = delta.span().as_secs_f64();
     let rate = |ns: u64| over(ns as f64 / 1e9, seconds);
     let of_cpu = |(row, increase): (&crate::snapshot::CpuRow, crate::engine::demand::OfCpu)| {
-        let cpu = row.labels.get("cpu")?.parse().ok()?;
-        Some((cpu, (rate(increase.time)?, rate(increase.delay)?)))
+        Some((row.cpu, (rate(increase.time)?, rate(increase.delay)?)))
     };
     delta.demand().filter_map(of_cpu).collect()
 }

@@ -1,10 +1,10 @@
 //! Facts from slow sources, by VM.
 
 use std::collections::HashMap;
-use std::str::FromStr;
 
 use super::host::CoreKey;
 use super::{over, owned, DeviceView};
+use crate::discover::VmKey;
 use crate::snapshot::delta::{fact_deltas, facts_of, number};
 use crate::snapshot::{FactRow, Snapshot};
 use crate::sources::{cgroup, devices, memory, threads};
@@ -23,14 +23,13 @@ pub(super) struct OfVm {
     pub(super) io: Vec<(Option<CoreKey>, f64)>,
 }
 
-/// By VM name.
-pub(super) type Known<'a> = HashMap<&'a str, OfVm>;
+pub(super) type Known = HashMap<VmKey, OfVm>;
 
-pub(super) fn of_vms(newest: &Snapshot) -> Known<'_> {
+pub(super) fn of_vms(newest: &Snapshot) -> Known {
     let mut known = Known::new();
     let facts = |metric| facts_of(&newest.facts, metric).iter();
     for row in facts(&memory::MEMORY) {
-        let node = by_label(row, "numa_node").zip(number(&row.value));
+        let node = row.labels.number("numa_node").zip(number(&row.value));
         of(&mut known, row, |vm| vm.memory.extend(node));
     }
     for row in facts(&cgroup::CPU_QUOTA_CORES) {
@@ -51,14 +50,14 @@ pub(super) fn of_vms(newest: &Snapshot) -> Known<'_> {
 }
 
 /// The VM of a row.
-fn of<'a>(known: &mut Known<'a>, row: &'a FactRow, learn: impl FnOnce(&mut OfVm)) {
-    if let Some(vm) = row.labels.get("vm") {
+fn of(known: &mut Known, row: &FactRow, learn: impl FnOnce(&mut OfVm)) {
+    if let Some(vm) = row.subject.vm() {
         learn(known.entry(vm).or_default());
     }
 }
 
 /// Uses the worst level: a quota on any level throttles the VM.
-fn throttled<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
+fn throttled(newest: &Snapshot, known: &mut Known) {
     let periods = fact_deltas(newest, &cgroup::CPU_PERIODS);
     let periods: HashMap<&str, f64> = periods
         .map(|(row, increase)| (row.labels.text(), increase.by))
@@ -75,7 +74,7 @@ fn throttled<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
 /// Time in which quotas throttled the VM. The kernel counts it for each CPU on which a thread of
 /// the group was throttled (kernel/sched/fair.c, `unthrottle_cfs_rq`). So it is the wait of all
 /// threads together, except for threads that share a CPU.
-fn throttled_time<'a>(newest: &'a Snapshot, known: &mut Known<'a>) {
+fn throttled_time(newest: &Snapshot, known: &mut Known) {
     for (row, increase) in fact_deltas(newest, &cgroup::CPU_THROTTLED) {
         of(known, row, |vm| {
             *vm.throttled_time.get_or_insert(0.0) += increase.rate();
@@ -87,18 +86,13 @@ fn device(row: &FactRow) -> DeviceView {
     DeviceView {
         name: owned(&row.labels, "device").unwrap_or_default(),
         class: owned(&row.labels, "class"),
-        node: by_label(row, "numa_node"),
+        node: row.labels.number("numa_node"),
         far: None,
         remote: None,
     }
 }
 
-/// A label's value as a number.
-pub(super) fn by_label<T: FromStr>(row: &FactRow, name: &str) -> Option<T> {
-    row.labels.get(name)?.parse().ok()
-}
-
 /// The core of a row.
 pub(super) fn by_core(row: &FactRow) -> Option<CoreKey> {
-    Some((by_label(row, "package")?, by_label(row, "core")?))
+    Some((row.labels.number("package")?, row.labels.number("core")?))
 }

@@ -124,6 +124,7 @@ impl Host {
             }
         }
         let row = |(n, demand): (u32, OfCpu)| CpuRow {
+            cpu: n,
             labels: labels(&[("cpu", &n.to_string())]),
             demand,
         };

@@ -7,24 +7,22 @@ use super::known::{self, OfVm};
 use super::numbers::{Meter, Raw};
 use super::thresholds::thresholds;
 use super::{over, sum, DeviceView, NodeShare, Numbers, PlaceView, VcpuView, VmView};
+use crate::engine::ledger::CellKey;
 use crate::snapshot::delta::Delta;
-use crate::snapshot::{Labels, Snapshot, VmRow};
+use crate::snapshot::{Snapshot, VmRow};
 
 pub(super) fn vms(newest: &Snapshot, delta: &Delta<'_>, machine: &Machine<'_>) -> Vec<VmView> {
     let meter = Meter::new(delta);
     let mut known = known::of_vms(newest);
-    let processes = newest.inventory.vms.iter();
-    let processes: HashMap<&str, i32> =
-        processes.map(|vm| (vm.name.as_str(), vm.key.pid)).collect();
     let vm = |row: &VmRow| {
         let name = row.labels.get("vm").unwrap_or_default();
         let time = TimeAt::of(newest, delta, &meter, row);
         let raws: Vec<Raw> = row.vcpus.clone().map(|n| meter.read(delta, n)).collect();
-        let known = known.remove(name).unwrap_or_default();
+        let known = known.remove(&row.key).unwrap_or_default();
         let vcpus = vcpus(newest, row, &raws, &meter, &known);
         let numbers = meter.numbers(&raws.iter().copied().sum());
         VmView {
-            pid: processes.get(name).copied(),
+            pid: Some(row.key.pid),
             ..build(name, row, vcpus, numbers, known, &time, machine)
         }
     };
@@ -61,7 +59,7 @@ fn build(
         over(delay - contention, time + delay)
     });
     let info = row.info.pairs().iter();
-    let info = info.filter(|(name, value)| *name != "vm" && !value.is_empty());
+    let info = info.filter(|(name, value)| *name != "vm" && value.text() != Some(""));
     VmView {
         name: name.to_owned(),
         pid: None,
@@ -144,8 +142,8 @@ fn vcpus(
         });
         let core = place.map(|place| (place.package, place.core));
         VcpuView {
-            index: row.index,
-            tid: row.tid,
+            index: row.vcpu.index,
+            tid: row.vcpu.tid,
             place,
             numbers: meter.numbers(raw),
             io_on_core: core.and_then(|core| io_at(&known.io, |at| at == core)),
@@ -213,21 +211,20 @@ impl TimeAt {
         for vcpu in vm.vcpus.clone() {
             for (cell, ns) in delta.by_cell(vcpu, meter.time()) {
                 if let Some(cell) = newest.cells.get(cell) {
-                    time.add(&cell.labels, ns as f64);
+                    time.add(cell.key, ns as f64);
                 }
             }
         }
         time
     }
 
-    /// Adds time at a location. Location labels may be missing because of the series limit.
-    fn add(&mut self, place: &Labels, ns: f64) {
-        let number = |name| place.get(name)?.parse::<i32>().ok();
+    /// Adds time at a location. The series limit may leave core and node out.
+    fn add(&mut self, place: CellKey, ns: f64) {
         self.total += ns;
-        if let Some(node) = place.get("numa_node").and_then(|node| node.parse().ok()) {
+        if let Some(node) = place.numa_node {
             *self.nodes.entry(node).or_default() += ns;
         }
-        if let Some(core) = number("package").zip(number("core")) {
+        if let Some(core) = place.core {
             *self.cores.entry(core).or_default() += ns;
         }
     }

@@ -77,7 +77,7 @@ fn delta_of_new_vcpu_is_unknown() {
     let start = Instant::now();
     let before = snapshot(start, 0, &[(1, [10, 50])], 3);
     let mut now = snapshot(start, 2, &[(1, [11, 60])], 9);
-    now.vcpus[0].tid += 1;
+    now.vcpus[0].vcpu.tid += 1;
     assert_eq!(increase(&before, &now, &TIME), None);
     let mut now = snapshot(start, 2, &[(1, [11, 60])], 9);
     now.vcpus[0].known_totals = 0b10;

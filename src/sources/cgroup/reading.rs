@@ -149,7 +149,7 @@ impl Account {
                 int(&CPU_THROTTLED_PERIODS, &labels, throttled_periods),
                 seconds(&CPU_THROTTLED, &labels, throttled),
             ];
-            facts.extend(counted.map(|fact| Fact { origin, ..fact }));
+            facts.extend(counted.map(|fact| fact.since(origin)));
         }
         facts
     }
@@ -255,12 +255,8 @@ fn tightest(levels: &[LevelReading; 3]) -> Option<Fact> {
     let known = Level::ALL.into_iter().zip(cores);
     let known = known.filter_map(|(level, cores)| Some((level, cores?)));
     let (level, cores) = known.min_by(|(_, a), (_, b)| a.total_cmp(b))?;
-    Some(Fact {
-        metric: &CPU_QUOTA_CORES,
-        labels: vec![("level", level.name().to_owned())],
-        value: FactValue::Float(cores),
-        origin: Origin::Vm,
-    })
+    let labels = [("level", level.name())];
+    Some(fact(&CPU_QUOTA_CORES, &labels, FactValue::Float(cores)))
 }
 
 /// The CPUs of the VM's own group; if its controller is off, those of the nearest group above.
@@ -313,22 +309,18 @@ fn read_pressure(
     Ok(all)
 }
 
-pub(super) fn int(metric: &'static Metric, labels: &[(&'static str, &str)], value: u64) -> Fact {
+/// Label names and words.
+type Words<'a> = &'a [(&'static str, &'static str)];
+
+pub(super) fn int(metric: &'static Metric, labels: Words<'_>, value: u64) -> Fact {
     fact(metric, labels, FactValue::Int(value))
 }
 
-fn seconds(metric: &'static Metric, labels: &[(&'static str, &str)], nanoseconds: u64) -> Fact {
+fn seconds(metric: &'static Metric, labels: Words<'_>, nanoseconds: u64) -> Fact {
     fact(metric, labels, FactValue::Nanoseconds(nanoseconds))
 }
 
-fn fact(metric: &'static Metric, labels: &[(&'static str, &str)], value: FactValue) -> Fact {
-    let labels = labels
-        .iter()
-        .map(|(name, value)| (*name, (*value).to_owned()));
-    Fact {
-        metric,
-        labels: labels.collect(),
-        value,
-        origin: Origin::Vm,
-    }
+fn fact(metric: &'static Metric, labels: Words<'_>, value: FactValue) -> Fact {
+    let labels = labels.iter().map(|(name, word)| (*name, (*word).into()));
+    Fact::new(metric, labels, value).since(Origin::Vm)
 }

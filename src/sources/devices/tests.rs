@@ -51,7 +51,11 @@ fn device_has_a_series_with_its_known_labels() {
     ];
     assert_eq!(facts.len(), 1);
     assert_eq!(facts[0].metric, "kvm_vm_device_info");
-    assert_eq!(facts[0].labels, labels.map(|(n, v)| (n, v.to_owned())));
+    let own = facts[0].labels.iter();
+    let own: Vec<_> = own
+        .map(|(name, value)| (*name, value.to_string()))
+        .collect();
+    assert_eq!(own, labels.map(|(n, v)| (n, v.to_owned())));
     assert_eq!(source.read(&vm(2 * PID)).unwrap(), []);
 }
 

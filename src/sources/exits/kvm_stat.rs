@@ -241,12 +241,8 @@ fn counts(roots: &Roots, dir: &Path) -> Result<Vec<(&'static str, u64)>, ReadErr
 }
 
 fn fact(stat: &str, total: u64) -> Fact {
-    Fact {
-        metric: &KVM_STAT,
-        labels: vec![("stat", stat.to_owned())],
-        value: FactValue::Int(total),
-        origin: Origin::Vm,
-    }
+    let labels = [("stat", stat.to_owned().into())];
+    Fact::new(&KVM_STAT, labels, FactValue::Int(total)).since(Origin::Vm)
 }
 
 #[cfg(test)]

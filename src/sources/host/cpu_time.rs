@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{fact, since_boot, unreadable, Found, HostReader};
-use crate::engine::background::{Fact, FactValue};
+use super::{unreadable, Found, HostReader};
+use crate::engine::background::{Fact, FactValue, Origin};
 use crate::engine::total::Total;
 use crate::engine::{Reason, SourceInfo};
 use crate::host::cpu_time::{self, MODES};
@@ -85,15 +85,15 @@ impl CpuTime {
     }
 }
 
-fn of_mode(place: Place, mode: &str, nanoseconds: u64) -> Fact {
+fn of_mode(place: Place, mode: &'static str, nanoseconds: u64) -> Fact {
     let labels = [
-        ("package", place.package.to_string()),
-        ("core", place.core.to_string()),
-        ("numa_node", place.numa_node.to_string()),
-        ("mode", mode.to_owned()),
+        ("package", place.package.into()),
+        ("core", place.core.into()),
+        ("numa_node", place.numa_node.into()),
+        ("mode", mode.into()),
     ];
     let value = FactValue::Nanoseconds(nanoseconds);
-    since_boot(fact(&CORE, labels, value))
+    Fact::new(&CORE, labels, value).since(Origin::Boot)
 }
 
 impl HostReader for CpuTime {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{fact, Found, HostReader};
+use super::{Found, HostReader};
 use crate::engine::background::{Fact, FactValue};
 use crate::engine::{Reason, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
@@ -100,14 +100,14 @@ fn features(block: &str) -> Found {
         // A CPU without VMX has no VMX features; with VMX but without the line they are unknown.
         None => (!flags.contains(&"vmx")).then(Vec::new),
     };
-    let one = |(feature, name, line): &(&str, &str, &str)| -> Option<Fact> {
+    let one = |(feature, name, line): &(&'static str, &str, &str)| -> Option<Fact> {
         let listed = match *line {
             VMX_FLAGS => vmx_flags.as_ref()?.contains(name),
             _ => flags.contains(name),
         };
-        let labels = [("feature", (*feature).to_owned())];
+        let labels = [("feature", (*feature).into())];
         let value = FactValue::Int(u64::from(listed));
-        Some(fact(&CPU_FEATURE, labels, value))
+        Some(Fact::new(&CPU_FEATURE, labels, value))
     };
     Found {
         facts: FEATURES.iter().filter_map(one).collect(),

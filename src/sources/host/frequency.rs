@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{core, fact, Found, HostReader};
+use super::{core, Found, HostReader};
 use crate::engine::background::{Fact, FactValue};
 use crate::engine::{Reason, SourceInfo};
 use crate::host::cpu_model;
@@ -96,7 +96,9 @@ impl HostReader for Frequency {
 fn facts_of((place, frequencies): (&(i32, i32), &Frequencies)) -> impl Iterator<Item = Fact> {
     let place = *place;
     let known = METRICS.iter().copied().zip(*frequencies);
-    known.filter_map(move |(metric, hertz)| Some(fact(metric, core(place), FactValue::Int(hertz?))))
+    known.filter_map(move |(metric, hertz)| {
+        Some(Fact::new(metric, core(place), FactValue::Int(hertz?)))
+    })
 }
 
 fn no_cpufreq(roots: &Roots, dir: &Path) -> Reason {

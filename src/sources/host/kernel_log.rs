@@ -11,7 +11,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{fact, unreadable, Found, HostReader};
+use super::{unreadable, Found, HostReader};
 use crate::engine::background::{Fact, FactValue};
 use crate::engine::{Reason, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
@@ -77,12 +77,12 @@ impl Log {
         let known = Kind::ALL.into_iter().zip(self.lines);
         let known = known.filter(|(kind, n)| *n > 0 || could(*kind));
         let line = |(kind, n): (Kind, u64)| {
-            let labels = [("kind", kind.label().to_owned())];
+            let labels = [("kind", kind.label().into())];
             let metric = &KERNEL_LOG_LINES;
-            fact(metric, labels, FactValue::Int(n))
+            Fact::new(metric, labels, FactValue::Int(n))
         };
         let lost = FactValue::Int(self.lost);
-        let lost = fact(&KERNEL_LOG_LOST, [], lost);
+        let lost = Fact::new(&KERNEL_LOG_LOST, [], lost);
         known.map(line).chain([lost]).collect()
     }
 }

@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{fact, since_boot, unreadable, Found, HostReader};
-use crate::engine::background::{Fact, FactValue};
+use super::{unreadable, Found, HostReader};
+use crate::engine::background::{Fact, FactValue, Origin};
 use crate::engine::total::Total;
 use crate::engine::{Reason, SourceInfo};
 use crate::host::memory::size_name;
@@ -98,8 +98,8 @@ fn distances(roots: &Roots, from: u32, numbers: &[u32]) -> Vec<Fact> {
         .iter()
         .filter(|_| distances.len() == numbers.len());
     let one = |(to, distance): (&u32, &u64)| {
-        let labels = [("from", from.to_string()), ("to", to.to_string())];
-        fact(&NUMA_DISTANCE, labels, FactValue::Int(*distance))
+        let labels = [("from", from.into()), ("to", (*to).into())];
+        Fact::new(&NUMA_DISTANCE, labels, FactValue::Int(*distance))
     };
     numbers.iter().zip(distances).map(one).collect()
 }
@@ -120,9 +120,9 @@ fn of_memory(node: u32, memory: &NodeMemory, pools: &[Pool]) -> Vec<Fact> {
         .fold(0, |sum: u64, (_, n)| sum.saturating_add(*n));
     // The values are not read at one instant: if their sum exceeds the total, the rest is unknown.
     let other = memory.total.checked_sub(sum).map(|rest| ("other", rest));
-    let one = |(state, bytes): (&str, u64)| {
-        let labels = [("numa_node", node.to_string()), ("state", state.to_owned())];
-        fact(&NUMA_MEMORY, labels, FactValue::Int(bytes))
+    let one = |(state, bytes): (&'static str, u64)| {
+        let labels = [("numa_node", node.into()), ("state", state.into())];
+        Fact::new(&NUMA_MEMORY, labels, FactValue::Int(bytes))
     };
     known.into_iter().chain(other).map(one).collect()
 }
@@ -134,22 +134,19 @@ fn of_pool(node: u32, pool: &Pool) -> [Fact; 2] {
     ];
     states.map(|(state, pages)| {
         let labels = [
-            ("numa_node", node.to_string()),
-            ("size", size_name(pool.size)),
-            ("state", state.to_owned()),
+            ("numa_node", node.into()),
+            ("size", size_name(pool.size).into()),
+            ("state", state.into()),
         ];
-        fact(&HUGEPAGES, labels, FactValue::Int(pages))
+        Fact::new(&HUGEPAGES, labels, FactValue::Int(pages))
     })
 }
 
 fn of_allocations(node: u32, totals: &[Total]) -> Vec<Fact> {
-    let one = |(outcome, total): (&str, &Total)| {
-        let labels = [
-            ("numa_node", node.to_string()),
-            ("outcome", outcome.to_owned()),
-        ];
+    let one = |(outcome, total): (&'static str, &Total)| {
+        let labels = [("numa_node", node.into()), ("outcome", outcome.into())];
         let metric = &NUMA_ALLOCATIONS;
-        since_boot(fact(metric, labels, FactValue::Int(total.sum())))
+        Fact::new(metric, labels, FactValue::Int(total.sum())).since(Origin::Boot)
     };
     OUTCOMES.into_iter().zip(totals).map(one).collect()
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{fact, label, Found, HostReader};
+use super::{label, Found, HostReader};
 use crate::engine::background::{Fact, FactValue};
 use crate::engine::{Reason, SourceInfo};
 use crate::host::roots::Roots;
@@ -41,12 +41,12 @@ impl KvmParameters {
         let one = |name: &String| {
             let value = self.roots.read_text(&dir.join(name)).ok()?;
             let labels = [
-                ("module", module.to_owned()),
-                ("parameter", label(name)),
-                ("value", label(&value)),
+                ("module", module.to_owned().into()),
+                ("parameter", label(name).into()),
+                ("value", label(&value).into()),
             ];
             let metric = &KVM_PARAMETER_INFO;
-            Some(fact(metric, labels, FactValue::Int(1)))
+            Some(Fact::new(metric, labels, FactValue::Int(1)))
         };
         names.iter().filter_map(one).collect()
     }

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use super::{fact, label, Found, HostReader};
-use crate::engine::background::{Fact, FactValue, Origin};
+use super::{label, Found, HostReader};
+use crate::engine::background::{Fact, FactValue};
 use crate::engine::SourceInfo;
 use crate::host::cpu_model::{field, first_block};
 use crate::host::cpulist;
@@ -53,26 +53,21 @@ impl System {
         ];
         let labels = known
             .into_iter()
-            .filter_map(|(name, text)| Some((name, label(&text?))));
+            .filter_map(|(name, text)| Some((name, label(&text?).into())));
         let labels: Vec<_> = labels.collect();
-        (!labels.is_empty()).then_some(Fact {
-            metric: &HOST_INFO,
-            labels,
-            value: FactValue::Int(1),
-            origin: Origin::Exporter,
-        })
+        (!labels.is_empty()).then(|| Fact::new(&HOST_INFO, labels, FactValue::Int(1)))
     }
 
     fn smt(&self) -> Option<Fact> {
         let active: u64 = self.sysfs("smt/active")?.parse().ok()?;
-        Some(fact(&SMT_ACTIVE, [], FactValue::Int(active.min(1))))
+        Some(Fact::new(&SMT_ACTIVE, [], FactValue::Int(active.min(1))))
     }
 
     fn isolated(&self, topology: &Topology) -> Option<Vec<Fact>> {
         let isolated = cpulist::parse(&self.sysfs("isolated")?)?;
         let one = |cpu: u32| {
             let value = FactValue::Int(u64::from(isolated.contains(&cpu)));
-            fact(&CPU_ISOLATED, [("cpu", cpu.to_string())], value)
+            Fact::new(&CPU_ISOLATED, [("cpu", cpu.into())], value)
         };
         Some(topology.cpus.iter().map(|cpu| one(cpu.id)).collect())
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 mod cpu_time;
 
 use super::*;
+use crate::engine::background::{FactValue, Origin};
 use crate::fake_host::{FakeHost, NodeMemory};
 use crate::host::roots::Roots;
 

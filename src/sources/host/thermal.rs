@@ -17,15 +17,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{core, fact, since_boot, Found, HostReader};
-use crate::engine::background::{Fact, FactValue};
+use super::{core, Found, HostReader};
+use crate::engine::background::{Fact, FactValue, Origin};
 use crate::engine::total::Total;
 use crate::engine::{Reason, SourceInfo};
 use crate::host::cpu_model;
 use crate::host::hwmon::{self, Chip};
 use crate::host::roots::Roots;
 use crate::host::topology::{Cpu, Topology};
-use crate::metric::{metrics, Keys, Metric};
+use crate::metric::{metrics, Keys, Label, Metric};
 
 metrics! { METRICS of "thermal":
     CORE_THROTTLES = Metric::counter("kvm_host_core_throttles_total", Keys::Host, &["package", "core"],
@@ -108,11 +108,12 @@ impl Thermal {
                 facts.extend(
                     cores
                         .into_iter()
-                        .map(|(c, n)| since_boot(fact(metric, core(c), value(n)))),
+                        .map(|(c, n)| Fact::new(metric, core(c), value(n)).since(Origin::Boot)),
                 );
             } else {
                 let packages = self.highest(topology, file, |cpu| cpu.place.package);
-                let of_package = |(p, n)| since_boot(fact(metric, [package(p)], value(n)));
+                let of_package =
+                    |(p, n)| Fact::new(metric, [package(p)], value(n)).since(Origin::Boot);
                 facts.extend(packages.into_iter().map(of_package));
             }
         }
@@ -120,8 +121,8 @@ impl Thermal {
     }
 }
 
-fn package(number: i32) -> (&'static str, String) {
-    ("package", number.to_string())
+fn package(number: i32) -> Label {
+    ("package", number.into())
 }
 
 impl HostReader for Thermal {
@@ -139,7 +140,7 @@ impl HostReader for Thermal {
         let missing = temperatures.is_empty().then(|| no_sensor(&self.roots));
         facts.extend(temperatures.into_iter().map(|(number, millidegrees)| {
             let celsius = FactValue::Float(millidegrees as f64 / 1000.0);
-            fact(&TEMPERATURE, [package(number)], celsius)
+            Fact::new(&TEMPERATURE, [package(number)], celsius)
         }));
         Found { facts, missing }
     }

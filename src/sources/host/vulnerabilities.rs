@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{fact, label, unreadable, Found, HostReader};
+use super::{label, unreadable, Found, HostReader};
 use crate::engine::background::{Fact, FactValue};
 use crate::engine::SourceInfo;
 use crate::host::roots::Roots;
@@ -55,12 +55,12 @@ impl HostReader for Vulnerabilities {
             let text = self.roots.read_text(&dir.join(name)).ok()?;
             let (state, detail) = parse(&text);
             let labels = [
-                ("vulnerability", label(name)),
-                ("state", state.to_owned()),
-                ("detail", label(detail)),
+                ("vulnerability", label(name).into()),
+                ("state", state.into()),
+                ("detail", label(detail).into()),
             ];
             let metric = &VULNERABILITY_INFO;
-            Some(fact(metric, labels, FactValue::Int(1)))
+            Some(Fact::new(metric, labels, FactValue::Int(1)))
         };
         Found {
             facts: names.iter().filter_map(one).collect(),

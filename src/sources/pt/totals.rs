@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Capture, Outcome};
-use crate::engine::background::{Fact, FactValue, Origin};
+use crate::engine::background::{Fact, FactValue};
 use crate::engine::Buckets;
-use crate::metric::{metrics, Keys, Metric};
+use crate::metric::{metrics, Keys, Label, Metric};
 use crate::pt::{Histogram, Side, Summary};
 
 metrics! { METRICS of "pt":
@@ -110,11 +110,12 @@ impl VmTotals {
 
     /// The facts of the VM; there are no guest runs if the guest is not visible.
     pub fn facts(&self, sees_guest: bool) -> Arc<[Fact]> {
-        let fact = |metric, histogram| Fact {
-            metric,
-            labels: Vec::new(),
-            value: FactValue::Histogram(Arc::new(buckets(histogram))),
-            origin: Origin::Exporter,
+        let fact = |metric, histogram| {
+            Fact::new(
+                metric,
+                [],
+                FactValue::Histogram(Arc::new(buckets(histogram))),
+            )
         };
         match self.known && sees_guest {
             true => Arc::new([
@@ -170,12 +171,12 @@ impl VcpuTotals {
     /// The facts of the vCPU with index `vcpu`.
     pub fn facts(&self, vcpu: u32, sees_guest: bool) -> Arc<[Fact]> {
         let mut facts = Facts {
-            vcpu: vcpu.to_string(),
+            vcpu,
             all: Vec::new(),
         };
         for (outcome, count) in Outcome::ALL.iter().zip(self.outcomes) {
             if count > 0 {
-                let labels = [("result", outcome.label())];
+                let labels = [("result", outcome.label().into())];
                 facts.count(&CAPTURES, &labels, count);
             }
         }
@@ -197,7 +198,7 @@ impl VcpuTotals {
         if sees_guest {
             facts.count(&ENTRIES, &[], sum.entries);
             for (reason, count) in &self.exits {
-                let labels = [("reason", reason.as_str())];
+                let labels = [("reason", reason.clone().into())];
                 facts.count(&EXITS, &labels, *count);
             }
         }
@@ -208,7 +209,7 @@ impl VcpuTotals {
             ("stop", sum.power.stops),
         ];
         for (event, count) in power.iter().filter(|(_, count)| *count > 0) {
-            facts.count(&POWER_EVENTS, &[("event", event)], *count);
+            facts.count(&POWER_EVENTS, &[("event", (*event).into())], *count);
         }
         for (metric, count) in [
             (&BYTES, self.bytes),
@@ -230,35 +231,34 @@ fn reason(number: u16, names: &ReasonNames) -> String {
     }
 }
 
+/// Labels besides `vcpu`.
+type Own<'a> = &'a [Label];
+
 /// Facts of one vCPU.
 struct Facts {
-    vcpu: String,
+    vcpu: u32,
     all: Vec<Fact>,
 }
 
 impl Facts {
-    fn count(&mut self, metric: &'static Metric, labels: &[(&'static str, &str)], count: u64) {
-        self.push(metric, labels, FactValue::Int(count));
+    fn count(&mut self, metric: &'static Metric, own: Own<'_>, count: u64) {
+        self.push(metric, own, FactValue::Int(count));
     }
 
-    fn push(&mut self, metric: &'static Metric, labels: &[(&'static str, &str)], value: FactValue) {
-        let own = labels
-            .iter()
-            .map(|(name, value)| (*name, (*value).to_owned()));
-        self.all.push(Fact {
-            metric,
-            labels: std::iter::once(("vcpu", self.vcpu.clone()))
-                .chain(own)
-                .collect(),
-            value,
-            origin: Origin::Exporter,
-        });
+    fn push(&mut self, metric: &'static Metric, own: Own<'_>, value: FactValue) {
+        let own = own.iter().cloned();
+        let labels = std::iter::once(("vcpu", self.vcpu.into())).chain(own);
+        self.all.push(Fact::new(metric, labels, value));
     }
 
-    fn side(&mut self, mode: &str, side: &Side) {
+    fn side(&mut self, mode: &'static str, side: &Side) {
         let conditional = &CONDITIONAL_BRANCHES;
         for (outcome, count) in [("taken", side.taken), ("not_taken", side.not_taken)] {
-            self.count(conditional, &[("mode", mode), ("outcome", outcome)], count);
+            self.count(
+                conditional,
+                &[("mode", mode.into()), ("outcome", outcome.into())],
+                count,
+            );
         }
         for (metric, count) in [
             (&INDIRECT_BRANCHES, side.indirect),
@@ -266,10 +266,10 @@ impl Facts {
             (&ADDRESS_SPACE_SWITCHES, side.address_spaces),
             (&CYCLES, side.cycles),
         ] {
-            self.count(metric, &[("mode", mode)], count);
+            self.count(metric, &[("mode", mode.into())], count);
         }
         let time = FactValue::Nanoseconds(side.nanoseconds);
-        self.push(&TRACED, &[("mode", mode)], time);
+        self.push(&TRACED, &[("mode", mode.into())], time);
     }
 }
 
@@ -288,7 +288,7 @@ mod tests {
     fn reported(facts: &[Fact], metric: &str) -> Vec<(String, FactValue)> {
         let of = facts.iter().filter(|fact| fact.metric == metric);
         let line = |fact: &Fact| {
-            let labels = fact.labels.iter().map(|(_, v)| v.as_str());
+            let labels = fact.labels.iter().map(|(_, v)| v.to_string());
             (labels.collect::<Vec<_>>().join(" "), fact.value.clone())
         };
         of.map(line).collect()
@@ -345,10 +345,10 @@ mod tests {
         vm.add(&summary());
         for fact in totals.facts(0, false).iter().chain(vm.facts(false).iter()) {
             assert!(!fact.metric.name.contains("exits") && !fact.metric.name.contains("entries"));
-            assert!(!fact.labels.contains(&("mode", "guest".to_owned())));
+            assert!(!fact.labels.contains(&("mode", "guest".into())));
         }
         assert!(vm.facts(false).is_empty());
-        let unknown = ("mode", "unknown".to_owned());
+        let unknown = ("mode", "unknown".into());
         let facts = totals.facts(0, true);
         assert!(!facts.iter().any(|fact| fact.labels.contains(&unknown)));
     }

@@ -77,7 +77,7 @@ fn shown(facts: &[Fact], metric: &str) -> String {
     for fact in facts.iter().filter(|fact| fact.metric == metric) {
         let label = |name| {
             let mut own = fact.labels.iter().filter(|(n, _)| *n == name);
-            own.next().map_or("", |(_, value)| value)
+            own.next().map_or(String::new(), |(_, v)| v.to_string())
         };
         let value = match fact.value {
             FactValue::Nanoseconds(0) | FactValue::Int(0) => continue,
@@ -378,7 +378,12 @@ fn unidentified_roles_are_absent_and_not_0() {
     let roles = |vm: &Vm| {
         let account = Account::default();
         let facts = facts(vm, &account, Duration::ZERO, Instant::now());
-        let role = |fact: Fact| fact.labels.into_iter().map(|(_, role)| role).collect();
+        let role = |fact: Fact| {
+            fact.labels
+                .iter()
+                .map(|(_, role)| role.to_string())
+                .collect()
+        };
         facts.into_iter().map(role).collect::<Vec<String>>()
     };
     let mut vm = crate::engine::fixture::vm(PID, VCPU, START);

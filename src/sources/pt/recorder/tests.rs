@@ -180,7 +180,7 @@ impl Sim {
         let known = newest.vms.iter().filter(|(key, _)| key.pid == vm.pid);
         let facts = known.flat_map(|(_, lists)| lists.iter().flat_map(|list| list.iter()));
         let labels = |fact: &Fact| {
-            let values: Vec<_> = fact.labels.iter().map(|(_, v)| v.as_str()).collect();
+            let values: Vec<_> = fact.labels.iter().map(|(_, v)| v.to_string()).collect();
             values.join(" ")
         };
         let of = facts.filter(|fact| fact.metric == metric);
