@@ -24,7 +24,6 @@ use cpu_clock::measure;
 use arc_swap::ArcSwap;
 use perf_event::events::Software;
 use perf_event::{Builder as PerfBuilder, Counter, ReadFormat};
-use vcpu_exporter::cli::pipeline::{sources, Sources};
 use vcpu_exporter::config::Config;
 use vcpu_exporter::discover::{Inventory, Owner, Vcpu, Vm, VmKey};
 use vcpu_exporter::engine::sampler::{Lanes, Sampler};
@@ -34,7 +33,9 @@ use vcpu_exporter::host::thread::parse_stat;
 use vcpu_exporter::host::topology::Topology;
 use vcpu_exporter::snapshot::build::Builder;
 use vcpu_exporter::snapshot::Handle;
+use vcpu_exporter::sources::pmu::counters::OpenCounters;
 use vcpu_exporter::sources::pmu::perf::Perf;
+use vcpu_exporter::sources::{Setup, Sources};
 use vcpu_exporter::telemetry::Telemetry;
 
 const VCPUS: usize = 200;
@@ -180,18 +181,20 @@ fn main() -> ExitCode {
     let threads = Threads::start();
     let config = Config::default();
     let (telemetry, _) = Telemetry::new();
-    let Sources {
-        all,
-        columns,
-        pmu_mode,
-    } = sources(&config, &roots, Arc::new(Perf), 0);
+    let counters: Arc<dyn OpenCounters> = Arc::new(Perf);
+    let sources = Sources::new(&Setup {
+        config: &config,
+        roots: &roots,
+        counters: &counters,
+        born_after: 0,
+    });
     let inventory = ArcSwap::from_pointee(inventory(&roots, &threads.tids));
     let lanes = Lanes {
         inventory: Arc::new(inventory),
         ..Lanes::default()
     };
-    let mut sampler = Sampler::new(&config, all, columns, lanes, telemetry);
-    let mut builder = Builder::new(Handle::default(), Some(pmu_mode));
+    let mut sampler = Sampler::new(&config, sources.of_vcpus, sources.columns, lanes, telemetry);
+    let mut builder = Builder::new(Handle::default(), Some(sources.pmu_mode));
     let bare: Vec<Bare> = threads.tids.iter().map(|tid| Bare::open(*tid)).collect();
     let mut buffer = [0; 4096];
     sampler.tick();
@@ -226,7 +229,7 @@ fn main() -> ExitCode {
             per_vcpu(ticks),
             per_vcpu(bares),
             per_vcpu(pictures),
-            pmu_mode.0,
+            sources.pmu_mode.0,
         );
         worst = worst.max(ratio);
     }

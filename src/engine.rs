@@ -131,7 +131,7 @@ impl Reason {
 }
 
 /// A source of per-vCPU data.
-pub trait Source: Send {
+pub trait VcpuSource: Send {
     /// Name, requirements and cost.
     fn info(&self) -> SourceInfo;
     /// Whether the source delivers data now.

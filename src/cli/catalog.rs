@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::out;
 use crate::metric::{Kind, Metric};
 use crate::snapshot::CATALOG;
+use crate::sources::{rank, OF_HOST, OF_VMS};
 
 /// Flags of `catalog`.
 #[derive(Debug, Clone, Args)]
@@ -30,41 +31,53 @@ pub(super) fn run(args: &CatalogArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The sources in the order of the document, and what each measures.
-const CHAPTERS: &[(&str, &str)] = &[
-    ("inventory", include_str!("catalog/inventory.md").trim_ascii_end()),
-    ("sched", "Scheduling of each vCPU thread: /proc/PID/task/TID/{stat,schedstat,sched,status}. Needs no privilege."),
-    ("pmu", "Hardware counters of each vCPU thread, guest and host separately: perf_event_open(2). Needs `CAP_PERFMON` and a PMU; `vcpu-exporter check` reports what this host has. The event sets branches, dtlb, stalled, dram_loads and topdown are counted only if `sources.pmu.events` lists them."),
-    ("exits", "VM exits of each vCPU and how KVM handled them: tracepoints of KVM, counted on the vCPU's thread, not recorded. Needs tracefs (`CAP_DAC_READ_SEARCH`) and `CAP_PERFMON`. Each counted event costs 0.2 to 0.5 µs; an exit itself costs a microsecond or more."),
-    ("pt", include_str!("catalog/pt.md").trim_ascii_end()),
-    ("kvm_stat", "KVM's own counters of each VM, from debugfs, every 15 s. Needs `CAP_DAC_READ_SEARCH` and a kernel that is not locked down."),
-    ("memory", include_str!("catalog/memory.md").trim_ascii_end()),
-    ("cgroup", "Limits, throttling and pressure of the VM's cgroups: cgroup v1, v2 or both, every 15 s (`sources.cgroup.period`). `level` is the level of the groups with the quota: `vcpu`, groups of vCPU threads (libvirt's `<cputune><quota>`, nova's `quota:cpu_quota`); `vm`, the VM's own group, which is the deepest that holds all its threads; `ancestor`, groups above it (a pod, a slice), where other VMs may also use the quota. Counters of a level are the sum over the groups of that level that ever had a quota. Needs the host's cgroup hierarchies, no privilege. Pressure and NUMA balancing need cgroup v2; NUMA balancing also needs the memory controller and Linux 6.12 (commit f77f0c751478)."),
-    ("threads", include_str!("catalog/threads.md").trim_ascii_end()),
-    ("devices", include_str!("catalog/devices.md").trim_ascii_end()),
-    ("resctrl", "Cache occupancy and memory bandwidth of each VM, every 15 s: Intel RDT and AMD QoS, from monitoring groups that hold one VM and nothing else. Needs resctrl mounted, and libvirt's groups or `sources.resctrl.create_groups`. Join `llc` with `kvm_host_cpu_info` to see which VMs share a cache."),
-    ("host", "The machine itself, from sysfs."),
-    ("host_cpu", include_str!("catalog/host_cpu.md").trim_ascii_end()),
-    ("frequency", "Frequency of each core, every 15 s. Needs a cpufreq driver."),
-    ("thermal", "Throttling and temperature, every 15 s. Throttle counters exist on Intel; temperatures come from coretemp and k10temp."),
-    ("numa", "The host's NUMA nodes, every 15 s. For the memory of each VM by node, see `memory`. Nodes without CPUs (CXL, HBM) are included. Allocations come from `numastat` (Documentation/admin-guide/numastat.rst of the kernel): `miss` increases when a node serves a request that another node had no memory for. All are 0 while the sysctl `vm.numa_stat` is 0."),
-    ("cpu_features", "CPU features that matter to guests, from the kernel's list, every 10 min. x86 only."),
-    ("kvm_parameters", "Parameters of KVM's modules, every minute."),
-    ("vulnerabilities", "Vulnerabilities of the CPU, and the kernel's mitigations, every 10 min."),
-    ("system", "Kernel, microcode, SMT and isolated CPUs, every minute."),
-    ("kernel_log", "Lines of the kernel log about machine checks and KVM, counted by kind, every 15 s. Needs `CAP_SYSLOG` at start (dropped afterwards) or `kernel.dmesg_restrict=0`."),
-    ("self", "The exporter itself."),
-];
+/// What each source measures, in the order of the document. Sources that are not in `ORDER` follow
+/// in the order of their list.
+fn chapters() -> Vec<(&'static str, &'static str)> {
+    const ORDER: &[&str] = &[
+        "inventory",
+        "sched",
+        "pmu",
+        "exits",
+        "pt",
+        "kvm_stat",
+        "memory",
+        "cgroup",
+        "threads",
+        "devices",
+        "resctrl",
+        "host",
+        "host_cpu",
+        "frequency",
+        "thermal",
+        "numa",
+        "cpu_features",
+        "kvm_parameters",
+        "vulnerabilities",
+        "system",
+        "kernel_log",
+    ];
+    let listed = OF_VMS
+        .iter()
+        .chain(OF_HOST)
+        .map(|source| (source.name, source.about));
+    let others = [
+        ("inventory", include_str!("catalog/inventory.md")),
+        ("host", "The machine itself, from sysfs."),
+    ];
+    let mut all: Vec<_> = listed.chain(others).collect();
+    all.sort_by_key(|(name, _)| rank(ORDER, name));
+    all.push(("self", "The exporter itself."));
+    all
+}
 
 const INTRO: &str = include_str!("catalog/intro.md");
 
 /// The whole document, as in docs/METRICS.md.
 fn markdown() -> String {
     let mut text = INTRO.to_owned();
-    for (source, about) in CHAPTERS {
-        let metrics = CATALOG
-            .into_iter()
-            .filter(|metric| metric.source == *source);
+    for (source, about) in chapters() {
+        let metrics = CATALOG.into_iter().filter(|metric| metric.source == source);
         chapter(&mut text, source, about, metrics);
     }
     text
@@ -76,7 +89,7 @@ fn chapter(
     about: &str,
     metrics: impl Iterator<Item = &'static Metric>,
 ) {
-    let _ = write!(text, "\n## {source}\n\n{about}\n\n");
+    let _ = write!(text, "\n## {source}\n\n{}\n\n", about.trim_ascii_end());
     text.push_str("| metric | type | unit | labels | help |\n|---|---|---|---|---|\n");
     for metric in metrics {
         let _ = writeln!(

@@ -1,4 +1,4 @@
-//! Connects the stages: discovery, sampler, snapshots. The sources are listed here.
+//! Connects the stages: discovery, sources, sampler, snapshots.
 
 use std::any::Any;
 use std::future::Future;
@@ -11,29 +11,17 @@ use tokio::sync::Notify;
 
 use crate::config::{Config, Sampling};
 use crate::discover::lane::Lane;
-use crate::engine::background::{BackgroundCollector, HostSource, VmSource};
+use crate::engine::background::BackgroundCollector;
 use crate::engine::sampler::{Lanes, Sampler};
-use crate::engine::{Columns, Source};
-use crate::host::cpu_model::CpuModel;
 use crate::host::identity::Identity;
 use crate::host::roots::Roots;
 use crate::host::topology::TopologyError;
 use crate::snapshot::build::Builder;
 use crate::snapshot::Handle;
-use crate::sources::cgroup::CgroupSource;
-use crate::sources::devices::Devices;
-use crate::sources::exits::{self, Exits, KvmStat};
-use crate::sources::host::{
-    CpuFeatures, CpuTime, Frequency, KvmParameters, Log, Numa, Reporting, System, Thermal,
-    Vulnerabilities,
-};
-use crate::sources::memory::Memory;
+use crate::sources::exits;
 use crate::sources::pmu::counters::OpenCounters;
-use crate::sources::pmu::Pmu;
 use crate::sources::pt::{PerfPt, PtRecorder, RecordPt};
-use crate::sources::resctrl::Resctrl;
-use crate::sources::sched::SchedSource;
-use crate::sources::threads::Threads;
+use crate::sources::{Setup, Sources};
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeats, Telemetry};
 
@@ -67,78 +55,8 @@ struct Ended {
     one_more: Condvar,
 }
 
-/// All sources in the order in which they are read, and their columns.
-pub struct Sources {
-    /// sched is first: it reports where a thread runs and whether it ran.
-    pub all: Vec<Box<dyn Source>>,
-    /// The columns of all sources.
-    pub columns: Columns,
-    /// The mode of hardware counting, and the reason for its limits.
-    pub pmu_mode: (&'static str, &'static str),
-}
-
-/// Creates the sources that the sampler reads. For `born_after` see [`SchedSource::new`].
-pub fn sources(
-    config: &Config,
-    roots: &Arc<Roots>,
-    counters: Arc<dyn OpenCounters>,
-    born_after: u64,
-) -> Sources {
-    let mut columns = Columns::default();
-    let sched = SchedSource::new(roots.clone(), born_after, &mut columns);
-    let model = CpuModel::read(roots).unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot read the CPU model; model-specific events are not counted");
-        CpuModel::Unknown
-    });
-    let pmu = &config.sources.pmu;
-    let pmu = Pmu::new(pmu, roots, &model, counters.clone(), &mut columns);
-    let pmu_mode = pmu.mode();
-    let exits = Exits::new(&config.sources.exits, roots.clone(), counters, &mut columns);
-    Sources {
-        all: vec![Box::new(sched), Box::new(pmu), Box::new(exits)],
-        columns,
-        pmu_mode,
-    }
-}
-
-/// Sources about VMs, for the background collector. For `born_after` see [`SchedSource::new`].
-fn vm_sources(config: &Config, roots: &Arc<Roots>, born_after: u64) -> Vec<Box<dyn VmSource>> {
-    let sources = &config.sources;
-    vec![
-        Box::new(CgroupSource::new(&sources.cgroup, roots.clone())),
-        Box::new(KvmStat::new(&sources.kvm_stat, roots.clone())),
-        Box::new(Memory::new(&sources.memory, roots.clone())),
-        Box::new(Threads::new(config, roots.clone(), born_after)),
-        Box::new(Devices::new(&sources.devices, roots.clone())),
-        Box::new(Resctrl::new(&sources.resctrl, roots.clone())),
-    ]
-}
-
-/// Sources about the host, for the background collector.
-fn host_sources(config: &Config, roots: &Arc<Roots>) -> Vec<Box<dyn HostSource>> {
-    let c = &config.sources;
-    let roots = || roots.clone();
-    vec![
-        Box::new(Reporting::new(&c.host_cpu, CpuTime::new(roots()))),
-        Box::new(Reporting::new(&c.frequency, Frequency::new(roots()))),
-        Box::new(Reporting::new(&c.thermal, Thermal::new(roots()))),
-        Box::new(Reporting::new(&c.numa, Numa::new(roots()))),
-        Box::new(Reporting::new(&c.cpu_features, CpuFeatures::new(roots()))),
-        Box::new(Reporting::new(
-            &c.kvm_parameters,
-            KvmParameters::new(roots()),
-        )),
-        Box::new(Reporting::new(
-            &c.vulnerabilities,
-            Vulnerabilities::new(roots()),
-        )),
-        Box::new(Reporting::new(&c.system, System::new(roots()))),
-        Box::new(Reporting::new(&c.kernel_log, Log::new(roots()))),
-    ]
-}
-
 impl Pipeline {
-    /// Connects all stages over these roots. For `born_after` see [`SchedSource::new`].
+    /// Connects all stages over these roots. For `born_after` see [`Setup`].
     ///
     /// # Errors
     /// If the CPU topology cannot be read.
@@ -167,14 +85,15 @@ impl Pipeline {
     ) -> Result<Self, TopologyError> {
         let lane = Lane::new(roots.clone(), telemetry.clone())?;
         let host_name = Identity::read(&roots).name;
-        let sources = sources(config, &roots, counters, born_after);
+        let sources = Sources::new(&Setup {
+            config,
+            roots: &roots,
+            counters: &counters,
+            born_after,
+        });
         let snapshots = Handle::default();
-        let slow = BackgroundCollector::new(
-            vm_sources(config, &roots, born_after),
-            host_sources(config, &roots),
-            lane.newest(),
-            telemetry.clone(),
-        );
+        let (background, newest) = (sources.background, lane.newest());
+        let slow = BackgroundCollector::new(background, newest, telemetry.clone());
         let pt = PtRecorder::new(
             &config.sources.pt,
             roots.clone(),
@@ -193,7 +112,7 @@ impl Pipeline {
         Ok(Self {
             heartbeats: telemetry.heartbeats.clone(),
             builder,
-            sampler: Sampler::new(config, sources.all, sources.columns, lanes, telemetry),
+            sampler: Sampler::new(config, sources.of_vcpus, sources.columns, lanes, telemetry),
             lane,
             slow,
             pt,

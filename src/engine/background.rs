@@ -169,8 +169,10 @@ struct Entry {
 }
 
 /// A source, by its subject.
-enum Source {
+pub enum Source {
+    /// About whole VMs.
     Vm(Box<dyn VmSource>),
+    /// About the host.
     Host(Box<dyn HostSource>),
 }
 
@@ -186,8 +188,7 @@ struct Round {
 impl BackgroundCollector {
     /// A collector for the host and the VMs that `inventory` holds at each pass.
     pub fn new(
-        vm_sources: Vec<Box<dyn VmSource>>,
-        host_sources: Vec<Box<dyn HostSource>>,
+        sources: Vec<Source>,
         inventory: Arc<ArcSwap<Inventory>>,
         telemetry: Telemetry,
     ) -> Self {
@@ -200,10 +201,8 @@ impl BackgroundCollector {
             of_host: None,
             state: None,
         };
-        let vm_sources = vm_sources.into_iter().map(Source::Vm);
-        let host_sources = host_sources.into_iter().map(Source::Host);
         Self {
-            sources: vm_sources.chain(host_sources).map(entry).collect(),
+            sources: sources.into_iter().map(entry).collect(),
             heartbeat: telemetry.heartbeats.add("slow", LONG, false),
             inventory,
             newest: Arc::default(),

@@ -17,7 +17,7 @@ use crate::engine::limit::Limit;
 use crate::engine::reading::{Columns, Reading};
 use crate::engine::schedule::Schedule;
 use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
-use crate::engine::{Reason, Source, SourceInfo, SourceState};
+use crate::engine::{Reason, SourceInfo, SourceState, VcpuSource};
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
 
@@ -26,7 +26,7 @@ const SLOW_TICK: Duration = Duration::from_secs(2);
 
 /// Reads all vCPUs and keeps their totals.
 pub struct Sampler {
-    sources: Vec<Box<dyn Source>>,
+    sources: Vec<Box<dyn VcpuSource>>,
     columns: Arc<Columns>,
     lanes: Lanes,
     inventory: Arc<Inventory>,
@@ -86,7 +86,7 @@ impl Sampler {
     /// sched first; `columns` are those they declared.
     pub fn new(
         config: &Config,
-        sources: Vec<Box<dyn Source>>,
+        sources: Vec<Box<dyn VcpuSource>>,
         columns: Columns,
         lanes: Lanes,
         telemetry: Telemetry,

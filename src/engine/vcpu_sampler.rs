@@ -7,7 +7,7 @@ use crate::discover::{Vcpu, Vm, VmKey};
 use crate::engine::descriptors::{Kind, Shares, NONE_LEFT};
 use crate::engine::ledger::Account;
 use crate::engine::reading::{ColumnSet, Columns, Reading};
-use crate::engine::{OpenError, ReadError, Reader, Reason, Source, Target};
+use crate::engine::{OpenError, ReadError, Reader, Reason, Target, VcpuSource};
 
 /// Interval at which a refused source is retried: limits may be raised and permissions granted
 /// while the exporter runs.
@@ -99,7 +99,7 @@ impl VcpuSampler {
     /// values read before remain valid.
     pub(super) fn read(
         &mut self,
-        sources: &mut [Box<dyn Source>],
+        sources: &mut [Box<dyn VcpuSource>],
         shares: &mut Shares,
         reading: &mut Reading,
         errors: &mut [u64],
@@ -123,7 +123,12 @@ impl VcpuSampler {
         }
     }
 
-    fn open_missing(&mut self, sources: &mut [Box<dyn Source>], shares: &mut Shares, now: Instant) {
+    fn open_missing(
+        &mut self,
+        sources: &mut [Box<dyn VcpuSource>],
+        shares: &mut Shares,
+        now: Instant,
+    ) {
         self.readers.resize_with(sources.len(), || Opened::NotYet);
         self.fed.resize(sources.len(), Fed::default());
         for (n, source) in sources.iter_mut().enumerate() {
@@ -138,7 +143,7 @@ impl VcpuSampler {
         }
     }
 
-    fn open(&mut self, n: usize, source: &mut dyn Source, shares: &mut Shares, now: Instant) {
+    fn open(&mut self, n: usize, source: &mut dyn VcpuSource, shares: &mut Shares, now: Instant) {
         let target = Target {
             vm: &self.vm,
             vcpu: self.vcpu,

@@ -6,67 +6,89 @@ use std::sync::LazyLock;
 
 use crate::engine::demand;
 use crate::metric::{metrics, Keys, Metric, Rows};
-use crate::sources::{cgroup, devices, exits, host, memory, pmu, pt, resctrl, sched, threads};
+use crate::sources::{rank, Entry, OF_HOST, OF_VMS};
 use crate::telemetry;
-
-const LISTS: [&[&Metric]; 30] = [
-    INVENTORY,
-    PLACEMENT,
-    sched::METRICS,
-    pmu::METRICS,
-    memory::METRICS,
-    cgroup::METRICS,
-    cgroup::BALANCING,
-    threads::METRICS,
-    devices::METRICS,
-    exits::METRICS,
-    pt::METRICS,
-    exits::KVM_STAT,
-    resctrl::METRICS,
-    TOPOLOGY,
-    demand::METRICS,
-    host::CPU_TIME,
-    host::FREQUENCY,
-    host::THERMAL,
-    host::NUMA,
-    host::FEATURES,
-    host::PARAMETERS,
-    host::VULNERABILITIES,
-    host::SYSTEM,
-    host::KERNEL_LOG,
-    EXPORTER,
-    telemetry::METRICS,
-    telemetry::heartbeats::METRICS,
-    telemetry::REQUESTS,
-    telemetry::otlp::METRICS,
-    telemetry::process::METRICS,
-];
 
 /// All metrics, in exposition order.
 pub static CATALOG: [&Metric; COUNT] = concatenated();
 
-const COUNT: usize = {
-    let (mut n, mut list) = (0, 0);
-    while list < LISTS.len() {
-        n += LISTS[list].len();
-        list += 1;
-    }
-    n
-};
+const PARTS: &[Part] = &[
+    Part::Lists(&[INVENTORY, PLACEMENT]),
+    Part::Sources(OF_VMS),
+    Part::Lists(&[TOPOLOGY, demand::METRICS]),
+    Part::Sources(OF_HOST),
+    Part::Lists(&[
+        EXPORTER,
+        telemetry::METRICS,
+        telemetry::heartbeats::METRICS,
+        telemetry::REQUESTS,
+        telemetry::otlp::METRICS,
+        telemetry::process::METRICS,
+    ]),
+];
+
+/// The order in which sources are exposed. Others follow in the order of their list.
+const ORDER: &[&str] = &[
+    "sched", "pmu", "memory", "cgroup", "threads", "devices", "exits", "pt", "kvm_stat", "resctrl",
+];
+
+enum Part {
+    Lists(&'static [&'static [&'static Metric]]),
+    Sources(&'static [Entry]),
+}
+
+const COUNT: usize = put_all(None);
 
 const fn concatenated() -> [&'static Metric; COUNT] {
-    let mut all = [LISTS[0][0]; COUNT];
-    let (mut n, mut list) = (0, 0);
-    while list < LISTS.len() {
-        let mut own = 0;
-        while own < LISTS[list].len() {
-            all[n] = LISTS[list][own];
+    let mut all = [&VM_INFO; COUNT];
+    put_all(Some(&mut all));
+    all
+}
+
+/// Puts all metrics in order, if there is room for them, and counts them.
+const fn put_all(mut all: Option<&mut [&'static Metric]>) -> usize {
+    let (mut count, mut part) = (0, 0);
+    while part < PARTS.len() {
+        match PARTS[part] {
+            Part::Lists(lists) => count = put(&mut all, count, lists),
+            Part::Sources(sources) => {
+                let mut place = 0;
+                while place <= ORDER.len() {
+                    let mut n = 0;
+                    while n < sources.len() {
+                        if rank(ORDER, sources[n].name) == place {
+                            count = put(&mut all, count, sources[n].metrics);
+                        }
+                        n += 1;
+                    }
+                    place += 1;
+                }
+            }
+        }
+        part += 1;
+    }
+    count
+}
+
+/// Puts these metrics after the first `count`, and returns the new count.
+const fn put(
+    all: &mut Option<&mut [&'static Metric]>,
+    mut count: usize,
+    lists: &[&[&'static Metric]],
+) -> usize {
+    let mut list = 0;
+    while list < lists.len() {
+        let mut n = 0;
+        while n < lists[list].len() {
+            if let Some(all) = all {
+                all[count] = lists[list][n];
+            }
+            count += 1;
             n += 1;
-            own += 1;
         }
         list += 1;
     }
-    all
+    count
 }
 
 metrics! { INVENTORY of "inventory":

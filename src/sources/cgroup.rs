@@ -24,18 +24,16 @@ use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
+use crate::sources::Entry;
 
 mod balancing;
 mod levels;
 mod reading;
 mod totals;
 
-pub(crate) use balancing::METRICS as BALANCING;
 use levels::Levels;
 use reading::Account;
-pub(crate) use reading::{
-    CPU_PERIODS, CPU_QUOTA_CORES, CPU_THROTTLED, CPU_THROTTLED_PERIODS, METRICS,
-};
+pub(crate) use reading::{CPU_PERIODS, CPU_QUOTA_CORES, CPU_THROTTLED, CPU_THROTTLED_PERIODS};
 
 /// The `cgroup` source.
 #[derive(Debug)]
@@ -252,6 +250,14 @@ fn no_pressure(in_kernel: bool) -> Reason {
         fix: Some(fix.to_owned()),
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "cgroup",
+    about: "Limits, throttling and pressure of the VM's cgroups: cgroup v1, v2 or both, every 15 s (`sources.cgroup.period`). `level` is the level of the groups with the quota: `vcpu`, groups of vCPU threads (libvirt's `<cputune><quota>`, nova's `quota:cpu_quota`); `vm`, the VM's own group, which is the deepest that holds all its threads; `ancestor`, groups above it (a pod, a slice), where other VMs may also use the quota. Counters of a level are the sum over the groups of that level that ever had a quota. Needs the host's cgroup hierarchies, no privilege. Pressure and NUMA balancing need cgroup v2; NUMA balancing also needs the memory controller and Linux 6.12 (commit f77f0c751478).",
+    metrics: &[reading::METRICS, balancing::METRICS],
+    add: |setup, sources| sources.of_vm(CgroupSource::new(&setup.sources().cgroup, setup.roots())),
+};
 
 #[cfg(test)]
 mod tests;

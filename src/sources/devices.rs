@@ -16,6 +16,7 @@ use crate::host::fds::MAX_DESCRIPTORS;
 use crate::host::roots::Roots;
 use crate::host::vfio::{self, Device};
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "devices":
     DEVICE_INFO = Metric::info("kvm_vm_device_info", Keys::Vm, &["device", "class", "pci_id", "driver", "numa_node", "iommu_group", "physfn", "parent", "mdev_type"],
@@ -179,6 +180,14 @@ fn many_descriptors(vms: usize) -> Reason {
         fix: None,
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "devices",
+    about: include_str!("devices.md"),
+    metrics: &[METRICS],
+    add: |setup, sources| sources.of_vm(Devices::new(&setup.sources().devices, setup.roots())),
+};
 
 #[cfg(test)]
 mod tests;

@@ -22,8 +22,8 @@ use crate::host::roots::Roots;
 pub use kvm_stat::KvmStat;
 pub use source::Exits;
 
-pub(crate) use kvm_stat::METRICS as KVM_STAT;
-pub(crate) use source::{EXITS, METRICS};
+pub(crate) use kvm_stat::ENTRY as KVM_STAT;
+pub(crate) use source::{ENTRY, EXITS};
 
 /// Intel's exit reasons by number, named as in `sources.exits.reasons`; empty if the kernel's list
 /// cannot be read.

@@ -38,10 +38,9 @@ pub(crate) use numa::NUMA_DISTANCE;
 pub(crate) use system::HOST_INFO;
 pub(crate) use thermal::{CORE_THROTTLED, PACKAGE_THROTTLED};
 pub(crate) use {
-    cpu_time::METRICS as CPU_TIME, features::METRICS as FEATURES, frequency::METRICS as FREQUENCY,
-    kernel_log::METRICS as KERNEL_LOG, numa::METRICS as NUMA, parameters::METRICS as PARAMETERS,
-    system::METRICS as SYSTEM, thermal::METRICS as THERMAL,
-    vulnerabilities::METRICS as VULNERABILITIES,
+    cpu_time::ENTRY as CPU_TIME, features::ENTRY as CPU_FEATURES, frequency::ENTRY as FREQUENCY,
+    kernel_log::ENTRY as KERNEL_LOG, numa::ENTRY as NUMA, parameters::ENTRY as KVM_PARAMETERS,
+    system::ENTRY as SYSTEM, thermal::ENTRY as THERMAL, vulnerabilities::ENTRY as VULNERABILITIES,
 };
 
 /// Reads one kind of data about the host.

@@ -34,6 +34,7 @@ use crate::host::readers::Owner;
 use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 mod cgroup;
 mod pace;
@@ -392,6 +393,14 @@ fn base_pages() -> String {
 fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "memory",
+    about: include_str!("memory.md"),
+    metrics: &[METRICS],
+    add: |setup, sources| sources.of_vm(Memory::new(&setup.sources().memory, setup.roots())),
+};
 
 #[cfg(test)]
 mod tests;

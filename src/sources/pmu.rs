@@ -21,6 +21,26 @@ pub mod probe;
 pub mod scripted;
 pub mod source;
 
+use crate::host::cpu_model::CpuModel;
+use crate::sources::Entry;
+
 pub use source::Pmu;
 
 pub(crate) use metrics::*;
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "pmu",
+    about: "Hardware counters of each vCPU thread, guest and host separately: perf_event_open(2). Needs `CAP_PERFMON` and a PMU; `vcpu-exporter check` reports what this host has. The event sets branches, dtlb, stalled, dram_loads and topdown are counted only if `sources.pmu.events` lists them.",
+    metrics: &[metrics::METRICS],
+    add: |setup, sources| {
+        let model = CpuModel::read(setup.roots).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the CPU model; model-specific events are not counted");
+            CpuModel::Unknown
+        });
+        let (config, counters) = (&setup.sources().pmu, setup.counters.clone());
+        let pmu = Pmu::new(config, setup.roots, &model, counters, &mut sources.columns);
+        sources.pmu_mode = pmu.mode();
+        sources.of_vcpus.push(Box::new(pmu));
+    },
+};

@@ -23,6 +23,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::host::pmu::Words;
+use crate::sources::Entry;
 
 pub mod duty_cycle;
 pub mod perf;
@@ -36,8 +37,6 @@ pub use perf::PerfPt;
 pub use plan::Plan;
 pub use recorder::PtRecorder;
 pub use ring_view::AuxTrace;
-
-pub(crate) use totals::METRICS;
 
 /// Name of the source.
 pub const SOURCE: &str = "pt";
@@ -177,6 +176,14 @@ impl Step {
         }
     }
 }
+
+/// The source in the list of all. Its recorder has a thread of its own, which the pipeline starts.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "pt",
+    about: include_str!("pt.md"),
+    metrics: &[totals::METRICS],
+    add: |_, _| {},
+};
 
 #[cfg(test)]
 mod tests {

@@ -28,6 +28,7 @@ use crate::host::roots::Roots;
 use crate::host::thread::parse_stat;
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::pmu::plan::{foreign_pid, pid_namespace};
+use crate::sources::Entry;
 
 metrics! { METRICS of "resctrl":
     LLC_OCCUPANCY = Metric::gauge("kvm_vm_llc_occupancy_bytes", Keys::Vm, &["llc"],
@@ -379,6 +380,14 @@ fn refused(path: &Path, error: &io::Error) -> Reason {
         fix,
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "resctrl",
+    about: "Cache occupancy and memory bandwidth of each VM, every 15 s: Intel RDT and AMD QoS, from monitoring groups that hold one VM and nothing else. Needs resctrl mounted, and libvirt's groups or `sources.resctrl.create_groups`. Join `llc` with `kvm_host_cpu_info` to see which VMs share a cache.",
+    metrics: &[METRICS],
+    add: |setup, sources| sources.of_vm(Resctrl::new(&setup.sources().resctrl, setup.roots())),
+};
 
 #[cfg(test)]
 mod tests;

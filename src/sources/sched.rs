@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use crate::engine::descriptors::{self, Holder};
 use crate::engine::reading::{Column, ColumnId, Columns, Scope, Unit};
-use crate::engine::{OpenError, Reader, Reason, Source, SourceInfo, SourceState, Target};
+use crate::engine::{OpenError, Reader, Reason, SourceInfo, SourceState, Target, VcpuSource};
 use crate::host::roots::Roots;
 use crate::host::thread::{KeptFile, SchedStat, Stat};
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 mod reader;
 
@@ -167,7 +168,7 @@ impl Lacks {
     }
 }
 
-impl Source for SchedSource {
+impl VcpuSource for SchedSource {
     fn info(&self) -> SourceInfo {
         SourceInfo {
             name: "sched",
@@ -248,6 +249,18 @@ fn refusal(target: &Target<'_>, error: &io::Error) -> Reason {
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "sched",
+    about: "Scheduling of each vCPU thread: /proc/PID/task/TID/{stat,schedstat,sched,status}. Needs no privilege.",
+    metrics: &[METRICS],
+    add: |setup, sources| {
+        let (born_after, columns) = (setup.born_after, &mut sources.columns);
+        let source = SchedSource::new(setup.roots(), born_after, columns);
+        sources.of_vcpus.push(Box::new(source));
+    },
+};
 
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::host::topology::Watch;
 use crate::metric::{metrics, Keys, Label, Metric};
+use crate::sources::Entry;
 
 mod account;
 mod kthreads;
@@ -258,6 +259,16 @@ fn many_threads(vms: usize) -> Reason {
         fix: None,
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "threads",
+    about: include_str!("threads.md"),
+    metrics: &[METRICS],
+    add: |setup, sources| {
+        sources.of_vm(Threads::new(setup.config, setup.roots(), setup.born_after))
+    },
+};
 
 #[cfg(test)]
 mod tests;

@@ -74,8 +74,8 @@ fn facts_stay_until_the_next_read_and_are_dropped_with_the_vm() {
     let source = Counting::default();
     let forgotten = source.forgotten.clone();
     let (telemetry, _) = Telemetry::new();
-    let sources: Vec<Box<dyn VmSource>> = vec![Box::new(source)];
-    let mut lane = BackgroundCollector::new(sources, Vec::new(), vms.clone(), telemetry);
+    let sources = vec![Source::Vm(Box::new(source))];
+    let mut lane = BackgroundCollector::new(sources, vms.clone(), telemetry);
     let start = Instant::now();
     lane.pass(start);
     assert_eq!(
@@ -142,8 +142,8 @@ fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
     };
     let vms = Arc::new(ArcSwap::from_pointee(inventory));
     let (telemetry, _) = Telemetry::new();
-    let sources: Vec<Box<dyn HostSource>> = vec![Box::new(Shared(shared.clone()))];
-    let mut lane = BackgroundCollector::new(Vec::new(), sources, vms, telemetry);
+    let sources = vec![Source::Host(Box::new(Shared(shared.clone())))];
+    let mut lane = BackgroundCollector::new(sources, vms, telemetry);
     let mut now = Instant::now();
     let mut newest = lane.newest().load_full();
     let mut pass = |value, state| {
@@ -172,7 +172,7 @@ fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
 #[test]
 fn collector_runs_until_stop_even_without_sources() {
     let (telemetry, _) = Telemetry::new();
-    let lane = BackgroundCollector::new(Vec::new(), Vec::new(), Arc::default(), telemetry);
+    let lane = BackgroundCollector::new(Vec::new(), Arc::default(), telemetry);
     let stop = Stop::default();
     let reported = stop.clone();
     let thread = std::thread::spawn(move || lane.run(&reported));

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::{most, none_left, NONE_LEFT};
 use crate::discover::{Owner, VmKey};
 use crate::engine::vcpu_sampler::VcpuSampler;
-use crate::engine::{OpenError, Reason, Source};
+use crate::engine::{OpenError, Reason, VcpuSource};
 
 /// What descriptors are used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Shares {
     pub(in crate::engine) fn divide(
         &mut self,
         vcpu_samplers: &mut [VcpuSampler],
-        sources: &[Box<dyn Source>],
+        sources: &[Box<dyn VcpuSource>],
         now: Instant,
     ) {
         let most = self.most.unwrap_or_else(most);
@@ -120,7 +120,7 @@ impl Shares {
     pub(in crate::engine) fn divide_if_short(
         &mut self,
         vcpu_samplers: &mut [VcpuSampler],
-        sources: &[Box<dyn Source>],
+        sources: &[Box<dyn VcpuSource>],
         now: Instant,
     ) {
         if self.short {
@@ -133,7 +133,7 @@ impl Shares {
         &mut self,
         most: usize,
         vcpu_samplers: &mut [VcpuSampler],
-        sources: &[Box<dyn Source>],
+        sources: &[Box<dyn VcpuSource>],
         now: Instant,
     ) {
         self.short = false;

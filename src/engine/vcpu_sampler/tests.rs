@@ -32,7 +32,7 @@ fn next(script: &Script) -> Answer {
     next.expect("more calls than scripted")
 }
 
-impl Source for Scripted {
+impl VcpuSource for Scripted {
     fn info(&self) -> SourceInfo {
         SourceInfo {
             name: "scripted",
@@ -97,7 +97,7 @@ impl Reader for ScriptedReader {
 /// A vCPU with a sched source and a second source.
 struct Bench {
     scripts: [Script; 2],
-    sources: Vec<Box<dyn Source>>,
+    sources: Vec<Box<dyn VcpuSource>>,
     vcpu_sampler: VcpuSampler,
     shares: Shares,
     reading: Reading,
@@ -115,7 +115,7 @@ impl Bench {
     fn new(sched: Vec<Answer>, other: Vec<Answer>) -> Self {
         let mut columns = Columns::default();
         let scripts = [sched, other].map(|answers| Arc::new(Mutex::new(VecDeque::from(answers))));
-        let mut source = |n: usize| -> Box<dyn Source> {
+        let mut source = |n: usize| -> Box<dyn VcpuSource> {
             let column = columns.add(Column {
                 metric: &crate::sources::sched::TIME,
                 labels: Vec::new(),

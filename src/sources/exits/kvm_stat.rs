@@ -19,6 +19,7 @@ use crate::engine::total::Total;
 use crate::engine::{identity, ReadError, Reason, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "kvm_stat":
     KVM_STAT = Metric::counter("kvm_vm_kvm_stat_total", Keys::Vm, &["stat"],
@@ -244,6 +245,14 @@ fn fact(stat: &str, total: u64) -> Fact {
     let labels = [("stat", stat.to_owned().into())];
     Fact::new(&KVM_STAT, labels, FactValue::Int(total)).since(Origin::Vm)
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "kvm_stat",
+    about: "KVM's own counters of each VM, from debugfs, every 15 s. Needs `CAP_DAC_READ_SEARCH` and a kernel that is not locked down.",
+    metrics: &[METRICS],
+    add: |setup, sources| sources.of_vm(KvmStat::new(&setup.sources().kvm_stat, setup.roots())),
+};
 
 #[cfg(test)]
 mod tests;

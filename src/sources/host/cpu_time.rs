@@ -20,6 +20,7 @@ use crate::host::cpu_time::{self, MODES};
 use crate::host::roots::Roots;
 use crate::host::topology::{Place, Topology};
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "host_cpu":
     CORE = Metric::counter("kvm_host_core_seconds_total", Keys::Host, &["package", "core", "numa_node", "mode"],
@@ -147,3 +148,11 @@ fn no_line(roots: &Roots, cpus: usize) -> Reason {
         ),
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "host_cpu",
+    about: include_str!("cpu_time.md"),
+    metrics: &[METRICS],
+    add: |setup, sources| sources.of_host(&setup.sources().host_cpu, CpuTime::new(setup.roots())),
+};

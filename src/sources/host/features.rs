@@ -14,6 +14,7 @@ use crate::host::cpu_model::{field, first_block};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "cpu_features":
     CPU_FEATURE = Metric::gauge("kvm_host_cpu_feature", Keys::Host, &["feature"],
@@ -114,3 +115,16 @@ fn features(block: &str) -> Found {
         missing: None,
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "cpu_features",
+    about: "CPU features that matter to guests, from the kernel's list, every 10 min. x86 only.",
+    metrics: &[METRICS],
+    add: |setup, sources| {
+        sources.of_host(
+            &setup.sources().cpu_features,
+            CpuFeatures::new(setup.roots()),
+        )
+    },
+};

@@ -20,6 +20,7 @@ use crate::host::cpu_model;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "frequency":
     CORE_FREQUENCY = Metric::gauge("kvm_host_core_frequency_hertz", Keys::Host, &["package", "core"],
@@ -114,3 +115,13 @@ fn no_cpufreq(roots: &Roots, dir: &Path) -> Reason {
         }),
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "frequency",
+    about: "Frequency of each core, every 15 s. Needs a cpufreq driver.",
+    metrics: &[METRICS],
+    add: |setup, sources| {
+        sources.of_host(&setup.sources().frequency, Frequency::new(setup.roots()))
+    },
+};

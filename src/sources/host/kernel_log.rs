@@ -19,6 +19,7 @@ use crate::host::kernel_log::{self, KernelLog, Kind, Record};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "kernel_log":
     KERNEL_LOG_LINES = Metric::counter("kvm_host_kernel_log_lines_total", Keys::Host, &["kind"],
@@ -207,3 +208,11 @@ pub(super) fn missing(roots: &Roots, error: &io::Error) -> Reason {
         _ => reason,
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "kernel_log",
+    about: "Lines of the kernel log about machine checks and KVM, counted by kind, every 15 s. Needs `CAP_SYSLOG` at start (dropped afterwards) or `kernel.dmesg_restrict=0`.",
+    metrics: &[METRICS],
+    add: |setup, sources| sources.of_host(&setup.sources().kernel_log, Log::new(setup.roots())),
+};

@@ -17,6 +17,7 @@ use crate::host::nodes::{self, NodeMemory, Pool, OUTCOMES};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "numa":
     NUMA_DISTANCE = Metric::gauge("kvm_host_numa_distance", Keys::Host, &["from", "to"],
@@ -164,3 +165,11 @@ fn no_memory(roots: &Roots, node: u32) -> Reason {
     let error = std::io::Error::new(std::io::ErrorKind::InvalidData, "no memory sizes found");
     unreadable(&path, &error)
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "numa",
+    about: "The host's NUMA nodes, every 15 s. For the memory of each VM by node, see `memory`. Nodes without CPUs (CXL, HBM) are included. Allocations come from `numastat` (Documentation/admin-guide/numastat.rst of the kernel): `miss` increases when a node serves a request that another node had no memory for. All are 0 while the sysctl `vm.numa_stat` is 0.",
+    metrics: &[METRICS],
+    add: |setup, sources| sources.of_host(&setup.sources().numa, Numa::new(setup.roots())),
+};

@@ -12,6 +12,7 @@ use crate::engine::{Reason, SourceInfo};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "kvm_parameters":
     KVM_PARAMETER_INFO = Metric::info("kvm_host_kvm_parameter_info", Keys::Host, &["module", "parameter", "value"],
@@ -76,3 +77,16 @@ impl HostReader for KvmParameters {
         Found { facts, missing }
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "kvm_parameters",
+    about: "Parameters of KVM's modules, every minute.",
+    metrics: &[METRICS],
+    add: |setup, sources| {
+        sources.of_host(
+            &setup.sources().kvm_parameters,
+            KvmParameters::new(setup.roots()),
+        )
+    },
+};

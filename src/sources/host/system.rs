@@ -15,6 +15,7 @@ use crate::host::cpulist;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "system":
     HOST_INFO = Metric::info("kvm_host_info", Keys::Host, &["kernel", "microcode", "cpu_model"],
@@ -91,3 +92,11 @@ impl HostReader for System {
         }
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "system",
+    about: "Kernel, microcode, SMT and isolated CPUs, every minute.",
+    metrics: &[METRICS],
+    add: |setup, sources| sources.of_host(&setup.sources().system, System::new(setup.roots())),
+};

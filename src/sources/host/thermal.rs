@@ -26,6 +26,7 @@ use crate::host::hwmon::{self, Chip};
 use crate::host::roots::Roots;
 use crate::host::topology::{Cpu, Topology};
 use crate::metric::{metrics, Keys, Label, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "thermal":
     CORE_THROTTLES = Metric::counter("kvm_host_core_throttles_total", Keys::Host, &["package", "core"],
@@ -218,3 +219,11 @@ fn no_sensor(roots: &Roots) -> Reason {
         fix: (!is_virtual).then(|| "modprobe coretemp, or k10temp on AMD".to_owned()),
     }
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "thermal",
+    about: "Throttling and temperature, every 15 s. Throttle counters exist on Intel; temperatures come from coretemp and k10temp.",
+    metrics: &[METRICS],
+    add: |setup, sources| sources.of_host(&setup.sources().thermal, Thermal::new(setup.roots())),
+};

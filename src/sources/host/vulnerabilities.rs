@@ -13,6 +13,7 @@ use crate::engine::SourceInfo;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
 
 metrics! { METRICS of "vulnerabilities":
     VULNERABILITY_INFO = Metric::info("kvm_host_vulnerability_info", Keys::Host, &["vulnerability", "state", "detail"],
@@ -86,6 +87,19 @@ fn parse(text: &str) -> (&'static str, &str) {
     let unknown = || text.strip_prefix("Unknown: ").unwrap_or(text);
     found.unwrap_or_else(|| ("unknown", unknown()))
 }
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "vulnerabilities",
+    about: "Vulnerabilities of the CPU, and the kernel's mitigations, every 10 min.",
+    metrics: &[METRICS],
+    add: |setup, sources| {
+        sources.of_host(
+            &setup.sources().vulnerabilities,
+            Vulnerabilities::new(setup.roots()),
+        )
+    },
+};
 
 #[cfg(test)]
 mod tests {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::config;
 use crate::engine::descriptors;
 use crate::engine::{
-    Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, Scope, Source,
-    SourceInfo, SourceState, Target, Unit,
+    Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, Scope, SourceInfo,
+    SourceState, Target, Unit, VcpuSource,
 };
 use crate::host::cpu_model::CpuModel;
 use crate::host::roots::Roots;
@@ -108,7 +108,7 @@ impl Pmu {
     }
 }
 
-impl Source for Pmu {
+impl VcpuSource for Pmu {
     fn info(&self) -> SourceInfo {
         SourceInfo {
             name: "pmu",
