@@ -15,10 +15,10 @@ use cpu_clock::least;
 
 use flate2::write::GzEncoder;
 use flate2::Compression;
-use prometheus_client::registry::Registry;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text;
 use vcpu_exporter::snapshot::Snapshot;
+use vcpu_exporter::telemetry::Registry;
 use vcpu_exporter::telemetry::Telemetry;
 
 #[path = "../tests/support/oracle.rs"]
@@ -49,7 +49,7 @@ fn measure(vcpus: usize, runs: usize) {
         each(ours)
     );
 
-    let collector = oracle::registry(&snapshot);
+    let collector = oracle::registry(&snapshot, &Registry::default());
     let mut text = String::new();
     let theirs = least(runs, || {
         text.clear();

@@ -21,15 +21,15 @@ use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
 use opentelemetry_proto::tonic::metrics::v1::{
     Gauge, Metric as Message, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
 };
-use prometheus_client::registry::Registry;
 use prost::Message as _;
-use vcpu_exporter::engine::Buckets;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{names, Clock, Encoder, Picture, Request, Resource};
 use vcpu_exporter::expose::text;
 use vcpu_exporter::host::identity::Identity;
+use vcpu_exporter::metric::Buckets;
 use vcpu_exporter::metric::{Kind, Label, Metric};
 use vcpu_exporter::snapshot::{Labels, Row, Snapshot, Value, Visitor};
+use vcpu_exporter::telemetry::Registry;
 
 #[path = "../tests/support/snapshots.rs"]
 mod snapshots;

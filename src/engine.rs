@@ -8,7 +8,6 @@ use crate::discover::{Vcpu, Vm};
 use crate::host::topology::Place;
 
 pub mod background;
-pub mod buckets;
 pub mod demand;
 pub(crate) mod descriptors;
 #[cfg(test)]
@@ -23,7 +22,6 @@ pub mod schedule;
 pub(crate) mod total;
 pub mod vcpu_sampler;
 
-pub use buckets::Buckets;
 pub use reading::{Column, ColumnId, Columns, Reading, Scope, Unit};
 
 /// The vCPU thread that a reader is opened for.

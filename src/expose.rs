@@ -7,7 +7,6 @@ pub mod text;
 
 mod bodies;
 mod buffers;
-mod classic;
 mod guard;
 mod metrics;
 mod query;

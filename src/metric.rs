@@ -5,8 +5,10 @@
 
 use std::fmt;
 
+mod buckets;
 mod label;
 
+pub use buckets::Buckets;
 pub use label::{Label, LabelValue};
 
 /// Type of a metric.
@@ -42,7 +44,7 @@ pub enum Keys {
 pub enum Rows {
     /// In the columns and facts that sources feed.
     Fed,
-    /// In the registry of the exporter's own metrics, not in a snapshot.
+    /// In the registry of the exporter's own metrics ([`crate::telemetry`]), not in a snapshot.
     Registry,
     /// In the VMs: names and facts.
     VmInfo,

@@ -25,7 +25,7 @@ pub use facts::FactRow;
 pub use labels::Labels;
 pub use metrics::CATALOG;
 pub use subject::Subject;
-pub use visit::{Row, Value, Visitor};
+pub use visit::{visit_own, Row, Value, Visitor};
 
 /// Interval at which the older snapshots rotate. Rates therefore cover 5 to 10 s: long enough to
 /// include a wait, which counts when it ends, and short enough to follow changes.

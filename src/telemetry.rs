@@ -1,22 +1,22 @@
-//! The exporter's own metrics, kept with prometheus-client.
+//! The exporter's own metrics.
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{self, Registry, Unit};
 use std::sync::atomic::AtomicU64;
 
-use crate::metric::{metrics, Keys, Metric, Rows};
+use prometheus_client::metrics::counter::Counter;
+
+use crate::metric::{metrics, Keys, Label, Metric, Rows};
 
 pub mod heartbeats;
 pub(crate) mod otlp;
 pub(crate) mod process;
+pub mod values;
 
 pub use heartbeats::{Hang, Heartbeat, Heartbeats};
 pub use otlp::{EndpointLabel, Otlp, OutcomeLabels};
 pub use process::Process;
+pub use values::Registry;
+
+use values::{Family, Histogram, Info, LabelSet};
 
 metrics! { METRICS of "self":
     BUILD_INFO = Metric::info("kvm_exporter_build_info", Keys::Exporter, &["version", "revision"],
@@ -56,19 +56,34 @@ pub const REVISION: &str = env!("VCPU_EXPORTER_REVISION");
 pub type SecondsCounter = Counter<f64, AtomicU64>;
 
 /// Label of failed reads.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceLabel {
     /// Name of the source.
     pub source: &'static str,
 }
 
+impl LabelSet for SourceLabel {
+    fn labels(&self) -> Vec<Label> {
+        vec![("source", self.source.into())]
+    }
+}
+
 /// Labels of HTTP requests.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestLabels {
     /// One of the known paths, or `other`: a client must not be able to create series.
     pub path: &'static str,
     /// HTTP status code.
     pub code: u16,
+}
+
+impl LabelSet for RequestLabels {
+    fn labels(&self) -> Vec<Label> {
+        vec![
+            ("path", self.path.into()),
+            ("code", i32::from(self.code).into()),
+        ]
+    }
 }
 
 /// Handles to all metrics; a clone shares the values.
@@ -104,13 +119,24 @@ pub struct Telemetry {
 
 /// Buckets from 100 µs (a tick over one idle VM) to 3 s (a tick that overruns its second).
 fn durations() -> Histogram {
-    Histogram::new([
-        0.0001, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0,
+    const US: u64 = 1000;
+    const MS: u64 = 1_000_000;
+    Histogram::new(&[
+        100 * US,
+        300 * US,
+        MS,
+        3 * MS,
+        10 * MS,
+        30 * MS,
+        100 * MS,
+        300 * MS,
+        1000 * MS,
+        3000 * MS,
     ])
 }
 
 impl Telemetry {
-    /// Creates all metrics and the registry that encodes them.
+    /// Creates all metrics and the registry that reads them.
     pub fn new() -> (Self, Registry) {
         let telemetry = Self {
             ticks: Counter::default(),
@@ -133,48 +159,22 @@ impl Telemetry {
 
     fn register(&self) -> Registry {
         let mut all = Registry::default();
-        let r = group(&mut all);
-        let build = vec![("version", VERSION), ("revision", REVISION)];
-        register(r, &BUILD_INFO, Info::new(build));
-        register(r, &TICKS, self.ticks.clone());
-        register(r, &MISSED_TICKS, self.missed_ticks.clone());
-        register(r, &TICK_DURATION, self.tick_duration.clone());
-        register(r, &TICK_CPU, self.tick_cpu.clone());
-        register(r, &READ_ERRORS, self.read_errors.clone());
-        register(r, &INVENTORY_PASSES, self.inventory_passes.clone());
-        register(r, &INVENTORY_DURATION, self.inventory_duration.clone());
-        register(r, &HOST_FILE_OPENS, self.host_file_opens.clone());
-        r.register_collector(Box::new(self.heartbeats.clone()));
-        register(r, &HTTP_REQUESTS, self.http_requests.clone());
-        register(r, &SCRAPE_DURATION, self.scrape_duration.clone());
-        self.otlp.register(r);
-        self.process.register(group(&mut all));
+        let build = [("version", VERSION), ("revision", REVISION)];
+        let build = build.map(|(name, value)| (name, value.into()));
+        all.add(&BUILD_INFO, Info(build.into()));
+        all.add(&TICKS, self.ticks.clone());
+        all.add(&MISSED_TICKS, self.missed_ticks.clone());
+        all.add(&TICK_DURATION, self.tick_duration.clone());
+        all.add(&TICK_CPU, self.tick_cpu.clone());
+        all.add(&READ_ERRORS, self.read_errors.clone());
+        all.add(&INVENTORY_PASSES, self.inventory_passes.clone());
+        all.add(&INVENTORY_DURATION, self.inventory_duration.clone());
+        all.add(&HOST_FILE_OPENS, self.host_file_opens.clone());
+        all.add(&heartbeats::THREAD_BUSY, self.heartbeats.clone());
+        all.add(&HTTP_REQUESTS, self.http_requests.clone());
+        all.add(&SCRAPE_DURATION, self.scrape_duration.clone());
+        self.otlp.register(&mut all);
+        self.process.register(&mut all);
         all
-    }
-}
-
-/// A part of the registry: it exposes its metrics before its collectors, and all of them before
-/// the next part.
-fn group(registry: &mut Registry) -> &mut Registry {
-    registry.sub_registry_with_labels(std::iter::empty())
-}
-
-/// Registers the values of a metric under its name, unit and help.
-fn register(registry: &mut Registry, metric: &Metric, values: impl registry::Metric) {
-    let (stem, unit) = stem_and_unit(metric);
-    match unit {
-        Some(unit) => registry.register_with_unit(stem, metric.help, unit, values),
-        None => registry.register(stem, metric.help, values),
-    }
-}
-
-/// The name without the unit and type that prometheus-client appends.
-fn stem_and_unit(metric: &Metric) -> (&'static str, Option<Unit>) {
-    let name = metric.family();
-    let without = |end: &str| name.strip_suffix(end).unwrap_or(name);
-    match metric.unit() {
-        "seconds" => (without("_seconds"), Some(Unit::Seconds)),
-        "bytes" => (without("_bytes"), Some(Unit::Bytes)),
-        _ => (name, None),
     }
 }

@@ -6,16 +6,14 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus_client::registry::Registry;
-use vcpu_exporter::engine::Buckets;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text;
+use vcpu_exporter::metric::Buckets;
 use vcpu_exporter::metric::{Kind, Metric};
 use vcpu_exporter::snapshot::{ColumnRow, Labels, Row, Snapshot, Value, Visitor, CATALOG};
-use vcpu_exporter::telemetry::{RequestLabels, SourceLabel, Telemetry};
+use vcpu_exporter::telemetry::{EndpointLabel, Registry, RequestLabels, SourceLabel, Telemetry};
 
 #[path = "support/oracle.rs"]
 mod oracle;
@@ -45,6 +43,11 @@ fn used_telemetry() -> Registry {
     let (path, code) = ("/metrics", 200);
     let requests = &telemetry.http_requests;
     requests.get_or_create(&RequestLabels { path, code }).inc();
+    let endpoint = NASTY.to_owned();
+    let pushes = &telemetry.otlp.duration;
+    pushes
+        .get_or_create(&EndpointLabel { endpoint })
+        .observe(0.25);
     telemetry.process.start_time.set(1.7e9);
     registry
 }
@@ -55,9 +58,10 @@ fn sample_lines(text: &str) -> Vec<&str> {
 
 #[test]
 fn sample_lines_are_prometheus_clients_to_the_byte() {
-    let snapshot = Arc::new(recorded(Host::named([NASTY, "web"]).snapshot()));
-    let theirs = oracle::encode(&snapshot);
-    let ours = exposition(Format::OpenMetrics, &snapshot, &Registry::default());
+    let snapshot = recorded(Host::named([NASTY, "web"]).snapshot());
+    let own = used_telemetry();
+    let theirs = oracle::encode(&snapshot, &own);
+    let ours = exposition(Format::OpenMetrics, &snapshot, &own);
     let (ours, theirs) = (sample_lines(&ours), sample_lines(&theirs));
     assert_eq!(ours.len(), theirs.len());
     for (our, their) in ours.iter().zip(&theirs) {

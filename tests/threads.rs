@@ -106,7 +106,8 @@ fn told(source: &mut Threads, vm: &Vm) -> BTreeMap<&'static str, Used> {
     let facts = source.read(vm).unwrap();
     assert_eq!(source.state(), SourceState::Up);
     let sum = |metric: &str, role: &str| {
-        let of_role = |f: &&Fact| f.metric == metric && f.labels.contains(&("role", role.to_owned().into()));
+        let of_role =
+            |f: &&Fact| f.metric == metric && f.labels.contains(&("role", role.to_owned().into()));
         let values = facts.iter().filter(of_role).map(|fact| match &fact.value {
             FactValue::Nanoseconds(n) | FactValue::Int(n) => *n,
             other => panic!("{other:?}"),

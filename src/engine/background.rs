@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::discover::{Inventory, Vm, VmKey};
-use crate::engine::{Buckets, ReadError, SourceInfo, SourceState};
+use crate::engine::{ReadError, SourceInfo, SourceState};
 use crate::host::topology::Topology;
-use crate::metric::{Label, Metric};
+use crate::metric::{Buckets, Label, Metric};
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
 

@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::telemetry::Registry;
 use axum::http::header::{self, HeaderValue};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use prometheus_client::registry::Registry;
 
 use super::bodies::{Newest, Places};
 use super::buffers::Pool;

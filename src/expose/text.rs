@@ -9,14 +9,10 @@
 
 use std::time::Instant;
 
-use prometheus_client::encoding::text::encode_registry;
-use prometheus_client::registry::Registry;
-
-use super::classic;
 use super::negotiate::Format;
-use crate::engine::Buckets;
-use crate::metric::{Kind, Metric};
-use crate::snapshot::{Labels, Row, Snapshot, Value, Visitor};
+use crate::metric::{Buckets, Kind, Metric};
+use crate::snapshot::{visit_own, Labels, Row, Snapshot, Value, Visitor};
+use crate::telemetry::Registry;
 
 /// Appends a complete exposition to `out`: the snapshot, then the exporter's own metrics.
 pub fn encode(
@@ -26,31 +22,17 @@ pub fn encode(
     now: Instant,
     out: &mut Vec<u8>,
 ) {
-    encode_snapshot(format, snapshot, now, out);
-    let mut own = String::new();
-    // Writing to a String cannot fail, so the error is a metric that cannot be encoded. The
-    // exposition then omits the exporter's own metrics.
-    if let Err(error) = encode_registry(&mut own, registry) {
-        tracing::error!(%error, "cannot encode the exporter's own metrics; /metrics omits them");
-        own.clear();
-    }
-    match format {
-        Format::OpenMetrics => {
-            out.extend_from_slice(own.as_bytes());
-            out.extend_from_slice(b"# EOF\n");
-        }
-        Format::Text => classic::append(&own, out),
+    let mut encoder = Encoder::new(format, out);
+    snapshot.visit(now, &mut encoder);
+    visit_own(registry, &mut encoder);
+    if format == Format::OpenMetrics {
+        out.extend_from_slice(b"# EOF\n");
     }
 }
 
 /// Appends only the metrics of the snapshot, without the end mark.
 pub fn encode_snapshot(format: Format, snapshot: &Snapshot, now: Instant, out: &mut Vec<u8>) {
-    let mut encoder = Encoder {
-        format,
-        prefix: Vec::with_capacity(64),
-        out,
-    };
-    snapshot.visit(now, &mut encoder);
+    snapshot.visit(now, &mut Encoder::new(format, out));
 }
 
 /// Writes lines for the metrics and samples that it visits.
@@ -59,6 +41,17 @@ struct Encoder<'a> {
     /// The metric's name, the start of each line.
     prefix: Vec<u8>,
     out: &'a mut Vec<u8>,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(format: Format, out: &'a mut Vec<u8>) -> Self {
+        let prefix = Vec::with_capacity(64);
+        Self {
+            format,
+            prefix,
+            out,
+        }
+    }
 }
 
 impl Visitor for Encoder<'_> {
@@ -109,13 +102,19 @@ impl Encoder<'_> {
     /// Writes one line of a histogram.
     fn part(&mut self, suffix: &[u8], bound: Option<f64>, row: &Labels, value: Value) {
         let out = &mut *self.out;
-        append_all(out, [&self.prefix, suffix, b"{"]);
-        if let Some(bound) = bound {
-            out.extend_from_slice(b"le=\"");
-            append_float(out, bound);
-            out.extend_from_slice(b"\",");
+        append_all(out, [&self.prefix, suffix]);
+        let row = row.text().as_bytes();
+        match bound {
+            None if row.is_empty() => {}
+            None => append_all(out, [b"{", row, b"}"]),
+            Some(bound) => {
+                out.extend_from_slice(b"{le=\"");
+                append_float(out, bound);
+                let comma: &[u8] = if row.is_empty() { b"" } else { b"," };
+                append_all(out, [b"\"", comma, row, b"}"]);
+            }
         }
-        append_all(out, [row.text().as_bytes(), b"} "]);
+        out.push(b' ');
         append_value(out, value);
         out.push(b'\n');
     }

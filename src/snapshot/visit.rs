@@ -8,8 +8,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::{ColumnRow, FactRow, Labels, Snapshot, SourceRow, Subject, VcpuRow, VmRow, CATALOG};
 use crate::engine::background::{FactValue, Origin};
 use crate::engine::reading::{ColumnSet, Unit};
-use crate::engine::{Buckets, SourceState};
-use crate::metric::{Metric, Rows};
+use crate::engine::SourceState;
+use crate::metric::{Buckets, Metric, Rows};
+use crate::telemetry::values::{Reading, Registry};
 
 /// Value of a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -221,6 +222,29 @@ impl Snapshot {
     }
 }
 
+/// Passes the exporter's own metrics to `visitor`.
+pub fn visit_own(registry: &Registry, visitor: &mut impl Visitor) {
+    for (metric, values) in registry.iter() {
+        let mut family = Family {
+            metric,
+            announced: false,
+            visitor: &mut *visitor,
+        };
+        values.read(&mut |labels, reading| {
+            let labels = Labels::new(labels);
+            let row = Row::of_host(&labels);
+            match reading {
+                Reading::Int(n) => family.sample(row, &Labels::default(), Value::Int(n)),
+                Reading::Float(x) => family.sample(row, &Labels::default(), Value::Float(x)),
+                Reading::Histogram(buckets) => {
+                    family.announce();
+                    family.visitor.histogram(row, &buckets);
+                }
+            }
+        });
+    }
+}
+
 /// A column that feeds a metric.
 struct Pick<'a> {
     index: usize,
@@ -342,7 +366,67 @@ impl<V: Visitor> Family<'_, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::{RequestLabels, Telemetry};
     use proptest::prelude::*;
+
+    #[derive(Default)]
+    struct Seen(Vec<String>);
+
+    impl Visitor for Seen {
+        fn metric(&mut self, metric: &'static Metric) {
+            self.0.push(metric.name.to_owned());
+        }
+
+        fn sample(&mut self, row: Row<'_>, _: &Labels, value: Value) {
+            let labels = row.labels.text();
+            self.0.push(format!("  {{{labels}}} {value:?}"));
+        }
+
+        fn histogram(&mut self, row: Row<'_>, buckets: &Buckets) {
+            let (labels, counts) = (row.labels.text(), buckets.iter().map(|(_, n)| n));
+            let counts: Vec<u64> = counts.collect();
+            self.0
+                .push(format!("  {{{labels}}} {counts:?} {}", buckets.sum()));
+        }
+    }
+
+    #[test]
+    fn every_kind_of_own_metric_is_visited() {
+        let (telemetry, registry) = Telemetry::new();
+        telemetry.ticks.inc_by(7);
+        telemetry.tick_cpu.inc_by(0.25);
+        telemetry.tick_duration.observe(0.000_2);
+        telemetry.tick_duration.observe(0.02);
+        telemetry.tick_duration.observe(100.0);
+        let labels = RequestLabels {
+            path: "/metrics",
+            code: 200,
+        };
+        telemetry.http_requests.get_or_create(&labels).inc();
+        let mut seen = Seen::default();
+        visit_own(&registry, &mut seen);
+        let after = |metric: &str| {
+            let at = seen.0.iter().position(|line| line == metric).unwrap();
+            seen.0[at + 1].clone()
+        };
+        assert_eq!(after("kvm_exporter_ticks_total"), "  {} Int(7)");
+        assert_eq!(
+            after("kvm_exporter_tick_cpu_seconds_total"),
+            "  {} Float(0.25)"
+        );
+        assert_eq!(
+            after("kvm_exporter_http_requests_total"),
+            "  {path=\"/metrics\",code=\"200\"} Int(1)"
+        );
+        let duration = after("kvm_exporter_tick_duration_seconds");
+        assert_eq!(
+            duration,
+            "  {} [0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1] 100020200000"
+        );
+        assert!(after("kvm_exporter_build_info").ends_with("Int(1)"));
+        let unused = "kvm_exporter_read_errors_total";
+        assert!(!seen.0.iter().any(|line| line == unused), "no samples");
+    }
 
     proptest! {
         #[test]

@@ -6,12 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::metrics::MetricType;
-
-use super::stem_and_unit;
+use super::values::{Put, Reading, Values};
 use crate::metric::{metrics, Keys, Metric, Rows};
 
 metrics! { METRICS of "self":
@@ -148,20 +143,11 @@ impl Heartbeat {
     }
 }
 
-impl Collector for Heartbeats {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let ages = self.ages(Instant::now());
-        if ages.is_empty() {
-            return Ok(()); // a metric family without samples is not exposed
+impl Values for Heartbeats {
+    fn read(&self, put: Put<'_>) {
+        for (thread, age) in self.ages(Instant::now()) {
+            put(vec![("thread", thread.into())], Reading::Float(age));
         }
-        let (stem, unit) = stem_and_unit(&THREAD_BUSY);
-        let help = THREAD_BUSY.help;
-        let mut family = encoder.encode_descriptor(stem, help, unit.as_ref(), MetricType::Gauge)?;
-        for (thread, age) in ages {
-            let labels = [("thread", thread)];
-            ConstGauge::new(age).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
     }
 }
 

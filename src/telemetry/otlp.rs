@@ -2,15 +2,12 @@
 
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 
-use super::{durations, register};
-use crate::metric::{metrics, Keys, Metric, Rows};
+use super::durations;
+use super::values::{Family, Histogram, LabelSet, Registry};
+use crate::metric::{metrics, Keys, Label, Metric, Rows};
 
 metrics! { METRICS of "self":
     PUSHES = Metric::counter("kvm_exporter_otlp_pushes_total", Keys::Exporter, &["endpoint", "outcome"],
@@ -24,19 +21,32 @@ metrics! { METRICS of "self":
 }
 
 /// Label of a push receiver.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EndpointLabel {
     /// URL of the receiver, without secrets.
     pub endpoint: String,
 }
 
+impl LabelSet for EndpointLabel {
+    fn labels(&self) -> Vec<Label> {
+        vec![("endpoint", self.endpoint.clone().into())]
+    }
+}
+
 /// Labels of push results.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OutcomeLabels {
     /// URL of the receiver, without secrets.
     pub endpoint: String,
     /// `delivered`, `failed`, `rejected` or `refused`.
     pub outcome: &'static str,
+}
+
+impl LabelSet for OutcomeLabels {
+    fn labels(&self) -> Vec<Label> {
+        let endpoint = self.endpoint.clone().into();
+        vec![("endpoint", endpoint), ("outcome", self.outcome.into())]
+    }
 }
 
 /// Metrics of OTLP pushes.
@@ -47,7 +57,7 @@ pub struct Otlp {
     /// Data points by outcome: `delivered`, `rejected`, `refused`.
     pub data_points: Family<OutcomeLabels, Counter>,
     /// Time of one push, from encoding to the last response.
-    pub duration: Family<EndpointLabel, Histogram, fn() -> Histogram>,
+    pub duration: Family<EndpointLabel, Histogram>,
     /// Time of the last delivered push, in seconds since the epoch.
     pub last_delivery: Family<EndpointLabel, Gauge<f64, AtomicU64>>,
 }
@@ -57,17 +67,17 @@ impl Default for Otlp {
         Self {
             pushes: Family::default(),
             data_points: Family::default(),
-            duration: Family::new_with_constructor(durations),
+            duration: Family::new(durations),
             last_delivery: Family::default(),
         }
     }
 }
 
 impl Otlp {
-    pub(super) fn register(&self, r: &mut Registry) {
-        register(r, &PUSHES, self.pushes.clone());
-        register(r, &DATA_POINTS, self.data_points.clone());
-        register(r, &PUSH_DURATION, self.duration.clone());
-        register(r, &LAST_DELIVERY_TIMESTAMP, self.last_delivery.clone());
+    pub(super) fn register(&self, all: &mut Registry) {
+        all.add(&PUSHES, self.pushes.clone());
+        all.add(&DATA_POINTS, self.data_points.clone());
+        all.add(&PUSH_DURATION, self.duration.clone());
+        all.add(&LAST_DELIVERY_TIMESTAMP, self.last_delivery.clone());
     }
 }

@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicU64;
 
 use procfs::ProcError;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 
-use super::{register, SecondsCounter};
+use super::values::Registry;
+use super::SecondsCounter;
 use crate::metric::{metrics, Keys, Metric, Rows};
 
 metrics! { METRICS of "self":
@@ -77,13 +77,13 @@ impl Process {
         Ok(())
     }
 
-    pub(super) fn register(&self, r: &mut Registry) {
-        register(r, &CPU, self.cpu.clone());
-        register(r, &RESIDENT_MEMORY, self.resident.clone());
-        register(r, &VIRTUAL_MEMORY, self.virtual_memory.clone());
-        register(r, &OPEN_FDS, self.open_fds.clone());
-        register(r, &MAX_FDS, self.max_fds.clone());
-        register(r, &START_TIME, self.start_time.clone());
+    pub(super) fn register(&self, all: &mut Registry) {
+        all.add(&CPU, self.cpu.clone());
+        all.add(&RESIDENT_MEMORY, self.resident.clone());
+        all.add(&VIRTUAL_MEMORY, self.virtual_memory.clone());
+        all.add(&OPEN_FDS, self.open_fds.clone());
+        all.add(&MAX_FDS, self.max_fds.clone());
+        all.add(&START_TIME, self.start_time.clone());
     }
 }
 

@@ -7,7 +7,6 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::registry::Registry;
 use rustix::process::Signal;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::demo::guest::Load;
@@ -16,6 +15,7 @@ use vcpu_exporter::expose::otlp::{settings, Answer, Client, Clock, Encoder, Pict
 use vcpu_exporter::expose::text;
 use vcpu_exporter::host::identity::Identity;
 use vcpu_exporter::snapshot::Snapshot;
+use vcpu_exporter::telemetry::Registry;
 use vcpu_exporter::telemetry::Telemetry;
 
 use crate::alone;

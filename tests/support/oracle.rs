@@ -2,7 +2,6 @@
 #![allow(dead_code, clippy::expect_used)]
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -13,21 +12,22 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
-use vcpu_exporter::engine::Buckets;
+use vcpu_exporter::metric::Buckets;
 use vcpu_exporter::metric::{Kind, Metric};
-use vcpu_exporter::snapshot::{Labels, Row, Snapshot, Value, Visitor};
+use vcpu_exporter::snapshot::{visit_own, Labels, Row, Snapshot, Value, Visitor};
+use vcpu_exporter::telemetry;
 
-/// The snapshot as prometheus-client encodes it, without an age.
-pub(crate) fn encode(snapshot: &Arc<Snapshot>) -> String {
+/// The snapshot and the exporter's own metrics as prometheus-client encodes them, without an age.
+pub(crate) fn encode(snapshot: &Snapshot, own: &telemetry::Registry) -> String {
     let mut text = String::new();
-    encode_into(&registry(snapshot), &mut text);
+    encode_into(&registry(snapshot, own), &mut text);
     text
 }
 
-/// A registry that encodes the snapshot.
-pub(crate) fn registry(snapshot: &Arc<Snapshot>) -> Registry {
+/// A registry that encodes the snapshot and these metrics.
+pub(crate) fn registry(snapshot: &Snapshot, own: &telemetry::Registry) -> Registry {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Oracle(families(snapshot))));
+    registry.register_collector(Box::new(Oracle(families(snapshot, own))));
     registry
 }
 
@@ -56,7 +56,7 @@ impl EncodeLabelSet for Pairs {
     }
 }
 
-fn families(snapshot: &Snapshot) -> Vec<Family> {
+fn families(snapshot: &Snapshot, own: &telemetry::Registry) -> Vec<Family> {
     struct Collect(Vec<Family>);
     impl Visitor for Collect {
         fn metric(&mut self, metric: &'static Metric) {
@@ -82,6 +82,7 @@ fn families(snapshot: &Snapshot) -> Vec<Family> {
     }
     let mut collect = Collect(Vec::new());
     snapshot.visit(snapshot.taken_mono, &mut collect);
+    visit_own(own, &mut collect);
     collect.0
 }
 
@@ -125,10 +126,16 @@ impl Family {
             let seconds = |ns: u64| ns as f64 / 1e9;
             let each = buckets.iter();
             let each = each.map(|(bound, n)| (bound.map_or(f64::INFINITY, seconds), n));
-            let mut sample = family.encode_family(pairs)?;
             let no_exemplars: Option<&Exemplars> = None;
-            let (sum, each): (f64, Vec<_>) = (seconds(buckets.sum()), each.collect());
-            sample.encode_histogram(sum, buckets.count(), &each, no_exemplars)?;
+            let (sum, count): (f64, _) = (seconds(buckets.sum()), buckets.count());
+            let each: Vec<_> = each.collect();
+            if pairs.0.is_empty() {
+                // As below.
+                family.encode_histogram(sum, count, &each, no_exemplars)?;
+                continue;
+            }
+            let mut sample = family.encode_family(pairs)?;
+            sample.encode_histogram(sum, count, &each, no_exemplars)?;
         }
         for (pairs, value) in &self.samples {
             if pairs.0.is_empty() {

@@ -9,8 +9,9 @@ use vcpu_exporter::config::Placement;
 use vcpu_exporter::discover::{Inventory, Vcpu, VmKey};
 use vcpu_exporter::engine::background::{FactValue, Origin};
 use vcpu_exporter::engine::ledger::CellKey;
-use vcpu_exporter::engine::{Buckets, CpuLocation, Reason, SourceInfo, SourceState, Unit};
+use vcpu_exporter::engine::{CpuLocation, Reason, SourceInfo, SourceState, Unit};
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
+use vcpu_exporter::metric::Buckets;
 use vcpu_exporter::metric::LabelValue;
 use vcpu_exporter::snapshot::metrics;
 use vcpu_exporter::snapshot::{

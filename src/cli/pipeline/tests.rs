@@ -6,9 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::Buckets;
 use crate::fake_host::{FakeHost, UUID_A, UUID_B};
-use crate::metric::{Kind, Metric};
+use crate::metric::{Buckets, Kind, Metric};
 use crate::snapshot::{metrics, Labels, Row, Snapshot, Value, Visitor};
 use crate::sources::pmu::scripted::Scripted;
 

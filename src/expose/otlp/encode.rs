@@ -7,17 +7,16 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use prometheus_client::registry::Registry;
 
 use super::delta::{Id, Ledger, PendingDelta};
-use super::own::{self, Histogram};
+use super::histogram::Histogram;
 use super::protobuf::{attribute, bytes, fixed64, head, uint, varint, varint_len};
 use super::starts::{unix_ns, Clock};
 use super::{names, Resource};
 use crate::engine::background::Origin;
-use crate::engine::Buckets;
-use crate::metric::{Kind, Label, Metric};
-use crate::snapshot::{Labels, Row, Snapshot, Value, Visitor};
+use crate::metric::{Buckets, Kind, Label, Metric};
+use crate::snapshot::{visit_own, Labels, Row, Snapshot, Value, Visitor};
+use crate::telemetry::Registry;
 
 /// Bytes of data points after which a new request starts. gRPC receivers accept 4 MiB by default,
 /// counted after decompression.
@@ -96,7 +95,7 @@ impl Encoder {
             requests: Vec::new(),
         };
         snapshot.visit(picture.now, &mut writer);
-        own::visit(picture.registry, &mut writer);
+        visit_own(picture.registry, &mut writer);
         writer.end_metric();
         writer.end_request();
         let Writer {
@@ -148,7 +147,42 @@ impl Visitor for Writer<'_> {
     }
 
     fn histogram(&mut self, row: Row<'_>, buckets: &Buckets) {
-        own::Histograms::put_histogram(self, row, buckets.into());
+        let Some(metric) = self.metric else {
+            return;
+        };
+        let mut histogram = Histogram::from(buckets);
+        let (time, none) = (self.time(metric), Labels::default());
+        // The exporter counts in all histograms.
+        let begun = self.clock.start(row.subject, Origin::Exporter).min(time);
+        let mut start = begun;
+        let buckets = histogram.counts.len();
+        let promised = self.pending_deltas.len();
+        for part in 0..=buckets {
+            let id = Id {
+                metric,
+                row,
+                fixed: &none,
+                part,
+                start: begun,
+            };
+            let total = match histogram.counts.get(part) {
+                Some(count) => Value::Int(*count),
+                None => Value::Float(histogram.sum),
+            };
+            // All parts were delivered together, so either all are sent or none.
+            let Some((value, since)) = self.sent(id, time, total) else {
+                self.pending_deltas.truncate(promised);
+                return;
+            };
+            start = since;
+            match (histogram.counts.get_mut(part), value) {
+                (Some(count), Value::Int(n)) => *count = n,
+                (_, sum) => histogram.sum = sum.as_f64(),
+            }
+        }
+        let attributes = attributes(9, row.labels.pairs()); // HistogramDataPoint.attributes
+        histogram.append(&attributes, [start, time], self.points);
+        self.end_point();
     }
 }
 
@@ -179,45 +213,6 @@ impl Writer<'_> {
         }
         let fixed = fixed.kept(number_attributes);
         point.append(row.labels.kept(number_attributes), fixed, self.points);
-        self.end_point();
-    }
-}
-
-impl own::Histograms for Writer<'_> {
-    fn put_histogram(&mut self, row: Row<'_>, mut histogram: Histogram) {
-        let Some(metric) = self.metric else {
-            return;
-        };
-        let (time, none) = (self.time(metric), Labels::default());
-        // All histograms are the exporter's own.
-        let begun = self.clock.start(row.subject, Origin::Exporter).min(time);
-        let mut start = begun;
-        let buckets = histogram.counts.len();
-        let promised = self.pending_deltas.len();
-        for part in 0..=buckets {
-            let id = Id {
-                metric,
-                row,
-                fixed: &none,
-                part,
-                start: begun,
-            };
-            let total = match histogram.counts.get(part) {
-                Some(count) => Value::Int(*count),
-                None => Value::Float(histogram.sum),
-            };
-            // All parts were delivered together, so either all are sent or none.
-            let Some((value, since)) = self.sent(id, time, total) else {
-                self.pending_deltas.truncate(promised);
-                return;
-            };
-            start = since;
-            match (histogram.counts.get_mut(part), value) {
-                (Some(count), Value::Int(n)) => *count = n,
-                (_, sum) => histogram.sum = sum.as_f64(),
-            }
-        }
-        append_histogram(row.labels, &histogram, [start, time], self.points);
         self.end_point();
     }
 }
@@ -356,31 +351,4 @@ impl Point {
             value => fixed64(out, 4, value.as_f64().to_bits()),
         }
     }
-}
-
-/// Appends one `HistogramDataPoint`.
-fn append_histogram(
-    labels: &Labels,
-    histogram: &Histogram,
-    [start, time]: [u64; 2],
-    out: &mut Vec<u8>,
-) {
-    let mut point = Vec::with_capacity(256);
-    point.extend_from_slice(&attributes(9, labels.pairs()));
-    fixed64(&mut point, 2, start);
-    fixed64(&mut point, 3, time);
-    fixed64(&mut point, 4, histogram.counts.iter().sum());
-    fixed64(&mut point, 5, histogram.sum.to_bits());
-    // Packed: bucket_counts are fixed64, explicit_bounds double.
-    let packed = |out: &mut Vec<u8>, field, words: &mut dyn ExactSizeIterator<Item = u64>| {
-        head(out, field, 8 * words.len());
-        words.for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
-    };
-    packed(&mut point, 6, &mut histogram.counts.iter().copied());
-    packed(
-        &mut point,
-        7,
-        &mut histogram.bounds.iter().map(|x| x.to_bits()),
-    );
-    bytes(out, 1, &point);
 }

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use super::{Capture, Outcome};
 use crate::engine::background::{Fact, FactValue};
-use crate::engine::Buckets;
-use crate::metric::{metrics, Keys, Label, Metric};
+use crate::metric::{metrics, Buckets, Keys, Label, Metric};
 use crate::pt::{Histogram, Side, Summary};
 
 metrics! { METRICS of "pt":

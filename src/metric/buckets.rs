@@ -25,6 +25,13 @@ impl Buckets {
         }
     }
 
+    /// Adds a duration (nanoseconds).
+    pub fn add(&mut self, duration: u64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < duration);
+        self.counts[bucket] = self.counts[bucket].saturating_add(1);
+        self.sum = self.sum.saturating_add(duration);
+    }
+
     /// Upper bound of each bucket in nanoseconds (`None` for the last), with its count.
     pub fn iter(&self) -> impl Iterator<Item = (Option<u64>, u64)> + '_ {
         let bounds = self.bounds.iter().copied().map(Some).chain([None]);
@@ -60,6 +67,13 @@ mod tests {
             (buckets.count(), buckets.sum(), buckets.series()),
             (10, 77, 5)
         );
+    }
+
+    #[test]
+    fn durations_are_added_to_the_first_bucket_that_holds_them() {
+        let mut buckets = Buckets::new(&[10, 20], &[], 0);
+        [0, 10, 11, 21].into_iter().for_each(|ns| buckets.add(ns));
+        assert_eq!(buckets, Buckets::new(&[10, 20], &[2, 1, 1], 42));
     }
 
     #[test]
