@@ -29,14 +29,11 @@ use cpu_clock::measure;
 
 use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::Config;
+use vcpu_exporter::fake_host::{Block, FakeHost, FakeVm};
 use vcpu_exporter::host::privileges::raise_descriptor_limit;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::sources::pmu::scripted::Scripted;
 use vcpu_exporter::telemetry::Telemetry;
-
-#[path = "../tests/support/fake_host.rs"]
-mod fake_host;
-use fake_host::{Block, FakeHost, FakeVm};
 
 const VMS: i32 = 250;
 const VCPUS: u32 = 4;

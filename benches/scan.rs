@@ -23,10 +23,8 @@ use cpu_clock::measure;
 
 use rustix::fs::{readlinkat_raw, seek, statat, AtFlags, RawDir, SeekFrom};
 use vcpu_exporter::discover::{Inventory, Scanner};
+use vcpu_exporter::fake_host::FakeHost;
 use vcpu_exporter::host::roots::Roots;
-
-#[path = "../tests/support/fake_host.rs"]
-mod fake_host;
 
 const VMS: i32 = 300;
 const VCPUS: u32 = 16;
@@ -35,8 +33,8 @@ const OTHERS: i32 = 1000;
 const ROUNDS: u32 = 50;
 const MOST: f64 = 1.5;
 
-fn fixture() -> fake_host::FakeHost {
-    let host = fake_host::FakeHost::new();
+fn fixture() -> FakeHost {
+    let host = FakeHost::new();
     for n in 0..OTHERS {
         host.process(100_000 + n, 1, &["/usr/bin/other"], "0::/\n")
             .fd(100_000 + n, 0, "/dev/null");

@@ -10,10 +10,9 @@
 //! - [`micro_vm`] is the process: its arguments and vCPU threads.
 //! - [`protocol`] is its commands and answers, line by line.
 //! - [`guests`] starts and stops the demo's three micro-VMs.
-//! - [`synthetic`] is a simulated host, made of `files`.
+//! - [`synthetic`] is a simulated host, made of [`crate::fake_host::files`].
 //! - [`table`] renders the latest snapshot for a terminal.
 
-pub mod files;
 pub mod guest;
 pub mod guests;
 pub mod micro_vm;

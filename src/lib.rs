@@ -26,6 +26,9 @@ pub mod demo;
 pub mod discover;
 pub mod engine;
 pub mod expose;
+#[cfg(any(test, feature = "fixtures"))]
+#[doc(hidden)]
+pub mod fake_host;
 pub mod host;
 pub mod metric;
 pub mod pt;
@@ -34,7 +37,3 @@ pub mod sources;
 pub mod stop;
 mod sys;
 pub mod telemetry;
-
-#[cfg(test)]
-#[path = "../tests/support/fake_host.rs"]
-mod fake_host;

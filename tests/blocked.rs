@@ -1,12 +1,11 @@
 //! A local user who blocks readers of their process's memory. The exporter runs as a process beside
 //! a host on which a FIFO without a writer stands for a page that is never loaded, and beside a
 //! real process whose command line is on a file system that does not answer.
+#![cfg(feature = "fixtures")]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "support/exporter.rs"]
 mod exporter;
-#[path = "support/fake_host.rs"]
-mod fake_host;
 #[path = "support/run.rs"]
 mod run;
 
@@ -15,8 +14,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use exporter::{Exporter, Exposition};
-use fake_host::{FakeHost, UUID_A, UUID_B};
 use rustix::process::Signal;
+use vcpu_exporter::fake_host::{FakeHost, UUID_A, UUID_B};
 
 /// The exporter on this host.
 fn exporter(host: &FakeHost) -> Exporter {

@@ -1,20 +1,19 @@
 //! The fixture host works with the parsers of a real host and with the whole pipeline.
+#![cfg(feature = "fixtures")]
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/exposition.rs"]
 mod exposition;
-#[path = "support/fake_host.rs"]
-mod support;
 
 use std::sync::Arc;
 
 use exposition::Exposition;
-use support::FakeHost;
 use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::discover::Scanner;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text::encode_snapshot;
+use vcpu_exporter::fake_host::FakeHost;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::thread::{cpus_allowed, parse_sched, parse_schedstat, parse_stat};
 use vcpu_exporter::host::topology::{CoreType, Topology};

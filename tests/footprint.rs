@@ -1,5 +1,6 @@
 //! Memory and descriptors of the exporter on a scripted host. One test, because the figures are
 //! those of the whole process.
+#![cfg(feature = "fixtures")]
 // A counting allocator requires unsafe code.
 #![allow(unsafe_code)]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
@@ -12,14 +13,11 @@ use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text::encode_snapshot;
+use vcpu_exporter::fake_host::{FakeHost, FakeVm};
 use vcpu_exporter::host::privileges::raise_descriptor_limit;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::sources::pmu::scripted::Scripted;
 use vcpu_exporter::telemetry::Telemetry;
-
-#[path = "support/fake_host.rs"]
-mod fake_host;
-use fake_host::{FakeHost, FakeVm};
 
 /// The system allocator with a count of allocations per thread.
 struct Counting;

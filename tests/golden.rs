@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_EXPECT=1 cargo test --test golden` rewrites the files below tests/golden; review the
 //! difference before you commit it.
+#![cfg(feature = "fixtures")]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::sync::Arc;
@@ -11,13 +12,10 @@ use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::{Config, EventSet, ExitReason, RawEvent};
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text::encode_snapshot;
+use vcpu_exporter::fake_host::{Block, FakeHost, FakeVm, Pci, START};
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::sources::pmu::scripted::Scripted;
 use vcpu_exporter::telemetry::Telemetry;
-
-#[path = "support/fake_host.rs"]
-mod fake_host;
-use fake_host::{Block, FakeHost, FakeVm, Pci};
 
 const GIB: u64 = 1 << 30;
 
@@ -68,7 +66,7 @@ fn second_second(host: &FakeHost, vm: &FakeVm, cpu: u32) {
 /// A further thread of a VM that has run on a CPU for some milliseconds.
 fn thread(host: &FakeHost, vm: &FakeVm, n: i32, name: &str, cpu: u32, ms: u64) {
     let tid = vm.pid + 4 + n;
-    host.thread(vm.pid, tid, name, fake_host::START + 2);
+    host.thread(vm.pid, tid, name, START + 2);
     host.set(vm.pid, tid, |t| {
         (t.cpu, t.run, t.delay) = (cpu, ms * 1_000_000, ms * 1000);
         // PF_USER_WORKER of include/linux/sched.h.

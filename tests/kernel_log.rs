@@ -1,5 +1,6 @@
 //! The kernel log of a fixture host, followed by the whole program: lines of old and new kernels
 //! count as the same kind.
+#![cfg(feature = "fixtures")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs::OpenOptions;
@@ -7,13 +8,11 @@ use std::io::Write;
 
 #[path = "support/exporter.rs"]
 mod exporter;
-#[path = "support/fake_host.rs"]
-mod fake_host;
 #[path = "support/run.rs"]
 mod run;
 
 use exporter::{Exporter, Exposition};
-use fake_host::FakeHost;
+use vcpu_exporter::fake_host::FakeHost;
 
 const METRIC: &str = "kvm_host_kernel_log_lines_total";
 

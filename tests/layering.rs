@@ -14,6 +14,7 @@ const STAGES: &[(&str, &[&str])] = &[
     ("stop", &[]),
     ("telemetry", &["metric"]),
     ("sys", &[]),
+    ("fake_host", &[]),
     ("discover", &["host", "config", "stop", "sys", "telemetry"]),
     (
         "engine",
@@ -68,7 +69,14 @@ const STAGES: &[(&str, &[&str])] = &[
     ),
     (
         "demo",
-        &["metric", "config", "engine", "sources", "snapshot"],
+        &[
+            "metric",
+            "config",
+            "engine",
+            "sources",
+            "snapshot",
+            "fake_host",
+        ],
     ),
 ];
 

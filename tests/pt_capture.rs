@@ -1,5 +1,6 @@
 //! Intel PT from kernel memory to /metrics: real traces in images of a perf event's rings, and this
 //! machine, which has Intel PT or a reason why not.
+#![cfg(feature = "fixtures")]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text::encode_snapshot;
+use vcpu_exporter::fake_host::{FakeHost, FakeVm, UUID_A, UUID_B};
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::pt::{self, Clocks};
 use vcpu_exporter::sources::pmu::scripted::Scripted;
@@ -20,15 +22,12 @@ use vcpu_exporter::telemetry::Telemetry;
 
 #[path = "support/exporter.rs"]
 mod exporter;
-#[path = "support/fake_host.rs"]
-mod fake_host;
 #[path = "support/perf_image.rs"]
 mod perf_image;
 #[path = "support/run.rs"]
 mod run;
 
 use exporter::{Exporter, Exposition};
-use fake_host::{FakeHost, FakeVm, UUID_A, UUID_B};
 use perf_image::PerfImage;
 
 /// The directory of real traces, if available.

@@ -3,15 +3,13 @@
 //!
 //! Processes and cgroups have the form of the named programs, from their sources and from running
 //! guests.
+#![cfg(feature = "fixtures")]
 #![allow(clippy::unwrap_used)]
-
-#[path = "support/fake_host.rs"]
-mod support;
 
 use std::sync::Arc;
 
-use support::{FakeHost, FakeVm, START, UUID_A};
 use vcpu_exporter::discover::{Inventory, Scanner, Vm};
+use vcpu_exporter::fake_host::{FakeHost, FakeVm, START, UUID_A};
 use vcpu_exporter::host::roots::Roots;
 
 fn scan(host: &FakeHost) -> Arc<Inventory> {

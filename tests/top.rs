@@ -1,4 +1,5 @@
 //! `top` with an exporter, alone, in a pipe, and in a real terminal (tmux).
+#![cfg(feature = "fixtures")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,8 +9,6 @@
 
 #[path = "support/exporter.rs"]
 mod exporter;
-#[path = "support/fake_host.rs"]
-mod fake_host;
 #[path = "support/run.rs"]
 mod run;
 #[path = "support/tmux.rs"]
@@ -18,10 +17,10 @@ mod tmux;
 use std::process::{Command, Output};
 
 use exporter::Exporter;
-use fake_host::FakeHost;
 use run::free_address;
 use rustix::process::Signal;
 use tmux::Tmux;
+use vcpu_exporter::fake_host::FakeHost;
 
 const TOP: &str = env!("CARGO_BIN_EXE_vcpu-exporter");
 

@@ -1,4 +1,5 @@
 //! Machines with repeated `core_id`s within a package, and with NUMA nodes without CPUs.
+#![cfg(feature = "fixtures")]
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -8,16 +9,14 @@ use std::time::Instant;
 
 #[path = "support/exposition.rs"]
 mod exposition;
-#[path = "support/fake_host.rs"]
-mod support;
 
 use exposition::Exposition;
-use support::{Block, FakeHost, FakeVm};
 use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text::encode_snapshot;
 use vcpu_exporter::expose::view::{Cause, View};
+use vcpu_exporter::fake_host::{Block, FakeHost, FakeVm, UUID_A};
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::snapshot::Snapshot;
 use vcpu_exporter::sources::pmu::scripted::Scripted;
@@ -253,7 +252,7 @@ fn memory_interleaved_over_a_node_without_cpus_is_no_trouble_of_placement() {
 fn vcpu_on_a_cpu_that_sysfs_does_not_list_is_reported_by_check() {
     let host = FakeHost::new();
     host.cpus(1, 1, 4, 1);
-    let vm = host.qemu(1000, "a", support::UUID_A, 1);
+    let vm = host.qemu(1000, "a", UUID_A, 1);
     run(&host, &vm, 3);
     let all_listed = check(&host);
     assert!(!all_listed.contains("does not list"), "{all_listed}");

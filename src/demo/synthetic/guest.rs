@@ -6,9 +6,9 @@ use super::counters::nanoseconds;
 use super::scenario::{VmSpec, NODES};
 use super::state::{ThreadTotals, VmTotals};
 use super::tree::Tree;
-use crate::demo::files::devices::Pci;
-use crate::demo::files::domain;
-use crate::demo::files::thread::Thread;
+use crate::fake_host::files::devices::Pci;
+use crate::fake_host::files::domain;
+use crate::fake_host::files::thread::Thread;
 
 mod slow;
 

@@ -5,7 +5,7 @@ use std::io;
 use super::scenario::{MemoryNode, CORES, CPUS, NODES};
 use super::state::State;
 use super::tree::Tree;
-use crate::demo::files::machine::{self as files, NodeMemory, CPU, NODE};
+use crate::fake_host::files::machine::{self as files, NodeMemory, CPU, NODE};
 
 /// The format on Linux 6.18, x86-64.
 const KVM_EXIT_FORMAT: &str = include_str!("../../sources/exits/format/kvm_exit-x86-6.18.txt");

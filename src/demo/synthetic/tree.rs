@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::demo::files::{devices, machine};
+use crate::fake_host::files::{devices, machine};
 
 /// A temporary directory, in memory if possible; removed on drop.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use super::super::scenario::NODES;
 use super::super::state::{VcpuTotals, VmTotals, LLC_BYTES};
 use super::super::tree::Tree;
 use super::Guest;
-use crate::demo::files::memory;
+use crate::fake_host::files::memory;
 
 impl Guest {
     /// Updates these files. `llc` is the miss rate of each last-level cache.

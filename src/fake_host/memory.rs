@@ -1,7 +1,7 @@
 //! The memory of a [`FakeHost`]'s VMs in smaps, numa_maps and status of their processes and
 //! numa_stat of their cgroups. Formats are from QEMU 7.2 on Linux 6.18.
 
-use super::memory::{numa_stat, resident};
+use super::files::memory::{numa_stat, resident};
 use super::FakeHost;
 
 /// One mapping of a VMM.

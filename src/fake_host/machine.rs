@@ -2,7 +2,7 @@
 //! NUMA memory, CPU features, KVM parameters, vulnerabilities and the kernel log. Texts are from
 //! Linux 6.x, shortened.
 
-use super::machine::{self, NodeMemory, Ticks, CPU, NODE};
+use super::files::machine::{self, NodeMemory, Ticks, CPU, NODE};
 use super::FakeHost;
 
 impl FakeHost {

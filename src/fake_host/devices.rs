@@ -1,7 +1,7 @@
 //! PCI functions and mediated devices of a [`FakeHost`], laid out as in sysfs: directories below
 //! /sys/devices, and links to them from the buses and the IOMMU groups.
 
-use super::devices::{directory, in_group, Files, Links, Pci};
+use super::files::devices::{directory, in_group, Files, Links, Pci};
 use super::FakeHost;
 
 impl FakeHost {

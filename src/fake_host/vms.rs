@@ -4,12 +4,13 @@
 //! others from documentation and sources. A VM uses the TIDs `pid + 1 ..= pid + 10 + vcpus`: choose
 //! PIDs at least 100 apart.
 
-use super::domain::{domstatus, nova_metadata, scope};
+use super::files::domain::{domstatus, nova_metadata, scope};
 use super::FakeHost;
 
 /// A ready-made VM.
 #[derive(Debug, Clone)]
 pub struct FakeVm {
+    /// PID of its VMM.
     pub pid: i32,
     /// TIDs of its vCPUs by index.
     pub vcpus: Vec<i32>,
@@ -17,7 +18,9 @@ pub struct FakeVm {
 
 /// Start time of every process; each thread starts one tick later.
 pub const START: u64 = 5000;
+/// UUID of a VM.
 pub const UUID_A: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+/// UUID of another VM.
 pub const UUID_B: &str = "bbbbbbbb-0000-4000-8000-000000000001";
 
 impl FakeHost {

@@ -1,20 +1,18 @@
 //! A directory that replaces a host: /proc, /sys, cgroups, debugfs and /run for tests.
 //!
-//! Uses only std and tempfile, because the library's unit tests include the same file. Files have
-//! the format of Linux 6.x (proc(5), Documentation/filesystems/proc.rst). They are rewritten in
-//! place, so that descriptors kept open by the code under test see the new contents.
+//! Unit tests, test programs and benches share it; the synthetic host is made of the same [`files`].
+//! Files have the format of Linux 6.x (proc(5), Documentation/filesystems/proc.rst). They are
+//! rewritten in place, so that descriptors kept open by the code under test see the new contents.
 //!
-//! ```ignore
+//! ```text
 //! let host = FakeHost::new();
 //! host.cpus(2, 4, 2, 1);
 //! let vm = host.qemu(1000, "db1", "0f0e...", 2);
 //! host.set(vm.pid, vm.vcpus[0], |t| t.cpu = 3);
 //! let roots = Arc::new(Roots::below(host.root()));
 //! ```
-#![allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
+// Only tests call it: a host that cannot be written fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-// The library's unit tests contain the host's texts twice: here and in the demo.
-#![allow(clippy::duplicate_mod)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,39 +24,21 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-#[path = "fake_devices.rs"]
-mod fake_devices;
-pub use devices::Pci;
-
-#[path = "fake_memory.rs"]
-mod fake_memory;
-pub use fake_memory::Block;
-
-#[path = "fake_machine.rs"]
-mod fake_machine;
-pub use machine::NodeMemory;
-
-#[path = "fake_vms.rs"]
-mod fake_vms;
-
-#[path = "../../src/demo/files/devices.rs"]
 mod devices;
-#[path = "../../src/demo/files/domain.rs"]
-mod domain;
-#[path = "../../src/demo/files/machine.rs"]
+pub mod files;
 mod machine;
-#[path = "../../src/demo/files/memory.rs"]
 mod memory;
-#[path = "../../src/demo/files/thread.rs"]
-mod thread;
+mod vms;
 
-/// Facts about one thread in /proc; change them with [`FakeHost::set`].
-pub use thread::Thread;
+pub use files::devices::Pci;
+pub use files::domain::domstatus;
+pub use files::machine::NodeMemory;
+pub use files::thread::Thread;
+pub use memory::Block;
+pub use vms::{FakeVm, START, UUID_A, UUID_B};
 
 /// As on Linux 6.18 on x86-64.
-const KVM_EXIT_FORMAT: &str = include_str!("../../src/sources/exits/format/kvm_exit-x86-6.18.txt");
-pub use domain::domstatus;
-pub use fake_vms::{FakeVm, START, UUID_A, UUID_B};
+const KVM_EXIT_FORMAT: &str = include_str!("sources/exits/format/kvm_exit-x86-6.18.txt");
 
 /// A host in a temporary directory, removed on drop.
 #[derive(Debug)]
@@ -262,7 +242,7 @@ impl FakeHost {
 
     /// KVM's tracepoints in tracefs for a vendor's module (`kvm_intel`, `kvm_amd`).
     pub fn tracepoints(&self, module: &str) -> &Self {
-        self.files(machine::tracepoints(KVM_EXIT_FORMAT));
+        self.files(files::machine::tracepoints(KVM_EXIT_FORMAT));
         self.file(format!("sys/module/{module}/refcnt"), "0\n")
     }
 
@@ -284,7 +264,7 @@ impl FakeHost {
         self.remove("sys/devices/system/cpu");
         self.remove("sys/devices/system/node");
         self.remove("sys/bus/event_source/devices");
-        self.files(machine::cpus(packages, cores, threads, nodes))
+        self.files(files::machine::cpus(packages, cores, threads, nodes))
     }
 
     /// A client with `p` performance cores of two threads and `e` efficiency cores of one.
@@ -304,12 +284,12 @@ impl FakeHost {
         let pmu = "sys/bus/event_source/devices";
         self.file(
             format!("{pmu}/cpu_core/cpus"),
-            machine::list(&(0..2 * p).collect::<Vec<_>>()),
+            files::machine::list(&(0..2 * p).collect::<Vec<_>>()),
         );
         self.file(format!("{pmu}/cpu_core/type"), "4\n");
         self.file(
             format!("{pmu}/cpu_atom/cpus"),
-            machine::list(&(2 * p..all).collect::<Vec<_>>()),
+            files::machine::list(&(2 * p..all).collect::<Vec<_>>()),
         );
         self.file(format!("{pmu}/cpu_atom/type"), "10\n")
     }
@@ -320,13 +300,13 @@ impl FakeHost {
     }
 
     fn cpu(&self, id: u32, package: u32, core: u32, siblings: &[u32], llc: u32) {
-        self.files(machine::cpu(id, package, core, siblings, llc));
+        self.files(files::machine::cpu(id, package, core, siblings, llc));
     }
 
     fn node(&self, node: u32, cpus: &[u32]) {
         self.file(
             format!("sys/devices/system/node/node{node}/cpulist"),
-            machine::list(cpus),
+            files::machine::list(cpus),
         );
     }
 }
