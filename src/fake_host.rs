@@ -28,6 +28,7 @@ mod devices;
 pub mod files;
 mod machine;
 mod memory;
+pub mod perf_image;
 mod vms;
 
 pub use files::devices::Pci;

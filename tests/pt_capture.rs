@@ -11,6 +11,7 @@ use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::text::encode_snapshot;
+use vcpu_exporter::fake_host::perf_image::PerfImage;
 use vcpu_exporter::fake_host::{FakeHost, FakeVm, UUID_A, UUID_B};
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::pt::{self, Clocks};
@@ -22,13 +23,10 @@ use vcpu_exporter::telemetry::Telemetry;
 
 #[path = "support/exporter.rs"]
 mod exporter;
-#[path = "support/perf_image.rs"]
-mod perf_image;
 #[path = "support/run.rs"]
 mod run;
 
 use exporter::{Exporter, Exposition};
-use perf_image::PerfImage;
 
 /// The directory of real traces, if available.
 fn data() -> Option<PathBuf> {

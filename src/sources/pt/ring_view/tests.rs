@@ -1,10 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-
-#[path = "../../../../tests/support/perf_image.rs"]
-mod perf_image;
-use perf_image::PerfImage;
+use crate::fake_host::perf_image::{self, PerfImage};
 
 const PAGE: usize = 4096;
 

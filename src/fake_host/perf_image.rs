@@ -1,9 +1,7 @@
-//! Memory with the layout of a perf event's rings, for tests. Uses only std, because the library's
-//! unit tests include the same file.
+//! Memory with the layout of a perf event's rings.
 //!
 //! Written from linux/perf_event.h, independently of the code that reads it: `data_head` is at byte
 //! 1024 of the first page, `aux_head` at 1056, and a record is type, misc and size, then its body.
-#![allow(dead_code, unreachable_pub)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,16 +9,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const AUX: u32 = 11;
 
 /// Rings of any size at any position.
+#[derive(Debug)]
 pub struct PerfImage {
+    /// The first page, with the positions.
     pub page: Vec<AtomicU64>,
+    /// The ring of records.
     pub data: Vec<AtomicU64>,
+    /// The ring of trace.
     pub aux: Vec<AtomicU64>,
 }
 
-/// Byte offsets in the page.
+/// Byte offset in the page: where the kernel writes the next record.
 pub const DATA_HEAD: usize = 1024;
+/// Where the reader reads the next record.
 pub const DATA_TAIL: usize = 1032;
+/// Where the hardware writes trace.
 pub const AUX_HEAD: usize = 1056;
+/// Where the reader reads trace.
 pub const AUX_TAIL: usize = 1064;
 
 impl PerfImage {
