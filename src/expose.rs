@@ -14,7 +14,6 @@ mod runbooks;
 mod server;
 mod site;
 mod status;
-pub mod view;
 mod workers;
 
 pub use http::serve;

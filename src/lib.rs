@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! host facts ─┐
-//!             ├─> discover ──> engine and sources ──> snapshot ──> expose
-//! /proc, /sys ┘   who runs     what each did          immutable     /metrics, status page
+//!             ├─> discover ──> engine and sources ──> snapshot ──> diagnosis ──> expose
+//! /proc, /sys ┘   who runs     what each did          immutable    what is wrong /metrics, page
 //! ```
 //!
 //! - [`host`] reads the machine below configurable roots, so a directory tree can be a host.
@@ -14,7 +14,8 @@
 //! - [`engine`] reads each vCPU thread once per tick and keeps the running totals; [`sources`] are
 //!   what it reads.
 //! - [`snapshot`] is the immutable result of a tick; the list of all metrics is here.
-//! - [`expose`] renders the latest snapshot and never touches the host.
+//! - [`diagnosis`] compares two snapshots: which VM is slow, and why.
+//! - [`expose`] renders the latest snapshot and its diagnosis, and never touches the host.
 //!
 //! A [`metric`] is declared by the code that feeds it. [`config`] and [`telemetry`] (the exporter's own
 //! metrics) import no stage; [`cli`] connects the stages.
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod diagnosis;
 pub mod discover;
 pub mod engine;
 pub mod expose;

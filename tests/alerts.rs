@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
+use vcpu_exporter::diagnosis::Cause;
 use vcpu_exporter::engine::Reason;
-use vcpu_exporter::expose::view::Cause;
 use vcpu_exporter::snapshot::metrics;
 
 #[path = "support/promtool.rs"]

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vcpu_exporter::expose::view::View;
+use vcpu_exporter::diagnosis::View;
 use vcpu_exporter::expose::{serve, App};
 use vcpu_exporter::snapshot::{Handle, Snapshot};
 use vcpu_exporter::telemetry::Telemetry;

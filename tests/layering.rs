@@ -55,16 +55,26 @@ const STAGES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "diagnosis",
+        &[
+            "metric",
+            "host",
+            "telemetry",
+            "engine",
+            "sources",
+            "snapshot",
+        ],
+    ),
+    (
         "expose",
         &[
             "metric",
             "host",
             "config",
             "telemetry",
-            "discover",
             "engine",
-            "sources",
             "snapshot",
+            "diagnosis",
         ],
     ),
     (

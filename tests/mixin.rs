@@ -134,7 +134,7 @@ fn thresholds_stand_in_one_place() {
             assert!(found.is_empty(), "{folder}/{}: {found:?}", file.display());
         }
     }
-    let judges = read(&root().join("src/expose/view/cause.rs"));
+    let judges = read(&root().join("src/diagnosis/cause.rs"));
     let compares = |line: &&str| !line.trim_start().starts_with("//");
     for line in judges.lines().filter(compares) {
         let declares = line.contains("const ") && line.contains("f64 =");

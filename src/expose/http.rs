@@ -33,8 +33,8 @@ use super::guard::{Client, Limits, Table};
 use super::metrics::metrics;
 use super::runbooks::Runbook;
 use super::site::{unavailable, App, NotReady, Site};
-use super::view::View;
 use super::{negotiate, runbooks, server, status};
+use crate::diagnosis::View;
 use crate::telemetry::RequestLabels;
 
 fn router(site: Arc<Site>) -> Router {

@@ -18,7 +18,8 @@ use ring::digest::{digest, SHA256};
 use super::query;
 use super::runbooks;
 use super::site::{App, NotReady};
-use super::view::{View, VmView};
+use crate::diagnosis::{View, VmView};
+use crate::telemetry::{REVISION, VERSION};
 use look::Look;
 
 mod columns;
@@ -172,7 +173,7 @@ fn foot() -> Markup {
     html! {
         footer {
             p {
-                "Version " (super::view::VERSION) ", revision " (super::view::REVISION) ". "
+                "Version " (VERSION) ", revision " (REVISION) ". "
                 "Every metric is described in " a href="/metrics" { "/metrics" } " and by "
                 code { "vcpu-exporter catalog" } "; " code { "vcpu-exporter check" }
                 " shows which sources work and how to fix the rest."

@@ -1,7 +1,7 @@
 //! Rows of `list --url`, from an exporter's view.
 
 use super::Row;
-use crate::expose::view::{VcpuView, View, VmView};
+use crate::diagnosis::{VcpuView, View, VmView};
 
 /// One row for each vCPU, in the order of the view.
 pub(super) fn rows(view: &View) -> Vec<Row> {

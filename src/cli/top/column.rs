@@ -1,6 +1,6 @@
 //! Columns of both tables: title, width, and the text of a row.
 
-use crate::expose::view::{Cause, Numbers, VcpuView, View, VmView};
+use crate::diagnosis::{Cause, Numbers, VcpuView, View, VmView};
 
 /// Shown for an unknown value.
 pub(super) const UNKNOWN: &str = "-";

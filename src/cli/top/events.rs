@@ -9,7 +9,7 @@ use ratatui::crossterm::event::{self, KeyEvent};
 
 use super::source::{Source, Trouble};
 use crate::cli::serve::asked_to_stop;
-use crate::expose::view::View;
+use crate::diagnosis::View;
 
 pub(super) enum Event {
     Key(KeyEvent),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::column::Table;
 use super::state::State;
-use crate::expose::view::{
+use crate::diagnosis::{
     Cause, CauseView, HostView, Numbers, PlaceView, SourceView, VcpuView, View, VmView,
 };
 

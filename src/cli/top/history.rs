@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::expose::view::{Numbers, View};
+use crate::diagnosis::{Numbers, View};
 
 /// Seconds kept.
 pub(super) const SECONDS: usize = 60;

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::column::{Column, Row, Table};
 use super::state::{Sort, State};
-use crate::expose::view::{View, VmView};
+use crate::diagnosis::{View, VmView};
 
 /// Rows of the current table.
 pub(super) fn rows(view: &View, state: &State) -> Vec<Row> {

@@ -2,7 +2,7 @@
 //! server at the exporter's address.
 
 use super::super::out;
-use crate::expose::view::View;
+use crate::diagnosis::View;
 
 /// Most characters of a name and of a sentence. An exporter's names have at most 128 bytes.
 const MAX_NAME: usize = 128;

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::expose::view::View;
+use crate::diagnosis::View;
 use crate::snapshot::Handle;
 
 use super::super::pipeline::Running;

@@ -6,7 +6,7 @@ use super::column::{Column, Row, Table};
 use super::history::{Graph, History};
 use super::keys::Action;
 use super::order;
-use crate::expose::view::{Cause, View};
+use crate::diagnosis::{Cause, View};
 
 /// Range of the refresh interval in seconds.
 pub(super) const DELAYS: std::ops::RangeInclusive<f64> = 0.25..=3600.0;

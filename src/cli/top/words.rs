@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::column::Table;
 use super::state::{Sort, State};
 use crate::cli::out;
-use crate::expose::view::{View, VmView};
+use crate::diagnosis::{View, VmView};
 
 /// The host, the age of the tick, and the source of views.
 pub(super) fn title(state: &State, now: Instant) -> String {

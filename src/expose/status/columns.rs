@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::format::{count, number, percent};
-use crate::expose::view::{Cause, VmView};
+use crate::diagnosis::{Cause, VmView};
 
 /// A column; the table can be sorted by each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -4,10 +4,8 @@ use maud::{html, Markup};
 
 use super::format::{number, or_unknown, percent, plural, ratio};
 use super::look::{Colour, Look};
-use crate::expose::view::thresholds::thresholds;
-use crate::expose::view::{
-    CoreView, HostView, NodeView, Tenant, ThreadView, VcpuView, View, VmView,
-};
+use crate::diagnosis::thresholds::thresholds;
+use crate::diagnosis::{CoreView, HostView, NodeView, Tenant, ThreadView, VcpuView, View, VmView};
 
 /// Most vCPUs drawn on a thread; the number of further ones is shown.
 const MOST_ON_A_THREAD: usize = 16;
@@ -265,7 +263,7 @@ fn words(vm: &VmView, vcpu: &VcpuView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expose::view::Numbers;
+    use crate::diagnosis::Numbers;
 
     #[test]
     fn vcpu_level_depends_on_demand_and_known_values() {

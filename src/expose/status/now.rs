@@ -6,8 +6,8 @@ use maud::{html, Markup};
 
 use super::format::{number, plural, Severity};
 use super::{causes, verdict};
+use crate::diagnosis::{View, VmView};
 use crate::expose::runbooks::Runbook;
-use crate::expose::view::{View, VmView};
 
 /// Most lines.
 const MOST: usize = 20;

@@ -3,7 +3,7 @@
 use maud::{html, Markup};
 
 use super::format::grouped;
-use crate::expose::view::{SourceView, View};
+use crate::diagnosis::{SourceView, View};
 
 pub(super) fn section(view: &View) -> Markup {
     let count = |state: &str| view.sources.iter().filter(|s| s.state == state).count();

@@ -6,7 +6,7 @@ use super::columns::Column;
 use super::format::{count, grouped, number, or_unknown, percent, plural, Severity};
 use super::look::Look;
 use super::{causes, verdict};
-use crate::expose::view::{VcpuView, View, VmView};
+use crate::diagnosis::{VcpuView, View, VmView};
 
 /// Most VMs in the table, so that browsers render it fast.
 const MAX_VMS: usize = 1000;
@@ -194,7 +194,7 @@ fn about(vm: &VmView) -> Markup {
         .info
         .iter()
         .map(|(name, value)| format!("{name} {value}"));
-    let node = |share: &crate::expose::view::NodeShare| {
+    let node = |share: &crate::diagnosis::NodeShare| {
         let known =
             |what, share: Option<f64>| share.map(|s| format!("{} of its {what}", percent(s)));
         let known = [known("time", share.time), known("memory", share.memory)];
@@ -202,7 +202,7 @@ fn about(vm: &VmView) -> Markup {
         let no_cpus = if share.has_cpus { "" } else { " (no CPUs)" };
         format!("node {}{no_cpus}: {}", share.node, known.join(", "))
     };
-    let device = |device: &crate::expose::view::DeviceView| {
+    let device = |device: &crate::diagnosis::DeviceView| {
         let class = device.class.as_deref().unwrap_or("device");
         let node = device.node.map(|node| format!(" on node {node}"));
         format!("{class} {}{}", device.name, node.unwrap_or_default())
@@ -268,8 +268,8 @@ fn vcpu_row(vcpu: &VcpuView) -> Markup {
 }
 
 fn delay(vcpu: &VcpuView) -> Markup {
-    use crate::expose::view::thresholds::thresholds;
-    use crate::expose::view::Cause;
+    use crate::diagnosis::thresholds::thresholds;
+    use crate::diagnosis::Cause;
     let numbers = &vcpu.numbers;
     let wanted = numbers.time.zip(numbers.delay).map_or(0.0, |(t, d)| t + d);
     let ratio = numbers.delay_ratio;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::cli::top::fixture::{view, vm};
-use crate::expose::view::VmView;
+use crate::diagnosis::VmView;
 
 const WHOLE: usize = SECONDS;
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::cli::top::fixture::{in_trouble, state, three, view, vm};
 use crate::cli::top::keys::HELP;
 use crate::cli::top::{keys::Action, plain};
-use crate::expose::view::{Cause, View};
+use crate::diagnosis::{Cause, View};
 use expect_test::{expect, expect_file};
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;

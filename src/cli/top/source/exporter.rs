@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::runtime::Runtime;
 
 use super::Trouble;
-use crate::expose::view::View;
+use crate::diagnosis::View;
 
 /// Path of the view below the exporter's address.
 const PATH: &str = "/api/view";

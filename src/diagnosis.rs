@@ -1,5 +1,5 @@
-//! The current state for people: rates and ratios of the last seconds, placement, and problems. The
-//! status page, `/api/view` and `top` show it.
+//! What is wrong now, and why: rates and ratios of the last seconds, placement, causes compared with
+//! their thresholds, and verdicts in words. The status page, `/api/view` and `top` show it.
 //!
 //! It is computed from two snapshots ([`Handle::window`]) when a client asks. Slow sources are read
 //! every 15 s or less often; their rates (quota, throttling, I/O threads) cover the last half
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::snapshot::delta::Delta;
 use crate::snapshot::{Handle, Labels, Snapshot};
-pub use crate::telemetry::{REVISION, VERSION};
+use crate::telemetry::{REVISION, VERSION};
 
 pub mod cause;
 mod host;
