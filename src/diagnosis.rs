@@ -17,10 +17,13 @@ use crate::snapshot::delta::Delta;
 use crate::snapshot::{Handle, Labels, Snapshot};
 use crate::telemetry::{REVISION, VERSION};
 
-pub mod cause;
+pub(crate) mod cause;
 mod host;
+mod judge;
 mod known;
 mod numbers;
+mod observe;
+mod peers;
 mod sources;
 mod suspect;
 pub(crate) mod thresholds;
@@ -361,7 +364,7 @@ impl View {
         let nodes = machine.nodes(&vms);
         let mut host = machine.host();
         host.judge(&vms, machine.cores());
-        cause::judge(&mut vms, &nodes, machine.cores(), host.is_full());
+        judge::judge(&mut vms, &nodes, machine.cores(), host.is_full());
         let since = newest.taken.duration_since(UNIX_EPOCH).unwrap_or_default();
         let pmu_mode = newest.pmu_mode.as_ref();
         Self {

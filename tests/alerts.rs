@@ -345,6 +345,21 @@ fn alert_score_and_page_judge_each_cause_by_the_same_threshold() {
 }
 
 #[test]
+fn dashboards_link_each_cause_to_the_runbook_of_its_alert() {
+    let words = read("mixin/dashboards/lib/words.libsonnet");
+    let until_quote = |text: &str| text.split('\'').next().unwrap().to_owned();
+    let row = |text: &str| {
+        let (_, runbook) = text.split_once("runbook: '").unwrap();
+        (until_quote(text), until_quote(runbook))
+    };
+    let runbooks: BTreeMap<String, String> = words.split("cause: '").skip(1).map(row).collect();
+    for cause in Cause::ALL {
+        let name = serde_json::to_value(cause).unwrap();
+        assert_eq!(runbooks[name.as_str().unwrap()], cause.alert());
+    }
+}
+
+#[test]
 fn the_document_lists_every_threshold_with_its_number() {
     let document = read("docs/ALERTS.md");
     let (_, table) = document.split_once("## Changing thresholds").unwrap();

@@ -134,9 +134,10 @@ fn thresholds_stand_in_one_place() {
             assert!(found.is_empty(), "{folder}/{}: {found:?}", file.display());
         }
     }
-    let judges = read(&root().join("src/diagnosis/cause.rs"));
+    let judges = ["cause", "judge", "observe", "peers"];
+    let judges = judges.map(|file| read(&root().join(format!("src/diagnosis/{file}.rs"))));
     let compares = |line: &&str| !line.trim_start().starts_with("//");
-    for line in judges.lines().filter(compares) {
+    for line in judges.concat().lines().filter(compares) {
         let declares = line.contains("const ") && line.contains("f64 =");
         let number = ["0.0", "1.0", "-1.0"]
             .iter()

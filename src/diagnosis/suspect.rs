@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use super::cause::Cause;
 use super::host::CoreKey;
 use super::thresholds::thresholds;
 use super::{NodeView, VcpuView, VmView};
@@ -41,12 +40,10 @@ pub(super) struct Suspects {
 }
 
 impl Suspects {
-    /// The VM responsible for a cause. Sibling threads slow each other down equally, so no VM is
-    /// responsible for SMT contention.
-    pub(super) fn culprit(&self, cause: Cause) -> Option<usize> {
-        match (cause, &self.delay) {
-            (Cause::Delay | Cause::Starved, Some(Why::Vm { vm, .. })) => Some(*vm),
-            (Cause::Cache, _) => self.cache,
+    /// The VM responsible for a wait for a core.
+    pub(super) fn of_core(&self) -> Option<usize> {
+        match self.delay {
+            Some(Why::Vm { vm, .. }) => Some(vm),
             _ => None,
         }
     }
@@ -108,11 +105,11 @@ impl<'a> Scene<'a> {
             smt: self.smt(n),
         };
         let mut all: Vec<Suspects> = (0..self.vms.len()).map(of).collect();
-        let delay = circles(&all, |one| one.culprit(Cause::Delay));
+        let delay = circles(&all, Suspects::of_core);
         let cache = circles(&all, |one| one.cache);
         for (n, one) in all.iter_mut().enumerate() {
             if delay[n] {
-                let others = one.culprit(Cause::Delay);
+                let others = one.of_core();
                 one.delay = Some(Why::Shared(others.into_iter().collect()));
             }
             if cache[n] {

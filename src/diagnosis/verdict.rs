@@ -1,17 +1,18 @@
-//! The verdict: the problems of a VM in words.
+//! The verdict: the problems of a VM in words. Each cause has a function that puts its observed
+//! value into words, without a period.
 
-use super::cause::{Cause, CauseView, Seen};
-use super::suspect::{Suspects, Why};
+use super::observe::{Case, Seen};
+use super::suspect::Why;
 use super::thresholds::thresholds;
 use super::words::Words;
-use super::{sum, NodeShare, VmView};
+use super::{sum, Cause, CauseView, NodeShare, VmView};
 
 /// The verdict: the worst two causes over their thresholds.
 pub(super) fn sentence(causes: &[(CauseView, Words)]) -> Words {
     let over = causes.iter().filter(|(cause, _)| cause.score >= 1.0);
-    // The vCPU that waits most is named only once.
-    let waits = over.clone().any(|(cause, _)| cause.cause == Cause::Delay);
-    let shown = over.filter(|(cause, _)| !(waits && cause.cause == Cause::Starved));
+    let is_over = |wanted: Cause| over.clone().any(|(cause, _)| cause.cause == wanted);
+    let repeats = |cause: Cause| cause.info().part_of.is_some_and(is_over);
+    let shown = over.clone().filter(|(cause, _)| !repeats(cause.cause));
     let mut sentence = Words::default();
     for (n, (_, words)) in shown.take(2).enumerate() {
         let space = if n > 0 { " " } else { "" };
@@ -23,56 +24,29 @@ pub(super) fn sentence(causes: &[(CauseView, Words)]) -> Words {
     sentence
 }
 
-/// A cause in words, without a period.
-pub(super) fn text(
-    Seen(cause, observed, threshold): Seen,
-    vm: &VmView,
-    vms: &[VmView],
-    suspects: &Suspects,
-) -> Words {
-    let is_high = observed >= threshold;
-    match cause {
-        Cause::Delay => delay(observed, is_high, vm, vms, suspects),
-        Cause::Starved => starved(observed, vm).into(),
-        Cause::Quota => quota(observed, vm).into(),
-        Cause::MemoryRemote => memory(observed, vm).into(),
-        Cause::DeviceRemote => devices(vm).into(),
-        Cause::CpiPeers => cpi(observed, threshold).into(),
-        Cause::Cache => {
-            let suspect = suspects.cache.filter(|_| is_high);
-            cache(observed, threshold, suspect, vms)
-        }
-        Cause::Smt => smt(observed, suspects.smt, vms),
-        Cause::Throttling => format!(
-            "its CPU package is too hot {} of the time and slows down",
-            percent(observed)
-        )
-        .into(),
-        Cause::Exits => format!(
-            "it exits to the host {} times per second of CPU time",
-            thousands(observed)
-        )
-        .into(),
-    }
-}
-
-fn delay(ratio: f64, is_high: bool, vm: &VmView, vms: &[VmView], suspects: &Suspects) -> Words {
-    let Some((vcpu, _)) = vm.waits_most() else {
+pub(super) fn delay(case: &Case<'_>, seen: Seen) -> Words {
+    let Some((vcpu, _)) = case.vm.waits_most() else {
         return Words::default();
     };
     let waits = format!(
         "vCPU {} waits {} of the time it wants to run",
         vcpu.index,
-        percent(ratio)
+        percent(seen.observed)
     );
     let words = Words::from(waits);
     let core = vcpu.place.map_or_else(
         || "its core".to_owned(),
         |place| format!("core {}/{}", place.package, place.core),
     );
-    let Some(why) = suspects.delay.as_ref().filter(|_| is_high) else {
-        return words;
-    };
+    let why = case.suspects.delay.as_ref();
+    match why.filter(|_| seen.is_high()) {
+        None => words,
+        Some(why) => because(words, why, &core, case.vms),
+    }
+}
+
+/// Appends the reason of a wait for a core.
+fn because(words: Words, why: &Why, core: &str, vms: &[VmView]) -> Words {
     match why {
         Why::HostIsFull => words.push(", because the host is full"),
         Why::OwnThreads(used) => words.push(&format!(
@@ -97,61 +71,60 @@ fn delay(ratio: f64, is_high: bool, vm: &VmView, vms: &[VmView], suspects: &Susp
     }
 }
 
-fn starved(ratio: f64, vm: &VmView) -> String {
-    match vm.waits_most() {
-        Some((vcpu, _)) => format!(
-            "vCPU {} waits {} of the time it wants to run, much more than the VM's other vCPUs",
-            vcpu.index,
-            percent(ratio)
-        ),
-        None => String::new(),
-    }
+pub(super) fn starved(case: &Case<'_>, seen: Seen) -> Words {
+    let Some((vcpu, _)) = case.vm.waits_most() else {
+        return Words::default();
+    };
+    let text = format!(
+        "vCPU {} waits {} of the time it wants to run, much more than the VM's other vCPUs",
+        vcpu.index,
+        percent(seen.observed)
+    );
+    text.into()
 }
 
-fn quota(observed: f64, vm: &VmView) -> String {
-    let cores = vm.quota.map(|cores| format!(" of {} cores", number(cores)));
-    format!(
+pub(super) fn quota(case: &Case<'_>, seen: Seen) -> Words {
+    let cores = case.vm.quota;
+    let cores = cores.map(|cores| format!(" of {} cores", number(cores)));
+    let text = format!(
         "its CPU quota{} takes {} of the time it wants to run",
         cores.unwrap_or_default(),
-        percent(observed)
-    )
+        percent(seen.observed)
+    );
+    text.into()
 }
 
-fn memory(observed: f64, vm: &VmView) -> String {
+pub(super) fn memory(case: &Case<'_>, seen: Seen) -> Words {
+    let vm = case.vm;
     let runs = nodes(vm, |node| node.time, thresholds().node_time_share);
     let memory = nodes(vm, |node| node.memory, thresholds().node_time_share);
     let distance = vm.memory_distance.filter(|distance| *distance > 0.0);
     let distance =
         distance.map(|times| format!("; mean distance {:.0}, local is 10", times * 10.0));
     let text = format!(
-        "{} of its memory accesses are remote: it runs on {runs}, its memory is on {memory}{}",
-        percent(observed),
-        distance.unwrap_or_default()
+        "{} of its memory accesses are remote: it runs on {runs}, its memory is on {memory}{}{}",
+        percent(seen.observed),
+        distance.unwrap_or_default(),
+        without_cpus(vm).unwrap_or_default()
     );
-    // No placement of vCPUs can change this part.
-    let has = |node: &&NodeShare| {
-        !node.has_cpus
-            && node
-                .memory
-                .is_some_and(|memory| memory >= thresholds().worth_naming)
+    text.into()
+}
+
+/// The share of memory on nodes without CPUs: no placement of vCPUs can change it.
+fn without_cpus(vm: &VmView) -> Option<String> {
+    let has = |node: &&NodeShare| !node.has_cpus && node.memory >= Some(thresholds().worth_naming);
+    let nodes: Vec<&NodeShare> = vm.nodes.iter().filter(has).collect();
+    let share = sum(nodes.iter().map(|node| node.memory))?;
+    let ids: Vec<String> = nodes.iter().map(|node| node.node.to_string()).collect();
+    let (nodes, have) = match ids.len() {
+        1 => ("node", "has"),
+        _ => ("nodes", "have"),
     };
-    let no_cpus: Vec<&NodeShare> = vm.nodes.iter().filter(has).collect();
-    match sum(no_cpus.iter().map(|node| node.memory)) {
-        None => text,
-        Some(share) => {
-            let (ids, have) = match no_cpus.as_slice() {
-                [node] => (format!("node {}", node.node), "has"),
-                nodes => {
-                    let ids: Vec<String> = nodes.iter().map(|n| n.node.to_string()).collect();
-                    (format!("nodes {}", ids.join(", ")), "have")
-                }
-            };
-            format!(
-                "{text}; {} is on {ids}, which {have} no CPUs",
-                percent(share)
-            )
-        }
-    }
+    Some(format!(
+        "; {} is on {nodes} {}, which {have} no CPUs",
+        percent(share),
+        ids.join(", ")
+    ))
 }
 
 /// Nodes with at least this share, highest first: "node 0 (90 %) and node 1 (10 %)".
@@ -172,10 +145,10 @@ fn nodes(vm: &VmView, share: impl Fn(&NodeShare) -> Option<f64>, least: f64) -> 
     }
 }
 
-fn devices(vm: &VmView) -> String {
-    let remote = vm.devices.iter().filter(|d| d.remote == Some(true));
-    let remote: Vec<_> = remote.collect();
-    match remote.as_slice() {
+pub(super) fn devices(case: &Case<'_>, _: Seen) -> Words {
+    let devices = case.vm.devices.iter();
+    let remote: Vec<_> = devices.filter(|d| d.remote == Some(true)).collect();
+    let text = match remote.as_slice() {
         [] => "none of its devices is far from its vCPUs".to_owned(),
         [device] => format!(
             "its {} is on node {}; {} of its vCPU time is far from that node",
@@ -187,7 +160,8 @@ fn devices(vm: &VmView) -> String {
             "{} of its devices are on nodes far from its vCPUs",
             remote.len()
         ),
-    }
+    };
+    text.into()
 }
 
 fn what(device: &super::DeviceView) -> String {
@@ -197,38 +171,50 @@ fn what(device: &super::DeviceView) -> String {
     }
 }
 
-fn cpi(observed: f64, limit: f64) -> String {
-    match observed >= limit {
+pub(super) fn cpi(_: &Case<'_>, seen: Seen) -> Words {
+    let Seen { observed, limit } = seen;
+    let text = match seen.is_high() {
         true => format!("CPI is {observed:.2}; the limit for its peers is {limit:.2}"),
         false => format!("CPI is {observed:.2}, as for its peers (limit {limit:.2})"),
-    }
+    };
+    text.into()
 }
 
-fn cache(observed: f64, limit: f64, suspect: Option<usize>, vms: &[VmView]) -> Words {
-    let misses = format!(
+pub(super) fn cache(case: &Case<'_>, seen: Seen) -> Words {
+    let misses = Words::from(format!(
         "{} cache misses per 1000 instructions (limit {})",
-        number(observed),
-        number(limit)
-    );
-    match suspect {
-        Some(vm) => Words::from(misses)
+        number(seen.observed),
+        number(seen.limit)
+    ));
+    match case.suspects.cache.filter(|_| seen.is_high()) {
+        Some(vm) => misses
             .push("; ")
-            .vm(vms, vm)
+            .vm(case.vms, vm)
             .push(" misses most in the same cache"),
-        None => misses.into(),
+        None => misses,
     }
 }
 
-fn smt(observed: f64, beside: Option<usize>, vms: &[VmView]) -> Words {
-    let shared = format!(
+pub(super) fn smt(case: &Case<'_>, seen: Seen) -> Words {
+    let shared = Words::from(format!(
         "{} of its time the other thread of its core is busy",
-        percent(observed)
-    );
-    let words = match beside {
-        Some(vm) => Words::from(shared).push(", most of it with ").vm(vms, vm),
-        None => shared.into(),
+        percent(seen.observed)
+    ));
+    let words = match case.suspects.smt {
+        Some(vm) => shared.push(", most of it with ").vm(case.vms, vm),
+        None => shared,
     };
     words.push(", while cores of its nodes are idle")
+}
+
+pub(super) fn throttling(_: &Case<'_>, seen: Seen) -> Words {
+    let share = percent(seen.observed);
+    format!("its CPU package is too hot {share} of the time and slows down").into()
+}
+
+pub(super) fn exits(_: &Case<'_>, seen: Seen) -> Words {
+    let exits = thousands(seen.observed);
+    format!("it exits to the host {exits} times per second of CPU time").into()
 }
 
 /// A percentage without decimals, or with one below 10.

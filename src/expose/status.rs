@@ -224,7 +224,7 @@ fn causes(n: usize, view: &View) -> Markup {
             @for cause in vm.trouble() {
                 a.cause href={ "/runbooks/" (cause.alert) "?vm=" (query) }
                     title={ "Runbook: " (cause.alert) } {
-                    (cause.cause.title()) ": " (format::number(cause.score)) "× the limit"
+                    (cause.cause.info().title) ": " (format::number(cause.score)) "× the limit"
                 }
                 " "
             }

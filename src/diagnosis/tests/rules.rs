@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use serde_yaml::Value;
 
-use super::super::cause::group;
 use super::super::host::Machine;
+use super::super::peers::group;
 use super::*;
 
 /// The test of this name in a file of alerts/tests.

@@ -6,7 +6,7 @@ use super::columns::Column;
 use super::format::{count, grouped, number, or_unknown, percent, plural, Severity};
 use super::look::Look;
 use super::{causes, verdict};
-use crate::diagnosis::{VcpuView, View, VmView};
+use crate::diagnosis::{Cause, DeviceView, NodeShare, VcpuView, View, VmView};
 
 /// Most VMs in the table, so that browsers render it fast.
 const MAX_VMS: usize = 1000;
@@ -161,7 +161,7 @@ fn pushes(vm: &VmView, view: &View) -> Markup {
                     @if n > 0 { ", " }
                     @if let Some(victim) = view.vms.get(push.vm) {
                         (super::vm_link(push.vm, &victim.name))
-                        " (" (push.cause.title()) " " (number(push.score)) "×)"
+                        " (" (push.cause.info().title) " " (number(push.score)) "×)"
                     }
                 }
                 @if vm.pushes.len() > MAX_PUSHED { " and " (vm.pushes.len() - MAX_PUSHED) " more" }
@@ -194,7 +194,7 @@ fn about(vm: &VmView) -> Markup {
         .info
         .iter()
         .map(|(name, value)| format!("{name} {value}"));
-    let node = |share: &crate::diagnosis::NodeShare| {
+    let node = |share: &NodeShare| {
         let known =
             |what, share: Option<f64>| share.map(|s| format!("{} of its {what}", percent(s)));
         let known = [known("time", share.time), known("memory", share.memory)];
@@ -202,7 +202,7 @@ fn about(vm: &VmView) -> Markup {
         let no_cpus = if share.has_cpus { "" } else { " (no CPUs)" };
         format!("node {}{no_cpus}: {}", share.node, known.join(", "))
     };
-    let device = |device: &crate::diagnosis::DeviceView| {
+    let device = |device: &DeviceView| {
         let class = device.class.as_deref().unwrap_or("device");
         let node = device.node.map(|node| format!(" on node {node}"));
         format!("{class} {}{}", device.name, node.unwrap_or_default())
@@ -268,19 +268,11 @@ fn vcpu_row(vcpu: &VcpuView) -> Markup {
 }
 
 fn delay(vcpu: &VcpuView) -> Markup {
-    use crate::diagnosis::thresholds::thresholds;
-    use crate::diagnosis::Cause;
-    let numbers = &vcpu.numbers;
-    let wanted = numbers.time.zip(numbers.delay).map_or(0.0, |(t, d)| t + d);
-    let ratio = numbers.delay_ratio;
-    let judged = ratio
-        .filter(|_| wanted >= thresholds().vcpu_wanted_cores)
-        .unwrap_or(0.0);
-    let severity = Severity::of(judged / Cause::Delay.threshold());
+    let severity = Severity::of(vcpu.waits().unwrap_or(0.0) / Cause::Delay.threshold());
     html! {
         td.(severity.class()) {
             @if let Some(mark) = severity.mark() { span.mark { (mark) } }
-            (or_unknown(ratio.map(percent)))
+            (or_unknown(vcpu.numbers.delay_ratio.map(percent)))
         }
     }
 }
