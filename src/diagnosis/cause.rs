@@ -1,4 +1,5 @@
-//! Causes that may slow down a VM: one entry for each.
+//! Causes that may slow down a VM: one entry for each, from which the page, `/api/view` and `top`
+//! draw.
 //!
 //! Causes and conditions are those of the recording rule `kvm_vm:trouble:score` in mixin/rules, and
 //! thresholds come from the same file. The rule covers five minutes, this code seconds: a problem
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::observe::{self, Case, Observed, Seen};
 use super::suspect::Suspects;
 use super::thresholds::{thresholds, Thresholds};
-use super::verdict;
 use super::words::Words;
+use super::{verdict, VmView};
 
 /// A cause with its score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,10 @@ pub(crate) struct CauseInfo {
     alert: &'static str,
     /// The name for display.
     pub(crate) title: &'static str,
+    /// Title of its column in `top`: at most five characters.
+    pub(crate) short: &'static str,
+    /// Its column on the page.
+    pub(crate) column: Column,
     threshold: fn(&Thresholds) -> f64,
     pub(super) against: Against,
     /// The value of a VM; `None` if unknown, or if the VM is too idle to be judged.
@@ -60,6 +65,34 @@ pub(super) enum Against {
     Siblings,
     /// Also other VMs that do the same work.
     Peers,
+}
+
+/// A column of the page's table of VMs.
+#[derive(Clone, Copy)]
+pub(crate) struct Column {
+    /// Its name in the URL.
+    pub(crate) key: &'static str,
+    pub(crate) title: &'static str,
+    /// The tooltip.
+    pub(crate) help: &'static str,
+    pub(crate) unit: Unit,
+    /// The VM's value; `None` if unknown.
+    pub(crate) value: fn(&VmView) -> Option<f64>,
+}
+
+/// How a column's values are written.
+#[derive(Clone, Copy)]
+pub(crate) enum Unit {
+    /// A percentage.
+    Share,
+    /// A multiple of the threshold.
+    Multiple,
+    /// Two decimals.
+    Ratio,
+    /// Two significant digits.
+    Number,
+    /// An integer.
+    Count,
 }
 
 /// Declares [`Cause`] from its table.
@@ -94,6 +127,14 @@ causes! {
     Delay: CauseInfo {
         alert: "KvmVmCpuDelayHigh",
         title: "Delay",
+        short: "delay",
+        column: Column {
+            key: "delay",
+            title: "Delay",
+            help: "Share of runnable time that its worst vCPU waits for a core, excluding waits that its quota explains",
+            unit: Unit::Share,
+            value: |vm| vm.cause(Cause::Delay).map(|cause| cause.observed),
+        },
         threshold: |limits| limits.delay,
         against: Against::Threshold,
         observe: observe::delay,
@@ -106,6 +147,14 @@ causes! {
     Starved: CauseInfo {
         alert: "KvmVcpuStarved",
         title: "Starved vCPU",
+        short: "starv",
+        column: Column {
+            key: "starved",
+            title: "Starved",
+            help: "A vCPU's delay compared with its other vCPUs, as a multiple of the threshold",
+            unit: Unit::Multiple,
+            value: |vm| vm.score(Cause::Starved),
+        },
         threshold: |limits| limits.starved,
         against: Against::Siblings,
         observe: observe::starved,
@@ -118,6 +167,14 @@ causes! {
     Quota: CauseInfo {
         alert: "KvmVmQuotaThrottled",
         title: "Quota",
+        short: "quota",
+        column: Column {
+            key: "quota",
+            title: "Quota",
+            help: "Share of runnable time that it is throttled by its CPU quota",
+            unit: Unit::Share,
+            value: |vm| vm.quota_wait,
+        },
         threshold: |limits| limits.quota_wait,
         against: Against::Threshold,
         observe: observe::quota,
@@ -130,6 +187,14 @@ causes! {
     MemoryRemote: CauseInfo {
         alert: "KvmVmMemoryRemote",
         title: "Remote memory",
+        short: "mem",
+        column: Column {
+            key: "memory",
+            title: "Memory",
+            help: "Share of its memory accesses that are remote, estimated from where it runs and where its memory is",
+            unit: Unit::Share,
+            value: |vm| vm.memory_remote,
+        },
         threshold: |limits| limits.memory_remote,
         against: Against::Spread,
         observe: observe::memory,
@@ -142,6 +207,14 @@ causes! {
     DeviceRemote: CauseInfo {
         alert: "KvmVmDeviceRemote",
         title: "Remote devices",
+        short: "dev",
+        column: Column {
+            key: "devices",
+            title: "Devices",
+            help: "Devices on NUMA nodes far from where its vCPUs run",
+            unit: Unit::Count,
+            value: |vm| vm.devices_remote.map(|n| n as f64),
+        },
         threshold: |limits| limits.device_remote,
         against: Against::Spread,
         observe: observe::devices,
@@ -154,6 +227,14 @@ causes! {
     CpiPeers: CauseInfo {
         alert: "KvmVmCpiAbovePeers",
         title: "CPI above peers",
+        short: "peers",
+        column: Column {
+            key: "peers",
+            title: "Peers",
+            help: "CPI compared with its peers, as a multiple of the limit",
+            unit: Unit::Multiple,
+            value: |vm| vm.score(Cause::CpiPeers),
+        },
         // The limit depends only on the peers.
         threshold: |_| 0.0,
         against: Against::Peers,
@@ -167,6 +248,14 @@ causes! {
     Cache: CauseInfo {
         alert: "KvmVmCacheMissStorm",
         title: "Cache misses",
+        short: "cache",
+        column: Column {
+            key: "cache",
+            title: "Misses",
+            help: "Cache misses per 1000 instructions in the guest",
+            unit: Unit::Number,
+            value: |vm| vm.numbers.cache_mpki,
+        },
         threshold: |limits| limits.cache_mpki,
         against: Against::Peers,
         observe: observe::cache,
@@ -179,6 +268,14 @@ causes! {
     Smt: CauseInfo {
         alert: "KvmVmSmtContention",
         title: "SMT contention",
+        short: "smt",
+        column: Column {
+            key: "smt",
+            title: "SMT",
+            help: "Share of its CPU time in which the sibling thread of its core is busy",
+            unit: Unit::Share,
+            value: |vm| vm.smt_shared,
+        },
         threshold: |limits| limits.smt_shared,
         against: Against::Threshold,
         observe: observe::smt,
@@ -192,6 +289,14 @@ causes! {
     Throttling: CauseInfo {
         alert: "KvmPackageThrottled",
         title: "Throttling",
+        short: "hot",
+        column: Column {
+            key: "throttling",
+            title: "Hot",
+            help: "Share of time in which its CPU packages were throttled by heat",
+            unit: Unit::Share,
+            value: |vm| vm.hot,
+        },
         threshold: |limits| limits.package_throttled,
         against: Against::Threshold,
         observe: observe::throttling,
@@ -204,6 +309,14 @@ causes! {
     Exits: CauseInfo {
         alert: "KvmVmExitStorm",
         title: "Exits",
+        short: "exits",
+        column: Column {
+            key: "exits",
+            title: "Exits",
+            help: "Exits to the host per second",
+            unit: Unit::Count,
+            value: |vm| vm.numbers.exits,
+        },
         threshold: |limits| limits.exits_per_cpu_second,
         against: Against::Threshold,
         observe: observe::exits,

@@ -92,6 +92,16 @@ impl VmView {
         self.causes.iter().filter(|cause| cause.score >= 1.0)
     }
 
+    /// What is known of a cause.
+    pub(crate) fn cause(&self, cause: Cause) -> Option<&CauseView> {
+        self.causes.iter().find(|known| known.cause == cause)
+    }
+
+    /// Score of a cause; `None` if unknown.
+    pub(crate) fn score(&self, cause: Cause) -> Option<f64> {
+        Some(self.cause(cause)?.score)
+    }
+
     /// Whether its only problem is that its vCPUs wait.
     pub fn only_waits(&self) -> bool {
         let is_wait = |cause: Cause| cause.info().part_of.unwrap_or(cause) == Cause::Delay;

@@ -1,5 +1,7 @@
 //! Columns of both tables: title, width, and the text of a row.
 
+use std::sync::LazyLock;
+
 use crate::diagnosis::{Cause, Numbers, VcpuView, View, VmView};
 
 /// Shown for an unknown value.
@@ -70,26 +72,19 @@ const VCPUS: [Column; 12] = [
     Column::Counted,
 ];
 
-const VMS: [Column; 18] = [
-    Column::Vm,
-    Column::Vcpus,
-    Column::Time,
-    Column::Worst,
-    Column::Pushes,
-    Column::Cause(Cause::Delay),
-    Column::Cause(Cause::Starved),
-    Column::Cause(Cause::Quota),
-    Column::Cause(Cause::MemoryRemote),
-    Column::Cause(Cause::DeviceRemote),
-    Column::Cause(Cause::CpiPeers),
-    Column::Cause(Cause::Cache),
-    Column::Cause(Cause::Smt),
-    Column::Cause(Cause::Throttling),
-    Column::Cause(Cause::Exits),
-    Column::Nodes,
-    Column::Delay,
-    Column::Cpi,
-];
+/// Columns of the table of VMs; causes are in the order of [`Cause::ALL`].
+static VMS: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let first = [
+        Column::Vm,
+        Column::Vcpus,
+        Column::Time,
+        Column::Worst,
+        Column::Pushes,
+    ];
+    let causes = Cause::ALL.map(Column::Cause);
+    let last = [Column::Nodes, Column::Delay, Column::Cpi];
+    first.into_iter().chain(causes).chain(last).collect()
+});
 
 impl Table {
     /// Columns, the most useful first: a narrow screen drops them from the right.
@@ -125,11 +120,6 @@ impl<'a> Subject<'a> {
     fn numbers(self) -> &'a Numbers {
         self.vcpu.map_or(&self.vm.numbers, |vcpu| &vcpu.numbers)
     }
-
-    fn cause(self, cause: Cause) -> Option<f64> {
-        let mut causes = self.vm.causes.iter();
-        Some(causes.find(|known| known.cause == cause)?.score)
-    }
 }
 
 impl Column {
@@ -151,7 +141,7 @@ impl Column {
             Self::Counted => "counted",
             Self::Worst => "worst",
             Self::Pushes => "pushes",
-            Self::Cause(cause) => short(cause),
+            Self::Cause(cause) => cause.info().short,
         }
     }
 
@@ -195,7 +185,7 @@ impl Column {
             Self::Counted => of.numbers().counted,
             Self::Worst => of.vm.causes.first().map(|cause| cause.score),
             Self::Pushes => Some(of.vm.pushes.first().map_or(0.0, |push| push.score)),
-            Self::Cause(cause) => of.cause(cause),
+            Self::Cause(cause) => of.vm.score(cause),
         }
     }
 
@@ -221,22 +211,6 @@ impl Column {
             Self::Worst | Self::Pushes | Self::Cause(_) => fixed(number, 1),
             _ => compact(number, 0),
         }
-    }
-}
-
-/// A cause, short enough for a column title.
-fn short(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Delay => "delay",
-        Cause::Starved => "starv",
-        Cause::Quota => "quota",
-        Cause::MemoryRemote => "mem",
-        Cause::DeviceRemote => "dev",
-        Cause::CpiPeers => "peers",
-        Cause::Cache => "cache",
-        Cause::Smt => "smt",
-        Cause::Throttling => "hot",
-        Cause::Exits => "exits",
     }
 }
 

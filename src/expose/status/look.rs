@@ -76,7 +76,7 @@ impl Look {
             Some(key) => (key, true),
             None => (value, false),
         };
-        if let Some(column) = Column::ALL.into_iter().find(|c| c.key() == key) {
+        if let Some(column) = Column::all().find(|c| c.key() == key) {
             (self.sort, self.up) = (column, up);
         }
     }
@@ -117,11 +117,12 @@ fn sort_value(column: Column, up: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnosis::Cause;
 
     #[test]
     fn invalid_parts_of_a_query_are_ignored() {
         let look = Look::of("sort=delay.up&colour=cpi&open=a%26b&open=c+d&open=e&toggle=e");
-        assert_eq!((look.sort, look.up), (Column::Delay, true));
+        assert_eq!((look.sort, look.up), (Column::Cause(Cause::Delay), true));
         assert_eq!(look.colour, Colour::Cpi);
         assert!(look.open.iter().eq(["a&b", "c d"]));
         for nonsense in ["", "&&=&", "sort=x&colour=%ff&sort", "x=y"] {
@@ -136,8 +137,8 @@ mod tests {
     #[test]
     fn a_second_press_sorts_the_other_way_round() {
         let look = Look::of("sort=delay");
-        assert_eq!(look.sort_by(Column::Delay), "delay.up");
-        assert_eq!(look.sort_by(Column::Exits), "exits");
+        assert_eq!(look.sort_by(Column::Cause(Cause::Delay)), "delay.up");
+        assert_eq!(look.sort_by(Column::Cause(Cause::Exits)), "exits");
         assert_eq!(look.sort_by(Column::Name), "name.up");
         assert_eq!(Look::of("sort=name.up").sort_by(Column::Name), "name");
     }

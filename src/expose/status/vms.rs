@@ -34,7 +34,7 @@ pub(super) fn section(view: &View, look: &Look) -> Markup {
             } @else {
                 div.scroll #vms-scroll role="region" aria-labelledby="vms-title" tabindex="0" {
                     table.vms {
-                        thead { tr { @for column in Column::ALL { (head(column, look)) } } }
+                        thead { tr { @for column in Column::all() { (head(column, look)) } } }
                         (rows(view, &vms, look))
                     }
                 }
@@ -84,11 +84,11 @@ fn rows(view: &View, vms: &[(usize, &VmView)], look: &Look) -> Markup {
         @for (n, vm, open) in opened(vms, look) {
             tbody.open[open.is_some()] #{ "vm-" (n) } {
                 tr {
-                    @for column in Column::ALL { (cell(column, n, vm, open.is_some())) }
+                    @for column in Column::all() { (cell(column, n, vm, open.is_some())) }
                 }
                 @if let Some(shown) = open {
                     tr.more #{ "more-" (n) } {
-                        td colspan=(Column::ALL.len()) { (details(n, vm, view, shown)) }
+                        td colspan=(Column::all().count()) { (details(n, vm, view, shown)) }
                     }
                 }
             }
@@ -132,21 +132,11 @@ fn name(n: usize, vm: &VmView, open: bool) -> Markup {
 }
 
 fn value(column: Column, vm: &VmView) -> Markup {
-    let value = column.value(vm).map(|value| column.text(value));
-    let score = column.cause().and_then(|cause| {
-        let mut causes = vm.causes.iter();
-        Some(causes.find(|known| known.cause == cause)?.score)
-    });
-    let score = if matches!(column, Column::Worst | Column::Pushes) {
-        column.value(vm)
-    } else {
-        score
-    };
-    let severity = Severity::of(score.unwrap_or(0.0));
+    let severity = Severity::of(column.score(vm));
     html! {
         td.(severity.class()) {
             @if let Some(mark) = severity.mark() { span.mark { (mark) } }
-            (or_unknown(value))
+            (or_unknown(column.text(vm)))
         }
     }
 }
