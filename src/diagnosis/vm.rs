@@ -43,29 +43,16 @@ fn build(
     let remote = locality(&nodes, |node| node.memory, far);
     let spread = locality(&nodes, |node| node.time, far);
     let limit = remote_limit(thresholds().device_remote, spread);
+    let contention = contention(&numbers, &known);
     let devices = known.devices.into_iter();
     let devices = devices.map(|device| judge(device, limit, &nodes, machine));
     let devices: Vec<DeviceView> = devices.collect();
     let distance = |from, to| Some(machine.distance(from, to)? / 10.0);
     let distance = locality(&nodes, |node| node.memory, distance);
-    let contention = match (known.throttled_time, known.throttled) {
-        // It is often throttled for an unknown time.
-        (None, Some(ratio)) if ratio > thresholds().quota_throttled => None,
-        (time, _) => contention(&numbers, time),
-    };
-    let quota_wait = known.throttled_time.and(contention);
-    let quota_wait = quota_wait.and_then(|contention| {
-        let (time, delay) = (numbers.time?, numbers.delay?);
-        over(delay - contention, time + delay)
-    });
-    let info = row.info.pairs().iter();
-    let info = info.filter(|(name, value)| *name != "vm" && value.text() != Some(""));
     VmView {
         name: name.to_owned(),
         pid: None,
-        info: info
-            .map(|(name, value)| ((*name).to_owned(), value.to_string()))
-            .collect(),
+        info: info(row),
         nodes_used: (time.total > 0.0 && !time.nodes.is_empty()).then(|| time.used().count()),
         memory_remote: remote,
         memory_remote_spread: spread,
@@ -74,7 +61,7 @@ fn build(
         devices,
         quota: known.quota,
         throttled: known.throttled,
-        quota_wait,
+        quota_wait: known.throttled_time.and(quota_wait(&numbers, contention)),
         contention,
         frequency: time.weighted(|core| machine.frequency(core)),
         smt_shared: time.weighted(|core| machine.smt_beside(core)),
@@ -120,9 +107,27 @@ fn locality(
     over(sum, weight)
 }
 
-/// Delay that quotas do not explain: a throttled thread counts as waiting.
-fn contention(numbers: &Numbers, throttled: Option<f64>) -> Option<f64> {
-    Some((numbers.delay? - throttled.unwrap_or(0.0)).max(0.0))
+/// Delay that quotas do not explain: a throttled thread counts as waiting. `None` if the VM is
+/// often throttled for an unknown time.
+fn contention(numbers: &Numbers, known: &OfVm) -> Option<f64> {
+    let throttled = match (known.throttled_time, known.throttled) {
+        (None, Some(ratio)) if ratio > thresholds().quota_throttled => return None,
+        (time, _) => time.unwrap_or(0.0),
+    };
+    Some((numbers.delay? - throttled).max(0.0))
+}
+
+/// Share of runnable time in which quotas throttled it.
+fn quota_wait(numbers: &Numbers, contention: Option<f64>) -> Option<f64> {
+    let (time, delay) = (numbers.time?, numbers.delay?);
+    over(delay - contention?, time + delay)
+}
+
+fn info(row: &VmRow) -> Vec<(String, String)> {
+    let info = row.info.pairs().iter();
+    let info = info.filter(|(name, value)| *name != "vm" && value.text() != Some(""));
+    info.map(|(name, value)| ((*name).to_owned(), value.to_string()))
+        .collect()
 }
 
 fn vcpus(
