@@ -37,6 +37,7 @@
 
 use std::sync::Arc;
 
+use crate::host::task::Task;
 use crate::host::topology::Topology;
 
 mod blocked;
@@ -88,6 +89,13 @@ pub struct VmKey {
     /// The first known descriptor number of the VM's `kvm-vm` file, else 0, 1, … within the
     /// process.
     pub ordinal: u32,
+}
+
+impl VmKey {
+    /// The process of the VMM.
+    pub fn process(self) -> Task {
+        Task::process(self.pid, self.start_time)
+    }
 }
 
 /// One KVM virtual machine.
@@ -150,4 +158,11 @@ pub struct Vcpu {
     pub tid: i32,
     /// Start time of the thread in clock ticks since boot.
     pub start_time: u64,
+}
+
+impl Vcpu {
+    /// Its thread in the process of its VM.
+    pub fn thread(self, vm: VmKey) -> Task {
+        Task::thread(vm.pid, self.tid, self.start_time)
+    }
 }

@@ -5,6 +5,7 @@
 //! columns it feeds and opens a reader for each vCPU.
 
 use crate::discover::{Vcpu, Vm};
+use crate::host::task::TaskError;
 use crate::host::topology::Place;
 
 pub mod background;
@@ -13,7 +14,6 @@ pub(crate) mod descriptors;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod hangs;
-pub(crate) mod identity;
 pub mod ledger;
 pub mod limit;
 pub mod reading;
@@ -174,6 +174,15 @@ pub enum ReadError {
     /// The read failed; the totals keep their values.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<TaskError> for ReadError {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Gone => Self::Gone,
+            failed => Self::Failed(failed.to_string()),
+        }
+    }
 }
 
 /// Where a vCPU thread ran at the end of a tick.

@@ -17,6 +17,7 @@ pub mod privileges;
 pub mod readers;
 pub mod resctrl;
 pub mod roots;
+pub mod task;
 pub mod text;
 pub mod thread;
 pub mod topology;

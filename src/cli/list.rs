@@ -10,7 +10,7 @@ use super::top::source::{self, Address};
 use super::{out, CommonArgs};
 use crate::discover::{Inventory, Scanner, Vcpu, Vm};
 use crate::host::roots::Roots;
-use crate::host::thread::{parse_stat, KeptFile, BUFFER};
+use crate::host::thread::parse_stat;
 use crate::host::topology::{Place, Topology};
 
 mod remote;
@@ -111,10 +111,8 @@ fn row(vm: &Vm, vcpu: Option<&Vcpu>, cpu: Option<u32>, topology: &Topology) -> R
 
 /// The CPU on which a vCPU last ran; `None` if its thread exited or another thread has its TID.
 fn cpu_now(roots: &Roots, vm: &Vm, vcpu: &Vcpu) -> Option<u32> {
-    let mut buffer = [0; BUFFER];
-    let file = KeptFile::open(roots, vm.key.pid, vcpu.tid, "stat").ok()?;
-    let stat = parse_stat(file.read(&mut buffer).ok()?)?;
-    (stat.start_time == vcpu.start_time).then_some(stat.cpu)
+    let stat = vcpu.thread(vm.key).stat(roots).ok()?;
+    parse_stat(&stat).map(|stat| stat.cpu)
 }
 
 /// The PID is only in `--json`: tools take a vCPU's TID, and with the PID a line of a libvirt or

@@ -5,8 +5,6 @@ use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use rustix::io::Errno;
-
 use super::blocked::{self, Asked, Blocked, Reads};
 use super::cgroup::Cgroup;
 use super::cmdline::Cmdline;
@@ -17,6 +15,7 @@ use super::vmm_file;
 use crate::host::fds::{self, list};
 use crate::host::readers::Owner;
 use crate::host::roots::Roots;
+use crate::host::task::is_gone;
 use crate::host::thread::{comm, is_of_kernel, parse_stat, user, Stat, BUFFER};
 
 /// Threads of a process that are examined, oldest first: a VM has at most 4,096 vCPUs.
@@ -232,13 +231,6 @@ fn identity(vmm: &Vmm, dir: &Path, uid: Option<u32>, cmdline: &Cmdline) -> Ident
 fn link(dir: &Path, name: &str) -> Option<String> {
     let target = std::fs::read_link(dir.join(name)).ok()?;
     Some(target.to_string_lossy().into_owned())
-}
-
-/// Whether an error means that the process or thread exited.
-pub(super) fn is_gone(error: &io::Error) -> bool {
-    /// Returned by a read of a /proc file whose process exited after the open.
-    const ESRCH: i32 = Errno::SRCH.raw_os_error();
-    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(ESRCH)
 }
 
 fn has_vcpu(vmm: Option<&Vmm>, threads: &[Thread]) -> bool {

@@ -23,13 +23,14 @@ use super::debugfs::{DebugVm, Debugfs};
 use super::domains::Domains;
 use super::naming::Names;
 use super::open_files::OpenFiles;
-use super::process::{examine, is_gone, running_vcpu, Found, Process, THREAD};
+use super::process::{examine, running_vcpu, Found, Process, THREAD};
 use super::vcpus::{machines, ordinals, Evidence};
 use super::visibility::{no_processes, VisibilityGaps};
 use super::vmm_process::{name_all, VmmProcess};
 use super::watch::{ProcessFingerprint, Watch};
 use super::{Inventory, Vm};
 use crate::host::roots::Roots;
+use crate::host::task::is_gone;
 use crate::host::topology::Topology;
 
 /// Passes within which every process is examined once if the kernel does not count descriptors.

@@ -175,7 +175,7 @@ fn stamp(stat: &Stat) -> InodeStamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discover::process;
+    use crate::host::task::is_gone;
 
     #[test]
     fn this_process_is_listed_and_looks_the_same_twice() {
@@ -193,7 +193,7 @@ mod tests {
         assert!(look.same_program(&watch.look(me).unwrap()));
         assert_eq!(roots.opens(), opens);
         assert_eq!(watch.thread(me, me), watch.thread(me, me));
-        assert!(process::is_gone(&watch.look(i32::MAX).unwrap_err()));
+        assert!(is_gone(&watch.look(i32::MAX).unwrap_err()));
         assert!(!watch.hides(&pids));
         assert!(watch.hides(&[me]));
     }

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Cgroup as Config;
-use crate::discover::{Vm, VmKey};
+use crate::discover::{Vcpu, Vm, VmKey};
 use crate::engine::background::{Fact, VmSource};
 use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::roots::Roots;
-use crate::host::thread::parse_stat;
+use crate::host::task::{Task, TaskError};
 use crate::sources::Entry;
 
 mod balancing;
@@ -79,24 +79,15 @@ impl CgroupSource {
     }
 
     /// The groups of the VM's threads as /proc shows them.
-    fn shown(&self, vm: &Vm) -> Result<Shown, ReadError> {
-        let dir = self.roots.proc.join(vm.key.pid.to_string());
-        let main = self.roots.read_text(&dir.join("cgroup"));
-        let main =
-            main.map_err(|error| gone_or(&error, "cannot read /proc/PID/cgroup of the VM"))?;
-        let of_vcpu = |tid: i32| {
-            self.roots
-                .read_text(&dir.join(format!("task/{tid}/cgroup")))
-        };
+    fn shown(&self, vm: &Vm) -> Result<Shown, TaskError> {
+        let text = |text: Vec<u8>| String::from_utf8_lossy(&text).into_owned();
+        let cgroup = |task: Task| task.read(&self.roots, "cgroup").map(text);
+        let main = cgroup(vm.key.process())?;
         // A vCPU whose thread exited meanwhile is in no group.
-        let vcpus = vm.vcpus.iter().filter_map(|vcpu| of_vcpu(vcpu.tid).ok());
-        let vcpus = vcpus.collect();
-        let stat = self.roots.read(&dir.join("stat"));
-        let stat = stat.map_err(|error| gone_or(&error, "cannot read /proc/PID/stat of the VM"))?;
-        match parse_stat(&stat) {
-            Some(stat) if stat.start_time == vm.key.start_time => Ok(Shown { main, vcpus }),
-            _ => Err(ReadError::Gone),
-        }
+        let of_vcpu = |vcpu: &Vcpu| cgroup(vcpu.thread(vm.key)).ok();
+        let vcpus = vm.vcpus.iter().filter_map(of_vcpu).collect();
+        vm.key.process().check(&self.roots)?;
+        Ok(Shown { main, vcpus })
     }
 
     fn read_groups(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
@@ -202,14 +193,6 @@ impl Shown {
         let vcpus = self.vcpus.iter().filter_map(|text| hierarchy.shown(text));
         let vcpus: Vec<&str> = vcpus.collect();
         Levels::find(main, &vcpus, |common| hierarchy.locate(roots, common))
-    }
-}
-
-/// A missing file means that the process ended.
-fn gone_or(error: &io::Error, what: &str) -> ReadError {
-    match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ESRCH) => ReadError::Gone,
-        _ => ReadError::Failed(format!("{what}: {error}")),
     }
 }
 

@@ -4,16 +4,17 @@
 //! (`host::vfio`), sysfs their properties. Without VFIO in the kernel, nothing is read.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::engine::background::{Fact, FactValue, VmSource};
-use crate::engine::{identity, ReadError, Reason, SourceInfo, SourceState};
+use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::fds::MAX_DESCRIPTORS;
 use crate::host::roots::Roots;
+use crate::host::task::TaskError;
 use crate::host::vfio::{self, Device};
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::Entry;
@@ -52,7 +53,7 @@ impl Devices {
 
     fn look(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
         let held = vfio::held(&self.roots, vm.key.pid);
-        identity::check(&self.roots, vm.key)?;
+        vm.key.process().check(&self.roots)?;
         let (devices, trouble) = match held {
             Ok(held) => {
                 let trouble = held.more.then_some(Trouble::Many);
@@ -61,7 +62,10 @@ impl Devices {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 (Vec::new(), Some(Trouble::Refused))
             }
-            Err(error) => return Err(gone_or(&error)),
+            Err(error) => {
+                let fds = vm.key.process().dir(&self.roots).join("fd");
+                return Err(TaskError::new(fds, error).into());
+            }
         };
         self.vms.insert(vm.key, trouble);
         Ok(devices.into_iter().map(fact).collect())
@@ -141,14 +145,6 @@ fn fact(device: Device) -> Fact {
     let known = labels.into_iter();
     let labels = known.filter_map(|(name, value)| Some((name, value?)));
     Fact::new(&DEVICE_INFO, labels, FactValue::Int(1))
-}
-
-/// A missing file means that the process ended (proc(5)).
-fn gone_or(error: &io::Error) -> ReadError {
-    match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ESRCH) => ReadError::Gone,
-        _ => ReadError::Failed(format!("cannot read the VM's descriptors: {error}")),
-    }
 }
 
 fn no_vfio() -> Reason {

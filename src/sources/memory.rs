@@ -18,7 +18,6 @@
 //! `kvm_vm_memory_sample_timestamp_seconds`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -32,7 +31,7 @@ use crate::host::fds::Descriptors;
 use crate::host::memory::{parse_resident, text, Nodes, Resident};
 use crate::host::readers::Owner;
 use crate::host::roots::Roots;
-use crate::host::thread::parse_stat;
+use crate::host::task::{Task, TaskError};
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::Entry;
 
@@ -135,6 +134,10 @@ impl Memory {
             return Ok(kept.facts.clone());
         }
         let look = self.look(vm, now);
+        let look = match vm.key.process().check(&self.roots) {
+            Ok(()) => look,
+            Err(error) => Failure::from(error).into(),
+        };
         let (period, roots) = (self.config.period, &self.roots);
         let Some(kept) = self.vms.get_mut(&vm.key) else {
             return Ok(Vec::new());
@@ -156,12 +159,13 @@ impl Memory {
     }
 
     fn look(&mut self, vm: &Vm, now: Instant) -> Look {
-        let pid = vm.key.pid;
-        let resident = match resident(&self.roots, vm.key) {
+        let (pid, process) = (vm.key.pid, vm.key.process());
+        let resident = match resident(&self.roots, process) {
             Ok(resident) => resident,
-            Err(failure) => return failure.into(),
+            Err(error) => return Failure::from(error).into(),
         };
-        if self.vms.keys().any(|k| k.pid == pid && *k != vm.key) {
+        let shares = |other: &VmKey| other.process() == process && *other != vm.key;
+        if self.vms.keys().any(shares) {
             return Look::Unknown(Trouble::SharedProcess);
         }
         let guest_memfd = holds_guest_memfd(&self.roots, pid);
@@ -244,7 +248,7 @@ impl Memory {
             let spent = || start.elapsed() >= budget;
             let all = |resident: Option<Resident>| resident.map_or(0, Resident::all);
             let grown = || {
-                let after = resident(&roots, vm).ok().flatten();
+                let after = resident(&roots, vm.process()).ok().flatten();
                 all(after).saturating_sub(all(before))
             };
             let walked = walk::walk(&roots, vm.pid, &numa, spent, grown);
@@ -257,17 +261,12 @@ impl Memory {
 }
 
 /// Memory counters of the process; `None` if its kernel does not report them.
-fn resident(roots: &Roots, vm: VmKey) -> Result<Option<Resident>, Failure> {
-    let dir = roots.proc.join(vm.pid.to_string());
-    let read = |name: &str| {
-        let path = dir.join(name);
-        text::small(roots, &path).map_err(|error| Failure::of_process(&path, &error))
-    };
-    let stat = parse_stat(&read("stat")?);
-    if stat.is_some_and(|stat| stat.start_time != vm.start_time) {
-        return Err(Failure::Gone);
+fn resident(roots: &Roots, process: Task) -> Result<Option<Resident>, TaskError> {
+    let path = process.dir(roots).join("status");
+    match text::small(roots, &path) {
+        Ok(status) => Ok(parse_resident(&status)),
+        Err(error) => Err(TaskError::new(path, error)),
     }
-    Ok(parse_resident(&read("status")?))
 }
 
 impl From<Failure> for Look {
@@ -387,11 +386,6 @@ fn no_memory() -> BTreeMap<String, u64> {
 /// The `backing` label of memory that is not in huge pages.
 fn base_pages() -> String {
     crate::host::memory::size_name(rustix::param::page_size() as u64)
-}
-
-/// Whether an error of a file below /proc/PID means that the process ended (proc(5)).
-fn is_gone(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// The source in the list of all.

@@ -21,11 +21,11 @@ use crate::config;
 use crate::discover::{Vcpu, Vm, VmKey};
 use crate::engine::background::{Fact, FactValue, Origin, VmSource};
 use crate::engine::total::Total;
-use crate::engine::{identity, ReadError, Reason, SourceInfo, SourceState};
+use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::cpu_model;
 use crate::host::resctrl::{self, Control, Group};
 use crate::host::roots::Roots;
-use crate::host::thread::parse_stat;
+use crate::host::task::{Task, TaskError};
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::pmu::plan::{foreign_pid, pid_namespace};
 use crate::sources::Entry;
@@ -118,7 +118,7 @@ impl Resctrl {
         let tasks = self.roots.proc.join(format!("{}/task", vm.key.pid));
         let tids = self.roots.list(&tasks).unwrap_or_default();
         let tids: HashSet<i32> = tids.iter().filter_map(|tid| tid.parse().ok()).collect();
-        let is_there = |vcpu: &&Vcpu| identity::is_vcpu(&self.roots, vm.key.pid, **vcpu);
+        let is_there = |vcpu: &&Vcpu| vcpu.thread(vm.key).check(&self.roots).is_ok();
         let threads: Vec<Vcpu> = vm.vcpus.iter().filter(is_there).copied().collect();
         let vcpus: HashSet<i32> = threads.iter().map(|vcpu| vcpu.tid).collect();
         let root = resctrl::root(&self.roots);
@@ -159,7 +159,7 @@ impl Resctrl {
         }
         self.made.insert(vm, path.clone());
         for vcpu in vcpus {
-            self.add(vm.pid, *vcpu, &path, control)
+            self.add(vm, *vcpu, &path, control)
                 .map_err(|error| refused(&path, &error))?;
         }
         Ok(path)
@@ -168,12 +168,13 @@ impl Resctrl {
     /// Adds a vCPU thread to a group. The kernel takes a TID and moves the thread that has it now.
     /// Other threads are never passed; if the vCPU thread exits during the call and its TID is
     /// reused, the new thread is moved back.
-    fn add(&self, pid: i32, vcpu: Vcpu, group: &Path, control: &Path) -> io::Result<()> {
-        if !identity::is_vcpu(&self.roots, pid, vcpu) {
+    fn add(&self, vm: VmKey, vcpu: Vcpu, group: &Path, control: &Path) -> io::Result<()> {
+        let runs = || vcpu.thread(vm).check(&self.roots).is_ok();
+        if !runs() {
             return Ok(());
         }
         resctrl::add_task(group, vcpu.tid)?;
-        match identity::is_vcpu(&self.roots, pid, vcpu) {
+        match runs() {
             true => Ok(()),
             false => resctrl::add_task(control, vcpu.tid),
         }
@@ -213,14 +214,11 @@ fn remove_orphans(roots: &Roots, groups: &[Control]) {
         let key = name.and_then(|name| name.strip_prefix(PREFIX));
         let key = key.and_then(|key| {
             let mut numbers = key.split('-');
-            Some((numbers.next()?, numbers.next()?.parse::<u64>().ok()?))
+            let pid = numbers.next()?.parse().ok()?;
+            Some(Task::process(pid, numbers.next()?.parse().ok()?))
         });
-        let Some((pid, start_time)) = key else {
-            continue;
-        };
-        let stat = roots.read(&roots.proc.join(pid).join("stat"));
-        let stat = stat.ok().and_then(|stat| parse_stat(&stat));
-        if stat.is_none_or(|stat| stat.start_time != start_time) {
+        let ended = |vmm: Task| matches!(vmm.check(roots), Err(TaskError::Gone));
+        if key.is_some_and(ended) {
             remove(&group.path);
         }
     }
@@ -322,8 +320,11 @@ impl VmSource for Resctrl {
         if self.missing().is_some() {
             return Ok(Vec::new());
         }
-        identity::check(&self.roots, vm.key)?;
-        match self.look(vm) {
+        let process = vm.key.process();
+        process.check(&self.roots)?;
+        let found = self.look(vm);
+        process.check(&self.roots)?;
+        match found {
             Ok(facts) => {
                 self.troubles.remove(&vm.key);
                 Ok(facts)

@@ -10,6 +10,7 @@ use crate::engine::descriptors::{self, Holder};
 use crate::engine::reading::{Column, ColumnId, Columns, Scope, Unit};
 use crate::engine::{OpenError, Reader, Reason, SourceInfo, SourceState, Target, VcpuSource};
 use crate::host::roots::Roots;
+use crate::host::task::is_gone;
 use crate::host::thread::{KeptFile, SchedStat, Stat};
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::Entry;
@@ -139,20 +140,20 @@ impl SchedSource {
         Ok(files)
     }
 
-    /// `None` if the TID belongs to another thread now.
-    fn open_reader(&mut self, target: &Target<'_>) -> io::Result<Option<SchedReader>> {
+    fn open_reader(&mut self, target: &Target<'_>) -> io::Result<SchedReader> {
         let files = self.open_files(target)?;
         let mut reader = SchedReader::new(files, self.ids, self.ns_per_clock_tick, target.vcpu.tid);
         let (stat, schedstat) = reader.look()?;
         if stat.start_time != target.vcpu.start_time {
-            return Ok(None);
+            // The TID belongs to another thread now.
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         // The thread was alive at this read, so a missing file is missing for all threads.
         self.lacks.learn(reader.files(), &stat, schedstat);
         if stat.start_time < self.born_after {
             reader.start_from(stat, schedstat)?;
         }
-        Ok(Some(reader))
+        Ok(reader)
     }
 }
 
@@ -205,8 +206,7 @@ impl VcpuSource for SchedSource {
 
     fn open(&mut self, target: &Target<'_>) -> Result<Box<dyn Reader>, OpenError> {
         match self.open_reader(target) {
-            Ok(Some(reader)) => Ok(Box::new(reader)),
-            Ok(None) => Err(OpenError::Gone),
+            Ok(reader) => Ok(Box::new(reader)),
             Err(error) if is_gone(&error) => Err(OpenError::Gone),
             Err(error) => Err(OpenError::Refused(refusal(target, &error))),
         }
@@ -243,11 +243,6 @@ fn refusal(target: &Target<'_>, error: &io::Error) -> Reason {
         detail,
         fix: fix.map(str::to_owned),
     }
-}
-
-/// Whether the error means that the thread exited: the file is gone, or /proc returns `ESRCH`.
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 /// The source in the list of all.

@@ -124,8 +124,8 @@ impl Threads {
 
     /// Whether another VM shares the process.
     fn shares_process(&self, vm: VmKey) -> bool {
-        let same = |key: &&VmKey| (key.pid, key.start_time) == (vm.pid, vm.start_time);
-        self.vms.keys().filter(same).any(|key| *key != vm)
+        let same = |key: &VmKey| key.process() == vm.process() && *key != vm;
+        self.vms.keys().any(same)
     }
 
     /// `before` is the process's CPU time before its threads were read, in clock ticks.
@@ -167,7 +167,7 @@ impl VmSource for Threads {
         if self.lacks_schedstat {
             return SourceState::Down(no_schedstat());
         }
-        let processes = self.vms.keys().map(|key| (key.pid, key.start_time));
+        let processes = self.vms.keys().map(|key| key.process());
         if processes.collect::<HashSet<_>>().len() < self.vms.len() {
             return SourceState::Degraded(shared_process());
         }

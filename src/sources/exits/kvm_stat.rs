@@ -16,7 +16,7 @@ use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::engine::background::{Fact, FactValue, Origin, VmSource};
 use crate::engine::total::Total;
-use crate::engine::{identity, ReadError, Reason, SourceInfo, SourceState};
+use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::Entry;
@@ -207,7 +207,7 @@ impl VmSource for KvmStat {
         };
         let counts = counts(&self.roots, &dir)?;
         // The directory is named by PID and descriptor, which may belong to another VM by now.
-        identity::check(&self.roots, vm.key)?;
+        vm.key.process().check(&self.roots)?;
         let Kept { dir: kept, totals } = self.vms.entry(vm.key).or_default();
         *kept = Some(dir);
         let total = |(stat, now)| fact(stat, totals.entry(stat).or_default().advance(now));

@@ -10,16 +10,16 @@
 //! no page. numa_maps has them all. So the excess of a mapping in numa_maps is in huge pages.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
-use std::path::Path;
+use std::io::{self, ErrorKind};
 
 use super::trouble::Trouble;
-use super::{is_gone, no_memory, ram, Sample};
+use super::{no_memory, ram, Sample};
 use crate::host::memory::numa::parse_numa_maps;
 use crate::host::memory::smaps::{Mapping, Parser};
 use crate::host::memory::text::{self, TextError};
 use crate::host::memory::{size_name, Nodes};
 use crate::host::roots::Roots;
+use crate::host::task::TaskError;
 
 /// Maximum number of mappings kept (`vm.max_map_count`).
 const MAX_MAPPINGS: usize = 65_530;
@@ -48,14 +48,14 @@ pub(super) enum Failure {
     Other(String),
 }
 
-impl Failure {
-    /// For a file that every process has.
-    pub(super) fn of_process(path: &Path, error: &io::Error) -> Self {
-        match error.kind() {
-            _ if is_gone(error) => Self::Gone,
-            io::ErrorKind::NotFound => Self::Gone,
-            io::ErrorKind::PermissionDenied => Self::Refused,
-            _ => Self::Other(format!("cannot read {}: {error}", path.display())),
+impl From<TaskError> for Failure {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Gone => Self::Gone,
+            TaskError::Unreadable(_, error) if error.kind() == ErrorKind::PermissionDenied => {
+                Self::Refused
+            }
+            other => Self::Other(other.to_string()),
         }
     }
 }
@@ -99,16 +99,11 @@ impl Numa {
 
 /// Numbers of the host's nodes, ascending; only node 0 on a kernel without NUMA.
 pub(super) fn nodes(roots: &Roots) -> Vec<u32> {
-    let names = roots.list(&roots.sys.join("devices/system/node"));
-    let names = names.unwrap_or_default().into_iter();
-    let mut nodes: Vec<u32> = names
-        .filter_map(|name| name.strip_prefix("node")?.parse().ok())
-        .collect();
-    nodes.sort_unstable();
-    match nodes.is_empty() {
-        true => vec![0],
-        false => nodes,
+    let mut nodes = crate::host::nodes::numbers(roots);
+    if nodes.is_empty() {
+        nodes.push(0);
     }
+    nodes
 }
 
 /// Walks the guest RAM of a process. `spent` is called repeatedly and stops the walk if true;
@@ -266,8 +261,7 @@ fn on_nodes(
 
 /// The error of a file with an unexpected part: sums over the rest would be too small.
 fn unexpected_format(roots: &Roots, pid: i32, name: &str) -> Failure {
-    let path = roots.proc.join(format!("{pid}/{name}"));
-    Failure::Other(format!("unexpected format in {}", path.display()))
+    TaskError::Malformed(roots.proc.join(format!("{pid}/{name}"))).into()
 }
 
 fn read(
@@ -281,8 +275,8 @@ fn read(
     let path = dir.join(name);
     let failed = |error: io::Error| match error.kind() {
         // The process existed a moment ago: if it still does, its kernel lacks the file.
-        io::ErrorKind::NotFound if dir.exists() => Failure::Absent(name),
-        _ => Failure::of_process(&path, &error),
+        ErrorKind::NotFound if dir.exists() => Failure::Absent(name),
+        _ => TaskError::new(path.clone(), error).into(),
     };
     let file = text::open(roots, &path).map_err(failed)?;
     text::lines(file, spent, each).map_err(|error| match error {

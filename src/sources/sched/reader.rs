@@ -6,9 +6,10 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{is_gone, Ids};
+use super::Ids;
 use crate::engine::{ReadError, Reader, Reading};
 use crate::host::cpulist;
+use crate::host::task::is_gone;
 use crate::host::thread::{self, KeptFile, SchedStat, Stat};
 use crate::host::topology::{Place, Topology};
 
@@ -65,12 +66,10 @@ pub(super) struct SchedReader {
 
 impl Reader for SchedReader {
     fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError> {
-        self.read_files(reading).map_err(|error| {
-            if is_gone(&error) {
-                ReadError::Gone
-            } else {
-                ReadError::Failed(error.to_string())
-            }
+        let read = self.read_files(reading);
+        read.map_err(|error| match is_gone(&error) {
+            true => ReadError::Gone,
+            false => ReadError::Failed(error.to_string()),
         })
     }
 

@@ -1,7 +1,7 @@
 //! Reads all threads of a VM in one pass.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::account::{Account, Seen};
@@ -11,22 +11,20 @@ use crate::discover::{io_uring_of, Role, Vm};
 use crate::engine::ledger::CellKey;
 use crate::engine::ReadError;
 use crate::host::roots::Roots;
+use crate::host::task::{is_gone, Task, TaskError};
 use crate::host::thread::{
-    comm, is_of_kernel, parse_schedstat, parse_stat, process_ticks, SchedStat, BUFFER,
+    comm, is_of_kernel, parse_schedstat, parse_stat, process_ticks, KeptFile, SchedStat, BUFFER,
 };
 use crate::host::topology::Topology;
 
 /// CPU time of the VM's process, in clock ticks.
 pub(super) fn process_time(roots: &Roots, vm: &Vm) -> Result<u64, ReadError> {
-    let path = roots.proc.join(format!("{}/stat", vm.key.pid));
-    let text = roots.read(&path).map_err(|error| failed(&path, &error))?;
-    match parse_stat(&text) {
-        Some(stat) if stat.start_time == vm.key.start_time => {
-            process_ticks(&text).ok_or_else(|| odd(&path))
-        }
-        Some(_) => Err(ReadError::Gone),
-        None => Err(odd(&path)),
-    }
+    let process = vm.key.process();
+    ticks(roots, process, &process.stat(roots)?)
+}
+
+fn ticks(roots: &Roots, process: Task, stat: &[u8]) -> Result<u64, ReadError> {
+    process_ticks(stat).ok_or_else(|| odd(process.dir(roots).join("stat")))
 }
 
 /// One pass over all threads of a VM.
@@ -52,8 +50,9 @@ impl Look<'_> {
         born_after: u64,
         now: Instant,
     ) -> Result<u64, ReadError> {
-        let before = process_time(self.roots, self.vm)?;
-        let pid = self.vm.key.pid;
+        let process = self.vm.key.process();
+        let before = ticks(self.roots, process, &process.read(self.roots, "stat")?)?;
+        let pid = process.pid;
         let (tids, complete) = self.tids(shared)?;
         account.begin(born_after, complete);
         for tid in &tids {
@@ -63,18 +62,20 @@ impl Look<'_> {
         for kthread in vhost {
             self.one(account, kthread, kthread, now)?;
         }
+        process.check(self.roots)?;
         account.end();
         Ok(before)
     }
 
     /// The threads to read, vCPUs first, and whether these are all threads.
     fn tids(&self, shared: bool) -> Result<(Vec<i32>, bool), ReadError> {
-        let path = self.roots.proc.join(format!("{}/task", self.vm.key.pid));
         let mut tids: Vec<i32> = self.vm.vcpus.iter().map(|vcpu| vcpu.tid).collect();
         if shared {
             return Ok((tids, false));
         }
-        let listed = self.roots.list(&path).map_err(|e| failed(&path, &e))?;
+        let path = self.vm.key.process().dir(self.roots).join("task");
+        let listed = self.roots.list(&path);
+        let listed = listed.map_err(|error| failed(path, error))?;
         let numbers = listed.iter().filter_map(|name| name.parse().ok());
         let mut others: Vec<i32> = numbers.filter(|tid| !tids.contains(tid)).collect();
         others.sort_unstable();
@@ -93,22 +94,22 @@ impl Look<'_> {
         now: Instant,
     ) -> Result<(), ReadError> {
         let dir = self.roots.proc.join(format!("{pid}/task/{tid}"));
+        let open = |name| KeptFile::open(self.roots, pid, tid, name);
         let mut buffer = [0; BUFFER];
-        let text = small(self.roots, &dir.join("schedstat"), &mut buffer);
-        let sched = match text {
-            Ok(text) => parse_schedstat(text).ok_or_else(|| odd(&dir.join("schedstat")))?,
+        let sched = match open("schedstat").and_then(|file| file.read(&mut buffer)) {
+            Ok(text) => parse_schedstat(text).ok_or_else(|| odd(dir.join("schedstat")))?,
             Err(error) if is_gone(&error) => {
                 // The thread is alive but has no schedstat: no thread has one.
                 *self.lacks_schedstat |= dir.join("stat").exists();
                 return Ok(());
             }
-            Err(error) => return Err(failed(&dir.join("schedstat"), &error)),
+            Err(error) => return Err(failed(dir.join("schedstat"), error)),
         };
         *self.lacks_schedstat &= sched == SchedStat::default();
         if account.is_idle(tid, sched) {
             return Ok(());
         }
-        match small(self.roots, &dir.join("stat"), &mut buffer) {
+        match open("stat").and_then(|file| file.read(&mut buffer)) {
             // All zeros: the kernel does not keep these times.
             Ok(stat) if sched == SchedStat::default() && process_ticks(stat) > Some(0) => {
                 *self.lacks_schedstat = true;
@@ -116,11 +117,11 @@ impl Look<'_> {
             }
             Ok(stat) => {
                 let seen = self.seen(account, pid, tid, stat, sched);
-                account.charge(seen.ok_or_else(|| odd(&dir.join("stat")))?, now);
+                account.charge(seen.ok_or_else(|| odd(dir.join("stat")))?, now);
                 Ok(())
             }
             Err(error) if is_gone(&error) => Ok(()),
-            Err(error) => Err(failed(&dir.join("stat"), &error)),
+            Err(error) => Err(failed(dir.join("stat"), error)),
         }
     }
 
@@ -158,24 +159,10 @@ impl Look<'_> {
     }
 }
 
-/// Reads a file of at most one buffer.
-fn small<'a>(roots: &Roots, path: &Path, buffer: &'a mut [u8; BUFFER]) -> io::Result<&'a [u8]> {
-    let n = io::Read::read(&mut roots.open(path)?, buffer)?;
-    Ok(buffer.get(..n).unwrap_or_default())
+fn failed(path: PathBuf, error: io::Error) -> ReadError {
+    TaskError::new(path, error).into()
 }
 
-/// Whether an error of a thread's file means that the thread exited (proc(5)).
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
-}
-
-fn failed(path: &Path, error: &io::Error) -> ReadError {
-    match is_gone(error) {
-        true => ReadError::Gone,
-        false => ReadError::Failed(format!("cannot read {}: {error}", path.display())),
-    }
-}
-
-fn odd(path: &Path) -> ReadError {
-    ReadError::Failed(format!("unexpected format in {}", path.display()))
+fn odd(path: PathBuf) -> ReadError {
+    TaskError::Malformed(path).into()
 }

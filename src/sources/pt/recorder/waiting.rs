@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::discover::{Vcpu, Vm};
 use crate::host::roots::Roots;
-use crate::host::thread::{parse_schedstat, parse_stat, KeptFile, BUFFER};
+use crate::host::thread::{parse_schedstat, parse_stat};
 use crate::host::topology::Topology;
 use crate::sources::pt::duty_cycle::Core;
 
@@ -54,18 +54,11 @@ impl Waiting {
 
     /// Core and run time of the thread now; `None` if it exited.
     pub(super) fn look(&self, roots: &Roots, topology: &Topology) -> Option<Now> {
-        let mut buffer = [0; BUFFER];
-        let (pid, Vcpu { tid, .. }) = (self.vm.key.pid, self.vcpu);
-        let mut read = |name| {
-            let file = KeptFile::open(roots, pid, tid, name).ok()?;
-            let text = file.read(&mut buffer).ok()?;
-            Some(text.to_vec())
-        };
-        let stat = parse_stat(&read("stat")?)?;
-        if stat.start_time != self.vcpu.start_time {
-            return None;
-        }
-        let schedstat = read("schedstat").and_then(|text| parse_schedstat(&text));
+        let thread = self.vcpu.thread(self.vm.key);
+        // `stat` is read last because it shows that both are of this thread.
+        let schedstat = thread.read(roots, "schedstat").ok();
+        let schedstat = schedstat.and_then(|text| parse_schedstat(&text));
+        let stat = parse_stat(&thread.stat(roots).ok()?)?;
         let place = topology.place(stat.cpu);
         // A CPU of unknown location is its own core, in package i32::MIN: firmware may report
         // package -1.
