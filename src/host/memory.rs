@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use super::thread::after;
+
 pub mod numa;
 pub mod smaps;
 pub mod text;
@@ -43,10 +45,7 @@ impl Resident {
 /// Parses resident memory in a `status`. `None` for a process without memory (a kernel thread, a
 /// zombie), and before Linux 4.5, which did not distinguish the kinds.
 pub fn parse_resident(status: &[u8]) -> Option<Resident> {
-    let field = |name: &str| {
-        let mut lines = status.split(|b| *b == b'\n');
-        lines.find_map(|line| kilobytes(line.strip_prefix(name.as_bytes())?))
-    };
+    let field = |name: &str| kilobytes(after(status, name.as_bytes())?);
     Some(Resident {
         anon: field("RssAnon:")?,
         file: field("RssFile:")?,

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use super::cgroup::{memberships, session_user};
 use super::roots::Roots;
-use super::thread::user;
+use super::thread::{after, user};
 
 /// Most pending reads. A blocked one costs a kernel stack (16 KiB) and the touched part of `STACK`.
 pub const MAX: usize = 32;
@@ -74,8 +74,7 @@ impl Owner {
 
 /// The PID in a thread's `status`.
 fn process(status: &[u8]) -> Option<i32> {
-    let mut lines = status.split(|b| *b == b'\n');
-    let id = lines.find_map(|line| line.strip_prefix(b"Tgid:"))?;
+    let id = after(status, b"Tgid:")?;
     std::str::from_utf8(id).ok()?.trim().parse().ok()
 }
 

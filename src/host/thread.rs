@@ -180,19 +180,21 @@ impl Field<'_> {
 
 /// The value of `Cpus_allowed_list:` in a thread's `status` (proc_pid_status(5)).
 pub fn cpus_allowed(status: &[u8]) -> Option<&str> {
-    let line = status
-        .split(|b| *b == b'\n')
-        .find_map(|l| l.strip_prefix(b"Cpus_allowed_list:"))?;
-    std::str::from_utf8(line.trim_ascii()).ok()
+    let list = after(status, b"Cpus_allowed_list:")?;
+    std::str::from_utf8(list.trim_ascii()).ok()
+}
+
+/// The rest of the line that begins with `key`.
+pub(super) fn after<'a>(status: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    let mut lines = status.split(|b| *b == b'\n');
+    lines.find_map(|line| line.strip_prefix(key))
 }
 
 /// User of a process from its `status`: the effective uid, or the real uid if a setuid root program
 /// made the effective one 0. Any user can start such a program (`su`, `mount`) with open KVM
 /// descriptors.
 pub fn user(status: &[u8]) -> Option<u32> {
-    let mut lines = status.split(|b| *b == b'\n');
-    let ids = lines.find_map(|line| line.strip_prefix(b"Uid:"))?;
-    let ids = ids
+    let ids = after(status, b"Uid:")?
         .split(u8::is_ascii_whitespace)
         .filter(|id| !id.is_empty());
     let mut ids = ids.map(|id| u32::try_from(number(id)?).ok());
@@ -202,11 +204,7 @@ pub fn user(status: &[u8]) -> Option<u32> {
 
 /// Voluntary and involuntary context switches in a thread's `status`.
 pub fn switches_of_status(status: &[u8]) -> Option<(u64, u64)> {
-    let field = |name: &[u8]| {
-        let mut lines = status.split(|b| *b == b'\n');
-        let value = lines.find_map(|line| line.strip_prefix(name))?;
-        number(value.trim_ascii())
-    };
+    let field = |name: &[u8]| number(after(status, name)?.trim_ascii());
     Some((
         field(b"voluntary_ctxt_switches:")?,
         field(b"nonvoluntary_ctxt_switches:")?,
