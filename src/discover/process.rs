@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::blocked::{self, Asked, Blocked, Reads};
+use super::blocked::{self, Reads};
 use super::cgroup::Cgroup;
 use super::cmdline::Cmdline;
 use super::open_files::OpenFiles;
@@ -13,9 +13,9 @@ use super::program::Program;
 use super::vmm::{self, Identity, Invocation, Vmm};
 use super::vmm_file;
 use crate::host::fds::{self, list};
-use crate::host::readers::Owner;
+use crate::host::readers::{Blocked, Payer};
 use crate::host::roots::Roots;
-use crate::host::task::is_gone;
+use crate::host::task::{is_gone, Task};
 use crate::host::thread::{comm, is_of_kernel, parse_stat, user, Stat, BUFFER};
 
 /// Threads of a process that are examined, oldest first: a VM has at most 4,096 vCPUs.
@@ -111,8 +111,8 @@ pub(super) struct Process {
     pub(super) fds: Option<KvmFds>,
     /// Ascending by start time.
     pub(super) threads: Vec<Thread>,
-    /// The process, for reads that it can block.
-    pub(super) asked: Asked,
+    /// For reads that the process can block.
+    pub(super) payer: Payer,
     /// Set if its command line cannot be read now; `cmdline` is then the previous one.
     pub(super) blocked: Option<Blocked>,
 }
@@ -166,11 +166,9 @@ pub(super) fn examine(
     let start_time = parse_stat(&main).ok_or(ErrorKind::InvalidData)?.start_time;
     let status = roots.read(&dir.join("status")).unwrap_or_default();
     let cgroup = roots.read(&dir.join("cgroup")).unwrap_or_default();
-    let asked = Asked {
-        owner: Owner::of(pid, &status, &cgroup),
-        start_time,
-    };
-    let (cmdline, blocked) = match reads.read(&dir.join("cmdline"), asked) {
+    let payer = Payer::of(pid, &status, &cgroup);
+    let process = Task::process(pid, start_time);
+    let (cmdline, blocked) = match reads.read(process, payer, dir.join("cmdline")) {
         Ok(text) => (
             Cmdline::parse_beginning(&text?, blocked::MAX as usize),
             None,
@@ -207,7 +205,7 @@ pub(super) fn examine(
         vmm,
         fds,
         threads,
-        asked,
+        payer,
         blocked,
     })))
 }
@@ -342,12 +340,14 @@ fn parse_thread(tid: i32, stat: &[u8]) -> Option<Thread> {
 pub(super) fn running_vcpu(
     roots: &Roots,
     reads: &mut Reads,
-    asked: Asked,
+    process: &Process,
     tid: i32,
 ) -> Option<i32> {
-    let pid = asked.owner.pid;
-    let path = roots.proc.join(format!("{pid}/task/{tid}/syscall"));
-    let text = reads.read(&path, asked).ok()?.ok()?;
+    let path = roots
+        .proc
+        .join(format!("{}/task/{tid}/syscall", process.pid));
+    let task = Task::process(process.pid, process.start_time);
+    let text = reads.read(task, process.payer, path).ok()?.ok()?;
     kvm_run(&String::from_utf8_lossy(&text))
 }
 

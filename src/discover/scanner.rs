@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
-use super::blocked::{Blocked, Reads};
+use super::blocked::Reads;
 use super::debugfs::{DebugVm, Debugfs};
 use super::domains::Domains;
 use super::naming::Names;
@@ -29,6 +29,7 @@ use super::visibility::{no_processes, VisibilityGaps};
 use super::vmm_process::{name_all, VmmProcess};
 use super::watch::{ProcessFingerprint, Watch};
 use super::{Inventory, Vm};
+use crate::host::readers::Blocked;
 use crate::host::roots::Roots;
 use crate::host::task::is_gone;
 use crate::host::topology::Topology;
@@ -292,21 +293,20 @@ impl Scanner {
             debugfs: &in_debugfs,
             before: before.map(Known::machines).unwrap_or_default(),
         };
-        let (pid, asked) = (process.pid, process.asked);
         let (roots, reads) = (&self.roots, &mut self.reads);
         // If one read of a process blocks, the next one would block too.
         let mut blocked = process.blocked.is_some();
         let mut machines = machines(&evidence, |tid| {
             *cost += THREAD;
-            let fd = (!blocked).then(|| running_vcpu(roots, reads, asked, tid));
-            blocked |= reads.is_pending(pid);
+            let fd = (!blocked).then(|| running_vcpu(roots, reads, &process, tid));
+            blocked |= reads.is_pending(process.pid);
             fd.flatten()
         });
         if in_debugfs.is_empty() {
             ordinals::keep(&mut machines, evidence.before);
         }
         let tids = machines.iter().flat_map(|m| &m.vcpus).map(|vcpu| vcpu.tid);
-        let stamps = tids.filter_map(|tid| Some((tid, self.watch.thread(pid, tid)?)));
+        let stamps = tids.filter_map(|tid| Some((tid, self.watch.thread(process.pid, tid)?)));
         let stamps = stamps.collect();
         Role::Vmm(
             Box::new(VmmProcess::new(process, machines, !in_debugfs.is_empty())),

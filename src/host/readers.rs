@@ -29,6 +29,10 @@ use super::cgroup::{memberships, session_user};
 use super::roots::Roots;
 use super::thread::{after, user};
 
+mod late;
+
+pub use late::{Blocked, LateAnswers};
+
 /// Most pending reads. A blocked one costs a kernel stack (16 KiB) and the touched part of `STACK`.
 pub const MAX: usize = 32;
 
@@ -41,16 +45,16 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Stack of a thread (bytes).
 const STACK: usize = 256 << 10;
 
-/// Owner of a process, for the limits on pending reads.
+/// The process and the user whose limits a pending read counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Owner {
+pub struct Payer {
     /// PID.
     pub pid: i32,
-    /// User who is accountable for the process.
+    /// UID.
     pub uid: u32,
 }
 
-impl Owner {
+impl Payer {
     /// From the texts of /proc/PID/status and cgroup. The user of a login session is accountable
     /// for its processes, because a user namespace gives its creator thousands of other uids
     /// (subuid(5)).
@@ -60,10 +64,8 @@ impl Owner {
         let uid = of_session.or(user(status)).unwrap_or(u32::MAX);
         Self { pid, uid }
     }
-}
 
-impl Owner {
-    /// The owner of a thread or process, as far as /proc shows it.
+    /// For reads of a thread or process, as far as /proc shows it.
     pub fn of_thread(roots: &Roots, tid: i32) -> Self {
         let dir = roots.proc.join(tid.to_string());
         let status = roots.read(&dir.join("status")).unwrap_or_default();
@@ -109,7 +111,7 @@ impl std::fmt::Debug for State {
 }
 
 struct Work {
-    owner: Owner,
+    payer: Payer,
     /// Performs the read and returns a function that delivers the answer.
     run: Box<dyn FnOnce() -> Deliver + Send>,
 }
@@ -147,7 +149,7 @@ impl Readers {
     /// If this user or process has reached its limit, or no thread can be started.
     pub fn begin<T: Send + 'static>(
         &self,
-        owner: Owner,
+        payer: Payer,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Ticket<T>, NotBegun> {
         let (sender, answer) = sync_channel(1);
@@ -157,16 +159,16 @@ impl Readers {
             Box::new(move || drop(sender.send(answer)))
         });
         let begun = Instant::now();
-        self.enqueue(Work { owner, run })?;
+        self.enqueue(Work { payer, run })?;
         Ok(Ticket { begun, answer })
     }
 
     fn enqueue(&self, work: Work) -> Result<(), NotBegun> {
         let mut state = self.0.lock();
-        let of_user = state.of_user.get(&work.owner.uid).copied().unwrap_or(0);
-        let of_process = state.of_process.get(&work.owner.pid).copied().unwrap_or(0);
+        let of_user = state.of_user.get(&work.payer.uid).copied().unwrap_or(0);
+        let of_process = state.of_process.get(&work.payer.pid).copied().unwrap_or(0);
         if of_process >= MAX_OF_PROCESS || of_user >= MAX - state.under_way {
-            let uid = work.owner.uid;
+            let uid = work.payer.uid;
             return Err(NotBegun::Hang { uid, of_user });
         }
         if state.idle <= state.waiting.len() {
@@ -176,8 +178,8 @@ impl Readers {
             state.threads += 1;
             state.idle += 1;
         }
-        *state.of_user.entry(work.owner.uid).or_default() += 1;
-        *state.of_process.entry(work.owner.pid).or_default() += 1;
+        *state.of_user.entry(work.payer.uid).or_default() += 1;
+        *state.of_process.entry(work.payer.pid).or_default() += 1;
         state.under_way += 1;
         state.waiting.push_back(work);
         self.0.work.notify_one();
@@ -192,11 +194,11 @@ impl Shared {
 
     /// A thread: serves reads until it has been idle for [`IDLE`].
     fn serve(&self) {
-        while let Some(Work { owner, run }) = self.next() {
+        while let Some(Work { payer, run }) = self.next() {
             let deliver = run();
             // First, because the receiver of the answer may start another read at once: this thread
             // serves it.
-            self.lock().ended(owner);
+            self.lock().ended(payer);
             deliver();
         }
     }
@@ -221,11 +223,11 @@ impl Shared {
 }
 
 impl State {
-    fn ended(&mut self, owner: Owner) {
+    fn ended(&mut self, payer: Payer) {
         self.under_way -= 1;
         self.idle += 1;
-        less(&mut self.of_user, owner.uid);
-        less(&mut self.of_process, owner.pid);
+        less(&mut self.of_user, payer.uid);
+        less(&mut self.of_process, payer.pid);
     }
 }
 
@@ -264,36 +266,36 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    fn owner(pid: i32, uid: u32) -> Owner {
-        Owner { pid, uid }
+    fn payer(pid: i32, uid: u32) -> Payer {
+        Payer { pid, uid }
     }
 
     #[test]
     fn a_login_session_answers_for_its_processes() {
         let status = b"Name:\tx\nUid:\t100000\t100000\t100000\t100000\n";
-        let of = |cgroup: &[u8]| Owner::of(7, status, cgroup);
+        let of = |cgroup: &[u8]| Payer::of(7, status, cgroup);
         let session = b"0::/user.slice/user-1000.slice/user@1000.service/x\n";
-        assert_eq!(of(session), owner(7, 1000));
-        assert_eq!(of(b"0::/machine.slice\n"), owner(7, 100_000));
+        assert_eq!(of(session), payer(7, 1000));
+        assert_eq!(of(b"0::/machine.slice\n"), payer(7, 100_000));
         let feigned = b"0::/docker/1a/user.slice/user-0.slice\n";
-        assert_eq!(of(feigned), owner(7, 100_000));
-        assert_eq!(Owner::of(7, b"", b""), owner(7, u32::MAX));
+        assert_eq!(of(feigned), payer(7, 100_000));
+        assert_eq!(Payer::of(7, b"", b""), payer(7, u32::MAX));
         assert_eq!(process(b"Name:\tx\nTgid:\t12\nPid:\t13\n"), Some(12));
     }
 
     /// A read that blocks until the sender is dropped.
-    fn hang(readers: &Readers, owner: Owner) -> Result<(Ticket<()>, Sender<()>), NotBegun> {
+    fn hang(readers: &Readers, payer: Payer) -> Result<(Ticket<()>, Sender<()>), NotBegun> {
         let (release, held) = channel::<()>();
-        let ticket = readers.begin(owner, move || held.recv().unwrap_or(()))?;
+        let ticket = readers.begin(payer, move || held.recv().unwrap_or(()))?;
         Ok((ticket, release))
     }
 
     #[test]
     fn a_read_that_hangs_leaves_others_alone_and_is_answered_in_the_end() {
         let readers = Readers::default();
-        let (held, release) = hang(&readers, owner(1, 1)).unwrap();
+        let (held, release) = hang(&readers, payer(1, 1)).unwrap();
         assert_eq!(held.wait(Duration::ZERO), None);
-        let other = readers.begin(owner(2, 1), || 7).unwrap();
+        let other = readers.begin(payer(2, 1), || 7).unwrap();
         assert_eq!(other.wait(LONG), Some(7));
         drop(release);
         assert_eq!(held.wait(LONG), Some(()));
@@ -307,12 +309,12 @@ mod tests {
         for uid in 0..6 {
             let before = held.len();
             for pid in 0..100 {
-                held.extend(hang(&readers, owner(pid + 100 * uid as i32, uid)));
+                held.extend(hang(&readers, payer(pid + 100 * uid as i32, uid)));
             }
             of_users.push(held.len() - before);
         }
         assert_eq!(of_users, [16, 8, 4, 2, 1, 1]);
-        let full = hang(&readers, owner(9999, 9)).unwrap_err();
+        let full = hang(&readers, payer(9999, 9)).unwrap_err();
         assert_eq!(
             full.to_string(),
             "too many pending reads (0 of processes of user 9)"
@@ -320,13 +322,13 @@ mod tests {
         let (first, release) = held.remove(0);
         drop(release);
         first.wait(LONG).unwrap();
-        assert!(hang(&readers, owner(9999, 9)).is_ok());
+        assert!(hang(&readers, payer(9999, 9)).is_ok());
     }
 
     #[test]
     fn one_process_has_two_reads_at_most() {
         let readers = Readers::default();
-        let held = [(); 3].map(|()| hang(&readers, owner(1, 1)));
+        let held = [(); 3].map(|()| hang(&readers, payer(1, 1)));
         assert_eq!(held.each_ref().map(Result::is_ok), [true, true, false]);
     }
 
@@ -334,7 +336,7 @@ mod tests {
     fn threads_are_used_again() {
         let readers = Readers::default();
         for n in 0..100 {
-            let ticket = readers.begin(owner(n, 0), move || n).unwrap();
+            let ticket = readers.begin(payer(n, 0), move || n).unwrap();
             assert_eq!(ticket.wait(LONG), Some(n));
         }
         assert_eq!(readers.0.lock().threads, 1);
@@ -343,11 +345,11 @@ mod tests {
     #[test]
     fn panic_reaches_the_caller() {
         let readers = Readers::default();
-        let ticket = readers.begin(owner(1, 1), || assert_eq!(1, 2)).unwrap();
+        let ticket = readers.begin(payer(1, 1), || assert_eq!(1, 2)).unwrap();
         let panic = catch_unwind(AssertUnwindSafe(|| ticket.wait(LONG)));
         assert!(panic.is_err());
         assert_eq!(
-            readers.begin(owner(1, 1), || 1).unwrap().wait(LONG),
+            readers.begin(payer(1, 1), || 1).unwrap().wait(LONG),
             Some(1)
         );
     }

@@ -29,7 +29,7 @@ use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::fds::Descriptors;
 use crate::host::memory::{parse_resident, text, Nodes, Resident};
-use crate::host::readers::Owner;
+use crate::host::readers::Payer;
 use crate::host::roots::Roots;
 use crate::host::task::{Task, TaskError};
 use crate::metric::{metrics, Keys, Metric};
@@ -254,8 +254,8 @@ impl Memory {
             let walked = walk::walk(&roots, vm.pid, &numa, spent, grown);
             (walked, start.elapsed())
         };
-        let owner = Owner::of_thread(&self.roots, vm.pid);
-        let ticket = self.roots.readers.begin(owner, walk).ok()?;
+        let payer = Payer::of_thread(&self.roots, vm.pid);
+        let ticket = self.roots.readers.begin(payer, walk).ok()?;
         ticket.wait(budget + PATIENCE)
     }
 }

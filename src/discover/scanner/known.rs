@@ -1,10 +1,10 @@
 //! What the scanner remembers of a process, and when it must be examined again.
 
-use crate::discover::blocked::Blocked;
 use crate::discover::cmdline::Cmdline;
 use crate::discover::vcpus::VmCandidate;
 use crate::discover::vmm_process::VmmProcess;
 use crate::discover::watch::{InodeStamp, ProcessFingerprint, Watch};
+use crate::host::readers::Blocked;
 
 /// Number of descriptors or threads from which an examination is expensive (milliseconds). Not
 /// lower: an ext4 directory that replaces /proc/PID/fd has a size of 4096.

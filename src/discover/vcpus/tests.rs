@@ -25,7 +25,7 @@ fn process(program: &str, fds: Option<KvmFds>, threads: Vec<Thread>) -> Process 
         cgroup: Default::default(),
         fds,
         threads,
-        asked: Default::default(),
+        payer: Default::default(),
         blocked: None,
     }
 }

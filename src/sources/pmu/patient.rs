@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::counters::{Attr, CounterError, CounterGroup, OpenCounters};
-use crate::host::readers::{Owner, Ticket};
+use crate::host::readers::{LateAnswers, Payer, Ticket};
 use crate::host::roots::Roots;
 
 /// How long the tick waits for one group; opening takes about 20 µs if nothing blocks it.
@@ -21,15 +21,11 @@ const KEPT: Duration = Duration::from_secs(60);
 pub struct Patient {
     counters: Arc<dyn OpenCounters>,
     roots: Arc<Roots>,
-    late: Mutex<Vec<Late>>,
+    late: Mutex<Late>,
 }
 
-/// Counters that were not open in time.
-struct Late {
-    tid: i32,
-    events: Vec<Attr>,
-    ticket: Ticket<Answer>,
-}
+/// By TID and events.
+type Late = LateAnswers<(i32, Vec<Attr>), Answer>;
 
 type Answer = Result<Box<dyn CounterGroup>, CounterError>;
 
@@ -39,25 +35,15 @@ impl Patient {
         Self {
             counters,
             roots,
-            late: Mutex::default(),
+            late: Mutex::new(LateAnswers::new(PATIENCE, KEPT)),
         }
     }
 
-    /// The ticket of an earlier request that was late; closes late counters that were not requested
-    /// again.
-    fn asked_before(&self, tid: i32, events: &[Attr]) -> Option<Ticket<Answer>> {
-        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = late.iter().position(|l| l.tid == tid && l.events == events);
-        let asked = position.map(|n| late.swap_remove(n).ticket);
-        late.retain(|l| l.ticket.age() < KEPT || l.ticket.wait(Duration::ZERO).is_none());
-        asked
-    }
-
     fn begin(&self, tid: i32, events: &[Attr]) -> Option<Ticket<Answer>> {
-        let owner = Owner::of_thread(&self.roots, tid);
+        let payer = Payer::of_thread(&self.roots, tid);
         let (counters, wanted) = (Arc::clone(&self.counters), events.to_vec());
         let open = move || counters.open(tid, &wanted);
-        self.roots.readers.begin(owner, open).ok()
+        self.roots.readers.begin(payer, open).ok()
     }
 }
 
@@ -66,25 +52,14 @@ impl OpenCounters for Patient {
         if tid == 0 {
             return self.counters.open(tid, events);
         }
-        // A tick waits only once for the same counters.
-        let (ticket, patience) = match self.asked_before(tid, events) {
-            Some(ticket) => (ticket, Duration::ZERO),
-            None => (self.begin(tid, events).ok_or_else(late)?, PATIENCE),
-        };
-        ticket.wait(patience).unwrap_or_else(|| {
-            let events = events.to_vec();
-            let mut all = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push(Late {
-                tid,
-                events,
-                ticket,
-            });
-            Err(late())
-        })
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.sweep();
+        let opened = late.ask((tid, events.to_vec()), PATIENCE, || self.begin(tid, events));
+        opened.unwrap_or_else(|_| Err(timed_out()))
     }
 }
 
-fn late() -> CounterError {
+fn timed_out() -> CounterError {
     CounterError {
         event: 0,
         error: io::Error::from_raw_os_error(libc::ETIMEDOUT),
@@ -141,6 +116,6 @@ mod tests {
             assert!(std::time::Instant::now() < patience, "it never came");
             std::thread::yield_now();
         }
-        assert!(patient.late.lock().unwrap().is_empty());
+        assert!(patient.late.lock().unwrap().pending().next().is_none());
     }
 }
