@@ -17,8 +17,8 @@
 //! - [`diagnosis`] compares two snapshots: which VM is slow, and why.
 //! - [`expose`] renders the latest snapshot and its diagnosis, and never touches the host.
 //!
-//! A [`metric`] is declared by the code that feeds it. [`config`] and [`telemetry`] (the exporter's own
-//! metrics) import no stage; [`cli`] connects the stages.
+//! A [`metric`] is declared by the code that feeds it. [`config`] and [`telemetry`] (the exporter's
+//! own metrics) import no stage; [`cli`] connects the stages.
 
 pub mod cli;
 pub mod config;

@@ -112,12 +112,12 @@ fn a_libvirt_domain_is_followed_from_start_over_hot_plug_to_its_end() {
     );
 
     libvirt.command(&format!("setvcpus {name} 3 --live"));
-    let increase = scan_until(&mut scanner, "a third vCPU", |vms| {
+    let grown = scan_until(&mut scanner, "a third vCPU", |vms| {
         with_vcpus(vms, &name, 3)
     });
-    assert_eq!(increase.key, vm.key);
-    assert_eq!(increase.vcpus[..2], vm.vcpus[..]);
-    assert_eq!(comm(vm.key.pid, increase.vcpus[2].tid), "CPU 2/KVM");
+    assert_eq!(grown.key, vm.key);
+    assert_eq!(grown.vcpus[..2], vm.vcpus[..]);
+    assert_eq!(comm(vm.key.pid, grown.vcpus[2].tid), "CPU 2/KVM");
 
     libvirt.command(&format!("destroy {name}"));
     let gone = |vms: &[Arc<Vm>]| named(vms, &name).is_none().then_some(());

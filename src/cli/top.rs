@@ -55,7 +55,8 @@ Examples:
 #[derive(Debug, Clone, Args)]
 #[command(after_help = format!("{EXAMPLES}\n{}", keys::text()))]
 pub(super) struct TopArgs {
-    /// Read from the exporter at http://HOST:PORT [default: the one at web.listen_address; if none answers, --sample]
+    /// Read from the exporter at http://HOST:PORT [default: the one at web.listen_address; if none
+    /// answers, --sample]
     #[arg(long, value_name = "URL", value_parser = Address::parse, conflicts_with = "sample")]
     url: Option<Address>,
     /// Sample this host in this process, without an exporter; requires the same privileges as `serve`

@@ -4,14 +4,14 @@
 //! another. Characters that are not displayed, or look like others, become U+FFFD:
 //!
 //! - control characters, and all characters with the property `Default_Ignorable_Code_Point` (UAX
-//!   #44, DerivedCoreProperties.txt): fillers, joiners, variation selectors, tags, direction stamps
+//!   #44, DerivedCoreProperties.txt): fillers, joiners, variation selectors, tags, direction marks
 //!   (UTR #36, "Bidirectional Text Spoofing");
 //! - spaces other than U+0020, the blank Braille pattern, and each space after the first of a run,
 //!   because HTML displays a run as one space;
-//! - combining stamps that have precomposed letters: `é` has two spellings that look alike (UAX
-//!   #15), and a stack of stamps covers the lines around it.
+//! - combining marks that have precomposed letters: `é` has two spellings that look alike (UAX
+//!   #15), and a stack of marks covers the lines around it.
 //!
-//! ProcessFingerprint-alike letters of different scripts (Latin and Cyrillic `a`: UTS #39, "Confusable
+//! Look-alike letters of different scripts (Latin and Cyrillic `a`: UTS #39, "Confusable
 //! Detection") pass: which of them look alike depends on the font, and all of them are visible.
 
 use crate::host::text::is_default_ignorable;
@@ -45,12 +45,12 @@ pub(super) fn cut(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
-/// White space (UAX #44) other than U+0020, the interlinear annotation stamps, and U+2800.
+/// White space (UAX #44) other than U+0020, the interlinear annotation marks, and U+2800.
 fn is_odd_space(c: char) -> bool {
     c.is_whitespace() && c != ' ' || matches!(c, '\u{2800}' | '\u{fff9}'..='\u{fffb}')
 }
 
-/// The blocks of combining diacritical stamps for Latin, Greek, Cyrillic and symbols. Marks of other
+/// The blocks of combining diacritical marks for Latin, Greek, Cyrillic and symbols. Marks of other
 /// scripts are part of their spelling and are kept.
 fn is_mark(c: char) -> bool {
     matches!(c,

@@ -5,8 +5,8 @@
 //! | `/` | the status page; `sort`, `colour` and `open` select its state |
 //! | `/api/view` | the data of the status page as JSON ([`View`]); 503 before the first tick |
 //! | `/runbooks/` | the list of runbooks |
-//! | `/runbooks/NAME` | the runbook of an alert: HTML for a browser, else text; `vm`, `vcpu`, `instance` and `host` fill in its commands |
-//! | `/metrics` | the latest snapshot as OpenMetrics or Prometheus text; 503 before the first tick |
+//! | `/runbooks/NAME` | a runbook: HTML for a browser, else text; `vm`, `host`, … fill in commands |
+//! | `/metrics` | the latest snapshot, OpenMetrics or Prometheus text; 503 before the first tick |
 //! | `/healthz` | 200 while the server and its workers work |
 //! | `/readyz` | 200 while the latest snapshot is fresh, else 503 with the reason |
 //!

@@ -1,8 +1,8 @@
 //! Intel Processor Trace: periodic short recordings of one vCPU thread, reduced to counts.
 //!
 //! Feeds `kvm_vcpu_pt_*` and the two histograms `kvm_vm_pt_*`. It has its own thread, because it
-//! records for milliseconds and decodes for as long. [`recorder`] chooses the vCPU to record, within
-//! the limits of each core's [`duty_cycle`] cycle; [`plan`] determines what this machine can trace;
+//! records for milliseconds and decodes for as long. [`recorder`] chooses the vCPU to record,
+//! within the limit of each core's [`duty_cycle`]; [`plan`] determines what this machine can trace;
 //! [`perf`] records through the kernel and [`ring_view`] reads the rings that the kernel filled;
 //! [`totals`] adds up the summaries of [`crate::pt`].
 //!

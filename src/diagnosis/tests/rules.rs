@@ -1,5 +1,5 @@
-//! The page computes what the recording rules compute: checked against the expected values of alerts/tests, which promtool
-//! checks against the rules.
+//! The page computes what the recording rules compute: checked against the expected values of
+//! alerts/tests, which promtool checks against the rules.
 
 use std::collections::HashMap;
 

@@ -10,7 +10,8 @@ use crate::pt::Clocks;
 const INTEL_PT: u32 = 1;
 
 /// Private fields of Intel PT's `AUXTRACE_INFO`, 8 bytes each: the first enum of
-/// tools/perf/util/intel-pt.h, filled by `intel_pt_info_fill` (tools/perf/arch/x86/util/intel-pt.c).
+/// tools/perf/util/intel-pt.h, filled by `intel_pt_info_fill`
+/// (tools/perf/arch/x86/util/intel-pt.c).
 #[derive(Debug, Clone, Copy)]
 enum Field {
     PmuType = 0,

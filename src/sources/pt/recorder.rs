@@ -2,9 +2,9 @@
 //!
 //! vCPUs wait in a queue; the first takes its turn and goes to the end. Each `period` has as many
 //! turns as there are vCPUs, evenly spaced, so each vCPU has one. If the core of a vCPU is at its
-//! limit ([`super::duty_cycle`]), the vCPU keeps its position and others go first; if cores are short of
-//! time, the period stretches equally for all vCPUs on them. A vCPU that did not run since its
-//! last turn costs one /proc file and is skipped. If the kernel refuses, the thread backs off,
+//! limit ([`super::duty_cycle`]), the vCPU keeps its position and others go first; if cores are
+//! short of time, the period stretches equally for all vCPUs on them. A vCPU that did not run since
+//! its last turn costs two /proc files and is skipped. If the kernel refuses, the thread backs off,
 //! twice as long each time.
 //!
 //! The thread runs at nice 19 and decodes at most a quarter of the time. It does not use
