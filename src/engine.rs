@@ -17,12 +17,14 @@ mod hangs;
 pub mod ledger;
 pub mod limit;
 pub mod reading;
+mod reason;
 pub mod sampler;
 pub mod schedule;
 pub(crate) mod total;
 pub mod vcpu_sampler;
 
 pub use reading::{Column, ColumnId, Columns, Reading, Scope, Unit};
+pub use reason::{Reason, ReasonCode};
 
 /// The vCPU thread that a reader is opened for.
 #[derive(Debug, Clone, Copy)]
@@ -75,56 +77,13 @@ impl SourceState {
 
     /// Value of the `reason` label; empty while the source is up.
     pub fn code(&self) -> &'static str {
-        self.reason().map_or("", |reason| reason.code)
-    }
-}
-
-/// Why a source is degraded or down.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reason {
-    /// Value of the `reason` label: `no_pmu`, `no_permission`, `disabled`, …
-    pub code: &'static str,
-    /// One sentence for the operator.
-    pub detail: String,
-    /// The exact command or setting that fixes it, if one exists.
-    pub fix: Option<String>,
-}
-
-impl Reason {
-    /// Code of a late answer. A retry gets the answer once it is available: the first user of a
-    /// tracepoint may wait for an RCU grace period (`tracepoint_add_func`, kernel/tracepoint.c).
-    pub const BLOCKED: &'static str = "blocked";
-    /// Code of a source that is disabled in the configuration.
-    pub const DISABLED: &'static str = "disabled";
-
-    /// Codes for hardware or kernel features that this machine does not have. The page and `check`
-    /// report them as absent, and the alert `KvmExporterSourceDegraded` does not fire for them.
-    pub const ABSENT: [&'static str; 11] = [
-        "no_cpufreq",
-        "no_data",
-        "no_exit_tracepoint",
-        "no_numa",
-        "no_pmu",
-        "no_pressure",
-        "no_pt",
-        "no_resctrl",
-        "no_sensor",
-        "no_vfio",
-        "not_x86",
-    ];
-
-    /// Whether the machine lacks the feature, so that the exporter works as intended.
-    pub fn is_absent(&self) -> bool {
-        Self::ABSENT.contains(&self.code)
+        self.reason().map_or("", |reason| reason.code.label())
     }
 
-    /// The reason of a source that is disabled in the configuration.
-    pub(crate) fn disabled(source: &str) -> Self {
-        Self {
-            code: Self::DISABLED,
-            detail: "disabled in the configuration".to_owned(),
-            fix: Some(format!("set sources.{source}.enabled: true")),
-        }
+    /// Whether both have the same cause.
+    pub(crate) fn has_code_of(&self, other: &Self) -> bool {
+        let code = |state: &Self| state.reason().map(|reason| reason.code);
+        code(self) == code(other)
     }
 }
 

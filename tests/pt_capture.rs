@@ -315,7 +315,7 @@ fn reason_here() -> Option<String> {
     if reason.is_none() {
         println!("skipped: this machine has Intel PT");
     }
-    Some(reason?.code.to_owned())
+    Some(reason?.code.label().to_owned())
 }
 
 #[test]

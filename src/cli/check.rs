@@ -11,7 +11,7 @@ use super::pipeline::Pipeline;
 use super::{out, CommonArgs};
 use crate::config::Config;
 use crate::discover::Inventory;
-use crate::engine::{Reason, SourceInfo, SourceState};
+use crate::engine::{ReasonCode, SourceInfo, SourceState};
 use crate::host::privileges::{self, Capabilities, DescriptorLimit};
 use crate::host::roots::Roots;
 use crate::host::topology::{Topology, TopologyError};
@@ -202,17 +202,17 @@ fn count(n: usize, thing: &str) -> String {
 }
 
 /// Reasons that a probe reports too, with more detail.
-const OF_PROBES: [&str; 10] = [
-    "guest_not_visible",
-    "mediated_vpmu",
-    "no_descriptors",
-    "no_kvm",
-    "no_perf",
-    "no_permission",
-    "no_pt",
-    "no_sched_file",
-    "no_schedstat",
-    "no_tracefs",
+const OF_PROBES: [ReasonCode; 10] = [
+    ReasonCode::GuestNotVisible,
+    ReasonCode::MediatedVpmu,
+    ReasonCode::NoDescriptors,
+    ReasonCode::NoKvm,
+    ReasonCode::NoPerf,
+    ReasonCode::NoPermission,
+    ReasonCode::NoPt,
+    ReasonCode::NoSchedFile,
+    ReasonCode::NoSchedstat,
+    ReasonCode::NoTracefs,
 ];
 
 /// Whether the findings already contain the reason why a source does not work. For a disabled
@@ -224,7 +224,7 @@ fn is_reported(state: &SourceState, source: &str, findings: &[Finding]) -> bool 
     };
     let mut of_source = findings.iter().filter(|finding| finding.source == source);
     match reason.code {
-        Reason::DISABLED => of_source.any(|finding| finding.state == State::Absent),
+        ReasonCode::Disabled => of_source.any(|finding| finding.state == State::Absent),
         code if OF_PROBES.contains(&code) => of_source.any(|finding| finding.state != State::Ok),
         _ => false,
     }
@@ -234,8 +234,10 @@ fn is_reported(state: &SourceState, source: &str, findings: &[Finding]) -> bool 
 fn of_source(info: &SourceInfo, state: &SourceState) -> Finding {
     let (state, reason) = match state {
         SourceState::Up => (State::Ok, None),
-        SourceState::Down(reason) if reason.code == Reason::DISABLED => (State::Off, Some(reason)),
-        SourceState::Degraded(reason) | SourceState::Down(reason) if reason.is_absent() => {
+        SourceState::Down(reason) if reason.code == ReasonCode::Disabled => {
+            (State::Off, Some(reason))
+        }
+        SourceState::Degraded(reason) | SourceState::Down(reason) if reason.code.is_absent() => {
             (State::Absent, Some(reason))
         }
         SourceState::Degraded(reason) => (State::Degraded, Some(reason)),
@@ -309,6 +311,7 @@ const STATE: usize = 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Reason;
     use expect_test::expect;
 
     fn finding(source: &'static str, state: State) -> Finding {
@@ -334,7 +337,7 @@ mod tests {
     #[test]
     fn source_state_becomes_a_finding() {
         let reason = Reason {
-            code: "no_pmu",
+            code: ReasonCode::NoPmu,
             detail: "this machine has no PMU".to_owned(),
             fix: Some("expose a vPMU to this VM".to_owned()),
         };
@@ -352,7 +355,7 @@ mod tests {
             detail: "refused".to_owned(),
             fix: None,
         };
-        let down = SourceState::Down(reason("no_permission"));
+        let down = SourceState::Down(reason(ReasonCode::NoPermission));
         assert!(is_reported(&down, "pmu", &[finding("pmu", State::Missing)]));
         assert!(!is_reported(&down, "pmu", &[finding("pmu", State::Ok)]));
         assert!(!is_reported(
@@ -360,7 +363,7 @@ mod tests {
             "pmu",
             &[finding("sched", State::Missing)]
         ));
-        let other = SourceState::Down(reason("no_pmu"));
+        let other = SourceState::Down(reason(ReasonCode::NoPmu));
         assert!(!is_reported(
             &other,
             "pmu",
@@ -371,7 +374,7 @@ mod tests {
             "pmu",
             &[finding("pmu", State::Missing)]
         ));
-        let off = SourceState::Down(reason(Reason::DISABLED));
+        let off = SourceState::Down(reason(ReasonCode::Disabled));
         assert!(is_reported(&off, "pt", &[finding("pt", State::Absent)]));
         assert!(!is_reported(&off, "pt", &[finding("pt", State::Ok)]));
         let finding = of_source(&PMU, &off);
@@ -385,7 +388,7 @@ mod tests {
     #[test]
     fn a_line_has_the_reason_and_not_the_needs() {
         let down = SourceState::Down(Reason {
-            code: "no_pmu",
+            code: ReasonCode::NoPmu,
             detail: "this machine has no PMU".to_owned(),
             fix: None,
         });

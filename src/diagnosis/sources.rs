@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::owned;
-use crate::engine::{Reason, SourceState};
+use crate::engine::{ReasonCode, SourceState};
 use crate::snapshot::{DroppedRow, SourceRow};
 
 /// A source and its state.
@@ -32,7 +32,7 @@ impl SourceView {
         Self {
             name: row.info.name.to_owned(),
             state: word(&row.state).to_owned(),
-            reason: reason.map(|reason| reason.code.to_owned()),
+            reason: reason.map(|reason| reason.code.label().to_owned()),
             detail: reason.map(|reason| reason.detail.clone()),
             fix: reason.and_then(|reason| reason.fix.clone()),
             needs: row.info.needs.to_owned(),
@@ -45,10 +45,10 @@ impl SourceView {
 fn word(state: &SourceState) -> &'static str {
     match state {
         SourceState::Up => "up",
-        SourceState::Degraded(reason) if reason.is_absent() => "absent",
+        SourceState::Degraded(reason) if reason.code.is_absent() => "absent",
         SourceState::Degraded(_) => "degraded",
-        SourceState::Down(reason) if reason.code == Reason::DISABLED => "off",
-        SourceState::Down(reason) if reason.is_absent() => "absent",
+        SourceState::Down(reason) if reason.code == ReasonCode::Disabled => "off",
+        SourceState::Down(reason) if reason.code.is_absent() => "absent",
         SourceState::Down(_) => "down",
     }
 }
@@ -74,6 +74,7 @@ impl Dropped {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Reason;
 
     #[test]
     fn switched_off_and_absent_are_not_down() {
@@ -84,7 +85,11 @@ mod tests {
                 fix: None,
             })
         };
-        let codes = ["disabled", "no_pt", "no_permission"];
+        let codes = [
+            ReasonCode::Disabled,
+            ReasonCode::NoPt,
+            ReasonCode::NoPermission,
+        ];
         let states = codes.map(|code| word(&down(code)));
         assert_eq!(states, ["off", "absent", "down"]);
         assert_eq!(word(&SourceState::Up), "up");

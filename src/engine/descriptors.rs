@@ -4,15 +4,12 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use crate::engine::Reason;
+use crate::engine::{Reason, ReasonCode};
 use crate::host::privileges::DescriptorLimit;
 
 mod shares;
 
 pub(super) use shares::{Kind, Shares};
-
-/// Reason code of a vCPU that gets no descriptor.
-pub(crate) const NONE_LEFT: &str = "no_descriptors";
 
 /// Holders of descriptors for vCPUs; the value is the number that each leaves free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +54,7 @@ pub(crate) fn are_out(error: &io::Error) -> bool {
 pub(crate) fn none_left(detail: String) -> Reason {
     let DescriptorLimit { soft, hard } = DescriptorLimit::now();
     Reason {
-        code: NONE_LEFT,
+        code: ReasonCode::NoDescriptors,
         detail,
         fix: Some(format!(
             "raise LimitNOFILE= in the unit (ulimit -Hn), now {}; also sysctl fs.file-max, if that \

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::engine::background::VmFacts;
-use crate::engine::{Reason, SourceInfo, SourceState, INVENTORY};
+use crate::engine::{Reason, ReasonCode, SourceInfo, SourceState, INVENTORY};
 use crate::telemetry::{Hang, Heartbeats};
 
 /// Sources whose thread hangs, with the state that replaces their own.
@@ -62,13 +62,13 @@ impl Overdue {
             detail,
             fix: Some("see the runbook KvmExporterSampleTooOld, part \"Stuck\"".to_owned()),
         };
-        let own = reason("hangs", format!("{hang}: no new data"));
+        let own = reason(ReasonCode::Hangs, format!("{hang}: no new data"));
         self.states.push((*info, SourceState::Down(own)));
         let has_it = |facts: &&Arc<VmFacts>| facts.sources.iter().any(|(i, _)| i.name == hang.step);
         let with_it = facts.iter().find(has_it);
         for (other, state) in with_it.iter().flat_map(|facts| &facts.sources) {
             if other.name != hang.step && !matches!(state, SourceState::Down(_)) {
-                let waits = reason("delayed", format!("data is old: {hang}"));
+                let waits = reason(ReasonCode::Delayed, format!("data is old: {hang}"));
                 self.states.push((*other, SourceState::Degraded(waits)));
             }
         }

@@ -226,7 +226,7 @@ impl Sampler {
         for (n, source) in self.sources.iter().enumerate() {
             let now = with_refusals(source.state(), &self.vcpu_samplers, n);
             let (info, before) = &mut self.states[n];
-            if now.code() != before.code() {
+            if !now.has_code_of(before) {
                 log_change(info.name, &now);
             }
             *before = now;
@@ -285,6 +285,7 @@ pub(crate) fn log_change(source: &str, now: &SourceState) {
                 SourceState::Down(_) => "down",
                 SourceState::Up | SourceState::Degraded(_) => "degraded",
             };
+            let code = code.label();
             tracing::warn!(source, code, %detail, fix, "source {state}");
         }
     }

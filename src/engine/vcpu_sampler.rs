@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::discover::{Vcpu, Vm, VmKey};
-use crate::engine::descriptors::{Kind, Shares, NONE_LEFT};
+use crate::engine::descriptors::{Kind, Shares};
 use crate::engine::ledger::Account;
 use crate::engine::reading::{ColumnSet, Columns, Reading};
-use crate::engine::{OpenError, ReadError, Reader, Reason, Target, VcpuSource};
+use crate::engine::{OpenError, ReadError, Reader, Reason, ReasonCode, Target, VcpuSource};
 
 /// Interval at which a refused source is retried: limits may be raised and permissions granted
 /// while the exporter runs.
@@ -231,7 +231,8 @@ impl VcpuSampler {
     /// Retries sources that were refused for lack of descriptors at the next tick.
     pub(super) fn retry_descriptors(&mut self) {
         for opened in &mut self.readers {
-            if matches!(opened, Opened::Refused { why, .. } if why.code == NONE_LEFT) {
+            if matches!(opened, Opened::Refused { why, .. } if why.code == ReasonCode::NoDescriptors)
+            {
                 *opened = Opened::NotYet;
             }
         }
@@ -244,7 +245,7 @@ impl Opened {
             Self::NotYet => true,
             Self::Reader { .. } => false,
             Self::Refused { why, since } => {
-                let is_late = why.code == Reason::BLOCKED;
+                let is_late = why.code == ReasonCode::Blocked;
                 let pause = if is_late {
                     RETRY_LATE_AFTER
                 } else {

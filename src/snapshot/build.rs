@@ -14,7 +14,7 @@ use crate::engine::ledger::{CellKey, MAX_CELLS_AHEAD};
 use crate::engine::reading::Column;
 use crate::engine::sampler::View;
 use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
-use crate::engine::{CpuLocation, Reason, SourceInfo, SourceState, INVENTORY};
+use crate::engine::{CpuLocation, Reason, ReasonCode, SourceInfo, SourceState, INVENTORY};
 use crate::host::topology::{Cpu, Topology};
 use crate::metric::Label;
 
@@ -376,8 +376,8 @@ fn inventory_state(inventory: &Inventory) -> SourceState {
         [] => SourceState::Up,
         spots => SourceState::Degraded(Reason {
             code: match inventory.blocked {
-                0 => "blind_spots",
-                _ => "blocked_reads",
+                0 => ReasonCode::BlindSpots,
+                _ => ReasonCode::BlockedReads,
             },
             detail: spots.join("; "),
             fix: None,

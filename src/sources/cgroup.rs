@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::config::Cgroup as Config;
 use crate::discover::{Vcpu, Vm, VmKey};
 use crate::engine::background::{Fact, VmSource};
-use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
+use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::roots::Roots;
 use crate::host::task::{Task, TaskError};
@@ -121,10 +121,10 @@ impl CgroupSource {
     fn refuse(&mut self, vm: &Vm, error: &io::Error) -> ReadError {
         let (code, fix) = match error.kind() {
             io::ErrorKind::PermissionDenied => (
-                "no_permission",
+                ReasonCode::NoPermission,
                 Some("give the exporter CAP_DAC_READ_SEARCH".to_owned()),
             ),
-            _ => ("unreadable", None),
+            _ => (ReasonCode::Unreadable, None),
         };
         let detail = format!("cannot read {error}");
         let reason = Reason { code, detail, fix };
@@ -199,7 +199,7 @@ impl Shown {
 fn no_cgroupfs(roots: &Roots) -> Reason {
     let path = roots.cgroup.display();
     Reason {
-        code: "no_cgroupfs",
+        code: ReasonCode::NoCgroupfs,
         detail: format!("no cgroup hierarchy (v1 or v2) in {path}"),
         fix: Some("mount one there, or set --path.cgroupfs=DIR".to_owned()),
     }
@@ -207,7 +207,7 @@ fn no_cgroupfs(roots: &Roots) -> Reason {
 
 fn no_group(path: &str) -> Reason {
     Reason {
-        code: "no_group",
+        code: ReasonCode::NoGroup,
         detail: format!("cgroup {path} is not below the mounted hierarchy"),
         fix: Some(
             "in a container, mount the host's /sys/fs/cgroup and set --path.cgroupfs to it"
@@ -228,7 +228,7 @@ fn no_pressure(in_kernel: bool) -> Reason {
         ),
     };
     Reason {
-        code: "no_pressure",
+        code: ReasonCode::NoPressure,
         detail: detail.to_owned(),
         fix: Some(fix.to_owned()),
     }

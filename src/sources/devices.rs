@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::engine::background::{Fact, FactValue, VmSource};
-use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
+use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::fds::MAX_DESCRIPTORS;
 use crate::host::roots::Roots;
 use crate::host::task::TaskError;
@@ -149,7 +149,7 @@ fn fact(device: Device) -> Fact {
 
 fn no_vfio() -> Reason {
     Reason {
-        code: "no_vfio",
+        code: ReasonCode::NoVfio,
         detail: "the kernel has no VFIO, so no VM holds a device".to_owned(),
         fix: Some("modprobe vfio-pci, if devices are to be passed through".to_owned()),
     }
@@ -157,7 +157,7 @@ fn no_vfio() -> Reason {
 
 fn no_permission(refused: usize, all: usize) -> Reason {
     Reason {
-        code: "no_permission",
+        code: ReasonCode::NoPermission,
         detail: format!("cannot read the descriptors of {refused} of {all} VMs"),
         fix: Some(
             "give the exporter CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: AmbientCapabilities= in \
@@ -169,7 +169,7 @@ fn no_permission(refused: usize, all: usize) -> Reason {
 
 fn many_descriptors(vms: usize) -> Reason {
     Reason {
-        code: "many_descriptors",
+        code: ReasonCode::ManyDescriptors,
         detail: format!(
             "VMs with more than {MAX_DESCRIPTORS} descriptors: {vms}; the rest is not read"
         ),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::Periodic;
 use crate::engine::background::{Fact, HostSource};
-use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
+use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::topology::Topology;
 use crate::metric::Label;
 
@@ -118,7 +118,7 @@ impl Found {
 
 fn no_data() -> Reason {
     Reason {
-        code: "no_data",
+        code: ReasonCode::NoData,
         detail: "this machine's kernel reports no such data".to_owned(),
         fix: None,
     }
@@ -127,7 +127,7 @@ fn no_data() -> Reason {
 /// The reason for a required file that cannot be read.
 fn unreadable(path: &Path, error: &std::io::Error) -> Reason {
     Reason {
-        code: "unreadable",
+        code: ReasonCode::Unreadable,
         detail: format!("cannot read {}: {error}", path.display()),
         fix: None,
     }

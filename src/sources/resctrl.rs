@@ -21,7 +21,7 @@ use crate::config;
 use crate::discover::{Vcpu, Vm, VmKey};
 use crate::engine::background::{Fact, FactValue, Origin, VmSource};
 use crate::engine::total::Total;
-use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
+use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::cpu_model;
 use crate::host::resctrl::{self, Control, Group};
 use crate::host::roots::Roots;
@@ -86,7 +86,7 @@ impl Resctrl {
         let root = resctrl::root(&self.roots);
         let can = cpu_model::has_flag(&self.roots, "cqm_occup_llc");
         (!resctrl::monitors(&self.roots)).then(|| Reason {
-            code: "no_resctrl",
+            code: ReasonCode::NoResctrl,
             detail: match can {
                 true => format!("{}/info/L3_MON does not exist", root.display()),
                 false => "this CPU has no cache monitoring (flag cqm_occup_llc)".to_owned(),
@@ -357,7 +357,7 @@ fn fact(metric: &'static Metric, llc: u32, bytes: u64, origin: Origin) -> Fact {
 
 fn no_group() -> Reason {
     Reason {
-        code: "no_group",
+        code: ReasonCode::NoGroup,
         detail: "no resctrl group holds the VM's vCPUs and no other process".to_owned(),
         fix: Some("set sources.resctrl.create_groups: true".to_owned()),
     }
@@ -366,14 +366,14 @@ fn no_group() -> Reason {
 fn refused(path: &Path, error: &io::Error) -> Reason {
     let (code, fix) = match error.raw_os_error() {
         Some(libc::ENOSPC) => (
-            "no_rmid",
+            ReasonCode::NoRmid,
             Some("remove unused groups: the CPU has info/L3_MON/num_rmids in all".to_owned()),
         ),
         Some(libc::EACCES | libc::EPERM | libc::EROFS) => (
-            "no_permission",
+            ReasonCode::NoPermission,
             Some("run the exporter as root, with /sys/fs/resctrl writable".to_owned()),
         ),
-        _ => ("unreadable", None),
+        _ => (ReasonCode::Unreadable, None),
     };
     Reason {
         code,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::engine::descriptors::{self, Holder};
 use crate::engine::reading::{Column, ColumnId, Columns, Scope, Unit};
-use crate::engine::{OpenError, Reader, Reason, SourceInfo, SourceState, Target, VcpuSource};
+use crate::engine::{OpenError, Reader, Reason, ReasonCode, SourceInfo, SourceState, Target, VcpuSource};
 use crate::host::roots::Roots;
 use crate::host::task::is_gone;
 use crate::host::thread::{KeptFile, SchedStat, Stat};
@@ -190,13 +190,13 @@ impl VcpuSource for SchedSource {
             Lacks {
                 schedstat: true, ..
             } => lacks(
-                "no_schedstat",
+                ReasonCode::NoSchedstat,
                 "the kernel keeps no scheduling statistics: time and delay are unknown",
                 "use a kernel with CONFIG_SCHEDSTATS=y, or boot one with CONFIG_TASK_DELAY_ACCT=y \
                  with the parameter delayacct",
             ),
             Lacks { sched: true, .. } => lacks(
-                "no_sched_file",
+                ReasonCode::NoSchedFile,
                 "the kernel has no /proc/PID/sched: migrations are not counted",
                 "use a kernel with CONFIG_SCHED_DEBUG=y",
             ),
@@ -233,10 +233,10 @@ fn refusal(target: &Target<'_>, error: &io::Error) -> Reason {
     }
     let (code, fix) = match error.kind() {
         io::ErrorKind::PermissionDenied => (
-            "no_permission",
+            ReasonCode::NoPermission,
             Some("mount /proc without hidepid, or give the exporter CAP_SYS_PTRACE"),
         ),
-        _ => ("refused", None),
+        _ => (ReasonCode::Refused, None),
     };
     Reason {
         code,

@@ -21,7 +21,7 @@ use crate::config::{Config, Placement};
 use crate::discover::{Role, Vm, VmKey};
 use crate::engine::background::{Fact, FactValue, VmSource};
 use crate::engine::ledger::CellKey;
-use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
+use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::host::topology::Watch;
 use crate::metric::{metrics, Keys, Label, Metric};
@@ -234,7 +234,7 @@ fn labels(role: Role, key: CellKey) -> Vec<Label> {
 
 fn no_schedstat() -> Reason {
     Reason {
-        code: "no_schedstat",
+        code: ReasonCode::NoSchedstat,
         detail: "the kernel has no /proc/PID/schedstat".to_owned(),
         fix: Some("use a kernel with CONFIG_SCHED_INFO".to_owned()),
     }
@@ -242,7 +242,7 @@ fn no_schedstat() -> Reason {
 
 fn shared_process() -> Reason {
     Reason {
-        code: "shared_process",
+        code: ReasonCode::SharedProcess,
         detail: "several VMs share one process: only vCPU threads can be attributed to a VM"
             .to_owned(),
         fix: None,
@@ -251,7 +251,7 @@ fn shared_process() -> Reason {
 
 fn many_threads(vms: usize) -> Reason {
     Reason {
-        code: "many_threads",
+        code: ReasonCode::ManyThreads,
         detail: format!(
             "VMs with more than {MAX_OTHERS} threads besides their vCPUs: {vms}; \
              the time of the rest is in role=\"emulator\", without a location"

@@ -9,7 +9,7 @@ use vcpu_exporter::config::Placement;
 use vcpu_exporter::discover::{Inventory, Vcpu, VmKey};
 use vcpu_exporter::engine::background::{FactValue, Origin};
 use vcpu_exporter::engine::ledger::CellKey;
-use vcpu_exporter::engine::{CpuLocation, Reason, SourceInfo, SourceState, Unit};
+use vcpu_exporter::engine::{CpuLocation, Reason, ReasonCode, SourceInfo, SourceState, Unit};
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
 use vcpu_exporter::metric::Buckets;
 use vcpu_exporter::metric::LabelValue;
@@ -390,13 +390,13 @@ fn cpu_labels(cpu: &Cpu) -> Arc<Labels> {
 
 fn sources() -> Vec<SourceRow> {
     let mediated = Reason {
-        code: "mediated_vpmu",
+        code: ReasonCode::MediatedVpmu,
         detail: "KVM gives the counters to guests (mediated vPMU): only the host side is counted"
             .into(),
         fix: Some("modprobe -r kvm_intel && modprobe kvm_intel enable_mediated_pmu=N".into()),
     };
     let forbidden = Reason {
-        code: "no_permission",
+        code: ReasonCode::NoPermission,
         detail: "tracefs cannot be read".into(),
         fix: Some("mount -o remount,gid=kvm-exporter /sys/kernel/tracing".into()),
     };
@@ -418,7 +418,7 @@ fn sources() -> Vec<SourceRow> {
 fn source(name: &'static str, needs: &'static str, state: SourceState) -> SourceRow {
     let code = match &state {
         SourceState::Up => "",
-        SourceState::Degraded(reason) | SourceState::Down(reason) => reason.code,
+        SourceState::Degraded(reason) | SourceState::Down(reason) => reason.code.label(),
     };
     SourceRow {
         info: SourceInfo {

@@ -115,8 +115,8 @@ fn find(inventory: &Inventory, args: &RecordArgs) -> anyhow::Result<Vcpu> {
 
 fn refusal(reason: &Reason) -> anyhow::Error {
     match &reason.fix {
-        Some(fix) => anyhow::anyhow!("{} ({}); {fix}", reason.detail, reason.code),
-        None => anyhow::anyhow!("{} ({})", reason.detail, reason.code),
+        Some(fix) => anyhow::anyhow!("{} ({}); {fix}", reason.detail, reason.code.label()),
+        None => anyhow::anyhow!("{} ({})", reason.detail, reason.code.label()),
     }
 }
 

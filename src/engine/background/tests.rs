@@ -156,7 +156,7 @@ fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
         (values, !Arc::ptr_eq(&before, &newest))
     };
     let down = SourceState::Down(crate::engine::Reason {
-        code: "x",
+        code: crate::engine::ReasonCode::NoData,
         detail: String::new(),
         fix: None,
     });

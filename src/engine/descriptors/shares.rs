@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use super::{most, none_left, NONE_LEFT};
+use super::{most, none_left};
 use crate::discover::{Owner, VmKey};
 use crate::engine::vcpu_sampler::VcpuSampler;
-use crate::engine::{OpenError, Reason, VcpuSource};
+use crate::engine::{OpenError, Reason, ReasonCode, VcpuSource};
 
 /// What descriptors are used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Shares {
         &mut self,
         opened: Result<T, OpenError>,
     ) -> Result<T, OpenError> {
-        self.short |= matches!(&opened, Err(OpenError::Refused(why)) if why.code == NONE_LEFT);
+        self.short |= matches!(&opened, Err(OpenError::Refused(why)) if why.code == ReasonCode::NoDescriptors);
         opened
     }
 

@@ -53,7 +53,7 @@ impl VcpuSource for Scripted {
                 is_sched: self.is_sched,
             })),
             Answer::Refuse => Err(OpenError::Refused(Reason {
-                code: "tired",
+                code: ReasonCode::Busy,
                 detail: "not today".to_owned(),
                 fix: None,
             })),
@@ -181,7 +181,10 @@ fn refused_source_is_retried_and_others_go_on() {
     let sched = vec![Open, Read(true), Read(true), Read(true)];
     let mut bench = Bench::new(sched, vec![Refuse, Open, Read(true)]);
     assert_eq!(bench.tick(), [1, 0]);
-    assert_eq!(bench.vcpu_sampler.refusal(1).unwrap().code, "tired");
+    assert_eq!(
+        bench.vcpu_sampler.refusal(1).unwrap().code,
+        ReasonCode::Busy
+    );
     assert_eq!(bench.tick(), [2, 0]);
     bench.now += RETRY_AFTER;
     assert_eq!(bench.tick(), [3, 1]);

@@ -151,7 +151,7 @@ impl Host {
     fn code(&self) -> &'static str {
         match self.source.state() {
             SourceState::Up => "up",
-            SourceState::Degraded(reason) | SourceState::Down(reason) => reason.code,
+            SourceState::Degraded(reason) | SourceState::Down(reason) => reason.code.label(),
         }
     }
 }

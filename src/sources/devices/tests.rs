@@ -108,7 +108,7 @@ fn state_is_that_of_the_worst_vm() {
         source.vms = HashMap::from([(vm(1).key, a), (vm(2).key, b)]);
         match source.state() {
             SourceState::Up => "up",
-            SourceState::Degraded(reason) => reason.code,
+            SourceState::Degraded(reason) => reason.code.label(),
             SourceState::Down(_) => "down",
         }
     };

@@ -16,7 +16,7 @@ use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::engine::background::{Fact, FactValue, Origin, VmSource};
 use crate::engine::total::Total;
-use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
+use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::Entry;
@@ -125,25 +125,25 @@ impl KvmStat {
         Some(match error.raw_os_error() {
             // The error of lockdown for a file that is also writable (fs/debugfs/file.c).
             Some(libc::EPERM) => reason(
-                "lockdown",
+                ReasonCode::Lockdown,
                 Some(
                     "boot without kernel lockdown: Secure Boot off, no lockdown= parameter"
                         .to_owned(),
                 ),
             ),
             Some(libc::EACCES) => reason(
-                "no_permission",
+                ReasonCode::NoPermission,
                 Some("give the exporter CAP_DAC_READ_SEARCH".to_owned()),
             ),
             Some(libc::ENOENT) if dir.exists() => return None,
             Some(libc::ENOENT) => reason(
-                "no_debugfs",
+                ReasonCode::NoDebugfs,
                 Some(format!(
                     "mount -t debugfs debugfs {}, and load KVM (modprobe kvm_intel or kvm_amd)",
                     self.roots.debug.display()
                 )),
             ),
-            _ => reason("unreadable", None),
+            _ => reason(ReasonCode::Unreadable, None),
         })
     }
 

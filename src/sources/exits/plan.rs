@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::format::{self, Isa, Reasons};
 use crate::config;
-use crate::engine::Reason;
+use crate::engine::{Reason, ReasonCode};
 use crate::host::roots::Roots;
 use crate::sources::pmu::counters::{Attr, Filter, Test};
 use crate::sources::pmu::events::tracepoint;
@@ -104,7 +104,7 @@ impl Plan {
                 ..before.clone()
             },
             None => Reason {
-                code: "refused",
+                code: ReasonCode::Refused,
                 detail,
                 fix: None,
             },
@@ -179,7 +179,7 @@ fn isa(roots: &Roots, format: &str) -> Option<Isa> {
 fn unknown_reasons(unknown: &[&str], reasons: &Reasons) -> Reason {
     let known: Vec<&str> = reasons.known.keys().map(String::as_str).collect();
     Reason {
-        code: "unknown_reason",
+        code: ReasonCode::UnknownReason,
         detail: format!(
             "no such exit reason: {}; this host has: {}",
             unknown.join(", "),
@@ -191,7 +191,7 @@ fn unknown_reasons(unknown: &[&str], reasons: &Reasons) -> Reason {
 
 fn no_exits(dir: &Path) -> Reason {
     Reason {
-        code: "no_exit_tracepoint",
+        code: ReasonCode::NoExitTracepoint,
         detail: format!("{} has no kvm_exit: exits are not counted", dir.display()),
         fix: None,
     }
@@ -200,7 +200,7 @@ fn no_exits(dir: &Path) -> Reason {
 /// kvm_exit exists, but no loaded module hits it.
 fn unreported(roots: &Roots) -> Reason {
     Reason {
-        code: "no_exit_tracepoint",
+        code: ReasonCode::NoExitTracepoint,
         detail: format!(
             "exits are not counted: neither kvm_intel nor kvm_amd is in {}, and no other module \
              reports them",
@@ -215,12 +215,12 @@ fn no_events(roots: &Roots, dir: &Path) -> Reason {
     let events = roots.tracing.join("events");
     match roots.list(&events) {
         Ok(_) => Reason {
-            code: "no_kvm",
+            code: ReasonCode::NoKvm,
             detail: format!("{} is empty or missing: KVM is not loaded", dir.display()),
             fix: Some("modprobe kvm_intel, or modprobe kvm_amd".to_owned()),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Reason {
-            code: "no_tracefs",
+            code: ReasonCode::NoTracefs,
             detail: format!("{} does not exist", events.display()),
             fix: Some(format!(
                 "mount -t tracefs tracefs {}, or set --path.tracefs=DIR",
@@ -233,7 +233,7 @@ fn no_events(roots: &Roots, dir: &Path) -> Reason {
 
 fn not_understood(file: &Path) -> Reason {
     Reason {
-        code: "not_understood",
+        code: ReasonCode::NotUnderstood,
         detail: format!("unexpected format in {}: not a number", file.display()),
         fix: None,
     }
@@ -245,17 +245,17 @@ fn refused(roots: &Roots, path: &Path, error: &io::Error) -> Reason {
     let detail = format!("cannot read {}: {error}", path.display());
     let (code, fix) = match error.raw_os_error() {
         Some(libc::EPERM) => (
-            "lockdown",
+            ReasonCode::Lockdown,
             Some("boot without lockdown=confidentiality".to_owned()),
         ),
         Some(libc::EACCES) => (
-            "no_permission",
+            ReasonCode::NoPermission,
             Some(format!(
                 "give the exporter CAP_DAC_READ_SEARCH, or mount -o remount,gid=GROUP,mode=750 {}",
                 roots.tracing.display()
             )),
         ),
-        _ => ("unreadable", None),
+        _ => (ReasonCode::Unreadable, None),
     };
     Reason { code, detail, fix }
 }

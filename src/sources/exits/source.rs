@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::plan::{self, Feed, Plan};
 use crate::config;
 use crate::engine::{
-    descriptors, Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, Scope,
+    descriptors, Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, ReasonCode, Scope,
     SourceInfo, SourceState, Target, Unit, VcpuSource,
 };
 use crate::host::roots::Roots;
@@ -148,7 +148,7 @@ impl Exits {
                 Err(error) => error,
             };
             let reason = refusal(&error, plan.events.len(), &self.roots);
-            if reason.code != REFUSED || is_passing(&error) {
+            if reason.code != ReasonCode::Refused || is_passing(&error) {
                 return Err(reason);
             }
             // The modules may have been reloaded; their tracepoints then have new numbers.
@@ -205,9 +205,6 @@ impl VcpuSource for Exits {
     }
 }
 
-/// Code of a refusal with an unknown cause.
-const REFUSED: &str = "refused";
-
 /// Why the kernel refused the group, and how to fix it.
 fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
     if descriptors::are_out(&error.error) {
@@ -222,9 +219,12 @@ fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
     let (code, fix) = match errno {
         // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
         // reason.
-        Some(libc::ESRCH) => ("no_such_thread", Some(SHARE_PID_NAMESPACE.to_owned())),
-        Some(libc::ETIMEDOUT) => (Reason::BLOCKED, None),
-        _ => (REFUSED, None),
+        Some(libc::ESRCH) => (
+            ReasonCode::NoSuchThread,
+            Some(SHARE_PID_NAMESPACE.to_owned()),
+        ),
+        Some(libc::ETIMEDOUT) => (ReasonCode::Blocked, None),
+        _ => (ReasonCode::Refused, None),
     };
     Reason {
         code,

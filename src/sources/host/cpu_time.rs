@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::{unreadable, Found, HostReader};
 use crate::engine::background::{Fact, FactValue, Origin};
 use crate::engine::total::Total;
-use crate::engine::{Reason, SourceInfo};
+use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_time::{self, MODES};
 use crate::host::roots::Roots;
 use crate::host::topology::{Place, Topology};
@@ -136,7 +136,7 @@ impl HostReader for CpuTime {
 
 fn no_line(roots: &Roots, cpus: usize) -> Reason {
     Reason {
-        code: "no_cpu_line",
+        code: ReasonCode::NoCpuLine,
         detail: format!(
             "{} has no line for {cpus} of the online CPUs",
             cpu_time::path(roots).display()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Found, HostReader};
 use crate::engine::background::{Fact, FactValue};
-use crate::engine::{Reason, SourceInfo};
+use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
@@ -78,7 +78,7 @@ impl HostReader for CpuFeatures {
         match first_block(&self.roots) {
             Ok(block) => features(&block),
             Err(error) => Found::nothing(Reason {
-                code: "unreadable",
+                code: ReasonCode::Unreadable,
                 detail: error.to_string(),
                 fix: None,
             }),
@@ -90,7 +90,7 @@ fn features(block: &str) -> Found {
     let words = |line| Some(field(block, line)?.split_ascii_whitespace());
     let Some(flags) = words(FLAGS) else {
         return Found::nothing(Reason {
-            code: "not_x86",
+            code: ReasonCode::NotX86,
             detail: "/proc/cpuinfo has no flags line: features are known only on x86".to_owned(),
             fix: None,
         });

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::{core, Found, HostReader};
 use crate::engine::background::{Fact, FactValue};
-use crate::engine::{Reason, SourceInfo};
+use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_model;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
@@ -105,7 +105,7 @@ fn facts_of((place, frequencies): (&(i32, i32), &Frequencies)) -> impl Iterator<
 fn no_cpufreq(roots: &Roots, dir: &Path) -> Reason {
     let is_virtual = cpu_model::has_flag(roots, "hypervisor");
     Reason {
-        code: "no_cpufreq",
+        code: ReasonCode::NoCpufreq,
         detail: match is_virtual {
             true => "this machine is a VM, and its hypervisor shows no CPU frequency".to_owned(),
             false => format!("no CPU has a frequency in {}/cpuN/cpufreq", dir.display()),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::{unreadable, Found, HostReader};
 use crate::engine::background::{Fact, FactValue};
-use crate::engine::{Reason, SourceInfo};
+use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
 use crate::host::kernel_log::{self, KernelLog, Kind, Record};
 use crate::host::roots::Roots;
@@ -181,14 +181,14 @@ pub(super) fn missing(roots: &Roots, error: &io::Error) -> Reason {
         // CAP_SYSLOG is not missing here (`check_syslog_permissions`, kernel/printk/printk.c): the
         // device controller of a container's cgroup returns EPERM too.
         Some(libc::EPERM) if open_to_all => Reason {
-            code: "no_permission",
+            code: ReasonCode::NoPermission,
             fix: Some(
                 "in a container, allow the device: --device=/dev/kmsg:/dev/kmsg:r".to_owned(),
             ),
             ..reason
         },
         Some(libc::EPERM | libc::EACCES) => Reason {
-            code: "no_permission",
+            code: ReasonCode::NoPermission,
             fix: Some(
                 "give the exporter CAP_SYSLOG, which it drops after start, or: \
                  sysctl kernel.dmesg_restrict=0"
@@ -197,7 +197,7 @@ pub(super) fn missing(roots: &Roots, error: &io::Error) -> Reason {
             ..reason
         },
         Some(libc::ENOENT) => Reason {
-            code: "no_kmsg",
+            code: ReasonCode::NoKmsg,
             fix: Some(
                 "in a container, pass the device /dev/kmsg; under systemd, ProtectKernelLogs=no \
                  and PrivateDevices=no"

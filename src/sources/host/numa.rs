@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::{unreadable, Found, HostReader};
 use crate::engine::background::{Fact, FactValue, Origin};
 use crate::engine::total::Total;
-use crate::engine::{Reason, SourceInfo};
+use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::memory::size_name;
 use crate::host::nodes::{self, NodeMemory, Pool, OUTCOMES};
 use crate::host::roots::Roots;
@@ -154,7 +154,7 @@ fn of_allocations(node: u32, totals: &[Total]) -> Vec<Fact> {
 
 fn no_nodes(roots: &Roots) -> Reason {
     Reason {
-        code: "no_numa",
+        code: ReasonCode::NoNuma,
         detail: format!("{} lists no NUMA node", nodes::directory(roots).display()),
         fix: Some("use a kernel with CONFIG_NUMA=y, as distributions build it".to_owned()),
     }

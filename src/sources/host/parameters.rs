@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{label, Found, HostReader};
 use crate::engine::background::{Fact, FactValue};
-use crate::engine::{Reason, SourceInfo};
+use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
@@ -70,7 +70,7 @@ impl HostReader for KvmParameters {
         let facts = modules.iter().flat_map(|module| self.of_module(module));
         let facts: Vec<Fact> = facts.collect();
         let missing = facts.is_empty().then(|| Reason {
-            code: "no_kvm",
+            code: ReasonCode::NoKvm,
             detail: format!("{}/kvm has no readable parameter", dir.display()),
             fix: Some("load KVM: modprobe kvm_intel or kvm_amd".to_owned()),
         });

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::{core, Found, HostReader};
 use crate::engine::background::{Fact, FactValue, Origin};
 use crate::engine::total::Total;
-use crate::engine::{Reason, SourceInfo};
+use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_model;
 use crate::host::hwmon::{self, Chip};
 use crate::host::roots::Roots;
@@ -208,7 +208,7 @@ fn die_or_control(chip: &Chip) -> Option<i64> {
 fn no_sensor(roots: &Roots) -> Reason {
     let is_virtual = cpu_model::has_flag(roots, "hypervisor");
     Reason {
-        code: "no_sensor",
+        code: ReasonCode::NoSensor,
         detail: match is_virtual {
             true => "this machine is a VM, and its hypervisor shows no temperature".to_owned(),
             false => format!(

@@ -51,8 +51,8 @@ fn reported(facts: &[Fact]) -> Vec<String> {
 fn code(source: &Memory) -> (&'static str, &'static str) {
     match source.state() {
         SourceState::Up => ("up", ""),
-        SourceState::Degraded(reason) => ("degraded", reason.code),
-        SourceState::Down(reason) => ("down", reason.code),
+        SourceState::Degraded(reason) => ("degraded", reason.code.label()),
+        SourceState::Down(reason) => ("down", reason.code.label()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::values::show_duration;
-use crate::engine::{Reason, SourceState};
+use crate::engine::{Reason, ReasonCode, SourceState};
 
 /// Why the memory of a VM is unknown, in whole or in part. The most severe comes first: the
 /// source's state reports it.
@@ -37,7 +37,7 @@ impl Trouble {
             as libvirt and Proxmox do";
         let (code, detail, fix) = match self {
             Self::NoPermission => (
-                "no_permission",
+                ReasonCode::NoPermission,
                 "the exporter may not read their processes".to_owned(),
                 Some(
                     "give the exporter CAP_SYS_PTRACE: AmbientCapabilities= in its unit, --cap-add \
@@ -46,21 +46,21 @@ impl Trouble {
                 ),
             ),
             Self::NoFile(file) => (
-                "no_file",
+                ReasonCode::NoFile,
                 format!("the kernel has no /proc/PID/{file}"),
                 Some(match *file {
                     "numa_maps" => "use a kernel with CONFIG_NUMA".to_owned(),
                     _ => "use a kernel with CONFIG_PROC_PAGE_MONITOR".to_owned(),
                 }),
             ),
-            Self::Unreadable(text) => ("unreadable", text.clone(), None),
+            Self::Unreadable(text) => (ReasonCode::Unreadable, text.clone(), None),
             Self::Blocked => (
-                "blocked_reads",
+                ReasonCode::BlockedReads,
                 "cannot read their memory: their mmap_lock is held".to_owned(),
                 Some("find the holder: cat /proc/PID/task/*/stack of the VM".to_owned()),
             ),
             Self::TooSlow(budget) | Self::TooLarge(budget) => (
-                "budget",
+                ReasonCode::Budget,
                 format!(
                     "walking their page tables {} longer than sources.memory.budget ({})",
                     match self {
@@ -72,24 +72,24 @@ impl Trouble {
                 Some(format!("{own_cgroup}, or raise sources.memory.budget")),
             ),
             Self::GuestMemfd => (
-                "guest_memfd",
+                ReasonCode::GuestMemfd,
                 "their private memory (guest_memfd) is in no page table of their processes, and they \
                  have no cgroup of their own"
                     .to_owned(),
                 Some(own_cgroup.to_owned()),
             ),
             Self::WalksOff => (
-                "walks_off",
+                ReasonCode::WalksOff,
                 "sources.memory.budget is 0, and they have no cgroup of their own".to_owned(),
                 Some(format!("{own_cgroup}, or set sources.memory.budget")),
             ),
             Self::SharedProcess => (
-                "shared_process",
+                ReasonCode::SharedProcess,
                 "several VMs share one process, so memory cannot be attributed to a VM".to_owned(),
                 None,
             ),
             Self::NoRam => (
-                "no_guest_ram",
+                ReasonCode::NoGuestRam,
                 "no mapping is large enough to be guest memory".to_owned(),
                 None,
             ),

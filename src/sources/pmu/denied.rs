@@ -12,7 +12,7 @@
 //!   /proc/sys/kernel/perf_event_paranoid is the official test for a kernel with perf
 //!   (perf_event_open(2)).
 
-use crate::engine::Reason;
+use crate::engine::{Reason, ReasonCode};
 use crate::host::privileges;
 use crate::host::roots::Roots;
 
@@ -54,7 +54,7 @@ impl Gate {
             None => "cannot read kernel.perf_event_paranoid".to_owned(),
         };
         Reason {
-            code: "no_permission",
+            code: ReasonCode::NoPermission,
             detail: format!("{detail}; {paranoid}"),
             fix: Some(permission_fix(self.paranoid)),
         }
@@ -63,7 +63,7 @@ impl Gate {
 
 fn filtered(detail: &str) -> Reason {
     Reason {
-        code: "seccomp",
+        code: ReasonCode::Seccomp,
         detail: format!("{detail}: blocked by a seccomp filter, not by the kernel"),
         fix: Some(
             "allow perf_event_open in the container's seccomp profile: --cap-add=PERFMON; if that is \
@@ -76,7 +76,7 @@ fn filtered(detail: &str) -> Reason {
 
 fn no_perf(detail: &str) -> Reason {
     Reason {
-        code: "no_perf",
+        code: ReasonCode::NoPerf,
         detail: format!("{detail}: the kernel has no perf_event_open"),
         fix: Some("use a kernel with CONFIG_PERF_EVENTS".to_owned()),
     }

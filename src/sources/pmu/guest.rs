@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use crate::engine::Reason;
+use crate::engine::{Reason, ReasonCode};
 
 /// Guest time of the thread, in ns, that must pass without a single guest cycle. The kernel
 /// accounts guest time at its timer ticks, in steps of 10 ms, so it may be several times the real
@@ -36,7 +36,7 @@ impl Silent {
     pub(super) fn reason(&self) -> Option<Reason> {
         let silent = self.silent.load(Ordering::Relaxed);
         (silent > 0).then(|| Reason {
-            code: "guest_not_counted",
+            code: ReasonCode::GuestNotCounted,
             detail: format!(
                 "guest-mode counters stay 0 on {silent} of {} vCPUs although their guests run: these \
                  series are omitted, and host-mode counters may include the guest",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::engine::descriptors;
 use crate::engine::{
-    Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, Scope, SourceInfo,
+    Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, ReasonCode, Scope, SourceInfo,
     SourceState, Target, Unit, VcpuSource,
 };
 use crate::host::cpu_model::CpuModel;
@@ -76,8 +76,9 @@ impl Pmu {
     /// The hardware counting that this host allows, and the reason code if it is not `full`: the
     /// labels of `kvm_exporter_pmu_mode`.
     pub fn mode(&self) -> (&'static str, &'static str) {
-        let reason = self.plan.reason.as_ref().map_or("", |reason| reason.code);
-        (self.plan.mode.label(), reason)
+        let reason = self.plan.reason.as_ref();
+        let code = reason.map_or("", |reason| reason.code.label());
+        (self.plan.mode.label(), code)
     }
 
     /// The planned groups, and the events that cannot be counted.
@@ -205,17 +206,17 @@ fn refusal(error: &CounterError, per_vcpu: usize, gate: Gate) -> Reason {
     let (code, fix) = match errno {
         // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
         // reason.
-        Some(libc::ESRCH) => ("no_such_thread", Some(plan::SHARE_PID_NAMESPACE.to_owned())),
+        Some(libc::ESRCH) => (ReasonCode::NoSuchThread, Some(plan::SHARE_PID_NAMESPACE.to_owned())),
         Some(libc::EBUSY) => (
-            "busy",
+            ReasonCode::Busy,
             Some(
                 "another program holds the counters exclusively: look for perf record, a guest with a \
              mediated vPMU, or a profiler"
                     .to_owned(),
             ),
         ),
-        Some(libc::ETIMEDOUT) => (Reason::BLOCKED, None),
-        _ => ("refused", None),
+        Some(libc::ETIMEDOUT) => (ReasonCode::Blocked, None),
+        _ => (ReasonCode::Refused, None),
     };
     Reason {
         code,
@@ -226,7 +227,7 @@ fn refusal(error: &CounterError, per_vcpu: usize, gate: Gate) -> Reason {
 
 fn missing(missing: &[String]) -> Reason {
     Reason {
-        code: "event_not_supported",
+        code: ReasonCode::EventNotSupported,
         detail: format!("not counted: {}", missing.join("; ")),
         fix: Some(
             "remove the missing events from sources.pmu.events and sources.pmu.raw".to_owned(),

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::{RecordError, Request, Step, SOURCE};
 use crate::config;
-use crate::engine::{descriptors, Reason};
+use crate::engine::{descriptors, Reason, ReasonCode};
 use crate::host::cpu_model::{self, CpuModel, X86Vendor};
 use crate::host::pmu::{Pmu, Words};
 use crate::host::privileges::MemoryLock;
@@ -94,7 +94,7 @@ fn host_guest_mode(roots: &Roots) -> Option<Reason> {
     let file = roots.sys.join("module/kvm_intel/parameters/pt_mode");
     let mode = roots.read_text(&file).ok()?;
     (mode.trim() == "1").then(|| Reason {
-        code: "guest_not_visible",
+        code: ReasonCode::GuestNotVisible,
         detail: format!(
             "{} is 1 (host-guest): KVM stops the host's tracing while a guest runs, so only host \
              mode is visible",
@@ -110,7 +110,7 @@ fn host_guest_mode(roots: &Roots) -> Option<Reason> {
 /// arch/x86/events/intel/pt.c; bit 14 of IA32_VMX_MISC, SDM volume 3, appendix A.6).
 pub(super) fn no_vmx_tracing() -> Reason {
     Reason {
-        code: "guest_not_visible",
+        code: ReasonCode::GuestNotVisible,
         detail: "recordings have gaps (PERF_AUX_FLAG_PARTIAL): this CPU cannot trace while VMX is \
                  on, which it is while any VM runs"
             .to_owned(),
@@ -128,7 +128,7 @@ pub(super) fn disabled() -> Reason {
 
 fn not_understood(detail: String) -> Reason {
     Reason {
-        code: "not_understood",
+        code: ReasonCode::NotUnderstood,
         detail,
         fix: None,
     }
@@ -164,7 +164,7 @@ fn no_pt(roots: &Roots) -> Reason {
         CpuModel::Unknown => ("the CPU model is unknown", None),
     };
     Reason {
-        code: "no_pt",
+        code: ReasonCode::NoPt,
         detail: format!("there is no PMU {PMU}: {why}"),
         fix: fix.map(str::to_owned),
     }
@@ -209,14 +209,16 @@ pub fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
         (Some(libc::EBUSY), _) => return Some(busy(&detail)),
         (Some(libc::EPERM), Step::MapRecords | Step::MapTrace) => return Some(mlock_limit(roots)),
         (Some(libc::EMFILE | libc::ENFILE), _) => return Some(descriptors::none_left(detail)),
-        (Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP), _) => ("no_pt", None),
+        (Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP), _) => {
+            (ReasonCode::NoPt, None)
+        }
         (Some(libc::ENOMEM), _) => (
-            "no_memory",
+            ReasonCode::NoMemory,
             Some("lower sources.pt.max_bytes, or free memory".to_owned()),
         ),
         (errno, _) => match Gate::read(roots).reason(errno, &detail) {
             Some(denied) => return Some(denied),
-            None => ("refused", None),
+            None => (ReasonCode::Refused, None),
         },
     };
     Some(Reason { code, detail, fix })
@@ -225,7 +227,7 @@ pub fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
 /// Each CPU has one processor trace, and it excludes the use of last branch records.
 pub(super) fn busy(detail: &str) -> Reason {
     Reason {
-        code: "pt_busy",
+        code: ReasonCode::PtBusy,
         detail: format!(
             "{detail}: another program uses Intel PT or last branch records; retrying later"
         ),
@@ -238,7 +240,7 @@ pub(super) fn busy(detail: &str) -> Reason {
 fn mlock_limit(roots: &Roots) -> Reason {
     let lock = MemoryLock::read(roots);
     Reason {
-        code: "mlock_limit",
+        code: ReasonCode::MlockLimit,
         detail: format!("the trace buffer exceeds the limit of locked memory ({lock})"),
         fix: Some(
             "give the exporter CAP_IPC_LOCK (AmbientCapabilities=), or raise LimitMEMLOCK= in its \

@@ -25,7 +25,7 @@ use crate::config;
 use crate::discover::{Inventory, Vcpu, Vm, VmKey};
 use crate::engine::background::{Fact, VmFacts};
 use crate::engine::sampler::log_change;
-use crate::engine::{Reason, SourceInfo, SourceState};
+use crate::engine::{Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::pt::{self, Clocks};
 use crate::stop::Stop;
@@ -352,7 +352,7 @@ impl PtRecorder {
 
     fn refused(&mut self, reason: Reason, now: Instant) -> Outcome {
         let outcome = match reason.code {
-            "pt_busy" => Outcome::Busy,
+            ReasonCode::PtBusy => Outcome::Busy,
             _ => Outcome::Refused,
         };
         if outcome == Outcome::Refused {
@@ -392,8 +392,11 @@ impl PtRecorder {
         };
         let state = self.state();
         let newest = self.newest.load();
-        let before = newest.sources.first().map_or("", |(_, state)| state.code());
-        if before != state.code() && self.config.enabled {
+        let before = newest
+            .sources
+            .first()
+            .map_or(&SourceState::Up, |(_, before)| before);
+        if !before.has_code_of(&state) && self.config.enabled {
             log_change(SOURCE, &state);
         }
         self.newest.store(Arc::new(VmFacts {

@@ -33,7 +33,7 @@ fn machine(roots: &Roots) -> Finding {
             Some(reason) => (need.degraded(reason.detail), reason.fix),
             None => (need.ok(format!("intel_pt/{}/", plan.terms.join(","))), None),
         },
-        Err(reason) if reason.is_absent() => (need.absent(reason.detail), reason.fix),
+        Err(reason) if reason.code.is_absent() => (need.absent(reason.detail), reason.fix),
         Err(reason) => (need.missing(reason.detail), reason.fix),
     };
     Finding { fix, ..finding }

@@ -2,7 +2,7 @@
 //! is not full.
 
 use crate::config;
-use crate::engine::{descriptors, Reason};
+use crate::engine::{descriptors, Reason, ReasonCode};
 
 use super::super::counters::Attr;
 use super::super::events::{self, Code, Mode};
@@ -71,7 +71,7 @@ pub(in crate::sources) const SHARE_PID_NAMESPACE: &str =
 
 pub(in crate::sources) fn pid_namespace() -> Reason {
     Reason {
-        code: "pid_namespace",
+        code: ReasonCode::PidNamespace,
         detail:
             "the exporter runs in its own PID namespace: the thread IDs in /proc are not valid \
                  for perf_event_open"
@@ -83,7 +83,7 @@ pub(in crate::sources) fn pid_namespace() -> Reason {
 /// The reason if [`super::mediated_vpmu`] finds a module.
 pub(in super::super) fn mediated(module: &str) -> Reason {
     Reason {
-        code: "mediated_vpmu",
+        code: ReasonCode::MediatedVpmu,
         detail: format!(
             "{module} uses a mediated vPMU: a running guest owns the counters, and an event that \
              counts guests would prevent VMs from starting"
@@ -97,7 +97,7 @@ pub(in super::super) fn mediated(module: &str) -> Reason {
 
 fn guest_refused(errno: i32) -> Reason {
     Reason {
-        code: "exclude_host_refused",
+        code: ReasonCode::ExcludeHostRefused,
         detail: format!(
             "the kernel counts host mode but cannot count guest mode separately ({})",
             errno_text(errno)
@@ -122,7 +122,7 @@ pub(in crate::sources) fn permission_fix(paranoid: Option<i32>) -> String {
 
 fn no_pmu() -> Reason {
     Reason {
-        code: "no_pmu",
+        code: ReasonCode::NoPmu,
         detail: "this machine has no hardware counters".to_owned(),
         fix: Some(
             "if this machine is a VM, give it a vPMU (QEMU: -cpu host,pmu=on); on bare metal, see \
@@ -134,7 +134,7 @@ fn no_pmu() -> Reason {
 
 fn refused(errno: i32) -> Reason {
     Reason {
-        code: "refused",
+        code: ReasonCode::Refused,
         detail: format!("the kernel refuses to count cycles: {}", errno_text(errno)),
         fix: None,
     }

@@ -61,7 +61,9 @@ fn names(plan: &Plan) -> Vec<(&str, usize)> {
 }
 
 fn code(plan: &Plan) -> &'static str {
-    plan.reason.as_ref().map_or("", |reason| reason.code)
+    plan.reason
+        .as_ref()
+        .map_or("", |reason| reason.code.label())
 }
 
 #[test]
