@@ -53,15 +53,11 @@ pub(crate) fn are_out(error: &io::Error) -> bool {
 /// The reason for an error that [`are_out`] recognizes.
 pub(crate) fn none_left(detail: String) -> Reason {
     let DescriptorLimit { soft, hard } = DescriptorLimit::now();
-    Reason {
-        code: ReasonCode::NoDescriptors,
-        detail,
-        fix: Some(format!(
-            "raise LimitNOFILE= in the unit (ulimit -Hn), now {}; also sysctl fs.file-max, if that \
+    Reason::new(ReasonCode::NoDescriptors, detail).with_fix(format!(
+        "raise LimitNOFILE= in the unit (ulimit -Hn), now {}; also sysctl fs.file-max, if that \
              is lower",
-            soft.max(hard)
-        )),
-    }
+        soft.max(hard)
+    ))
 }
 
 #[cfg(test)]

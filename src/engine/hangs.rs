@@ -57,10 +57,9 @@ impl Overdue {
         let Some(info) = known.find(|info| info.name == hang.step) else {
             return;
         };
-        let reason = |code, detail| Reason {
-            code,
-            detail,
-            fix: Some("see the runbook KvmExporterSampleTooOld, part \"Stuck\"".to_owned()),
+        let reason = |code, detail| {
+            Reason::new(code, detail)
+                .with_fix("see the runbook KvmExporterSampleTooOld, part \"Stuck\"")
         };
         let own = reason(ReasonCode::Hangs, format!("{hang}: no new data"));
         self.states.push((*info, SourceState::Down(own)));

@@ -13,7 +13,8 @@ use crate::engine::{OpenError, ReadError, Reader, Reason, ReasonCode, Target, Vc
 /// while the exporter runs.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The same if the kernel has not answered yet.
+/// The same if the kernel has not answered yet: the first user of a tracepoint may wait for an RCU
+/// grace period (`tracepoint_add_func`, kernel/tracepoint.c).
 const RETRY_LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// Identifies a vCPU across inventories by its VM and index. Its thread may change.

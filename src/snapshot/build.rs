@@ -374,14 +374,13 @@ fn column_rows(columns: &[Column]) -> Arc<[ColumnRow]> {
 fn inventory_state(inventory: &Inventory) -> SourceState {
     match inventory.visibility_gaps.as_slice() {
         [] => SourceState::Up,
-        spots => SourceState::Degraded(Reason {
-            code: match inventory.blocked {
+        spots => SourceState::Degraded(Reason::new(
+            match inventory.blocked {
                 0 => ReasonCode::BlindSpots,
                 _ => ReasonCode::BlockedReads,
             },
-            detail: spots.join("; "),
-            fix: None,
-        }),
+            spots.join("; "),
+        )),
     }
 }
 

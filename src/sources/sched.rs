@@ -180,11 +180,7 @@ impl VcpuSource for SchedSource {
 
     fn state(&self) -> SourceState {
         let lacks = |code, detail: &str, fix: &str| {
-            SourceState::Degraded(Reason {
-                code,
-                detail: detail.to_owned(),
-                fix: Some(fix.to_owned()),
-            })
+            SourceState::Degraded(Reason::new(code, detail).with_fix(fix))
         };
         match self.lacks {
             Lacks {
@@ -231,17 +227,10 @@ fn refusal(target: &Target<'_>, error: &io::Error) -> Reason {
     if descriptors::are_out(error) {
         return descriptors::none_left(detail);
     }
-    let (code, fix) = match error.kind() {
-        io::ErrorKind::PermissionDenied => (
-            ReasonCode::NoPermission,
-            Some("mount /proc without hidepid, or give the exporter CAP_SYS_PTRACE"),
-        ),
-        _ => (ReasonCode::Refused, None),
-    };
-    Reason {
-        code,
-        detail,
-        fix: fix.map(str::to_owned),
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Reason::new(ReasonCode::NoPermission, detail)
+            .with_fix("mount /proc without hidepid, or give the exporter CAP_SYS_PTRACE"),
+        _ => Reason::new(ReasonCode::Refused, detail),
     }
 }
 

@@ -233,31 +233,28 @@ fn labels(role: Role, key: CellKey) -> Vec<Label> {
 }
 
 fn no_schedstat() -> Reason {
-    Reason {
-        code: ReasonCode::NoSchedstat,
-        detail: "the kernel has no /proc/PID/schedstat".to_owned(),
-        fix: Some("use a kernel with CONFIG_SCHED_INFO".to_owned()),
-    }
+    Reason::new(
+        ReasonCode::NoSchedstat,
+        "the kernel has no /proc/PID/schedstat",
+    )
+    .with_fix("use a kernel with CONFIG_SCHED_INFO")
 }
 
 fn shared_process() -> Reason {
-    Reason {
-        code: ReasonCode::SharedProcess,
-        detail: "several VMs share one process: only vCPU threads can be attributed to a VM"
-            .to_owned(),
-        fix: None,
-    }
+    Reason::new(
+        ReasonCode::SharedProcess,
+        "several VMs share one process: only vCPU threads can be attributed to a VM",
+    )
 }
 
 fn many_threads(vms: usize) -> Reason {
-    Reason {
-        code: ReasonCode::ManyThreads,
-        detail: format!(
+    Reason::new(
+        ReasonCode::ManyThreads,
+        format!(
             "VMs with more than {MAX_OTHERS} threads besides their vCPUs: {vms}; \
              the time of the rest is in role=\"emulator\", without a location"
         ),
-        fix: None,
-    }
+    )
 }
 
 /// The source in the list of all.

@@ -389,17 +389,13 @@ fn cpu_labels(cpu: &Cpu) -> Arc<Labels> {
 }
 
 fn sources() -> Vec<SourceRow> {
-    let mediated = Reason {
-        code: ReasonCode::MediatedVpmu,
-        detail: "KVM gives the counters to guests (mediated vPMU): only the host side is counted"
-            .into(),
-        fix: Some("modprobe -r kvm_intel && modprobe kvm_intel enable_mediated_pmu=N".into()),
-    };
-    let forbidden = Reason {
-        code: ReasonCode::NoPermission,
-        detail: "tracefs cannot be read".into(),
-        fix: Some("mount -o remount,gid=kvm-exporter /sys/kernel/tracing".into()),
-    };
+    let mediated = Reason::new(
+        ReasonCode::MediatedVpmu,
+        "KVM gives the counters to guests (mediated vPMU): only the host side is counted",
+    )
+    .with_fix("modprobe -r kvm_intel && modprobe kvm_intel enable_mediated_pmu=N");
+    let forbidden = Reason::new(ReasonCode::NoPermission, "tracefs cannot be read")
+        .with_fix("mount -o remount,gid=kvm-exporter /sys/kernel/tracing");
     vec![
         source("sched", "/proc of the vCPU threads", SourceState::Up),
         source(
@@ -416,17 +412,13 @@ fn sources() -> Vec<SourceRow> {
 }
 
 fn source(name: &'static str, needs: &'static str, state: SourceState) -> SourceRow {
-    let code = match &state {
-        SourceState::Up => "",
-        SourceState::Degraded(reason) | SourceState::Down(reason) => reason.code.label(),
-    };
     SourceRow {
         info: SourceInfo {
             name,
             needs,
             cost: "two reads a vCPU and tick",
         },
-        labels: labels(&[("source", name), ("reason", code)]),
+        labels: labels(&[("source", name), ("reason", state.code())]),
         state,
     }
 }

@@ -52,11 +52,10 @@ impl VcpuSource for Scripted {
                 column: self.column,
                 is_sched: self.is_sched,
             })),
-            Answer::Refuse => Err(OpenError::Refused(Reason {
-                code: ReasonCode::Busy,
-                detail: "not today".to_owned(),
-                fix: None,
-            })),
+            Answer::Refuse => Err(OpenError::Refused(Reason::new(
+                ReasonCode::Busy,
+                "not today",
+            ))),
             Answer::OpenGone => Err(OpenError::Gone),
             _ => panic!("unexpected open"),
         }

@@ -117,33 +117,21 @@ impl KvmStat {
             Ok(_) => return None,
             Err(error) => error,
         };
-        let reason = |code, fix| Reason {
-            code,
-            detail: format!("cannot read {}: {error}", file.display()),
-            fix,
-        };
+        let detail = format!("cannot read {}: {error}", file.display());
+        let reason = |code| Reason::new(code, detail);
         Some(match error.raw_os_error() {
             // The error of lockdown for a file that is also writable (fs/debugfs/file.c).
-            Some(libc::EPERM) => reason(
-                ReasonCode::Lockdown,
-                Some(
-                    "boot without kernel lockdown: Secure Boot off, no lockdown= parameter"
-                        .to_owned(),
-                ),
-            ),
-            Some(libc::EACCES) => reason(
-                ReasonCode::NoPermission,
-                Some("give the exporter CAP_DAC_READ_SEARCH".to_owned()),
-            ),
+            Some(libc::EPERM) => reason(ReasonCode::Lockdown)
+                .with_fix("boot without kernel lockdown: Secure Boot off, no lockdown= parameter"),
+            Some(libc::EACCES) => {
+                reason(ReasonCode::NoPermission).with_fix("give the exporter CAP_DAC_READ_SEARCH")
+            }
             Some(libc::ENOENT) if dir.exists() => return None,
-            Some(libc::ENOENT) => reason(
-                ReasonCode::NoDebugfs,
-                Some(format!(
-                    "mount -t debugfs debugfs {}, and load KVM (modprobe kvm_intel or kvm_amd)",
-                    self.roots.debug.display()
-                )),
-            ),
-            _ => reason(ReasonCode::Unreadable, None),
+            Some(libc::ENOENT) => reason(ReasonCode::NoDebugfs).with_fix(format!(
+                "mount -t debugfs debugfs {}, and load KVM (modprobe kvm_intel or kvm_amd)",
+                self.roots.debug.display()
+            )),
+            _ => reason(ReasonCode::Unreadable),
         })
     }
 

@@ -216,20 +216,13 @@ fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
     if let Some(denied) = Gate::read(roots).reason(errno, &error.to_string()) {
         return denied;
     }
-    let (code, fix) = match errno {
+    let reason = |code| Reason::new(code, error.to_string());
+    match errno {
         // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
         // reason.
-        Some(libc::ESRCH) => (
-            ReasonCode::NoSuchThread,
-            Some(SHARE_PID_NAMESPACE.to_owned()),
-        ),
-        Some(libc::ETIMEDOUT) => (ReasonCode::Blocked, None),
-        _ => (ReasonCode::Refused, None),
-    };
-    Reason {
-        code,
-        detail: error.to_string(),
-        fix,
+        Some(libc::ESRCH) => reason(ReasonCode::NoSuchThread).with_fix(SHARE_PID_NAMESPACE),
+        Some(libc::ETIMEDOUT) => reason(ReasonCode::Blocked),
+        _ => reason(ReasonCode::Refused),
     }
 }
 

@@ -93,29 +93,27 @@ impl Plan {
 fn host_guest_mode(roots: &Roots) -> Option<Reason> {
     let file = roots.sys.join("module/kvm_intel/parameters/pt_mode");
     let mode = roots.read_text(&file).ok()?;
-    (mode.trim() == "1").then(|| Reason {
-        code: ReasonCode::GuestNotVisible,
-        detail: format!(
+    (mode.trim() == "1").then(|| {
+        Reason::new(
+            ReasonCode::GuestNotVisible,
+            format!(
             "{} is 1 (host-guest): KVM stops the host's tracing while a guest runs, so only host \
              mode is visible",
             file.display()
         ),
-        fix: Some(
-            "with no VM running: modprobe -r kvm_intel && modprobe kvm_intel pt_mode=0".to_owned(),
-        ),
+        )
+        .with_fix("with no VM running: modprobe -r kvm_intel && modprobe kvm_intel pt_mode=0")
     })
 }
 
 /// The driver marks recordings as having gaps if tracing stops with VMXON (`intel_pt_handle_vmx`,
 /// arch/x86/events/intel/pt.c; bit 14 of IA32_VMX_MISC, SDM volume 3, appendix A.6).
 pub(super) fn no_vmx_tracing() -> Reason {
-    Reason {
-        code: ReasonCode::GuestNotVisible,
-        detail: "recordings have gaps (PERF_AUX_FLAG_PARTIAL): this CPU cannot trace while VMX is \
-                 on, which it is while any VM runs"
-            .to_owned(),
-        fix: None,
-    }
+    Reason::new(
+        ReasonCode::GuestNotVisible,
+        "recordings have gaps (PERF_AUX_FLAG_PARTIAL): this CPU cannot trace while VMX is \
+                 on, which it is while any VM runs",
+    )
 }
 
 /// The reason of the disabled source.
@@ -127,46 +125,28 @@ pub(super) fn disabled() -> Reason {
 }
 
 fn not_understood(detail: String) -> Reason {
-    Reason {
-        code: ReasonCode::NotUnderstood,
-        detail,
-        fix: None,
-    }
+    Reason::new(ReasonCode::NotUnderstood, detail)
 }
 
 /// Why there is no such PMU: the CPU, the hypervisor below this machine, or the kernel lacks it.
 fn no_pt(roots: &Roots) -> Reason {
     let cpu = Cpu::read(roots);
-    let (why, fix) = match cpu.model {
+    let reason = |why: &str| Reason::new(ReasonCode::NoPt, format!("there is no PMU {PMU}: {why}"));
+    match cpu.model {
         CpuModel::X86 {
             vendor: X86Vendor::Amd,
             ..
-        } => (
-            "this is an AMD CPU; only Intel CPUs have Intel PT",
-            None,
-        ),
-        CpuModel::Arm { .. } => (
-            "this is an Arm CPU; only Intel CPUs have Intel PT",
-            None,
-        ),
-        _ if cpu.is_guest => (
+        } => reason("this is an AMD CPU; only Intel CPUs have Intel PT"),
+        CpuModel::Arm { .. } => reason("this is an Arm CPU; only Intel CPUs have Intel PT"),
+        _ if cpu.is_guest => reason(
             "this machine is itself a virtual machine, and its hypervisor does not provide Intel PT",
-            Some("run the exporter on the physical host"),
-        ),
-        _ if cpu.has_pt => (
-            "the CPU has Intel PT, but the kernel did not set it up",
-            Some("use a kernel with CONFIG_PERF_EVENTS=y; see dmesg | grep -i 'intel pt'"),
-        ),
-        CpuModel::X86 { .. } => (
-            "this CPU has no Intel PT, or the firmware hides it",
-            Some("on Broadwell or later, enable processor trace in the firmware"),
-        ),
-        CpuModel::Unknown => ("the CPU model is unknown", None),
-    };
-    Reason {
-        code: ReasonCode::NoPt,
-        detail: format!("there is no PMU {PMU}: {why}"),
-        fix: fix.map(str::to_owned),
+        )
+        .with_fix("run the exporter on the physical host"),
+        _ if cpu.has_pt => reason("the CPU has Intel PT, but the kernel did not set it up")
+            .with_fix("use a kernel with CONFIG_PERF_EVENTS=y; see dmesg | grep -i 'intel pt'"),
+        CpuModel::X86 { .. } => reason("this CPU has no Intel PT, or the firmware hides it")
+            .with_fix("on Broadwell or later, enable processor trace in the firmware"),
+        CpuModel::Unknown => reason("the CPU model is unknown"),
     }
 }
 
@@ -204,50 +184,44 @@ impl Cpu {
 /// Reason of a failed recording; `None` if the thread exited.
 pub fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
     let detail = error.to_string();
-    let (code, fix) = match (error.error.raw_os_error(), error.step) {
+    Some(match (error.error.raw_os_error(), error.step) {
         (Some(libc::ESRCH), _) => return None,
-        (Some(libc::EBUSY), _) => return Some(busy(&detail)),
-        (Some(libc::EPERM), Step::MapRecords | Step::MapTrace) => return Some(mlock_limit(roots)),
-        (Some(libc::EMFILE | libc::ENFILE), _) => return Some(descriptors::none_left(detail)),
+        (Some(libc::EBUSY), _) => busy(&detail),
+        (Some(libc::EPERM), Step::MapRecords | Step::MapTrace) => mlock_limit(roots),
+        (Some(libc::EMFILE | libc::ENFILE), _) => descriptors::none_left(detail),
         (Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP), _) => {
-            (ReasonCode::NoPt, None)
+            Reason::new(ReasonCode::NoPt, detail)
         }
-        (Some(libc::ENOMEM), _) => (
-            ReasonCode::NoMemory,
-            Some("lower sources.pt.max_bytes, or free memory".to_owned()),
-        ),
-        (errno, _) => match Gate::read(roots).reason(errno, &detail) {
-            Some(denied) => return Some(denied),
-            None => (ReasonCode::Refused, None),
-        },
-    };
-    Some(Reason { code, detail, fix })
+        (Some(libc::ENOMEM), _) => Reason::new(ReasonCode::NoMemory, detail)
+            .with_fix("lower sources.pt.max_bytes, or free memory"),
+        (errno, _) => {
+            let denied = Gate::read(roots).reason(errno, &detail);
+            denied.unwrap_or_else(|| Reason::new(ReasonCode::Refused, detail))
+        }
+    })
 }
 
 /// Each CPU has one processor trace, and it excludes the use of last branch records.
 pub(super) fn busy(detail: &str) -> Reason {
-    Reason {
-        code: ReasonCode::PtBusy,
-        detail: format!(
-            "{detail}: another program uses Intel PT or last branch records; retrying later"
-        ),
-        fix: Some("stop the other perf record -e intel_pt or perf record -b".to_owned()),
-    }
+    Reason::new(
+        ReasonCode::PtBusy,
+        format!("{detail}: another program uses Intel PT or last branch records; retrying later"),
+    )
+    .with_fix("stop the other perf record -e intel_pt or perf record -b")
 }
 
 /// `perf_mmap` of kernel/events/core.c: each user may lock perf_event_mlock_kb per CPU, the excess
 /// counts against RLIMIT_MEMLOCK, and CAP_IPC_LOCK overrides both.
 fn mlock_limit(roots: &Roots) -> Reason {
     let lock = MemoryLock::read(roots);
-    Reason {
-        code: ReasonCode::MlockLimit,
-        detail: format!("the trace buffer exceeds the limit of locked memory ({lock})"),
-        fix: Some(
-            "give the exporter CAP_IPC_LOCK (AmbientCapabilities=), or raise LimitMEMLOCK= in its \
-             unit, or lower sources.pt.max_bytes"
-                .to_owned(),
-        ),
-    }
+    Reason::new(
+        ReasonCode::MlockLimit,
+        format!("the trace buffer exceeds the limit of locked memory ({lock})"),
+    )
+    .with_fix(
+        "give the exporter CAP_IPC_LOCK (AmbientCapabilities=), or raise LimitMEMLOCK= in its \
+             unit, or lower sources.pt.max_bytes",
+    )
 }
 
 #[cfg(test)]

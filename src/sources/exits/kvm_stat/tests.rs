@@ -31,10 +31,7 @@ fn read(source: &mut KvmStat, vm: &Vm) -> Vec<String> {
 }
 
 fn code(source: &KvmStat) -> &'static str {
-    match source.state() {
-        SourceState::Up => "",
-        SourceState::Degraded(reason) | SourceState::Down(reason) => reason.code.label(),
-    }
+    source.state().code()
 }
 
 #[test]

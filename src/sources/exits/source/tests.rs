@@ -69,10 +69,7 @@ impl Rig {
     }
 
     fn code(&self) -> &'static str {
-        match self.exits.state() {
-            SourceState::Up => "",
-            SourceState::Degraded(reason) | SourceState::Down(reason) => reason.code.label(),
-        }
+        self.exits.state().code()
     }
 }
 
