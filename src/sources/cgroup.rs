@@ -119,17 +119,14 @@ impl CgroupSource {
     }
 
     fn refuse(&mut self, vm: &Vm, error: &io::Error) -> ReadError {
-        let (code, fix) = match error.kind() {
-            io::ErrorKind::PermissionDenied => (
-                ReasonCode::NoPermission,
-                Some("give the exporter CAP_DAC_READ_SEARCH".to_owned()),
-            ),
-            _ => (ReasonCode::Unreadable, None),
-        };
         let detail = format!("cannot read {error}");
-        let reason = Reason { code, detail, fix };
+        let reason = match error.kind() {
+            io::ErrorKind::PermissionDenied => Reason::new(ReasonCode::NoPermission, &detail)
+                .with_fix("give the exporter CAP_DAC_READ_SEARCH"),
+            _ => Reason::new(ReasonCode::Unreadable, &detail),
+        };
         self.refused.insert(vm.key, reason);
-        ReadError::Failed(format!("cannot read {error}"))
+        ReadError::Failed(detail)
     }
 }
 
@@ -198,39 +195,28 @@ impl Shown {
 
 fn no_cgroupfs(roots: &Roots) -> Reason {
     let path = roots.cgroup.display();
-    Reason {
-        code: ReasonCode::NoCgroupfs,
-        detail: format!("no cgroup hierarchy (v1 or v2) in {path}"),
-        fix: Some("mount one there, or set --path.cgroupfs=DIR".to_owned()),
-    }
+    Reason::new(
+        ReasonCode::NoCgroupfs,
+        format!("no cgroup hierarchy (v1 or v2) in {path}"),
+    )
+    .with_fix("mount one there, or set --path.cgroupfs=DIR")
 }
 
 fn no_group(path: &str) -> Reason {
-    Reason {
-        code: ReasonCode::NoGroup,
-        detail: format!("cgroup {path} is not below the mounted hierarchy"),
-        fix: Some(
-            "in a container, mount the host's /sys/fs/cgroup and set --path.cgroupfs to it"
-                .to_owned(),
-        ),
-    }
+    Reason::new(
+        ReasonCode::NoGroup,
+        format!("cgroup {path} is not below the mounted hierarchy"),
+    )
+    .with_fix("in a container, mount the host's /sys/fs/cgroup and set --path.cgroupfs to it")
 }
 
 fn no_pressure(in_kernel: bool) -> Reason {
-    let (detail, fix) = match in_kernel {
-        true => (
-            "no cgroup v2 hierarchy, which pressure requires",
-            "mount -t cgroup2 none /sys/fs/cgroup/unified",
-        ),
-        false => (
-            "the kernel keeps no pressure statistics",
-            "boot a kernel with CONFIG_PSI=y and the parameter psi=1",
-        ),
-    };
-    Reason {
-        code: ReasonCode::NoPressure,
-        detail: detail.to_owned(),
-        fix: Some(fix.to_owned()),
+    let reason = |detail| Reason::new(ReasonCode::NoPressure, detail);
+    match in_kernel {
+        true => reason("no cgroup v2 hierarchy, which pressure requires")
+            .with_fix("mount -t cgroup2 none /sys/fs/cgroup/unified"),
+        false => reason("the kernel keeps no pressure statistics")
+            .with_fix("boot a kernel with CONFIG_PSI=y and the parameter psi=1"),
     }
 }
 

@@ -148,33 +148,29 @@ fn fact(device: Device) -> Fact {
 }
 
 fn no_vfio() -> Reason {
-    Reason {
-        code: ReasonCode::NoVfio,
-        detail: "the kernel has no VFIO, so no VM holds a device".to_owned(),
-        fix: Some("modprobe vfio-pci, if devices are to be passed through".to_owned()),
-    }
+    Reason::new(
+        ReasonCode::NoVfio,
+        "the kernel has no VFIO, so no VM holds a device",
+    )
+    .with_fix("modprobe vfio-pci, if devices are to be passed through")
 }
 
 fn no_permission(refused: usize, all: usize) -> Reason {
-    Reason {
-        code: ReasonCode::NoPermission,
-        detail: format!("cannot read the descriptors of {refused} of {all} VMs"),
-        fix: Some(
-            "give the exporter CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: AmbientCapabilities= in \
-             its unit, --cap-add in docker"
-                .to_owned(),
-        ),
-    }
+    Reason::new(
+        ReasonCode::NoPermission,
+        format!("cannot read the descriptors of {refused} of {all} VMs"),
+    )
+    .with_fix(
+        "give the exporter CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: AmbientCapabilities= in \
+             its unit, --cap-add in docker",
+    )
 }
 
 fn many_descriptors(vms: usize) -> Reason {
-    Reason {
-        code: ReasonCode::ManyDescriptors,
-        detail: format!(
-            "VMs with more than {MAX_DESCRIPTORS} descriptors: {vms}; the rest is not read"
-        ),
-        fix: None,
-    }
+    Reason::new(
+        ReasonCode::ManyDescriptors,
+        format!("VMs with more than {MAX_DESCRIPTORS} descriptors: {vms}; the rest is not read"),
+    )
 }
 
 /// The source in the list of all.

@@ -117,20 +117,18 @@ impl Found {
 }
 
 fn no_data() -> Reason {
-    Reason {
-        code: ReasonCode::NoData,
-        detail: "this machine's kernel reports no such data".to_owned(),
-        fix: None,
-    }
+    Reason::new(
+        ReasonCode::NoData,
+        "this machine's kernel reports no such data",
+    )
 }
 
 /// The reason for a required file that cannot be read.
 fn unreadable(path: &Path, error: &std::io::Error) -> Reason {
-    Reason {
-        code: ReasonCode::Unreadable,
-        detail: format!("cannot read {}: {error}", path.display()),
-        fix: None,
-    }
+    Reason::new(
+        ReasonCode::Unreadable,
+        format!("cannot read {}: {error}", path.display()),
+    )
 }
 
 /// Maximum number of bytes in a label value.

@@ -85,13 +85,11 @@ impl Resctrl {
         }
         let root = resctrl::root(&self.roots);
         let can = cpu_model::has_flag(&self.roots, "cqm_occup_llc");
-        (!resctrl::monitors(&self.roots)).then(|| Reason {
-            code: ReasonCode::NoResctrl,
-            detail: match can {
-                true => format!("{}/info/L3_MON does not exist", root.display()),
-                false => "this CPU has no cache monitoring (flag cqm_occup_llc)".to_owned(),
-            },
-            fix: can.then(|| format!("mount -t resctrl resctrl {}", root.display())),
+        let reason = |detail| Reason::new(ReasonCode::NoResctrl, detail);
+        (!resctrl::monitors(&self.roots)).then(|| match can {
+            true => reason(format!("{}/info/L3_MON does not exist", root.display()))
+                .with_fix(format!("mount -t resctrl resctrl {}", root.display())),
+            false => reason("this CPU has no cache monitoring (flag cqm_occup_llc)".to_owned()),
         })
     }
 
@@ -356,29 +354,23 @@ fn fact(metric: &'static Metric, llc: u32, bytes: u64, origin: Origin) -> Fact {
 }
 
 fn no_group() -> Reason {
-    Reason {
-        code: ReasonCode::NoGroup,
-        detail: "no resctrl group holds the VM's vCPUs and no other process".to_owned(),
-        fix: Some("set sources.resctrl.create_groups: true".to_owned()),
-    }
+    Reason::new(
+        ReasonCode::NoGroup,
+        "no resctrl group holds the VM's vCPUs and no other process",
+    )
+    .with_fix("set sources.resctrl.create_groups: true")
 }
 
 fn refused(path: &Path, error: &io::Error) -> Reason {
-    let (code, fix) = match error.raw_os_error() {
-        Some(libc::ENOSPC) => (
-            ReasonCode::NoRmid,
-            Some("remove unused groups: the CPU has info/L3_MON/num_rmids in all".to_owned()),
-        ),
-        Some(libc::EACCES | libc::EPERM | libc::EROFS) => (
-            ReasonCode::NoPermission,
-            Some("run the exporter as root, with /sys/fs/resctrl writable".to_owned()),
-        ),
-        _ => (ReasonCode::Unreadable, None),
-    };
-    Reason {
-        code,
-        detail: format!("cannot access {}: {error}", path.display()),
-        fix,
+    let detail = format!("cannot access {}: {error}", path.display());
+    match error.raw_os_error() {
+        Some(libc::ENOSPC) => Reason::new(ReasonCode::NoRmid, detail)
+            .with_fix("remove unused groups: the CPU has info/L3_MON/num_rmids in all"),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            Reason::new(ReasonCode::NoPermission, detail)
+                .with_fix("run the exporter as root, with /sys/fs/resctrl writable")
+        }
+        _ => Reason::new(ReasonCode::Unreadable, detail),
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use crate::engine::descriptors::{self, Holder};
 use crate::engine::reading::{Column, ColumnId, Columns, Scope, Unit};
-use crate::engine::{OpenError, Reader, Reason, ReasonCode, SourceInfo, SourceState, Target, VcpuSource};
+use crate::engine::{
+    OpenError, Reader, Reason, ReasonCode, SourceInfo, SourceState, Target, VcpuSource,
+};
 use crate::host::roots::Roots;
 use crate::host::task::is_gone;
 use crate::host::thread::{KeptFile, SchedStat, Stat};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::plan::{self, Feed, Plan};
 use crate::config;
 use crate::engine::{
-    descriptors, Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, ReasonCode, Scope,
-    SourceInfo, SourceState, Target, Unit, VcpuSource,
+    descriptors, Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason,
+    ReasonCode, Scope, SourceInfo, SourceState, Target, Unit, VcpuSource,
 };
 use crate::host::roots::Roots;
 use crate::metric::{metrics, Keys, Metric};

@@ -135,18 +135,17 @@ impl HostReader for CpuTime {
 }
 
 fn no_line(roots: &Roots, cpus: usize) -> Reason {
-    Reason {
-        code: ReasonCode::NoCpuLine,
-        detail: format!(
+    Reason::new(
+        ReasonCode::NoCpuLine,
+        format!(
             "{} has no line for {cpus} of the online CPUs",
             cpu_time::path(roots).display()
         ),
-        fix: Some(
-            "set --path.procfs=DIR to the host's procfs: a container's may list only its own \
-             CPUs (lxcfs)"
-                .to_owned(),
-        ),
-    }
+    )
+    .with_fix(
+        "set --path.procfs=DIR to the host's procfs: a container's may list only its own \
+             CPUs (lxcfs)",
+    )
 }
 
 /// The source in the list of all.

@@ -103,16 +103,14 @@ fn facts_of((place, frequencies): (&(i32, i32), &Frequencies)) -> impl Iterator<
 }
 
 fn no_cpufreq(roots: &Roots, dir: &Path) -> Reason {
-    let is_virtual = cpu_model::has_flag(roots, "hypervisor");
-    Reason {
-        code: ReasonCode::NoCpufreq,
-        detail: match is_virtual {
-            true => "this machine is a VM, and its hypervisor shows no CPU frequency".to_owned(),
-            false => format!("no CPU has a frequency in {}/cpuN/cpufreq", dir.display()),
-        },
-        fix: (!is_virtual).then(|| {
-            "modprobe acpi-cpufreq, or enable P-states and CPPC in the firmware".to_owned()
-        }),
+    let reason = |detail| Reason::new(ReasonCode::NoCpufreq, detail);
+    match cpu_model::has_flag(roots, "hypervisor") {
+        true => reason("this machine is a VM, and its hypervisor shows no CPU frequency".into()),
+        false => reason(format!(
+            "no CPU has a frequency in {}/cpuN/cpufreq",
+            dir.display()
+        ))
+        .with_fix("modprobe acpi-cpufreq, or enable P-states and CPPC in the firmware"),
     }
 }
 

@@ -174,38 +174,23 @@ fn is_number(text: &str) -> bool {
 
 pub(super) fn missing(roots: &Roots, error: &io::Error) -> Reason {
     let path = kernel_log::path(roots);
-    let reason = unreadable(&path, error);
+    let detail = unreadable(&path, error).detail;
     let restrict = roots.proc.join("sys/kernel/dmesg_restrict");
     let open_to_all = roots.read_text(&restrict).is_ok_and(|value| value == "0");
     match error.raw_os_error() {
         // CAP_SYSLOG is not missing here (`check_syslog_permissions`, kernel/printk/printk.c): the
         // device controller of a container's cgroup returns EPERM too.
-        Some(libc::EPERM) if open_to_all => Reason {
-            code: ReasonCode::NoPermission,
-            fix: Some(
-                "in a container, allow the device: --device=/dev/kmsg:/dev/kmsg:r".to_owned(),
-            ),
-            ..reason
-        },
-        Some(libc::EPERM | libc::EACCES) => Reason {
-            code: ReasonCode::NoPermission,
-            fix: Some(
-                "give the exporter CAP_SYSLOG, which it drops after start, or: \
-                 sysctl kernel.dmesg_restrict=0"
-                    .to_owned(),
-            ),
-            ..reason
-        },
-        Some(libc::ENOENT) => Reason {
-            code: ReasonCode::NoKmsg,
-            fix: Some(
-                "in a container, pass the device /dev/kmsg; under systemd, ProtectKernelLogs=no \
-                 and PrivateDevices=no"
-                    .to_owned(),
-            ),
-            ..reason
-        },
-        _ => reason,
+        Some(libc::EPERM) if open_to_all => Reason::new(ReasonCode::NoPermission, detail)
+            .with_fix("in a container, allow the device: --device=/dev/kmsg:/dev/kmsg:r"),
+        Some(libc::EPERM | libc::EACCES) => Reason::new(ReasonCode::NoPermission, detail).with_fix(
+            "give the exporter CAP_SYSLOG, which it drops after start, or: \
+             sysctl kernel.dmesg_restrict=0",
+        ),
+        Some(libc::ENOENT) => Reason::new(ReasonCode::NoKmsg, detail).with_fix(
+            "in a container, pass the device /dev/kmsg; under systemd, ProtectKernelLogs=no \
+             and PrivateDevices=no",
+        ),
+        _ => unreadable(&path, error),
     }
 }
 

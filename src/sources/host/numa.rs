@@ -153,11 +153,11 @@ fn of_allocations(node: u32, totals: &[Total]) -> Vec<Fact> {
 }
 
 fn no_nodes(roots: &Roots) -> Reason {
-    Reason {
-        code: ReasonCode::NoNuma,
-        detail: format!("{} lists no NUMA node", nodes::directory(roots).display()),
-        fix: Some("use a kernel with CONFIG_NUMA=y, as distributions build it".to_owned()),
-    }
+    Reason::new(
+        ReasonCode::NoNuma,
+        format!("{} lists no NUMA node", nodes::directory(roots).display()),
+    )
+    .with_fix("use a kernel with CONFIG_NUMA=y, as distributions build it")
 }
 
 fn no_memory(roots: &Roots, node: u32) -> Reason {

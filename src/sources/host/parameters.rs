@@ -69,10 +69,12 @@ impl HostReader for KvmParameters {
         modules.sort_unstable();
         let facts = modules.iter().flat_map(|module| self.of_module(module));
         let facts: Vec<Fact> = facts.collect();
-        let missing = facts.is_empty().then(|| Reason {
-            code: ReasonCode::NoKvm,
-            detail: format!("{}/kvm has no readable parameter", dir.display()),
-            fix: Some("load KVM: modprobe kvm_intel or kvm_amd".to_owned()),
+        let missing = facts.is_empty().then(|| {
+            Reason::new(
+                ReasonCode::NoKvm,
+                format!("{}/kvm has no readable parameter", dir.display()),
+            )
+            .with_fix("load KVM: modprobe kvm_intel or kvm_amd")
         });
         Found { facts, missing }
     }

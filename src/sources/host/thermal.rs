@@ -206,17 +206,12 @@ fn die_or_control(chip: &Chip) -> Option<i64> {
 }
 
 fn no_sensor(roots: &Roots) -> Reason {
-    let is_virtual = cpu_model::has_flag(roots, "hypervisor");
-    Reason {
-        code: ReasonCode::NoSensor,
-        detail: match is_virtual {
-            true => "this machine is a VM, and its hypervisor shows no temperature".to_owned(),
-            false => format!(
-                "no package has a temperature in {}/class/hwmon",
-                roots.sys.display()
-            ),
-        },
-        fix: (!is_virtual).then(|| "modprobe coretemp, or k10temp on AMD".to_owned()),
+    let reason = |detail| Reason::new(ReasonCode::NoSensor, detail);
+    let sys = roots.sys.display();
+    match cpu_model::has_flag(roots, "hypervisor") {
+        true => reason("this machine is a VM, and its hypervisor shows no temperature".into()),
+        false => reason(format!("no package has a temperature in {sys}/class/hwmon"))
+            .with_fix("modprobe coretemp, or k10temp on AMD"),
     }
 }
 

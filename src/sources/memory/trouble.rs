@@ -35,69 +35,60 @@ impl Trouble {
     fn reason(&self, count: &str) -> Reason {
         let own_cgroup = "give each VM its own cgroup v2 group with the memory controller, \
             as libvirt and Proxmox do";
-        let (code, detail, fix) = match self {
-            Self::NoPermission => (
+        let reason = |code, detail: &str| Reason::new(code, format!("{count}: {detail}"));
+        match self {
+            Self::NoPermission => reason(
                 ReasonCode::NoPermission,
-                "the exporter may not read their processes".to_owned(),
-                Some(
-                    "give the exporter CAP_SYS_PTRACE: AmbientCapabilities= in its unit, --cap-add \
-                     in docker"
-                        .to_owned(),
-                ),
+                "the exporter may not read their processes",
+            )
+            .with_fix(
+                "give the exporter CAP_SYS_PTRACE: AmbientCapabilities= in its unit, --cap-add \
+                 in docker",
             ),
-            Self::NoFile(file) => (
+            Self::NoFile(file) => reason(
                 ReasonCode::NoFile,
-                format!("the kernel has no /proc/PID/{file}"),
-                Some(match *file {
-                    "numa_maps" => "use a kernel with CONFIG_NUMA".to_owned(),
-                    _ => "use a kernel with CONFIG_PROC_PAGE_MONITOR".to_owned(),
-                }),
-            ),
-            Self::Unreadable(text) => (ReasonCode::Unreadable, text.clone(), None),
-            Self::Blocked => (
+                &format!("the kernel has no /proc/PID/{file}"),
+            )
+            .with_fix(match *file {
+                "numa_maps" => "use a kernel with CONFIG_NUMA",
+                _ => "use a kernel with CONFIG_PROC_PAGE_MONITOR",
+            }),
+            Self::Unreadable(text) => reason(ReasonCode::Unreadable, text),
+            Self::Blocked => reason(
                 ReasonCode::BlockedReads,
-                "cannot read their memory: their mmap_lock is held".to_owned(),
-                Some("find the holder: cat /proc/PID/task/*/stack of the VM".to_owned()),
-            ),
-            Self::TooSlow(budget) | Self::TooLarge(budget) => (
-                ReasonCode::Budget,
-                format!(
-                    "walking their page tables {} longer than sources.memory.budget ({})",
-                    match self {
-                        Self::TooSlow(_) => "took",
-                        _ => "would take",
-                    },
-                    show_duration(*budget)
-                ),
-                Some(format!("{own_cgroup}, or raise sources.memory.budget")),
-            ),
-            Self::GuestMemfd => (
+                "cannot read their memory: their mmap_lock is held",
+            )
+            .with_fix("find the holder: cat /proc/PID/task/*/stack of the VM"),
+            Self::TooSlow(budget) | Self::TooLarge(budget) => {
+                let (takes, budget) = match self {
+                    Self::TooSlow(_) => ("took", show_duration(*budget)),
+                    _ => ("would take", show_duration(*budget)),
+                };
+                let detail = format!(
+                    "walking their page tables {takes} longer than sources.memory.budget ({budget})"
+                );
+                reason(ReasonCode::Budget, &detail)
+                    .with_fix(format!("{own_cgroup}, or raise sources.memory.budget"))
+            }
+            Self::GuestMemfd => reason(
                 ReasonCode::GuestMemfd,
-                "their private memory (guest_memfd) is in no page table of their processes, and they \
-                 have no cgroup of their own"
-                    .to_owned(),
-                Some(own_cgroup.to_owned()),
-            ),
-            Self::WalksOff => (
+                "their private memory (guest_memfd) is in no page table of their processes, and \
+                 they have no cgroup of their own",
+            )
+            .with_fix(own_cgroup),
+            Self::WalksOff => reason(
                 ReasonCode::WalksOff,
-                "sources.memory.budget is 0, and they have no cgroup of their own".to_owned(),
-                Some(format!("{own_cgroup}, or set sources.memory.budget")),
-            ),
-            Self::SharedProcess => (
+                "sources.memory.budget is 0, and they have no cgroup of their own",
+            )
+            .with_fix(format!("{own_cgroup}, or set sources.memory.budget")),
+            Self::SharedProcess => reason(
                 ReasonCode::SharedProcess,
-                "several VMs share one process, so memory cannot be attributed to a VM".to_owned(),
-                None,
+                "several VMs share one process, so memory cannot be attributed to a VM",
             ),
-            Self::NoRam => (
+            Self::NoRam => reason(
                 ReasonCode::NoGuestRam,
-                "no mapping is large enough to be guest memory".to_owned(),
-                None,
+                "no mapping is large enough to be guest memory",
             ),
-        };
-        Reason {
-            code,
-            detail: format!("{count}: {detail}"),
-            fix,
         }
     }
 }

@@ -53,33 +53,29 @@ impl Gate {
             Some(level) => format!("kernel.perf_event_paranoid is {level}"),
             None => "cannot read kernel.perf_event_paranoid".to_owned(),
         };
-        Reason {
-            code: ReasonCode::NoPermission,
-            detail: format!("{detail}; {paranoid}"),
-            fix: Some(permission_fix(self.paranoid)),
-        }
+        Reason::new(ReasonCode::NoPermission, format!("{detail}; {paranoid}"))
+            .with_fix(permission_fix(self.paranoid))
     }
 }
 
 fn filtered(detail: &str) -> Reason {
-    Reason {
-        code: ReasonCode::Seccomp,
-        detail: format!("{detail}: blocked by a seccomp filter, not by the kernel"),
-        fix: Some(
-            "allow perf_event_open in the container's seccomp profile: --cap-add=PERFMON; if that is \
+    Reason::new(
+        ReasonCode::Seccomp,
+        format!("{detail}: blocked by a seccomp filter, not by the kernel"),
+    )
+    .with_fix(
+        "allow perf_event_open in the container's seccomp profile: --cap-add=PERFMON; if that is \
              not enough, --security-opt seccomp=PROFILE with a profile that allows perf_event_open \
-             (systemd: SystemCallFilter=perf_event_open)"
-                .to_owned(),
-        ),
-    }
+             (systemd: SystemCallFilter=perf_event_open)",
+    )
 }
 
 fn no_perf(detail: &str) -> Reason {
-    Reason {
-        code: ReasonCode::NoPerf,
-        detail: format!("{detail}: the kernel has no perf_event_open"),
-        fix: Some("use a kernel with CONFIG_PERF_EVENTS".to_owned()),
-    }
+    Reason::new(
+        ReasonCode::NoPerf,
+        format!("{detail}: the kernel has no perf_event_open"),
+    )
+    .with_fix("use a kernel with CONFIG_PERF_EVENTS")
 }
 
 #[cfg(test)]

@@ -35,15 +35,11 @@ impl Silent {
     /// Why the source is degraded; `None` while no such guest is known.
     pub(super) fn reason(&self) -> Option<Reason> {
         let silent = self.silent.load(Ordering::Relaxed);
-        (silent > 0).then(|| Reason {
-            code: ReasonCode::GuestNotCounted,
-            detail: format!(
+        (silent > 0).then(|| Reason::new(ReasonCode::GuestNotCounted, format!(
                 "guest-mode counters stay 0 on {silent} of {} vCPUs although their guests run: these \
                  series are omitted, and host-mode counters may include the guest",
                 self.watched.load(Ordering::Relaxed)
-            ),
-            fix: None,
-        })
+            )))
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::config;
 use crate::engine::descriptors;
 use crate::engine::{
-    Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, ReasonCode, Scope, SourceInfo,
-    SourceState, Target, Unit, VcpuSource,
+    Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, ReasonCode, Scope,
+    SourceInfo, SourceState, Target, Unit, VcpuSource,
 };
 use crate::host::cpu_model::CpuModel;
 use crate::host::roots::Roots;
@@ -203,36 +203,26 @@ fn refusal(error: &CounterError, per_vcpu: usize, gate: Gate) -> Reason {
     if let Some(denied) = gate.reason(errno, &error.to_string()) {
         return denied;
     }
-    let (code, fix) = match errno {
+    let reason = |code| Reason::new(code, error.to_string());
+    match errno {
         // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
         // reason.
-        Some(libc::ESRCH) => (ReasonCode::NoSuchThread, Some(plan::SHARE_PID_NAMESPACE.to_owned())),
-        Some(libc::EBUSY) => (
-            ReasonCode::Busy,
-            Some(
-                "another program holds the counters exclusively: look for perf record, a guest with a \
-             mediated vPMU, or a profiler"
-                    .to_owned(),
-            ),
+        Some(libc::ESRCH) => reason(ReasonCode::NoSuchThread).with_fix(plan::SHARE_PID_NAMESPACE),
+        Some(libc::EBUSY) => reason(ReasonCode::Busy).with_fix(
+            "another program holds the counters exclusively: look for perf record, a guest with a \
+             mediated vPMU, or a profiler",
         ),
-        Some(libc::ETIMEDOUT) => (ReasonCode::Blocked, None),
-        _ => (ReasonCode::Refused, None),
-    };
-    Reason {
-        code,
-        detail: error.to_string(),
-        fix,
+        Some(libc::ETIMEDOUT) => reason(ReasonCode::Blocked),
+        _ => reason(ReasonCode::Refused),
     }
 }
 
 fn missing(missing: &[String]) -> Reason {
-    Reason {
-        code: ReasonCode::EventNotSupported,
-        detail: format!("not counted: {}", missing.join("; ")),
-        fix: Some(
-            "remove the missing events from sources.pmu.events and sources.pmu.raw".to_owned(),
-        ),
-    }
+    Reason::new(
+        ReasonCode::EventNotSupported,
+        format!("not counted: {}", missing.join("; ")),
+    )
+    .with_fix("remove the missing events from sources.pmu.events and sources.pmu.raw")
 }
 
 /// All groups of one vCPU thread.
