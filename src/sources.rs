@@ -51,6 +51,7 @@ pub(crate) const OF_HOST: &[Entry] = &[
     host::VULNERABILITIES,
     host::SYSTEM,
     host::KERNEL_LOG,
+    host::KSM,
 ];
 
 /// Position of a source in an order that outputs have promised; the end, if it is not there.

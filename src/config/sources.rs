@@ -64,6 +64,9 @@ pub struct Sources {
     /// `kernel_log`: lines about machine checks and KVM.
     #[serde(deserialize_with = "values::section")]
     pub kernel_log: Periodic<15>,
+    /// `ksm`: memory merged by the kernel.
+    #[serde(deserialize_with = "values::section")]
+    pub ksm: Periodic<15>,
 }
 
 /// A source with a period; by default enabled, every `SECONDS` seconds.

@@ -16,6 +16,7 @@ mod cpu_time;
 mod features;
 mod frequency;
 mod kernel_log;
+mod ksm;
 mod numa;
 mod parameters;
 mod system;
@@ -39,8 +40,9 @@ pub(crate) use system::HOST_INFO;
 pub(crate) use thermal::{CORE_THROTTLED, PACKAGE_THROTTLED};
 pub(crate) use {
     cpu_time::ENTRY as CPU_TIME, features::ENTRY as CPU_FEATURES, frequency::ENTRY as FREQUENCY,
-    kernel_log::ENTRY as KERNEL_LOG, numa::ENTRY as NUMA, parameters::ENTRY as KVM_PARAMETERS,
-    system::ENTRY as SYSTEM, thermal::ENTRY as THERMAL, vulnerabilities::ENTRY as VULNERABILITIES,
+    kernel_log::ENTRY as KERNEL_LOG, ksm::ENTRY as KSM, numa::ENTRY as NUMA,
+    parameters::ENTRY as KVM_PARAMETERS, system::ENTRY as SYSTEM, thermal::ENTRY as THERMAL,
+    vulnerabilities::ENTRY as VULNERABILITIES,
 };
 
 /// Reads one kind of data about the host.

@@ -1,0 +1,111 @@
+//! The `ksm` source: memory that the kernel merged (KSM, kernel samepage merging).
+//!
+//! - `kvm_host_ksm_bytes{state}`: merged memory, and memory that the kernel compares
+//!
+//! Merged pages of guests save memory and cost CPU time: ksmd compares, and a guest that writes to
+//! a merged page waits for its copy. Documentation/admin-guide/mm/ksm.rst of the kernel describes
+//! the files.
+
+use std::sync::Arc;
+
+use super::{Found, HostReader};
+use crate::engine::background::{Fact, FactValue};
+use crate::engine::SourceInfo;
+use crate::host::roots::Roots;
+use crate::host::topology::Topology;
+use crate::metric::{metrics, Keys, Metric};
+use crate::sources::Entry;
+
+metrics! { METRICS of "ksm":
+    KSM = Metric::gauge("kvm_host_ksm_bytes", Keys::Host, &["state"],
+        "Memory that KSM handles, of all processes, by state: shared (used by merged pages), saved (what merging saves), unshared (unique so far, but compared again and again), volatile (changes too fast to be merged)");
+}
+
+/// States and their files.
+const STATES: [(&str, &str); 4] = [
+    ("shared", "pages_shared"),
+    ("saved", "pages_sharing"),
+    ("unshared", "pages_unshared"),
+    ("volatile", "pages_volatile"),
+];
+
+/// Reads KSM's numbers.
+struct Ksm {
+    roots: Arc<Roots>,
+    page: u64,
+}
+
+impl Ksm {
+    /// A reader below `roots`.
+    fn new(roots: Arc<Roots>) -> Self {
+        let page = rustix::param::page_size() as u64;
+        Self { roots, page }
+    }
+
+    fn number(&self, file: &str) -> Option<u64> {
+        let path = self.roots.sys.join("kernel/mm/ksm").join(file);
+        self.roots.read_text(&path).ok()?.parse().ok()
+    }
+}
+
+impl HostReader for Ksm {
+    fn info(&self) -> SourceInfo {
+        SourceInfo {
+            name: "ksm",
+            needs: "a kernel with KSM (CONFIG_KSM)",
+            cost: "4 small files per period",
+        }
+    }
+
+    fn read(&mut self, _topology: &Topology) -> Found {
+        let known = STATES.into_iter().filter_map(|(state, file)| {
+            let bytes = self.number(file)?.saturating_mul(self.page);
+            let labels = [("state", state.into())];
+            Some(Fact::new(&KSM, labels, FactValue::Int(bytes)))
+        });
+        Found {
+            facts: known.collect(),
+            missing: None,
+        }
+    }
+}
+
+/// The source in the list of all.
+pub(crate) const ENTRY: Entry = Entry {
+    name: "ksm",
+    about: "Memory merged by KSM, every 15 s. All is 0 while KSM is off (`/sys/kernel/mm/ksm/run`). A guest's pages are merged only if its VMM allows it (QEMU's `-machine mem-merge=on`, the default).",
+    metrics: &[METRICS],
+    add: |setup, sources| sources.of_host(&setup.sources().ksm, Ksm::new(setup.roots())),
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_become_bytes_and_missing_files_are_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = Arc::new(Roots::below(dir.path()));
+        let ksm = roots.sys.join("kernel/mm/ksm");
+        std::fs::create_dir_all(&ksm).unwrap();
+        let mut source = Ksm::new(roots);
+        assert!(source.read(&Topology::default()).facts.is_empty());
+        for (file, text) in [
+            ("pages_shared", "3\n"),
+            ("pages_sharing", "70\n"),
+            ("pages_volatile", "?"),
+        ] {
+            std::fs::write(ksm.join(file), text).unwrap();
+        }
+        let facts = source.read(&Topology::default()).facts;
+        let values = facts
+            .iter()
+            .map(|f| (f.labels[0].1.to_string(), f.value.clone()));
+        let bytes = |pages: u64| FactValue::Int(pages * rustix::param::page_size() as u64);
+        let expected = [("shared", bytes(3)), ("saved", bytes(70))];
+        assert_eq!(
+            values.collect::<Vec<_>>(),
+            expected.map(|(s, v)| (s.to_owned(), v))
+        );
+    }
+}
