@@ -1,6 +1,7 @@
 //! The `ksm` source: memory that the kernel merged (KSM, kernel samepage merging).
 //!
 //! - `kvm_host_ksm_bytes{state}`: merged memory, and memory that the kernel compares
+//! - `kvm_host_ksm_full_scans_total`: passes of ksmd over all memory, since boot
 //!
 //! Merged pages of guests save memory and cost CPU time: ksmd compares, and a guest that writes to
 //! a merged page waits for its copy. Documentation/admin-guide/mm/ksm.rst of the kernel describes
@@ -9,7 +10,8 @@
 use std::sync::Arc;
 
 use super::{Found, HostReader};
-use crate::engine::background::{Fact, FactValue};
+use crate::engine::background::{Fact, FactValue, Origin};
+use crate::engine::total::Total;
 use crate::engine::SourceInfo;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
@@ -19,6 +21,8 @@ use crate::sources::Entry;
 metrics! { METRICS of "ksm":
     KSM = Metric::gauge("kvm_host_ksm_bytes", Keys::Host, &["state"],
         "Memory that KSM handles, of all processes, by state: shared (used by merged pages), saved (what merging saves), unshared (unique so far, but compared again and again), volatile (changes too fast to be merged)");
+    FULL_SCANS = Metric::counter("kvm_host_ksm_full_scans_total", Keys::Host, &[],
+        "Passes of ksmd over all memory that it may merge; how fast they follow each other tells how soon pages are merged");
 }
 
 /// States and their files.
@@ -33,13 +37,16 @@ const STATES: [(&str, &str); 4] = [
 struct Ksm {
     roots: Arc<Roots>,
     page: u64,
+    scans: Total,
 }
 
 impl Ksm {
-    /// A reader below `roots`.
     fn new(roots: Arc<Roots>) -> Self {
-        let page = rustix::param::page_size() as u64;
-        Self { roots, page }
+        Self {
+            roots,
+            page: rustix::param::page_size() as u64,
+            scans: Total::default(),
+        }
     }
 
     fn number(&self, file: &str) -> Option<u64> {
@@ -53,7 +60,7 @@ impl HostReader for Ksm {
         SourceInfo {
             name: "ksm",
             needs: "a kernel with KSM (CONFIG_KSM)",
-            cost: "4 small files per period",
+            cost: "5 small files per period",
         }
     }
 
@@ -63,8 +70,13 @@ impl HostReader for Ksm {
             let labels = [("state", state.into())];
             Some(Fact::new(&KSM, labels, FactValue::Int(bytes)))
         });
+        let mut facts: Vec<Fact> = known.collect();
+        if let Some(scans) = self.number("full_scans") {
+            let total = FactValue::Int(self.scans.advance(scans));
+            facts.push(Fact::new(&FULL_SCANS, [], total).since(Origin::Boot));
+        }
         Found {
-            facts: known.collect(),
+            facts,
             missing: None,
         }
     }
@@ -94,18 +106,23 @@ mod tests {
             ("pages_shared", "3\n"),
             ("pages_sharing", "70\n"),
             ("pages_volatile", "?"),
+            ("full_scans", "9\n"),
         ] {
             std::fs::write(ksm.join(file), text).unwrap();
         }
         let facts = source.read(&Topology::default()).facts;
-        let values = facts
+        let label = |fact: &Fact| fact.labels.first().map(|(_, state)| state.to_string());
+        let values: Vec<_> = facts
             .iter()
-            .map(|f| (f.labels[0].1.to_string(), f.value.clone()));
+            .map(|fact| (label(fact), &fact.value))
+            .collect();
         let bytes = |pages: u64| FactValue::Int(pages * rustix::param::page_size() as u64);
-        let expected = [("shared", bytes(3)), ("saved", bytes(70))];
-        assert_eq!(
-            values.collect::<Vec<_>>(),
-            expected.map(|(s, v)| (s.to_owned(), v))
-        );
+        let state = |name: &str| Some(name.to_owned());
+        let expected = [
+            (state("shared"), &bytes(3)),
+            (state("saved"), &bytes(70)),
+            (None, &FactValue::Int(9)),
+        ];
+        assert_eq!(values, expected);
     }
 }
