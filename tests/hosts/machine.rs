@@ -16,8 +16,9 @@ use vcpu_exporter::demo::protocol::{Reply, Stats};
 
 use crate::exposition::Exposition;
 
-/// Seconds after which a machine is stopped, far above the 10 to 60 s of a script.
-const TIMEOUT: &str = "300";
+/// Seconds after which a machine is stopped, far above the 10 to 60 s of a script: beside other
+/// work a machine that counts instructions gets a tenth of a CPU and less.
+const TIMEOUT: &str = "1200";
 
 /// Kernel messages after which a machine is booted once more: seen in a few boots on QEMU's
 /// emulation of SVM, cause unknown (kernel/watchdog.c, oops_end of arch/x86/kernel/dumpstack.c).
