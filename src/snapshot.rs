@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 
-use crate::discover::{Inventory, Vcpu, VmKey};
+use crate::discover::{Inventory, Vcpu};
 use crate::engine::demand::OfCpu;
 use crate::engine::ledger::CellKey;
 use crate::engine::reading::{ColumnSet, Unit};
@@ -24,7 +24,7 @@ pub mod visit;
 pub use facts::FactRow;
 pub use labels::Labels;
 pub use metrics::CATALOG;
-pub use subject::Subject;
+pub use subject::{Subject, VmKey};
 pub use visit::{visit_own, Row, Value, Visitor};
 
 /// Interval at which the older snapshots rotate. Rates therefore cover 5 to 10 s: long enough to

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use super::host::CoreKey;
 use super::{over, owned, DeviceView};
-use crate::discover::VmKey;
 use crate::snapshot::delta::{fact_deltas, facts_of, number};
-use crate::snapshot::{FactRow, Snapshot};
+use crate::snapshot::{FactRow, Snapshot, VmKey};
 use crate::sources::{cgroup, devices, memory, threads};
 
 /// Facts about one VM.

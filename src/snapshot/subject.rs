@@ -1,6 +1,8 @@
 //! What a row is about, in numbers. Its labels say the same in text.
 
-use crate::discover::{Vcpu, VmKey};
+use crate::discover::Vcpu;
+
+pub use crate::discover::VmKey;
 
 /// The subject of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -4,9 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
-use crate::discover::VmKey;
 use crate::metric::Metric;
-use crate::snapshot::{Labels, Row, Value};
+use crate::snapshot::{Labels, Row, Value, VmKey};
 
 /// Identifies a series: a keyed hash. With a million series, two collide on one of ten million
 /// hosts, and both would then be wrong.
