@@ -54,6 +54,7 @@ fn sources(speed: f64) -> Sources {
         &mut s.vulnerabilities.period,
         &mut s.system.period,
         &mut s.kernel_log.period,
+        &mut s.ksm.period,
     ] {
         *period = shorter(*period, speed, LEAST);
     }

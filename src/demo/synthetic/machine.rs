@@ -43,6 +43,11 @@ const LINES: &[(&str, &str)] = &[
     ("sys/module/kvm_intel/parameters/ept", "Y"),
     ("sys/module/kvm_intel/parameters/nested", "Y"),
     ("sys/module/kvm_intel/parameters/pt_mode", "0"),
+    ("sys/kernel/mm/ksm/full_scans", "0"),
+    ("sys/kernel/mm/ksm/pages_shared", "0"),
+    ("sys/kernel/mm/ksm/pages_sharing", "0"),
+    ("sys/kernel/mm/ksm/pages_unshared", "0"),
+    ("sys/kernel/mm/ksm/pages_volatile", "0"),
     (
         "sys/kernel/mm/transparent_hugepage/enabled",
         "always [madvise] never",
