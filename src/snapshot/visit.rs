@@ -10,7 +10,7 @@ use crate::engine::background::{FactValue, Origin};
 use crate::engine::reading::{ColumnSet, Unit};
 use crate::engine::SourceState;
 use crate::metric::{Buckets, Metric, Rows};
-use crate::telemetry::values::{Reading, Registry};
+use crate::telemetry::values::{OwnValue, Registry};
 
 /// Value of a sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -230,13 +230,13 @@ pub fn visit_own(registry: &Registry, visitor: &mut impl Visitor) {
             announced: false,
             visitor: &mut *visitor,
         };
-        values.read(&mut |labels, reading| {
+        values.read(&mut |labels, value| {
             let labels = Labels::new(labels);
             let row = Row::of_host(&labels);
-            match reading {
-                Reading::Int(n) => family.sample(row, &Labels::default(), Value::Int(n)),
-                Reading::Float(x) => family.sample(row, &Labels::default(), Value::Float(x)),
-                Reading::Histogram(buckets) => {
+            match value {
+                OwnValue::Int(n) => family.sample(row, &Labels::default(), Value::Int(n)),
+                OwnValue::Float(x) => family.sample(row, &Labels::default(), Value::Float(x)),
+                OwnValue::Histogram(buckets) => {
                     family.announce();
                     family.visitor.histogram(row, &buckets);
                 }
@@ -301,7 +301,7 @@ fn delivers(source: &SourceRow) -> u64 {
 }
 
 /// Nanoseconds since the Unix epoch, valid until the year 2554; 0 before 1970.
-fn unix_ns(time: SystemTime) -> u64 {
+pub(crate) fn unix_ns(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::values::{Put, Reading, Values};
+use super::values::{OwnValue, Put, Values};
 use crate::metric::{metrics, Keys, Metric, Rows};
 
 metrics! { METRICS of "self":
@@ -146,7 +146,7 @@ impl Heartbeat {
 impl Values for Heartbeats {
     fn read(&self, put: Put<'_>) {
         for (thread, age) in self.ages(Instant::now()) {
-            put(vec![("thread", thread.into())], Reading::Float(age));
+            put(vec![("thread", thread.into())], OwnValue::Float(age));
         }
     }
 }

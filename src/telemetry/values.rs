@@ -15,7 +15,7 @@ use crate::metric::{Buckets, Label, Metric};
 
 /// The present value of one series.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Reading {
+pub enum OwnValue {
     /// An integer.
     Int(u64),
     /// Any other number.
@@ -25,7 +25,7 @@ pub enum Reading {
 }
 
 /// Receives series: labels and value.
-pub type Put<'a> = &'a mut dyn FnMut(Vec<Label>, Reading);
+pub type Put<'a> = &'a mut dyn FnMut(Vec<Label>, OwnValue);
 
 /// The series of one metric.
 pub trait Values: Send + Sync {
@@ -105,7 +105,7 @@ impl<L: LabelSet, V: Values> Values for Family<L, V> {
     fn read(&self, put: Put<'_>) {
         let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
         for (labels, value) in &*values {
-            value.read(&mut |_, reading| put(labels.labels(), reading));
+            value.read(&mut |_, value| put(labels.labels(), value));
         }
     }
 }
@@ -130,31 +130,34 @@ impl Histogram {
 impl Values for Histogram {
     fn read(&self, put: Put<'_>) {
         let buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        put(Vec::new(), Reading::Histogram(buckets.clone()));
+        put(Vec::new(), OwnValue::Histogram(buckets.clone()));
     }
 }
 
 impl Values for Counter {
     fn read(&self, put: Put<'_>) {
-        put(Vec::new(), Reading::Int(self.get()));
+        put(Vec::new(), OwnValue::Int(self.get()));
     }
 }
 
 impl Values for Counter<f64, AtomicU64> {
     fn read(&self, put: Put<'_>) {
-        put(Vec::new(), Reading::Float(self.get()));
+        put(Vec::new(), OwnValue::Float(self.get()));
     }
 }
 
 impl Values for Gauge {
     fn read(&self, put: Put<'_>) {
-        put(Vec::new(), Reading::Int(self.get().try_into().unwrap_or(0)));
+        put(
+            Vec::new(),
+            OwnValue::Int(self.get().try_into().unwrap_or(0)),
+        );
     }
 }
 
 impl Values for Gauge<f64, AtomicU64> {
     fn read(&self, put: Put<'_>) {
-        put(Vec::new(), Reading::Float(self.get()));
+        put(Vec::new(), OwnValue::Float(self.get()));
     }
 }
 
@@ -163,6 +166,6 @@ pub(super) struct Info(pub(super) Vec<Label>);
 
 impl Values for Info {
     fn read(&self, put: Put<'_>) {
-        put(self.0.clone(), Reading::Int(1));
+        put(self.0.clone(), OwnValue::Int(1));
     }
 }

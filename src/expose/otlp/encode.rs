@@ -11,10 +11,11 @@ use bytes::Bytes;
 use super::delta::{Id, Ledger, PendingDelta};
 use super::histogram::Histogram;
 use super::protobuf::{attribute, bytes, fixed64, head, uint, varint, varint_len};
-use super::starts::{unix_ns, Clock};
+use super::starts::Clock;
 use super::{names, Resource};
 use crate::engine::background::Origin;
 use crate::metric::{Buckets, Kind, Label, Metric};
+use crate::snapshot::visit::unix_ns;
 use crate::snapshot::{visit_own, Labels, Row, Snapshot, Value, Visitor};
 use crate::telemetry::Registry;
 

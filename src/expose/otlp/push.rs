@@ -6,10 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 use super::answer::Answer;
 use super::encode::{Encoder, Picture, Request};
 use super::settings::Settings;
-use super::starts::{unix_ns, Clock};
+use super::starts::Clock;
 use super::transport::Client;
 use super::{App, Resource};
 use crate::config::otlp::Temporality;
+use crate::snapshot::visit::unix_ns;
 use crate::telemetry::{EndpointLabel, Heartbeat, OutcomeLabels, Telemetry};
 
 /// Shortest interval between log messages about failures.

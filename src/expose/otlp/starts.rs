@@ -5,11 +5,12 @@
 //! Each source declares which applies ([`Origin`]). So a VM that restarts under its name has a new
 //! start time, and no backend takes its lower totals for a decreasing counter.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use rustix::time::{clock_gettime, ClockId};
 
 use crate::engine::background::Origin;
+use crate::snapshot::visit::unix_ns;
 use crate::snapshot::Subject;
 
 /// Converts clock ticks since boot to nanoseconds since the Unix epoch with a fixed offset: a start
@@ -58,12 +59,6 @@ impl Clock {
         self.boot
             .saturating_add(ticks.saturating_mul(self.ns_per_tick))
     }
-}
-
-/// Nanoseconds since the Unix epoch, good until the year 2554; 0 before 1970.
-pub(super) fn unix_ns(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
