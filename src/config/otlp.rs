@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::values;
+use super::{raw, values};
 
 mod read;
 
@@ -28,7 +28,7 @@ pub struct Otlp {
     #[serde(deserialize_with = "read::attributes")]
     pub resource: BTreeMap<String, String>,
     /// Endpoints, at most [`MAX_ENDPOINTS`], with different URLs.
-    #[serde(deserialize_with = "read::endpoints")]
+    #[serde(deserialize_with = "raw::unique")]
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -59,10 +59,10 @@ pub struct Endpoint {
     #[serde(default)]
     pub compression: Option<Compression>,
     /// Time between pushes, 1 s to 1 h.
-    #[serde(default, deserialize_with = "read::interval")]
+    #[serde(default, deserialize_with = "values::otlp_interval")]
     pub interval: Option<Duration>,
     /// Timeout of one request and its answer, 100 ms to 5 min.
-    #[serde(default, deserialize_with = "read::timeout")]
+    #[serde(default, deserialize_with = "values::otlp_timeout")]
     pub timeout: Option<Duration>,
     /// Headers of every request.
     #[serde(default, deserialize_with = "read::headers")]
@@ -193,7 +193,6 @@ pub struct BasicAuth {
     #[serde(deserialize_with = "read::username")]
     pub username: String,
     /// The password.
-    #[serde(deserialize_with = "read::header_source")]
     pub password: HeaderSource,
 }
 
@@ -202,13 +201,13 @@ pub struct BasicAuth {
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 pub struct Tls {
     /// Trusted certificates, instead of the system's roots.
-    #[serde(deserialize_with = "read::path")]
+    #[serde(deserialize_with = "values::absolute_path")]
     pub ca_file: Option<PathBuf>,
     /// Client certificate.
-    #[serde(deserialize_with = "read::path")]
+    #[serde(deserialize_with = "values::absolute_path")]
     pub cert_file: Option<PathBuf>,
     /// Key of the client certificate.
-    #[serde(deserialize_with = "read::path")]
+    #[serde(deserialize_with = "values::absolute_path")]
     pub key_file: Option<PathBuf>,
 }
 

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-use super::values::{flag, Text};
+use super::values::{flag, text_that};
 use super::EventSet;
 
 /// Most user-defined raw events: each takes a counter of every vCPU for each counted mode.
@@ -47,11 +47,9 @@ pub struct RawEvent {
 pub struct ExitReason(#[serde(deserialize_with = "reason")] pub String);
 
 fn reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    deserializer.deserialize_str(Text {
-        expected: "an exit reason such as hlt, io or ept_violation: lower-case letters, digits \
-                   and _, but not other, which counts the remaining reasons",
-        read: |text| is_reason(text).then(|| text.to_owned()),
-    })
+    let expected = "an exit reason such as hlt, io or ept_violation: lower-case letters, digits \
+                    and _, but not other, which counts the remaining reasons";
+    text_that(deserializer, is_reason, expected)
 }
 
 fn is_reason(text: &str) -> bool {
@@ -63,11 +61,9 @@ fn yes() -> bool {
 }
 
 fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    deserializer.deserialize_str(Text {
-        expected:
-            "a name of letters, digits and _ that does not start with a digit, at most 64 bytes",
-        read: |text| is_name(text).then(|| text.to_owned()),
-    })
+    let expected =
+        "a name of letters, digits and _ that does not start with a digit, at most 64 bytes";
+    text_that(deserializer, is_name, expected)
 }
 
 fn is_name(text: &str) -> bool {
@@ -77,11 +73,9 @@ fn is_name(text: &str) -> bool {
 }
 
 fn event<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    deserializer.deserialize_str(Text {
-        expected:
-            "a PMU and its terms, such as cpu/event=0xd3,umask=0x2/, or a raw code, such as r1a8",
-        read: |text| is_event(text).then(|| text.to_owned()),
-    })
+    let expected =
+        "a PMU and its terms, such as cpu/event=0xd3,umask=0x2/, or a raw code, such as r1a8";
+    text_that(deserializer, is_event, expected)
 }
 
 /// Whether the text has the form `pmu/term,term=value/` or `rCODE`. Whether sysfs has the PMU and
@@ -116,27 +110,6 @@ fn is_hex(digits: &str) -> bool {
     (1..=16).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-pub(super) fn event_sets<'de, D>(deserializer: D) -> Result<Vec<EventSet>, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    unique(deserializer)
-}
-
-pub(super) fn raw_events<'de, D>(deserializer: D) -> Result<Vec<RawEvent>, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    unique(deserializer)
-}
-
-pub(super) fn exit_reasons<'de, D>(deserializer: D) -> Result<Vec<ExitReason>, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    unique(deserializer)
-}
-
 /// A list without duplicates.
 pub(super) fn unique<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
@@ -147,30 +120,26 @@ where
 }
 
 /// An entry of a list without duplicates.
-pub(super) trait Entry {
+pub(super) trait Entry: PartialEq {
     /// Description of the list, after "expected".
     const EXPECTED: &'static str;
     /// Greatest length.
     const MOST: usize;
 
     /// Whether the two are duplicates.
-    fn same(&self, other: &Self) -> bool;
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
 
     /// Error in the entry as a whole.
-    fn fault(&self) -> Option<&'static str>;
+    fn fault(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 impl Entry for EventSet {
     const EXPECTED: &'static str = "a list of branches, dtlb, stalled, dram_loads, topdown";
     const MOST: usize = 5;
-
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-
-    fn fault(&self) -> Option<&'static str> {
-        None
-    }
 }
 
 impl Entry for RawEvent {
@@ -191,14 +160,6 @@ impl Entry for RawEvent {
 impl Entry for ExitReason {
     const EXPECTED: &'static str = "a list of different exit reasons";
     const MOST: usize = MAX_EXIT_REASONS;
-
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-
-    fn fault(&self) -> Option<&'static str> {
-        None
-    }
 }
 
 struct Unique<T>(PhantomData<T>);

@@ -103,18 +103,10 @@ impl<'de, const SECONDS: u64> Deserialize<'de> for Periodic<SECONDS> {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
 struct Keys {
-    #[serde(deserialize_with = "flag")]
+    #[serde(deserialize_with = "values::flag")]
     enabled: Option<bool>,
-    #[serde(deserialize_with = "period")]
+    #[serde(deserialize_with = "values::slow_period")]
     period: Option<Duration>,
-}
-
-fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
-    values::flag(deserializer).map(Some)
-}
-
-fn period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    values::slow_period(deserializer).map(Some)
 }
 
 /// `sources.cgroup`: quotas, weight and pressure.
@@ -140,10 +132,10 @@ pub struct Pmu {
     #[serde(deserialize_with = "values::flag")]
     pub host_mode: bool,
     /// Optional event sets besides the default groups, without duplicates.
-    #[serde(deserialize_with = "raw::event_sets")]
+    #[serde(deserialize_with = "raw::unique")]
     pub events: Vec<EventSet>,
     /// User-defined raw events, at most [`super::MAX_RAW_EVENTS`], with different names.
-    #[serde(deserialize_with = "raw::raw_events")]
+    #[serde(deserialize_with = "raw::unique")]
     pub raw: Vec<RawEvent>,
 }
 
@@ -205,7 +197,7 @@ pub struct Exits {
     /// Whether tracepoints are counted.
     pub enabled: bool,
     /// Separately counted exit reasons, at most [`super::MAX_EXIT_REASONS`], without duplicates.
-    #[serde(deserialize_with = "raw::exit_reasons")]
+    #[serde(deserialize_with = "raw::unique")]
     pub reasons: Vec<ExitReason>,
 }
 

@@ -9,51 +9,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
-
-/// Range of `sampling.tick`: below 100 ms reading costs more than the data is worth, above 1 min a
-/// move between cores is attributed too coarsely.
-pub const TICK: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
-
-/// Range of `sampling.inventory`.
-pub const INVENTORY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
-
-/// Range of the periods of background collectors.
-pub const SLOW_PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
-
-/// Range of `labels.cell_ttl`.
-pub const CELL_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
-
-/// Range of `sources.memory.period`.
-pub const MEMORY_PERIOD: RangeInclusive<Duration> =
-    Duration::from_secs(10)..=Duration::from_secs(3600);
-
-/// Range of `sources.memory.budget`: a walk can block a VM for this long.
-pub const MEMORY_BUDGET: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10);
+use serde::de::{Deserialize, Deserializer, Error, Expected, Unexpected, Visitor};
 
 /// Range of `sources.pt.window`: below 1 ms the setup costs more than the recording contains.
 pub const PT_WINDOW: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
 
-/// Range of `sources.pt.period`.
-pub const PT_PERIOD: RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(86_400);
-
-/// Range of `sources.pt.max_duty`: a share of a core's time.
-pub const PT_DUTY: RangeInclusive<f64> = 0.0001..=0.5;
-
 /// Range of `sources.pt.max_bytes`: from the data of a millisecond to that of a busy second.
-pub const PT_BYTES: RangeInclusive<usize> = 64 << 10..=256 << 20;
-
-/// Range of `limits.max_series`.
-pub const MAX_SERIES: RangeInclusive<u64> = 1..=10_000_000;
-
-/// Range of `otlp.endpoints[].interval`.
-pub const OTLP_INTERVAL: RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(3600);
-
-/// Range of `otlp.endpoints[].timeout`.
-pub const OTLP_TIMEOUT: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(300);
+const PT_BYTES: RangeInclusive<usize> = 64 << 10..=256 << 20;
 
 /// Expected form of a listen address.
 pub const LISTEN_ADDRESS: &str =
@@ -94,58 +56,53 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-pub(super) fn tick<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    deserializer.deserialize_str(Span(TICK))
+/// Declares functions that read a value of this type within a range.
+macro_rules! within {
+    ($type:ty, $read:ident: $($(#[$doc:meta])* $key:ident = $range:expr;)+) => {$(
+        $(#[$doc])*
+        pub(super) fn $key<'de, D, T: From<$type>>(deserializer: D) -> Result<T, D::Error>
+        where
+            D: Deserializer<'de>,
+        {
+            deserializer.$read(Within($range)).map(T::from)
+        }
+    )+};
 }
 
-pub(super) fn inventory<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    deserializer.deserialize_str(Span(INVENTORY))
+within! {
+    Duration, deserialize_str:
+    /// Below 100 ms reading costs more than the data is worth, above 1 min a move between cores is
+    /// attributed too coarsely.
+    tick = Duration::from_millis(100)..=Duration::from_secs(60);
+    inventory = Duration::from_secs(1)..=Duration::from_secs(300);
+    /// Periods of background collectors.
+    slow_period = Duration::from_secs(1)..=Duration::from_secs(600);
+    cell_ttl = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    memory_period = Duration::from_secs(10)..=Duration::from_secs(3600);
+    /// A walk can block a VM for this long.
+    memory_budget = Duration::ZERO..=Duration::from_secs(10);
+    pt_window = PT_WINDOW;
+    pt_period = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    otlp_interval = Duration::from_secs(1)..=Duration::from_secs(3600);
+    otlp_timeout = Duration::from_millis(100)..=Duration::from_secs(300);
 }
 
-pub(super) fn slow_period<'de, D>(deserializer: D) -> Result<Duration, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    deserializer.deserialize_str(Span(SLOW_PERIOD))
+within! {
+    f64, deserialize_f64:
+    /// A share of a core's time.
+    pt_duty = 0.0001..=0.5;
 }
 
-pub(super) fn cell_ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    deserializer.deserialize_str(Span(CELL_TTL))
-}
-
-pub(super) fn memory_period<'de, D>(deserializer: D) -> Result<Duration, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    deserializer.deserialize_str(Span(MEMORY_PERIOD))
-}
-
-pub(super) fn memory_budget<'de, D>(deserializer: D) -> Result<Duration, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    deserializer.deserialize_str(Span(MEMORY_BUDGET))
-}
-
-pub(super) fn pt_window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    deserializer.deserialize_str(Span(PT_WINDOW))
-}
-
-pub(super) fn pt_period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    deserializer.deserialize_str(Span(PT_PERIOD))
-}
-
-pub(super) fn pt_duty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    deserializer.deserialize_f64(Part(PT_DUTY))
+within! {
+    usize, deserialize_u64:
+    max_series = 1..=10_000_000;
 }
 
 pub(super) fn pt_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    deserializer.deserialize_str(Text {
-        expected: "a power of two from 64KiB to 256MiB, such as 512KiB or 4MiB",
-        read: |text| {
-            let bytes = bytes(text).filter(|bytes| PT_BYTES.contains(bytes));
-            bytes.filter(|bytes| bytes.is_power_of_two())
-        },
+    let expected = "a power of two from 64KiB to 256MiB, such as 512KiB or 4MiB";
+    text(deserializer, expected, |text| {
+        let bytes = bytes(text).filter(|bytes| PT_BYTES.contains(bytes));
+        bytes.filter(|bytes| bytes.is_power_of_two())
     })
 }
 
@@ -161,57 +118,56 @@ fn bytes(text: &str) -> Option<usize> {
     number.parse::<usize>().ok()?.checked_mul(unit)
 }
 
-pub(super) fn otlp_interval<'de, D>(deserializer: D) -> Result<Duration, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    deserializer.deserialize_str(Span(OTLP_INTERVAL))
-}
-
-pub(super) fn otlp_timeout<'de, D>(deserializer: D) -> Result<Duration, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    deserializer.deserialize_str(Span(OTLP_TIMEOUT))
-}
-
-pub(super) fn max_series<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    deserializer.deserialize_u64(Number(MAX_SERIES))
-}
-
 pub(super) fn listen_address<'de, D>(deserializer: D) -> Result<SocketAddr, D::Error>
 where
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_str(Text {
-        expected: LISTEN_ADDRESS,
-        read: |text| text.parse().ok(),
-    })
+    text(deserializer, LISTEN_ADDRESS, |text| text.parse().ok())
 }
 
-pub(super) fn absolute_path<'de, D>(deserializer: D) -> Result<PathBuf, D::Error>
+pub(super) fn absolute_path<'de, D, T: From<PathBuf>>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_str(Text {
-        expected: "an absolute path",
-        read: |text| (text.starts_with('/') && !text.contains('\0')).then(|| PathBuf::from(text)),
+    text(deserializer, "an absolute path", |text| {
+        (text.starts_with('/') && !text.contains('\0')).then(|| PathBuf::from(text).into())
     })
 }
 
-pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    deserializer.deserialize_bool(Flag)
+pub(super) fn flag<'de, D, T: From<bool>>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_bool(Flag).map(T::from)
 }
 
-/// A value written as text.
-pub(super) struct Text<T> {
-    /// Expected value, after "expected".
-    pub(super) expected: &'static str,
-    /// Parses the text; `None` refuses it.
-    pub(super) read: fn(&str) -> Option<T>,
+/// Reads text for which `is` holds.
+pub(super) fn text_that<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    is: fn(&str) -> bool,
+    expected: &'static str,
+) -> Result<String, D::Error> {
+    text(deserializer, expected, |text| {
+        is(text).then(|| text.to_owned())
+    })
 }
 
-impl<T> Visitor<'_> for Text<T> {
+/// Parses a value written as text; `None` of `read` refuses it. `expected` comes after "expected"
+/// in the error.
+fn text<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    deserializer.deserialize_str(Text { expected, read })
+}
+
+struct Text<F> {
+    expected: &'static str,
+    read: F,
+}
+
+impl<T, F: Fn(&str) -> Option<T>> Visitor<'_> for Text<F> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -223,9 +179,21 @@ impl<T> Visitor<'_> for Text<T> {
     }
 }
 
-struct Span(RangeInclusive<Duration>);
+/// A value within a range.
+struct Within<T>(RangeInclusive<T>);
 
-impl Visitor<'_> for Span {
+impl<T: PartialOrd> Within<T> {
+    fn check<E: Error>(self, value: Option<T>, found: Unexpected<'_>) -> Result<T, E>
+    where
+        Self: Expected,
+    {
+        value
+            .filter(|value| self.0.contains(value))
+            .ok_or_else(|| E::invalid_value(found, &self))
+    }
+}
+
+impl Visitor<'_> for Within<Duration> {
     type Value = Duration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -234,15 +202,11 @@ impl Visitor<'_> for Span {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
-        duration(text)
-            .filter(|duration| self.0.contains(duration))
-            .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        self.check(duration(text), Unexpected::Str(text))
     }
 }
 
-struct Part(RangeInclusive<f64>);
-
-impl Visitor<'_> for Part {
+impl Visitor<'_> for Within<f64> {
     type Value = f64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -251,9 +215,20 @@ impl Visitor<'_> for Part {
     }
 
     fn visit_f64<E: Error>(self, part: f64) -> Result<f64, E> {
-        Some(part)
-            .filter(|part| self.0.contains(part))
-            .ok_or_else(|| E::invalid_value(Unexpected::Float(part), &self))
+        self.check(Some(part), Unexpected::Float(part))
+    }
+}
+
+impl Visitor<'_> for Within<usize> {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (least, most) = (self.0.start(), self.0.end());
+        write!(f, "a whole number from {least} to {most}")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<usize, E> {
+        self.check(number.try_into().ok(), Unexpected::Unsigned(number))
     }
 }
 
@@ -268,28 +243,6 @@ impl Visitor<'_> for Flag {
 
     fn visit_bool<E: Error>(self, flag: bool) -> Result<bool, E> {
         Ok(flag)
-    }
-}
-
-struct Number(RangeInclusive<u64>);
-
-impl Visitor<'_> for Number {
-    type Value = usize;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "a whole number from {} to {}",
-            self.0.start(),
-            self.0.end()
-        )
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<usize, E> {
-        Some(number)
-            .filter(|number| self.0.contains(number))
-            .and_then(|number| usize::try_from(number).ok())
-            .ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
     }
 }
 

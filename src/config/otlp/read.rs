@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde::Deserialize;
 
 use super::super::raw;
-use super::super::values::{self, Text};
+use super::super::values::{self, text_that};
 use super::{Endpoint, HeaderSource, Tls, Url, MAX_ENDPOINTS};
 
 /// Longest value of a header or an attribute (bytes).
@@ -32,29 +31,9 @@ pub(super) fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::
     deserializer.deserialize_str(UrlText)
 }
 
-pub(super) fn interval<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    values::otlp_interval(deserializer).map(Some)
-}
-
-pub(super) fn timeout<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    values::otlp_timeout(deserializer).map(Some)
-}
-
-pub(super) fn path<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<PathBuf>, D::Error> {
-    values::absolute_path(deserializer).map(Some)
-}
-
 pub(super) fn username<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    deserializer.deserialize_str(Text {
-        expected: "a user name without a colon",
-        read: |text| (is_value(text) && !text.contains(':')).then(|| text.to_owned()),
-    })
+    let is = |text: &str| is_value(text) && !text.contains(':');
+    text_that(deserializer, is, "a user name without a colon")
 }
 
 /// Whether the text is valid as a header's or an attribute's value.
@@ -99,10 +78,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Map<T> {
 struct Attribute(#[serde(deserialize_with = "attribute")] String);
 
 fn attribute<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    deserializer.deserialize_str(Text {
-        expected: "text of at most 8192 bytes",
-        read: |text| is_value(text).then(|| text.to_owned()),
-    })
+    text_that(deserializer, is_value, "text of at most 8192 bytes")
 }
 
 pub(super) fn attributes<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
@@ -117,22 +93,17 @@ where
     Ok(all.into_iter().map(|(k, v)| (k, v.0)).collect())
 }
 
-/// Value of a header.
-#[derive(Deserialize)]
-struct Header(#[serde(deserialize_with = "header_source")] HeaderSource);
-
 pub(super) fn headers<'de, D>(deserializer: D) -> Result<BTreeMap<String, HeaderSource>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    let all: BTreeMap<String, Header> = deserializer.deserialize_any(Map {
+    deserializer.deserialize_any(Map {
         expected:
             "a mapping of header names to text, {file: PATH} or {env: NAME}; not headers that \
                    the transport sets",
-        name: |name| header_name(name),
+        name: header_name,
         value: PhantomData,
-    })?;
-    Ok(all.into_iter().map(|(k, v)| (k, v.0)).collect())
+    })
 }
 
 /// Headers that describe the body or the connection; the transport sets them.
@@ -157,70 +128,66 @@ pub fn header_name(name: &str) -> Option<String> {
     free.then(|| name.to_owned())
 }
 
-pub(super) fn header_source<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<HeaderSource, D::Error> {
-    struct Source;
-    impl<'de> Visitor<'de> for Source {
-        type Value = HeaderSource;
+impl<'de> Deserialize<'de> for HeaderSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Source)
+    }
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("text, {file: PATH} or {env: NAME}")
-        }
+struct Source;
 
-        fn visit_str<E: Error>(self, text: &str) -> Result<HeaderSource, E> {
-            // Never shown: the value may be a secret.
-            match is_value(text) {
-                true => Ok(HeaderSource::Value(text.to_owned())),
-                false => Err(E::custom(
-                    "expected one line of text, or {file: PATH} or {env: NAME}",
-                )),
-            }
-        }
+impl<'de> Visitor<'de> for Source {
+    type Value = HeaderSource;
 
-        // A number may be a secret too; serde's default errors would show it.
-        fn visit_bool<E: Error>(self, _: bool) -> Result<HeaderSource, E> {
-            Err(E::custom(QUOTES))
-        }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text, {file: PATH} or {env: NAME}")
+    }
 
-        fn visit_i64<E: Error>(self, _: i64) -> Result<HeaderSource, E> {
-            Err(E::custom(QUOTES))
-        }
-
-        fn visit_u64<E: Error>(self, _: u64) -> Result<HeaderSource, E> {
-            Err(E::custom(QUOTES))
-        }
-
-        fn visit_f64<E: Error>(self, _: f64) -> Result<HeaderSource, E> {
-            Err(E::custom(QUOTES))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HeaderSource, A::Error> {
-            let wrong = || A::Error::custom("expected one key, file or env");
-            let source = match map.next_key::<String>()?.as_deref() {
-                Some("file") => HeaderSource::File(map.next_value::<AbsolutePath>()?.0),
-                Some("env") => HeaderSource::Env(map.next_value()?),
-                _ => return Err(wrong()),
-            };
-            match map.next_key::<String>()? {
-                None => Ok(source),
-                Some(_) => Err(wrong()),
-            }
+    fn visit_str<E: Error>(self, text: &str) -> Result<HeaderSource, E> {
+        // Never shown: the value may be a secret.
+        match is_value(text) {
+            true => Ok(HeaderSource::Value(text.to_owned())),
+            false => Err(E::custom(
+                "expected one line of text, or {file: PATH} or {env: NAME}",
+            )),
         }
     }
-    deserializer.deserialize_any(Source)
+
+    // A number may be a secret too; serde's default errors would show it.
+    fn visit_bool<E: Error>(self, _: bool) -> Result<HeaderSource, E> {
+        Err(E::custom(QUOTES))
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<HeaderSource, E> {
+        Err(E::custom(QUOTES))
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<HeaderSource, E> {
+        Err(E::custom(QUOTES))
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<HeaderSource, E> {
+        Err(E::custom(QUOTES))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HeaderSource, A::Error> {
+        let wrong = || A::Error::custom("expected one key, file or env");
+        let source = match map.next_key::<String>()?.as_deref() {
+            Some("file") => HeaderSource::File(map.next_value::<AbsolutePath>()?.0),
+            Some("env") => HeaderSource::Env(map.next_value()?),
+            _ => return Err(wrong()),
+        };
+        match map.next_key::<String>()? {
+            None => Ok(source),
+            Some(_) => Err(wrong()),
+        }
+    }
 }
 
 const QUOTES: &str = "expected text; put quotes around it";
 
 #[derive(Deserialize)]
 struct AbsolutePath(#[serde(deserialize_with = "values::absolute_path")] PathBuf);
-
-pub(super) fn endpoints<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<Endpoint>, D::Error> {
-    raw::unique(deserializer)
-}
 
 impl raw::Entry for Endpoint {
     const EXPECTED: &'static str = "a list of endpoints with different URLs";
