@@ -13,6 +13,45 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
 
+/// Declares a mapping of the file: each key with its default, and with the function that reads it
+/// if its type accepts more than the key does.
+macro_rules! mapping {
+    ($(#[$meta:meta])* $name:ident {
+        $($(#[$doc:meta])* $key:ident: $type:ty = $default:expr $(, $read:literal)?;)+
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
+        pub struct $name {
+            $($(#[$doc])* $(#[serde(deserialize_with = $read)])? pub $key: $type,)+
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)+ }
+            }
+        }
+    };
+}
+
+/// Declares a mapping of sections. A section may be empty (`web:` without keys).
+macro_rules! sections {
+    ($(#[$meta:meta])* $name:ident, $expecting:literal {
+        $($key:ident: $type:ty $(, $doc:literal)?;)+
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Default, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields, expecting = $expecting)]
+        pub struct $name {
+            $(
+                #[doc = concat!("`", stringify!($key), "`" $(, ": ", $doc)?)]
+                #[serde(deserialize_with = "values::section")]
+                pub $key: $type,
+            )+
+        }
+    };
+}
+
 pub mod file;
 pub mod otlp;
 mod position;
@@ -29,94 +68,91 @@ pub use sources::{
 /// Largest configuration file (bytes): the documented example has 6 kB.
 pub const MAX_FILE: u64 = 1 << 20;
 
-/// The whole configuration, validated.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a mapping of sections")]
-pub struct Config {
-    /// `web`
-    #[serde(deserialize_with = "values::section")]
-    pub web: Web,
-    /// `paths`
-    #[serde(deserialize_with = "values::section")]
-    pub paths: Paths,
-    /// `sampling`
-    #[serde(deserialize_with = "values::section")]
-    pub sampling: Sampling,
-    /// `labels`
-    #[serde(deserialize_with = "values::section")]
-    pub labels: LabelConfig,
-    /// `limits`
-    #[serde(deserialize_with = "values::section")]
-    pub limits: Limits,
-    /// `sources`
-    #[serde(deserialize_with = "values::section")]
-    pub sources: Sources,
-    /// `otlp`
-    #[serde(deserialize_with = "values::section")]
-    pub otlp: Otlp,
-    /// `log`
-    #[serde(deserialize_with = "values::section")]
-    pub log: Log,
+sections! {
+    /// The whole configuration, validated.
+    Config, "a mapping of sections" {
+        web: Web;
+        paths: Paths;
+        sampling: Sampling;
+        labels: LabelConfig;
+        limits: Limits;
+        sources: Sources;
+        otlp: Otlp;
+        log: Log;
+    }
 }
 
-/// `web`: the HTTP server.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
-pub struct Web {
-    /// Address to listen on; port 0 selects a free port.
-    #[serde(deserialize_with = "values::listen_address")]
-    pub listen_address: SocketAddr,
+mapping! {
+    /// `web`: the HTTP server.
+    #[derive(Eq)]
+    Web {
+        /// Address to listen on; port 0 selects a free port.
+        listen_address: SocketAddr = ([127, 0, 0, 1], 9752).into(), "values::listen_address";
+    }
 }
 
-/// `paths`: mount points of the host's file systems.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
-pub struct Paths {
-    /// procfs
-    #[serde(deserialize_with = "values::absolute_path")]
-    pub procfs: PathBuf,
-    /// sysfs
-    #[serde(deserialize_with = "values::absolute_path")]
-    pub sysfs: PathBuf,
-    /// cgroup hierarchy
-    #[serde(deserialize_with = "values::absolute_path")]
-    pub cgroupfs: PathBuf,
-    /// debugfs
-    #[serde(deserialize_with = "values::absolute_path")]
-    pub debugfs: PathBuf,
-    /// tracefs
-    #[serde(deserialize_with = "values::absolute_path")]
-    pub tracefs: PathBuf,
-    /// Run-time state of daemons
-    #[serde(deserialize_with = "values::absolute_path")]
-    pub runfs: PathBuf,
-    /// Device nodes
-    #[serde(deserialize_with = "values::absolute_path")]
-    pub devfs: PathBuf,
+mapping! {
+    /// `paths`: mount points of the host's file systems.
+    #[derive(Eq)]
+    Paths {
+        /// procfs
+        procfs: PathBuf = "/proc".into(), "values::absolute_path";
+        /// sysfs
+        sysfs: PathBuf = "/sys".into(), "values::absolute_path";
+        /// cgroup hierarchy
+        cgroupfs: PathBuf = "/sys/fs/cgroup".into(), "values::absolute_path";
+        /// debugfs
+        debugfs: PathBuf = "/sys/kernel/debug".into(), "values::absolute_path";
+        /// tracefs
+        tracefs: PathBuf = "/sys/kernel/tracing".into(), "values::absolute_path";
+        /// Run-time state of daemons
+        runfs: PathBuf = "/run".into(), "values::absolute_path";
+        /// Device nodes
+        devfs: PathBuf = "/dev".into(), "values::absolute_path";
+    }
 }
 
-/// `sampling`: periods.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
-pub struct Sampling {
-    /// Period of a tick, 100 ms to 1 min.
-    #[serde(deserialize_with = "values::tick")]
-    pub tick: Duration,
-    /// Period of an inventory pass, 1 s to 5 min.
-    #[serde(deserialize_with = "values::inventory")]
-    pub inventory: Duration,
+mapping! {
+    /// `sampling`: periods.
+    #[derive(Eq)]
+    Sampling {
+        /// Period of a tick, 100 ms to 1 min.
+        tick: Duration = Duration::from_secs(1), "values::tick";
+        /// Period of an inventory pass, 1 s to 5 min.
+        inventory: Duration = Duration::from_secs(5), "values::inventory";
+    }
 }
 
-/// `labels`: detail of locations.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
-pub struct LabelConfig {
-    /// Location labels of activity counters.
-    pub placement: Placement,
-    /// Time without activity after which a (vCPU, location) series is dropped from the exposition,
-    /// 1 s to 1 d.
-    #[serde(deserialize_with = "values::cell_ttl")]
-    pub cell_ttl: Duration,
+mapping! {
+    /// `labels`: detail of locations.
+    #[derive(Eq)]
+    LabelConfig {
+        /// Location labels of activity counters.
+        placement: Placement = Placement::Core;
+        /// Time without activity after which a (vCPU, location) series is dropped from the
+        /// exposition, 1 s to 1 d.
+        cell_ttl: Duration = Duration::from_secs(600), "values::cell_ttl";
+    }
+}
+
+mapping! {
+    /// `limits`: hard limits.
+    #[derive(Eq)]
+    Limits {
+        /// Most series in the exposition, 1 to 10 million.
+        max_series: usize = 200_000, "values::max_series";
+    }
+}
+
+mapping! {
+    /// `log`: messages on standard error.
+    #[derive(Copy, Eq)]
+    Log {
+        /// Least important level that is written.
+        level: LogLevel = LogLevel::Info;
+        /// Format of a message.
+        format: LogFormat = LogFormat::Text;
+    }
 }
 
 /// Location labels of activity counters, finest first.
@@ -129,25 +165,6 @@ pub enum Placement {
     NumaNode,
     /// No location labels.
     None,
-}
-
-/// `limits`: hard limits.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
-pub struct Limits {
-    /// Most series in the exposition, 1 to 10 million.
-    #[serde(deserialize_with = "values::max_series")]
-    pub max_series: usize,
-}
-
-/// `log`: messages on standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
-pub struct Log {
-    /// Least important level that is written.
-    pub level: LogLevel,
-    /// Format of a message.
-    pub format: LogFormat,
 }
 
 /// Importance of a message, most important first.
@@ -172,40 +189,24 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why a configuration could not be loaded.
+/// Why a configuration could not be loaded. The path is `configuration` for text without a file.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the variants
 pub enum ConfigError {
-    /// The file could not be read.
     #[error("cannot read {path}: {error}")]
     Read {
-        /// Path of the file.
         path: PathBuf,
-        /// Cause.
         #[source]
         error: io::Error,
     },
-    /// The file is longer than [`MAX_FILE`].
     #[error("{path} is longer than 1 MiB, the limit of a configuration file")]
-    TooLong {
-        /// Path of the file.
-        path: PathBuf,
-    },
-    /// The file is not UTF-8.
+    TooLong { path: PathBuf },
     #[error("{path} is not UTF-8 text: invalid byte at offset {position}")]
-    NotText {
-        /// Path of the file.
-        path: PathBuf,
-        /// Offset of the first invalid byte.
-        position: usize,
-    },
-    /// A key or value is invalid, or the text is not YAML.
+    NotText { path: PathBuf, position: usize },
+    /// A key or value is invalid, or the text is not YAML. The message has line, column, key path
+    /// and expected value.
     #[error("{path}: {message}")]
-    Invalid {
-        /// Path of the file, or `configuration` for text without a file.
-        path: PathBuf,
-        /// Line, column, key path and expected value.
-        message: String,
-    },
+    Invalid { path: PathBuf, message: String },
 }
 
 impl Config {
@@ -262,61 +263,4 @@ pub fn parse_named<T: DeserializeOwned + Default>(
             path: path.to_owned(),
             message: position::located(&error, text),
         })
-}
-
-impl Default for Web {
-    fn default() -> Self {
-        Self {
-            listen_address: SocketAddr::from(([127, 0, 0, 1], 9752)),
-        }
-    }
-}
-
-impl Default for Paths {
-    fn default() -> Self {
-        Self {
-            procfs: "/proc".into(),
-            sysfs: "/sys".into(),
-            cgroupfs: "/sys/fs/cgroup".into(),
-            debugfs: "/sys/kernel/debug".into(),
-            tracefs: "/sys/kernel/tracing".into(),
-            runfs: "/run".into(),
-            devfs: "/dev".into(),
-        }
-    }
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            tick: Duration::from_secs(1),
-            inventory: Duration::from_secs(5),
-        }
-    }
-}
-
-impl Default for LabelConfig {
-    fn default() -> Self {
-        Self {
-            placement: Placement::Core,
-            cell_ttl: Duration::from_secs(600),
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_series: 200_000,
-        }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            level: LogLevel::Info,
-            format: LogFormat::Text,
-        }
-    }
 }

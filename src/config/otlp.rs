@@ -17,28 +17,16 @@ pub use read::header_name;
 /// Most endpoints: each visits the snapshot and keeps its own connection.
 pub const MAX_ENDPOINTS: usize = 8;
 
-/// `otlp`: pushes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a mapping of keys")]
-pub struct Otlp {
-    /// Whether to push; `false` also overrides the environment.
-    #[serde(deserialize_with = "values::flag")]
-    pub enabled: bool,
-    /// Resource attributes; they override detected ones.
-    #[serde(deserialize_with = "read::attributes")]
-    pub resource: BTreeMap<String, String>,
-    /// Endpoints, at most [`MAX_ENDPOINTS`], with different URLs.
-    #[serde(deserialize_with = "raw::unique")]
-    pub endpoints: Vec<Endpoint>,
-}
-
-impl Default for Otlp {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            resource: BTreeMap::new(),
-            endpoints: Vec::new(),
-        }
+mapping! {
+    /// `otlp`: pushes.
+    #[derive(Eq)]
+    Otlp {
+        /// Whether to push; `false` also overrides the environment.
+        enabled: bool = true, "values::flag";
+        /// Resource attributes; they override detected ones.
+        resource: BTreeMap<String, String> = BTreeMap::new(), "read::attributes";
+        /// Endpoints, at most [`MAX_ENDPOINTS`], with different URLs.
+        endpoints: Vec<Endpoint> = Vec::new(), "raw::unique";
     }
 }
 
