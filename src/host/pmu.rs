@@ -48,45 +48,29 @@ pub struct Encoding {
 
 /// Why an event could not be encoded.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[allow(missing_docs)] // the messages describe the variants
 pub enum EventError {
-    /// The text does not have the form of an event.
     #[error(
         "event {event:?}: unknown syntax; use PMU/TERM=VALUE,…/ as in cpu/event=0xd3,umask=0x2/, or r1a8"
     )]
-    Syntax {
-        /// The first characters of the text.
-        event: String,
-    },
-    /// The machine has no such PMU.
+    Syntax { event: String },
     #[error("event {event:?}: this machine has no PMU {pmu:?}; it has: {known}")]
     NoPmu {
-        /// The text.
         event: String,
-        /// The requested PMU.
         pmu: String,
-        /// The PMUs of the machine.
         known: String,
     },
-    /// The PMU has no such term or event.
     #[error("PMU {pmu} has no term or event {term:?}; terms: {terms}; events: {events}")]
     Term {
-        /// The PMU.
         pmu: String,
-        /// The term.
         term: String,
-        /// The terms of the PMU.
         terms: String,
-        /// The named events of the PMU.
         events: String,
     },
-    /// The value is not a number or has too many bits.
     #[error("PMU {pmu}, term {term:?}: expected a number of at most {bits} bits")]
     Value {
-        /// The PMU.
         pmu: String,
-        /// The term with its value.
         term: String,
-        /// Number of bits of the term.
         bits: u32,
     },
 }

@@ -127,16 +127,11 @@ pub struct Ticket<T> {
 
 /// Why a read was not started.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the variants
 pub enum NotBegun {
     /// Pending reads of this user or process have reached their limit.
     #[error("too many pending reads ({of_user} of processes of user {uid})")]
-    Hang {
-        /// UID.
-        uid: u32,
-        /// Number of pending reads of the user.
-        of_user: usize,
-    },
-    /// The kernel refused a new thread.
+    Hang { uid: u32, of_user: usize },
     #[error("cannot start a thread: {0}")]
     NoThread(#[from] std::io::Error),
 }

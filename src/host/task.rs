@@ -23,11 +23,11 @@ pub struct Task {
 
 /// Why a file of a task was not read.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the variants
 pub enum TaskError {
-    /// The task exited; its ID may belong to another one.
+    /// The ID may belong to another task.
     #[error("the task exited")]
     Gone,
-    /// The file cannot be read.
     #[error("cannot read {path}: {error}", path = .0.display(), error = .1)]
     Unreadable(PathBuf, io::Error),
     /// The file is not as proc(5) describes it.

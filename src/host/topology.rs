@@ -103,30 +103,20 @@ pub struct Topology {
 
 /// Why the topology could not be read.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the variants
 pub enum TopologyError {
-    /// A file or directory could not be read.
     #[error("cannot read {path}: {error}; mount sysfs there or set --path.sysfs")]
     Read {
-        /// Path of the file.
         path: PathBuf,
-        /// Cause.
         #[source]
         error: io::Error,
     },
-    /// A file has an unexpected format.
+    /// `text` is the first characters of the file.
     #[error("unexpected format in {path}: not a CPU list: {text:?}")]
-    NotAList {
-        /// Path of the file.
-        path: PathBuf,
-        /// First characters of the file.
-        text: String,
-    },
+    NotAList { path: PathBuf, text: String },
     /// The file lists no online CPU, although this code runs on one.
     #[error("{path} lists no CPU; set --path.sysfs to the host's sysfs")]
-    NoCpu {
-        /// Path of the file.
-        path: PathBuf,
-    },
+    NoCpu { path: PathBuf },
 }
 
 impl Topology {

@@ -5,6 +5,11 @@
 //! recording, `AUXTRACE` contains the trace, and `AUX` reports where tracing restarted and whether
 //! data was lost.
 //!
+//! The crate linux-perf-data does not replace this (0.13, read at commit da5bce4): it allocates and
+//! zeroes the size that a trace or section claims before it reads it, copies every trace, does not
+//! skip the bytes after `HEADER_TRACING_DATA` of a piped file, reads no record of a file that perf
+//! could not finish, and leaves `AUXTRACE_INFO` and the order of the parts to its user.
+//!
 //! The format: tools/perf/Documentation/perf.data-file-format.txt,
 //! tools/lib/perf/include/perf/event.h (records from 64 on) and include/uapi/linux/perf_event.h
 //! (the kernel's) in Linux.
@@ -68,38 +73,32 @@ pub struct Losses {
 /// An invalid file: the problem and its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("at offset {offset:#x}: {problem}")]
+#[allow(missing_docs)] // the message describes the fields
 pub struct PerfDataError {
-    /// Offset in the file.
     pub offset: usize,
-    /// The problem.
     pub problem: Problem,
 }
 
 /// Problems of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the variants
 pub enum Problem {
-    /// The magic number is not `PERFILE2`.
     #[error("not a perf.data file")]
     Magic,
     /// Written by perf of Linux 2.6.
     #[error("the perf.data format predates Linux 3.0; record again with a newer perf")]
     Old,
-    /// The magic number with its bytes reversed.
     #[error("the file is big-endian, but Intel PT exists only on little-endian machines")]
     BigEndian,
-    /// The file ends too early.
     #[error("the file ends within {0}: it was truncated, or perf was killed")]
     Truncated(&'static str),
-    /// A size that is not possible.
     #[error("invalid size of {0}")]
     Size(&'static str),
-    /// Written by `perf record -z`.
     #[error("the records are compressed; record without -z")]
     Compressed,
     /// There is no `AUXTRACE_INFO`.
     #[error("the file contains no Intel PT; record with -e intel_pt//")]
     NoTrace,
-    /// `AUXTRACE_INFO` has another type.
     #[error("the trace is not Intel PT (auxtrace type {0})")]
     OtherTrace(u32),
     /// Two `AUXTRACE` records of one buffer have the same position.

@@ -81,6 +81,7 @@ pub struct Side {
 
 /// Packets by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // the names are those of the packets
 pub struct Packets {
     /// TNT-8 and TNT-64.
     pub tnt: u64,
@@ -88,41 +89,28 @@ pub struct Packets {
     pub bits: u64,
     /// Taken branches in TNT packets.
     pub taken: u64,
-    /// TIP.
     pub tip: u64,
-    /// FUP.
     pub fup: u64,
     /// TIP.PGE.
     pub pge: u64,
     /// TIP.PGD.
     pub pgd: u64,
-    /// CYC.
     pub cyc: u64,
     /// Cycles in CYC packets.
     pub cycsum: u64,
-    /// PAD.
     pub pad: u64,
-    /// MTC.
     pub mtc: u64,
-    /// TSC.
     pub tsc: u64,
-    /// CBR.
     pub cbr: u64,
-    /// TMA.
     pub tma: u64,
     /// MODE.Exec and MODE.TSX.
     pub mode: u64,
-    /// PIP.
     pub pip: u64,
     /// PIP in VMX non-root operation.
     pub pipnr: u64,
-    /// VMCS.
     pub vmcs: u64,
-    /// PSB.
     pub psb: u64,
-    /// PSBEND.
     pub psbend: u64,
-    /// OVF.
     pub ovf: u64,
     /// All other packets.
     pub other: u64,

@@ -24,14 +24,12 @@ pub const MAX_TEXT: u64 = 64 << 20;
 
 /// Why a text was not read to its end.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the variants
 pub enum TextError {
-    /// The file could not be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The time limit was reached.
     #[error("time limit reached before the end of the file")]
     Spent,
-    /// The text or a line exceeds its size limit.
     #[error("file or line above the size limit")]
     TooLong,
 }
