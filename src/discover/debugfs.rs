@@ -116,8 +116,7 @@ fn read(roots: &Roots, creator: i32, fd: i32) -> DebugVm {
         .filter_map(|n| n.strip_prefix("vcpu")?.parse().ok());
     let mut vcpus: Vec<(u32, Option<i32>)> = ids
         .map(|id: u32| {
-            let text = roots.read_text(&dir.join(format!("vcpu{id}/pid"))).ok();
-            let tid = text.and_then(|t| t.trim().parse().ok());
+            let tid = roots.number(&dir.join(format!("vcpu{id}/pid")));
             (id, tid.filter(|tid| *tid > 0))
         })
         .collect();

@@ -40,8 +40,7 @@ fn chip(roots: &Roots, dir: &Path) -> Option<Chip> {
             return None;
         }
         let label = roots.read_text(&dir.join(file)).ok()?;
-        let input = roots.read_text(&dir.join(format!("{sensor}_input")));
-        Some((label, input.ok()?.parse().ok()?))
+        Some((label, roots.number(&dir.join(format!("{sensor}_input")))?))
     };
     Some(Chip {
         temperatures: files.iter().filter_map(temperature).collect(),

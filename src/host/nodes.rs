@@ -2,8 +2,6 @@
 //!
 //! Files: Documentation/ABI/stable/sysfs-devices-node; drivers/base/node.c writes `meminfo`.
 
-use std::path::Path;
-
 use super::key_value;
 use super::memory::{self, MAX_NODES};
 use super::roots::Roots;
@@ -126,7 +124,7 @@ pub fn pools(roots: &Roots, node: u32) -> Vec<Pool> {
     let names = roots.list(&dir).unwrap_or_default();
     let pool = |name: &String| {
         let size = name.strip_prefix("hugepages-")?.strip_suffix("kB")?;
-        let number = |file: &str| number(roots, &dir.join(name).join(file));
+        let number = |file: &str| roots.number(&dir.join(name).join(file));
         Some(Pool {
             size: size.parse::<u64>().ok()?.checked_mul(1024)?,
             total: number("nr_hugepages")?,
@@ -136,10 +134,6 @@ pub fn pools(roots: &Roots, node: u32) -> Vec<Pool> {
     let mut pools: Vec<Pool> = names.iter().filter_map(pool).collect();
     pools.sort_unstable_by_key(|pool| pool.size);
     pools
-}
-
-fn number(roots: &Roots, path: &Path) -> Option<u64> {
-    roots.read_text(path).ok()?.parse().ok()
 }
 
 #[cfg(test)]

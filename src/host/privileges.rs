@@ -70,8 +70,7 @@ impl FromIterator<Capability> for Capabilities {
 /// `kernel.perf_event_paranoid` (Documentation/admin-guide/sysctl/kernel.rst); `None` if there is
 /// no such file, on a kernel without perf events.
 pub fn perf_event_paranoid(roots: &Roots) -> Option<i32> {
-    let path = roots.proc.join("sys/kernel/perf_event_paranoid");
-    roots.read_text(&path).ok()?.trim().parse().ok()
+    roots.number(&roots.proc.join("sys/kernel/perf_event_paranoid"))
 }
 
 /// Whether a seccomp filter applies to this process (`Seccomp` in /proc/self/status is 2,
@@ -96,10 +95,8 @@ pub struct MemoryLock {
 impl MemoryLock {
     /// Limits of this process.
     pub fn read(roots: &Roots) -> Self {
-        let path = roots.proc.join("sys/kernel/perf_event_mlock_kb");
-        let text = roots.read_text(&path).ok();
         Self {
-            per_cpu_kib: text.and_then(|text| text.trim().parse().ok()),
+            per_cpu_kib: roots.number(&roots.proc.join("sys/kernel/perf_event_mlock_kb")),
             limit: getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX),
         }
     }

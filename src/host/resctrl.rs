@@ -92,8 +92,7 @@ pub fn counts(roots: &Roots, group: &Path) -> BTreeMap<u32, Counts> {
         let id = name.strip_prefix("mon_L3_")?.parse().ok()?;
         let dir = dir.join(name);
         // "Unavailable", "Error" and "Unassigned" are not numbers.
-        let count = |event| roots.read_text(&dir.join(event)).ok()?.parse().ok();
-        Some((id, EVENTS.map(count)))
+        Some((id, EVENTS.map(|event| roots.number(&dir.join(event)))))
     };
     names.iter().filter_map(cache).collect()
 }

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -38,18 +39,7 @@ pub struct Roots {
 
 impl Default for Roots {
     fn default() -> Self {
-        Self {
-            proc: "/proc".into(),
-            sys: "/sys".into(),
-            cgroup: "/sys/fs/cgroup".into(),
-            debug: "/sys/kernel/debug".into(),
-            tracing: "/sys/kernel/tracing".into(),
-            run: "/run".into(),
-            dev: "/dev".into(),
-            readers: Readers::default(),
-            held: Mutex::default(),
-            opens: AtomicU64::new(0),
-        }
+        Self::below(Path::new("/"))
     }
 }
 
@@ -73,7 +63,10 @@ impl Roots {
     /// Opens a file for reading without blocking (a FIFO reads as empty) and counts the open. Files
     /// that a process below `proc` can block are read by [`Roots::readers`].
     pub fn open(&self, path: &Path) -> io::Result<File> {
-        self.open_nonblocking(path)
+        self.count_open();
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(flags).open(path)
     }
 
     /// Opens a device for reading without blocking, or returns it if it is held.
@@ -84,23 +77,16 @@ impl Roots {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match held.take_if(|(held, _)| held == path) {
             Some((_, file)) => Ok(file),
-            None => self.open_nonblocking(path),
+            None => self.open(path),
         }
     }
 
     /// Opens a device while this process still has the privilege and holds it for
     /// [`Roots::open_device`], which retries if this open fails.
     pub fn hold_device(&self, path: &Path) {
-        let file = self.open_nonblocking(path).ok();
+        let file = self.open(path).ok();
         let held = file.map(|file| (path.to_owned(), file));
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
-    }
-
-    fn open_nonblocking(&self, path: &Path) -> io::Result<File> {
-        self.count_open();
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(flags).open(path)
     }
 
     /// Lists the entry names of a directory that are valid UTF-8, unsorted, and counts one open.
@@ -118,23 +104,18 @@ impl Roots {
     /// # Errors
     /// If the file cannot be read; `InvalidData` if it is longer.
     pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.open(path)?
-            .take(MAX_FILE + 1)
-            .read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "longer than 4 MiB",
-            ));
-        }
-        Ok(bytes)
+        read_up_to(MAX_FILE, "longer than 4 MiB", self.open(path)?)
     }
 
     /// Reads a file as text without trailing white space; invalid UTF-8 is replaced.
     pub fn read_text(&self, path: &Path) -> io::Result<String> {
         let bytes = self.read(path)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+
+    /// The number in a file; `None` if there is no such file, or its text is not a number.
+    pub fn number<T: FromStr>(&self, path: &Path) -> Option<T> {
+        self.read_text(path).ok()?.parse().ok()
     }
 
     /// Counts an open that did not use [`Roots::open`].
@@ -145,5 +126,15 @@ impl Roots {
     /// Number of files and directories opened below these roots.
     pub fn opens(&self) -> u64 {
         self.opens.load(Ordering::Relaxed)
+    }
+}
+
+/// Reads a whole file; `InvalidData` with the text `longer` if it is longer than `max` bytes.
+pub(super) fn read_up_to(max: u64, longer: &'static str, file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 <= max {
+        true => Ok(bytes),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, longer)),
     }
 }

@@ -206,10 +206,6 @@ fn core_types(roots: &Roots) -> HashMap<u32, CoreType> {
     .collect()
 }
 
-fn read_number(roots: &Roots, path: &Path) -> Option<i32> {
-    roots.read_text(path).ok()?.trim().parse().ok()
-}
-
 /// A list of CPUs; `None` if it is empty.
 fn read_list(roots: &Roots, path: &Path) -> Option<Vec<u32>> {
     let list = cpulist::parse(&roots.read_text(path).ok()?)?;

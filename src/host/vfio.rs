@@ -160,7 +160,7 @@ fn file_name(path: &Path) -> Option<String> {
 
 /// -1 means that firmware does not report the node.
 fn numa_node(roots: &Roots, dir: &Path) -> Option<u32> {
-    roots.read_text(&dir.join("numa_node")).ok()?.parse().ok()
+    roots.number(&dir.join("numa_node"))
 }
 
 fn clip(name: String) -> String {

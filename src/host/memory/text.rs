@@ -5,12 +5,11 @@
 //! fs/proc/task_mmu.c, `m_start` and `m_stop`). Therefore buffers are small, and the reader can
 //! stop between two reads.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::host::roots::Roots;
+use crate::host::roots::{read_up_to, Roots};
 
 /// Bytes per read: a record of smaps has about 700, a line of numa_maps 100.
 const PIECE: usize = 1024;
@@ -39,11 +38,7 @@ pub enum TextError {
 /// # Errors
 /// If the open fails; `InvalidInput` if it is not a regular file.
 pub fn open(roots: &Roots, path: &Path) -> io::Result<File> {
-    roots.count_open();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
+    let file = roots.open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::new(
@@ -58,13 +53,7 @@ pub fn open(roots: &Roots, path: &Path) -> io::Result<File> {
 /// # Errors
 /// As [`open`]; `InvalidData` if it is longer than 64 KiB.
 pub fn small(roots: &Roots, path: &Path) -> io::Result<Vec<u8>> {
-    const MAX: u64 = 64 << 10;
-    let mut text = Vec::new();
-    open(roots, path)?.take(MAX + 1).read_to_end(&mut text)?;
-    match text.len() as u64 <= MAX {
-        true => Ok(text),
-        false => Err(io::Error::new(ErrorKind::InvalidData, "longer than 64 KiB")),
-    }
+    read_up_to(64 << 10, "longer than 64 KiB", open(roots, path)?)
 }
 
 /// Calls `each` with each line, without its newline. Before every read, `spent` decides whether to

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::shared::{self, Member};
-use super::{read_list, read_number, CoreType, Cpu, Ids, Place, Topology};
+use super::{read_list, CoreType, Cpu, Ids, Place, Topology};
 use crate::host::roots::Roots;
 
 /// A CPU before its core and cache are numbered, with the CPUs that share them.
@@ -20,7 +20,7 @@ impl Found {
     /// Reads an online CPU.
     pub(super) fn read(roots: &Roots, dir: &Path, id: u32, before: Option<&Cpu>) -> Self {
         let topology = dir.join("topology");
-        let number = |file: &str| read_number(roots, &topology.join(file));
+        let number = |file: &str| roots.number::<i32>(&topology.join(file));
         let list = |file: &str| read_list(roots, &topology.join(file));
         // The first name exists since Linux 5.3; the second is still there
         // (drivers/base/topology.c).
@@ -171,7 +171,7 @@ fn known(id: i32) -> Option<u32> {
 /// Level and id of the highest-level cache, and the CPUs that share it.
 fn last_level_cache(roots: &Roots, dir: &Path) -> (Option<(u32, u32)>, Option<Vec<u32>>) {
     let number = |name: &str, file: &str| {
-        let number = read_number(roots, &dir.join(name).join(file))?;
+        let number: i32 = roots.number(&dir.join(name).join(file))?;
         u32::try_from(number).ok()
     };
     let caches = roots.list(dir).unwrap_or_default();
