@@ -11,6 +11,7 @@ pub mod kernel_log;
 mod key_value;
 pub mod memory;
 pub mod nodes;
+mod number;
 pub mod pci;
 pub mod pmu;
 pub mod privileges;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::key_value::number;
+use super::number::decimal;
 use super::roots::Roots;
 
 /// Values of the `mode` label, in the order of [`CpuTime::modes`].
@@ -56,10 +56,10 @@ fn line(line: &[u8]) -> Option<CpuTime> {
     let line = std::str::from_utf8(line.strip_prefix(b"cpu")?).ok()?;
     let mut words = line.split(' ');
     // The line that sums all CPUs has a space here.
-    let cpu = number(words.next()?)?.try_into().ok()?;
+    let cpu = decimal(words.next()?)?.try_into().ok()?;
     let mut fields = [0; FIELDS];
     for field in &mut fields {
-        *field = number(words.next()?)?;
+        *field = decimal(words.next()?)?;
     }
     let [user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice] = fields;
     // The kernel adds guest time to user or nice too (account_guest_time, kernel/sched/cputime.c).

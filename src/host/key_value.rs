@@ -1,12 +1,14 @@
 //! Files of `key value` lines: `cpu.stat`, `memory.stat`, `numastat`.
 
+use super::number::decimal;
+
 /// The values of `keys`, in their order, in one pass over the text. `None` if a key is missing or
 /// its value is not a decimal number; of a repeated key the first number counts.
 pub(super) fn values<const N: usize>(text: &str, keys: [&str; N]) -> Option<[u64; N]> {
     let mut found = [None; N];
     for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
         if let Some(n) = keys.iter().position(|wanted| *wanted == key) {
-            found[n] = found[n].or_else(|| number(value));
+            found[n] = found[n].or_else(|| decimal(value));
         }
     }
     let mut values = [0; N];
@@ -14,12 +16,6 @@ pub(super) fn values<const N: usize>(text: &str, keys: [&str; N]) -> Option<[u64
         *value = found?;
     }
     Some(values)
-}
-
-/// Digits only: `parse` accepts a sign.
-pub(super) fn number(text: &str) -> Option<u64> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|_| digits)
 }
 
 #[cfg(test)]

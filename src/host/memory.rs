@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::number::{decimal, hexadecimal};
 use super::thread::after;
 
 pub mod numa;
@@ -58,21 +59,6 @@ pub fn parse_resident(status: &[u8]) -> Option<Resident> {
 pub(super) fn kilobytes(text: &[u8]) -> Option<u64> {
     let number = text.trim_ascii().strip_suffix(b"kB")?;
     decimal(number.trim_ascii())?.checked_mul(1024)
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    let plain = digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits)
-        .ok()
-        .filter(|_| plain)?
-        .parse()
-        .ok()
-}
-
-fn hexadecimal(digits: &[u8]) -> Option<u64> {
-    let plain = digits.iter().all(u8::is_ascii_hexdigit);
-    let digits = std::str::from_utf8(digits).ok().filter(|_| plain)?;
-    u64::from_str_radix(digits, 16).ok()
 }
 
 /// A page size as in the `backing` label: `4k`, `2m`, `1g`.

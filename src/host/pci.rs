@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::number::hexadecimal;
 use super::roots::Roots;
 
 /// Facts about a PCI function.
@@ -43,9 +44,7 @@ pub(super) fn link_name(roots: &Roots, link: &Path) -> Option<String> {
 }
 
 fn hex(text: &str) -> Option<u32> {
-    let digits = text.strip_prefix("0x")?;
-    let is_hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
-    u32::from_str_radix(digits, 16).ok().filter(|_| is_hex)
+    hexadecimal(text.strip_prefix("0x")?)?.try_into().ok()
 }
 
 /// Name of a class: the base class, or the sub-class if that is the common name (PCI Code and ID

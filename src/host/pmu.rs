@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use super::cpulist;
+use super::number::hexadecimal;
 use super::roots::Roots;
 
 mod format;
@@ -221,7 +222,7 @@ pub fn core_pmus(roots: &Roots) -> Vec<Pmu> {
 /// # Errors
 /// Names the expected syntax, or the available PMUs and terms.
 pub fn resolve(roots: &Roots, event: &str) -> Result<Encoding, EventError> {
-    if let Some(config) = raw(event) {
+    if let Some(config) = event.strip_prefix('r').and_then(hexadecimal) {
         return Ok(Encoding {
             kind: PERF_TYPE_RAW,
             words: [config, 0, 0, 0],
@@ -246,12 +247,6 @@ pub fn resolve(roots: &Roots, event: &str) -> Result<Encoding, EventError> {
     }
 }
 
-fn raw(event: &str) -> Option<u64> {
-    let digits = event.strip_prefix('r')?;
-    let hex = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    hex.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
-}
-
 /// PMU name and terms. perf's modifiers after the last slash are refused: guest and host are keys
 /// of the configuration.
 fn split(event: &str) -> Option<(&str, &str)> {
@@ -263,9 +258,7 @@ fn split(event: &str) -> Option<(&str, &str)> {
 
 fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        // from_str_radix accepts a sign.
-        Some(hex) if !hex.starts_with('+') => u64::from_str_radix(hex, 16).ok(),
-        Some(_) => None,
+        Some(hex) => hexadecimal(hex),
         None => text.parse().ok(),
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
+use super::number::decimal;
 use super::roots::Roots;
 
 /// Longest file read here: `status` has about 1.5 kB, `sched` 2 kB.
@@ -67,11 +68,11 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let mut fields = text[end_of_name + 1..].split(|b| *b == b' ').skip(1);
     // The first field after the name is number 3; `nth` continues from the last position.
     Some(Stat {
-        minor_faults: number(fields.nth(10 - 3)?)?,
-        major_faults: number(fields.nth(12 - 10 - 1)?)?,
-        start_time: number(fields.nth(22 - 12 - 1)?)?,
-        cpu: u32::try_from(number(fields.nth(39 - 22 - 1)?)?).ok()?,
-        guest_ticks: number(fields.nth(43 - 39 - 1)?)?,
+        minor_faults: decimal(fields.nth(10 - 3)?)?,
+        major_faults: decimal(fields.nth(12 - 10 - 1)?)?,
+        start_time: decimal(fields.nth(22 - 12 - 1)?)?,
+        cpu: u32::try_from(decimal(fields.nth(39 - 22 - 1)?)?).ok()?,
+        guest_ticks: decimal(fields.nth(43 - 39 - 1)?)?,
     })
 }
 
@@ -104,7 +105,7 @@ pub fn process_ticks(stat: &[u8]) -> Option<u64> {
 fn field(stat: &[u8], field: usize) -> Option<u64> {
     let end_of_name = stat.iter().rposition(|b| *b == b')')?;
     let mut fields = stat.get(end_of_name..)?.split(|b| *b == b' ');
-    number(fields.nth(field.checked_sub(2)?)?)
+    decimal(fields.nth(field.checked_sub(2)?)?)
 }
 
 /// A thread's `schedstat` (Documentation/scheduler/sched-stats.rst). All 0 on a kernel without
@@ -123,9 +124,9 @@ pub struct SchedStat {
 pub fn parse_schedstat(text: &[u8]) -> Option<SchedStat> {
     let mut fields = text.trim_ascii_end().split(|b| *b == b' ');
     Some(SchedStat {
-        run: number(fields.next()?)?,
-        delay: number(fields.next()?)?,
-        timeslices: number(fields.next()?)?,
+        run: decimal(fields.next()?)?,
+        delay: decimal(fields.next()?)?,
+        timeslices: decimal(fields.next()?)?,
     })
 }
 
@@ -174,7 +175,7 @@ impl Field<'_> {
             .map(<[u8]>::trim_ascii_start);
         *self.1 = value
             .and_then(|v| v.strip_prefix(b":"))
-            .and_then(|v| number(v.trim_ascii()));
+            .and_then(|v| decimal(v.trim_ascii()));
     }
 }
 
@@ -197,31 +198,18 @@ pub fn user(status: &[u8]) -> Option<u32> {
     let ids = after(status, b"Uid:")?
         .split(u8::is_ascii_whitespace)
         .filter(|id| !id.is_empty());
-    let mut ids = ids.map(|id| u32::try_from(number(id)?).ok());
+    let mut ids = ids.map(|id| u32::try_from(decimal(id)?).ok());
     let (real, effective) = (ids.next()??, ids.next()??);
     Some(if effective == 0 { real } else { effective })
 }
 
 /// Voluntary and involuntary context switches in a thread's `status`.
 pub fn switches_of_status(status: &[u8]) -> Option<(u64, u64)> {
-    let field = |name: &[u8]| number(after(status, name)?.trim_ascii());
+    let field = |name: &[u8]| decimal(after(status, name)?.trim_ascii());
     Some((
         field(b"voluntary_ctxt_switches:")?,
         field(b"nonvoluntary_ctxt_switches:")?,
     ))
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || text.len() > 20 {
-        return None;
-    }
-    text.iter().try_fold(0u64, |n, b| {
-        let digit = b.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        n.checked_mul(10)?.checked_add(u64::from(digit))
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Parsers of a group's files; `None` for text of another format.
 
-use crate::host::key_value::{number, values};
+use crate::host::key_value::values;
+use crate::host::number::decimal;
 
 /// CPU time that a group may use per period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +42,10 @@ pub struct Pressure {
 /// v2's `cpu.max`: quota or `max`, and period. The inner `None` means no quota.
 pub fn cpu_max(text: &str) -> Option<Option<Quota>> {
     let mut fields = text.split_ascii_whitespace();
-    let (quota, period) = (fields.next()?, number(fields.next()?)?);
+    let (quota, period) = (fields.next()?, decimal(fields.next()?)?);
     match quota {
         "max" => Some(None),
-        quota => Some(nonzero(number(quota)?, period)),
+        quota => Some(nonzero(decimal(quota)?, period)),
     }
 }
 
@@ -60,7 +61,7 @@ pub fn cfs_quota(quota: &str, period: impl FnOnce() -> Option<u64>) -> Option<Op
 
 /// v1's `cpu.cfs_period_us`.
 pub fn cfs_period(text: &str) -> Option<u64> {
-    number(text.trim())
+    decimal(text.trim())
 }
 
 fn nonzero(quota: u64, period: u64) -> Option<Quota> {
@@ -82,7 +83,7 @@ pub fn cpu_stat(text: &str) -> Option<Throttling> {
 
 /// v2's `cpu.weight`: 1 to 10,000, default 100; 0 for a group that gets idle time only.
 pub fn weight(text: &str) -> Option<u64> {
-    number(text.trim()).filter(|weight| *weight <= MAX_WEIGHT)
+    decimal(text.trim()).filter(|weight| *weight <= MAX_WEIGHT)
 }
 
 /// `CGROUP_WEIGHT_MAX` of include/linux/cgroup.h.
@@ -93,7 +94,7 @@ const MAX_WEIGHT: u64 = 10_000;
 /// does systemd (`cgroup_cpu_shares_to_weight`). This preserves the ratio between two VMs. runc
 /// maps the range 2 to 262,144 to 1 to 10,000 instead, so that 1024 shares become a weight of 39.
 pub fn weight_of_shares(text: &str) -> Option<u64> {
-    let shares = number(text.trim())?;
+    let shares = decimal(text.trim())?;
     let weight = shares.saturating_mul(100).saturating_add(512) / 1024;
     Some(weight.clamp(1, MAX_WEIGHT))
 }
@@ -123,7 +124,7 @@ fn total(text: &str, kind: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(kind))?;
     let mut fields = line.split_ascii_whitespace();
     let total = fields.find_map(|field| field.strip_prefix("total="))?;
-    number(total).map(|us| us.saturating_mul(1000))
+    decimal(total).map(|us| us.saturating_mul(1000))
 }
 
 #[cfg(test)]
