@@ -233,7 +233,7 @@ fn link(dir: &Path, name: &str) -> Option<String> {
 
 fn has_vcpu(vmm: Option<&Vmm>, threads: &[Thread]) -> bool {
     let is_vcpu = |thread: &Thread| match vmm {
-        Some(vmm) => (vmm.vcpu)(&thread.comm).is_some(),
+        Some(vmm) => vmm.vcpu_index(&thread.comm).is_some(),
         None => vmm::is_vcpu_beyond_doubt(&thread.comm),
     };
     threads.iter().any(is_vcpu)

@@ -60,7 +60,7 @@ impl Role {
             };
         }
         match vmm::named(vmm) {
-            Some(vmm) if (vmm.vcpu)(comm).is_some() => Role::Vcpu,
+            Some(vmm) if vmm.vcpu_index(comm).is_some() => Role::Vcpu,
             Some(vmm) if vmm.iothread.is_some_and(|is| is(comm)) => Role::Iothread,
             Some(vmm) if vmm.migration.is_some_and(|is| is(comm)) => Role::Migration,
             _ => Role::Emulator,

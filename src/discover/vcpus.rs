@@ -313,7 +313,7 @@ fn by_call(
 
 fn index_in_name(process: &Process, thread: &Thread) -> Option<u32> {
     match process.vmm {
-        Some(vmm) => (vmm.vcpu)(&thread.comm),
+        Some(vmm) => vmm.vcpu_index(&thread.comm),
         None => vmm::any_vcpu(&thread.comm),
     }
 }

@@ -27,8 +27,8 @@ pub(super) struct Vmm {
     /// Whether a program of this file name, with these arguments, is this VMM. The name can come
     /// from a thread, cut at 15 bytes.
     pub(super) runs: fn(&str, &Cmdline) -> bool,
-    /// The vCPU index in a thread's name; `None` for other threads.
-    pub(super) vcpu: fn(&str) -> Option<u32>,
+    /// What is before and after the index in names of vCPU threads; `None` if it has none.
+    vcpu: Option<(&'static str, &'static str)>,
     /// Whether a thread of this name does only I/O for devices; `None` if unknown for this VMM.
     pub(super) iothread: Option<fn(&str) -> bool>,
     /// Whether a thread of this name migrates or saves the VM; `None` if unknown for this VMM.
@@ -44,11 +44,26 @@ pub(super) struct Vmm {
     pub(super) identity: fn(&Invocation<'_>) -> Identity,
 }
 
+impl Vmm {
+    /// The vCPU index in a thread's name; `None` for other threads. The kernel cuts a name at 15
+    /// bytes, so what is after the index may be incomplete.
+    pub(super) fn vcpu_index(&self, comm: &str) -> Option<u32> {
+        /// TASK_COMM_LEN of include/linux/sched.h without the NUL.
+        const COMM_LEN: usize = 15;
+        let (prefix, suffix) = self.vcpu?;
+        let rest = comm.strip_prefix(prefix)?;
+        let end = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+        let whole = end == suffix || (comm.len() == COMM_LEN && suffix.starts_with(end));
+        let number = rest.strip_suffix(end).filter(|_| whole)?;
+        number.parse().ok()
+    }
+}
+
 /// Defaults, which each file overrides.
 const PLAIN: Vmm = Vmm {
     name: "unknown",
     runs: |_, _| false,
-    vcpu: |_| None,
+    vcpu: None,
     iothread: None,
     migration: None,
     telling: false,
@@ -86,6 +101,16 @@ pub(super) struct Identity {
     pub(super) uuid: Option<String>,
 }
 
+impl Identity {
+    /// A name without a uuid.
+    fn named(name: Option<&str>) -> Self {
+        Self {
+            name: name.map(str::to_owned),
+            uuid: None,
+        }
+    }
+}
+
 /// A process is of the first kind that matches.
 const VMMS: &[Vmm] = &[
     micro_vm::VMM,
@@ -111,7 +136,7 @@ pub(super) fn of<'a>(
     comms: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<&'static Vmm> {
     let kind = |name: &str| VMMS.iter().find(|vmm| (vmm.runs)(name, cmdline));
-    let runs_vcpus = |vmm: &&Vmm| comms.clone().any(|comm| (vmm.vcpu)(comm).is_some());
+    let runs_vcpus = |vmm: &&Vmm| comms.clone().any(|comm| vmm.vcpu_index(comm).is_some());
     let has_own = |vmm: &&Vmm| comms.clone().any(|comm| (vmm.own)(comm));
     let by_exe = program.exe.as_deref().and_then(kind);
     let by_threads = || VMMS.iter().filter(runs_vcpus).find(has_own);
@@ -134,29 +159,13 @@ pub(super) fn named(name: &str) -> Option<&'static Vmm> {
 
 /// The vCPU index in a thread's name of any kind of VMM.
 pub(super) fn any_vcpu(comm: &str) -> Option<u32> {
-    VMMS.iter().find_map(|vmm| (vmm.vcpu)(comm))
+    VMMS.iter().find_map(|vmm| vmm.vcpu_index(comm))
 }
 
 /// Whether only vCPU threads have such a name.
 pub(super) fn is_vcpu_beyond_doubt(comm: &str) -> bool {
     let mut telling = VMMS.iter().filter(|vmm| vmm.telling);
-    telling.any(|vmm| (vmm.vcpu)(comm).is_some())
-}
-
-/// A number between a prefix and a suffix. The kernel cuts a thread's name at 15 bytes, so the
-/// suffix may be incomplete.
-fn number_between(comm: &str, prefix: &str, suffix: &str) -> Option<u32> {
-    /// TASK_COMM_LEN of include/linux/sched.h without the NUL.
-    const COMM_LEN: usize = 15;
-    let rest = comm.strip_prefix(prefix)?;
-    let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, end) = rest.split_at(digits);
-    let whole = end == suffix || (comm.len() == COMM_LEN && suffix.starts_with(end));
-    if whole {
-        number.parse().ok()
-    } else {
-        None
-    }
+    telling.any(|vmm| vmm.vcpu_index(comm).is_some())
 }
 
 /// The identity from arguments alone, for the program in `argv[0]`.

@@ -1,6 +1,6 @@
 //! Cloud Hypervisor. It has no option for a VM name; the paths of its sockets distinguish VMs.
 
-use super::{number_between, Identity, Invocation, Vmm, PLAIN};
+use super::{Identity, Invocation, Vmm, PLAIN};
 use crate::discover::cmdline::suboption;
 
 pub(super) const VMM: Vmm = Vmm {
@@ -8,7 +8,7 @@ pub(super) const VMM: Vmm = Vmm {
     // Without the last letters, which do not fit into a thread name.
     runs: |program, _| program.starts_with("cloud-hypervis"),
     // vmm/src/cpu.rs
-    vcpu: |comm| number_between(comm, "vcpu", ""),
+    vcpu: Some(("vcpu", "")),
     iothread: Some(iothread),
     identity,
     ..PLAIN

@@ -1,23 +1,19 @@
 //! crosvm.
 
-use super::{number_between, Identity, Invocation, Vmm, PLAIN};
+use super::{Identity, Invocation, Vmm, PLAIN};
 
 pub(super) const VMM: Vmm = Vmm {
     name: "crosvm",
     runs: |program, _| program == "crosvm",
     // src/crosvm/sys/linux/vcpu.rs
-    vcpu,
+    vcpu: Some(("crosvm_vcpu", "")),
     // devices/src/virtio: one worker per device, unless the device has its own process (a sandbox).
     iothread: Some(|comm| comm.starts_with("v_")),
     telling: true,
-    own: |comm| vcpu(comm).is_some(),
+    own: |comm| comm.starts_with("crosvm_vcpu"),
     identity,
     ..PLAIN
 };
-
-fn vcpu(comm: &str) -> Option<u32> {
-    number_between(comm, "crosvm_vcpu", "")
-}
 
 /// `--name`, else the path of the control socket (`-s`, `--socket`).
 fn identity(invocation: &Invocation<'_>) -> Identity {

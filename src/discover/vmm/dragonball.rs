@@ -1,6 +1,6 @@
 //! Dragonball: the VMM in Kata's runtime, `containerd-shim-kata-v2`, one process per sandbox.
 
-use super::{number_between, Identity, Invocation, Vmm, PLAIN};
+use super::{Identity, Vmm, PLAIN};
 
 pub(super) const VMM: Vmm = Vmm {
     name: "dragonball",
@@ -8,24 +8,13 @@ pub(super) const VMM: Vmm = Vmm {
     // descriptors or vCPU threads.
     runs: |program, _| program.starts_with("containerd-shim-kata"),
     // src/dragonball/src/vcpu/vcpu_impl.rs
-    vcpu,
+    vcpu: Some(("db_vcpu", "")),
     telling: true,
-    own: |comm| vcpu(comm).is_some(),
-    identity,
+    own: |comm| comm.starts_with("db_vcpu"),
+    // The sandbox id, which containerd passes to the shim.
+    identity: |invocation| Identity::named(invocation.option("-id")),
     ..PLAIN
 };
-
-fn vcpu(comm: &str) -> Option<u32> {
-    number_between(comm, "db_vcpu", "")
-}
-
-/// The sandbox id, which containerd passes to the shim.
-fn identity(invocation: &Invocation<'_>) -> Identity {
-    Identity {
-        name: invocation.option("-id").map(str::to_owned),
-        uuid: None,
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Firecracker; its jailer passes `--id` on.
 
-use super::{number_between, Identity, Invocation, Vmm, PLAIN};
+use super::{Identity, Invocation, Vmm, PLAIN};
 
 /// The id of a microVM started without `--id` (src/firecracker/src/main.rs).
 const DEFAULT_ID: &str = "anonymous-instance";
@@ -9,7 +9,7 @@ pub(super) const VMM: Vmm = Vmm {
     name: "firecracker",
     runs: |program, _| program.starts_with("firecracker"),
     // src/vmm/src/vstate/vcpu.rs
-    vcpu: |comm| number_between(comm, "fc_vcpu ", ""),
+    vcpu: Some(("fc_vcpu ", "")),
     // The main thread does the devices' I/O.
     iothread: Some(|_| false),
     telling: true,

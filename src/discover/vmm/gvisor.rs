@@ -16,11 +16,7 @@ pub(super) const VMM: Vmm = Vmm {
 fn identity(invocation: &Invocation<'_>) -> Identity {
     let mut args = invocation.cmdline.args();
     let boots = args.any(|arg| arg == "boot");
-    let id = args.last().filter(|id| boots && !id.starts_with('-'));
-    Identity {
-        name: id.map(str::to_owned),
-        uuid: None,
-    }
+    Identity::named(args.last().filter(|id| boots && !id.starts_with('-')))
 }
 
 #[cfg(test)]

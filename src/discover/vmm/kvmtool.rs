@@ -1,29 +1,18 @@
 //! kvmtool (`lkvm`).
 
-use super::{number_between, Identity, Invocation, Vmm, PLAIN};
+use super::{Identity, Vmm, PLAIN};
 
 pub(super) const VMM: Vmm = Vmm {
     name: "kvmtool",
     runs: |program, _| program.starts_with("lkvm") || program == "kvmtool",
     // builtin-run.c
-    vcpu,
+    vcpu: Some(("kvm-vcpu-", "")),
     telling: true,
-    own: |comm| vcpu(comm).is_some(),
-    identity,
+    own: |comm| comm.starts_with("kvm-vcpu-"),
+    // `lkvm run --name NAME`; the default is `guest-PID`.
+    identity: |invocation| Identity::named(invocation.option("--name")),
     ..PLAIN
 };
-
-fn vcpu(comm: &str) -> Option<u32> {
-    number_between(comm, "kvm-vcpu-", "")
-}
-
-/// `lkvm run --name NAME`; the default is `guest-PID`.
-fn identity(invocation: &Invocation<'_>) -> Identity {
-    Identity {
-        name: invocation.option("--name").map(str::to_owned),
-        uuid: None,
-    }
-}
 
 #[cfg(test)]
 mod tests {

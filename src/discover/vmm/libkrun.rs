@@ -1,7 +1,7 @@
 //! libkrun: a library that makes the program that uses it a VMM (krunvm, muvm, microsandbox,
 //! boxlite, crun's `krun`). It started as a part of Firecracker and kept its names of vCPU threads.
 
-use super::{number_between, Identity, Invocation, Vmm, PLAIN};
+use super::{Identity, Invocation, Vmm, PLAIN};
 
 /// Programs that hold KVM descriptors only through libkrun.
 const PROGRAMS: &[&str] = &["krunvm", "muvm", "msb", "crun", "krun", "chroot_vm"];
@@ -10,7 +10,7 @@ pub(super) const VMM: Vmm = Vmm {
     name: "libkrun",
     runs: |program, _| PROGRAMS.contains(&program),
     // src/vmm/src/linux/vstate.rs
-    vcpu: |comm| number_between(comm, "fc_vcpu ", ""),
+    vcpu: Some(("fc_vcpu ", "")),
     // src/vmm/src/worker.rs; microsandbox names its first thread.
     own: |comm| matches!(comm, "vmm worker" | "libkrun VM"),
     telling: true,
@@ -26,11 +26,7 @@ fn identity(invocation: &Invocation<'_>) -> Identity {
         let mut values = cmdline.args().skip(1);
         values.find(|arg| !arg.starts_with('-')).filter(|_| krunvm)
     };
-    let name = cmdline.option("--name").or_else(started);
-    Identity {
-        name: name.map(str::to_owned),
-        uuid: None,
-    }
+    Identity::named(cmdline.option("--name").or_else(started))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The exporter's demo guests: `vcpu-exporter micro-vm --name X --uuid U`.
 
-use super::{number_between, Identity, Invocation, Vmm, PLAIN};
+use super::{Identity, Invocation, Vmm, PLAIN};
 
 pub(super) const VMM: Vmm = Vmm {
     name: "demo-guest",
     runs: |program, cmdline| program.starts_with("vcpu-exporter") && cmdline.arg(1) == "micro-vm",
-    vcpu: |comm| number_between(comm, "CPU ", "/KVM"),
+    vcpu: Some(("CPU ", "/KVM")),
     iothread: Some(|_| false),
     telling: true,
     identity,

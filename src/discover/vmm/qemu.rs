@@ -1,6 +1,6 @@
 //! QEMU (qemu-options.hx: -name, -uuid, -smbios, -readconfig).
 
-use super::{number_between, Identity, Invocation, Vmm, PLAIN};
+use super::{Identity, Invocation, Vmm, PLAIN};
 use crate::discover::cmdline::{suboption, Cmdline};
 
 mod config;
@@ -9,7 +9,7 @@ pub(super) const VMM: Vmm = Vmm {
     name: "qemu",
     runs: |program, _| is_qemu(program),
     // accel/kvm/kvm-accel-ops.c; only with debug-threads=on, which libvirt and Proxmox set.
-    vcpu: |comm| number_between(comm, "CPU ", "/KVM"),
+    vcpu: Some(("CPU ", "/KVM")),
     // iothread.c; the monitor's iothread (monitor/monitor.c) does no I/O for the guest.
     iothread: Some(|comm| comm.starts_with("IO ") && comm != "IO mon_iothread"),
     migration: Some(migration),
