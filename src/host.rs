@@ -9,6 +9,7 @@ pub mod hwmon;
 pub mod identity;
 pub mod kernel_log;
 mod key_value;
+pub(crate) mod label;
 pub mod memory;
 pub mod nodes;
 mod number;

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 
+use crate::host::text::rearranges;
+
 /// Writes text to standard output. A reader that left early (`list | head`) is not an error.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     write(&mut io::stdout().lock(), text).context("cannot write to standard output")
@@ -38,22 +40,14 @@ pub(super) fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
 
 /// Escapes characters that a terminal would interpret, for example in VM names.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_obeyed) {
+    if !text.contains(rearranges) {
         return Cow::Borrowed(text);
     }
-    let escape = |c: char| match is_obeyed(c) {
+    let escape = |c: char| match rearranges(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };
     Cow::Owned(text.chars().map(escape).collect())
-}
-
-/// Control characters, and characters that reorder or hide their neighbors (Unicode's Bidi_Control,
-/// line separators, and characters without width).
-fn is_obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Columns of the terminal; `None` if standard output is not a terminal: lines may be long.

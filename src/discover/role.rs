@@ -1,43 +1,26 @@
 //! Roles of a VM's threads.
 
 use super::vmm;
+use crate::host::label::label_values;
 
-/// What a thread does for a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// Runs a vCPU.
-    Vcpu,
-    /// Any other thread of the VMM: main loop, monitor, workers.
-    Emulator,
-    /// Migrates the VM to or from another host, or saves it.
-    Migration,
-    /// Does only I/O for the guest's devices.
-    Iothread,
-    /// A worker of the kernel's vhost, which serves virtio devices.
-    Vhost,
+label_values! {
+    /// What a thread does for a VM.
+    #[derive(PartialOrd, Ord)]
+    Role {
+        /// Runs a vCPU.
+        Vcpu = "vcpu",
+        /// Any other thread of the VMM: main loop, monitor, workers.
+        Emulator = "emulator",
+        /// Migrates the VM to or from another host, or saves it.
+        Migration = "migration",
+        /// Does only I/O for the guest's devices.
+        Iothread = "iothread",
+        /// A worker of the kernel's vhost, which serves virtio devices.
+        Vhost = "vhost",
+    }
 }
 
 impl Role {
-    /// All roles.
-    pub const ALL: [Role; 5] = [
-        Role::Vcpu,
-        Role::Emulator,
-        Role::Migration,
-        Role::Iothread,
-        Role::Vhost,
-    ];
-
-    /// Value of the `role` label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Role::Vcpu => "vcpu",
-            Role::Emulator => "emulator",
-            Role::Migration => "migration",
-            Role::Iothread => "iothread",
-            Role::Vhost => "vhost",
-        }
-    }
-
     /// Whether this kind of VMM is known to name threads of this role; all other threads are the
     /// emulator's.
     pub fn is_named_by(self, vmm: &str) -> bool {
@@ -71,15 +54,17 @@ impl Role {
 /// TID of the thread for which the kernel created this vhost worker (drivers/vhost/vhost.c,
 /// `vhost_worker_create`).
 pub fn vhost_of(comm: &str) -> Option<i32> {
-    let tid = comm.strip_prefix("vhost-")?;
-    tid.parse().ok().filter(|tid| *tid > 0)
+    tid(comm.strip_prefix("vhost-"))
 }
 
 /// TID of the thread for which the kernel created this io_uring worker (io_uring/{io-wq,sqpoll}.c).
 pub fn io_uring_of(comm: &str) -> Option<i32> {
     let worker = comm.strip_prefix("iou-wrk-");
-    let tid = worker.or_else(|| comm.strip_prefix("iou-sqp-"))?;
-    tid.parse().ok().filter(|tid| *tid > 0)
+    tid(worker.or_else(|| comm.strip_prefix("iou-sqp-")))
+}
+
+fn tid(text: Option<&str>) -> Option<i32> {
+    text?.parse().ok().filter(|tid| *tid > 0)
 }
 
 #[cfg(test)]

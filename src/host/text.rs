@@ -1,5 +1,13 @@
 //! Text from outside, before it is displayed.
 
+/// Control characters, and characters that reorder or hide their neighbors (Unicode's Bidi_Control,
+/// line separators, and characters without width).
+pub fn rearranges(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// Whether Unicode 16.0 displays nothing for a character: its property
 /// `Default_Ignorable_Code_Point` (UAX #44, DerivedCoreProperties.txt).
 pub fn is_default_ignorable(c: char) -> bool {

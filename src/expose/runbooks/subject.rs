@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use crate::expose::query;
+use crate::host::text::rearranges;
 
 /// Longest accepted value, in bytes: names of VMs have at most 128.
 const MAX_VALUE: usize = 256;
@@ -213,13 +214,6 @@ fn without_port(instance: &str) -> &str {
         }
         _ => instance,
     }
-}
-
-/// Control characters, and characters that reorder or hide their neighbors.
-fn rearranges(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::files::{self, Pressure, Quota, Throttling};
 use super::Version;
 use crate::host::cpulist;
+use crate::host::label::label_values;
 use crate::host::memory::numa::{self, NumaStat};
 use crate::host::memory::Nodes;
 use crate::host::roots::Roots;
@@ -21,26 +22,13 @@ pub struct Group<'a> {
     dir: PathBuf,
 }
 
-/// A resource that tasks can wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Resource {
-    Cpu,
-    Memory,
-    Io,
-}
-
-impl Resource {
-    /// All resources.
-    pub const ALL: [Self; 3] = [Self::Cpu, Self::Memory, Self::Io];
-
-    /// The word in file names and labels.
-    pub fn name(self) -> &'static str {
-        match self {
-            Resource::Cpu => "cpu",
-            Resource::Memory => "memory",
-            Resource::Io => "io",
-        }
+label_values! {
+    /// A resource that tasks can wait for. Its label is also the word in file names.
+    #[allow(missing_docs)]
+    Resource {
+        Cpu = "cpu",
+        Memory = "memory",
+        Io = "io",
     }
 }
 
@@ -100,7 +88,7 @@ impl<'a> Group<'a> {
     pub fn pressure(&self, resource: Resource) -> io::Result<Option<Pressure>> {
         match self.version {
             Version::V1 => Ok(None),
-            Version::V2 => self.parse(&format!("{}.pressure", resource.name()), files::pressure),
+            Version::V2 => self.parse(&format!("{}.pressure", resource.label()), files::pressure),
         }
     }
 

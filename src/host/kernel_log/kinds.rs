@@ -5,50 +5,27 @@
 //! when no supported kernel writes it.
 
 use super::Record;
+use crate::host::label::label_values;
 
-/// The kind of a counted line; the `kind` label of `kvm_host_kernel_log_lines_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// An error reported by hardware or firmware.
-    MachineCheck,
-    /// A corrected or uncorrected memory error from an EDAC driver. This can be the only report of
-    /// an error, because firmware can hide machine checks.
-    MemoryError,
-    /// A memory page with an uncorrected error, or a process killed for using one.
-    MemoryFailure,
-    /// A core or package was slowed down because of its temperature.
-    Throttle,
-    /// A process or guest locked the memory bus.
-    SplitLock,
-    /// A guest accessed a model-specific register unknown to KVM.
-    KvmMsr,
-    /// Any other line of KVM.
-    Kvm,
-}
-
-impl Kind {
-    /// All kinds, in the order of the metric's series.
-    pub const ALL: [Self; 7] = [
-        Self::MachineCheck,
-        Self::MemoryError,
-        Self::MemoryFailure,
-        Self::Throttle,
-        Self::SplitLock,
-        Self::KvmMsr,
-        Self::Kvm,
-    ];
-
-    /// Value of the `kind` label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::MachineCheck => "machine_check",
-            Self::MemoryError => "memory_error",
-            Self::MemoryFailure => "memory_failure",
-            Self::Throttle => "throttle",
-            Self::SplitLock => "split_lock",
-            Self::KvmMsr => "kvm_msr",
-            Self::Kvm => "kvm",
-        }
+label_values! {
+    /// The kind of a counted line, in the order of the series of
+    /// `kvm_host_kernel_log_lines_total`.
+    Kind {
+        /// An error reported by hardware or firmware.
+        MachineCheck = "machine_check",
+        /// A corrected or uncorrected memory error from an EDAC driver. This can be the only report
+        /// of an error, because firmware can hide machine checks.
+        MemoryError = "memory_error",
+        /// A memory page with an uncorrected error, or a process killed for using one.
+        MemoryFailure = "memory_failure",
+        /// A core or package was slowed down because of its temperature.
+        Throttle = "throttle",
+        /// A process or guest locked the memory bus.
+        SplitLock = "split_lock",
+        /// A guest accessed a model-specific register unknown to KVM.
+        KvmMsr = "kvm_msr",
+        /// Any other line of KVM.
+        Kvm = "kvm",
     }
 }
 

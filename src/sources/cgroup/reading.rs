@@ -165,7 +165,7 @@ impl Account {
             };
             let kinds = [("some", some), ("full", full)];
             for (kind, total) in kinds.into_iter().take(if *has_full { 2 } else { 1 }) {
-                let labels = [("resource", resource.name()), ("kind", kind)];
+                let labels = [("resource", resource.label()), ("kind", kind)];
                 facts.push(seconds(&PRESSURE, &labels, total));
             }
         }
