@@ -94,16 +94,12 @@ mapping! {
 mapping! {
     /// `paths`: mount points of the host's file systems.
     #[derive(Eq)]
+    #[allow(missing_docs)] // keys are named as their file systems
     Paths {
-        /// procfs
         procfs: PathBuf = "/proc".into(), "values::absolute_path";
-        /// sysfs
         sysfs: PathBuf = "/sys".into(), "values::absolute_path";
-        /// cgroup hierarchy
         cgroupfs: PathBuf = "/sys/fs/cgroup".into(), "values::absolute_path";
-        /// debugfs
         debugfs: PathBuf = "/sys/kernel/debug".into(), "values::absolute_path";
-        /// tracefs
         tracefs: PathBuf = "/sys/kernel/tracing".into(), "values::absolute_path";
         /// Run-time state of daemons
         runfs: PathBuf = "/run".into(), "values::absolute_path";

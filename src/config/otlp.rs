@@ -145,10 +145,9 @@ pub enum Temporality {
 /// Compression of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
 pub enum Compression {
-    /// Uncompressed.
     None,
-    /// gzip.
     Gzip,
 }
 

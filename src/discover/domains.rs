@@ -98,22 +98,11 @@ pub(super) struct Domains {
     pub(super) unreadable: bool,
 }
 
-/// Changes when a file is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct InodeStamp {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
+/// Inode, size and modification time: changes when a file is replaced.
+type InodeStamp = (u64, u64, i64, i64);
 
-impl InodeStamp {
-    fn of(data: &Metadata) -> Self {
-        Self {
-            inode: data.ino(),
-            size: data.size(),
-            modified: (data.mtime(), data.mtime_nsec()),
-        }
-    }
+fn stamp(data: &Metadata) -> InodeStamp {
+    (data.ino(), data.size(), data.mtime(), data.mtime_nsec())
 }
 
 impl Domains {
@@ -132,7 +121,7 @@ impl Domains {
     /// Reads changed files; returns whether any domain changed.
     pub(super) fn refresh(&mut self) -> bool {
         let data = std::fs::metadata(&self.dir);
-        let stamp = data.as_ref().ok().map(InodeStamp::of);
+        let stamp = data.as_ref().ok().map(stamp);
         if stamp == self.seen && stamp.is_some() {
             return false;
         }
@@ -179,7 +168,7 @@ impl Domains {
     fn read(&mut self, name: &str) -> bool {
         let path = self.dir.join(name);
         let stamp = match std::fs::metadata(&path) {
-            Ok(data) if data.is_file() => InodeStamp::of(&data),
+            Ok(data) if data.is_file() => stamp(&data),
             Err(error) if !is_answer(&error) => return self.keep(),
             _ => return self.files.remove(name).is_some(),
         };

@@ -55,7 +55,7 @@ mod tests {
     fn manager(args: &str, cgroup: &str, domain: Option<&Domain>) -> Option<(&'static str, Facts)> {
         let line = format!("qemu-system-x86_64 {args}").replace(' ', "\0");
         let cmdline = Cmdline::parse(line.as_bytes());
-        let name = super::super::vmm::identity_of(&cmdline).name;
+        let name = super::super::vmm::tests::identity_of(&cmdline).name;
         of(&Clues {
             cmdline: &cmdline,
             cgroup: &Cgroup::parse(cgroup.as_bytes()),

@@ -168,18 +168,5 @@ pub(super) fn is_vcpu_beyond_doubt(comm: &str) -> bool {
     telling.any(|vmm| vmm.vcpu_index(comm).is_some())
 }
 
-/// The identity from arguments alone, for the program in `argv[0]`.
 #[cfg(test)]
-pub(super) fn identity_of(cmdline: &Cmdline) -> Identity {
-    let program = Program::new(None, cmdline, "");
-    let vmm = of(&program, cmdline, std::iter::empty());
-    let invocation = Invocation {
-        cmdline,
-        cwd: None,
-        file: &|_| None,
-    };
-    vmm.map_or_else(Identity::default, |vmm| (vmm.identity)(&invocation))
-}
-
-#[cfg(test)]
-mod tests;
+pub(super) mod tests;

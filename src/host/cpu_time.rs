@@ -21,8 +21,7 @@ const FIELDS: usize = 10;
 /// CPU time of one CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CpuTime {
-    /// CPU number.
-    pub cpu: u32,
+    pub(crate) cpu: u32,
     /// Clock ticks in each of [`MODES`].
     pub modes: [u64; MODES.len()],
 }

@@ -11,11 +11,8 @@ pub(super) fn values<const N: usize>(text: &str, keys: [&str; N]) -> Option<[u64
             found[n] = found[n].or_else(|| decimal(value));
         }
     }
-    let mut values = [0; N];
-    for (value, found) in values.iter_mut().zip(found) {
-        *value = found?;
-    }
-    Some(values)
+    let all = found.iter().all(Option::is_some);
+    all.then(|| found.map(Option::unwrap_or_default))
 }
 
 #[cfg(test)]

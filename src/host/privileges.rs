@@ -3,9 +3,10 @@
 //! A missing privilege never stops the exporter: it disables one source, with a reason.
 
 use caps::{CapSet, Capability, CapsHashSet};
-use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+use rustix::process::{getrlimit, setrlimit, Resource};
 
 use super::roots::Roots;
+use super::thread::after;
 
 /// Capabilities that the exporter uses (capabilities(7)):
 /// - `CAP_PERFMON`: `perf_event_open` on threads of other users, the host side included;
@@ -76,11 +77,8 @@ pub fn perf_event_paranoid(roots: &Roots) -> Option<i32> {
 /// Whether a seccomp filter applies to this process (`Seccomp` in /proc/self/status is 2,
 /// proc_pid_status(5)); `None` if that cannot be read.
 pub fn seccomp_filter(roots: &Roots) -> Option<bool> {
-    let status = roots.read_text(&roots.proc.join("self/status")).ok()?;
-    let mode = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp:"))?;
-    Some(mode.trim() == "2")
+    let status = roots.read(&roots.proc.join("self/status")).ok()?;
+    Some(after(&status, b"Seccomp:")?.trim_ascii() == b"2")
 }
 
 /// Limits on the perf buffers that a process may map without `CAP_IPC_LOCK`.
@@ -134,12 +132,7 @@ pub struct DescriptorLimit {
 impl DescriptorLimit {
     /// The limit of this process.
     pub fn now() -> Self {
-        getrlimit(Resource::Nofile).into()
-    }
-}
-
-impl From<Rlimit> for DescriptorLimit {
-    fn from(limit: Rlimit) -> Self {
+        let limit = getrlimit(Resource::Nofile);
         Self {
             soft: limit.current.unwrap_or(u64::MAX),
             hard: limit.maximum.unwrap_or(u64::MAX),

@@ -26,6 +26,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::cgroup::{memberships, session_user};
+use super::number::decimal;
 use super::roots::Roots;
 use super::thread::{after, user};
 
@@ -48,10 +49,8 @@ const STACK: usize = 256 << 10;
 /// The process and the user whose limits a pending read counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Payer {
-    /// PID.
-    pub pid: i32,
-    /// UID.
-    pub uid: u32,
+    pub(crate) pid: i32,
+    pub(crate) uid: u32,
 }
 
 impl Payer {
@@ -76,8 +75,9 @@ impl Payer {
 
 /// The PID in a thread's `status`.
 fn process(status: &[u8]) -> Option<i32> {
-    let id = after(status, b"Tgid:")?;
-    std::str::from_utf8(id).ok()?.trim().parse().ok()
+    decimal(after(status, b"Tgid:")?.trim_ascii())?
+        .try_into()
+        .ok()
 }
 
 /// The threads; clones share them.

@@ -13,8 +13,7 @@ use super::thread::parse_stat;
 /// A process, or one of its threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Task {
-    /// PID.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// TID; `None` for the process as a whole.
     tid: Option<i32>,
     /// Clock ticks since boot.

@@ -25,8 +25,7 @@ const MAX_NAME: usize = 128;
 /// Open VFIO files of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Held {
-    /// IOMMU groups.
-    pub groups: BTreeSet<u32>,
+    pub(crate) groups: BTreeSet<u32>,
     /// Numbers of single devices, as in `vfioN`.
     pub devices: BTreeSet<u32>,
     /// Whether the process has more than [`super::fds::MAX_DESCRIPTORS`], so that some were not
@@ -45,10 +44,8 @@ pub struct Device {
     pub pci_id: Option<String>,
     /// Its driver: `vfio-pci` or a variant of it.
     pub driver: Option<String>,
-    /// NUMA node.
-    pub numa_node: Option<u32>,
-    /// IOMMU group.
-    pub iommu_group: Option<u32>,
+    pub(crate) numa_node: Option<u32>,
+    pub(crate) iommu_group: Option<u32>,
     /// Address of the physical function, for a virtual function.
     pub physfn: Option<String>,
     /// Parent of a mediated device.

@@ -130,7 +130,7 @@ impl<'a> PerfData<'a> {
         for record in records {
             let record = record?;
             match record.kind {
-                records::HEADER_ATTR => attrs.extend(info::Attr::of_record(&record)),
+                records::HEADER_ATTR => attrs.extend(info::Attr::parse(record.body)),
                 records::AUXTRACE_INFO => info = Some(info::Info::parse(&record)?),
                 records::AUXTRACE => parts.push(assemble::Part::parse(&record)?),
                 records::AUX => starts.push(record),

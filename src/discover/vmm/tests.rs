@@ -8,6 +8,18 @@ fn kind(exe: Option<&str>, line: &str, comms: &[&str]) -> Option<&'static str> {
     of(&program, &cmdline, comms.iter().copied()).map(|vmm| vmm.name)
 }
 
+/// The identity from arguments alone, for the program in `argv[0]`.
+pub(in crate::discover) fn identity_of(cmdline: &Cmdline) -> Identity {
+    let program = Program::new(None, cmdline, "");
+    let vmm = of(&program, cmdline, std::iter::empty());
+    let invocation = Invocation {
+        cmdline,
+        cwd: None,
+        file: &|_| None,
+    };
+    vmm.map_or_else(Identity::default, |vmm| (vmm.identity)(&invocation))
+}
+
 /// The identity from arguments alone.
 pub(super) fn identity(line: &[u8]) -> Identity {
     identity_of(&Cmdline::parse(line))

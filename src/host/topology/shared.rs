@@ -17,7 +17,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 /// One CPU and its shared core or cache.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
-    /// CPU number.
     pub cpu: u32,
     /// Scope in which numbers are unique: for a core, its package.
     pub scope: i32,

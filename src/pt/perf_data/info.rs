@@ -96,10 +96,6 @@ impl Attr {
             sample_id: (flags & SAMPLE_ID_ALL != 0).then_some(SampleId(sample_type)),
         })
     }
-
-    pub(super) fn of_record(record: &Record<'_>) -> Option<Self> {
-        Self::parse(record.body)
-    }
 }
 
 /// The `PERF_SAMPLE_*` fields at the end of every record that is not a sample: `struct sample_id`
