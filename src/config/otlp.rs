@@ -38,13 +38,10 @@ pub struct Endpoint {
     #[serde(deserialize_with = "read::url")]
     pub url: Url,
     /// Transport protocol.
-    #[serde(default)]
     pub protocol: Option<Protocol>,
     /// Totals or deltas.
-    #[serde(default)]
     pub temporality: Option<Temporality>,
     /// Compression of bodies.
-    #[serde(default)]
     pub compression: Option<Compression>,
     /// Time between pushes, 1 s to 1 h.
     #[serde(default, deserialize_with = "values::otlp_interval")]
@@ -56,7 +53,6 @@ pub struct Endpoint {
     #[serde(default, deserialize_with = "read::headers")]
     pub headers: BTreeMap<String, HeaderSource>,
     /// Username and password.
-    #[serde(default)]
     pub basic_auth: Option<BasicAuth>,
     /// Certificates.
     #[serde(default, deserialize_with = "values::section")]

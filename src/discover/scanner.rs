@@ -368,17 +368,10 @@ impl Scanner {
         gaps.blocked = pids.len();
         gaps.first_blocked = pids.into_iter().min().unwrap_or_default();
         for guest in self.guests() {
-            gaps.by_name += if guest.hidden {
-                guest.machines.len()
-            } else {
-                0
-            };
+            gaps.by_name += usize::from(guest.hidden) * guest.machines.len();
             gaps.threads += guest.unknown_threads();
             gaps.mixed += usize::from(guest.mixed);
-            gaps.unbound += match guest.unbound {
-                true => guest.machines.len(),
-                false => 0,
-            };
+            gaps.unbound += usize::from(guest.unbound) * guest.machines.len();
             let stateless = guest.in_libvirt() && self.domains.of(guest.pid).is_none();
             gaps.domains += usize::from(self.domains.unreadable && stateless);
         }

@@ -59,27 +59,20 @@ pub(super) fn identity(invocation: &Invocation<'_>) -> Identity {
     for (option, value) in options(invocation.cmdline) {
         match option {
             // All -name options form one list (`merge_lists` of qemu_name_opts, softmmu/vl.c).
-            "name" => identity.set_name(suboption(value, "guest", Some("guest"))),
+            "name" => {
+                let name = suboption(value, "guest", Some("guest"));
+                identity.name = name.or(identity.name);
+            }
             "readconfig" => {
-                let text = (invocation.file)(value);
-                identity.set_name(text.and_then(|text| config::name(&text)));
+                let name = (invocation.file)(value).and_then(|text| config::name(&text));
+                identity.name = name.or(identity.name);
             }
             "uuid" => identity.uuid = Some(value.to_owned()),
-            "smbios" => identity.set_uuid(system(value, "uuid")),
+            "smbios" => identity.uuid = system(value, "uuid").or(identity.uuid),
             _ => {}
         }
     }
     identity
-}
-
-impl Identity {
-    fn set_name(&mut self, name: Option<String>) {
-        self.name = name.or(self.name.take());
-    }
-
-    fn set_uuid(&mut self, uuid: Option<String>) {
-        self.uuid = uuid.or(self.uuid.take());
-    }
 }
 
 /// The options with their values, in order. QEMU accepts one dash or two, but not `-name=value`.
