@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cpulist;
+use super::label::label_values;
 use super::roots::Roots;
 
 mod cpu;
@@ -36,26 +37,17 @@ pub struct Place {
     pub numa_node: u32,
 }
 
-/// The kind of core, on machines with several kinds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum CoreType {
-    /// All cores are of the same kind.
-    #[default]
-    Uniform,
-    /// A performance core: listed in the `cpu_core` PMU of sysfs.
-    Performance,
-    /// An efficiency core: listed in the `cpu_atom` or `cpu_lowpower` PMU of sysfs.
-    Efficiency,
-}
-
-impl CoreType {
-    /// Value of the `core_type` label; empty if all cores are of the same kind.
-    pub fn label(self) -> &'static str {
-        match self {
-            CoreType::Uniform => "",
-            CoreType::Performance => "performance",
-            CoreType::Efficiency => "efficiency",
-        }
+label_values! {
+    /// The kind of core, on machines with several kinds.
+    #[derive(Default)]
+    CoreType {
+        /// All cores are of the same kind.
+        #[default]
+        Uniform = "",
+        /// A performance core: listed in the `cpu_core` PMU of sysfs.
+        Performance = "performance",
+        /// An efficiency core: listed in the `cpu_atom` or `cpu_lowpower` PMU of sysfs.
+        Efficiency = "efficiency",
     }
 }
 
