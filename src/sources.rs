@@ -55,22 +55,9 @@ pub(crate) const OF_HOST: &[Entry] = &[
 ];
 
 /// Position of a source in an order that outputs have promised; the end, if it is not there.
-pub(crate) const fn rank(order: &[&str], name: &str) -> usize {
-    let mut n = 0;
-    while n < order.len() && !is_same(order[n], name) {
-        n += 1;
-    }
-    n
-}
-
-/// `a == b` in a constant.
-const fn is_same(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut n = 0;
-    while n < a.len() && n < b.len() && a[n] == b[n] {
-        n += 1;
-    }
-    n == a.len() && n == b.len()
+pub(crate) fn rank(order: &[&str], name: &str) -> usize {
+    let known = order.iter().position(|known| *known == name);
+    known.unwrap_or(order.len())
 }
 
 /// One source of the list.

@@ -77,7 +77,10 @@ const INTRO: &str = include_str!("catalog/intro.md");
 fn markdown() -> String {
     let mut text = INTRO.to_owned();
     for (source, about) in chapters() {
-        let metrics = CATALOG.into_iter().filter(|metric| metric.source == source);
+        let metrics = CATALOG
+            .iter()
+            .copied()
+            .filter(|metric| metric.source == source);
         chapter(&mut text, source, about, metrics);
     }
     text
@@ -151,7 +154,7 @@ fn json() -> Vec<Entry> {
         source: metric.source,
         help: metric.help,
     };
-    CATALOG.into_iter().map(entry).collect()
+    CATALOG.iter().copied().map(entry).collect()
 }
 
 #[cfg(test)]
@@ -161,7 +164,7 @@ mod tests {
     #[test]
     fn every_metric_is_described_once() {
         let text = markdown();
-        for metric in CATALOG {
+        for metric in CATALOG.iter() {
             let row = format!("| `{}` | ", metric.name);
             assert_eq!(text.matches(&row).count(), 1, "{}", metric.name);
         }

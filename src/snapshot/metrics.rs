@@ -10,85 +10,36 @@ use crate::sources::{rank, Entry, OF_HOST, OF_VMS};
 use crate::telemetry;
 
 /// All metrics, in exposition order.
-pub static CATALOG: [&Metric; COUNT] = concatenated();
-
-const PARTS: &[Part] = &[
-    Part::Lists(&[INVENTORY, PLACEMENT]),
-    Part::Sources(OF_VMS),
-    Part::Lists(&[TOPOLOGY, demand::METRICS]),
-    Part::Sources(OF_HOST),
-    Part::Lists(&[
+pub static CATALOG: LazyLock<Vec<&'static Metric>> = LazyLock::new(|| {
+    let of_exporter = [
         EXPORTER,
         telemetry::METRICS,
         telemetry::heartbeats::METRICS,
         telemetry::REQUESTS,
         telemetry::otlp::METRICS,
         telemetry::process::METRICS,
-    ]),
-];
+    ];
+    let parts: [&[_]; 5] = [
+        &[INVENTORY, PLACEMENT],
+        &lists(OF_VMS),
+        &[TOPOLOGY, demand::METRICS],
+        &lists(OF_HOST),
+        &of_exporter,
+    ];
+    parts.concat().concat()
+});
 
 /// The order in which sources are exposed. Others follow in the order of their list.
 const ORDER: &[&str] = &[
     "sched", "pmu", "memory", "cgroup", "threads", "devices", "exits", "pt", "kvm_stat", "resctrl",
 ];
 
-enum Part {
-    Lists(&'static [&'static [&'static Metric]]),
-    Sources(&'static [Entry]),
-}
-
-const COUNT: usize = put_all(None);
-
-const fn concatenated() -> [&'static Metric; COUNT] {
-    let mut all = [&VM_INFO; COUNT];
-    put_all(Some(&mut all));
-    all
-}
-
-/// Puts all metrics in order, if there is room for them, and counts them.
-const fn put_all(mut all: Option<&mut [&'static Metric]>) -> usize {
-    let (mut count, mut part) = (0, 0);
-    while part < PARTS.len() {
-        match PARTS[part] {
-            Part::Lists(lists) => count = put(&mut all, count, lists),
-            Part::Sources(sources) => {
-                let mut place = 0;
-                while place <= ORDER.len() {
-                    let mut n = 0;
-                    while n < sources.len() {
-                        if rank(ORDER, sources[n].name) == place {
-                            count = put(&mut all, count, sources[n].metrics);
-                        }
-                        n += 1;
-                    }
-                    place += 1;
-                }
-            }
-        }
-        part += 1;
-    }
-    count
-}
-
-/// Puts these metrics after the first `count`, and returns the new count.
-const fn put(
-    all: &mut Option<&mut [&'static Metric]>,
-    mut count: usize,
-    lists: &[&[&'static Metric]],
-) -> usize {
-    let mut list = 0;
-    while list < lists.len() {
-        let mut n = 0;
-        while n < lists[list].len() {
-            if let Some(all) = all {
-                all[count] = lists[list][n];
-            }
-            count += 1;
-            n += 1;
-        }
-        list += 1;
-    }
-    count
+/// The metrics of these sources, in the order of exposition.
+fn lists(sources: &'static [Entry]) -> Vec<&'static [&'static Metric]> {
+    let mut sources: Vec<&Entry> = sources.iter().collect();
+    sources.sort_by_key(|source| rank(ORDER, source.name));
+    let lists = sources.into_iter().flat_map(|source| source.metrics);
+    lists.copied().collect()
 }
 
 metrics! { INVENTORY of "inventory":
@@ -129,17 +80,20 @@ metrics! { EXPORTER of "self":
 
 /// The metric with this name.
 pub fn find(name: &str) -> Option<&'static Metric> {
-    CATALOG.into_iter().find(|metric| metric.name == name)
+    CATALOG.iter().copied().find(|metric| metric.name == name)
 }
 
 /// Position of a metric in [`CATALOG`], from a hash map: facts look it up thousands of times per
 /// tick.
 pub fn position(metric: &'static Metric) -> usize {
     static POSITIONS: LazyLock<HashMap<usize, usize>> = LazyLock::new(|| {
-        let addresses = CATALOG.into_iter().map(address);
+        let addresses = CATALOG.iter().copied().map(address);
         addresses.zip(0..).collect()
     });
-    POSITIONS.get(&address(metric)).copied().unwrap_or(COUNT)
+    POSITIONS
+        .get(&address(metric))
+        .copied()
+        .unwrap_or(CATALOG.len())
 }
 
 fn address(metric: &'static Metric) -> usize {

@@ -95,7 +95,7 @@ impl Snapshot {
         let host = Row::of_host(&none);
         // The facts are in catalog order, as is this loop.
         let mut facts = &self.facts[..];
-        for metric in CATALOG {
+        for metric in CATALOG.iter().copied() {
             let mut family = Family {
                 metric,
                 announced: false,

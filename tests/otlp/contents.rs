@@ -35,7 +35,7 @@ fn what_arrives_is_what_metrics_shows() {
 #[test]
 fn names_translate_back_over_the_whole_catalogue() {
     let mut seen = BTreeSet::new();
-    for metric in CATALOG {
+    for metric in CATALOG.iter().copied() {
         let kind = match metric.kind {
             Kind::Counter => otlp_series::Kind::Sum { cumulative: true },
             Kind::Gauge | Kind::Info => otlp_series::Kind::Gauge,
