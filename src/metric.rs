@@ -9,6 +9,7 @@ mod buckets;
 mod label;
 
 pub use buckets::Buckets;
+pub(crate) use label::label_values;
 pub use label::{Label, LabelValue};
 
 /// Type of a metric.

@@ -15,6 +15,7 @@ use crate::config::Placement;
 use crate::discover::Owner;
 use crate::engine::reading::{Column, ColumnSet, Columns};
 use crate::engine::vcpu_sampler::VcpuSampler;
+use crate::metric::label_values;
 
 /// Hidden series keep their totals, up to this many times `max_series` numbers of 8 bytes. Above
 /// that, the totals of dropped detail are forgotten, then the next placement detail is dropped.
@@ -23,36 +24,17 @@ const HELD_PER_SERIES: usize = 4;
 /// How long detail must fit before it is restored.
 pub const RESTORE_AFTER: Duration = Duration::from_secs(600);
 
-/// Detail that can be dropped, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Detail {
-    /// User-defined raw events.
-    UserEvents,
-    /// `mode="host"` of the hardware counters.
-    HostMode,
-    /// The `package` and `core` labels.
-    Core,
-    /// The `numa_node` label.
-    NumaNode,
-}
-
-impl Detail {
-    /// All detail that can be dropped, in order.
-    pub const ALL: [Detail; 4] = [
-        Detail::UserEvents,
-        Detail::HostMode,
-        Detail::Core,
-        Detail::NumaNode,
-    ];
-
-    /// Value of the `what` label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Detail::UserEvents => "user_events",
-            Detail::HostMode => "host_mode",
-            Detail::Core => "core",
-            Detail::NumaNode => "numa_node",
-        }
+label_values! {
+    /// Detail that can be dropped, in this order: the `what` label.
+    pub enum Detail {
+        /// User-defined raw events.
+        UserEvents = "user_events",
+        /// `mode="host"` of the hardware counters.
+        HostMode = "host_mode",
+        /// The `package` and `core` labels.
+        Core = "core",
+        /// The `numa_node` label.
+        NumaNode = "numa_node",
     }
 }
 
@@ -121,12 +103,9 @@ impl Limit {
     /// Applies the owner's dropped detail to a vCPU that is new or has a new owner.
     pub fn apply(&self, vcpu_sampler: &mut VcpuSampler) {
         let owner = vcpu_sampler.vm.owner;
-        let set = |detail, set| {
-            if self.is_dropped(owner, detail) {
-                set
-            } else {
-                0
-            }
+        let set = |detail, set| match self.is_dropped(owner, detail) {
+            true => set,
+            false => 0,
         };
         vcpu_sampler.hidden =
             set(Detail::UserEvents, self.user_events) | set(Detail::HostMode, self.host_mode);
@@ -139,7 +118,8 @@ impl Limit {
         let mut sizes = self.sizes(vcpu_samplers, now);
         self.dropped.retain(|owner, _| sizes.contains_key(owner));
         while let Some((owner, detail)) = self.next_loss(&sizes, others, vcpu_samplers) {
-            self.drop_detail(owner, detail, vcpu_samplers);
+            self.dropped.entry(owner).or_default().push((detail, 0));
+            self.apply_to(owner, vcpu_samplers);
             let after = self.size_of(owner, vcpu_samplers, now);
             let before = sizes.insert(owner, after).unwrap_or_default();
             let fewer = before.series.saturating_sub(after.series) as u64;
@@ -156,10 +136,8 @@ impl Limit {
         }
         self.series = total(&sizes, others).series;
         self.restore(&sizes, others, vcpu_samplers, now);
-        self.sums = Detail::ALL
-            .into_iter()
-            .filter_map(|d| self.sum(d))
-            .collect();
+        let sums = Detail::ALL.into_iter().filter_map(|d| self.sum(d));
+        self.sums = sums.collect();
     }
 
     /// The owner and detail to drop next; `None` if all series fit or nothing is left to drop.
@@ -197,19 +175,14 @@ impl Limit {
 
     /// Forgets the totals of dropped detail; returns whether there were any.
     fn forget(&self, sizes: &BTreeMap<Owner, Size>, vcpu_samplers: &mut [VcpuSampler]) -> bool {
-        let is_held = |vcpu_sampler: &VcpuSampler| {
-            vcpu_sampler
-                .account
-                .cells
-                .iter()
-                .map(|c| c.totals.len())
-                .sum::<usize>()
-        };
         let before: usize = sizes.values().map(|size| size.held).sum();
-        vcpu_samplers
-            .iter_mut()
-            .for_each(|vcpu_sampler| vcpu_sampler.account.forget_finer());
-        vcpu_samplers.iter().map(is_held).sum::<usize>() < before
+        let mut after = 0;
+        for sampler in vcpu_samplers {
+            sampler.account.forget_finer();
+            let cells = sampler.account.cells.iter();
+            after += cells.map(|cell| cell.totals.len()).sum::<usize>();
+        }
+        after < before
     }
 
     fn is_dropped(&self, owner: Owner, detail: Detail) -> bool {
@@ -238,16 +211,9 @@ impl Limit {
         }
     }
 
-    fn drop_detail(&mut self, owner: Owner, detail: Detail, vcpu_samplers: &mut [VcpuSampler]) {
-        self.dropped.entry(owner).or_default().push((detail, 0));
-        self.apply_to(owner, vcpu_samplers);
-    }
-
     fn apply_to(&self, owner: Owner, vcpu_samplers: &mut [VcpuSampler]) {
-        let of_owner = vcpu_samplers
-            .iter_mut()
-            .filter(|vcpu_sampler| vcpu_sampler.vm.owner == owner);
-        of_owner.for_each(|vcpu_sampler| self.apply(vcpu_sampler));
+        let of_owner = vcpu_samplers.iter_mut().filter(|s| s.vm.owner == owner);
+        of_owner.for_each(|sampler| self.apply(sampler));
     }
 
     /// Restores one detail that has fitted for long enough: the last that was dropped, of root and
@@ -289,36 +255,24 @@ impl Limit {
     }
 
     fn sum(&self, detail: Detail) -> Option<(Detail, u64)> {
-        let all = self
-            .dropped
-            .values()
-            .flatten()
-            .filter(|(d, _)| *d == detail);
-        let mut series = all.map(|(_, series)| *series).peekable();
-        series.peek()?;
-        Some((detail, series.sum()))
+        let all = self.dropped.values().flatten();
+        let series = all.filter_map(|(d, series)| (*d == detail).then_some(*series));
+        Some((detail, series.reduce(|a, b| a + b)?))
     }
 
     fn sizes(&self, vcpu_samplers: &[VcpuSampler], now: Instant) -> BTreeMap<Owner, Size> {
         let mut sizes: BTreeMap<Owner, Size> = BTreeMap::new();
         for of_one in vcpu_samplers.chunk_by(|a, b| a.vm.owner == b.vm.owner) {
-            let Some(owner) = of_one.first().map(|vcpu_sampler| vcpu_sampler.vm.owner) else {
-                continue;
-            };
-            let size = sizes.entry(owner).or_default();
-            of_one
-                .iter()
-                .for_each(|vcpu_sampler| self.add_size(vcpu_sampler, now, size));
+            let size = sizes.entry(of_one[0].vm.owner).or_default();
+            of_one.iter().for_each(|s| self.add_size(s, now, size));
         }
         sizes
     }
 
     fn size_of(&self, owner: Owner, vcpu_samplers: &[VcpuSampler], now: Instant) -> Size {
         let mut size = Size::default();
-        let of_owner = vcpu_samplers
-            .iter()
-            .filter(|vcpu_sampler| vcpu_sampler.vm.owner == owner);
-        of_owner.for_each(|vcpu_sampler| self.add_size(vcpu_sampler, now, &mut size));
+        let of_owner = vcpu_samplers.iter().filter(|s| s.vm.owner == owner);
+        of_owner.for_each(|sampler| self.add_size(sampler, now, &mut size));
         size
     }
 

@@ -23,6 +23,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::host::pmu::Words;
+use crate::metric::label_values;
 use crate::sources::Entry;
 
 pub mod duty_cycle;
@@ -76,52 +77,25 @@ pub struct Capture {
     pub traced: Duration,
 }
 
-/// Result of a turn: the `result` label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Outcome {
-    /// The whole window was recorded.
-    Complete,
-    /// The buffer was full before the end of the window.
-    Truncated,
-    /// The trace has gaps: this CPU cannot trace while VMX is on, or records were lost.
-    Partial,
-    /// Data of another event collided with the trace.
-    Collision,
-    /// The vCPU did not run.
-    Idle,
-    /// Another program used the tracing.
-    Busy,
-    /// The kernel refused the recording.
-    Refused,
-    /// The thread had exited.
-    Gone,
-}
-
-impl Outcome {
-    /// All results.
-    pub const ALL: [Self; 8] = [
-        Self::Complete,
-        Self::Truncated,
-        Self::Partial,
-        Self::Collision,
-        Self::Idle,
-        Self::Busy,
-        Self::Refused,
-        Self::Gone,
-    ];
-
-    /// Value of the `result` label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Truncated => "truncated",
-            Self::Partial => "partial",
-            Self::Collision => "collision",
-            Self::Idle => "idle",
-            Self::Busy => "busy",
-            Self::Refused => "refused",
-            Self::Gone => "gone",
-        }
+label_values! {
+    /// Result of a turn: the `result` label.
+    pub enum Outcome {
+        /// The whole window was recorded.
+        Complete = "complete",
+        /// The buffer was full before the end of the window.
+        Truncated = "truncated",
+        /// The trace has gaps: this CPU cannot trace while VMX is on, or records were lost.
+        Partial = "partial",
+        /// Data of another event collided with the trace.
+        Collision = "collision",
+        /// The vCPU did not run.
+        Idle = "idle",
+        /// Another program used the tracing.
+        Busy = "busy",
+        /// The kernel refused the recording.
+        Refused = "refused",
+        /// The thread had exited.
+        Gone = "gone",
     }
 }
 

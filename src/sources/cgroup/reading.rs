@@ -11,7 +11,7 @@ use crate::engine::background::{Fact, FactValue, Origin};
 use crate::host::cgroup::files::{Pressure, Quota, Throttling};
 use crate::host::cgroup::{Group, Hierarchy, Resource};
 use crate::host::roots::Roots;
-use crate::metric::{metrics, Keys, Metric};
+use crate::metric::{label_values, metrics, Keys, Metric};
 
 metrics! { METRICS of "cgroup":
     CPU_QUOTA_CORES = Metric::gauge("kvm_vm_cpu_quota_cores", Keys::Vm, &["level"],
@@ -33,27 +33,16 @@ metrics! { METRICS of "cgroup":
 /// A hierarchy, and the VM's groups in it.
 pub(super) type Found = Option<(Hierarchy, Levels)>;
 
-/// Where a quota is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Level {
-    Vcpu,
-    Vm,
-    Ancestor,
+label_values! {
+    /// Where a quota is set, innermost first: the `level` label.
+    enum Level {
+        Vcpu = "vcpu",
+        Vm = "vm",
+        Ancestor = "ancestor",
+    }
 }
 
 impl Level {
-    /// All levels, innermost first.
-    const ALL: [Self; 3] = [Self::Vcpu, Self::Vm, Self::Ancestor];
-
-    /// Value of the `level` label.
-    fn name(self) -> &'static str {
-        match self {
-            Level::Vcpu => "vcpu",
-            Level::Vm => "vm",
-            Level::Ancestor => "ancestor",
-        }
-    }
-
     /// A group above the VM's is older than the VM and has counted for others.
     fn origin(self) -> Origin {
         match self {
@@ -142,7 +131,7 @@ impl Account {
             let Some([periods, throttled_periods, throttled]) = totals.get() else {
                 continue;
             };
-            let labels = [("level", level.name())];
+            let labels = [("level", level.label())];
             let origin = level.origin();
             let counted = [
                 int(&CPU_PERIODS, &labels, periods),
@@ -255,7 +244,7 @@ fn tightest(levels: &[LevelReading; 3]) -> Option<Fact> {
     let known = Level::ALL.into_iter().zip(cores);
     let known = known.filter_map(|(level, cores)| Some((level, cores?)));
     let (level, cores) = known.min_by(|(_, a), (_, b)| a.total_cmp(b))?;
-    let labels = [("level", level.name())];
+    let labels = [("level", level.label())];
     Some(fact(&CPU_QUOTA_CORES, &labels, FactValue::Float(cores)))
 }
 

@@ -3,7 +3,7 @@
 use crate::config::EventSet;
 use crate::host::cpu_model::{CpuModel, X86Vendor};
 use crate::host::pmu::{Encoding, Pmu};
-use crate::metric::Metric;
+use crate::metric::{label_values, Metric};
 
 use super::counters::{Attr, Filter};
 use super::metrics::{
@@ -29,22 +29,13 @@ pub const PERF_PMU_TYPE_SHIFT: u32 = 32;
 /// Data TLB, read, miss: `PERF_COUNT_HW_CACHE_DTLB | OP_READ << 8 | RESULT_MISS << 16`.
 const DTLB_READ_MISS: u64 = 0x1_0003;
 
-/// The mode of a vCPU thread that is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Guest mode: `exclude_host`.
-    Guest,
-    /// Host mode, the VMM and KVM on behalf of the vCPU: `exclude_guest`.
-    Host,
-}
-
-impl Mode {
-    /// Value of the `mode` label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Mode::Guest => "guest",
-            Mode::Host => "host",
-        }
+label_values! {
+    /// The mode of a vCPU thread that is counted: the `mode` label.
+    pub enum Mode {
+        /// Guest mode: `exclude_host`.
+        Guest = "guest",
+        /// Host mode, the VMM and KVM on behalf of the vCPU: `exclude_guest`.
+        Host = "host",
     }
 }
 

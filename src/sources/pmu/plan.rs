@@ -8,7 +8,7 @@ use crate::engine::Reason;
 use crate::host::cpu_model::CpuModel;
 use crate::host::pmu::{self, Encoding, Pmu};
 use crate::host::roots::Roots;
-use crate::metric::Metric;
+use crate::metric::{label_values, Metric};
 
 use super::counters::Attr;
 use super::denied::Gate;
@@ -22,28 +22,17 @@ mod pack;
 pub(super) use mode::mediated;
 pub(in crate::sources) use mode::{permission_fix, pid_namespace, SHARE_PID_NAMESPACE};
 
-/// The hardware counting that this host allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PmuMode {
-    /// Guest and host mode separately.
-    Full,
-    /// Host mode only; guest mode cannot be counted.
-    HostOnly,
-    /// No PMU: only the kernel's software events.
-    Software,
-    /// Nothing is counted.
-    Off,
-}
-
-impl PmuMode {
-    /// Value of the `mode` label of `kvm_exporter_pmu_mode`.
-    pub fn label(self) -> &'static str {
-        match self {
-            PmuMode::Full => "full",
-            PmuMode::HostOnly => "host_only",
-            PmuMode::Software => "software",
-            PmuMode::Off => "off",
-        }
+label_values! {
+    /// The hardware counting that this host allows: the `mode` label of `kvm_exporter_pmu_mode`.
+    pub enum PmuMode {
+        /// Guest and host mode separately.
+        Full = "full",
+        /// Host mode only; guest mode cannot be counted.
+        HostOnly = "host_only",
+        /// No PMU: only the kernel's software events.
+        Software = "software",
+        /// Nothing is counted.
+        Off = "off",
     }
 }
 
