@@ -16,7 +16,7 @@ pub enum Unit {
 }
 
 /// What a column's totals are kept for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Activity at the location where the vCPU ran: one total per (vCPU, location) series.
     Placed,
@@ -40,23 +40,15 @@ pub struct Column {
 /// Number of a column within its scope, assigned by [`Columns::add`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ColumnId {
-    scope: ScopeIndex,
+    scope: Scope,
+    n: u8,
 }
 
 impl ColumnId {
     /// Its position among the placed columns.
     pub fn placed(self) -> Option<usize> {
-        match self.scope {
-            ScopeIndex::Placed(n) => Some(usize::from(n)),
-            ScopeIndex::Vcpu(_) => None,
-        }
+        (self.scope == Scope::Placed).then_some(self.n.into())
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum ScopeIndex {
-    Placed(u8),
-    Vcpu(u8),
 }
 
 /// All columns of the running exporter, fixed at startup.
@@ -84,7 +76,8 @@ impl Columns {
     /// # Panics
     /// With more than [`MAX_COLUMNS`] columns; the configuration bounds the number of columns.
     pub fn add(&mut self, column: Column) -> ColumnId {
-        let list = match column.scope {
+        let scope = column.scope;
+        let list = match scope {
             Scope::Placed => &mut self.placed,
             Scope::Vcpu => &mut self.vcpu,
         };
@@ -93,19 +86,15 @@ impl Columns {
             "more than {MAX_COLUMNS} columns of one scope"
         );
         let n = list.len() as u8;
-        let scope = match column.scope {
-            Scope::Placed => ScopeIndex::Placed(n),
-            Scope::Vcpu => ScopeIndex::Vcpu(n),
-        };
         list.push(column);
-        ColumnId { scope }
+        ColumnId { scope, n }
     }
 
     /// The first placed column of a metric, if a source declared one.
     pub fn find_placed(&self, metric: &'static Metric) -> Option<ColumnId> {
         let n = self.placed.iter().position(|c| c.metric == metric)?;
-        let scope = ScopeIndex::Placed(u8::try_from(n).ok()?);
-        Some(ColumnId { scope })
+        let (scope, n) = (Scope::Placed, u8::try_from(n).ok()?);
+        Some(ColumnId { scope, n })
     }
 }
 
@@ -127,7 +116,7 @@ pub struct Reading {
     vcpu: Values,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Default, Clone)]
 struct Values {
     numbers: Box<[u64]>,
     added: ColumnSet,
@@ -139,9 +128,7 @@ impl Values {
     fn new(len: usize) -> Self {
         Self {
             numbers: vec![0; len].into(),
-            added: 0,
-            set: 0,
-            withdrawn: 0,
+            ..Self::default()
         }
     }
 
@@ -154,10 +141,6 @@ impl Values {
     fn set(&mut self, n: u8, value: u64) {
         self.numbers[usize::from(n)] = value;
         self.set |= 1 << n;
-    }
-
-    fn withdraw(&mut self, n: u8) {
-        self.withdrawn |= 1 << n;
     }
 
     fn clear(&mut self) {
@@ -192,10 +175,7 @@ impl Reading {
 
     /// Adds the delta since the last tick to a counter; 0 makes it known.
     pub fn add(&mut self, column: ColumnId, delta: u64) {
-        match column.scope {
-            ScopeIndex::Placed(n) => self.placed.add(n, delta),
-            ScopeIndex::Vcpu(n) => self.vcpu.add(n, delta),
-        }
+        self.values_mut(column.scope).add(column.n, delta);
     }
 
     /// Sets a gauge of the vCPU.
@@ -204,17 +184,21 @@ impl Reading {
     /// On a placed column: a gauge cannot be charged to a location.
     pub fn set(&mut self, column: ColumnId, value: u64) {
         match column.scope {
-            ScopeIndex::Placed(_) => unreachable!("a gauge cannot be charged to a location"),
-            ScopeIndex::Vcpu(n) => self.vcpu.set(n, value),
+            Scope::Placed => unreachable!("a gauge cannot be charged to a location"),
+            Scope::Vcpu => self.vcpu.set(column.n, value),
         }
     }
 
     /// Marks a column as unknown. A counter keeps its totals, which are exposed again once
     /// something is added.
     pub fn withdraw(&mut self, column: ColumnId) {
-        match column.scope {
-            ScopeIndex::Placed(n) => self.placed.withdraw(n),
-            ScopeIndex::Vcpu(n) => self.vcpu.withdraw(n),
+        self.values_mut(column.scope).withdrawn |= 1 << column.n;
+    }
+
+    fn values_mut(&mut self, scope: Scope) -> &mut Values {
+        match scope {
+            Scope::Placed => &mut self.placed,
+            Scope::Vcpu => &mut self.vcpu,
         }
     }
 
@@ -230,9 +214,10 @@ impl Reading {
 
     /// The value of a column, or `None` if it is unknown. For tests.
     pub fn get(&self, column: ColumnId) -> Option<u64> {
-        let (values, n) = match column.scope {
-            ScopeIndex::Placed(n) => (&self.placed, n),
-            ScopeIndex::Vcpu(n) => (&self.vcpu, n),
+        let n = column.n;
+        let values = match column.scope {
+            Scope::Placed => &self.placed,
+            Scope::Vcpu => &self.vcpu,
         };
         ((values.added | values.set) >> n & 1 == 1).then(|| values.numbers[usize::from(n)])
     }
