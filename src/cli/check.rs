@@ -336,7 +336,8 @@ mod tests {
 
     #[test]
     fn source_state_becomes_a_finding() {
-        let reason = Reason::new(ReasonCode::NoPmu, "this machine has no PMU")
+        let reason = ReasonCode::NoPmu
+            .reason("this machine has no PMU")
             .with_fix("expose a vPMU to this VM");
         assert_eq!(of_source(&PMU, &SourceState::Up).state, State::Ok);
         let finding = of_source(&PMU, &SourceState::Down(reason));
@@ -347,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_source_does_not_repeat_its_probe() {
-        let reason = |code| Reason::new(code, "refused");
+        let reason = |code: ReasonCode| code.reason("refused");
         let down = SourceState::Down(reason(ReasonCode::NoPermission));
         assert!(is_reported(&down, "pmu", &[finding("pmu", State::Missing)]));
         assert!(!is_reported(&down, "pmu", &[finding("pmu", State::Ok)]));
@@ -380,7 +381,7 @@ mod tests {
     /// A line with all of a source's requirements and the reason had 150 characters.
     #[test]
     fn a_line_has_the_reason_and_not_the_needs() {
-        let down = SourceState::Down(Reason::new(ReasonCode::NoPmu, "this machine has no PMU"));
+        let down = SourceState::Down(ReasonCode::NoPmu.reason("this machine has no PMU"));
         let text = report(
             &[of_source(&PMU, &down), of_source(&PMU, &SourceState::Up)],
             true,

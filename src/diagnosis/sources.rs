@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn switched_off_and_absent_are_not_down() {
-        let down = |code| SourceState::Down(Reason::new(code, String::new()));
+        let down = |code: ReasonCode| SourceState::Down(code.reason(String::new()));
         let codes = [
             ReasonCode::Disabled,
             ReasonCode::NoPt,

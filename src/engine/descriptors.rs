@@ -53,7 +53,7 @@ pub(crate) fn are_out(error: &io::Error) -> bool {
 /// The reason for an error that [`are_out`] recognizes.
 pub(crate) fn none_left(detail: String) -> Reason {
     let DescriptorLimit { soft, hard } = DescriptorLimit::now();
-    Reason::new(ReasonCode::NoDescriptors, detail).with_fix(format!(
+    ReasonCode::NoDescriptors.reason(detail).with_fix(format!(
         "raise LimitNOFILE= in the unit (ulimit -Hn), now {}; also sysctl fs.file-max, if that \
              is lower",
         soft.max(hard)

@@ -57,8 +57,8 @@ impl Overdue {
         let Some(info) = known.find(|info| info.name == hang.step) else {
             return;
         };
-        let reason = |code, detail| {
-            Reason::new(code, detail)
+        let reason = |code: ReasonCode, detail| {
+            code.reason(detail)
                 .with_fix("see the runbook KvmExporterSampleTooOld, part \"Stuck\"")
         };
         let own = reason(ReasonCode::Hangs, format!("{hang}: no new data"));

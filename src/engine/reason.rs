@@ -81,14 +81,29 @@ pub struct Reason {
     pub fix: Option<String>,
 }
 
-impl Reason {
-    /// A reason without a fix.
-    pub fn new(code: ReasonCode, detail: impl Into<String>) -> Self {
-        Self {
-            code,
+impl ReasonCode {
+    /// A reason with this code, without a fix.
+    pub fn reason(self, detail: impl Into<String>) -> Reason {
+        Reason {
+            code: self,
             detail: detail.into(),
             fix: None,
         }
+    }
+}
+
+impl Reason {
+    /// The first reason, with the number of all; `what` has them. `None` if there are none.
+    pub(crate) fn first_of<'a>(
+        what: &str,
+        mut all: impl Iterator<Item = &'a Self>,
+    ) -> Option<Self> {
+        let first = all.next()?;
+        let count = 1 + all.count();
+        Some(Self {
+            detail: format!("{what}: {count}; the first: {}", first.detail),
+            ..first.clone()
+        })
     }
 
     /// Adds the fix.
@@ -99,7 +114,8 @@ impl Reason {
 
     /// The reason of a source that is disabled in the configuration.
     pub(crate) fn disabled(source: &str) -> Self {
-        Self::new(ReasonCode::Disabled, "disabled in the configuration")
+        ReasonCode::Disabled
+            .reason("disabled in the configuration")
             .with_fix(format!("set sources.{source}.enabled: true"))
     }
 }

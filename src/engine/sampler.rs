@@ -259,20 +259,12 @@ impl Sampler {
 
 /// The state of a source, degraded if it refused any vCPU.
 fn with_refusals(own: SourceState, vcpu_samplers: &[VcpuSampler], source: usize) -> SourceState {
-    let mut refusals = vcpu_samplers
-        .iter()
-        .filter_map(|vcpu_sampler| vcpu_sampler.refusal(source));
-    match (own, refusals.next()) {
-        (own @ SourceState::Down(_), _) | (own, None) => own,
-        (_, Some(first)) => SourceState::Degraded(Reason {
-            detail: format!(
-                "vCPUs without data from this source: {}; the first: {}",
-                1 + refusals.count(),
-                first.detail
-            ),
-            ..first.clone()
-        }),
+    if matches!(own, SourceState::Down(_)) {
+        return own;
     }
+    let refusals = vcpu_samplers.iter().filter_map(|s| s.refusal(source));
+    let reason = Reason::first_of("vCPUs without data from this source", refusals);
+    reason.map_or(own, SourceState::Degraded)
 }
 
 /// Logs a change of a source's state, once for all vCPUs.

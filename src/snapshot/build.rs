@@ -14,7 +14,7 @@ use crate::engine::ledger::{CellKey, MAX_CELLS_AHEAD};
 use crate::engine::reading::Column;
 use crate::engine::sampler::View;
 use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
-use crate::engine::{CpuLocation, Reason, ReasonCode, SourceInfo, SourceState, INVENTORY};
+use crate::engine::{CpuLocation, ReasonCode, SourceInfo, SourceState, INVENTORY};
 use crate::host::topology::{Cpu, Topology};
 use crate::metric::Label;
 
@@ -374,13 +374,13 @@ fn column_rows(columns: &[Column]) -> Arc<[ColumnRow]> {
 fn inventory_state(inventory: &Inventory) -> SourceState {
     match inventory.visibility_gaps.as_slice() {
         [] => SourceState::Up,
-        spots => SourceState::Degraded(Reason::new(
-            match inventory.blocked {
+        spots => {
+            let code = match inventory.blocked {
                 0 => ReasonCode::BlindSpots,
                 _ => ReasonCode::BlockedReads,
-            },
-            spots.join("; "),
-        )),
+            };
+            SourceState::Degraded(code.reason(spots.join("; ")))
+        }
     }
 }
 

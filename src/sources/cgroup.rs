@@ -121,9 +121,10 @@ impl CgroupSource {
     fn refuse(&mut self, vm: &Vm, error: &io::Error) -> ReadError {
         let detail = format!("cannot read {error}");
         let reason = match error.kind() {
-            io::ErrorKind::PermissionDenied => Reason::new(ReasonCode::NoPermission, &detail)
+            io::ErrorKind::PermissionDenied => ReasonCode::NoPermission
+                .reason(&detail)
                 .with_fix("give the exporter CAP_DAC_READ_SEARCH"),
-            _ => Reason::new(ReasonCode::Unreadable, &detail),
+            _ => ReasonCode::Unreadable.reason(&detail),
         };
         self.refused.insert(vm.key, reason);
         ReadError::Failed(detail)
@@ -146,15 +147,9 @@ impl VmSource for CgroupSource {
         if self.mounts == Mounts::default() {
             return SourceState::Down(no_cgroupfs(&self.roots));
         }
-        if let Some(first) = self.refused.values().next() {
-            let count = self.refused.len();
-            return SourceState::Degraded(Reason {
-                detail: format!(
-                    "VMs with incomplete data: {count}; the first: {}",
-                    first.detail
-                ),
-                ..first.clone()
-            });
+        let refused = self.refused.values();
+        if let Some(reason) = Reason::first_of("VMs with incomplete data", refused) {
+            return SourceState::Degraded(reason);
         }
         match self.mounts.unified.is_some() && self.pressure {
             true => SourceState::Up,
@@ -195,23 +190,19 @@ impl Shown {
 
 fn no_cgroupfs(roots: &Roots) -> Reason {
     let path = roots.cgroup.display();
-    Reason::new(
-        ReasonCode::NoCgroupfs,
-        format!("no cgroup hierarchy (v1 or v2) in {path}"),
-    )
-    .with_fix("mount one there, or set --path.cgroupfs=DIR")
+    ReasonCode::NoCgroupfs
+        .reason(format!("no cgroup hierarchy (v1 or v2) in {path}"))
+        .with_fix("mount one there, or set --path.cgroupfs=DIR")
 }
 
 fn no_group(path: &str) -> Reason {
-    Reason::new(
-        ReasonCode::NoGroup,
-        format!("cgroup {path} is not below the mounted hierarchy"),
-    )
-    .with_fix("in a container, mount the host's /sys/fs/cgroup and set --path.cgroupfs to it")
+    ReasonCode::NoGroup
+        .reason(format!("cgroup {path} is not below the mounted hierarchy"))
+        .with_fix("in a container, mount the host's /sys/fs/cgroup and set --path.cgroupfs to it")
 }
 
 fn no_pressure(in_kernel: bool) -> Reason {
-    let reason = |detail| Reason::new(ReasonCode::NoPressure, detail);
+    let reason = |detail| ReasonCode::NoPressure.reason(detail);
     match in_kernel {
         true => reason("no cgroup v2 hierarchy, which pressure requires")
             .with_fix("mount -t cgroup2 none /sys/fs/cgroup/unified"),

@@ -148,29 +148,26 @@ fn fact(device: Device) -> Fact {
 }
 
 fn no_vfio() -> Reason {
-    Reason::new(
-        ReasonCode::NoVfio,
-        "the kernel has no VFIO, so no VM holds a device",
-    )
-    .with_fix("modprobe vfio-pci, if devices are to be passed through")
+    ReasonCode::NoVfio
+        .reason("the kernel has no VFIO, so no VM holds a device")
+        .with_fix("modprobe vfio-pci, if devices are to be passed through")
 }
 
 fn no_permission(refused: usize, all: usize) -> Reason {
-    Reason::new(
-        ReasonCode::NoPermission,
-        format!("cannot read the descriptors of {refused} of {all} VMs"),
-    )
-    .with_fix(
-        "give the exporter CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: AmbientCapabilities= in \
+    ReasonCode::NoPermission
+        .reason(format!(
+            "cannot read the descriptors of {refused} of {all} VMs"
+        ))
+        .with_fix(
+            "give the exporter CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: AmbientCapabilities= in \
              its unit, --cap-add in docker",
-    )
+        )
 }
 
 fn many_descriptors(vms: usize) -> Reason {
-    Reason::new(
-        ReasonCode::ManyDescriptors,
-        format!("VMs with more than {MAX_DESCRIPTORS} descriptors: {vms}; the rest is not read"),
-    )
+    ReasonCode::ManyDescriptors.reason(format!(
+        "VMs with more than {MAX_DESCRIPTORS} descriptors: {vms}; the rest is not read"
+    ))
 }
 
 /// The source in the list of all.

@@ -119,18 +119,12 @@ impl Found {
 }
 
 fn no_data() -> Reason {
-    Reason::new(
-        ReasonCode::NoData,
-        "this machine's kernel reports no such data",
-    )
+    ReasonCode::NoData.reason("this machine's kernel reports no such data")
 }
 
 /// The reason for a required file that cannot be read.
 fn unreadable(path: &Path, error: &std::io::Error) -> Reason {
-    Reason::new(
-        ReasonCode::Unreadable,
-        format!("cannot read {}: {error}", path.display()),
-    )
+    ReasonCode::Unreadable.reason(format!("cannot read {}: {error}", path.display()))
 }
 
 /// Maximum number of bytes in a label value.

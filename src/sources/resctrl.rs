@@ -85,7 +85,7 @@ impl Resctrl {
         }
         let root = resctrl::root(&self.roots);
         let can = cpu_model::has_flag(&self.roots, "cqm_occup_llc");
-        let reason = |detail| Reason::new(ReasonCode::NoResctrl, detail);
+        let reason = |detail| ReasonCode::NoResctrl.reason(detail);
         (!resctrl::monitors(&self.roots)).then(|| match can {
             true => reason(format!("{}/info/L3_MON does not exist", root.display()))
                 .with_fix(format!("mount -t resctrl resctrl {}", root.display())),
@@ -295,13 +295,9 @@ impl VmSource for Resctrl {
         if let Some(reason) = self.missing() {
             return SourceState::Down(reason);
         }
-        let count = self.troubles.len();
-        let Some(first) = self.troubles.values().next() else {
+        let troubles = self.troubles.values();
+        let Some(reason) = Reason::first_of("VMs without data", troubles) else {
             return SourceState::Up;
-        };
-        let reason = Reason {
-            detail: format!("VMs without data: {count}; the first: {}", first.detail),
-            ..first.clone()
         };
         match self.vms.keys().all(|vm| self.troubles.contains_key(vm)) {
             true => SourceState::Down(reason),
@@ -354,23 +350,21 @@ fn fact(metric: &'static Metric, llc: u32, bytes: u64, origin: Origin) -> Fact {
 }
 
 fn no_group() -> Reason {
-    Reason::new(
-        ReasonCode::NoGroup,
-        "no resctrl group holds the VM's vCPUs and no other process",
-    )
-    .with_fix("set sources.resctrl.create_groups: true")
+    ReasonCode::NoGroup
+        .reason("no resctrl group holds the VM's vCPUs and no other process")
+        .with_fix("set sources.resctrl.create_groups: true")
 }
 
 fn refused(path: &Path, error: &io::Error) -> Reason {
     let detail = format!("cannot access {}: {error}", path.display());
     match error.raw_os_error() {
-        Some(libc::ENOSPC) => Reason::new(ReasonCode::NoRmid, detail)
+        Some(libc::ENOSPC) => ReasonCode::NoRmid
+            .reason(detail)
             .with_fix("remove unused groups: the CPU has info/L3_MON/num_rmids in all"),
-        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
-            Reason::new(ReasonCode::NoPermission, detail)
-                .with_fix("run the exporter as root, with /sys/fs/resctrl writable")
-        }
-        _ => Reason::new(ReasonCode::Unreadable, detail),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => ReasonCode::NoPermission
+            .reason(detail)
+            .with_fix("run the exporter as root, with /sys/fs/resctrl writable"),
+        _ => ReasonCode::Unreadable.reason(detail),
     }
 }
 

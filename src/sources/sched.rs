@@ -181,8 +181,8 @@ impl VcpuSource for SchedSource {
     }
 
     fn state(&self) -> SourceState {
-        let lacks = |code, detail: &str, fix: &str| {
-            SourceState::Degraded(Reason::new(code, detail).with_fix(fix))
+        let lacks = |code: ReasonCode, detail: &str, fix: &str| {
+            SourceState::Degraded(code.reason(detail).with_fix(fix))
         };
         match self.lacks {
             Lacks {
@@ -230,9 +230,10 @@ fn refusal(target: &Target<'_>, error: &io::Error) -> Reason {
         return descriptors::none_left(detail);
     }
     match error.kind() {
-        io::ErrorKind::PermissionDenied => Reason::new(ReasonCode::NoPermission, detail)
+        io::ErrorKind::PermissionDenied => ReasonCode::NoPermission
+            .reason(detail)
             .with_fix("mount /proc without hidepid, or give the exporter CAP_SYS_PTRACE"),
-        _ => Reason::new(ReasonCode::Refused, detail),
+        _ => ReasonCode::Refused.reason(detail),
     }
 }
 

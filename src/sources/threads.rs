@@ -233,28 +233,21 @@ fn labels(role: Role, key: CellKey) -> Vec<Label> {
 }
 
 fn no_schedstat() -> Reason {
-    Reason::new(
-        ReasonCode::NoSchedstat,
-        "the kernel has no /proc/PID/schedstat",
-    )
-    .with_fix("use a kernel with CONFIG_SCHED_INFO")
+    ReasonCode::NoSchedstat
+        .reason("the kernel has no /proc/PID/schedstat")
+        .with_fix("use a kernel with CONFIG_SCHED_INFO")
 }
 
 fn shared_process() -> Reason {
-    Reason::new(
-        ReasonCode::SharedProcess,
-        "several VMs share one process: only vCPU threads can be attributed to a VM",
-    )
+    ReasonCode::SharedProcess
+        .reason("several VMs share one process: only vCPU threads can be attributed to a VM")
 }
 
 fn many_threads(vms: usize) -> Reason {
-    Reason::new(
-        ReasonCode::ManyThreads,
-        format!(
-            "VMs with more than {MAX_OTHERS} threads besides their vCPUs: {vms}; \
+    ReasonCode::ManyThreads.reason(format!(
+        "VMs with more than {MAX_OTHERS} threads besides their vCPUs: {vms}; \
              the time of the rest is in role=\"emulator\", without a location"
-        ),
-    )
+    ))
 }
 
 /// The source in the list of all.

@@ -389,12 +389,11 @@ fn cpu_labels(cpu: &Cpu) -> Arc<Labels> {
 }
 
 fn sources() -> Vec<SourceRow> {
-    let mediated = Reason::new(
-        ReasonCode::MediatedVpmu,
-        "KVM gives the counters to guests (mediated vPMU): only the host side is counted",
-    )
-    .with_fix("modprobe -r kvm_intel && modprobe kvm_intel enable_mediated_pmu=N");
-    let forbidden = Reason::new(ReasonCode::NoPermission, "tracefs cannot be read")
+    let mediated = ReasonCode::MediatedVpmu
+        .reason("KVM gives the counters to guests (mediated vPMU): only the host side is counted")
+        .with_fix("modprobe -r kvm_intel && modprobe kvm_intel enable_mediated_pmu=N");
+    let forbidden = ReasonCode::NoPermission
+        .reason("tracefs cannot be read")
         .with_fix("mount -o remount,gid=kvm-exporter /sys/kernel/tracing");
     vec![
         source("sched", "/proc of the vCPU threads", SourceState::Up),

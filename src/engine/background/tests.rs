@@ -155,10 +155,7 @@ fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
         let values: Vec<_> = facts.map(|fact| fact.value.clone()).collect();
         (values, !Arc::ptr_eq(&before, &newest))
     };
-    let down = SourceState::Down(crate::engine::Reason::new(
-        crate::engine::ReasonCode::NoData,
-        String::new(),
-    ));
+    let down = SourceState::Down(crate::engine::ReasonCode::NoData.reason(String::new()));
     let (one, two) = (vec![FactValue::Int(1)], vec![FactValue::Int(2)]);
     assert_eq!(pass(1, SourceState::Up), (one.clone(), true));
     assert_eq!(pass(1, SourceState::Up), (one.clone(), false));

@@ -52,10 +52,7 @@ impl VcpuSource for Scripted {
                 column: self.column,
                 is_sched: self.is_sched,
             })),
-            Answer::Refuse => Err(OpenError::Refused(Reason::new(
-                ReasonCode::Busy,
-                "not today",
-            ))),
+            Answer::Refuse => Err(OpenError::Refused(ReasonCode::Busy.reason("not today"))),
             Answer::OpenGone => Err(OpenError::Gone),
             _ => panic!("unexpected open"),
         }

@@ -118,20 +118,20 @@ impl KvmStat {
             Err(error) => error,
         };
         let detail = format!("cannot read {}: {error}", file.display());
-        let reason = |code| Reason::new(code, detail);
         Some(match error.raw_os_error() {
             // The error of lockdown for a file that is also writable (fs/debugfs/file.c).
-            Some(libc::EPERM) => reason(ReasonCode::Lockdown)
+            Some(libc::EPERM) => ReasonCode::Lockdown
+                .reason(detail)
                 .with_fix("boot without kernel lockdown: Secure Boot off, no lockdown= parameter"),
-            Some(libc::EACCES) => {
-                reason(ReasonCode::NoPermission).with_fix("give the exporter CAP_DAC_READ_SEARCH")
-            }
+            Some(libc::EACCES) => ReasonCode::NoPermission
+                .reason(detail)
+                .with_fix("give the exporter CAP_DAC_READ_SEARCH"),
             Some(libc::ENOENT) if dir.exists() => return None,
-            Some(libc::ENOENT) => reason(ReasonCode::NoDebugfs).with_fix(format!(
+            Some(libc::ENOENT) => ReasonCode::NoDebugfs.reason(detail).with_fix(format!(
                 "mount -t debugfs debugfs {}, and load KVM (modprobe kvm_intel or kvm_amd)",
                 self.roots.debug.display()
             )),
-            _ => reason(ReasonCode::Unreadable),
+            _ => ReasonCode::Unreadable.reason(detail),
         })
     }
 

@@ -103,7 +103,7 @@ impl Plan {
                 detail: format!("{}; {detail}", before.detail),
                 ..before.clone()
             },
-            None => Reason::new(ReasonCode::Refused, detail),
+            None => ReasonCode::Refused.reason(detail),
         };
         (!events.is_empty()).then_some(Self {
             events,
@@ -174,78 +174,71 @@ fn isa(roots: &Roots, format: &str) -> Option<Isa> {
 
 fn unknown_reasons(unknown: &[&str], reasons: &Reasons) -> Reason {
     let known: Vec<&str> = reasons.known.keys().map(String::as_str).collect();
-    Reason::new(
-        ReasonCode::UnknownReason,
-        format!(
+    ReasonCode::UnknownReason
+        .reason(format!(
             "no such exit reason: {}; this host has: {}",
             unknown.join(", "),
             known.join(", ")
-        ),
-    )
-    .with_fix("correct sources.exits.reasons")
+        ))
+        .with_fix("correct sources.exits.reasons")
 }
 
 fn no_exits(dir: &Path) -> Reason {
-    Reason::new(
-        ReasonCode::NoExitTracepoint,
-        format!("{} has no kvm_exit: exits are not counted", dir.display()),
-    )
+    ReasonCode::NoExitTracepoint.reason(format!(
+        "{} has no kvm_exit: exits are not counted",
+        dir.display()
+    ))
 }
 
 /// kvm_exit exists, but no loaded module hits it.
 fn unreported(roots: &Roots) -> Reason {
-    Reason::new(
-        ReasonCode::NoExitTracepoint,
-        format!(
-            "exits are not counted: neither kvm_intel nor kvm_amd is in {}, and no other module \
+    ReasonCode::NoExitTracepoint.reason(format!(
+        "exits are not counted: neither kvm_intel nor kvm_amd is in {}, and no other module \
              reports them",
-            roots.sys.join("module").display()
-        ),
-    )
+        roots.sys.join("module").display()
+    ))
 }
 
 /// No KVM tracepoints: tracefs is not mounted, or KVM is not loaded.
 fn no_events(roots: &Roots, dir: &Path) -> Reason {
     let events = roots.tracing.join("events");
     match roots.list(&events) {
-        Ok(_) => Reason::new(
-            ReasonCode::NoKvm,
-            format!("{} is empty or missing: KVM is not loaded", dir.display()),
-        )
-        .with_fix("modprobe kvm_intel, or modprobe kvm_amd"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Reason::new(
-            ReasonCode::NoTracefs,
-            format!("{} does not exist", events.display()),
-        )
-        .with_fix(format!(
-            "mount -t tracefs tracefs {}, or set --path.tracefs=DIR",
-            roots.tracing.display()
-        )),
+        Ok(_) => ReasonCode::NoKvm
+            .reason(format!(
+                "{} is empty or missing: KVM is not loaded",
+                dir.display()
+            ))
+            .with_fix("modprobe kvm_intel, or modprobe kvm_amd"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => ReasonCode::NoTracefs
+            .reason(format!("{} does not exist", events.display()))
+            .with_fix(format!(
+                "mount -t tracefs tracefs {}, or set --path.tracefs=DIR",
+                roots.tracing.display()
+            )),
         Err(error) => refused(roots, &events, &error),
     }
 }
 
 fn not_understood(file: &Path) -> Reason {
-    Reason::new(
-        ReasonCode::NotUnderstood,
-        format!("unexpected format in {}: not a number", file.display()),
-    )
+    ReasonCode::NotUnderstood.reason(format!(
+        "unexpected format in {}: not a number",
+        file.display()
+    ))
 }
 
 /// EPERM comes from a locked-down kernel (`tracefs` in security/lockdown/lockdown.c), EACCES from
 /// file permissions.
 fn refused(roots: &Roots, path: &Path, error: &io::Error) -> Reason {
     let detail = format!("cannot read {}: {error}", path.display());
-    let reason = |code| Reason::new(code, detail);
     match error.raw_os_error() {
-        Some(libc::EPERM) => {
-            reason(ReasonCode::Lockdown).with_fix("boot without lockdown=confidentiality")
-        }
-        Some(libc::EACCES) => reason(ReasonCode::NoPermission).with_fix(format!(
+        Some(libc::EPERM) => ReasonCode::Lockdown
+            .reason(detail)
+            .with_fix("boot without lockdown=confidentiality"),
+        Some(libc::EACCES) => ReasonCode::NoPermission.reason(detail).with_fix(format!(
             "give the exporter CAP_DAC_READ_SEARCH, or mount -o remount,gid=GROUP,mode=750 {}",
             roots.tracing.display()
         )),
-        _ => reason(ReasonCode::Unreadable),
+        _ => ReasonCode::Unreadable.reason(detail),
     }
 }
 

@@ -216,13 +216,14 @@ fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
     if let Some(denied) = Gate::read(roots).reason(errno, &error.to_string()) {
         return denied;
     }
-    let reason = |code| Reason::new(code, error.to_string());
     match errno {
         // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
         // reason.
-        Some(libc::ESRCH) => reason(ReasonCode::NoSuchThread).with_fix(SHARE_PID_NAMESPACE),
-        Some(libc::ETIMEDOUT) => reason(ReasonCode::Blocked),
-        _ => reason(ReasonCode::Refused),
+        Some(libc::ESRCH) => ReasonCode::NoSuchThread
+            .reason(error.to_string())
+            .with_fix(SHARE_PID_NAMESPACE),
+        Some(libc::ETIMEDOUT) => ReasonCode::Blocked.reason(error.to_string()),
+        _ => ReasonCode::Refused.reason(error.to_string()),
     }
 }
 

@@ -135,17 +135,15 @@ impl HostReader for CpuTime {
 }
 
 fn no_line(roots: &Roots, cpus: usize) -> Reason {
-    Reason::new(
-        ReasonCode::NoCpuLine,
-        format!(
+    ReasonCode::NoCpuLine
+        .reason(format!(
             "{} has no line for {cpus} of the online CPUs",
             cpu_time::path(roots).display()
-        ),
-    )
-    .with_fix(
-        "set --path.procfs=DIR to the host's procfs: a container's may list only its own \
+        ))
+        .with_fix(
+            "set --path.procfs=DIR to the host's procfs: a container's may list only its own \
              CPUs (lxcfs)",
-    )
+        )
 }
 
 /// The source in the list of all.

@@ -77,7 +77,7 @@ impl HostReader for CpuFeatures {
     fn read(&mut self, _topology: &Topology) -> Found {
         match first_block(&self.roots) {
             Ok(block) => features(&block),
-            Err(error) => Found::nothing(Reason::new(ReasonCode::Unreadable, error.to_string())),
+            Err(error) => Found::nothing(ReasonCode::Unreadable.reason(error.to_string())),
         }
     }
 }
@@ -85,10 +85,10 @@ impl HostReader for CpuFeatures {
 fn features(block: &str) -> Found {
     let words = |line| Some(field(block, line)?.split_ascii_whitespace());
     let Some(flags) = words(FLAGS) else {
-        return Found::nothing(Reason::new(
-            ReasonCode::NotX86,
-            "/proc/cpuinfo has no flags line: features are known only on x86",
-        ));
+        return Found::nothing(
+            ReasonCode::NotX86
+                .reason("/proc/cpuinfo has no flags line: features are known only on x86"),
+        );
     };
     let flags: Vec<&str> = flags.collect();
     let vmx_flags: Option<Vec<&str>> = match words(VMX_FLAGS) {

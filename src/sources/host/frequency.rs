@@ -103,7 +103,7 @@ fn facts_of((place, frequencies): (&(i32, i32), &Frequencies)) -> impl Iterator<
 }
 
 fn no_cpufreq(roots: &Roots, dir: &Path) -> Reason {
-    let reason = |detail| Reason::new(ReasonCode::NoCpufreq, detail);
+    let reason = |detail| ReasonCode::NoCpufreq.reason(detail);
     match cpu_model::has_flag(roots, "hypervisor") {
         true => reason("this machine is a VM, and its hypervisor shows no CPU frequency".into()),
         false => reason(format!(

@@ -180,13 +180,14 @@ pub(super) fn missing(roots: &Roots, error: &io::Error) -> Reason {
     match error.raw_os_error() {
         // CAP_SYSLOG is not missing here (`check_syslog_permissions`, kernel/printk/printk.c): the
         // device controller of a container's cgroup returns EPERM too.
-        Some(libc::EPERM) if open_to_all => Reason::new(ReasonCode::NoPermission, detail)
+        Some(libc::EPERM) if open_to_all => ReasonCode::NoPermission
+            .reason(detail)
             .with_fix("in a container, allow the device: --device=/dev/kmsg:/dev/kmsg:r"),
-        Some(libc::EPERM | libc::EACCES) => Reason::new(ReasonCode::NoPermission, detail).with_fix(
+        Some(libc::EPERM | libc::EACCES) => ReasonCode::NoPermission.reason(detail).with_fix(
             "give the exporter CAP_SYSLOG, which it drops after start, or: \
              sysctl kernel.dmesg_restrict=0",
         ),
-        Some(libc::ENOENT) => Reason::new(ReasonCode::NoKmsg, detail).with_fix(
+        Some(libc::ENOENT) => ReasonCode::NoKmsg.reason(detail).with_fix(
             "in a container, pass the device /dev/kmsg; under systemd, ProtectKernelLogs=no \
              and PrivateDevices=no",
         ),

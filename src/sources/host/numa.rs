@@ -153,11 +153,12 @@ fn of_allocations(node: u32, totals: &[Total]) -> Vec<Fact> {
 }
 
 fn no_nodes(roots: &Roots) -> Reason {
-    Reason::new(
-        ReasonCode::NoNuma,
-        format!("{} lists no NUMA node", nodes::directory(roots).display()),
-    )
-    .with_fix("use a kernel with CONFIG_NUMA=y, as distributions build it")
+    ReasonCode::NoNuma
+        .reason(format!(
+            "{} lists no NUMA node",
+            nodes::directory(roots).display()
+        ))
+        .with_fix("use a kernel with CONFIG_NUMA=y, as distributions build it")
 }
 
 fn no_memory(roots: &Roots, node: u32) -> Reason {

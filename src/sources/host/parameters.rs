@@ -70,11 +70,9 @@ impl HostReader for KvmParameters {
         let facts = modules.iter().flat_map(|module| self.of_module(module));
         let facts: Vec<Fact> = facts.collect();
         let missing = facts.is_empty().then(|| {
-            Reason::new(
-                ReasonCode::NoKvm,
-                format!("{}/kvm has no readable parameter", dir.display()),
-            )
-            .with_fix("load KVM: modprobe kvm_intel or kvm_amd")
+            ReasonCode::NoKvm
+                .reason(format!("{}/kvm has no readable parameter", dir.display()))
+                .with_fix("load KVM: modprobe kvm_intel or kvm_amd")
         });
         Found { facts, missing }
     }

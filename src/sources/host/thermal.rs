@@ -206,7 +206,7 @@ fn die_or_control(chip: &Chip) -> Option<i64> {
 }
 
 fn no_sensor(roots: &Roots) -> Reason {
-    let reason = |detail| Reason::new(ReasonCode::NoSensor, detail);
+    let reason = |detail| ReasonCode::NoSensor.reason(detail);
     let sys = roots.sys.display();
     match cpu_model::has_flag(roots, "hypervisor") {
         true => reason("this machine is a VM, and its hypervisor shows no temperature".into()),

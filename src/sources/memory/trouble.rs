@@ -35,7 +35,7 @@ impl Trouble {
     fn reason(&self, count: &str) -> Reason {
         let own_cgroup = "give each VM its own cgroup v2 group with the memory controller, \
             as libvirt and Proxmox do";
-        let reason = |code, detail: &str| Reason::new(code, format!("{count}: {detail}"));
+        let reason = |code: ReasonCode, detail: &str| code.reason(format!("{count}: {detail}"));
         match self {
             Self::NoPermission => reason(
                 ReasonCode::NoPermission,

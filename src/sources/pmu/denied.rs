@@ -53,16 +53,14 @@ impl Gate {
             Some(level) => format!("kernel.perf_event_paranoid is {level}"),
             None => "cannot read kernel.perf_event_paranoid".to_owned(),
         };
-        Reason::new(ReasonCode::NoPermission, format!("{detail}; {paranoid}"))
+        ReasonCode::NoPermission
+            .reason(format!("{detail}; {paranoid}"))
             .with_fix(permission_fix(self.paranoid))
     }
 }
 
 fn filtered(detail: &str) -> Reason {
-    Reason::new(
-        ReasonCode::Seccomp,
-        format!("{detail}: blocked by a seccomp filter, not by the kernel"),
-    )
+    ReasonCode::Seccomp.reason(format!("{detail}: blocked by a seccomp filter, not by the kernel"))
     .with_fix(
         "allow perf_event_open in the container's seccomp profile: --cap-add=PERFMON; if that is \
              not enough, --security-opt seccomp=PROFILE with a profile that allows perf_event_open \
@@ -71,11 +69,9 @@ fn filtered(detail: &str) -> Reason {
 }
 
 fn no_perf(detail: &str) -> Reason {
-    Reason::new(
-        ReasonCode::NoPerf,
-        format!("{detail}: the kernel has no perf_event_open"),
-    )
-    .with_fix("use a kernel with CONFIG_PERF_EVENTS")
+    ReasonCode::NoPerf
+        .reason(format!("{detail}: the kernel has no perf_event_open"))
+        .with_fix("use a kernel with CONFIG_PERF_EVENTS")
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ impl Silent {
     /// Why the source is degraded; `None` while no such guest is known.
     pub(super) fn reason(&self) -> Option<Reason> {
         let silent = self.silent.load(Ordering::Relaxed);
-        (silent > 0).then(|| Reason::new(ReasonCode::GuestNotCounted, format!(
+        (silent > 0).then(|| ReasonCode::GuestNotCounted.reason(format!(
                 "guest-mode counters stay 0 on {silent} of {} vCPUs although their guests run: these \
                  series are omitted, and host-mode counters may include the guest",
                 self.watched.load(Ordering::Relaxed)

@@ -203,26 +203,25 @@ fn refusal(error: &CounterError, per_vcpu: usize, gate: Gate) -> Reason {
     if let Some(denied) = gate.reason(errno, &error.to_string()) {
         return denied;
     }
-    let reason = |code| Reason::new(code, error.to_string());
     match errno {
         // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
         // reason.
-        Some(libc::ESRCH) => reason(ReasonCode::NoSuchThread).with_fix(plan::SHARE_PID_NAMESPACE),
-        Some(libc::EBUSY) => reason(ReasonCode::Busy).with_fix(
+        Some(libc::ESRCH) => ReasonCode::NoSuchThread
+            .reason(error.to_string())
+            .with_fix(plan::SHARE_PID_NAMESPACE),
+        Some(libc::EBUSY) => ReasonCode::Busy.reason(error.to_string()).with_fix(
             "another program holds the counters exclusively: look for perf record, a guest with a \
              mediated vPMU, or a profiler",
         ),
-        Some(libc::ETIMEDOUT) => reason(ReasonCode::Blocked),
-        _ => reason(ReasonCode::Refused),
+        Some(libc::ETIMEDOUT) => ReasonCode::Blocked.reason(error.to_string()),
+        _ => ReasonCode::Refused.reason(error.to_string()),
     }
 }
 
 fn missing(missing: &[String]) -> Reason {
-    Reason::new(
-        ReasonCode::EventNotSupported,
-        format!("not counted: {}", missing.join("; ")),
-    )
-    .with_fix("remove the missing events from sources.pmu.events and sources.pmu.raw")
+    ReasonCode::EventNotSupported
+        .reason(format!("not counted: {}", missing.join("; ")))
+        .with_fix("remove the missing events from sources.pmu.events and sources.pmu.raw")
 }
 
 /// All groups of one vCPU thread.

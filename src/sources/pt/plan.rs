@@ -94,23 +94,20 @@ fn host_guest_mode(roots: &Roots) -> Option<Reason> {
     let file = roots.sys.join("module/kvm_intel/parameters/pt_mode");
     let mode = roots.read_text(&file).ok()?;
     (mode.trim() == "1").then(|| {
-        Reason::new(
-            ReasonCode::GuestNotVisible,
-            format!(
+        ReasonCode::GuestNotVisible
+            .reason(format!(
             "{} is 1 (host-guest): KVM stops the host's tracing while a guest runs, so only host \
              mode is visible",
             file.display()
-        ),
-        )
-        .with_fix("with no VM running: modprobe -r kvm_intel && modprobe kvm_intel pt_mode=0")
+        ))
+            .with_fix("with no VM running: modprobe -r kvm_intel && modprobe kvm_intel pt_mode=0")
     })
 }
 
 /// The driver marks recordings as having gaps if tracing stops with VMXON (`intel_pt_handle_vmx`,
 /// arch/x86/events/intel/pt.c; bit 14 of IA32_VMX_MISC, SDM volume 3, appendix A.6).
 pub(super) fn no_vmx_tracing() -> Reason {
-    Reason::new(
-        ReasonCode::GuestNotVisible,
+    ReasonCode::GuestNotVisible.reason(
         "recordings have gaps (PERF_AUX_FLAG_PARTIAL): this CPU cannot trace while VMX is \
                  on, which it is while any VM runs",
     )
@@ -125,13 +122,13 @@ pub(super) fn disabled() -> Reason {
 }
 
 fn not_understood(detail: String) -> Reason {
-    Reason::new(ReasonCode::NotUnderstood, detail)
+    ReasonCode::NotUnderstood.reason(detail)
 }
 
 /// Why there is no such PMU: the CPU, the hypervisor below this machine, or the kernel lacks it.
 fn no_pt(roots: &Roots) -> Reason {
     let cpu = Cpu::read(roots);
-    let reason = |why: &str| Reason::new(ReasonCode::NoPt, format!("there is no PMU {PMU}: {why}"));
+    let reason = |why: &str| ReasonCode::NoPt.reason(format!("there is no PMU {PMU}: {why}"));
     match cpu.model {
         CpuModel::X86 {
             vendor: X86Vendor::Amd,
@@ -190,38 +187,39 @@ pub fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
         (Some(libc::EPERM), Step::MapRecords | Step::MapTrace) => mlock_limit(roots),
         (Some(libc::EMFILE | libc::ENFILE), _) => descriptors::none_left(detail),
         (Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EOPNOTSUPP), _) => {
-            Reason::new(ReasonCode::NoPt, detail)
+            ReasonCode::NoPt.reason(detail)
         }
-        (Some(libc::ENOMEM), _) => Reason::new(ReasonCode::NoMemory, detail)
+        (Some(libc::ENOMEM), _) => ReasonCode::NoMemory
+            .reason(detail)
             .with_fix("lower sources.pt.max_bytes, or free memory"),
         (errno, _) => {
             let denied = Gate::read(roots).reason(errno, &detail);
-            denied.unwrap_or_else(|| Reason::new(ReasonCode::Refused, detail))
+            denied.unwrap_or_else(|| ReasonCode::Refused.reason(detail))
         }
     })
 }
 
 /// Each CPU has one processor trace, and it excludes the use of last branch records.
 pub(super) fn busy(detail: &str) -> Reason {
-    Reason::new(
-        ReasonCode::PtBusy,
-        format!("{detail}: another program uses Intel PT or last branch records; retrying later"),
-    )
-    .with_fix("stop the other perf record -e intel_pt or perf record -b")
+    ReasonCode::PtBusy
+        .reason(format!(
+            "{detail}: another program uses Intel PT or last branch records; retrying later"
+        ))
+        .with_fix("stop the other perf record -e intel_pt or perf record -b")
 }
 
 /// `perf_mmap` of kernel/events/core.c: each user may lock perf_event_mlock_kb per CPU, the excess
 /// counts against RLIMIT_MEMLOCK, and CAP_IPC_LOCK overrides both.
 fn mlock_limit(roots: &Roots) -> Reason {
     let lock = MemoryLock::read(roots);
-    Reason::new(
-        ReasonCode::MlockLimit,
-        format!("the trace buffer exceeds the limit of locked memory ({lock})"),
-    )
-    .with_fix(
-        "give the exporter CAP_IPC_LOCK (AmbientCapabilities=), or raise LimitMEMLOCK= in its \
+    ReasonCode::MlockLimit
+        .reason(format!(
+            "the trace buffer exceeds the limit of locked memory ({lock})"
+        ))
+        .with_fix(
+            "give the exporter CAP_IPC_LOCK (AmbientCapabilities=), or raise LimitMEMLOCK= in its \
              unit, or lower sources.pt.max_bytes",
-    )
+        )
 }
 
 #[cfg(test)]

@@ -70,37 +70,32 @@ pub(in crate::sources) const SHARE_PID_NAMESPACE: &str =
     "run the container with --pid=host (Kubernetes: hostPID: true)";
 
 pub(in crate::sources) fn pid_namespace() -> Reason {
-    Reason::new(
-        ReasonCode::PidNamespace,
-        "the exporter runs in its own PID namespace: the thread IDs in /proc are not valid \
+    ReasonCode::PidNamespace
+        .reason(
+            "the exporter runs in its own PID namespace: the thread IDs in /proc are not valid \
                  for perf_event_open",
-    )
-    .with_fix(SHARE_PID_NAMESPACE.to_owned())
+        )
+        .with_fix(SHARE_PID_NAMESPACE.to_owned())
 }
 
 /// The reason if [`super::mediated_vpmu`] finds a module.
 pub(in super::super) fn mediated(module: &str) -> Reason {
-    Reason::new(
-        ReasonCode::MediatedVpmu,
-        format!(
+    ReasonCode::MediatedVpmu
+        .reason(format!(
             "{module} uses a mediated vPMU: a running guest owns the counters, and an event that \
              counts guests would prevent VMs from starting"
-        ),
-    )
-    .with_fix(format!(
-        "with no VM running: modprobe -r {module} && modprobe {module} enable_mediated_pmu=0, \
+        ))
+        .with_fix(format!(
+            "with no VM running: modprobe -r {module} && modprobe {module} enable_mediated_pmu=0, \
              then restart the exporter"
-    ))
+        ))
 }
 
 fn guest_refused(errno: i32) -> Reason {
-    Reason::new(
-        ReasonCode::ExcludeHostRefused,
-        format!(
-            "the kernel counts host mode but cannot count guest mode separately ({})",
-            errno_text(errno)
-        ),
-    )
+    ReasonCode::ExcludeHostRefused.reason(format!(
+        "the kernel counts host mode but cannot count guest mode separately ({})",
+        errno_text(errno)
+    ))
 }
 
 /// How to permit opening counters. Levels above 2 are specific to distributions (3 on Debian, 4 on
@@ -118,15 +113,17 @@ pub(in crate::sources) fn permission_fix(paranoid: Option<i32>) -> String {
 }
 
 fn no_pmu() -> Reason {
-    Reason::new(ReasonCode::NoPmu, "this machine has no hardware counters").with_fix(
-        "if this machine is a VM, give it a vPMU (QEMU: -cpu host,pmu=on); on bare metal, see \
+    ReasonCode::NoPmu
+        .reason("this machine has no hardware counters")
+        .with_fix(
+            "if this machine is a VM, give it a vPMU (QEMU: -cpu host,pmu=on); on bare metal, see \
              dmesg | grep -i 'performance events'",
-    )
+        )
 }
 
 fn refused(errno: i32) -> Reason {
-    Reason::new(
-        ReasonCode::Refused,
-        format!("the kernel refuses to count cycles: {}", errno_text(errno)),
-    )
+    ReasonCode::Refused.reason(format!(
+        "the kernel refuses to count cycles: {}",
+        errno_text(errno)
+    ))
 }
