@@ -2,16 +2,17 @@
 //!
 //! A source states what it needs and costs, declares its metrics and reads them. It implements an
 //! interface of [`engine`](crate::engine), which calls it: [`VcpuSource`] in each tick,
-//! [`VmSource`] and [`HostSource`](crate::engine::background::HostSource) at a period of its own.
+//! [`VmSource`] at a period of its own. Sources about the host are [`HostReader`]s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{self, Config, Periodic};
-use crate::engine::background::{Source, VmSource};
-use crate::engine::{Columns, VcpuSource};
+use crate::engine::background::{Source, SourceReader, VmSource};
+use crate::engine::{Columns, SourceInfo, VcpuSource};
 use crate::host::roots::Roots;
 use crate::metric::Metric;
-use host::{HostReader, Reporting};
+use host::HostReader;
 use pmu::counters::OpenCounters;
 
 pub mod cgroup;
@@ -62,14 +63,14 @@ pub(crate) fn rank(order: &[&str], name: &str) -> usize {
 
 /// One source of the list.
 pub(crate) struct Entry {
-    /// The `source` label.
-    pub name: &'static str,
+    /// Name, requirements and cost.
+    pub info: SourceInfo,
     /// What it measures: its chapter of docs/METRICS.md.
     pub about: &'static str,
     /// All its metrics.
     pub metrics: &'static [&'static [&'static Metric]],
     /// Makes the source and adds it to the others of its scope.
-    pub add: fn(&Setup<'_>, &mut Sources),
+    pub add: fn(&mut Add<'_>),
 }
 
 /// What sources are made from.
@@ -102,32 +103,96 @@ impl Sources {
     /// Makes all sources.
     pub fn new(setup: &Setup<'_>) -> Self {
         let mut sources = Self::default();
-        for source in OF_VMS.iter().chain(OF_HOST) {
-            (source.add)(setup, &mut sources);
+        for entry in OF_VMS.iter().chain(OF_HOST) {
+            let (info, sources) = (entry.info, &mut sources);
+            (entry.add)(&mut Add {
+                info,
+                setup,
+                sources,
+            });
         }
         sources
     }
+}
 
-    fn of_vm(&mut self, source: impl VmSource + 'static) {
-        self.background.push(Source::Vm(Box::new(source)));
+/// Adds one source.
+pub(crate) struct Add<'a> {
+    info: SourceInfo,
+    setup: &'a Setup<'a>,
+    sources: &'a mut Sources,
+}
+
+impl<'a> Add<'a> {
+    fn of_vcpus(&mut self, source: impl VcpuSource + 'static) {
+        self.sources.of_vcpus.push(Box::new(source));
+    }
+
+    fn of_vm(&mut self, enabled: bool, period: Duration, source: impl VmSource + 'static) {
+        self.background(enabled, period, SourceReader::Vm(Box::new(source)));
     }
 
     fn of_host<const SECONDS: u64>(
         &mut self,
         config: &Periodic<SECONDS>,
-        reader: impl HostReader + 'static,
+        mut reader: impl HostReader + 'static,
     ) {
-        let source = Reporting::new(config, reader);
-        self.background.push(Source::Host(Box::new(source)));
+        let roots = self.roots();
+        let read = move |topology: &_| reader.read(&roots, topology);
+        let reader = SourceReader::Host(Box::new(read));
+        self.background(config.enabled, config.period, reader);
     }
-}
 
-impl Setup<'_> {
-    fn sources(&self) -> &config::Sources {
-        &self.config.sources
+    fn background(&mut self, enabled: bool, period: Duration, reader: SourceReader) {
+        self.sources.background.push(Source {
+            info: self.info,
+            enabled,
+            period,
+            reader,
+        });
+    }
+
+    fn config(&self) -> &'a config::Sources {
+        &self.setup.config.sources
     }
 
     fn roots(&self) -> Arc<Roots> {
-        self.roots.clone()
+        self.setup.roots.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::pmu::scripted::Scripted;
+
+    #[test]
+    fn each_background_source_can_be_disabled() {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = Arc::new(Roots::below(dir.path()));
+        let counters: Arc<dyn OpenCounters> = Arc::new(Scripted::new());
+        let enabled = |config: &Config| {
+            let sources = Sources::new(&Setup {
+                config,
+                roots: &roots,
+                counters: &counters,
+                born_after: 0,
+            });
+            let sources = sources.background.into_iter();
+            let enabled = sources.filter(|source| source.enabled);
+            enabled.map(|source| source.info.name).collect::<Vec<_>>()
+        };
+        let mut config = Config::default();
+        let all = enabled(&config);
+        assert_eq!(all.len(), 16, "{all:?}");
+        let s = &mut config.sources;
+        (s.cgroup.enabled, s.kvm_stat.enabled) = (false, false);
+        (s.memory.enabled, s.threads.enabled) = (false, false);
+        (s.devices.enabled, s.resctrl.enabled) = (false, false);
+        (s.host_cpu.enabled, s.frequency.enabled) = (false, false);
+        (s.thermal.enabled, s.numa.enabled) = (false, false);
+        (s.cpu_features.enabled, s.kvm_parameters.enabled) = (false, false);
+        (s.vulnerabilities.enabled, s.system.enabled) = (false, false);
+        (s.kernel_log.enabled, s.ksm.enabled) = (false, false);
+        assert_eq!(enabled(&config), [""; 0]);
     }
 }

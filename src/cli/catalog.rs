@@ -60,7 +60,7 @@ fn chapters() -> Vec<(&'static str, &'static str)> {
     let listed = OF_VMS
         .iter()
         .chain(OF_HOST)
-        .map(|source| (source.name, source.about));
+        .map(|source| (source.info.name, source.about));
     let others = [
         ("inventory", include_str!("catalog/inventory.md")),
         ("host", "The machine itself, from sysfs."),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::discover::{Inventory, Vm, VmKey};
-use crate::engine::{ReadError, SourceInfo, SourceState};
+use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::topology::Topology;
 use crate::metric::{Buckets, Label, Metric};
 use crate::stop::Stop;
@@ -44,6 +44,15 @@ impl Fact {
             value,
             origin: Origin::Exporter,
         }
+    }
+
+    /// A fact with an integer.
+    pub fn int(
+        metric: &'static Metric,
+        labels: impl IntoIterator<Item = Label>,
+        value: u64,
+    ) -> Self {
+        Self::new(metric, labels, FactValue::Int(value))
     }
 
     /// The same with another origin of the count.
@@ -90,14 +99,30 @@ impl FactValue {
     }
 }
 
+/// A source of the background collector.
+pub struct Source {
+    /// Name, requirements and cost.
+    pub info: SourceInfo,
+    /// Whether the configuration enables it; if not, it is never read.
+    pub enabled: bool,
+    /// Time between two reads of a VM or of the host.
+    pub period: Duration,
+    /// Reads its subject.
+    pub reader: SourceReader,
+}
+
+/// The reader of a source, by its subject.
+pub enum SourceReader {
+    /// Reads whole VMs.
+    Vm(Box<dyn VmSource>),
+    /// Reads the host, whose CPUs are those of the topology.
+    Host(Box<dyn FnMut(&Topology) -> Found + Send>),
+}
+
 /// A source about whole VMs.
 pub trait VmSource: Send {
-    /// Name, requirements and cost.
-    fn info(&self) -> SourceInfo;
     /// Whether the source delivers data now.
     fn state(&self) -> SourceState;
-    /// Time between two reads of a VM.
-    fn period(&self) -> Duration;
     /// Reads one VM. Unknown facts are omitted.
     ///
     /// # Errors
@@ -108,19 +133,40 @@ pub trait VmSource: Send {
     fn forget(&mut self, vm: VmKey);
 }
 
-/// A source about the host.
-pub trait HostSource: Send {
-    /// Name, requirements and cost.
-    fn info(&self) -> SourceInfo;
-    /// Whether the source delivers data now.
-    fn state(&self) -> SourceState;
-    /// Time between two reads.
-    fn period(&self) -> Duration;
-    /// Reads the host, whose CPUs are those of `topology`. Unknown facts are omitted.
-    ///
-    /// # Errors
-    /// [`ReadError::Failed`] keeps the facts of the previous read.
-    fn read(&mut self, topology: &Topology) -> Result<Vec<Fact>, ReadError>;
+/// The facts about the host that a source found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// All facts that are known.
+    pub facts: Vec<Fact>,
+    /// Why some facts are missing; without facts, why all are.
+    pub missing: Option<Reason>,
+}
+
+impl Found {
+    /// No facts, for this reason.
+    pub fn nothing(reason: Reason) -> Self {
+        Self {
+            facts: Vec::new(),
+            missing: Some(reason),
+        }
+    }
+
+    /// The state of the source: without facts, it always has a reason.
+    pub fn state(&self) -> SourceState {
+        let no_data = || ReasonCode::NoData.reason("this machine's kernel reports no such data");
+        match (self.facts.is_empty(), self.missing.clone()) {
+            (true, reason) => SourceState::Down(reason.unwrap_or_else(no_data)),
+            (false, Some(reason)) => SourceState::Degraded(reason),
+            (false, None) => SourceState::Up,
+        }
+    }
+}
+
+impl From<Vec<Fact>> for Found {
+    fn from(facts: Vec<Fact>) -> Self {
+        let missing = None;
+        Self { facts, missing }
+    }
 }
 
 /// Facts of one background collector.
@@ -162,19 +208,13 @@ struct Entry {
     due: Instant,
     /// The VMs of the last pass, with or without facts.
     asked: HashSet<VmKey>,
-    known: HashMap<VmKey, Arc<[Fact]>>,
-    of_host: Option<Arc<[Fact]>>,
+    known: Known,
     /// Its state after its last pass.
     state: Option<SourceState>,
 }
 
-/// A source, by its subject.
-pub enum Source {
-    /// About whole VMs.
-    Vm(Box<dyn VmSource>),
-    /// About the host.
-    Host(Box<dyn HostSource>),
-}
+/// Facts of each VM; those of the host have no VM.
+type Known = HashMap<Option<VmKey>, Arc<[Fact]>>;
 
 /// Result of one pass of a source.
 #[derive(Debug, Default)]
@@ -197,8 +237,7 @@ impl BackgroundCollector {
             source,
             due: now,
             asked: HashSet::new(),
-            known: HashMap::new(),
-            of_host: None,
+            known: Known::new(),
             state: None,
         };
         Self {
@@ -217,10 +256,7 @@ impl BackgroundCollector {
 
     /// Descriptions of all sources.
     pub fn infos(&self) -> Vec<SourceInfo> {
-        self.sources
-            .iter()
-            .map(|entry| entry.source.info())
-            .collect()
+        self.sources.iter().map(|entry| entry.source.info).collect()
     }
 
     /// Reads every source that is due at `now`, and publishes after each source with changes.
@@ -230,8 +266,13 @@ impl BackgroundCollector {
             let entry = &mut self.sources[n];
             if entry.due <= now {
                 let round = entry.read(&inventory, &self.heartbeat);
-                entry.due = now + entry.source.period();
-                self.count_errors(n, round.errors);
+                entry.due = now + entry.source.period;
+                let source = entry.source.info.name;
+                if round.errors > 0 {
+                    let errors = &self.telemetry.read_errors;
+                    let errors = errors.get_or_create(&SourceLabel { source });
+                    errors.inc_by(round.errors);
+                }
                 if round.news {
                     self.publish(&inventory);
                 }
@@ -240,34 +281,18 @@ impl BackgroundCollector {
         self.heartbeat.rest();
     }
 
-    fn count_errors(&self, n: usize, errors: u64) {
-        if errors > 0 {
-            let source = self.sources[n].source.info().name;
-            let counters = &self.telemetry.read_errors;
-            counters
-                .get_or_create(&SourceLabel { source })
-                .inc_by(errors);
-        }
-    }
-
     fn publish(&self, inventory: &Inventory) {
-        let facts = |vm: &Arc<Vm>| {
-            let known = self
-                .sources
-                .iter()
-                .filter_map(|entry| entry.known.get(&vm.key));
-            (vm.key, known.cloned().collect())
+        let facts = |subject: Option<VmKey>| {
+            let known = self.sources.iter().map(|entry| entry.known.get(&subject));
+            known.flatten().cloned().collect()
         };
-        let of_host = self
-            .sources
-            .iter()
-            .filter_map(|entry| entry.of_host.clone());
+        let vms = inventory.vms.iter().map(|vm| vm.key);
         // A source that was not read yet has no state.
-        let states = self.sources.iter().filter_map(Entry::said);
+        let state = |entry: &Entry| Some((entry.source.info, entry.state.clone()?));
         self.newest.store(Arc::new(VmFacts {
-            vms: inventory.vms.iter().map(facts).collect(),
-            host: of_host.collect(),
-            sources: states.collect(),
+            vms: vms.map(|vm| (vm, facts(Some(vm)))).collect(),
+            host: facts(None),
+            sources: self.sources.iter().filter_map(state).collect(),
         }));
     }
 
@@ -286,100 +311,56 @@ impl BackgroundCollector {
     }
 }
 
-impl Source {
-    fn info(&self) -> SourceInfo {
-        match self {
-            Self::Vm(source) => source.info(),
-            Self::Host(source) => source.info(),
-        }
-    }
-
-    fn state(&self) -> SourceState {
-        match self {
-            Self::Vm(source) => source.state(),
-            Self::Host(source) => source.state(),
-        }
-    }
-
-    fn period(&self) -> Duration {
-        match self {
-            Self::Vm(source) => source.period(),
-            Self::Host(source) => source.period(),
-        }
+impl Entry {
+    /// Reads the VMs or the host.
+    fn read(&mut self, inventory: &Inventory, heartbeat: &Heartbeat) -> Round {
+        let mut round = Round::default();
+        let name = self.source.info.name;
+        let state = match &mut self.source.reader {
+            _ if !self.source.enabled => SourceState::Down(Reason::disabled(name)),
+            SourceReader::Host(read) => {
+                heartbeat.step(name);
+                let found = read(&inventory.topology);
+                let state = found.state();
+                round.news |= keep(&mut self.known, None, found.facts);
+                state
+            }
+            SourceReader::Vm(source) => {
+                let alive: HashSet<VmKey> = inventory.vms.iter().map(|vm| vm.key).collect();
+                for gone in self.asked.difference(&alive) {
+                    round.news |= self.known.remove(&Some(*gone)).is_some();
+                    source.forget(*gone);
+                }
+                self.asked = alive;
+                for vm in &inventory.vms {
+                    heartbeat.step(name);
+                    match source.read(vm) {
+                        Ok(facts) => round.news |= keep(&mut self.known, Some(vm.key), facts),
+                        Err(ReadError::Gone) => {
+                            round.news |= self.known.remove(&Some(vm.key)).is_some();
+                        }
+                        Err(ReadError::Failed(error)) => {
+                            tracing::debug!(source = name, vm = %vm.name, %error, "cannot read this VM");
+                            round.errors += 1;
+                        }
+                    }
+                }
+                source.state()
+            }
+        };
+        round.news |= self.state.as_ref() != Some(&state);
+        self.state = Some(state);
+        round
     }
 }
 
-impl Entry {
-    /// Description of the source, and its state after its last pass.
-    fn said(&self) -> Option<(SourceInfo, SourceState)> {
-        Some((self.source.info(), self.state.clone()?))
+/// Keeps the facts of a VM or the host, and returns whether they changed.
+fn keep(known: &mut Known, subject: Option<VmKey>, facts: Vec<Fact>) -> bool {
+    let changed = known.get(&subject).is_none_or(|known| **known != *facts);
+    if changed {
+        known.insert(subject, facts.into());
     }
-
-    /// Reads the VMs or the host.
-    fn read(&mut self, inventory: &Inventory, heartbeat: &Heartbeat) -> Round {
-        let mut round = match &self.source {
-            Source::Vm(_) => self.read_vms(inventory, heartbeat),
-            Source::Host(source) => {
-                heartbeat.step(source.info().name);
-                self.read_host(&inventory.topology)
-            }
-        };
-        let state = Some(self.source.state());
-        round.news |= self.state != state;
-        self.state = state;
-        round
-    }
-
-    /// Reads all VMs, and forgets those that ended.
-    fn read_vms(&mut self, inventory: &Inventory, heartbeat: &Heartbeat) -> Round {
-        let mut round = Round::default();
-        let Source::Vm(source) = &mut self.source else {
-            return round;
-        };
-        let alive: HashSet<VmKey> = inventory.vms.iter().map(|vm| vm.key).collect();
-        for gone in self.asked.difference(&alive) {
-            round.news |= self.known.remove(gone).is_some();
-            source.forget(*gone);
-        }
-        self.asked = alive;
-        for vm in &inventory.vms {
-            heartbeat.step(source.info().name);
-            match source.read(vm) {
-                Ok(facts) if self.known.get(&vm.key).is_some_and(|k| **k == *facts) => {}
-                Ok(facts) => {
-                    self.known.insert(vm.key, facts.into());
-                    round.news = true;
-                }
-                Err(ReadError::Gone) => round.news |= self.known.remove(&vm.key).is_some(),
-                Err(ReadError::Failed(error)) => {
-                    let source = source.info().name;
-                    tracing::debug!(source, vm = %vm.name, %error, "cannot read this VM");
-                    round.errors += 1;
-                }
-            }
-        }
-        round
-    }
-
-    fn read_host(&mut self, topology: &Topology) -> Round {
-        let mut round = Round::default();
-        let Source::Host(source) = &mut self.source else {
-            return round;
-        };
-        match source.read(topology) {
-            Ok(facts) if self.of_host.as_ref().is_some_and(|k| **k == *facts) => {}
-            Ok(facts) => {
-                self.of_host = Some(facts.into());
-                round.news = true;
-            }
-            Err(error) => {
-                let source = source.info().name;
-                tracing::debug!(source, %error, "cannot read the host");
-                round.errors += 1;
-            }
-        }
-        round
-    }
+    changed
 }
 
 #[cfg(test)]

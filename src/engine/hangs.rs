@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::engine::background::VmFacts;
-use crate::engine::{Reason, ReasonCode, SourceInfo, SourceState, INVENTORY};
+use crate::engine::{ReasonCode, SourceInfo, SourceState, INVENTORY};
 use crate::telemetry::{Hang, Heartbeats};
 
 /// Sources whose thread hangs, with the state that replaces their own.

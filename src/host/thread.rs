@@ -15,6 +15,11 @@ use super::roots::Roots;
 /// Longest file read here: `status` has about 1.5 kB, `sched` 2 kB.
 pub const BUFFER: usize = 4096;
 
+/// Length of a clock tick, the unit of times in `stat`, in nanoseconds.
+pub fn ns_per_clock_tick() -> u64 {
+    1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)
+}
+
 /// A /proc file that stays open. procfs generates the text again for each read at offset 0.
 #[derive(Debug)]
 pub struct KeptFile(File);

@@ -37,7 +37,7 @@ const ORDER: &[&str] = &[
 /// The metrics of these sources, in the order of exposition.
 fn lists(sources: &'static [Entry]) -> Vec<&'static [&'static Metric]> {
     let mut sources: Vec<&Entry> = sources.iter().collect();
-    sources.sort_by_key(|source| rank(ORDER, source.name));
+    sources.sort_by_key(|source| rank(ORDER, source.info.name));
     let lists = sources.into_iter().flat_map(|source| source.metrics);
     lists.copied().collect()
 }

@@ -15,9 +15,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::config::Cgroup as Config;
 use crate::discover::{Vcpu, Vm, VmKey};
 use crate::engine::background::{Fact, VmSource};
 use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
@@ -39,8 +37,6 @@ pub(crate) use reading::{CPU_PERIODS, CPU_QUOTA_CORES, CPU_THROTTLED, CPU_THROTT
 #[derive(Debug)]
 pub struct CgroupSource {
     roots: Arc<Roots>,
-    enabled: bool,
-    period: Duration,
     mounts: Mounts,
     /// Whether the kernel keeps pressure statistics.
     pressure: bool,
@@ -58,11 +54,9 @@ struct Shown {
 
 impl CgroupSource {
     /// A source that reads below `roots`.
-    pub fn new(config: &Config, roots: Arc<Roots>) -> Self {
+    pub fn new(roots: Arc<Roots>) -> Self {
         let mut source = Self {
             roots,
-            enabled: config.enabled,
-            period: config.period,
             mounts: Mounts::default(),
             pressure: false,
             accounts: HashMap::new(),
@@ -132,18 +126,7 @@ impl CgroupSource {
 }
 
 impl VmSource for CgroupSource {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "cgroup",
-            needs: "the host's cgroup hierarchies below --path.cgroupfs",
-            cost: "0.1 to 0.3 ms per VM and period",
-        }
-    }
-
     fn state(&self) -> SourceState {
-        if !self.enabled {
-            return SourceState::Down(Reason::disabled("cgroup"));
-        }
         if self.mounts == Mounts::default() {
             return SourceState::Down(no_cgroupfs(&self.roots));
         }
@@ -157,14 +140,7 @@ impl VmSource for CgroupSource {
         }
     }
 
-    fn period(&self) -> Duration {
-        self.period
-    }
-
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
-        if !self.enabled {
-            return Ok(Vec::new());
-        }
         if self.mounts == Mounts::default() {
             self.look_for_mounts();
         }
@@ -213,10 +189,17 @@ fn no_pressure(in_kernel: bool) -> Reason {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "cgroup",
+    info: SourceInfo {
+        name: "cgroup",
+        needs: "the host's cgroup hierarchies below --path.cgroupfs",
+        cost: "0.1 to 0.3 ms per VM and period",
+    },
     about: "Limits, throttling and pressure of the VM's cgroups: cgroup v1, v2 or both, every 15 s (`sources.cgroup.period`). `level` is the level of the groups with the quota: `vcpu`, groups of vCPU threads (libvirt's `<cputune><quota>`, nova's `quota:cpu_quota`); `vm`, the VM's own group, which is the deepest that holds all its threads; `ancestor`, groups above it (a pod, a slice), where other VMs may also use the quota. Counters of a level are the sum over the groups of that level that ever had a quota. Needs the host's cgroup hierarchies, no privilege. Pressure and NUMA balancing need cgroup v2; NUMA balancing also needs the memory controller and Linux 6.12 (commit f77f0c751478).",
     metrics: &[reading::METRICS, balancing::METRICS],
-    add: |setup, sources| sources.of_vm(CgroupSource::new(&setup.sources().cgroup, setup.roots())),
+    add: |to| {
+        let config = to.config().cgroup;
+        to.of_vm(config.enabled, config.period, CgroupSource::new(to.roots()));
+    },
 };
 
 #[cfg(test)]

@@ -6,11 +6,9 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::config;
 use crate::discover::{Vm, VmKey};
-use crate::engine::background::{Fact, FactValue, VmSource};
+use crate::engine::background::{Fact, VmSource};
 use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::fds::MAX_DESCRIPTORS;
 use crate::host::roots::Roots;
@@ -28,7 +26,6 @@ metrics! { METRICS of "devices":
 #[derive(Debug)]
 pub struct Devices {
     roots: Arc<Roots>,
-    config: config::Devices,
     /// Problem of the last read of each VM.
     vms: HashMap<VmKey, Option<Trouble>>,
 }
@@ -43,10 +40,9 @@ enum Trouble {
 
 impl Devices {
     /// A source that reads below `roots`.
-    pub fn new(config: &config::Devices, roots: Arc<Roots>) -> Self {
+    pub fn new(roots: Arc<Roots>) -> Self {
         Self {
             roots,
-            config: *config,
             vms: HashMap::new(),
         }
     }
@@ -78,18 +74,7 @@ impl Devices {
 }
 
 impl VmSource for Devices {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "devices",
-            needs: "VFIO in the kernel, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
-            cost: "examines each descriptor of each VM, if the kernel has VFIO",
-        }
-    }
-
     fn state(&self) -> SourceState {
-        if !self.config.enabled {
-            return SourceState::Down(Reason::disabled("devices"));
-        }
         if !vfio::is_there(&self.roots) {
             return SourceState::Down(no_vfio());
         }
@@ -103,12 +88,8 @@ impl VmSource for Devices {
         }
     }
 
-    fn period(&self) -> Duration {
-        self.config.period
-    }
-
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
-        match self.config.enabled && vfio::is_there(&self.roots) {
+        match vfio::is_there(&self.roots) {
             true => self.look(vm),
             false => Ok(Vec::new()),
         }
@@ -144,7 +125,7 @@ fn fact(device: Device) -> Fact {
     ];
     let known = labels.into_iter();
     let labels = known.filter_map(|(name, value)| Some((name, value?)));
-    Fact::new(&DEVICE_INFO, labels, FactValue::Int(1))
+    Fact::int(&DEVICE_INFO, labels, 1)
 }
 
 fn no_vfio() -> Reason {
@@ -172,10 +153,17 @@ fn many_descriptors(vms: usize) -> Reason {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "devices",
+    info: SourceInfo {
+        name: "devices",
+        needs: "VFIO in the kernel, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+        cost: "examines each descriptor of each VM, if the kernel has VFIO",
+    },
     about: include_str!("devices.md"),
     metrics: &[METRICS],
-    add: |setup, sources| sources.of_vm(Devices::new(&setup.sources().devices, setup.roots())),
+    add: |to| {
+        let config = to.config().devices;
+        to.of_vm(config.enabled, config.period, Devices::new(to.roots()));
+    },
 };
 
 #[cfg(test)]

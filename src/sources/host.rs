@@ -1,16 +1,14 @@
 //! Sources about the host: one file each, read by the background collector.
 //!
-//! A reader returns what it found and what is missing; [`Reporting`] turns it into a source that
-//! always has facts or a reason. A missing file is a missing fact.
+//! A reader returns what it found and what is missing ([`Found`]). A missing file is a missing
+//! fact.
 
 use std::path::Path;
-use std::time::Duration;
 
-use crate::config::Periodic;
-use crate::engine::background::{Fact, HostSource};
-use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
+use crate::engine::background::Found;
+use crate::engine::{Reason, ReasonCode};
+use crate::host::roots::Roots;
 use crate::host::topology::Topology;
-use crate::metric::Label;
 
 mod cpu_time;
 mod features;
@@ -22,16 +20,6 @@ mod parameters;
 mod system;
 mod thermal;
 mod vulnerabilities;
-
-pub use cpu_time::CpuTime;
-pub use features::CpuFeatures;
-pub use frequency::Frequency;
-pub use kernel_log::Log;
-pub use numa::Numa;
-pub use parameters::KvmParameters;
-pub use system::System;
-pub use thermal::Thermal;
-pub use vulnerabilities::Vulnerabilities;
 
 pub(crate) use cpu_time::CORE as CORE_TIME;
 pub(crate) use frequency::{CORE_FREQUENCY, CORE_FREQUENCY_BASE};
@@ -47,79 +35,15 @@ pub(crate) use {
 
 /// Reads one kind of data about the host.
 pub trait HostReader: Send {
-    /// Name, requirements and cost.
-    fn info(&self) -> SourceInfo;
-    /// Reads all data again.
-    fn read(&mut self, topology: &Topology) -> Found;
+    /// Reads all data again, from below `roots`.
+    fn read(&mut self, roots: &Roots, topology: &Topology) -> Found;
 }
 
-/// The facts a reader found, and the reason for missing ones.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// All facts that are known.
-    pub facts: Vec<Fact>,
-    /// Why some facts are missing; without facts, why all are.
-    pub missing: Option<Reason>,
-}
-
-/// A source made of a reader, with a period and a state.
-pub struct Reporting<R> {
-    reader: R,
-    enabled: bool,
-    period: Duration,
-    state: SourceState,
-}
-
-impl<R: HostReader> Reporting<R> {
-    /// The source of this reader.
-    pub fn new<const SECONDS: u64>(config: &Periodic<SECONDS>, reader: R) -> Self {
-        Self {
-            reader,
-            enabled: config.enabled,
-            period: config.period,
-            state: SourceState::Up,
-        }
+/// A reader without state.
+impl<F: FnMut(&Roots, &Topology) -> Found + Send> HostReader for F {
+    fn read(&mut self, roots: &Roots, topology: &Topology) -> Found {
+        self(roots, topology)
     }
-}
-
-impl<R: HostReader> HostSource for Reporting<R> {
-    fn info(&self) -> SourceInfo {
-        self.reader.info()
-    }
-
-    fn state(&self) -> SourceState {
-        self.state.clone()
-    }
-
-    fn period(&self) -> Duration {
-        self.period
-    }
-
-    fn read(&mut self, topology: &Topology) -> Result<Vec<Fact>, ReadError> {
-        let found = match self.enabled {
-            true => self.reader.read(topology),
-            false => Found::nothing(Reason::disabled(self.info().name)),
-        };
-        self.state = match (found.facts.is_empty(), found.missing) {
-            (true, reason) => SourceState::Down(reason.unwrap_or_else(no_data)),
-            (false, Some(reason)) => SourceState::Degraded(reason),
-            (false, None) => SourceState::Up,
-        };
-        Ok(found.facts)
-    }
-}
-
-impl Found {
-    fn nothing(reason: Reason) -> Self {
-        Self {
-            facts: Vec::new(),
-            missing: Some(reason),
-        }
-    }
-}
-
-fn no_data() -> Reason {
-    ReasonCode::NoData.reason("this machine's kernel reports no such data")
 }
 
 /// The reason for a required file that cannot be read.
@@ -142,11 +66,6 @@ fn label(text: &str) -> String {
         label.push(c);
     }
     label
-}
-
-/// The `package` and `core` labels.
-fn core((package, core): (i32, i32)) -> [Label; 2] {
-    [("package", package.into()), ("core", core.into())]
 }
 
 #[cfg(test)]

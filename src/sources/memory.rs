@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::engine::background::{Fact, FactValue, VmSource};
-use crate::engine::{ReadError, Reason, SourceInfo, SourceState};
+use crate::engine::{ReadError, SourceInfo, SourceState};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::fds::Descriptors;
 use crate::host::memory::{parse_resident, text, Nodes, Resident};
@@ -126,6 +126,11 @@ impl Memory {
             vms: HashMap::new(),
             bucket: Bucket::new(Instant::now()),
         }
+    }
+
+    /// Time between two passes over the VMs.
+    fn period(&self) -> Duration {
+        LEAST_SLICE.max(self.config.period / SLICES)
     }
 
     fn read_at(&mut self, vm: &Vm, now: Instant) -> Result<Vec<Fact>, ReadError> {
@@ -303,31 +308,13 @@ impl Kept {
 }
 
 impl VmSource for Memory {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "memory",
-            needs: "a cgroup v2 group for each VM, else CAP_SYS_PTRACE to walk its page tables",
-            cost: "a few small files per VM; page table walks take at most 2 % of a core",
-        }
-    }
-
     fn state(&self) -> SourceState {
-        if !self.config.enabled {
-            return SourceState::Down(Reason::disabled("memory"));
-        }
         let all = self.vms.values();
         trouble::state(all.map(|kept| kept.trouble.as_ref()))
     }
 
-    fn period(&self) -> Duration {
-        LEAST_SLICE.max(self.config.period / SLICES)
-    }
-
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
-        match self.config.enabled {
-            true => self.read_at(vm, Instant::now()),
-            false => Ok(Vec::new()),
-        }
+        self.read_at(vm, Instant::now())
     }
 
     fn forget(&mut self, vm: VmKey) {
@@ -343,15 +330,15 @@ fn facts(sample: &Sample, roots: &Roots) -> Vec<Fact> {
         nodes.extend(known);
         facts.extend(nodes.iter().map(|(node, bytes)| {
             let label = ("numa_node", (*node).into());
-            Fact::new(&MEMORY, [label], FactValue::Int(*bytes))
+            Fact::int(&MEMORY, [label], *bytes)
         }));
     }
     facts.extend(sample.backing.iter().map(|(backing, bytes)| {
         let label = ("backing", backing.clone().into());
-        Fact::new(&MEMORY_BACKING, [label], FactValue::Int(*bytes))
+        Fact::int(&MEMORY_BACKING, [label], *bytes)
     }));
     let method = ("method", sample.method.into());
-    facts.push(Fact::new(&MEMORY_INFO, [method], FactValue::Int(1)));
+    facts.push(Fact::int(&MEMORY_INFO, [method], 1));
     let taken = SystemTime::now().duration_since(UNIX_EPOCH);
     let taken = taken.map_or(0, |age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
     let metric = &MEMORY_SAMPLE_TIMESTAMP;
@@ -390,10 +377,18 @@ fn base_pages() -> String {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "memory",
+    info: SourceInfo {
+        name: "memory",
+        needs: "a cgroup v2 group for each VM, else CAP_SYS_PTRACE to walk its page tables",
+        cost: "a few small files per VM; page table walks take at most 2 % of a core",
+    },
     about: include_str!("memory.md"),
     metrics: &[METRICS],
-    add: |setup, sources| sources.of_vm(Memory::new(&setup.sources().memory, setup.roots())),
+    add: |to| {
+        let config = &to.config().memory;
+        let memory = Memory::new(config, to.roots());
+        to.of_vm(config.enabled, memory.period(), memory);
+    },
 };
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod probe;
 pub mod scripted;
 pub mod source;
 
+use crate::engine::SourceInfo;
 use crate::host::cpu_model::CpuModel;
 use crate::sources::Entry;
 
@@ -30,17 +31,22 @@ pub(crate) use metrics::*;
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "pmu",
+    info: SourceInfo {
+        name: "pmu",
+        needs: "perf_event_open: CAP_PERFMON or root; hardware counters",
+        cost: "one descriptor per event and vCPU; one read and at most one interrupt of the \
+               vCPU's core per group and tick",
+    },
     about: "Hardware counters of each vCPU thread, guest and host separately: perf_event_open(2). Needs `CAP_PERFMON` and a PMU; `vcpu-exporter check` reports what this host has. The event sets branches, dtlb, stalled, dram_loads and topdown are counted only if `sources.pmu.events` lists them.",
     metrics: &[metrics::METRICS],
-    add: |setup, sources| {
-        let model = CpuModel::read(setup.roots).unwrap_or_else(|error| {
+    add: |to| {
+        let model = CpuModel::read(to.setup.roots).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read the CPU model; model-specific events are not counted");
             CpuModel::Unknown
         });
-        let (config, counters) = (&setup.sources().pmu, setup.counters.clone());
-        let pmu = Pmu::new(config, setup.roots, &model, counters, &mut sources.columns);
-        sources.pmu_mode = pmu.mode();
-        sources.of_vcpus.push(Box::new(pmu));
+        let (config, counters) = (&to.config().pmu, to.setup.counters.clone());
+        let pmu = Pmu::new(config, to.setup.roots, &model, counters, &mut to.sources.columns);
+        to.sources.pmu_mode = pmu.mode();
+        to.of_vcpus(pmu);
     },
 };

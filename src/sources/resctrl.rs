@@ -17,9 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config;
 use crate::discover::{Vcpu, Vm, VmKey};
-use crate::engine::background::{Fact, FactValue, Origin, VmSource};
+use crate::engine::background::{Fact, Origin, VmSource};
 use crate::engine::total::Total;
 use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::cpu_model;
@@ -49,7 +48,7 @@ const TRAFFIC: [&Metric; 2] = [&MEMORY_BANDWIDTH, &MEMORY_BANDWIDTH_LOCAL];
 
 /// The `resctrl` source.
 pub struct Resctrl {
-    config: config::Resctrl,
+    create_groups: bool,
     roots: Arc<Roots>,
     groups: Option<(Instant, Arc<[Control]>)>,
     vms: HashMap<VmKey, Traffic>,
@@ -67,10 +66,10 @@ struct Traffic {
 }
 
 impl Resctrl {
-    /// A source that reads below `roots`.
-    pub fn new(config: &config::Resctrl, roots: Arc<Roots>) -> Self {
+    /// A source that reads below `roots`; with `create_groups`, a VM without groups gets one.
+    pub fn new(create_groups: bool, roots: Arc<Roots>) -> Self {
         Self {
-            config: *config,
+            create_groups,
             roots,
             groups: None,
             vms: HashMap::new(),
@@ -80,9 +79,6 @@ impl Resctrl {
     }
 
     fn missing(&self) -> Option<Reason> {
-        if !self.config.enabled {
-            return Some(Reason::disabled("resctrl"));
-        }
         let root = resctrl::root(&self.roots);
         let can = cpu_model::has_flag(&self.roots, "cqm_occup_llc");
         let reason = |detail| ReasonCode::NoResctrl.reason(detail);
@@ -100,7 +96,7 @@ impl Resctrl {
             Some(groups) => groups,
             None => {
                 let groups = resctrl::groups(&self.roots)?;
-                if self.config.create_groups {
+                if self.create_groups {
                     remove_orphans(&self.roots, &groups);
                 }
                 (Instant::now(), groups.into())
@@ -126,7 +122,7 @@ impl Resctrl {
         let of_others = own.iter().any(|group| !group.path.ends_with(name(vm.key)));
         let all = vcpus.is_subset(&held);
         let mut paths: Vec<PathBuf> = own.iter().map(|group| group.path.clone()).collect();
-        let ours = !of_others && self.config.create_groups;
+        let ours = !of_others && self.create_groups;
         if ours {
             let control = control_of(&groups, &vcpus).unwrap_or(&root);
             let outside = threads.iter().filter(|vcpu| !held.contains(&vcpu.tid));
@@ -283,14 +279,6 @@ impl Traffic {
 }
 
 impl VmSource for Resctrl {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "resctrl",
-            needs: "resctrl mounted on a CPU with cache monitoring, and a group for each VM",
-            cost: "the tasks file of each group, which walks all threads; 3 files per VM and cache",
-        }
-    }
-
     fn state(&self) -> SourceState {
         if let Some(reason) = self.missing() {
             return SourceState::Down(reason);
@@ -303,10 +291,6 @@ impl VmSource for Resctrl {
             true => SourceState::Down(reason),
             false => SourceState::Degraded(reason),
         }
-    }
-
-    fn period(&self) -> Duration {
-        self.config.period
     }
 
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
@@ -346,7 +330,7 @@ impl Drop for Resctrl {
 }
 
 fn fact(metric: &'static Metric, llc: u32, bytes: u64, origin: Origin) -> Fact {
-    Fact::new(metric, [("llc", llc.into())], FactValue::Int(bytes)).since(origin)
+    Fact::int(metric, [("llc", llc.into())], bytes).since(origin)
 }
 
 fn no_group() -> Reason {
@@ -370,10 +354,18 @@ fn refused(path: &Path, error: &io::Error) -> Reason {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "resctrl",
+    info: SourceInfo {
+        name: "resctrl",
+        needs: "resctrl mounted on a CPU with cache monitoring, and a group for each VM",
+        cost: "the tasks file of each group, which walks all threads; 3 files per VM and cache",
+    },
     about: "Cache occupancy and memory bandwidth of each VM, every 15 s: Intel RDT and AMD QoS, from monitoring groups that hold one VM and nothing else. Needs resctrl mounted, and libvirt's groups or `sources.resctrl.create_groups`. Join `llc` with `kvm_host_cpu_info` to see which VMs share a cache.",
     metrics: &[METRICS],
-    add: |setup, sources| sources.of_vm(Resctrl::new(&setup.sources().resctrl, setup.roots())),
+    add: |to| {
+        let config = to.config().resctrl;
+        let resctrl = Resctrl::new(config.create_groups, to.roots());
+        to.of_vm(config.enabled, config.period, resctrl);
+    },
 };
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::engine::{
 };
 use crate::host::roots::Roots;
 use crate::host::task::is_gone;
-use crate::host::thread::{KeptFile, SchedStat, Stat};
+use crate::host::thread::{ns_per_clock_tick, KeptFile, SchedStat, Stat};
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::Entry;
 
@@ -124,7 +124,7 @@ impl SchedSource {
             roots,
             ids: Ids::declare(columns),
             born_after,
-            ns_per_clock_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            ns_per_clock_tick: ns_per_clock_tick(),
             lacks: Lacks::default(),
         }
     }
@@ -173,11 +173,7 @@ impl Lacks {
 
 impl VcpuSource for SchedSource {
     fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "sched",
-            needs: "read access to /proc/PID/task/TID/{stat,schedstat,sched,status}",
-            cost: "1 µs per idle vCPU and tick, about 20 µs per active one",
-        }
+        ENTRY.info
     }
 
     fn state(&self) -> SourceState {
@@ -239,13 +235,17 @@ fn refusal(target: &Target<'_>, error: &io::Error) -> Reason {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "sched",
+    info: SourceInfo {
+        name: "sched",
+        needs: "read access to /proc/PID/task/TID/{stat,schedstat,sched,status}",
+        cost: "1 µs per idle vCPU and tick, about 20 µs per active one",
+    },
     about: "Scheduling of each vCPU thread: /proc/PID/task/TID/{stat,schedstat,sched,status}. Needs no privilege.",
     metrics: &[METRICS],
-    add: |setup, sources| {
-        let (born_after, columns) = (setup.born_after, &mut sources.columns);
-        let source = SchedSource::new(setup.roots(), born_after, columns);
-        sources.of_vcpus.push(Box::new(source));
+    add: |to| {
+        let (roots, born_after) = (to.roots(), to.setup.born_after);
+        let source = SchedSource::new(roots, born_after, &mut to.sources.columns);
+        to.of_vcpus(source);
     },
 };
 

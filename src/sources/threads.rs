@@ -23,6 +23,7 @@ use crate::engine::background::{Fact, FactValue, VmSource};
 use crate::engine::ledger::CellKey;
 use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::roots::Roots;
+use crate::host::thread::ns_per_clock_tick;
 use crate::host::topology::Watch;
 use crate::metric::{metrics, Keys, Label, Metric};
 use crate::sources::Entry;
@@ -53,12 +54,10 @@ const MAX_OTHERS: usize = 1024;
 #[derive(Debug)]
 pub struct Threads {
     roots: Arc<Roots>,
-    enabled: bool,
     period: Duration,
     placement: Placement,
     ttl: Duration,
     born_after: u64,
-    ns_per_clock_tick: u64,
     watch: Option<Watch>,
     kthreads: Kthreads,
     vms: HashMap<VmKey, Account>,
@@ -73,17 +72,14 @@ impl Threads {
     /// `born_after` (clock ticks since boot) are charged with their whole life, older ones from
     /// their first read on.
     pub fn new(config: &Config, roots: Arc<Roots>, born_after: u64) -> Self {
-        let own = &config.sources.threads;
         let watch = Watch::new(roots.clone());
         let watch = watch.map_err(|error| tracing::warn!(%error, "cannot watch the CPU topology: thread times have no location"));
         Self {
             roots,
-            enabled: own.enabled,
-            period: own.period,
+            period: config.sources.threads.period,
             placement: config.labels.placement,
             ttl: config.labels.cell_ttl,
             born_after,
-            ns_per_clock_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
             watch: watch.ok(),
             kthreads: Kthreads::default(),
             vms: HashMap::new(),
@@ -136,7 +132,7 @@ impl Threads {
         before: u64,
         now: Instant,
     ) -> Result<(), ReadError> {
-        let tick = self.ns_per_clock_tick;
+        let tick = ns_per_clock_tick();
         if account.is_open() {
             account.charge_rest(before.saturating_mul(tick), now);
         } else if vm.key.start_time >= self.born_after {
@@ -152,18 +148,7 @@ impl Threads {
 }
 
 impl VmSource for Threads {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "threads",
-            needs: "a kernel with CONFIG_SCHED_INFO; no privilege",
-            cost: "two small files per thread that ran and one per idle thread",
-        }
-    }
-
     fn state(&self) -> SourceState {
-        if !self.enabled {
-            return SourceState::Down(Reason::disabled("threads"));
-        }
         if self.lacks_schedstat {
             return SourceState::Down(no_schedstat());
         }
@@ -178,15 +163,8 @@ impl VmSource for Threads {
         }
     }
 
-    fn period(&self) -> Duration {
-        self.period
-    }
-
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
-        match self.enabled {
-            true => self.read_at(vm, Instant::now()),
-            false => Ok(Vec::new()),
-        }
+        self.read_at(vm, Instant::now())
     }
 
     fn forget(&mut self, vm: VmKey) {
@@ -207,7 +185,7 @@ fn facts(vm: &Vm, account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
     let roles = Role::ALL.into_iter().filter(|role| is_seen(vm, *role));
     facts.extend(roles.map(|role| {
         let labels = labels(role, CellKey::default());
-        Fact::new(&THREADS, labels, FactValue::Int(account.count(role)))
+        Fact::int(&THREADS, labels, account.count(role))
     }));
     facts
 }
@@ -252,11 +230,17 @@ fn many_threads(vms: usize) -> Reason {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "threads",
+    info: SourceInfo {
+        name: "threads",
+        needs: "a kernel with CONFIG_SCHED_INFO; no privilege",
+        cost: "two small files per thread that ran and one per idle thread",
+    },
     about: include_str!("threads.md"),
     metrics: &[METRICS],
-    add: |setup, sources| {
-        sources.of_vm(Threads::new(setup.config, setup.roots(), setup.born_after))
+    add: |to| {
+        let config = to.config().threads;
+        let threads = Threads::new(to.setup.config, to.roots(), to.setup.born_after);
+        to.of_vm(config.enabled, config.period, threads);
     },
 };
 

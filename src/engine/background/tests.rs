@@ -11,20 +11,8 @@ struct Counting {
 }
 
 impl VmSource for Counting {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "counting",
-            needs: "",
-            cost: "",
-        }
-    }
-
     fn state(&self) -> SourceState {
         SourceState::Up
-    }
-
-    fn period(&self) -> Duration {
-        PERIOD
     }
 
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
@@ -43,6 +31,16 @@ impl VmSource for Counting {
 
     fn forget(&mut self, vm: VmKey) {
         self.forgotten.lock().unwrap().push(vm.pid);
+    }
+}
+
+fn source(name: &'static str, reader: SourceReader) -> Source {
+    let (needs, cost) = ("", "");
+    Source {
+        info: SourceInfo { name, needs, cost },
+        enabled: true,
+        period: PERIOD,
+        reader,
     }
 }
 
@@ -71,10 +69,10 @@ fn known(lane: &BackgroundCollector) -> Vec<(i32, FactValue)> {
 #[test]
 fn facts_stay_until_the_next_read_and_are_dropped_with_the_vm() {
     let vms = Arc::new(ArcSwap::from_pointee(inventory(&[1, 2, 3, 4])));
-    let source = Counting::default();
-    let forgotten = source.forgotten.clone();
+    let counting = Counting::default();
+    let forgotten = counting.forgotten.clone();
     let (telemetry, _) = Telemetry::new();
-    let sources = vec![Source::Vm(Box::new(source))];
+    let sources = vec![source("counting", SourceReader::Vm(Box::new(counting)))];
     let mut lane = BackgroundCollector::new(sources, vms.clone(), telemetry);
     let start = Instant::now();
     lane.pass(start);
@@ -97,43 +95,27 @@ fn facts_stay_until_the_next_read_and_are_dropped_with_the_vm() {
     assert_eq!(failed.get(), 1);
 }
 
-/// Returns the value and state that the test sets.
-struct Shared(Arc<Mutex<(u64, SourceState)>>);
-
-impl HostSource for Shared {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "shared",
-            needs: "",
-            cost: "",
-        }
-    }
-
-    fn state(&self) -> SourceState {
-        self.0.lock().unwrap().1.clone()
-    }
-
-    fn period(&self) -> Duration {
-        PERIOD
-    }
-
-    fn read(&mut self, topology: &Topology) -> Result<Vec<Fact>, ReadError> {
-        assert_eq!(topology.cpus.len(), 1, "the topology of the inventory");
-        match self.0.lock().unwrap().0 {
-            0 => Err(ReadError::Failed("odd".to_owned())),
-            n => Ok(vec![Fact {
-                metric: &crate::sources::host::HOST_INFO,
-                labels: Vec::new(),
-                value: FactValue::Int(n),
-                origin: Origin::Exporter,
-            }]),
-        }
-    }
+#[test]
+fn disabled_source_is_not_read_and_has_a_reason() {
+    let vms = Arc::new(ArcSwap::from_pointee(inventory(&[1])));
+    let reader = SourceReader::Vm(Box::new(Counting::default()));
+    let mut disabled = source("counting", reader);
+    disabled.enabled = false;
+    let mut lane = BackgroundCollector::new(vec![disabled], vms, Telemetry::new().0);
+    lane.pass(Instant::now());
+    assert_eq!(known(&lane), []);
+    let newest = lane.newest.load();
+    let [(_, SourceState::Down(reason))] = &newest.sources[..] else {
+        panic!("{:?}", newest.sources)
+    };
+    assert_eq!(reason.code, "disabled");
+    let fix = reason.fix.as_deref();
+    assert_eq!(fix, Some("set sources.counting.enabled: true"));
 }
 
 #[test]
-fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
-    let shared = Arc::new(Mutex::new((1, SourceState::Up)));
+fn only_changed_host_facts_are_published() {
+    let shared = Arc::new(Mutex::new((1, None)));
     let inventory = Inventory {
         topology: Arc::new(Topology {
             cpus: vec![crate::engine::fixture::cpu(0, 0, 0)],
@@ -142,12 +124,19 @@ fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
     };
     let vms = Arc::new(ArcSwap::from_pointee(inventory));
     let (telemetry, _) = Telemetry::new();
-    let sources = vec![Source::Host(Box::new(Shared(shared.clone())))];
+    let given = shared.clone();
+    let read = move |topology: &Topology| {
+        assert_eq!(topology.cpus.len(), 1, "the topology of the inventory");
+        let (value, missing) = given.lock().unwrap().clone();
+        let facts = vec![Fact::int(&crate::sources::host::HOST_INFO, [], value)];
+        Found { facts, missing }
+    };
+    let sources = vec![source("shared", SourceReader::Host(Box::new(read)))];
     let mut lane = BackgroundCollector::new(sources, vms, telemetry);
     let mut now = Instant::now();
     let mut newest = lane.newest().load_full();
-    let mut pass = |value, state| {
-        *shared.lock().unwrap() = (value, state);
+    let mut pass = |value, missing| {
+        *shared.lock().unwrap() = (value, missing);
         lane.pass(now);
         now += PERIOD;
         let before = std::mem::replace(&mut newest, lane.newest().load_full());
@@ -155,13 +144,12 @@ fn only_changed_host_facts_are_published_and_a_failure_keeps_them() {
         let values: Vec<_> = facts.map(|fact| fact.value.clone()).collect();
         (values, !Arc::ptr_eq(&before, &newest))
     };
-    let down = SourceState::Down(crate::engine::ReasonCode::NoData.reason(String::new()));
+    let missing = Some(ReasonCode::NoData.reason(String::new()));
     let (one, two) = (vec![FactValue::Int(1)], vec![FactValue::Int(2)]);
-    assert_eq!(pass(1, SourceState::Up), (one.clone(), true));
-    assert_eq!(pass(1, SourceState::Up), (one.clone(), false));
-    assert_eq!(pass(0, SourceState::Up), (one.clone(), false), "a failure");
-    assert_eq!(pass(1, down.clone()), (one, true), "a state");
-    assert_eq!(pass(2, down), (two, true), "a value");
+    assert_eq!(pass(1, None), (one.clone(), true));
+    assert_eq!(pass(1, None), (one.clone(), false));
+    assert_eq!(pass(1, missing.clone()), (one, true), "a state");
+    assert_eq!(pass(2, missing), (two, true), "a value");
     assert_eq!(newest.count(&Inventory::default()), 1);
 }
 

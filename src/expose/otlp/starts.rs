@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use rustix::time::{clock_gettime, ClockId};
 
 use crate::engine::background::Origin;
+use crate::host::thread::ns_per_clock_tick;
 use crate::snapshot::visit::unix_ns;
 use crate::snapshot::Subject;
 
@@ -30,7 +31,7 @@ impl Clock {
         let up = up.tv_sec as u64 * 1_000_000_000 + up.tv_nsec as u64;
         let clock = Self {
             boot: now.saturating_sub(up),
-            ns_per_tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            ns_per_tick: ns_per_clock_tick(),
             process: now,
         };
         let process = if born == 0 { now } else { clock.at(born) };

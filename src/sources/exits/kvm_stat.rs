@@ -10,11 +10,9 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::config;
 use crate::discover::{Vm, VmKey};
-use crate::engine::background::{Fact, FactValue, Origin, VmSource};
+use crate::engine::background::{Fact, Origin, VmSource};
 use crate::engine::total::Total;
 use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::roots::Roots;
@@ -83,7 +81,6 @@ const STATS: &[&str] = &[
 
 /// The `kvm_stat` source.
 pub struct KvmStat {
-    config: config::KvmStat,
     roots: Arc<Roots>,
     vms: HashMap<VmKey, Kept>,
 }
@@ -98,9 +95,8 @@ struct Kept {
 
 impl KvmStat {
     /// A source that reads below `roots`.
-    pub fn new(config: &config::KvmStat, roots: Arc<Roots>) -> Self {
+    pub fn new(roots: Arc<Roots>) -> Self {
         Self {
-            config: *config,
             roots,
             vms: HashMap::new(),
         }
@@ -108,9 +104,6 @@ impl KvmStat {
 
     /// Why nothing can be read, from a test of `kvm/exits`, the sum over all VMs.
     fn missing(&self) -> Option<Reason> {
-        if !self.config.enabled {
-            return Some(Reason::disabled("kvm_stat"));
-        }
         let dir = self.roots.debug.join("kvm");
         let file = dir.join("exits");
         let error = match self.roots.open(&file) {
@@ -169,20 +162,8 @@ impl KvmStat {
 }
 
 impl VmSource for KvmStat {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "kvm_stat",
-            needs: "KVM debugfs: CAP_DAC_READ_SEARCH and no kernel lockdown",
-            cost: "about 40 small files per VM and period",
-        }
-    }
-
     fn state(&self) -> SourceState {
         self.missing().map_or(SourceState::Up, SourceState::Down)
-    }
-
-    fn period(&self) -> Duration {
-        self.config.period
     }
 
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
@@ -231,15 +212,22 @@ fn counts(roots: &Roots, dir: &Path) -> Result<Vec<(&'static str, u64)>, ReadErr
 
 fn fact(stat: &str, total: u64) -> Fact {
     let labels = [("stat", stat.to_owned().into())];
-    Fact::new(&KVM_STAT, labels, FactValue::Int(total)).since(Origin::Vm)
+    Fact::int(&KVM_STAT, labels, total).since(Origin::Vm)
 }
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "kvm_stat",
+    info: SourceInfo {
+        name: "kvm_stat",
+        needs: "KVM debugfs: CAP_DAC_READ_SEARCH and no kernel lockdown",
+        cost: "about 40 small files per VM and period",
+    },
     about: "KVM's own counters of each VM, from debugfs, every 15 s. Needs `CAP_DAC_READ_SEARCH` and a kernel that is not locked down.",
     metrics: &[METRICS],
-    add: |setup, sources| sources.of_vm(KvmStat::new(&setup.sources().kvm_stat, setup.roots())),
+    add: |to| {
+        let config = to.config().kvm_stat;
+        to.of_vm(config.enabled, config.period, KvmStat::new(to.roots()));
+    },
 };
 
 #[cfg(test)]

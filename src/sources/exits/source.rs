@@ -169,13 +169,7 @@ impl Exits {
 
 impl VcpuSource for Exits {
     fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "exits",
-            needs: "KVM's tracepoints: tracefs with CAP_DAC_READ_SEARCH, perf_event_open with \
-                    CAP_PERFMON",
-            cost: "0.2-0.5 µs per exit; six descriptors per vCPU and one per reason; one read \
-                   and at most one interrupt of the vCPU's core per tick",
-        }
+        ENTRY.info
     }
 
     fn state(&self) -> SourceState {
@@ -325,13 +319,19 @@ impl VcpuReader {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "exits",
+    info: SourceInfo {
+        name: "exits",
+        needs: "KVM's tracepoints: tracefs with CAP_DAC_READ_SEARCH, perf_event_open with \
+                CAP_PERFMON",
+        cost: "0.2-0.5 µs per exit; six descriptors per vCPU and one per reason; one read \
+               and at most one interrupt of the vCPU's core per tick",
+    },
     about: "VM exits of each vCPU and how KVM handled them: tracepoints of KVM, counted on the vCPU's thread, not recorded. Needs tracefs (`CAP_DAC_READ_SEARCH`) and `CAP_PERFMON`. Each counted event costs 0.2 to 0.5 µs; an exit itself costs a microsecond or more.",
     metrics: &[METRICS],
-    add: |setup, sources| {
-        let (config, counters) = (&setup.sources().exits, setup.counters.clone());
-        let exits = Exits::new(config, setup.roots(), counters, &mut sources.columns);
-        sources.of_vcpus.push(Box::new(exits));
+    add: |to| {
+        let (config, counters) = (&to.config().exits, to.setup.counters.clone());
+        let exits = Exits::new(config, to.roots(), counters, &mut to.sources.columns);
+        to.of_vcpus(exits);
     },
 };
 

@@ -9,15 +9,15 @@
 //! `idle_sleeptime`, kernel/time/tick-sched.c).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{unreadable, Found, HostReader};
-use crate::engine::background::{Fact, FactValue, Origin};
+use super::{unreadable, HostReader};
+use crate::engine::background::{Fact, FactValue, Found, Origin};
 use crate::engine::total::Total;
 use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_time::{self, MODES};
 use crate::host::roots::Roots;
+use crate::host::thread::ns_per_clock_tick;
 use crate::host::topology::{Place, Topology};
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::Entry;
@@ -34,27 +34,16 @@ const MOST_BACK: Duration = Duration::from_secs(3);
 type Modes = [Total; MODES.len()];
 
 /// Reads /proc/stat.
-pub struct CpuTime {
-    roots: Arc<Roots>,
+#[derive(Default)]
+pub(super) struct CpuTime {
     cpus: HashMap<u32, Modes>,
-    /// Length of a clock tick in nanoseconds.
-    tick: u64,
     has_read: bool,
 }
 
 impl CpuTime {
-    /// A reader of /proc/stat below `roots`.
-    pub fn new(roots: Arc<Roots>) -> Self {
-        Self {
-            roots,
-            cpus: HashMap::new(),
-            tick: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
-            has_read: false,
-        }
-    }
-
     fn advance(&mut self, line: &cpu_time::CpuTime) {
-        let now = line.modes.map(|ticks| ticks.saturating_mul(self.tick));
+        let tick = ns_per_clock_tick();
+        let now = line.modes.map(|ticks| ticks.saturating_mul(tick));
         // A CPU that comes online later has counted hours that are no increase of its core.
         let begin = |now| match self.has_read {
             true => Total::from(now),
@@ -98,22 +87,13 @@ fn of_mode(place: Place, mode: &'static str, nanoseconds: u64) -> Fact {
 }
 
 impl HostReader for CpuTime {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "host_cpu",
-            needs: "/proc/stat of the host",
-            cost: "one file per period, which the kernel sums over all CPUs and interrupts",
-        }
-    }
-
-    fn read(&mut self, topology: &Topology) -> Found {
-        let lines = match cpu_time::read(&self.roots) {
+    fn read(&mut self, roots: &Roots, topology: &Topology) -> Found {
+        let lines = match cpu_time::read(roots) {
             Ok(lines) => lines,
             Err(error) => {
-                let reason = unreadable(&cpu_time::path(&self.roots), &error);
                 return Found {
                     facts: self.facts(topology),
-                    missing: Some(reason),
+                    missing: Some(unreadable(&cpu_time::path(roots), &error)),
                 };
             }
         };
@@ -129,7 +109,7 @@ impl HostReader for CpuTime {
             .count();
         Found {
             facts: self.facts(topology),
-            missing: (unknown > 0).then(|| no_line(&self.roots, unknown)),
+            missing: (unknown > 0).then(|| no_line(roots, unknown)),
         }
     }
 }
@@ -148,8 +128,12 @@ fn no_line(roots: &Roots, cpus: usize) -> Reason {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "host_cpu",
+    info: SourceInfo {
+        name: "host_cpu",
+        needs: "/proc/stat of the host",
+        cost: "one file per period, which the kernel sums over all CPUs and interrupts",
+    },
     about: include_str!("cpu_time.md"),
     metrics: &[METRICS],
-    add: |setup, sources| sources.of_host(&setup.sources().host_cpu, CpuTime::new(setup.roots())),
+    add: |to| to.of_host(&to.config().host_cpu, CpuTime::default()),
 };

@@ -5,11 +5,8 @@
 //! neither the firmware nor the command line disabled (arch/x86/include/asm/cpufeatures.h); the
 //! parameters of KVM show whether KVM uses it.
 
-use std::sync::Arc;
-
-use super::{Found, HostReader};
-use crate::engine::background::{Fact, FactValue};
-use crate::engine::{Reason, ReasonCode, SourceInfo};
+use crate::engine::background::{Fact, Found};
+use crate::engine::{ReasonCode, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
@@ -54,31 +51,10 @@ const FEATURES: &[(&str, &str, &str)] = &[
 ];
 
 /// Reads /proc/cpuinfo.
-pub struct CpuFeatures {
-    roots: Arc<Roots>,
-}
-
-impl CpuFeatures {
-    /// A reader of /proc/cpuinfo below `roots`.
-    pub fn new(roots: Arc<Roots>) -> Self {
-        Self { roots }
-    }
-}
-
-impl HostReader for CpuFeatures {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "cpu_features",
-            needs: "the flags of an x86 CPU in /proc/cpuinfo",
-            cost: "16 KiB of one file per period",
-        }
-    }
-
-    fn read(&mut self, _topology: &Topology) -> Found {
-        match first_block(&self.roots) {
-            Ok(block) => features(&block),
-            Err(error) => Found::nothing(ReasonCode::Unreadable.reason(error.to_string())),
-        }
+pub(super) fn read(roots: &Roots, _topology: &Topology) -> Found {
+    match first_block(roots) {
+        Ok(block) => features(&block),
+        Err(error) => Found::nothing(ReasonCode::Unreadable.reason(error.to_string())),
     }
 }
 
@@ -102,24 +78,19 @@ fn features(block: &str) -> Found {
             _ => flags.contains(name),
         };
         let labels = [("feature", (*feature).into())];
-        let value = FactValue::Int(u64::from(listed));
-        Some(Fact::new(&CPU_FEATURE, labels, value))
+        Some(Fact::int(&CPU_FEATURE, labels, u64::from(listed)))
     };
-    Found {
-        facts: FEATURES.iter().filter_map(one).collect(),
-        missing: None,
-    }
+    FEATURES.iter().filter_map(one).collect::<Vec<_>>().into()
 }
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "cpu_features",
+    info: SourceInfo {
+        name: "cpu_features",
+        needs: "the flags of an x86 CPU in /proc/cpuinfo",
+        cost: "16 KiB of one file per period",
+    },
     about: "CPU features that matter to guests, from the kernel's list, every 10 min. x86 only.",
     metrics: &[METRICS],
-    add: |setup, sources| {
-        sources.of_host(
-            &setup.sources().cpu_features,
-            CpuFeatures::new(setup.roots()),
-        )
-    },
+    add: |to| to.of_host(&to.config().cpu_features, read),
 };

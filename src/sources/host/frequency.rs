@@ -11,10 +11,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
-use super::{core, Found, HostReader};
-use crate::engine::background::{Fact, FactValue};
+use crate::engine::background::{Fact, Found};
 use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_model;
 use crate::host::roots::Roots;
@@ -37,68 +35,46 @@ metrics! { METRICS of "frequency":
 type Frequencies = [Option<u64>; METRICS.len()];
 
 /// Reads cpufreq.
-pub struct Frequency {
-    roots: Arc<Roots>,
-}
-
-impl Frequency {
-    /// A reader of cpufreq below `roots`.
-    pub fn new(roots: Arc<Roots>) -> Self {
-        Self { roots }
+pub(super) fn read(roots: &Roots, topology: &Topology) -> Found {
+    let dir = roots.sys.join("devices/system/cpu");
+    let mut cores: BTreeMap<(i32, i32), Frequencies> = BTreeMap::new();
+    for cpu in topology.cpus.iter().filter(|cpu| cpu.online) {
+        let seen = of_cpu(roots, &dir.join(format!("cpu{}", cpu.id)));
+        let core = cores.entry((cpu.place.package, cpu.place.core));
+        for (highest, seen) in core.or_default().iter_mut().zip(seen) {
+            *highest = (*highest).max(seen);
+        }
     }
-
-    fn of_cpu(&self, dir: &Path) -> Frequencies {
-        let number = |file: &str| -> Option<u64> {
-            let text = self.roots.read_text(&dir.join(file)).ok()?;
-            // "0", "<unknown>" and "<unsupported>" come from drivers that do not know the value.
-            text.parse().ok().filter(|n| *n > 0)
-        };
-        let khz = |file| number(file)?.checked_mul(1000);
-        // MHz; AMD has no cpufreq file for it (drivers/acpi/cppc_acpi.c).
-        let nominal = || number("acpi_cppc/nominal_freq")?.checked_mul(1_000_000);
-        [
-            khz("cpufreq/scaling_cur_freq"),
-            khz("cpufreq/cpuinfo_min_freq"),
-            khz("cpufreq/cpuinfo_max_freq"),
-            khz("cpufreq/base_frequency").or_else(nominal),
-        ]
+    let facts: Vec<Fact> = cores.into_iter().flat_map(facts_of).collect();
+    let now_is_known = facts.iter().any(|fact| fact.metric == &CORE_FREQUENCY);
+    Found {
+        facts,
+        missing: (!now_is_known).then(|| no_cpufreq(roots, &dir)),
     }
 }
 
-impl HostReader for Frequency {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "frequency",
-            needs: "a cpufreq driver (cpuN/cpufreq in sysfs)",
-            cost: "4 small files per CPU and period",
-        }
-    }
-
-    fn read(&mut self, topology: &Topology) -> Found {
-        let dir = self.roots.sys.join("devices/system/cpu");
-        let mut cores: BTreeMap<(i32, i32), Frequencies> = BTreeMap::new();
-        for cpu in topology.cpus.iter().filter(|cpu| cpu.online) {
-            let seen = self.of_cpu(&dir.join(format!("cpu{}", cpu.id)));
-            let core = cores.entry((cpu.place.package, cpu.place.core));
-            let core = core.or_default();
-            for (highest, seen) in core.iter_mut().zip(seen) {
-                *highest = (*highest).max(seen);
-            }
-        }
-        let facts: Vec<Fact> = cores.iter().flat_map(facts_of).collect();
-        let now_is_known = facts.iter().any(|fact| fact.metric == &CORE_FREQUENCY);
-        Found {
-            facts,
-            missing: (!now_is_known).then(|| no_cpufreq(&self.roots, &dir)),
-        }
-    }
+fn of_cpu(roots: &Roots, dir: &Path) -> Frequencies {
+    let number = |file: &str| -> Option<u64> {
+        let text = roots.read_text(&dir.join(file)).ok()?;
+        // "0", "<unknown>" and "<unsupported>" come from drivers that do not know the value.
+        text.parse().ok().filter(|n| *n > 0)
+    };
+    let khz = |file| number(file)?.checked_mul(1000);
+    // MHz; AMD has no cpufreq file for it (drivers/acpi/cppc_acpi.c).
+    let nominal = || number("acpi_cppc/nominal_freq")?.checked_mul(1_000_000);
+    [
+        khz("cpufreq/scaling_cur_freq"),
+        khz("cpufreq/cpuinfo_min_freq"),
+        khz("cpufreq/cpuinfo_max_freq"),
+        khz("cpufreq/base_frequency").or_else(nominal),
+    ]
 }
 
-fn facts_of((place, frequencies): (&(i32, i32), &Frequencies)) -> impl Iterator<Item = Fact> {
-    let place = *place;
-    let known = METRICS.iter().copied().zip(*frequencies);
+fn facts_of(((package, core), of_core): ((i32, i32), Frequencies)) -> impl Iterator<Item = Fact> {
+    let known = METRICS.iter().copied().zip(of_core);
     known.filter_map(move |(metric, hertz)| {
-        Some(Fact::new(metric, core(place), FactValue::Int(hertz?)))
+        let labels = [("package", package.into()), ("core", core.into())];
+        Some(Fact::int(metric, labels, hertz?))
     })
 }
 
@@ -116,10 +92,12 @@ fn no_cpufreq(roots: &Roots, dir: &Path) -> Reason {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "frequency",
+    info: SourceInfo {
+        name: "frequency",
+        needs: "a cpufreq driver (cpuN/cpufreq in sysfs)",
+        cost: "4 small files per CPU and period",
+    },
     about: "Frequency of each core, every 15 s. Needs a cpufreq driver.",
     metrics: &[METRICS],
-    add: |setup, sources| {
-        sources.of_host(&setup.sources().frequency, Frequency::new(setup.roots()))
-    },
+    add: |to| to.of_host(&to.config().frequency, read),
 };

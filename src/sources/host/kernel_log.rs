@@ -9,10 +9,9 @@
 //! it is opened before privileges are dropped, and stays open.
 
 use std::io;
-use std::sync::Arc;
 
-use super::{unreadable, Found, HostReader};
-use crate::engine::background::{Fact, FactValue};
+use super::{unreadable, HostReader};
+use crate::engine::background::{Fact, Found};
 use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
 use crate::host::kernel_log::{self, KernelLog, Kind, Record};
@@ -31,9 +30,9 @@ metrics! { METRICS of "kernel_log":
 /// Maximum number of records per read, so that a flooded log does not delay the collector.
 const MOST: usize = 20_000;
 
-/// Follows /dev/kmsg.
-pub struct Log {
-    roots: Arc<Roots>,
+/// Follows /dev/kmsg; counts what is logged from its first read on.
+#[derive(Default)]
+pub(super) struct Log {
     log: Option<KernelLog>,
     /// Number of lines of each of [`Kind::ALL`].
     lines: [u64; Kind::ALL.len()],
@@ -43,21 +42,10 @@ pub struct Log {
 }
 
 impl Log {
-    /// A reader of /dev/kmsg; it counts what is logged from its first read on.
-    pub fn new(roots: Arc<Roots>) -> Self {
-        Self {
-            roots,
-            log: None,
-            lines: [0; Kind::ALL.len()],
-            lost: 0,
-            flags: None,
-        }
-    }
-
-    fn advance(&mut self) -> io::Result<()> {
+    fn advance(&mut self, roots: &Roots) -> io::Result<()> {
         let log = match &mut self.log {
             Some(log) => log,
-            none => none.insert(KernelLog::open(&self.roots)?),
+            none => none.insert(KernelLog::open(roots)?),
         };
         let lines = &mut self.lines;
         let count = |record: Record<'_>| {
@@ -70,20 +58,16 @@ impl Log {
         Ok(())
     }
 
-    fn facts(&mut self, topology: &Topology) -> Vec<Fact> {
-        let flags = self
-            .flags
-            .get_or_insert_with(|| CpuFlags::read(&self.roots));
-        let could = |kind| can_log(kind, &self.roots, topology, flags);
+    fn facts(&mut self, roots: &Roots, topology: &Topology) -> Vec<Fact> {
+        let flags = self.flags.get_or_insert_with(|| CpuFlags::read(roots));
+        let could = |kind| can_log(kind, roots, topology, flags);
         let known = Kind::ALL.into_iter().zip(self.lines);
         let known = known.filter(|(kind, n)| *n > 0 || could(*kind));
         let line = |(kind, n): (Kind, u64)| {
             let labels = [("kind", kind.label().into())];
-            let metric = &KERNEL_LOG_LINES;
-            Fact::new(metric, labels, FactValue::Int(n))
+            Fact::int(&KERNEL_LOG_LINES, labels, n)
         };
-        let lost = FactValue::Int(self.lost);
-        let lost = Fact::new(&KERNEL_LOG_LOST, [], lost);
+        let lost = Fact::int(&KERNEL_LOG_LOST, [], self.lost);
         known.map(line).chain([lost]).collect()
     }
 }
@@ -145,24 +129,13 @@ fn can_log(kind: Kind, roots: &Roots, topology: &Topology, flags: &CpuFlags) -> 
 }
 
 impl HostReader for Log {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "kernel_log",
-            needs: "/dev/kmsg: CAP_SYSLOG at start, or kernel.dmesg_restrict=0",
-            cost: "one system call per line of the kernel log",
-        }
-    }
-
-    fn read(&mut self, topology: &Topology) -> Found {
-        match self.advance() {
-            Ok(()) => Found {
-                facts: self.facts(topology),
-                missing: None,
-            },
+    fn read(&mut self, roots: &Roots, topology: &Topology) -> Found {
+        match self.advance(roots) {
+            Ok(()) => self.facts(roots, topology).into(),
             Err(error) => {
                 // The log is opened again at the next read; the counts are kept.
                 self.log = None;
-                Found::nothing(missing(&self.roots, &error))
+                Found::nothing(missing(roots, &error))
             }
         }
     }
@@ -197,8 +170,12 @@ pub(super) fn missing(roots: &Roots, error: &io::Error) -> Reason {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "kernel_log",
+    info: SourceInfo {
+        name: "kernel_log",
+        needs: "/dev/kmsg: CAP_SYSLOG at start, or kernel.dmesg_restrict=0",
+        cost: "one system call per line of the kernel log",
+    },
     about: "Lines of the kernel log about machine checks and KVM, counted by kind, every 15 s. Needs `CAP_SYSLOG` at start (dropped afterwards) or `kernel.dmesg_restrict=0`.",
     metrics: &[METRICS],
-    add: |setup, sources| sources.of_host(&setup.sources().kernel_log, Log::new(setup.roots())),
+    add: |to| to.of_host(&to.config().kernel_log, Log::default()),
 };

@@ -7,10 +7,8 @@
 //! a merged page waits for its copy. Documentation/admin-guide/mm/ksm.rst of the kernel describes
 //! the files.
 
-use std::sync::Arc;
-
-use super::{Found, HostReader};
-use crate::engine::background::{Fact, FactValue, Origin};
+use super::HostReader;
+use crate::engine::background::{Fact, Found, Origin};
 use crate::engine::total::Total;
 use crate::engine::SourceInfo;
 use crate::host::roots::Roots;
@@ -34,74 +32,55 @@ const STATES: [(&str, &str); 4] = [
 ];
 
 /// Reads KSM's numbers.
+#[derive(Default)]
 struct Ksm {
-    roots: Arc<Roots>,
-    page: u64,
     scans: Total,
 }
 
-impl Ksm {
-    fn new(roots: Arc<Roots>) -> Self {
-        Self {
-            roots,
-            page: rustix::param::page_size() as u64,
-            scans: Total::default(),
-        }
-    }
-
-    fn number(&self, file: &str) -> Option<u64> {
-        let path = self.roots.sys.join("kernel/mm/ksm").join(file);
-        self.roots.read_text(&path).ok()?.parse().ok()
-    }
-}
-
 impl HostReader for Ksm {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "ksm",
-            needs: "a kernel with KSM (CONFIG_KSM)",
-            cost: "5 small files per period",
-        }
-    }
-
-    fn read(&mut self, _topology: &Topology) -> Found {
+    fn read(&mut self, roots: &Roots, _topology: &Topology) -> Found {
+        let dir = roots.sys.join("kernel/mm/ksm");
+        let number = |file| -> Option<u64> { roots.read_text(&dir.join(file)).ok()?.parse().ok() };
+        let page = rustix::param::page_size() as u64;
         let known = STATES.into_iter().filter_map(|(state, file)| {
-            let bytes = self.number(file)?.saturating_mul(self.page);
-            let labels = [("state", state.into())];
-            Some(Fact::new(&KSM, labels, FactValue::Int(bytes)))
+            let bytes = number(file)?.saturating_mul(page);
+            Some(Fact::int(&KSM, [("state", state.into())], bytes))
         });
         let mut facts: Vec<Fact> = known.collect();
-        if let Some(scans) = self.number("full_scans") {
-            let total = FactValue::Int(self.scans.advance(scans));
-            facts.push(Fact::new(&FULL_SCANS, [], total).since(Origin::Boot));
+        if let Some(scans) = number("full_scans") {
+            let total = self.scans.advance(scans);
+            facts.push(Fact::int(&FULL_SCANS, [], total).since(Origin::Boot));
         }
-        Found {
-            facts,
-            missing: None,
-        }
+        facts.into()
     }
 }
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "ksm",
+    info: SourceInfo {
+        name: "ksm",
+        needs: "a kernel with KSM (CONFIG_KSM)",
+        cost: "5 small files per period",
+    },
     about: "Memory merged by KSM, every 15 s. All is 0 while KSM is off (`/sys/kernel/mm/ksm/run`). A guest's pages are merged only if its VMM allows it (QEMU's `-machine mem-merge=on`, the default).",
     metrics: &[METRICS],
-    add: |setup, sources| sources.of_host(&setup.sources().ksm, Ksm::new(setup.roots())),
+    add: |to| to.of_host(&to.config().ksm, Ksm::default()),
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::background::FactValue;
 
     #[test]
     fn pages_become_bytes_and_missing_files_are_absent() {
         let dir = tempfile::tempdir().unwrap();
-        let roots = Arc::new(Roots::below(dir.path()));
+        let roots = Roots::below(dir.path());
         let ksm = roots.sys.join("kernel/mm/ksm");
         std::fs::create_dir_all(&ksm).unwrap();
-        let mut source = Ksm::new(roots);
-        assert!(source.read(&Topology::default()).facts.is_empty());
+        let mut source = Ksm::default();
+        let mut read = || source.read(&roots, &Topology::default()).facts;
+        assert!(read().is_empty());
         for (file, text) in [
             ("pages_shared", "3\n"),
             ("pages_sharing", "70\n"),
@@ -110,7 +89,7 @@ mod tests {
         ] {
             std::fs::write(ksm.join(file), text).unwrap();
         }
-        let facts = source.read(&Topology::default()).facts;
+        let facts = read();
         let label = |fact: &Fact| fact.labels.first().map(|(_, state)| state.to_string());
         let values: Vec<_> = facts
             .iter()

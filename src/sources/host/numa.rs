@@ -6,10 +6,9 @@
 //! - `kvm_host_numa_allocations_total{numa_node,outcome}`: pages allocated, since boot
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use super::{unreadable, Found, HostReader};
-use crate::engine::background::{Fact, FactValue, Origin};
+use super::{unreadable, HostReader};
+use crate::engine::background::{Fact, Found, Origin};
 use crate::engine::total::Total;
 use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::memory::size_name;
@@ -34,33 +33,14 @@ metrics! { METRICS of "numa":
 const MOST_NODES: usize = 64;
 
 /// Reads the NUMA nodes in sysfs.
-pub struct Numa {
-    roots: Arc<Roots>,
+#[derive(Default)]
+pub(super) struct Numa {
     /// Allocations of each node, in the order of [`OUTCOMES`].
     allocations: HashMap<u32, [Total; OUTCOMES.len()]>,
 }
 
-impl Numa {
-    /// A reader of the NUMA nodes below `roots`.
-    pub fn new(roots: Arc<Roots>) -> Self {
-        Self {
-            roots,
-            allocations: HashMap::new(),
-        }
-    }
-}
-
 impl HostReader for Numa {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "numa",
-            needs: "NUMA nodes in sysfs (CONFIG_NUMA)",
-            cost: "about 9 small files per node and period",
-        }
-    }
-
-    fn read(&mut self, _topology: &Topology) -> Found {
-        let roots = &self.roots;
+    fn read(&mut self, roots: &Roots, _topology: &Topology) -> Found {
         let numbers = nodes::numbers(roots);
         let Some(first) = numbers.first() else {
             return Found::nothing(no_nodes(roots));
@@ -100,7 +80,7 @@ fn distances(roots: &Roots, from: u32, numbers: &[u32]) -> Vec<Fact> {
         .filter(|_| distances.len() == numbers.len());
     let one = |(to, distance): (&u32, &u64)| {
         let labels = [("from", from.into()), ("to", (*to).into())];
-        Fact::new(&NUMA_DISTANCE, labels, FactValue::Int(*distance))
+        Fact::int(&NUMA_DISTANCE, labels, *distance)
     };
     numbers.iter().zip(distances).map(one).collect()
 }
@@ -123,7 +103,7 @@ fn of_memory(node: u32, memory: &NodeMemory, pools: &[Pool]) -> Vec<Fact> {
     let other = memory.total.checked_sub(sum).map(|rest| ("other", rest));
     let one = |(state, bytes): (&'static str, u64)| {
         let labels = [("numa_node", node.into()), ("state", state.into())];
-        Fact::new(&NUMA_MEMORY, labels, FactValue::Int(bytes))
+        Fact::int(&NUMA_MEMORY, labels, bytes)
     };
     known.into_iter().chain(other).map(one).collect()
 }
@@ -139,15 +119,14 @@ fn of_pool(node: u32, pool: &Pool) -> [Fact; 2] {
             ("size", size_name(pool.size).into()),
             ("state", state.into()),
         ];
-        Fact::new(&HUGEPAGES, labels, FactValue::Int(pages))
+        Fact::int(&HUGEPAGES, labels, pages)
     })
 }
 
 fn of_allocations(node: u32, totals: &[Total]) -> Vec<Fact> {
     let one = |(outcome, total): (&'static str, &Total)| {
         let labels = [("numa_node", node.into()), ("outcome", outcome.into())];
-        let metric = &NUMA_ALLOCATIONS;
-        Fact::new(metric, labels, FactValue::Int(total.sum())).since(Origin::Boot)
+        Fact::int(&NUMA_ALLOCATIONS, labels, total.sum()).since(Origin::Boot)
     };
     OUTCOMES.into_iter().zip(totals).map(one).collect()
 }
@@ -169,8 +148,12 @@ fn no_memory(roots: &Roots, node: u32) -> Reason {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "numa",
+    info: SourceInfo {
+        name: "numa",
+        needs: "NUMA nodes in sysfs (CONFIG_NUMA)",
+        cost: "about 9 small files per node and period",
+    },
     about: "The host's NUMA nodes, every 15 s. For the memory of each VM by node, see `memory`. Nodes without CPUs (CXL, HBM) are included. Allocations come from `numastat` (Documentation/admin-guide/numastat.rst of the kernel): `miss` increases when a node serves a request that another node had no memory for. All are 0 while the sysctl `vm.numa_stat` is 0.",
     metrics: &[METRICS],
-    add: |setup, sources| sources.of_host(&setup.sources().numa, Numa::new(setup.roots())),
+    add: |to| to.of_host(&to.config().numa, Numa::default()),
 };

@@ -5,10 +5,8 @@
 //! - `kvm_host_cpu_isolated{cpu}`: 1 for a CPU excluded from the scheduler's load balancing
 //!   (`isolcpus=`, or an isolated cpuset partition), else 0
 
-use std::sync::Arc;
-
-use super::{label, Found, HostReader};
-use crate::engine::background::{Fact, FactValue};
+use super::label;
+use crate::engine::background::{Fact, Found};
 use crate::engine::SourceInfo;
 use crate::host::cpu_model::{field, first_block};
 use crate::host::cpulist;
@@ -27,76 +25,55 @@ metrics! { METRICS of "system":
 }
 
 /// Reads kernel version, CPU model, SMT state and isolated CPUs.
-pub struct System {
-    roots: Arc<Roots>,
+pub(super) fn read(roots: &Roots, topology: &Topology) -> Found {
+    let facts = versions(roots).into_iter().chain(smt(roots));
+    let isolated = isolated(roots, topology).unwrap_or_default();
+    facts.chain(isolated).collect::<Vec<_>>().into()
 }
 
-impl System {
-    /// A reader below `roots`.
-    pub fn new(roots: Arc<Roots>) -> Self {
-        Self { roots }
-    }
-
-    fn sysfs(&self, file: &str) -> Option<String> {
-        let dir = self.roots.sys.join("devices/system/cpu");
-        self.roots.read_text(&dir.join(file)).ok()
-    }
-
-    fn versions(&self) -> Option<Fact> {
-        let path = self.roots.proc.join("sys/kernel/osrelease");
-        let kernel = self.roots.read_text(&path).ok();
-        let block = first_block(&self.roots).unwrap_or_default();
-        let of_cpu = |name| field(&block, name).map(str::to_owned);
-        let known = [
-            ("kernel", kernel),
-            ("microcode", of_cpu("microcode")),
-            ("cpu_model", of_cpu("model name")),
-        ];
-        let labels = known
-            .into_iter()
-            .filter_map(|(name, text)| Some((name, label(&text?).into())));
-        let labels: Vec<_> = labels.collect();
-        (!labels.is_empty()).then(|| Fact::new(&HOST_INFO, labels, FactValue::Int(1)))
-    }
-
-    fn smt(&self) -> Option<Fact> {
-        let active: u64 = self.sysfs("smt/active")?.parse().ok()?;
-        Some(Fact::new(&SMT_ACTIVE, [], FactValue::Int(active.min(1))))
-    }
-
-    fn isolated(&self, topology: &Topology) -> Option<Vec<Fact>> {
-        let isolated = cpulist::parse(&self.sysfs("isolated")?)?;
-        let one = |cpu: u32| {
-            let value = FactValue::Int(u64::from(isolated.contains(&cpu)));
-            Fact::new(&CPU_ISOLATED, [("cpu", cpu.into())], value)
-        };
-        Some(topology.cpus.iter().map(|cpu| one(cpu.id)).collect())
-    }
+fn sysfs(roots: &Roots, file: &str) -> Option<String> {
+    let dir = roots.sys.join("devices/system/cpu");
+    roots.read_text(&dir.join(file)).ok()
 }
 
-impl HostReader for System {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "system",
-            needs: "procfs and sysfs",
-            cost: "4 small files per period",
-        }
-    }
+fn versions(roots: &Roots) -> Option<Fact> {
+    let path = roots.proc.join("sys/kernel/osrelease");
+    let kernel = roots.read_text(&path).ok();
+    let block = first_block(roots).unwrap_or_default();
+    let of_cpu = |name| field(&block, name).map(str::to_owned);
+    let known = [
+        ("kernel", kernel),
+        ("microcode", of_cpu("microcode")),
+        ("cpu_model", of_cpu("model name")),
+    ];
+    let labels = known.into_iter();
+    let labels = labels.filter_map(|(name, text)| Some((name, label(&text?).into())));
+    let labels: Vec<_> = labels.collect();
+    (!labels.is_empty()).then(|| Fact::int(&HOST_INFO, labels, 1))
+}
 
-    fn read(&mut self, topology: &Topology) -> Found {
-        let facts = self.versions().into_iter().chain(self.smt());
-        let isolated = self.isolated(topology).unwrap_or_default();
-        Found {
-            facts: facts.chain(isolated).collect(),
-            missing: None,
-        }
-    }
+fn smt(roots: &Roots) -> Option<Fact> {
+    let active: u64 = sysfs(roots, "smt/active")?.parse().ok()?;
+    Some(Fact::int(&SMT_ACTIVE, [], active.min(1)))
+}
+
+fn isolated(roots: &Roots, topology: &Topology) -> Option<Vec<Fact>> {
+    let isolated = cpulist::parse(&sysfs(roots, "isolated")?)?;
+    let one = |cpu: u32| {
+        let is_isolated = isolated.contains(&cpu);
+        Fact::int(&CPU_ISOLATED, [("cpu", cpu.into())], is_isolated.into())
+    };
+    Some(topology.cpus.iter().map(|cpu| one(cpu.id)).collect())
 }
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "system",
+    info: SourceInfo {
+        name: "system",
+        needs: "procfs and sysfs",
+        cost: "4 small files per period",
+    },
     about: "Kernel, microcode, SMT and isolated CPUs, every minute.",
     metrics: &[METRICS],
-    add: |setup, sources| sources.of_host(&setup.sources().system, System::new(setup.roots())),
+    add: |to| to.of_host(&to.config().system, read),
 };

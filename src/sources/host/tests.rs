@@ -1,16 +1,18 @@
 //! Each source on the fixture machines.
 
-use std::sync::Arc;
-
 mod cpu_time;
 
+use super::cpu_time::CpuTime;
+use super::kernel_log::Log;
+use super::numa::Numa;
+use super::thermal::Thermal;
 use super::*;
-use crate::engine::background::{FactValue, Origin};
+use crate::engine::background::{Fact, FactValue, Origin};
+use crate::engine::SourceState;
 use crate::fake_host::{FakeHost, NodeMemory};
-use crate::host::roots::Roots;
 
-fn roots(host: &FakeHost) -> Arc<Roots> {
-    Arc::new(Roots::below(host.root()))
+fn roots(host: &FakeHost) -> Roots {
+    Roots::below(host.root())
 }
 
 fn xeon() -> FakeHost {
@@ -34,30 +36,33 @@ fn hybrid() -> FakeHost {
 /// A source under test, and the host it reads.
 struct Watched<'a, R> {
     host: &'a FakeHost,
-    source: Reporting<R>,
+    roots: Roots,
+    reader: R,
     topology: Topology,
+    state: SourceState,
 }
 
 impl<'a, R: HostReader> Watched<'a, R> {
-    fn new(host: &'a FakeHost, reader: fn(Arc<Roots>) -> R) -> Self {
-        let config = Periodic::<15>::default();
-        let source = Reporting::new(&config, reader(roots(host)));
+    fn new(host: &'a FakeHost, reader: R) -> Self {
         Self {
             host,
-            source,
+            roots: roots(host),
+            reader,
             topology: Topology::default(),
+            state: SourceState::Up,
         }
     }
 
     /// One read, as `metric{label="value"} number` without `kvm_host_`.
     fn read(&mut self) -> Vec<String> {
         self.topology = Topology::read(&roots(self.host), &self.topology).unwrap();
-        let facts = self.source.read(&self.topology).unwrap();
-        facts.iter().map(line).collect()
+        let found = self.reader.read(&self.roots, &self.topology);
+        self.state = found.state();
+        found.facts.iter().map(line).collect()
     }
 
     fn code(&self) -> &'static str {
-        self.source.state().code()
+        self.state.code()
     }
 }
 
@@ -98,7 +103,7 @@ fn assert_lacks(lines: &[String], part: &str) {
 #[test]
 fn core_frequency_is_the_highest_of_its_threads() {
     let host = xeon();
-    let lines = Watched::new(&host, Frequency::new).read();
+    let lines = Watched::new(&host, frequency::read).read();
     assert_eq!(lines.len(), 8 * 4);
     assert_has(
         &lines,
@@ -114,9 +119,9 @@ fn core_frequency_is_the_highest_of_its_threads() {
 #[test]
 fn base_frequency_of_amd_is_from_cppc_and_of_a_hybrid_unknown() {
     let base = "core_frequency_base_hertz{package=1,core=7} 2450000000";
-    assert_has(&Watched::new(&epyc(), Frequency::new).read(), &[base]);
+    assert_has(&Watched::new(&epyc(), frequency::read).read(), &[base]);
     let host = hybrid();
-    let lines = Watched::new(&host, Frequency::new).read();
+    let lines = Watched::new(&host, frequency::read).read();
     assert_lacks(&lines, "base");
     assert_has(
         &lines,
@@ -131,7 +136,7 @@ fn base_frequency_of_amd_is_from_cppc_and_of_a_hybrid_unknown() {
 fn throttling_is_counted_from_boot() {
     let host = xeon();
     let topology = Topology::read(&roots(&host), &Topology::default()).unwrap();
-    let facts = Thermal::new(roots(&host)).read(&topology).facts;
+    let facts = Thermal::default().read(&roots(&host), &topology).facts;
     let counters = facts
         .iter()
         .filter(|fact| fact.metric.name.ends_with("_total"));
@@ -146,7 +151,7 @@ fn driver_without_frequency_gives_none() {
         let file = format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq");
         host.file(file, if cpu < 8 { "0\n" } else { "<unknown>\n" });
     }
-    let mut watched = Watched::new(&host, Frequency::new);
+    let mut watched = Watched::new(&host, frequency::read);
     let lines = watched.read();
     assert_lacks(&lines, "core_frequency_hertz");
     assert_eq!((lines.len(), watched.code()), (8 * 3, "no_cpufreq"));
@@ -155,7 +160,7 @@ fn driver_without_frequency_gives_none() {
 #[test]
 fn event_counted_by_both_threads_counts_once() {
     let host = xeon();
-    let mut watched = Watched::new(&host, Thermal::new);
+    let mut watched = Watched::new(&host, Thermal::default());
     let lines = watched.read();
     assert_eq!(lines.len(), 2 * 8 + 2 * 2 + 2);
     assert_has(
@@ -196,7 +201,7 @@ fn die_temperature_belongs_to_its_package() {
             &[(&label, millidegrees)],
         );
     }
-    let mut watched = Watched::new(&host, Thermal::new);
+    let mut watched = Watched::new(&host, Thermal::default());
     let expected = [
         "temperature_celsius{package=0} 45",
         "temperature_celsius{package=3} 70",
@@ -207,7 +212,7 @@ fn die_temperature_belongs_to_its_package() {
 #[test]
 fn amd_packages_follow_the_order_of_their_devices() {
     let host = epyc();
-    let mut watched = Watched::new(&host, Thermal::new);
+    let mut watched = Watched::new(&host, Thermal::default());
     let lines = watched.read();
     let expected = [
         "temperature_celsius{package=0} 55.875",
@@ -226,7 +231,7 @@ fn amd_packages_follow_the_order_of_their_devices() {
 #[test]
 fn memory_states_of_a_node_add_up_to_its_total() {
     let host = xeon();
-    let mut watched = Watched::new(&host, Numa::new);
+    let mut watched = Watched::new(&host, Numa::default());
     let lines = watched.read();
     assert_has(
         &lines,
@@ -250,7 +255,7 @@ fn memory_states_of_a_node_add_up_to_its_total() {
 #[test]
 fn allocations_count_from_boot_and_never_decrease() {
     let host = xeon();
-    let mut watched = Watched::new(&host, Numa::new);
+    let mut watched = Watched::new(&host, Numa::default());
     let of = |lines: &[String], outcome: &str| {
         let name = format!("numa_allocations_total{{numa_node=1,outcome={outcome}}} ");
         let value = |line: &String| line.strip_prefix(&name).map(str::to_owned);
@@ -287,7 +292,7 @@ fn negative_rest_is_unknown() {
         slab: 0,
     };
     host.node_memory(3, memory);
-    let lines = Watched::new(&host, Numa::new).read();
+    let lines = Watched::new(&host, Numa::default()).read();
     assert_has(&lines, &["numa_memory_bytes{numa_node=3,state=anon} 61440"]);
     assert_lacks(&lines, "numa_node=3,state=other");
     assert_has(
@@ -303,7 +308,7 @@ fn negative_rest_is_unknown() {
 fn distances_that_do_not_match_the_nodes_are_omitted() {
     let host = xeon();
     host.distance(0, "10 21 31");
-    let lines = Watched::new(&host, Numa::new).read();
+    let lines = Watched::new(&host, Numa::default()).read();
     assert_lacks(&lines, "from=0");
     assert_has(&lines, &["numa_distance{from=1,to=0} 21"]);
 }
@@ -317,7 +322,7 @@ fn feature(lines: &[String], name: &str) -> Option<bool> {
 #[test]
 fn features_are_listed_missing_or_unknown() {
     let [xeon, epyc, hybrid] =
-        [xeon(), epyc(), hybrid()].map(|host| Watched::new(&host, CpuFeatures::new).read());
+        [xeon(), epyc(), hybrid()].map(|host| Watched::new(&host, features::read).read());
     let of = |name: &str| [&xeon, &epyc, &hybrid].map(|lines| feature(lines, name));
     let (yes, no) = (Some(true), Some(false));
     assert_eq!(of("vmx"), [yes, no, yes]);
@@ -330,7 +335,7 @@ fn features_are_listed_missing_or_unknown() {
     // Before Linux 5.6 there is no separate line for VMX features.
     let host = FakeHost::new();
     host.cpuinfo(&[("flags", "vmx ept")]);
-    let old = Watched::new(&host, CpuFeatures::new).read();
+    let old = Watched::new(&host, features::read).read();
     assert_eq!(feature(&old, "apicv"), None);
     assert_eq!(feature(&old, "ept"), yes);
 }
@@ -339,7 +344,7 @@ fn features_are_listed_missing_or_unknown() {
 fn arm_machine_has_no_features_with_a_reason() {
     let host = FakeHost::new();
     host.cpuinfo(&[("CPU implementer", "0x41"), ("Features", "fp asimd sve")]);
-    let mut watched = Watched::new(&host, CpuFeatures::new);
+    let mut watched = Watched::new(&host, features::read);
     assert_eq!(watched.read().len(), 0);
     assert_eq!(watched.code(), "not_x86");
 }
@@ -349,7 +354,7 @@ fn only_parameters_of_kvm_are_reported() {
     let host = epyc();
     host.parameter("kvmgt", "x", "1")
         .parameter("nvme", "y", "2");
-    let mut watched = Watched::new(&host, KvmParameters::new);
+    let mut watched = Watched::new(&host, parameters::read);
     let lines = watched.read();
     assert_eq!(lines.len(), 6);
     let avic = "kvm_parameter_info{module=kvm_amd,parameter=avic,value=Y} 1";
@@ -368,7 +373,7 @@ fn only_parameters_of_kvm_are_reported() {
 
 #[test]
 fn a_vulnerability_has_one_state() {
-    let lines = Watched::new(&xeon(), Vulnerabilities::new).read();
+    let lines = Watched::new(&xeon(), vulnerabilities::read).read();
     let expected = [
         "vulnerability_info{vulnerability=itlb_multihit,state=mitigated,detail=Split huge pages} 1",
         "vulnerability_info{vulnerability=meltdown,state=not_affected,detail=} 1",
@@ -382,7 +387,7 @@ fn a_vulnerability_has_one_state() {
 fn system_reports_versions_smt_and_isolated_cpus() {
     let host = xeon();
     host.cpuinfo(&[("model name", "Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz")]);
-    let lines = Watched::new(&host, System::new).read();
+    let lines = Watched::new(&host, system::read).read();
     assert_eq!(lines.len(), 2 + 16);
     assert_has(
         &lines,
@@ -421,7 +426,7 @@ fn kernel_lines_count_by_kind_from_the_first_read_on() {
     let host = xeon();
     let mut text = "4,1,1,-;mce: [Hardware Error]: before\n".to_owned();
     host.kernel_log(&text);
-    let mut watched = Watched::new(&host, Log::new);
+    let mut watched = Watched::new(&host, Log::default());
     let zero = watched.read();
     assert!(zero.iter().all(|line| line.ends_with(" 0")), "{zero:?}");
     assert_eq!(zero.len(), 8);
@@ -449,7 +454,7 @@ fn kind_the_host_cannot_log_is_absent_until_logged() {
     let host = FakeHost::new();
     host.cpuinfo(&[("Features", "fp asimd evtstrm aes")]);
     host.kernel_log("");
-    let mut watched = Watched::new(&host, Log::new);
+    let mut watched = Watched::new(&host, Log::default());
     let kvm = "kernel_log_lines_total{kind=kvm} 0";
     let lost = "kernel_log_lost_total{} 0";
     assert_eq!(watched.read(), [kvm, lost], "an arm64 machine");
@@ -481,15 +486,15 @@ fn empty_machine_gives_reasons() {
     let host = FakeHost::new();
     host.remove("sys/devices/system/node");
     let codes = [
-        empty(&host, CpuTime::new),
-        empty(&host, Frequency::new),
-        empty(&host, Thermal::new),
-        empty(&host, Numa::new),
-        empty(&host, CpuFeatures::new),
-        empty(&host, KvmParameters::new),
-        empty(&host, Vulnerabilities::new),
-        empty(&host, System::new),
-        empty(&host, Log::new),
+        empty(&host, CpuTime::default()),
+        empty(&host, frequency::read),
+        empty(&host, Thermal::default()),
+        empty(&host, Numa::default()),
+        empty(&host, features::read),
+        empty(&host, parameters::read),
+        empty(&host, vulnerabilities::read),
+        empty(&host, system::read),
+        empty(&host, Log::default()),
     ];
     let expected = [
         "unreadable",
@@ -505,27 +510,9 @@ fn empty_machine_gives_reasons() {
     assert_eq!(codes, expected);
 }
 
-fn empty<R: HostReader>(host: &FakeHost, reader: fn(Arc<Roots>) -> R) -> &'static str {
+fn empty(host: &FakeHost, reader: impl HostReader) -> &'static str {
     let mut watched = Watched::new(host, reader);
     assert_eq!(watched.read(), [""; 0]);
-    assert!(matches!(watched.source.state(), SourceState::Down(_)));
+    assert!(matches!(watched.state, SourceState::Down(_)));
     watched.code()
-}
-
-#[test]
-fn disabled_source_reads_nothing() {
-    let host = xeon();
-    let config = Periodic::<15> {
-        enabled: false,
-        ..Periodic::default()
-    };
-    let roots = roots(&host);
-    let mut source = Reporting::new(&config, Thermal::new(roots.clone()));
-    assert_eq!(source.read(&Topology::default()).unwrap(), []);
-    assert_eq!((source.state().code(), roots.opens()), ("disabled", 0));
-    let reason = source.state().reason().cloned().unwrap();
-    assert_eq!(
-        reason.fix.as_deref(),
-        Some("set sources.thermal.enabled: true")
-    );
 }

@@ -15,10 +15,9 @@
 //! temperature of its hottest die. "Core N" is `core_id`, which may repeat, and is not read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
-use super::{core, Found, HostReader};
-use crate::engine::background::{Fact, FactValue, Origin};
+use super::HostReader;
+use crate::engine::background::{Fact, FactValue, Found, Origin};
 use crate::engine::total::Total;
 use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_model;
@@ -50,25 +49,17 @@ const COUNTERS: [(&str, &Metric); 4] = [
 ];
 
 /// Reads throttle counters and temperature sensors.
-pub struct Thermal {
-    roots: Arc<Roots>,
+#[derive(Default)]
+pub(super) struct Thermal {
     totals: HashMap<(u32, &'static str), Total>,
 }
 
 impl Thermal {
-    /// A reader of throttle counters and sensors below `roots`.
-    pub fn new(roots: Arc<Roots>) -> Self {
-        Self {
-            roots,
-            totals: HashMap::new(),
-        }
-    }
-
-    fn advance(&mut self, cpu: &Cpu) {
+    fn advance(&mut self, roots: &Roots, cpu: &Cpu) {
         let dir = format!("devices/system/cpu/cpu{}/thermal_throttle", cpu.id);
-        let dir = self.roots.sys.join(dir);
+        let dir = roots.sys.join(dir);
         for (file, _) in COUNTERS {
-            let text = self.roots.read_text(&dir.join(file));
+            let text = roots.read_text(&dir.join(file));
             let Some(now) = text.ok().and_then(|text| text.parse().ok()) else {
                 continue;
             };
@@ -77,45 +68,38 @@ impl Thermal {
         }
     }
 
-    /// The highest count over the CPUs of each core or package.
-    fn highest<K: Ord>(
+    /// The highest count over the CPUs of each package, or of each core.
+    fn highest(
         &self,
         topology: &Topology,
         file: &'static str,
-        key: impl Fn(&Cpu) -> K,
-    ) -> BTreeMap<K, u64> {
+    ) -> BTreeMap<(i32, Option<i32>), u64> {
+        let of_core = file.starts_with("core");
         let mut highest = BTreeMap::new();
         for cpu in &topology.cpus {
             if let Some(total) = self.totals.get(&(cpu.id, file)) {
-                let of_key = highest.entry(key(cpu)).or_insert(0);
+                let key = (cpu.place.package, of_core.then_some(cpu.place.core));
+                let of_key = highest.entry(key).or_insert(0);
                 *of_key = total.sum().max(*of_key);
             }
         }
         highest
     }
 
-    fn throttling(&mut self, topology: &Topology) -> Vec<Fact> {
+    fn throttling(&mut self, roots: &Roots, topology: &Topology) -> Vec<Fact> {
         for cpu in topology.cpus.iter().filter(|cpu| cpu.online) {
-            self.advance(cpu);
+            self.advance(roots, cpu);
         }
         let mut facts = Vec::new();
         for (file, metric) in COUNTERS {
-            let value = |n: u64| match file.ends_with("_ms") {
-                true => FactValue::Nanoseconds(n.saturating_mul(1_000_000)),
-                false => FactValue::Int(n),
-            };
-            if file.starts_with("core") {
-                let cores = self.highest(topology, file, |c| (c.place.package, c.place.core));
-                facts.extend(
-                    cores
-                        .into_iter()
-                        .map(|(c, n)| Fact::new(metric, core(c), value(n)).since(Origin::Boot)),
-                );
-            } else {
-                let packages = self.highest(topology, file, |cpu| cpu.place.package);
-                let of_package =
-                    |(p, n)| Fact::new(metric, [package(p)], value(n)).since(Origin::Boot);
-                facts.extend(packages.into_iter().map(of_package));
+            for ((number, core), n) in self.highest(topology, file) {
+                let value = match file.ends_with("_ms") {
+                    true => FactValue::Nanoseconds(n.saturating_mul(1_000_000)),
+                    false => FactValue::Int(n),
+                };
+                let core = core.map(|core| ("core", core.into()));
+                let labels = std::iter::once(package(number)).chain(core);
+                facts.push(Fact::new(metric, labels, value).since(Origin::Boot));
             }
         }
         facts
@@ -127,18 +111,10 @@ fn package(number: i32) -> Label {
 }
 
 impl HostReader for Thermal {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "thermal",
-            needs: "coretemp or k10temp in hwmon; throttle counters only on Intel",
-            cost: "4 small files per CPU and period, plus those of hwmon",
-        }
-    }
-
-    fn read(&mut self, topology: &Topology) -> Found {
-        let mut facts = self.throttling(topology);
-        let temperatures = temperatures(&hwmon::chips(&self.roots), topology);
-        let missing = temperatures.is_empty().then(|| no_sensor(&self.roots));
+    fn read(&mut self, roots: &Roots, topology: &Topology) -> Found {
+        let mut facts = self.throttling(roots, topology);
+        let temperatures = temperatures(&hwmon::chips(roots), topology);
+        let missing = temperatures.is_empty().then(|| no_sensor(roots));
         facts.extend(temperatures.into_iter().map(|(number, millidegrees)| {
             let celsius = FactValue::Float(millidegrees as f64 / 1000.0);
             Fact::new(&TEMPERATURE, [package(number)], celsius)
@@ -217,8 +193,12 @@ fn no_sensor(roots: &Roots) -> Reason {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "thermal",
+    info: SourceInfo {
+        name: "thermal",
+        needs: "coretemp or k10temp in hwmon; throttle counters only on Intel",
+        cost: "4 small files per CPU and period, plus those of hwmon",
+    },
     about: "Throttling and temperature, every 15 s. Throttle counters exist on Intel; temperatures come from coretemp and k10temp.",
     metrics: &[METRICS],
-    add: |setup, sources| sources.of_host(&setup.sources().thermal, Thermal::new(setup.roots())),
+    add: |to| to.of_host(&to.config().thermal, Thermal::default()),
 };

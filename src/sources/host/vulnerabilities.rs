@@ -5,10 +5,8 @@
 //! `unknown`; `detail` is the rest of the kernel's text, which may name a part that is still
 //! vulnerable.
 
-use std::sync::Arc;
-
-use super::{label, unreadable, Found, HostReader};
-use crate::engine::background::{Fact, FactValue};
+use super::{label, unreadable};
+use crate::engine::background::{Fact, Found};
 use crate::engine::SourceInfo;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
@@ -24,50 +22,25 @@ metrics! { METRICS of "vulnerabilities":
 const MOST: usize = 128;
 
 /// Reads cpu/vulnerabilities.
-pub struct Vulnerabilities {
-    roots: Arc<Roots>,
-}
-
-impl Vulnerabilities {
-    /// A reader of the vulnerabilities below `roots`.
-    pub fn new(roots: Arc<Roots>) -> Self {
-        Self { roots }
-    }
-}
-
-impl HostReader for Vulnerabilities {
-    fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "vulnerabilities",
-            needs: "cpu/vulnerabilities in sysfs (Linux 4.15)",
-            cost: "about 20 small files per period",
-        }
-    }
-
-    fn read(&mut self, _topology: &Topology) -> Found {
-        let dir = self.roots.sys.join("devices/system/cpu/vulnerabilities");
-        let mut names = match self.roots.list(&dir) {
-            Ok(names) => names,
-            Err(error) => return Found::nothing(unreadable(&dir, &error)),
-        };
-        names.sort_unstable();
-        names.truncate(MOST);
-        let one = |name: &String| -> Option<Fact> {
-            let text = self.roots.read_text(&dir.join(name)).ok()?;
-            let (state, detail) = parse(&text);
-            let labels = [
-                ("vulnerability", label(name).into()),
-                ("state", state.into()),
-                ("detail", label(detail).into()),
-            ];
-            let metric = &VULNERABILITY_INFO;
-            Some(Fact::new(metric, labels, FactValue::Int(1)))
-        };
-        Found {
-            facts: names.iter().filter_map(one).collect(),
-            missing: None,
-        }
-    }
+pub(super) fn read(roots: &Roots, _topology: &Topology) -> Found {
+    let dir = roots.sys.join("devices/system/cpu/vulnerabilities");
+    let mut names = match roots.list(&dir) {
+        Ok(names) => names,
+        Err(error) => return Found::nothing(unreadable(&dir, &error)),
+    };
+    names.sort_unstable();
+    names.truncate(MOST);
+    let one = |name: &String| -> Option<Fact> {
+        let text = roots.read_text(&dir.join(name)).ok()?;
+        let (state, detail) = parse(&text);
+        let labels = [
+            ("vulnerability", label(name).into()),
+            ("state", state.into()),
+            ("detail", label(detail).into()),
+        ];
+        Some(Fact::int(&VULNERABILITY_INFO, labels, 1))
+    };
+    names.iter().filter_map(one).collect::<Vec<_>>().into()
 }
 
 /// State and detail. The kernel's texts start with fixed words (arch/x86/kernel/cpu/bugs.c);
@@ -90,15 +63,14 @@ fn parse(text: &str) -> (&'static str, &str) {
 
 /// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
-    name: "vulnerabilities",
+    info: SourceInfo {
+        name: "vulnerabilities",
+        needs: "cpu/vulnerabilities in sysfs (Linux 4.15)",
+        cost: "about 20 small files per period",
+    },
     about: "Vulnerabilities of the CPU, and the kernel's mitigations, every 10 min.",
     metrics: &[METRICS],
-    add: |setup, sources| {
-        sources.of_host(
-            &setup.sources().vulnerabilities,
-            Vulnerabilities::new(setup.roots()),
-        )
-    },
+    add: |to| to.of_host(&to.config().vulnerabilities, read),
 };
 
 #[cfg(test)]

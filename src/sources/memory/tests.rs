@@ -618,18 +618,3 @@ fn tiny_vm_without_guest_ram_is_no_problem() {
     assert_eq!(read_one(&mut source, &host).len(), 0);
     assert_eq!(code(&source), ("down", "no_guest_ram"));
 }
-
-#[test]
-fn disabled_source_reads_nothing_with_a_reason() {
-    let host = two_nodes();
-    host.qemu(1000, "a", UUID_A, 1);
-    let config = Config {
-        enabled: false,
-        ..Config::default()
-    };
-    let mut source = Memory::new(&config, roots(&host));
-    let vms = vms(&host);
-    assert_eq!(source.read(&vms[0]).unwrap(), []);
-    assert_eq!(source.roots.opens(), 0);
-    assert_eq!(code(&source), ("down", "disabled"));
-}

@@ -111,12 +111,7 @@ impl Pmu {
 
 impl VcpuSource for Pmu {
     fn info(&self) -> SourceInfo {
-        SourceInfo {
-            name: "pmu",
-            needs: "perf_event_open: CAP_PERFMON or root; hardware counters",
-            cost: "one descriptor per event and vCPU; one read and at most one interrupt of the \
-                   vCPU's core per group and tick",
-        }
+        super::ENTRY.info
     }
 
     fn state(&self) -> SourceState {

@@ -147,7 +147,7 @@ impl PtRecorder {
 
     /// Name, requirements and cost of the source.
     pub fn info(&self) -> SourceInfo {
-        info()
+        super::ENTRY.info
     }
 
     /// When the next turn is due.
@@ -402,7 +402,7 @@ impl PtRecorder {
         self.newest.store(Arc::new(VmFacts {
             vms: self.vms.iter().map(|(key, vm)| (*key, lists(vm))).collect(),
             host: Vec::new(),
-            sources: vec![(info(), state)],
+            sources: vec![(self.info(), state)],
         }));
     }
 
@@ -421,16 +421,6 @@ impl PtRecorder {
             let computed = thread_cpu_time().saturating_sub(before);
             rested = Instant::now() + computed * SLEEPS;
         }
-    }
-}
-
-fn info() -> SourceInfo {
-    SourceInfo {
-        name: SOURCE,
-        needs: "an Intel CPU with processor trace, CAP_PERFMON, CAP_IPC_LOCK",
-        cost:
-            "a few percent of a core's speed while one of its vCPUs is recorded (10 ms per minute \
-               by default), then 2 to 100 ms of decoding",
     }
 }
 

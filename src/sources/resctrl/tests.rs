@@ -29,11 +29,7 @@ impl Fixture {
     }
 
     fn source(&self, create_groups: bool) -> Resctrl {
-        let config = config::Resctrl {
-            create_groups,
-            ..config::Resctrl::default()
-        };
-        Resctrl::new(&config, Arc::new(Roots::below(self.host.root())))
+        Resctrl::new(create_groups, Arc::new(Roots::below(self.host.root())))
     }
 
     fn tasks(&self, group: &str, tids: &[i32]) {

@@ -357,14 +357,6 @@ fn ended_process_is_gone() {
 }
 
 #[test]
-fn disabled_source_reads_nothing() {
-    let mut host = Host::new(0);
-    host.source.enabled = false;
-    assert_eq!(host.source.read(&host.vm).unwrap(), []);
-    assert_eq!(host.code(), "disabled");
-}
-
-#[test]
 fn placement_bounds_the_labels() {
     let mut host = Host::new(0);
     host.source.placement = Placement::None;

@@ -2,10 +2,7 @@ use super::*;
 use crate::fake_host::FakeHost;
 
 fn source(host: &FakeHost) -> KvmStat {
-    KvmStat::new(
-        &config::KvmStat::default(),
-        Arc::new(Roots::below(host.root())),
-    )
+    KvmStat::new(Arc::new(Roots::below(host.root())))
 }
 
 fn vm(pid: i32, ordinal: u32) -> Vm {
@@ -114,8 +111,6 @@ fn missing_files_are_a_reason_and_no_error() {
     let mut source = source(&host);
     assert_eq!(code(&source), "no_debugfs");
     assert_eq!(read(&mut source, &vm(100, 9)).len(), 0);
-    source.config.enabled = false;
-    assert_eq!(code(&source), "disabled");
 }
 
 #[test]
@@ -148,7 +143,7 @@ fn reused_pid_ends_the_vm_and_charges_nothing() {
 /// The real source returns data or a reason.
 #[test]
 fn this_machine_has_data_or_a_reason() {
-    let source = KvmStat::new(&config::KvmStat::default(), Arc::default());
+    let source = KvmStat::new(Arc::default());
     match source.state() {
         SourceState::Down(reason) => println!("{reason:?}"),
         state => assert_eq!(state, SourceState::Up),

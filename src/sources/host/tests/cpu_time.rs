@@ -31,7 +31,7 @@ fn threads_of_a_core_add_up_and_guest_time_is_counted_once() {
         (2, [100, 0, 10, 2000, 0, 0, 0, 0, 100, 0]),
         (3, ticks([0; 5])),
     ]);
-    let mut watched = Watched::new(&host, CpuTime::new);
+    let mut watched = Watched::new(&host, CpuTime::default());
     let lines = watched.read();
     assert_eq!((lines.len(), watched.code()), (2 * 8, ""));
     let expected = [
@@ -51,7 +51,7 @@ fn threads_of_a_core_add_up_and_guest_time_is_counted_once() {
 #[test]
 fn small_step_back_is_ignored_until_caught_up() {
     let host = host();
-    let mut watched = Watched::new(&host, CpuTime::new);
+    let mut watched = Watched::new(&host, CpuTime::default());
     let mut idle = |iowait, idle, guest| {
         host.stat(&[(0, ticks([5, 0, iowait, idle, guest]))]);
         of_core(&watched.read(), 0)
@@ -76,7 +76,7 @@ fn cpu_that_comes_back_online_continues() {
     let online = |idle| (0, ticks([0, 0, 0, idle, 0]));
     let other = (2, ticks([0, 0, 0, 500, 0]));
     host.stat(&[online(100_000), other]);
-    let mut watched = Watched::new(&host, CpuTime::new);
+    let mut watched = Watched::new(&host, CpuTime::default());
     let mut idle = |cpus: &[(u32, [u64; 10])], listed: &str| {
         host.stat(cpus).online(listed);
         of_core(&watched.read(), 0)
@@ -92,7 +92,7 @@ fn cpu_that_comes_back_online_continues() {
 fn cpu_that_comes_online_later_adds_no_jump() {
     let host = host();
     host.online("0-1").stat(&[(0, ticks([100, 0, 0, 0, 0]))]);
-    let mut watched = Watched::new(&host, CpuTime::new);
+    let mut watched = Watched::new(&host, CpuTime::default());
     assert_eq!(of_core(&watched.read(), 0), ["user 1s"]);
     host.online("0-3").stat(&[
         (0, ticks([200, 0, 0, 0, 0])),
@@ -106,11 +106,11 @@ fn cpu_that_comes_online_later_adds_no_jump() {
 #[test]
 fn missing_lines_and_an_empty_file_have_a_reason() {
     let host = host();
-    let mut watched = Watched::new(&host, CpuTime::new);
+    let mut watched = Watched::new(&host, CpuTime::default());
     host.stat(&[(1, ticks([100, 0, 0, 0, 0])), (77, ticks([1; 5]))]);
     assert_eq!(of_core(&watched.read(), 1), ["user 1s"]);
     assert_eq!(watched.code(), "no_cpu_line");
-    let detail = watched.source.state().reason().unwrap().detail.clone();
+    let detail = watched.state.reason().unwrap().detail.clone();
     assert!(detail.ends_with("for 3 of the online CPUs"), "{detail}");
     for text in ["", "cpu 1 2 3 4 5 6 7 8 9 10\n", "cpu1 many\n", "\0\u{ff}"] {
         host.file("proc/stat", text);
