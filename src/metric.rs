@@ -7,10 +7,12 @@ use std::fmt;
 
 mod buckets;
 mod label;
+mod value;
 
 pub use buckets::Buckets;
 pub(crate) use label::label_values;
 pub use label::{Label, LabelValue};
+pub use value::{FactValue, Value};
 
 /// Type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,9 +14,11 @@ use arc_swap::ArcSwap;
 use crate::discover::{Inventory, Vm, VmKey};
 use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::topology::Topology;
-use crate::metric::{Buckets, Label, Metric};
+use crate::metric::{Label, Metric};
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
+
+pub use crate::metric::FactValue;
 
 /// A fact about a VM or the host: a sample of a metric.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,29 +76,6 @@ pub enum Origin {
     /// The kernel counts for the host, or for a group that may be older than the VM: from boot at
     /// the earliest.
     Boot,
-}
-
-/// Value of a fact.
-#[derive(Debug, Clone, PartialEq)]
-pub enum FactValue {
-    /// An integer in the metric's unit.
-    Int(u64),
-    /// Nanoseconds, exposed as seconds.
-    Nanoseconds(u64),
-    /// Any other number in the metric's unit.
-    Float(f64),
-    /// Durations in buckets, exposed as seconds.
-    Histogram(Arc<Buckets>),
-}
-
-impl FactValue {
-    /// Number of series of this value.
-    pub fn series(&self) -> usize {
-        match self {
-            Self::Int(_) | Self::Nanoseconds(_) | Self::Float(_) => 1,
-            Self::Histogram(buckets) => buckets.series(),
-        }
-    }
 }
 
 /// A source of the background collector.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{metrics, ColumnRow, CpuRow, FactRow, Snapshot, Value, VcpuRow};
+use super::{metrics, ColumnRow, CpuRow, FactRow, Snapshot, VcpuRow};
 use crate::discover::VmKey;
 use crate::engine::background::FactValue;
 use crate::engine::demand::OfCpu;
@@ -225,13 +225,7 @@ pub fn fact_deltas<'a>(
 
 /// Value of a fact in the metric's unit; `None` for a histogram.
 pub fn number(value: &FactValue) -> Option<f64> {
-    let value = match value {
-        FactValue::Int(n) => Value::Int(*n),
-        FactValue::Nanoseconds(n) => Value::Nanoseconds(*n),
-        FactValue::Float(x) => Value::Float(*x),
-        FactValue::Histogram(_) => return None,
-    };
-    Some(value.as_f64())
+    Some(value.sample().ok()?.as_f64())
 }
 
 #[cfg(test)]

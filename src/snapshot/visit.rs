@@ -6,53 +6,13 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{ColumnRow, FactRow, Labels, Snapshot, SourceRow, Subject, VcpuRow, VmRow, CATALOG};
-use crate::engine::background::{FactValue, Origin};
+use crate::engine::background::Origin;
 use crate::engine::reading::{ColumnSet, Unit};
 use crate::engine::SourceState;
 use crate::metric::{Buckets, Metric, Rows};
-use crate::telemetry::values::{OwnValue, Registry};
+use crate::telemetry::values::Registry;
 
-/// Value of a sample.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value {
-    /// An integer.
-    Int(u64),
-    /// Nanoseconds, exposed as seconds.
-    Nanoseconds(u64),
-    /// Any other number.
-    Float(f64),
-}
-
-impl Value {
-    /// The value in the metric's unit.
-    pub fn as_f64(self) -> f64 {
-        match self {
-            Value::Int(n) => n as f64,
-            Value::Nanoseconds(n) => seconds(n),
-            Value::Float(x) => x,
-        }
-    }
-
-    fn of(unit: Unit, raw: u64) -> Self {
-        match unit {
-            Unit::Count => Value::Int(raw),
-            Unit::Nanoseconds => Value::Nanoseconds(raw),
-        }
-    }
-}
-
-/// Nanoseconds as the nearest float in seconds, which is also what a reader of the exact decimal
-/// gets.
-fn seconds(ns: u64) -> f64 {
-    const NS_PER_S: u64 = 1_000_000_000;
-    match ns >> f64::MANTISSA_DIGITS {
-        // Exact as a float, so there is only one rounding.
-        0 => ns as f64 / 1e9,
-        // The rounding error of the fraction is below 2^-54; no fraction of whole nanoseconds comes
-        // that close to a point where the rounding of the sum changes.
-        _ => (ns / NS_PER_S) as f64 + (ns % NS_PER_S) as f64 / 1e9,
-    }
-}
+pub use crate::metric::Value;
 
 /// What a sample is about: in numbers, and as labels.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +52,6 @@ impl Snapshot {
     /// limit hides, are skipped.
     pub fn visit(&self, now: Instant, visitor: &mut impl Visitor) {
         let none = Labels::default();
-        let host = Row::of_host(&none);
         // The facts are in catalog order, as is this loop.
         let mut facts = &self.facts[..];
         for metric in CATALOG.iter().copied() {
@@ -118,52 +77,36 @@ impl Snapshot {
                 }
                 Rows::HostCpus => {
                     let cpus = self.cpu_labels.iter();
-                    cpus.for_each(|cpu| family.one(Row::of_host(cpu)));
+                    cpus.for_each(|cpu| family.of_host(cpu, Value::Int(1)));
                 }
                 Rows::VcpuTimeByCpu => self.demand.iter().for_each(|cpu| {
-                    family.sample(
-                        Row::of_host(&cpu.labels),
-                        &none,
-                        Value::Nanoseconds(cpu.demand.time),
-                    );
+                    family.of_host(&cpu.labels, Value::Nanoseconds(cpu.demand.time));
                 }),
                 Rows::VcpuDelayByCpu => self.demand.iter().for_each(|cpu| {
-                    family.sample(
-                        Row::of_host(&cpu.labels),
-                        &none,
-                        Value::Nanoseconds(cpu.demand.delay),
-                    );
+                    family.of_host(&cpu.labels, Value::Nanoseconds(cpu.demand.delay));
                 }),
                 Rows::SourceStates => self.sources.iter().for_each(|source| {
-                    family.sample(
-                        Row::of_host(&source.labels),
-                        &none,
-                        Value::Int(delivers(source)),
-                    );
+                    family.of_host(&source.labels, Value::Int(delivers(source)));
                 }),
                 Rows::PmuMode => {
                     let mode = self.pmu_mode.iter();
-                    mode.for_each(|mode| family.one(Row::of_host(mode)));
+                    mode.for_each(|mode| family.of_host(mode, Value::Int(1)));
                 }
                 Rows::Synthetic => {
                     let scenario = self.synthetic.iter();
-                    scenario.for_each(|_| family.one(host));
+                    scenario.for_each(|_| family.of_host(&none, Value::Int(1)));
                 }
                 Rows::DroppedSeries => self.dropped.iter().for_each(|row| {
-                    family.sample(Row::of_host(&row.labels), &none, Value::Int(row.series));
+                    family.of_host(&row.labels, Value::Int(row.series));
                 }),
-                Rows::SampleAge => {
-                    family.sample(host, &none, Value::Nanoseconds(self.age_ns(now)));
-                }
+                Rows::SampleAge => family.of_host(&none, Value::Nanoseconds(self.age_ns(now))),
                 Rows::SampleTimestamp => {
-                    family.sample(host, &none, Value::Nanoseconds(unix_ns(self.taken)));
+                    family.of_host(&none, Value::Nanoseconds(unix_ns(self.taken)));
                 }
-                Rows::Series => {
-                    family.sample(host, &none, Value::Int(self.series as u64));
-                }
+                Rows::Series => family.of_host(&none, Value::Int(self.series as u64)),
                 Rows::VisibilityGaps => {
                     let gaps = self.inventory.visibility_gaps.len() as u64;
-                    family.sample(host, &none, Value::Int(gaps));
+                    family.of_host(&none, Value::Int(gaps));
                 }
                 // The registry has these.
                 Rows::Registry => {}
@@ -233,13 +176,10 @@ pub fn visit_own(registry: &Registry, visitor: &mut impl Visitor) {
         values.read(&mut |labels, value| {
             let labels = Labels::new(labels);
             let row = Row::of_host(&labels);
-            match value {
-                OwnValue::Int(n) => family.sample(row, &Labels::default(), Value::Int(n)),
-                OwnValue::Float(x) => family.sample(row, &Labels::default(), Value::Float(x)),
-                OwnValue::Histogram(buckets) => {
-                    family.announce();
-                    family.visitor.histogram(row, &buckets);
-                }
+            family.announce();
+            match value.sample() {
+                Ok(value) => family.visitor.sample(row, &Labels::default(), value),
+                Err(buckets) => family.visitor.histogram(row, buckets),
             }
         });
     }
@@ -254,16 +194,14 @@ struct Pick<'a> {
 
 /// The columns that feed `metric`.
 fn picks<'a>(columns: &'a [ColumnRow], metric: &Metric) -> Vec<Pick<'a>> {
-    let feeds = |column: &ColumnRow| column.metric == metric;
     let numbered = columns.iter().enumerate();
-    numbered
-        .filter(|(_, column)| feeds(column))
-        .map(|(index, column)| Pick {
-            index,
-            bit: bit(index),
-            column,
-        })
-        .collect()
+    let feeding = numbered.filter(|(_, column)| column.metric == metric);
+    let pick = |(index, column)| Pick {
+        index,
+        bit: bit(index),
+        column,
+    };
+    feeding.map(pick).collect()
 }
 
 /// Bit of column `index`; 0 beyond the width of the set, so such a column is never known.
@@ -334,13 +272,15 @@ impl<V: Visitor> Family<'_, V> {
             subject: fact.subject,
             labels: &fact.labels,
         };
-        let value = match &fact.value {
-            FactValue::Int(n) => Value::Int(*n),
-            FactValue::Nanoseconds(n) => Value::Nanoseconds(*n),
-            FactValue::Float(x) => Value::Float(*x),
-            FactValue::Histogram(buckets) => return self.visitor.histogram(row, buckets),
-        };
-        self.visitor.fact(row, value, fact.origin);
+        match fact.value.sample() {
+            Ok(value) => self.visitor.fact(row, value, fact.origin),
+            Err(buckets) => self.visitor.histogram(row, buckets),
+        }
+    }
+
+    /// A sample about the host or the exporter.
+    fn of_host(&mut self, labels: &Labels, value: Value) {
+        self.sample(Row::of_host(labels), &Labels::default(), value);
     }
 
     /// An info sample: value 1.
@@ -356,7 +296,10 @@ impl<V: Visitor> Family<'_, V> {
                 continue;
             }
             if let Some(&raw) = values.get(pick.index) {
-                let value = Value::of(pick.column.unit, raw);
+                let value = match pick.column.unit {
+                    Unit::Count => Value::Int(raw),
+                    Unit::Nanoseconds => Value::Nanoseconds(raw),
+                };
                 self.sample(row, &pick.column.labels, value);
             }
         }

@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::values::{OwnValue, Put, Values};
-use crate::metric::{metrics, Keys, Metric, Rows};
+use super::values::{Put, Values};
+use crate::metric::{metrics, FactValue, Keys, Metric, Rows};
 
 metrics! { METRICS of "self":
     THREAD_BUSY = Metric::gauge("kvm_exporter_thread_busy_seconds", Keys::Exporter, &["thread"],
@@ -146,7 +146,7 @@ impl Heartbeat {
 impl Values for Heartbeats {
     fn read(&self, put: Put<'_>) {
         for (thread, age) in self.ages(Instant::now()) {
-            put(vec![("thread", thread.into())], OwnValue::Float(age));
+            put(vec![("thread", thread.into())], FactValue::Float(age));
         }
     }
 }

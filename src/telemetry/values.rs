@@ -11,21 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::metric::{Buckets, Label, Metric};
-
-/// The present value of one series.
-#[derive(Debug, Clone, PartialEq)]
-pub enum OwnValue {
-    /// An integer.
-    Int(u64),
-    /// Any other number.
-    Float(f64),
-    /// Durations.
-    Histogram(Buckets),
-}
+use crate::metric::{Buckets, FactValue, Label, Metric};
 
 /// Receives series: labels and value.
-pub type Put<'a> = &'a mut dyn FnMut(Vec<Label>, OwnValue);
+pub type Put<'a> = &'a mut dyn FnMut(Vec<Label>, FactValue);
 
 /// The series of one metric.
 pub trait Values: Send + Sync {
@@ -130,34 +119,32 @@ impl Histogram {
 impl Values for Histogram {
     fn read(&self, put: Put<'_>) {
         let buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        put(Vec::new(), OwnValue::Histogram(buckets.clone()));
+        put(Vec::new(), FactValue::Histogram(Arc::new(buckets.clone())));
     }
 }
 
 impl Values for Counter {
     fn read(&self, put: Put<'_>) {
-        put(Vec::new(), OwnValue::Int(self.get()));
+        put(Vec::new(), FactValue::Int(self.get()));
     }
 }
 
 impl Values for Counter<f64, AtomicU64> {
     fn read(&self, put: Put<'_>) {
-        put(Vec::new(), OwnValue::Float(self.get()));
+        put(Vec::new(), FactValue::Float(self.get()));
     }
 }
 
 impl Values for Gauge {
     fn read(&self, put: Put<'_>) {
-        put(
-            Vec::new(),
-            OwnValue::Int(self.get().try_into().unwrap_or(0)),
-        );
+        let n = self.get().try_into().unwrap_or(0);
+        put(Vec::new(), FactValue::Int(n));
     }
 }
 
 impl Values for Gauge<f64, AtomicU64> {
     fn read(&self, put: Put<'_>) {
-        put(Vec::new(), OwnValue::Float(self.get()));
+        put(Vec::new(), FactValue::Float(self.get()));
     }
 }
 
@@ -166,6 +153,6 @@ pub(super) struct Info(pub(super) Vec<Label>);
 
 impl Values for Info {
     fn read(&self, put: Put<'_>) {
-        put(self.0.clone(), OwnValue::Int(1));
+        put(self.0.clone(), FactValue::Int(1));
     }
 }
