@@ -9,6 +9,7 @@ use crate::config::Placement;
 use crate::engine::reading::{ColumnSet, Columns, Reading};
 use crate::engine::CpuLocation;
 use crate::host::topology::{Place, Topology};
+use crate::metric::Label;
 
 /// Series are created in advance for a vCPU that may run on at most this many cores. `rate()`
 /// cannot see an increase before the first scrape of a series; a series that starts at 0 hides
@@ -33,6 +34,14 @@ impl CellKey {
             numa_node: place.map(|p| p.numa_node),
         };
         fine.coarsened(placement)
+    }
+
+    /// The labels: `package` and `core`, then `numa_node`.
+    pub(crate) fn labels(self) -> impl Iterator<Item = Label> {
+        let core =
+            |(package, core): (i32, i32)| [("package", package.into()), ("core", core.into())];
+        let node = self.numa_node.map(|node| ("numa_node", node.into()));
+        self.core.into_iter().flat_map(core).chain(node)
     }
 
     fn coarsened(self, placement: Placement) -> Self {

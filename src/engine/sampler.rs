@@ -97,12 +97,10 @@ impl Sampler {
             config.labels.placement,
             &columns,
         );
+        let states = sources.iter().map(|s| (s.info(), SourceState::Up));
         Self {
             errors: vec![0; sources.len()],
-            states: sources
-                .iter()
-                .map(|source| (source.info(), SourceState::Up))
-                .collect(),
+            states: states.collect(),
             sources,
             reading: Reading::new(&columns, Arc::default()),
             demand: Demand::new(&columns),
@@ -169,13 +167,10 @@ impl Sampler {
             self.vcpu_samplers.drain(..).map(|s| (s.key(), s)).collect();
         for vm in &inventory.vms {
             for vcpu in &vm.vcpus {
-                let mut vcpu_sampler = match known.remove(&(vm.key, vcpu.index)) {
-                    Some(mut vcpu_sampler) => {
-                        vcpu_sampler.update(vm.clone(), *vcpu);
-                        vcpu_sampler
-                    }
-                    None => VcpuSampler::new(vm.clone(), *vcpu, &self.columns),
-                };
+                let new = || VcpuSampler::new(vm.clone(), *vcpu, &self.columns);
+                let known = known.remove(&(vm.key, vcpu.index));
+                let mut vcpu_sampler = known.unwrap_or_else(new);
+                vcpu_sampler.update(vm.clone(), *vcpu);
                 self.limit.apply(&mut vcpu_sampler);
                 self.vcpu_samplers.push(vcpu_sampler);
             }
@@ -188,10 +183,8 @@ impl Sampler {
         for (errors, source) in self.errors.iter_mut().zip(&self.sources) {
             if *errors > 0 {
                 let source = source.info().name;
-                let counter = self
-                    .telemetry
-                    .read_errors
-                    .get_or_create(&SourceLabel { source });
+                let counters = &self.telemetry.read_errors;
+                let counter = counters.get_or_create(&SourceLabel { source });
                 counter.inc_by(std::mem::take(errors));
             }
         }
@@ -199,10 +192,8 @@ impl Sampler {
 
     /// Number of file descriptors held for vCPUs.
     pub fn descriptors(&self) -> usize {
-        self.vcpu_samplers
-            .iter()
-            .map(VcpuSampler::descriptors)
-            .sum()
+        let held = self.vcpu_samplers.iter().map(VcpuSampler::descriptors);
+        held.sum()
     }
 
     /// The state after the last tick.
@@ -243,7 +234,7 @@ impl Sampler {
 
     /// Runs one tick of `schedule` and records its duration and CPU time, including `after_tick`.
     pub fn timed_tick(&mut self, schedule: &mut Schedule, mut after_tick: impl FnMut(&Sampler)) {
-        let (start, cpu) = (Instant::now(), thread_cpu_seconds());
+        let (start, cpu) = (Instant::now(), thread_cpu_time());
         self.heartbeat.step("sampler");
         self.tick();
         after_tick(self);
@@ -252,7 +243,8 @@ impl Sampler {
         let t = &self.telemetry;
         t.ticks.inc();
         t.tick_duration.observe((end - start).as_secs_f64());
-        t.tick_cpu.inc_by((thread_cpu_seconds() - cpu).max(0.0));
+        let used = thread_cpu_time().saturating_sub(cpu);
+        t.tick_cpu.inc_by(used.as_secs_f64());
         t.missed_ticks.inc_by(schedule.ended(end));
     }
 }
@@ -283,7 +275,8 @@ pub(crate) fn log_change(source: &str, now: &SourceState) {
     }
 }
 
-fn thread_cpu_seconds() -> f64 {
+/// CPU time of the calling thread.
+pub(crate) fn thread_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    Duration::try_from(time).unwrap_or_default()
 }

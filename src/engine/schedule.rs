@@ -1,5 +1,5 @@
 //! A fixed schedule: ticks are due at whole periods after the start, independent of their
-//! duration.
+//! duration. And the pause after failures.
 
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,12 @@ impl Schedule {
         self.due += self.period * missed;
         u64::from(missed)
     }
+}
+
+/// Pause after this many failures in a row: `first`, then twice as long each time, at most `most`.
+pub(crate) fn back_off(first: Duration, most: Duration, failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    first.saturating_mul(1 << doublings).min(most)
 }
 
 #[cfg(test)]

@@ -13,6 +13,11 @@ pub(crate) fn possible(increment: u64) -> u64 {
     }
 }
 
+/// Adds to a sum, which stays at the maximum instead of overflowing.
+pub(crate) fn add(sum: &mut u64, n: u64) {
+    *sum = sum.saturating_add(n);
+}
+
 /// One counter: its last value, and the sum of its deltas.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Total {

@@ -9,16 +9,18 @@ use super::facts::FactRows;
 use super::{
     CellRow, ColumnRow, CpuRow, DroppedRow, Handle, Labels, Snapshot, SourceRow, VcpuRow, VmRow,
 };
+use crate::config::Placement;
 use crate::discover::{Inventory, Vm};
 use crate::engine::ledger::{CellKey, MAX_CELLS_AHEAD};
 use crate::engine::reading::Column;
 use crate::engine::sampler::View;
 use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
 use crate::engine::{CpuLocation, ReasonCode, SourceInfo, SourceState, INVENTORY};
-use crate::host::topology::{Cpu, Topology};
+use crate::host::topology::{Cpu, Place, Topology};
 use crate::metric::Label;
 
 /// Builds snapshots and publishes them.
+#[derive(Default)]
 pub struct Builder {
     handle: Handle,
     pmu_mode: Option<Arc<Labels>>,
@@ -58,18 +60,7 @@ impl Builder {
         Self {
             handle,
             pmu_mode: pmu_mode.map(mode),
-            host_name: None,
-            synthetic: None,
-            inventory: Arc::default(),
-            cpu_labels: Arc::new([]),
-            cpu_places: Arc::new([]),
-            vms: Vec::new(),
-            vcpus: Vec::new(),
-            placed: Arc::new([]),
-            per_vcpu: Arc::new([]),
-            sources: Vec::new(),
-            facts: FactRows::default(),
-            spare: None,
+            ..Self::default()
         }
     }
 
@@ -111,9 +102,8 @@ impl Builder {
         if !Arc::ptr_eq(&self.inventory.topology, &view.inventory.topology) {
             self.cpu_labels = cpu_labels(&view.inventory.topology);
             let cpus = view.inventory.topology.cpus.iter();
-            self.cpu_places = cpus
-                .map(|cpu| Arc::new(Labels::new(cpu_place(cpu))))
-                .collect();
+            let labels = cpus.map(|cpu| Labels::new(cpu_place(cpu.id, cpu.place)));
+            self.cpu_places = labels.map(Arc::new).collect();
         }
         self.inventory = view.inventory.clone();
         let mut start = 0;
@@ -263,21 +253,18 @@ impl VcpuLabels {
 
     /// Renders the labels of a new placement and of new series.
     fn follow(&mut self, vcpu_sampler: &VcpuSampler) {
-        if self.placement.as_ref().map(|(w, _)| *w) != vcpu_sampler.account.location {
-            self.placement = vcpu_sampler
-                .account
-                .location
-                .map(|w| (w, Arc::new(placement_labels(vcpu_sampler, &w))));
+        let account = &vcpu_sampler.account;
+        if self.placement.as_ref().map(|(w, _)| *w) != account.location {
+            let labels = |at| (at, Arc::new(placement_labels(vcpu_sampler, at)));
+            self.placement = account.location.map(labels);
         }
-        let cells = &vcpu_sampler.account.cells;
-        self.cells.truncate(cells.len());
-        for (n, cell) in cells.iter().enumerate() {
+        self.cells.truncate(account.cells.len());
+        for (n, cell) in account.cells.iter().enumerate() {
+            let labels = || (cell.key, cell_labels(vcpu_sampler, cell.key));
             match self.cells.get_mut(n) {
                 Some((key, _)) if *key == cell.key => {}
-                Some(known) => *known = (cell.key, cell_labels(vcpu_sampler, &cell.key)),
-                None => self
-                    .cells
-                    .push((cell.key, cell_labels(vcpu_sampler, &cell.key))),
+                Some(known) => *known = labels(),
+                None => self.cells.push(labels()),
             }
         }
     }
@@ -290,25 +277,14 @@ fn identity(vcpu_sampler: &VcpuSampler) -> [Label; 2] {
     ]
 }
 
-fn placement_labels(vcpu_sampler: &VcpuSampler, location: &CpuLocation) -> Labels {
-    let place = location.place;
-    let rest = [
-        ("cpu", location.cpu.into()),
-        ("package", place.package.into()),
-        ("core", place.core.into()),
-        ("numa_node", place.numa_node.into()),
-    ];
-    Labels::new(identity(vcpu_sampler).into_iter().chain(rest))
+fn placement_labels(vcpu_sampler: &VcpuSampler, location: CpuLocation) -> Labels {
+    let place = cpu_place(location.cpu, location.place);
+    Labels::new(identity(vcpu_sampler).into_iter().chain(place))
 }
 
-fn cell_labels(vcpu_sampler: &VcpuSampler, key: &CellKey) -> Arc<Labels> {
-    let core = key.core.into_iter();
-    let core =
-        core.flat_map(|(package, core)| [("package", package.into()), ("core", core.into())]);
-    let node = key.numa_node.map(|node| ("numa_node", node.into()));
-    Arc::new(Labels::new(
-        identity(vcpu_sampler).into_iter().chain(core).chain(node),
-    ))
+fn cell_labels(vcpu_sampler: &VcpuSampler, key: CellKey) -> Arc<Labels> {
+    let identity = identity(vcpu_sampler).into_iter();
+    Arc::new(Labels::new(identity.chain(key.labels())))
 }
 
 fn vm_row(vm: &Vm, vcpus: std::ops::Range<usize>) -> VmRow {
@@ -336,27 +312,19 @@ fn cpu_labels(topology: &Topology) -> Arc<[Arc<Labels>]> {
         let core_type = cpu.core_type.label();
         let core_type = (!core_type.is_empty()).then(|| ("core_type", core_type.into()));
         let die = cpu.ids.die.map(|die| ("die_id", die.into()));
-        let cluster = cpu
-            .ids
-            .cluster
-            .map(|cluster| ("cluster_id", cluster.into()));
+        let cluster = cpu.ids.cluster.map(|id| ("cluster_id", id.into()));
         let llc = cpu.llc.map(|llc| ("llc", llc.into()));
         let online = ("online", if cpu.online { "true" } else { "false" }.into());
         let ids = die.into_iter().chain(cluster).chain(core_type).chain(llc);
-        Arc::new(Labels::new(
-            cpu_place(cpu).into_iter().chain(ids).chain([online]),
-        ))
+        let place = cpu_place(cpu.id, cpu.place);
+        Arc::new(Labels::new(place.chain(ids).chain([online])))
     };
     topology.cpus.iter().map(one).collect()
 }
 
-fn cpu_place(cpu: &Cpu) -> [Label; 4] {
-    [
-        ("cpu", cpu.id.into()),
-        ("package", cpu.place.package.into()),
-        ("core", cpu.place.core.into()),
-        ("numa_node", cpu.place.numa_node.into()),
-    ]
+fn cpu_place(cpu: u32, place: Place) -> impl Iterator<Item = Label> {
+    let place = CellKey::of(Some(place), Placement::Core).labels();
+    std::iter::once(("cpu", cpu.into())).chain(place)
 }
 
 fn column_rows(columns: &[Column]) -> Arc<[ColumnRow]> {

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::config;
 use crate::discover::{Vm, VmKey};
 use crate::engine::background::{Fact, FactValue, VmSource};
+use crate::engine::schedule::back_off;
 use crate::engine::{ReadError, SourceInfo, SourceState};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::fds::Descriptors;
@@ -106,8 +107,8 @@ struct Sample {
 
 /// Result of a read of a VM.
 enum Look {
-    Found(Sample),
-    Walked(Sample, Option<Trouble>),
+    /// Its memory, and why part of it is unknown.
+    Found(Sample, Option<Trouble>),
     Unknown(Trouble),
     /// The VM is too small to separate guest RAM from the VMM's own memory.
     Nothing,
@@ -154,8 +155,7 @@ impl Memory {
                 self.vms.remove(&vm.key);
                 return Err(ReadError::Gone);
             }
-            Look::Found(sample) | Look::Walked(sample, None) => (facts(&sample, roots), None),
-            Look::Walked(sample, trouble) => (facts(&sample, roots), trouble),
+            Look::Found(sample, trouble) => (facts(&sample, roots), trouble),
             Look::Unknown(trouble) => (Vec::new(), Some(trouble)),
             Look::Nothing => (Vec::new(), None),
         };
@@ -175,7 +175,7 @@ impl Memory {
         }
         let guest_memfd = holds_guest_memfd(&self.roots, pid);
         if let Some(sample) = resident.and_then(|r| self.by_cgroup(pid, r, guest_memfd)) {
-            return Look::Found(sample);
+            return Look::Found(sample, None);
         }
         if guest_memfd {
             return Look::Unknown(Trouble::GuestMemfd);
@@ -230,15 +230,13 @@ impl Memory {
             kept.overruns = if overrun { kept.overruns + 1 } else { 0 };
         }
         match walked {
-            Ok(walked) if overrun => Look::Walked(walked.sample, Some(Trouble::TooSlow(budget))),
-            Ok(walked) => Look::Walked(walked.sample, walked.trouble),
+            Ok(walked) if overrun => Look::Found(walked.sample, Some(Trouble::TooSlow(budget))),
+            Ok(walked) => Look::Found(walked.sample, walked.trouble),
             Err(Failure::Spent) => Look::Unknown(Trouble::TooSlow(budget)),
             Err(failure) => failure.into(),
         }
     }
-}
 
-impl Memory {
     /// Walks on a separate thread, because the process can block the reads for any time; `None` if
     /// it does.
     fn walk_aside(
@@ -278,10 +276,7 @@ impl From<Failure> for Look {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Gone => Look::Gone,
-            Failure::Refused => Look::Unknown(Trouble::NoPermission),
-            Failure::Absent(file) => Look::Unknown(Trouble::NoFile(file)),
-            Failure::NoRam => Look::Unknown(Trouble::NoRam),
-            Failure::Other(text) => Look::Unknown(Trouble::Unreadable(text)),
+            Failure::Unknown(trouble) => Look::Unknown(trouble),
             // Only a walk can run out of time, and it handles that itself.
             Failure::Spent => Look::Waits,
         }
@@ -302,7 +297,7 @@ impl Kept {
     fn rest(&self) -> Duration {
         match self.overruns {
             0 => Duration::ZERO,
-            n => MOST_REST.min(REST * (1 << (n - 1).min(8))),
+            n => back_off(REST, MOST_REST, n),
         }
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::discover::{Vcpu, Vm, VmKey};
 use crate::engine::background::{Fact, Origin, VmSource};
-use crate::engine::total::Total;
+use crate::engine::total::{add, Total};
 use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::cpu_model;
 use crate::host::resctrl::{self, Control, Group};
@@ -232,8 +232,7 @@ impl Traffic {
         for group in groups {
             for (llc, [occupied, traffic @ ..]) in resctrl::counts(roots, group) {
                 if let Some(bytes) = occupied {
-                    let sum = occupancy.entry(llc).or_insert(0);
-                    *sum = sum.saturating_add(bytes);
+                    add(occupancy.entry(llc).or_default(), bytes);
                 }
                 for (n, bytes) in traffic.into_iter().enumerate() {
                     if let Some(bytes) = bytes {
@@ -261,8 +260,7 @@ impl Traffic {
         self.now.retain(|(group, llc, n), total| {
             let stays = groups.contains(group);
             if !stays {
-                let sum = before.entry((*llc, *n)).or_insert(0);
-                *sum = sum.saturating_add(total.sum());
+                add(before.entry((*llc, *n)).or_default(), total.sum());
             }
             stays
         });
@@ -271,8 +269,7 @@ impl Traffic {
     fn sums(&self) -> BTreeMap<(u32, usize), u64> {
         let mut sums = self.before.clone();
         for ((_, llc, n), total) in &self.now {
-            let sum = sums.entry((*llc, *n)).or_insert(0);
-            *sum = sum.saturating_add(total.sum());
+            add(sums.entry((*llc, *n)).or_default(), total.sum());
         }
         sums
     }

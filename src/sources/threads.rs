@@ -200,14 +200,8 @@ fn is_seen(vm: &Vm, role: Role) -> bool {
     }
 }
 
-fn labels(role: Role, key: CellKey) -> Vec<Label> {
-    let mut labels = vec![("role", role.label().into())];
-    if let Some((package, core)) = key.core {
-        labels.push(("package", package.into()));
-        labels.push(("core", core.into()));
-    }
-    labels.extend(key.numa_node.map(|node| ("numa_node", node.into())));
-    labels
+fn labels(role: Role, key: CellKey) -> impl Iterator<Item = Label> {
+    std::iter::once(("role", role.label().into())).chain(key.labels())
 }
 
 fn no_schedstat() -> Reason {

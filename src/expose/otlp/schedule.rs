@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use super::push::Outcome;
+use crate::engine::schedule::back_off;
 
 /// Delay after the first failure.
 const FIRST: Duration = Duration::from_secs(1);
@@ -64,8 +65,7 @@ impl Schedule {
     /// Doubles with each failure, times a random factor of 0.5 to 1.5, so that the hosts of a fleet
     /// do not return at the same moment.
     fn backoff(&self) -> Duration {
-        let doublings = self.failures.saturating_sub(1).min(16);
-        let wait = FIRST.saturating_mul(1 << doublings).min(LONGEST);
+        let wait = back_off(FIRST, LONGEST, self.failures);
         let random = self.jitter.hash_one((self.failures, self.due)) % 1024;
         wait / 2 + wait * random as u32 / 1024
     }

@@ -20,19 +20,10 @@ pub(super) struct Counted<const N: usize> {
 }
 
 /// Sums of `N` counters over some groups.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Totals<const N: usize> {
     total: Option<[u64; N]>,
     last: HashMap<String, (u64, [u64; N])>,
-}
-
-impl<const N: usize> Default for Totals<N> {
-    fn default() -> Self {
-        Self {
-            total: None,
-            last: HashMap::new(),
-        }
-    }
 }
 
 impl<const N: usize> Totals<N> {

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::{unreadable, HostReader};
+use crate::config::Placement;
 use crate::engine::background::{Fact, FactValue, Found, Origin};
+use crate::engine::ledger::CellKey;
 use crate::engine::total::Total;
 use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_time::{self, MODES};
@@ -76,12 +78,8 @@ impl CpuTime {
 }
 
 fn of_mode(place: Place, mode: &'static str, nanoseconds: u64) -> Fact {
-    let labels = [
-        ("package", place.package.into()),
-        ("core", place.core.into()),
-        ("numa_node", place.numa_node.into()),
-        ("mode", mode.into()),
-    ];
+    let place = CellKey::of(Some(place), Placement::Core);
+    let labels = place.labels().chain([("mode", mode.into())]);
     let value = FactValue::Nanoseconds(nanoseconds);
     Fact::new(&CORE, labels, value).since(Origin::Boot)
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{base_pages, no_memory, Sample};
+use crate::engine::total::add;
 use crate::host::cgroup::{Group, Hierarchy};
 use crate::host::memory::numa::NumaStat;
 use crate::host::memory::{size_name, Nodes, Resident};
@@ -100,19 +101,17 @@ impl Kinds {
         let stat = &self.stat;
         let mut nodes = Nodes::new();
         let mut backing: BTreeMap<String, u64> = no_memory();
-        let mut add = |what: String, of: &Nodes| {
+        let mut add_all = |what: String, of: &Nodes| {
             for (node, bytes) in of {
-                let at = nodes.entry(*node).or_default();
-                *at = at.saturating_add(*bytes);
-                let kind = backing.entry(what.clone()).or_default();
-                *kind = kind.saturating_add(*bytes);
+                add(nodes.entry(*node).or_default(), *bytes);
+                add(backing.entry(what.clone()).or_default(), *bytes);
             }
         };
-        add(base_pages(), &stat.anon);
-        add(base_pages(), &stat.shmem);
-        add(base_pages(), &self.private);
+        add_all(base_pages(), &stat.anon);
+        add_all(base_pages(), &stat.shmem);
+        add_all(base_pages(), &self.private);
         for (size, of) in self.pools.iter().filter(|(_, of)| sum(of) > 0) {
-            add(format!("hugetlb_{}", size_name(*size)), of);
+            add_all(format!("hugetlb_{}", size_name(*size)), of);
         }
         let thp = sum(&stat.anon_thp).saturating_add(sum(&stat.shmem_thp));
         let base = backing.entry(base_pages()).or_default();

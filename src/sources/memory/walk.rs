@@ -14,6 +14,7 @@ use std::io::{self, ErrorKind};
 
 use super::trouble::Trouble;
 use super::{no_memory, ram, Sample};
+use crate::engine::total::add;
 use crate::host::memory::numa::parse_numa_maps;
 use crate::host::memory::smaps::{Mapping, Parser};
 use crate::host::memory::text::{self, TextError};
@@ -36,16 +37,10 @@ pub(super) struct Walked {
 pub(super) enum Failure {
     /// The process ended.
     Gone,
-    /// The exporter may not read it.
-    Refused,
-    /// The kernel has no such file.
-    Absent(&'static str),
     /// The walk used up its budget.
     Spent,
-    /// No mapping looks like guest RAM.
-    NoRam,
-    /// What failed, and why.
-    Other(String),
+    /// Its memory is unknown.
+    Unknown(Trouble),
 }
 
 impl From<TaskError> for Failure {
@@ -53,9 +48,9 @@ impl From<TaskError> for Failure {
         match error {
             TaskError::Gone => Self::Gone,
             TaskError::Unreadable(_, error) if error.kind() == ErrorKind::PermissionDenied => {
-                Self::Refused
+                Self::Unknown(Trouble::NoPermission)
             }
-            other => Self::Other(other.to_string()),
+            other => Self::Unknown(Trouble::Unreadable(other.to_string())),
         }
     }
 }
@@ -136,7 +131,7 @@ pub(super) fn walk(
             sample.nodes = Some(found.nodes);
             None
         }
-        Err(Failure::Absent(file)) => Some(Trouble::NoFile(file)),
+        Err(Failure::Unknown(trouble @ Trouble::NoFile(_))) => Some(trouble),
         Err(failure) => return Err(failure),
     };
     Ok(Walked { sample, trouble })
@@ -144,8 +139,7 @@ pub(super) fn walk(
 
 impl Sample {
     fn add_huge_pages(&mut self, bytes: u64) {
-        let thp = self.backing.entry("thp".to_owned()).or_default();
-        *thp = thp.saturating_add(bytes);
+        add(self.backing.entry("thp".to_owned()).or_default(), bytes);
     }
 }
 
@@ -191,25 +185,20 @@ fn ram(roots: &Roots, pid: i32, spent: &mut impl FnMut() -> bool) -> Result<Vec<
     match any {
         // An exiting process has no mappings (fs/proc/task_mmu.c, `m_start`).
         false => Err(Failure::Gone),
-        true if found.is_empty() => Err(Failure::NoRam),
+        true if found.is_empty() => Err(Failure::Unknown(Trouble::NoRam)),
         true => Ok(found),
     }
 }
 
 fn backing(ram: &[Mapping]) -> BTreeMap<String, u64> {
     let mut backing = no_memory();
-    let mut add = |what: String, bytes: u64| {
-        let sum = backing.entry(what).or_default();
-        *sum = sum.saturating_add(bytes);
-    };
+    let mut add = |what: String, bytes| add(backing.entry(what).or_default(), bytes);
     for mapping in ram {
         let thp = mapping.transparent_huge.min(mapping.resident);
         add("thp".to_owned(), thp);
         if mapping.hugetlb > 0 {
-            add(
-                format!("hugetlb_{}", size_name(mapping.page_size)),
-                mapping.hugetlb,
-            );
+            let pages = format!("hugetlb_{}", size_name(mapping.page_size));
+            add(pages, mapping.hugetlb);
         }
         if mapping.resident > thp {
             add(super::base_pages(), mapping.resident - thp);
@@ -246,12 +235,10 @@ fn on_nodes(
         };
         let mut all: u64 = 0;
         for (node, bytes) in mapping.nodes {
-            all = all.saturating_add(bytes);
-            let sum = found.nodes.entry(node).or_default();
-            *sum = sum.saturating_add(bytes);
+            add(&mut all, bytes);
+            add(found.nodes.entry(node).or_default(), bytes);
         }
-        let more = all.saturating_sub(*in_smaps);
-        found.not_in_smaps = found.not_in_smaps.saturating_add(more);
+        add(&mut found.not_in_smaps, all.saturating_sub(*in_smaps));
     })?;
     match malformed {
         true => Err(unexpected_format(roots, pid, "numa_maps")),
@@ -275,13 +262,16 @@ fn read(
     let path = dir.join(name);
     let failed = |error: io::Error| match error.kind() {
         // The process existed a moment ago: if it still does, its kernel lacks the file.
-        ErrorKind::NotFound if dir.exists() => Failure::Absent(name),
+        ErrorKind::NotFound if dir.exists() => Failure::Unknown(Trouble::NoFile(name)),
         _ => TaskError::new(path.clone(), error).into(),
     };
     let file = text::open(roots, &path).map_err(failed)?;
     text::lines(file, spent, each).map_err(|error| match error {
         TextError::Spent => Failure::Spent,
         TextError::Io(error) => failed(error),
-        TextError::TooLong => Failure::Other(format!("cannot read {}: {error}", path.display())),
+        TextError::TooLong => {
+            let detail = format!("cannot read {}: {error}", path.display());
+            Failure::Unknown(Trouble::Unreadable(detail))
+        }
     })
 }

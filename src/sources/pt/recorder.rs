@@ -24,7 +24,8 @@ use super::{plan, Capture, Outcome, Plan, RecordPt, Request, SOURCE};
 use crate::config;
 use crate::discover::{Inventory, Vcpu, Vm, VmKey};
 use crate::engine::background::{Fact, VmFacts};
-use crate::engine::sampler::log_change;
+use crate::engine::sampler::{log_change, thread_cpu_time};
+use crate::engine::schedule::back_off;
 use crate::engine::{Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::pt::{self, Clocks};
@@ -170,14 +171,8 @@ impl PtRecorder {
 
     /// Runs a turn if one is due at `now`, then publishes the facts.
     pub fn pass(&mut self, now: Instant) {
-        let Some(request) = self
-            .plan
-            .as_ref()
-            .ok()
-            .map(|plan| plan.request(&self.config))
-        else {
-            return;
-        };
+        let Ok(plan) = &self.plan else { return };
+        let request = plan.request(&self.config);
         let newest = self.inventory.load_full();
         let is_new = !Arc::ptr_eq(&newest, &self.seen);
         if is_new {
@@ -211,21 +206,15 @@ impl PtRecorder {
     /// Time between two turns.
     fn interval(&self) -> Duration {
         let vcpus = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
-        match vcpus {
-            0 => LOOK,
-            n => self.config.period / n,
-        }
+        self.config.period.checked_div(vcpus).unwrap_or(LOOK)
     }
 
     /// Updates the queue: vCPUs that ended leave it, with their totals; new ones join at its end.
     fn reconcile(&mut self, inventory: Arc<Inventory>) {
         let mut here: HashMap<(VmKey, u32), (&Arc<Vm>, Vcpu)> = HashMap::new();
         for vm in &inventory.vms {
-            here.extend(
-                vm.vcpus
-                    .iter()
-                    .map(|vcpu| ((vm.key, vcpu.index), (vm, *vcpu))),
-            );
+            let vcpus = vm.vcpus.iter();
+            here.extend(vcpus.map(|vcpu| ((vm.key, vcpu.index), (vm, *vcpu))));
         }
         let alive: HashSet<(VmKey, u32)> = here.keys().copied().collect();
         self.queue.retain_mut(|waiting| {
@@ -246,9 +235,8 @@ impl PtRecorder {
             }
         }
         self.vms.retain(|key, of_vm| {
-            of_vm
-                .vcpus
-                .retain(|index, _| alive.contains(&(*key, *index)));
+            let vcpus = &mut of_vm.vcpus;
+            vcpus.retain(|index, _| alive.contains(&(*key, *index)));
             inventory.vms.iter().any(|vm| vm.key == *key)
         });
         self.seen = inventory;
@@ -327,13 +315,11 @@ impl PtRecorder {
     /// Adds a recording to the totals.
     fn recorded(&mut self, waiting: &Waiting, capture: &Capture, now: Instant) -> Outcome {
         let outcome = capture.outcome();
-        match outcome {
-            Outcome::Busy => {
-                let seen = "the thread ran but was not traced";
-                return self.refused(plan::busy(seen), now);
-            }
-            _ => self.trouble = None,
+        if outcome == Outcome::Busy {
+            let seen = "the thread ran but was not traced";
+            return self.refused(plan::busy(seen), now);
         }
+        self.trouble = None;
         if outcome == Outcome::Idle {
             return outcome;
         }
@@ -359,15 +345,13 @@ impl PtRecorder {
             let errors = &self.telemetry.read_errors;
             errors.get_or_create(&SourceLabel { source: SOURCE }).inc();
         }
-        let times = self.trouble.as_ref().map_or(0, |trouble| trouble.times);
-        let wait = BACK_OFF
-            .0
-            .saturating_mul(1 << times.min(16))
-            .min(BACK_OFF.1);
+        let before = self.trouble.as_ref().map_or(0, |trouble| trouble.times);
+        let times = before.saturating_add(1);
+        let (first, longest) = BACK_OFF;
         self.trouble = Some(Trouble {
             reason,
-            times: times.saturating_add(1),
-            until: now + wait,
+            times,
+            until: now + back_off(first, longest, times),
         });
         outcome
     }
@@ -392,10 +376,8 @@ impl PtRecorder {
         };
         let state = self.state();
         let newest = self.newest.load();
-        let before = newest
-            .sources
-            .first()
-            .map_or(&SourceState::Up, |(_, before)| before);
+        let before = newest.sources.first();
+        let before = before.map_or(&SourceState::Up, |(_, before)| before);
         if !before.has_code_of(&state) && self.config.enabled {
             log_change(SOURCE, &state);
         }
@@ -422,11 +404,6 @@ impl PtRecorder {
             rested = Instant::now() + computed * SLEEPS;
         }
     }
-}
-
-fn thread_cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{Capture, Outcome};
 use crate::engine::background::{Fact, FactValue};
+use crate::engine::total::add;
 use crate::metric::{metrics, Buckets, Keys, Label, Metric};
 use crate::pt::{Histogram, Side, Summary};
 
@@ -110,11 +111,8 @@ impl VmTotals {
     /// The facts of the VM; there are no guest runs if the guest is not visible.
     pub fn facts(&self, sees_guest: bool) -> Arc<[Fact]> {
         let fact = |metric, histogram| {
-            Fact::new(
-                metric,
-                [],
-                FactValue::Histogram(Arc::new(buckets(histogram))),
-            )
+            let value = FactValue::Histogram(Arc::new(buckets(histogram)));
+            Fact::new(metric, [], value)
         };
         match self.known && sees_guest {
             true => Arc::new([
@@ -140,8 +138,8 @@ impl VcpuTotals {
     /// Counts a turn.
     pub fn count(&mut self, outcome: Outcome) {
         let of = Outcome::ALL.iter().zip(&mut self.outcomes);
-        of.filter(|(o, _)| **o == outcome)
-            .for_each(|(_, n)| *n += 1);
+        let of_outcome = of.filter(|(o, _)| **o == outcome);
+        of_outcome.for_each(|(_, n)| *n += 1);
     }
 
     /// Adds a recording and its summary.
@@ -162,8 +160,7 @@ impl VcpuTotals {
 
     fn count_exits(&mut self, reason: &str, count: u64) {
         if count > 0 {
-            let total = self.exits.entry(reason.to_owned()).or_default();
-            *total = total.saturating_add(count);
+            add(self.exits.entry(reason.to_owned()).or_default(), count);
         }
     }
 
@@ -230,34 +227,27 @@ fn reason(number: u16, names: &ReasonNames) -> String {
     }
 }
 
-/// Labels besides `vcpu`.
-type Own<'a> = &'a [Label];
-
-/// Facts of one vCPU.
+/// Facts of one vCPU; labels are those besides `vcpu`.
 struct Facts {
     vcpu: u32,
     all: Vec<Fact>,
 }
 
 impl Facts {
-    fn count(&mut self, metric: &'static Metric, own: Own<'_>, count: u64) {
+    fn count(&mut self, metric: &'static Metric, own: &[Label], count: u64) {
         self.push(metric, own, FactValue::Int(count));
     }
 
-    fn push(&mut self, metric: &'static Metric, own: Own<'_>, value: FactValue) {
+    fn push(&mut self, metric: &'static Metric, own: &[Label], value: FactValue) {
         let own = own.iter().cloned();
         let labels = std::iter::once(("vcpu", self.vcpu.into())).chain(own);
         self.all.push(Fact::new(metric, labels, value));
     }
 
     fn side(&mut self, mode: &'static str, side: &Side) {
-        let conditional = &CONDITIONAL_BRANCHES;
         for (outcome, count) in [("taken", side.taken), ("not_taken", side.not_taken)] {
-            self.count(
-                conditional,
-                &[("mode", mode.into()), ("outcome", outcome.into())],
-                count,
-            );
+            let labels = [("mode", mode.into()), ("outcome", outcome.into())];
+            self.count(&CONDITIONAL_BRANCHES, &labels, count);
         }
         for (metric, count) in [
             (&INDIRECT_BRANCHES, side.indirect),
