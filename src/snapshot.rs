@@ -9,7 +9,7 @@ use crate::discover::{Inventory, Vcpu};
 use crate::engine::demand::OfCpu;
 use crate::engine::ledger::CellKey;
 use crate::engine::reading::{ColumnSet, Unit};
-use crate::engine::{CpuLocation, Reason, SourceInfo, SourceState};
+use crate::engine::{CpuLocation, SourceInfo, SourceState};
 use crate::metric::Metric;
 
 pub mod build;
@@ -217,13 +217,6 @@ pub struct DroppedRow {
     pub labels: Arc<Labels>,
     /// Number of series dropped.
     pub series: u64,
-}
-
-impl SourceRow {
-    /// The reason why the source is degraded or down.
-    pub fn reason(&self) -> Option<&Reason> {
-        self.state.reason()
-    }
 }
 
 #[cfg(test)]

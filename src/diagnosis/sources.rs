@@ -28,7 +28,7 @@ pub struct SourceView {
 
 impl SourceView {
     pub(super) fn new(row: &SourceRow) -> Self {
-        let reason = row.reason();
+        let reason = row.state.reason();
         Self {
             name: row.info.name.to_owned(),
             state: word(&row.state).to_owned(),

@@ -53,11 +53,8 @@ impl Demand {
         let cpu = cpu as usize;
         if cpu >= self.totals.len() {
             // Skip a CPU number that the topology does not have.
-            let last = reading
-                .topology
-                .cpus
-                .last()
-                .map_or(0, |cpu| cpu.id as usize);
+            let last = reading.topology.cpus.last();
+            let last = last.map_or(0, |cpu| cpu.id as usize);
             if cpu > last {
                 return;
             }
@@ -77,11 +74,7 @@ impl Demand {
 
     /// Number of series for this many CPUs.
     pub fn series(&self, cpus: usize) -> usize {
-        if self.known {
-            2 * cpus
-        } else {
-            0
-        }
+        2 * cpus * usize::from(self.known)
     }
 }
 

@@ -246,11 +246,9 @@ impl Opened {
             Self::NotYet => true,
             Self::Reader { .. } => false,
             Self::Refused { why, since } => {
-                let is_late = why.code == ReasonCode::Blocked;
-                let pause = if is_late {
-                    RETRY_LATE_AFTER
-                } else {
-                    RETRY_AFTER
+                let pause = match why.code {
+                    ReasonCode::Blocked => RETRY_LATE_AFTER,
+                    _ => RETRY_AFTER,
                 };
                 now.saturating_duration_since(*since) >= pause
             }

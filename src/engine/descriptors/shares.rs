@@ -56,6 +56,12 @@ struct Room {
 }
 
 impl Share {
+    fn of(files: usize, counters: usize) -> Self {
+        let room = |may| Room { may, held: 0 };
+        let (files, counters) = (room(files), room(counters));
+        Self { files, counters }
+    }
+
     fn room(&mut self, kind: Kind) -> &mut Room {
         match kind {
             Kind::Files => &mut self.files,
@@ -137,12 +143,9 @@ impl Shares {
         now: Instant,
     ) {
         self.short = false;
-        let needs: Vec<usize> = sources.iter().map(|source| source.descriptors()).collect();
-        let (files, counters) = (
-            needs.first().copied().unwrap_or(0),
-            needs.iter().skip(1).sum(),
-        );
-        let wants = wants(vcpu_samplers, files, counters);
+        let mut needs = sources.iter().map(|source| source.descriptors());
+        let files = needs.next().unwrap_or(0);
+        let wants = wants(vcpu_samplers, files, needs.sum());
         self.vms = shares(most, &wants).into_iter().collect();
         for vcpu_sampler in vcpu_samplers {
             let share = self.vms.entry(vcpu_sampler.vm.key).or_default();
@@ -183,30 +186,20 @@ impl Want {
 
 fn wants(vcpu_samplers: &[VcpuSampler], files: usize, counters: usize) -> Vec<Want> {
     let vms = vcpu_samplers.chunk_by(|a, b| a.vm.key == b.vm.key);
-    let want = |vcpu_samplers: &[VcpuSampler]| {
-        let first = vcpu_samplers.first()?;
-        Some(Want {
-            vm: first.vm.key,
-            owner: first.vm.owner,
-            files: files.saturating_mul(vcpu_samplers.len()),
-            counters: counters.saturating_mul(vcpu_samplers.len()),
-        })
+    let want = |vcpu_samplers: &[VcpuSampler]| Want {
+        vm: vcpu_samplers[0].vm.key,
+        owner: vcpu_samplers[0].vm.owner,
+        files: files.saturating_mul(vcpu_samplers.len()),
+        counters: counters.saturating_mul(vcpu_samplers.len()),
     };
-    vms.filter_map(want).collect()
+    vms.map(want).collect()
 }
 
 /// Each VM's share of `most` descriptors.
 fn shares(most: usize, wants: &[Want]) -> Vec<(VmKey, Share)> {
     let sum = |wants: &[Want]| wants.iter().map(Want::all).sum::<usize>();
     if sum(wants) <= most {
-        let room = Room {
-            may: usize::MAX,
-            held: 0,
-        };
-        let all = Share {
-            files: room,
-            counters: room,
-        };
+        let all = Share::of(usize::MAX, usize::MAX);
         return wants.iter().map(|want| (want.vm, all)).collect();
     }
     let mut owners: BTreeMap<Owner, Vec<Want>> = BTreeMap::new();
@@ -228,11 +221,8 @@ fn among(most: usize, wants: &[Want]) -> Vec<(VmKey, Share)> {
     let left = most - files.iter().sum::<usize>();
     let counters: Vec<usize> = wants.iter().map(|want| want.counters).collect();
     let counters = fair(left, &counters);
-    let room = |may| Room { may, held: 0 };
-    let share = |((want, files), counters): ((&Want, usize), usize)| {
-        let (files, counters) = (room(files), room(counters));
-        (want.vm, Share { files, counters })
-    };
+    let share =
+        |((want, files), counters): ((&Want, usize), usize)| (want.vm, Share::of(files, counters));
     wants.iter().zip(files).zip(counters).map(share).collect()
 }
 

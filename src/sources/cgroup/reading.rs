@@ -189,14 +189,11 @@ impl Reader<'_> {
             let mut own = LevelReading::default();
             for group in &branch.groups {
                 // One group may contain several branches; it counts once.
-                let twice = !seen.insert(group);
-                let mut ignored = Vec::new();
-                let counted = if twice {
-                    &mut ignored
-                } else {
-                    &mut own.throttling
-                };
-                let quota = self.group(group, counted)?;
+                let is_new = seen.insert(group);
+                let mut counted = Vec::new();
+                let quota = self.group(group, &mut counted)?;
+                own.throttling
+                    .extend(counted.into_iter().filter(|_| is_new));
                 own.cores = tighter(own.cores, quota.map(Quota::cores));
             }
             bounded |= own.cores.is_some();
@@ -250,11 +247,8 @@ fn tightest(levels: &[LevelReading; 3]) -> Option<Fact> {
 
 /// The CPUs of the VM's own group; if its controller is off, those of the nearest group above.
 fn cpuset_cpus(roots: &Roots, hierarchy: &Hierarchy, levels: &Levels) -> io::Result<Option<u64>> {
-    for group in levels
-        .vm()
-        .into_iter()
-        .chain(levels.above.iter().map(String::as_str))
-    {
+    let above = levels.above.iter().map(String::as_str);
+    for group in levels.vm().into_iter().chain(above) {
         let cpus = hierarchy.group(roots, group).cpuset_cpus()?;
         if cpus.is_some() {
             return Ok(cpus);

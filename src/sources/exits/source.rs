@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use super::plan::{self, Feed, Plan};
 use crate::config;
 use crate::engine::{
-    descriptors, Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason,
-    ReasonCode, Scope, SourceInfo, SourceState, Target, Unit, VcpuSource,
+    Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, ReasonCode, Scope,
+    SourceInfo, SourceState, Target, Unit, VcpuSource,
 };
 use crate::host::roots::Roots;
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::pmu::counters::{CounterError, CounterGroup, OpenCounters};
-use crate::sources::pmu::denied::Gate;
-use crate::sources::pmu::plan::{foreign_pid, pid_namespace, SHARE_PID_NAMESPACE};
+use crate::sources::pmu::denied::{refusal, Gate};
+use crate::sources::pmu::plan::{foreign_pid, pid_namespace};
 use crate::sources::Entry;
 
 metrics! { METRICS of "exits":
@@ -147,7 +147,8 @@ impl Exits {
                 }
                 Err(error) => error,
             };
-            let reason = refusal(&error, plan.events.len(), &self.roots);
+            let taken = format!("exits take {}", plan.events.len());
+            let reason = refusal(&error, &taken, || Gate::read(&self.roots));
             if reason.code != ReasonCode::Refused || is_passing(&error) {
                 return Err(reason);
             }
@@ -196,28 +197,6 @@ impl VcpuSource for Exits {
 
     fn descriptors(&self) -> usize {
         self.plan.as_ref().map_or(0, |plan| plan.events.len())
-    }
-}
-
-/// Why the kernel refused the group, and how to fix it.
-fn refusal(error: &CounterError, events: usize, roots: &Roots) -> Reason {
-    if descriptors::are_out(&error.error) {
-        return descriptors::none_left(format!(
-            "{error}; exits take {events} descriptors per vCPU"
-        ));
-    }
-    let errno = error.error.raw_os_error();
-    if let Some(denied) = Gate::read(roots).reason(errno, &error.to_string()) {
-        return denied;
-    }
-    match errno {
-        // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
-        // reason.
-        Some(libc::ESRCH) => ReasonCode::NoSuchThread
-            .reason(error.to_string())
-            .with_fix(SHARE_PID_NAMESPACE),
-        Some(libc::ETIMEDOUT) => ReasonCode::Blocked.reason(error.to_string()),
-        _ => ReasonCode::Refused.reason(error.to_string()),
     }
 }
 

@@ -12,11 +12,37 @@
 //!   /proc/sys/kernel/perf_event_paranoid is the official test for a kernel with perf
 //!   (perf_event_open(2)).
 
-use crate::engine::{Reason, ReasonCode};
+use crate::engine::{descriptors, Reason, ReasonCode};
 use crate::host::privileges;
 use crate::host::roots::Roots;
 
-use super::plan::permission_fix;
+use super::counters::CounterError;
+use super::plan::{permission_fix, SHARE_PID_NAMESPACE};
+
+/// Why the kernel refused counters, and how to fix it. `taken` says how many descriptors they take.
+pub(in crate::sources) fn refusal(
+    error: &CounterError,
+    taken: &str,
+    gate: impl FnOnce() -> Gate,
+) -> Reason {
+    let detail = error.to_string();
+    if descriptors::are_out(&error.error) {
+        return descriptors::none_left(format!("{detail}; {taken} descriptors per vCPU"));
+    }
+    let errno = error.error.raw_os_error();
+    if let Some(denied) = gate().reason(errno, &detail) {
+        return denied;
+    }
+    match errno {
+        // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
+        // reason.
+        Some(libc::ESRCH) => ReasonCode::NoSuchThread
+            .reason(detail)
+            .with_fix(SHARE_PID_NAMESPACE),
+        Some(libc::ETIMEDOUT) => ReasonCode::Blocked.reason(detail),
+        _ => ReasonCode::Refused.reason(detail),
+    }
+}
 
 /// What may block perf_event_open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

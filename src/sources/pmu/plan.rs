@@ -157,13 +157,7 @@ pub fn plan(config: &config::Pmu, machine: &Machine, kernel: &dyn Kernel) -> Pla
     let (mode, reason) = mode::decide(config, machine, kernel);
     let mut missing = Vec::new();
     let groups = match mode {
-        PmuMode::Full => hardware(
-            config,
-            machine,
-            kernel,
-            &[Mode::Guest, Mode::Host],
-            &mut missing,
-        ),
+        PmuMode::Full => hardware(config, machine, kernel, &Mode::ALL, &mut missing),
         PmuMode::HostOnly => hardware(config, machine, kernel, &[Mode::Host], &mut missing),
         PmuMode::Software => vec![software()],
         PmuMode::Off => Vec::new(),
@@ -185,23 +179,18 @@ fn hardware(
 ) -> Vec<GroupPlan> {
     let wanted = |mode: &&Mode| **mode == Mode::Guest || config.host_mode;
     let modes: Vec<Mode> = modes.iter().filter(wanted).copied().collect();
-    let base: Vec<Bundle> = modes
-        .iter()
-        .map(|mode| {
-            let base = bundle(mode.label(), *mode, events::base(*mode), machine);
-            supported(base, kernel, missing)
-        })
-        .collect();
+    let mut base = |mode: &Mode| {
+        let base = bundle(mode.label(), *mode, events::base(*mode), machine);
+        supported(base, kernel, missing)
+    };
+    let base: Vec<Bundle> = modes.iter().map(&mut base).collect();
     let mut further = optional(config, machine, &modes, missing);
     further.extend(raw(config, machine, &modes, missing));
     further.retain(|bundle| match opens(bundle, kernel) {
         Ok(()) => true,
         Err(errno) => {
-            missing.push(format!(
-                "{}: refused by the kernel ({})",
-                bundle.name,
-                errno_text(errno)
-            ));
+            let (name, reason) = (&bundle.name, errno_text(errno));
+            missing.push(format!("{name}: refused by the kernel ({reason})"));
             false
         }
     });
@@ -232,10 +221,8 @@ fn supported(mut bundle: Bundle, kernel: &dyn Kernel, missing: &mut Vec<String>)
 }
 
 fn opens(bundle: &Bundle, kernel: &dyn Kernel) -> Result<(), i32> {
-    bundle
-        .parts()
-        .iter()
-        .try_for_each(|part| kernel.opens(part))
+    let parts = bundle.parts();
+    parts.iter().try_for_each(|part| kernel.opens(part))
 }
 
 fn optional(

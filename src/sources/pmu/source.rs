@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::config;
-use crate::engine::descriptors;
 use crate::engine::{
     Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, ReasonCode, Scope,
     SourceInfo, SourceState, Target, Unit, VcpuSource,
@@ -13,7 +12,7 @@ use crate::host::roots::Roots;
 use crate::sources::sched;
 
 use super::counters::{CounterError, CounterGroup, OpenCounters, Times};
-use super::denied::Gate;
+use super::denied::{self, Gate};
 use super::events::Mode;
 use super::guest::{Counted, Evidence, Guest, Silent};
 use super::meter::Meter;
@@ -118,14 +117,11 @@ impl VcpuSource for Pmu {
         match (self.plan.mode, self.plan.reason.clone()) {
             (PmuMode::Off, Some(reason)) => SourceState::Down(reason),
             (_, Some(reason)) => SourceState::Degraded(reason),
-            (_, None) if self.silent.reason().is_some() => self
-                .silent
-                .reason()
-                .map_or(SourceState::Up, SourceState::Degraded),
-            (_, None) if !self.plan.missing.is_empty() => {
-                SourceState::Degraded(missing(&self.plan.missing))
+            (_, None) => {
+                let reason = self.silent.reason();
+                let reason = reason.or_else(|| missing(&self.plan.missing));
+                reason.map_or(SourceState::Up, SourceState::Degraded)
             }
-            (_, None) => SourceState::Up,
         }
     }
 
@@ -189,34 +185,22 @@ fn event_column(feed: &Feed, columns: &mut Columns) -> EventColumn {
 
 /// Why a thread's counters could not be opened, and how to fix it.
 fn refusal(error: &CounterError, per_vcpu: usize, gate: Gate) -> Reason {
-    if descriptors::are_out(&error.error) {
-        return descriptors::none_left(format!(
-            "{error}; the counters take {per_vcpu} descriptors per vCPU"
-        ));
-    }
-    let errno = error.error.raw_os_error();
-    if let Some(denied) = gate.reason(errno, &error.to_string()) {
-        return denied;
-    }
-    match errno {
-        // If the thread exited, `sched` returns `Gone` on the next tick, which discards this
-        // reason.
-        Some(libc::ESRCH) => ReasonCode::NoSuchThread
-            .reason(error.to_string())
-            .with_fix(plan::SHARE_PID_NAMESPACE),
-        Some(libc::EBUSY) => ReasonCode::Busy.reason(error.to_string()).with_fix(
+    if error.error.raw_os_error() == Some(libc::EBUSY) {
+        return ReasonCode::Busy.reason(error.to_string()).with_fix(
             "another program holds the counters exclusively: look for perf record, a guest with a \
              mediated vPMU, or a profiler",
-        ),
-        Some(libc::ETIMEDOUT) => ReasonCode::Blocked.reason(error.to_string()),
-        _ => ReasonCode::Refused.reason(error.to_string()),
+        );
     }
+    denied::refusal(error, &format!("the counters take {per_vcpu}"), || gate)
 }
 
-fn missing(missing: &[String]) -> Reason {
-    ReasonCode::EventNotSupported
-        .reason(format!("not counted: {}", missing.join("; ")))
-        .with_fix("remove the missing events from sources.pmu.events and sources.pmu.raw")
+fn missing(missing: &[String]) -> Option<Reason> {
+    let not_counted = || format!("not counted: {}", missing.join("; "));
+    (!missing.is_empty()).then(|| {
+        ReasonCode::EventNotSupported
+            .reason(not_counted())
+            .with_fix("remove the missing events from sources.pmu.events and sources.pmu.raw")
+    })
 }
 
 /// All groups of one vCPU thread.

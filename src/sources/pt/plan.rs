@@ -1,11 +1,9 @@
 //! What this machine can trace, from sysfs and procfs, and the reason if it is limited.
 
-use std::io::Read;
-
 use super::{RecordError, Request, Step, SOURCE};
 use crate::config;
 use crate::engine::{descriptors, Reason, ReasonCode};
-use crate::host::cpu_model::{self, CpuModel, X86Vendor};
+use crate::host::cpu_model::{self, field, first_block, CpuModel, X86Vendor};
 use crate::host::pmu::{Pmu, Words};
 use crate::host::privileges::MemoryLock;
 use crate::host::roots::Roots;
@@ -51,12 +49,8 @@ impl Plan {
     /// # Errors
     /// The reason if nothing can be recorded.
     pub fn read(roots: &Roots) -> Result<Self, Reason> {
-        if !roots
-            .sys
-            .join("bus/event_source/devices")
-            .join(PMU)
-            .is_dir()
-        {
+        let devices = roots.sys.join("bus/event_source/devices");
+        if !devices.join(PMU).is_dir() {
             return Err(no_pt(roots));
         }
         if foreign_pid(roots).is_some() {
@@ -127,54 +121,25 @@ fn not_understood(detail: String) -> Reason {
 
 /// Why there is no such PMU: the CPU, the hypervisor below this machine, or the kernel lacks it.
 fn no_pt(roots: &Roots) -> Reason {
-    let cpu = Cpu::read(roots);
+    let cpu = first_block(roots).unwrap_or_default();
+    let flags = field(&cpu, "flags").unwrap_or_default();
+    let has = |flag| flags.split_ascii_whitespace().any(|f| f == flag);
     let reason = |why: &str| ReasonCode::NoPt.reason(format!("there is no PMU {PMU}: {why}"));
-    match cpu.model {
+    match cpu_model::parse(&cpu) {
         CpuModel::X86 {
             vendor: X86Vendor::Amd,
             ..
         } => reason("this is an AMD CPU; only Intel CPUs have Intel PT"),
         CpuModel::Arm { .. } => reason("this is an Arm CPU; only Intel CPUs have Intel PT"),
-        _ if cpu.is_guest => reason(
+        _ if has("hypervisor") => reason(
             "this machine is itself a virtual machine, and its hypervisor does not provide Intel PT",
         )
         .with_fix("run the exporter on the physical host"),
-        _ if cpu.has_pt => reason("the CPU has Intel PT, but the kernel did not set it up")
+        _ if has("intel_pt") => reason("the CPU has Intel PT, but the kernel did not set it up")
             .with_fix("use a kernel with CONFIG_PERF_EVENTS=y; see dmesg | grep -i 'intel pt'"),
         CpuModel::X86 { .. } => reason("this CPU has no Intel PT, or the firmware hides it")
             .with_fix("on Broadwell or later, enable processor trace in the firmware"),
         CpuModel::Unknown => reason("the CPU model is unknown"),
-    }
-}
-
-/// The first CPU in /proc/cpuinfo.
-struct Cpu {
-    model: CpuModel,
-    /// The flag `hypervisor`: CPUID leaf 1, ECX bit 31.
-    is_guest: bool,
-    /// The flag `intel_pt`.
-    has_pt: bool,
-}
-
-impl Cpu {
-    fn read(roots: &Roots) -> Self {
-        let mut text = Vec::new();
-        // The first CPU's block has 2 kB; do not read the file of a thousand CPUs to its end.
-        if let Ok(file) = roots.open(&roots.proc.join("cpuinfo")) {
-            // The text read before an error is used.
-            let _ = file.take(16 << 10).read_to_end(&mut text);
-        }
-        let text = String::from_utf8_lossy(&text);
-        let flags = text.lines().find_map(|line| {
-            let (key, flags) = line.split_once(':')?;
-            (key.trim() == "flags").then_some(flags)
-        });
-        let has = |flag| flags.is_some_and(|f| f.split_whitespace().any(|f| f == flag));
-        Self {
-            model: cpu_model::parse(&text),
-            is_guest: has("hypervisor"),
-            has_pt: has("intel_pt"),
-        }
     }
 }
 

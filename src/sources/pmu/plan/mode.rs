@@ -75,7 +75,7 @@ pub(in crate::sources) fn pid_namespace() -> Reason {
             "the exporter runs in its own PID namespace: the thread IDs in /proc are not valid \
                  for perf_event_open",
         )
-        .with_fix(SHARE_PID_NAMESPACE.to_owned())
+        .with_fix(SHARE_PID_NAMESPACE)
 }
 
 /// The reason if [`super::mediated_vpmu`] finds a module.
