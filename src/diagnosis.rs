@@ -56,6 +56,7 @@ impl View {
         judge::judge(&mut vms, &nodes, machine.cores(), host.is_full());
         let since = newest.taken.duration_since(UNIX_EPOCH).unwrap_or_default();
         let pmu_mode = newest.pmu_mode.as_ref();
+        let gaps = newest.inventory.visibility_gaps.iter();
         Self {
             version: VERSION.to_owned(),
             revision: REVISION.to_owned(),
@@ -71,7 +72,7 @@ impl View {
             vms,
             sources: newest.sources.iter().map(SourceView::new).collect(),
             pmu_mode: pmu_mode.and_then(|labels| owned(labels, "mode")),
-            visibility_gaps: newest.inventory.visibility_gaps.clone(),
+            visibility_gaps: gaps.map(ToString::to_string).collect(),
             dropped: newest.dropped.iter().map(Dropped::new).collect(),
         }
     }

@@ -63,6 +63,7 @@ mod watch;
 
 pub use role::{io_uring_of, vhost_of, Role};
 pub use scanner::Scanner;
+pub use visibility::VisibilityGap;
 
 /// All known VMs of this host; replaced as a whole after a change.
 #[derive(Debug, Clone, Default)]
@@ -73,8 +74,8 @@ pub struct Inventory {
     pub topology: Arc<Topology>,
     /// All VMs, sorted by name.
     pub vms: Vec<Arc<Vm>>,
-    /// What the scan could not see and how to fix it, without duplicates: `gap; needs fix`.
-    pub visibility_gaps: Vec<String>,
+    /// What the scan could not see and how to fix it, without duplicates.
+    pub visibility_gaps: Vec<VisibilityGap>,
     /// Processes that could not be examined because reading their memory blocks.
     pub blocked: usize,
 }

@@ -77,7 +77,7 @@ fn duplicated_descriptors_of_vcpus_are_one_vm_with_and_without_debugfs() {
             ["web-1 firecracker - 0=1010 1=1011"],
             "{debugfs}"
         );
-        assert_eq!(inventory.visibility_gaps, Vec::<String>::new(), "{debugfs}");
+        assert_eq!(inventory.visibility_gaps, [], "{debugfs}");
     }
 }
 
@@ -358,7 +358,7 @@ fn vcpus_of_a_guest_that_waits_to_be_started_are_counted() {
         (0, 4, false)
     );
     assert!(
-        inventory.visibility_gaps[0].starts_with("4 vCPUs"),
+        inventory.visibility_gaps[0].unseen.starts_with("4 vCPUs"),
         "{:?}",
         inventory.visibility_gaps
     );
@@ -389,7 +389,7 @@ fn sandbox_of_gvisor_is_a_vm_without_threads_of_its_own_for_vcpus() {
     assert_eq!((vm.vcpus.len(), vm.threadless), (0, 3));
     assert_eq!(inventory.visibility_gaps.len(), 1);
     assert!(
-        inventory.visibility_gaps[0].contains("gVisor"),
+        inventory.visibility_gaps[0].unseen.contains("gVisor"),
         "{:?}",
         inventory.visibility_gaps
     );

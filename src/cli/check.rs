@@ -157,11 +157,8 @@ fn findings(
     if inventory.is_some() && visibility_gaps.is_empty() {
         findings.push(Need("inventory", "every VM is visible").ok("yes"));
     }
-    findings.extend(
-        visibility_gaps
-            .iter()
-            .map(|line| probes::blind_spot(line, &caps)),
-    );
+    let gaps = visibility_gaps.iter();
+    findings.extend(gaps.map(|gap| probes::blind_spot(gap, &caps)));
     findings.push(probes::schedstat(roots));
     findings.push(probes::sched(roots));
     findings.push(probes::perf_events(roots, &caps));
@@ -311,7 +308,6 @@ const STATE: usize = 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Reason;
     use expect_test::expect;
 
     fn finding(source: &'static str, state: State) -> Finding {

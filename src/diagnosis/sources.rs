@@ -74,7 +74,6 @@ impl Dropped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Reason;
 
     #[test]
     fn switched_off_and_absent_are_not_down() {

@@ -95,7 +95,7 @@ impl Scanner {
             Ok(Changed(false)) if same_domains && same_topology && !first => {
                 return self.inventory.clone();
             }
-            Ok(_) => (self.vms(), gaps.lines()),
+            Ok(_) => (self.vms(), gaps.list()),
             Err(error) => (
                 self.inventory.vms.clone(),
                 vec![no_processes(&self.roots.proc, &error)],

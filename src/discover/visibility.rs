@@ -1,8 +1,35 @@
-//! Visibility gaps: what a scan could not see, one line per kind, which ends in `; needs ` and the
-//! fix.
+//! Visibility gaps: what a scan could not see, one for each kind.
 
-use std::io;
+use std::borrow::Cow;
 use std::path::Path;
+use std::{fmt, io};
+
+/// Something that a scan could not see. Its text is `unseen; needs needs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VisibilityGap {
+    /// What is not visible, and why.
+    pub unseen: String,
+    /// What makes it visible; empty if unknown.
+    pub needs: Cow<'static, str>,
+}
+
+impl VisibilityGap {
+    fn new(unseen: impl Into<String>, needs: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            unseen: unseen.into(),
+            needs: needs.into(),
+        }
+    }
+}
+
+impl fmt::Display for VisibilityGap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.needs {
+            "" => f.write_str(&self.unseen),
+            needs => write!(f, "{}; needs {needs}", self.unseen),
+        }
+    }
+}
 
 /// Counts for each kind of visibility gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,15 +55,14 @@ pub(super) struct VisibilityGaps {
 }
 
 impl VisibilityGaps {
-    /// One line for each kind that occurs.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+    /// One gap for each kind that occurs.
+    pub(super) fn list(&self) -> Vec<VisibilityGap> {
+        let mut gaps = Vec::new();
         if self.invisible {
-            lines.push(
-                "procfs hides the processes of other users (hidepid), including their VMs; \
-                 needs CAP_SYS_PTRACE"
-                    .to_owned(),
-            );
+            gaps.push(VisibilityGap::new(
+                "procfs hides the processes of other users (hidepid), including their VMs",
+                "CAP_SYS_PTRACE",
+            ));
         }
         if self.hidden || self.by_name > 0 {
             let known = match self.by_name {
@@ -46,52 +72,72 @@ impl VisibilityGaps {
                     count(n, "VM is", "VMs are")
                 ),
             };
-            lines.push(format!(
-                "cannot read the descriptors of some processes: {known}VMMs that do not name \
-                 their threads are missing; needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no \
-                 AppArmor or SELinux profile that denies it"
+            gaps.push(VisibilityGap::new(
+                format!(
+                    "cannot read the descriptors of some processes: {known}VMMs that do not name \
+                     their threads are missing"
+                ),
+                "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, and no AppArmor or SELinux profile that \
+                 denies it",
             ));
         }
         if self.threads > 0 {
-            lines.push(format!(
-                "{} no known thread: the VMM does not name its threads, and they have not run \
-                 yet; needs KVM debugfs (mount -t debugfs none /sys/kernel/debug), or QEMU started \
-                 with -name debug-threads=on",
-                count(self.threads, "vCPU has", "vCPUs have")
+            let vcpus = count(self.threads, "vCPU has", "vCPUs have");
+            gaps.push(VisibilityGap::new(
+                format!(
+                    "{vcpus} no known thread: the VMM does not name its threads, and they have \
+                     not run yet"
+                ),
+                "KVM debugfs (mount -t debugfs none /sys/kernel/debug), or QEMU started with \
+                 -name debug-threads=on",
             ));
         }
         if self.mixed > 0 {
-            lines.push(format!(
-                "{} several VMs: their vCPUs are assigned by the order of descriptors, which can \
-                 be wrong; needs KVM debugfs (mount -t debugfs none /sys/kernel/debug)",
-                count(self.mixed, "process runs", "processes run")
+            let processes = count(self.mixed, "process runs", "processes run");
+            gaps.push(VisibilityGap::new(
+                format!(
+                    "{processes} several VMs: their vCPUs are assigned by the order of \
+                     descriptors, which can be wrong"
+                ),
+                "KVM debugfs (mount -t debugfs none /sys/kernel/debug)",
             ));
         }
         if self.unbound > 0 {
-            lines.push(format!(
-                "{} no thread per vCPU (gVisor): any thread of the sandbox runs any vCPU, so the \
-                 VM is counted as a whole; needs a VMM that runs each vCPU on its own thread",
-                count(self.unbound, "VM has", "VMs have")
+            let vms = count(self.unbound, "VM has", "VMs have");
+            gaps.push(VisibilityGap::new(
+                format!(
+                    "{vms} no thread per vCPU (gVisor): any thread of the sandbox runs any vCPU, \
+                     so the VM is counted as a whole"
+                ),
+                "a VMM that runs each vCPU on its own thread",
             ));
         }
         if self.domains > 0 {
-            lines.push(format!(
-                "cannot read the state of {} (/run/libvirt/qemu): their OpenStack labels are \
-                 missing; needs CAP_DAC_READ_SEARCH",
-                count(self.domains, "libvirt domain", "libvirt domains")
+            let domains = count(self.domains, "libvirt domain", "libvirt domains");
+            gaps.push(VisibilityGap::new(
+                format!(
+                    "cannot read the state of {domains} (/run/libvirt/qemu): their OpenStack \
+                     labels are missing"
+                ),
+                "CAP_DAC_READ_SEARCH",
             ));
         }
         if self.blocked > 0 {
+            let processes = count(self.blocked, "process cannot", "processes cannot");
             let pid = self.first_blocked;
-            lines.push(format!(
-                "{} be examined: reading their memory blocks (it is locked, or in a file whose \
-                 server does not answer), so their VMs are missing or keep their last names; \
-                 first: PID {pid}; needs the blocking thread or file server stopped: \
-                 ps -L -o pid,tid,user,stat,wchan:32,comm -p {pid}",
-                count(self.blocked, "process cannot", "processes cannot")
+            gaps.push(VisibilityGap::new(
+                format!(
+                    "{processes} be examined: reading their memory blocks (it is locked, or in a \
+                     file whose server does not answer), so their VMs are missing or keep their \
+                     last names; first: PID {pid}"
+                ),
+                format!(
+                    "the blocking thread or file server stopped: \
+                     ps -L -o pid,tid,user,stat,wchan:32,comm -p {pid}"
+                ),
             ));
         }
-        lines
+        gaps
     }
 }
 
@@ -99,12 +145,12 @@ fn count(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
-/// The line for a host whose processes cannot be listed.
-pub(super) fn no_processes(proc: &Path, error: &io::Error) -> String {
+/// The gap of a host whose processes cannot be listed.
+pub(super) fn no_processes(proc: &Path, error: &io::Error) -> VisibilityGap {
     let proc = proc.display();
-    format!(
-        "cannot list {proc}: {error}: new VMs are not visible; needs procfs mounted there, or \
-         --path.procfs set to it"
+    VisibilityGap::new(
+        format!("cannot list {proc}: {error}: new VMs are not visible"),
+        "procfs mounted there, or --path.procfs set to it",
     )
 }
 
@@ -114,7 +160,7 @@ mod tests {
 
     #[test]
     fn each_kind_is_one_line_with_what_it_needs() {
-        assert_eq!(VisibilityGaps::default().lines(), Vec::<String>::new());
+        assert_eq!(VisibilityGaps::default().list(), []);
         let all = VisibilityGaps {
             invisible: true,
             hidden: true,
@@ -126,7 +172,7 @@ mod tests {
             blocked: 7,
             first_blocked: 8,
         };
-        let lines = all.lines();
+        let lines: Vec<String> = all.list().iter().map(ToString::to_string).collect();
         assert_eq!(lines.len(), 7);
         assert!(
             lines.iter().all(|line| line.contains("; needs ")),

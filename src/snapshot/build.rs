@@ -342,12 +342,13 @@ fn column_rows(columns: &[Column]) -> Arc<[ColumnRow]> {
 fn inventory_state(inventory: &Inventory) -> SourceState {
     match inventory.visibility_gaps.as_slice() {
         [] => SourceState::Up,
-        spots => {
+        gaps => {
             let code = match inventory.blocked {
                 0 => ReasonCode::BlindSpots,
                 _ => ReasonCode::BlockedReads,
             };
-            SourceState::Degraded(code.reason(spots.join("; ")))
+            let gaps: Vec<String> = gaps.iter().map(ToString::to_string).collect();
+            SourceState::Degraded(code.reason(gaps.join("; ")))
         }
     }
 }

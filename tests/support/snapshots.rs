@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use vcpu_exporter::config::Placement;
-use vcpu_exporter::discover::{Inventory, Vcpu, VmKey};
+use vcpu_exporter::discover::{Inventory, Vcpu, VisibilityGap, VmKey};
 use vcpu_exporter::engine::background::{FactValue, Origin};
 use vcpu_exporter::engine::ledger::CellKey;
-use vcpu_exporter::engine::{CpuLocation, Reason, ReasonCode, SourceInfo, SourceState, Unit};
+use vcpu_exporter::engine::{CpuLocation, ReasonCode, SourceInfo, SourceState, Unit};
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
 use vcpu_exporter::metric::Buckets;
 use vcpu_exporter::metric::LabelValue;
@@ -67,9 +67,10 @@ impl Host {
                 generation: 7,
                 topology: Arc::new(topology),
                 vms: Vec::new(),
-                visibility_gaps: vec![
-                    "debugfs is locked down: vCPUs are known by thread names".into()
-                ],
+                visibility_gaps: vec![VisibilityGap {
+                    unseen: "debugfs is locked down: vCPUs are known by thread names".into(),
+                    needs: "".into(),
+                }],
                 blocked: 0,
             }),
             vms: Vec::new(),

@@ -72,9 +72,10 @@ fn a_new_process_that_blocks_is_a_blind_spot_and_others_come_and_go() {
     assert_eq!(inventory.vms.len(), 1);
     assert_eq!(inventory.vms[0].name, "a");
     assert_eq!(inventory.blocked, 1);
-    let [line] = &inventory.visibility_gaps[..] else {
+    let [gap] = &inventory.visibility_gaps[..] else {
         panic!("{:?}", inventory.visibility_gaps)
     };
+    let line = &gap.unseen;
     assert!(line.contains("1 process cannot be examined"), "{line}");
     assert!(line.contains("PID 1100"), "{line}");
     assert!(Arc::ptr_eq(&inventory, &host.scan()), "nothing changed");

@@ -72,7 +72,7 @@ fn every_kind_of_vm_is_found_with_all_its_facts() {
         "spin (cmdline) demo-guest - \"bbbbbbbb\" [0=1910 1=1911]".into(),
     ];
     assert_eq!(lines, expected);
-    assert_eq!(inventory.visibility_gaps, Vec::<String>::new());
+    assert_eq!(inventory.visibility_gaps, []);
     assert_eq!(inventory.generation, 1);
     let hand = &inventory.vms[3];
     assert_eq!(
@@ -188,7 +188,7 @@ fn a_vm_that_migrates_in_is_there_before_it_runs_and_the_source_leaves() {
     let lines: Vec<String> = both.vms.iter().map(|vm| line(vm)).collect();
     assert_eq!(lines[0], "other (cmdline) qemu - \"\" [0=1210 1=1211]");
     assert_eq!(both.vms.len(), 2);
-    assert_eq!(both.visibility_gaps, Vec::<String>::new());
+    assert_eq!(both.visibility_gaps, []);
     host.host
         .exit(source.pid)
         .remove("run/libvirt/qemu/web.xml");
@@ -420,7 +420,7 @@ fn unnamed_threads_are_found_by_debugfs_by_their_call_or_once_they_ran() {
     );
     assert_eq!(first.visibility_gaps.len(), 1);
     assert!(
-        first.visibility_gaps[0].starts_with("2 vCPUs"),
+        first.visibility_gaps[0].unseen.starts_with("2 vCPUs"),
         "{:?}",
         first.visibility_gaps
     );
@@ -432,7 +432,7 @@ fn unnamed_threads_are_found_by_debugfs_by_their_call_or_once_they_ran() {
     host.host.set(1000, 1010, |t| t.guest_ticks = 3);
     let last = host.scan();
     assert!(vcpus(&last)[0].ends_with("[0=1010 1=1011]"));
-    assert_eq!(last.visibility_gaps, Vec::<String>::new());
+    assert_eq!(last.visibility_gaps, []);
 }
 
 /// The TID of an exited thread that created a VM can belong to another VMM later.
@@ -474,7 +474,9 @@ fn several_vms_in_one_process_are_several_vms() {
             "two-1000 (cmdline) cloud-hypervisor - \"\" [0=1050]",
         ]
     );
-    assert!(inventory.visibility_gaps[0].starts_with("1 process runs several VMs"));
+    assert!(inventory.visibility_gaps[0]
+        .unseen
+        .starts_with("1 process runs several VMs"));
     // debugfs shows the opposite assignment.
     host.host
         .debugfs_vcpu(1000, 10, 0, 1050)
@@ -482,7 +484,7 @@ fn several_vms_in_one_process_are_several_vms() {
     host.host.fd(vm.pid, 50, "/dev/null");
     let inventory = host.scan();
     assert_eq!(inventory.vms[0].vcpus[0].tid, 1050);
-    assert_eq!(inventory.visibility_gaps, Vec::<String>::new());
+    assert_eq!(inventory.visibility_gaps, []);
 }
 
 #[test]
@@ -501,13 +503,13 @@ fn a_host_without_proc_says_so_and_recovers() {
     host.host.remove("proc");
     let gaps = host.scan();
     assert!(
-        gaps.visibility_gaps[0].contains("--path.procfs"),
+        gaps.visibility_gaps[0].needs.contains("--path.procfs"),
         "{:?}",
         gaps.visibility_gaps
     );
     host.host.qemu(1000, "a", A, 1);
     assert_eq!(host.names(), ["a"]);
-    assert_eq!(host.scan().visibility_gaps, Vec::<String>::new());
+    assert_eq!(host.scan().visibility_gaps, []);
 }
 
 #[test]

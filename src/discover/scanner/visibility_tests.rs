@@ -55,7 +55,7 @@ fn without_ptrace_rights_thread_names_tell_and_the_rest_is_said() {
     let tids: Vec<i32> = inventory.vms[0].vcpus.iter().map(|vcpu| vcpu.tid).collect();
     assert_eq!(tids, vm.vcpus);
     assert_eq!(inventory.visibility_gaps.len(), 1);
-    let line = &inventory.visibility_gaps[0];
+    let line = inventory.visibility_gaps[0].to_string();
     assert!(
         line.contains(": 2 VMs") && line.contains("CAP_SYS_PTRACE"),
         "{line}"
@@ -130,7 +130,7 @@ fn single_threads_and_the_kernels_own_are_no_blind_spot() {
     host.process(1300, 1, &["/usr/bin/single"], "0::/");
     forbid(&host, "proc/1300/fd");
     let inventory = scan_without_rights(&host);
-    assert_eq!(inventory.visibility_gaps, Vec::<String>::new());
+    assert_eq!(inventory.visibility_gaps, []);
     allow(&host, "proc/1300/fd");
 }
 
@@ -164,7 +164,7 @@ fn a_domain_whose_state_is_not_readable_is_named_by_its_command_line() {
     assert_eq!(inventory.vms[0].manager, Some("openstack"));
     assert_eq!(inventory.vms[0].facts, []);
     assert_eq!(inventory.visibility_gaps.len(), 1);
-    let line = &inventory.visibility_gaps[0];
+    let line = inventory.visibility_gaps[0].to_string();
     assert!(
         line.contains("1 libvirt domain ") && line.contains("CAP_DAC_READ_SEARCH"),
         "{line}"

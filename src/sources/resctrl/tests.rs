@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::background::FactValue;
 use crate::fake_host::{FakeHost, FakeVm, UUID_A, UUID_B};
 
 const ROOT: &str = "sys/fs/resctrl";

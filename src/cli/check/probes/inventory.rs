@@ -7,6 +7,7 @@ use caps::Capability;
 use super::{grant, refused};
 use crate::cli::check::{count, Finding, Need};
 use crate::cli::out::printable;
+use crate::discover::VisibilityGap;
 use crate::host::privileges::{Capabilities, NEEDED};
 use crate::host::roots::Roots;
 
@@ -59,20 +60,19 @@ pub(super) fn hidepid_of<'a>(mounts: &'a str, mount_point: &str) -> Option<&'a s
     (!matches!(value, "0" | "off")).then_some(value)
 }
 
-/// A visibility gap that the scan reported, with the requirement in its text as the fix.
-pub(in crate::cli::check) fn blind_spot(line: &str, caps: &Capabilities) -> Finding {
-    let line = printable(line);
-    let (seen, needs) = line.split_once("; needs ").unwrap_or((&line, ""));
+/// A visibility gap that the scan reported, with its requirement as the fix.
+pub(in crate::cli::check) fn blind_spot(gap: &VisibilityGap, caps: &Capabilities) -> Finding {
+    let (unseen, needs) = (printable(&gap.unseen), printable(&gap.needs));
     let need = Need("inventory", "every VM is visible");
     let held = caps.missing(&NEEDED).is_empty();
-    match needs {
-        "" => need.degraded(seen),
-        needs if !needs.contains("CAP_") => need.degraded(seen).fix(needs),
-        _ if held => need.degraded(seen).fix(
+    match &*needs {
+        "" => need.degraded(unseen),
+        needs if !needs.contains("CAP_") => need.degraded(unseen).fix(needs),
+        _ if held => need.degraded(unseen).fix(
             "all capabilities are held: check AppArmor and SELinux \
              (docker: --security-opt apparmor=unconfined) and user namespaces",
         ),
-        _ => need.degraded(line.clone()).fix(grant()),
+        _ => need.degraded(printable(&gap.to_string())).fix(grant()),
     }
 }
 

@@ -3,6 +3,7 @@ use caps::Capability;
 use super::inventory::{hidepid_of, lockdown};
 use super::*;
 use crate::cli::check::State;
+use crate::discover::VisibilityGap;
 
 /// The temporary directory, which must live as long as the roots in it.
 struct Host(#[allow(dead_code)] tempfile::TempDir, Roots);
@@ -167,13 +168,17 @@ fn kvm_says_which_module_is_loaded() {
 #[test]
 fn visibility_gap_has_its_requirement_as_fix() {
     let all: Capabilities = NEEDED.into_iter().collect();
-    let line = "1 VM is hidden; needs CAP_SYS_PTRACE";
-    let finding = blind_spot(line, &none());
+    let gap = |unseen: &str, needs: &'static str| VisibilityGap {
+        unseen: unseen.to_owned(),
+        needs: needs.into(),
+    };
+    let hidden = gap("1 VM is hidden", "CAP_SYS_PTRACE");
+    let finding = blind_spot(&hidden, &none());
     assert_finding(&finding, State::Degraded, "1 VM is hidden");
     assert!(finding.detail.contains("CAP_SYS_PTRACE"));
     assert!(finding.fix.unwrap().starts_with("run it as root, or "));
-    assert!(blind_spot(line, &all).fix.unwrap().contains("AppArmor"));
-    let debugfs = blind_spot("no thread known; needs KVM debugfs (mount it)", &all);
+    assert!(blind_spot(&hidden, &all).fix.unwrap().contains("AppArmor"));
+    let debugfs = blind_spot(&gap("no thread known", "KVM debugfs (mount it)"), &all);
     assert_eq!(debugfs.fix.as_deref(), Some("KVM debugfs (mount it)"));
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::background::FactValue;
 use crate::fake_host::FakeHost;
 
 fn source(host: &FakeHost) -> KvmStat {
