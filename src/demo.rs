@@ -6,7 +6,7 @@
 //!
 //! - [`guest`] is the guests' code, one image for each [`guest::Load`].
 //! - [`vm`] calls KVM, and has the only `unsafe` here.
-//! - [`pace`] is the fixed schedule on which a vCPU wakes up.
+//! - `pace` is the fixed schedule on which a vCPU wakes up.
 //! - [`micro_vm`] is the process: its arguments and vCPU threads.
 //! - [`protocol`] is its commands and answers, line by line.
 //! - [`guests`] starts and stops the demo's three micro-VMs.
@@ -16,7 +16,7 @@
 pub mod guest;
 pub mod guests;
 pub mod micro_vm;
-pub mod pace;
+mod pace;
 pub mod protocol;
 pub mod synthetic;
 pub mod table;

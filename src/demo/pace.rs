@@ -11,13 +11,13 @@ use rustix::time::{clock_gettime, ClockId, Timespec};
 const MOST_BEHIND: Duration = Duration::from_secs(1);
 
 /// Nanoseconds of the monotonic clock.
-pub fn now() -> Duration {
-    from_timespec(clock_gettime(ClockId::Monotonic))
+pub(super) fn now() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
 }
 
 /// Deadlines a period apart.
 #[derive(Debug)]
-pub struct Schedule {
+pub(super) struct Schedule {
     period: Duration,
     next: Duration,
     skipped: u64,
@@ -25,7 +25,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// A schedule whose first deadline is one period from `now`.
-    pub fn starting(now: Duration, period: Duration) -> Self {
+    pub(super) fn starting(now: Duration, period: Duration) -> Self {
         Self {
             period,
             next: now + period,
@@ -34,16 +34,16 @@ impl Schedule {
     }
 
     /// Sleeps until the next deadline; returns immediately if it has passed.
-    pub fn wait(&mut self) {
-        let deadline = to_timespec(self.take(now()));
+    pub(super) fn wait(&mut self) {
+        // Seconds since the boot always fit.
+        let deadline = Timespec::try_from(self.take(now())).unwrap_or_default();
         // A signal interrupts the sleep; sleep for the rest.
         while clock_nanosleep_absolute(ClockId::Monotonic, &deadline)
             == Err(rustix::io::Errno::INTR)
         {}
     }
 
-    /// Number of skipped deadlines.
-    pub fn skipped(&self) -> u64 {
+    pub(super) fn skipped(&self) -> u64 {
         self.skipped
     }
 
@@ -59,19 +59,6 @@ impl Schedule {
         let deadline = self.next;
         self.next += self.period;
         deadline
-    }
-}
-
-fn from_timespec(time: Timespec) -> Duration {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
-    Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
-}
-
-fn to_timespec(time: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: time.subsec_nanos().into(),
     }
 }
 

@@ -5,9 +5,6 @@ use super::model::{VcpuRates, BASE_HERTZ};
 /// Totals by [`Counted`].
 pub(super) type Counts = [f64; LEN];
 
-/// All zero.
-pub(super) const NONE: Counts = [0.0; LEN];
-
 /// PMU events, for guest and host each.
 const PMU: usize = 8;
 /// VMX exit reasons (SDM volume 3, appendix C), and their usual share of all exits.
@@ -134,7 +131,7 @@ mod tests {
             cpi: 1.0,
             ..VcpuRates::default()
         };
-        let mut counts = NONE;
+        let mut counts = [0.0; LEN];
         add(&mut counts, &rates, 2.0);
         assert!((Counted::Exits.of(&counts) - 20_000.0).abs() < 1e-6);
         let io = Counted::Reason(30).of(&counts);

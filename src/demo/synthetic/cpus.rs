@@ -1,6 +1,6 @@
 //! Divides each CPU's time among its threads, and accounts it as the kernel does.
 
-use super::model::{ThreadRates, VcpuRates, VmRates};
+use super::model::VmRates;
 use super::scenario::CPUS;
 
 pub(super) type PerCpu = [f64; CPUS as usize];
@@ -76,14 +76,26 @@ impl CpuTime {
 pub(super) fn share(vms: &mut [Option<VmRates>], processes: &PerCpu) -> Vec<CpuTime> {
     let mut cpus = vec![HOST_WORK; CPUS as usize];
     let threads = vms.iter_mut().flatten().flat_map(|vm| &mut vm.threads);
-    give(threads, &mut cpus);
+    let threads = threads.map(|thread| Wants {
+        cpu: thread.cpu as usize,
+        time: &mut thread.time,
+        delay: &mut thread.delay,
+        guest: 0.0,
+    });
+    give(threads.collect(), &mut cpus);
     for (cpu, wanted) in cpus.iter_mut().zip(processes) {
         let given = wanted.min(1.0 - cpu.busy()).max(0.0);
         cpu.system += given * SYSTEM_OF_PROCESS;
         cpu.user += given * (1.0 - SYSTEM_OF_PROCESS);
     }
     let vcpus = vms.iter_mut().flatten().flat_map(|vm| &mut vm.vcpus);
-    give(vcpus, &mut cpus);
+    let vcpus = vcpus.map(|vcpu| Wants {
+        cpu: vcpu.cpu as usize,
+        time: &mut vcpu.time,
+        delay: &mut vcpu.delay,
+        guest: 1.0 - vcpu.host,
+    });
+    give(vcpus.collect(), &mut cpus);
     for cpu in &mut cpus {
         let idle = (1.0 - cpu.busy()).max(0.0);
         cpu.iowait = idle * IOWAIT_OF_IDLE;
@@ -93,78 +105,37 @@ pub(super) fn share(vms: &mut [Option<VmRates>], processes: &PerCpu) -> Vec<CpuT
 }
 
 /// A thread that demands time on a CPU.
-trait Wants {
-    fn cpu(&self) -> usize;
-    fn time(&self) -> f64;
-    /// Time and delay, seconds per second.
-    fn time_and_delay(&mut self) -> (&mut f64, &mut f64);
+struct Wants<'a> {
+    cpu: usize,
+    /// Seconds per second, as `delay`.
+    time: &'a mut f64,
+    delay: &'a mut f64,
     /// Share of its time that is guest time.
-    fn guest(&self) -> f64;
-
-    /// Sets its time in seconds per second; it waits for the rest of its demand.
-    fn gets(&mut self, given: f64) {
-        let (time, delay) = self.time_and_delay();
-        *delay = (*delay + *time - given).min(1.0 - given);
-        *time = given;
-    }
+    guest: f64,
 }
 
 /// Divides what is left of each CPU among these threads in proportion to their demand.
-fn give<'a, T: Wants + 'a>(threads: impl Iterator<Item = &'a mut T>, cpus: &mut [CpuTime]) {
-    let threads: Vec<&mut T> = threads.collect();
+fn give(threads: Vec<Wants<'_>>, cpus: &mut [CpuTime]) {
     let mut wanted = vec![0.0; cpus.len()];
     for thread in &threads {
-        wanted[thread.cpu()] += thread.time();
+        wanted[thread.cpu] += *thread.time;
     }
     let left = |cpu: &CpuTime| (1.0 - cpu.busy()).max(0.0);
     let left: Vec<f64> = cpus.iter().map(left).collect();
     for thread in threads {
-        let n = thread.cpu();
-        let given = thread.time() * (left[n] / wanted[n]).min(1.0);
-        thread.gets(given);
-        cpus[n].guest += given * thread.guest();
-        cpus[n].system += given * (1.0 - thread.guest());
-    }
-}
-
-impl Wants for ThreadRates {
-    fn cpu(&self) -> usize {
-        self.cpu as usize
-    }
-
-    fn time(&self) -> f64 {
-        self.time
-    }
-
-    fn time_and_delay(&mut self) -> (&mut f64, &mut f64) {
-        (&mut self.time, &mut self.delay)
-    }
-
-    fn guest(&self) -> f64 {
-        0.0
-    }
-}
-
-impl Wants for VcpuRates {
-    fn cpu(&self) -> usize {
-        self.cpu as usize
-    }
-
-    fn time(&self) -> f64 {
-        self.time
-    }
-
-    fn time_and_delay(&mut self) -> (&mut f64, &mut f64) {
-        (&mut self.time, &mut self.delay)
-    }
-
-    fn guest(&self) -> f64 {
-        1.0 - self.host
+        let n = thread.cpu;
+        let given = *thread.time * (left[n] / wanted[n]).min(1.0);
+        // It waits for the rest of its demand.
+        *thread.delay = (*thread.delay + *thread.time - given).min(1.0 - given);
+        *thread.time = given;
+        cpus[n].guest += given * thread.guest;
+        cpus[n].system += given * (1.0 - thread.guest);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::VcpuRates;
     use super::*;
 
     fn vm(vcpus: &[(u32, f64)], threads: &[(u32, f64)]) -> Option<VmRates> {
@@ -176,11 +147,7 @@ mod tests {
         };
         let mut vm = VmRates {
             vcpus: vcpus.iter().map(vcpu).collect(),
-            allowed: Vec::new(),
-            threads: Default::default(),
-            throttled: [0.0; 2],
-            memory_far: false,
-            device_far: false,
+            ..VmRates::default()
         };
         for (thread, (cpu, time)) in vm.threads.iter_mut().zip(threads) {
             (thread.cpu, thread.time) = (*cpu, *time);

@@ -57,7 +57,7 @@ pub(super) struct ThreadRates {
 }
 
 /// Rates of a VM.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct VmRates {
     pub(super) vcpus: Vec<VcpuRates>,
     /// CPUs that each vCPU may use.

@@ -39,7 +39,7 @@ pub(super) struct State {
 }
 
 /// Totals of a VM.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct VmTotals {
     /// The step in which it started.
     pub(super) born: u64,
@@ -55,7 +55,7 @@ pub(super) struct VmTotals {
 }
 
 /// Totals of a vCPU.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct VcpuTotals {
     pub(super) thread: ThreadTotals,
     /// Seconds in guest mode, and seconds with counters running.
@@ -155,18 +155,13 @@ impl VmTotals {
                 cpu: rates.cpu,
                 ..ThreadTotals::default()
             },
-            guest: 0.0,
-            running: 0.0,
-            counts: counts::NONE,
+            ..VcpuTotals::default()
         };
         Self {
             born,
             vcpus: rates.vcpus.iter().map(vcpu).collect(),
-            threads: Default::default(),
-            quota: [0.0; 3],
-            remote: 0.0,
-            traffic: [[0.0; 2]; 2],
             rates: rates.clone(),
+            ..Self::default()
         }
     }
 

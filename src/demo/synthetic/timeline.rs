@@ -18,7 +18,7 @@ pub(super) struct Influence {
 }
 
 /// Differences for one VM.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct OfVm {
     /// Demand of every vCPU, in place of its workload's.
     pub(super) demand: Option<f64>,
@@ -39,26 +39,15 @@ pub(super) struct OfVm {
     pub(super) iothread: Option<(u32, f64)>,
 }
 
-impl Default for OfVm {
-    fn default() -> Self {
-        Self {
-            demand: None,
-            demand_of: None,
-            cpi: 1.0,
-            misses: 1.0,
-            exits: None,
-            memory_far: false,
-            device_far: false,
-            cpus: None,
-            iothread: None,
-        }
-    }
-}
-
 /// The effects of all troubles that are active at this time.
 pub(super) fn influence(scenario: &Scenario, at: Duration) -> Influence {
+    let calm = OfVm {
+        cpi: 1.0,
+        misses: 1.0,
+        ..OfVm::default()
+    };
     let mut all = Influence {
-        vms: vec![OfVm::default(); scenario.vms.len()],
+        vms: vec![calm; scenario.vms.len()],
         throttled: [0.0; 2],
         running: 1.0,
         processes: [0.0; CPUS as usize],
