@@ -153,7 +153,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             };
         }
         #[cfg(feature = "demo")]
-        Some(Command::MicroVm(args)) => return Ok(crate::demo::micro_vm::main(&args)?),
+        Some(Command::MicroVm(args)) => return crate::demo::micro_vm::main(&args),
     }
     Ok(ExitCode::SUCCESS)
 }

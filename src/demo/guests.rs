@@ -1,17 +1,19 @@
 //! The demo's three micro-VMs: started and stopped together.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::{bail, Context};
+
 use super::guest::Load;
 use super::protocol::{Ready, Reply};
-use super::vm::{self, VmError};
+use super::vm;
 
 /// Most time for a micro-VM to start its vCPUs; it needs milliseconds.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -53,39 +55,6 @@ pub const PLANS: &[Plan] = &[
     },
 ];
 
-/// Why the demo's guests did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// KVM does not work here.
-    #[error("the demo needs KVM: {0}")]
-    Kvm(#[from] VmError),
-    /// This program could not be started again.
-    #[error("cannot start the guest {name:?} ({exe} micro-vm): {error}")]
-    Spawn {
-        /// The guest.
-        name: &'static str,
-        /// The program's path.
-        exe: PathBuf,
-        /// The error.
-        #[source]
-        error: io::Error,
-    },
-    /// A guest reported an error.
-    #[error("the guest {name:?} did not start: {said}")]
-    Failed {
-        /// The guest.
-        name: &'static str,
-        /// The guest's message.
-        said: String,
-    },
-    /// A guest reported nothing in time.
-    #[error("the guest {name:?} did not start within {} s", START_DEADLINE.as_secs())]
-    Late {
-        /// The guest.
-        name: &'static str,
-    },
-}
-
 /// A running guest; killed on drop.
 #[derive(Debug)]
 pub struct Guest {
@@ -121,18 +90,17 @@ impl Guests {
     ///
     /// # Errors
     /// If KVM is missing or a guest does not start; guests that have started are stopped.
-    pub fn start(exe: &Path) -> Result<Self, DemoError> {
-        vm::probe()?;
+    pub fn start(exe: &Path) -> anyhow::Result<Self> {
+        vm::probe().context("the demo needs KVM")?;
         let mut starting = Vec::new();
         for (plan, number) in PLANS.iter().zip(1..) {
             starting.push(Starting::spawn(exe, *plan, number)?);
         }
         let deadline = Instant::now() + START_DEADLINE;
-        let guests: Result<Vec<Guest>, DemoError> = starting
-            .into_iter()
-            .map(|guest| guest.wait(deadline))
-            .collect();
-        Ok(Self { guests: guests? })
+        let started = starting.into_iter().map(|guest| guest.wait(deadline));
+        Ok(Self {
+            guests: started.collect::<anyhow::Result<_>>()?,
+        })
     }
 
     /// The running guests, in the order of [`PLANS`].
@@ -184,15 +152,17 @@ struct Starting {
 }
 
 impl Starting {
-    fn spawn(exe: &Path, plan: Plan, number: u32) -> Result<Self, DemoError> {
-        let failed = |error| DemoError::Spawn {
-            name: plan.name(),
-            exe: exe.to_path_buf(),
-            error,
+    fn spawn(exe: &Path, plan: Plan, number: u32) -> anyhow::Result<Self> {
+        let name = plan.name();
+        let failed = || {
+            format!(
+                "cannot start the guest {name:?} ({} micro-vm)",
+                exe.display()
+            )
         };
         let mut child = Command::new(exe)
             .args(["micro-vm", "--control"])
-            .args(["--name", plan.name(), "--load", plan.load.name()])
+            .args(["--name", name, "--load", name])
             .args(["--vcpus", &plan.vcpus.to_string()])
             .args(["--uuid", &uuid(std::process::id(), number)])
             // Its own process group: Ctrl-C goes to the demo, which then stops its guests.
@@ -203,12 +173,12 @@ impl Starting {
             // It reports errors on standard output.
             .stderr(Stdio::null())
             .spawn()
-            .map_err(failed)?;
+            .with_context(failed)?;
         let stdout = child.stdout.take();
         let process = Process(child);
         let (sender, lines) = mpsc::channel();
         thread::Builder::new()
-            .name(format!("guest {}", plan.name()))
+            .name(format!("guest {name}"))
             .spawn(move || {
                 let lines = stdout.map(|out| BufReader::new(out).lines());
                 for line in lines.into_iter().flatten().map_while(Result::ok) {
@@ -217,7 +187,7 @@ impl Starting {
                     }
                 }
             })
-            .map_err(failed)?;
+            .with_context(failed)?;
         Ok(Self {
             plan,
             process,
@@ -225,22 +195,24 @@ impl Starting {
         })
     }
 
-    fn wait(self, deadline: Instant) -> Result<Guest, DemoError> {
-        let name = self.plan.name();
+    fn wait(self, deadline: Instant) -> anyhow::Result<Guest> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let failed = |said: String| DemoError::Failed { name, said };
-        let line = self.lines.recv_timeout(left).map_err(|error| match error {
-            RecvTimeoutError::Timeout => DemoError::Late { name },
-            RecvTimeoutError::Disconnected => failed("it ended without a message".into()),
-        })?;
+        let failed = format!("the guest {:?} did not start", self.plan.name());
+        let line = match self.lines.recv_timeout(left) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("{failed} within {} s", START_DEADLINE.as_secs())
+            }
+            Err(RecvTimeoutError::Disconnected) => bail!("{failed}: it ended without a message"),
+        };
         match serde_json::from_str(&line) {
             Ok(Reply::Ready(ready)) => Ok(Guest {
                 plan: self.plan,
                 ready,
                 process: self.process,
             }),
-            Ok(Reply::Error { error }) => Err(failed(error)),
-            _ => Err(failed(format!("unexpected answer {line:?}"))),
+            Ok(Reply::Error { error }) => bail!("{failed}: {error}"),
+            _ => bail!("{failed}: unexpected answer {line:?}"),
         }
     }
 }
@@ -259,8 +231,8 @@ mod tests {
         let guest = Starting::spawn(Path::new(exe), PLANS[1], 1);
         guest
             .and_then(|guest| guest.wait(Instant::now() + START_DEADLINE))
+            .map_err(|error| format!("{error:#}"))
             .unwrap_err()
-            .to_string()
     }
 
     #[test]

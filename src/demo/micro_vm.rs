@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use anyhow::{ensure, Context};
 use rustix::process::{getppid, set_parent_process_death_signal, Pid, Signal};
 use rustix::thread::{gettid, sched_setaffinity, CpuSet};
 
@@ -61,54 +62,22 @@ fn at_most_1_gib(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Why a micro-VM did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum MicroVmError {
-    /// KVM failed.
-    #[error(transparent)]
-    Vm(#[from] VmError),
-    /// A vCPU stopped.
-    #[error("vCPU {index} stopped: {error}")]
-    Vcpu {
-        /// Its index.
-        index: u32,
-        /// The error.
-        #[source]
-        error: VmError,
-    },
-    /// A thread could not be started.
-    #[error("cannot start the thread {name:?}: {error}")]
-    Thread {
-        /// The thread's name.
-        name: String,
-        /// The error.
-        #[source]
-        error: io::Error,
-    },
-    /// The micro-VM would not notice the end of its parent.
-    #[error("cannot end together with the parent process: {0}")]
-    Parent(#[source] io::Error),
-    /// Standard output is closed.
-    #[error("cannot answer on standard output: {0}")]
-    Output(#[source] io::Error),
-}
-
 /// Runs a micro-VM until it is stopped.
 ///
 /// # Errors
 /// If KVM is missing or failed, or the process could not be set up. With `--control`, the error is
 /// also sent as a [`Reply::Error`].
-pub fn main(args: &MicroVmArgs) -> Result<ExitCode, MicroVmError> {
+pub fn main(args: &MicroVmArgs) -> anyhow::Result<ExitCode> {
     let result = run(args);
     if let (true, Err(error)) = (args.control, &result) {
-        let error = error.to_string();
+        let error = format!("{error:#}");
         // Ignore errors: the exit status reports the failure too.
         let _ = say(&Reply::Error { error });
     }
     result.map(|()| ExitCode::SUCCESS)
 }
 
-fn run(args: &MicroVmArgs) -> Result<(), MicroVmError> {
+fn run(args: &MicroVmArgs) -> anyhow::Result<()> {
     let (events, inbox) = mpsc::channel();
     if !args.control {
         die_with_parent()?;
@@ -125,10 +94,10 @@ fn run(args: &MicroVmArgs) -> Result<(), MicroVmError> {
 enum Event {
     Command(String),
     EndOfInput,
-    Failed(MicroVmError),
+    Failed(anyhow::Error),
 }
 
-fn serve(machine: &mut Machine, inbox: &Receiver<Event>) -> Result<(), MicroVmError> {
+fn serve(machine: &mut Machine, inbox: &Receiver<Event>) -> anyhow::Result<()> {
     for event in inbox {
         match event {
             Event::Command(line) => {
@@ -156,37 +125,38 @@ fn read_commands(events: &Sender<Event>) {
     let _ = events.send(Event::EndOfInput);
 }
 
-fn say(reply: &Reply) -> Result<(), MicroVmError> {
-    let mut line = serde_json::to_vec(reply).map_err(|e| MicroVmError::Output(e.into()))?;
+fn say(reply: &Reply) -> anyhow::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
     line.push(b'\n');
     let mut out = io::stdout().lock();
-    out.write_all(&line)
-        .and_then(|()| out.flush())
-        .map_err(MicroVmError::Output)
+    let written = out.write_all(&line).and_then(|()| out.flush());
+    written.context("cannot answer on standard output")
 }
 
 /// Makes the kernel kill this process when its parent ends.
 ///
 /// Only without `--control`: the kernel means the parent *thread* (PR_SET_PDEATHSIG in prctl(2)),
 /// and end of file on the input is more reliable.
-fn die_with_parent() -> Result<(), MicroVmError> {
+fn die_with_parent() -> anyhow::Result<()> {
     let parent = getppid();
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| MicroVmError::Parent(error.into()))?;
+    let failed = "cannot end together with the parent process";
+    set_parent_process_death_signal(Some(Signal::KILL)).context(failed)?;
     // If the parent ended before the call, another process has adopted this one.
-    if getppid() != parent {
-        let gone = io::Error::other("the parent has ended already");
-        return Err(MicroVmError::Parent(gone));
-    }
+    ensure!(
+        getppid() == parent,
+        "{failed}: the parent has ended already"
+    );
     Ok(())
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), MicroVmError> {
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
-    thread.map(drop).map_err(|error| MicroVmError::Thread {
-        name: name.to_owned(),
-        error,
-    })
+    thread.with_context(|| cannot_start(name))?;
+    Ok(())
+}
+
+fn cannot_start(thread: &str) -> String {
+    format!("cannot start the thread {thread:?}")
 }
 
 /// The VM and its running vCPUs.
@@ -213,7 +183,7 @@ struct Tally {
 }
 
 impl Machine {
-    fn start(args: &MicroVmArgs, events: Sender<Event>) -> Result<Self, MicroVmError> {
+    fn start(args: &MicroVmArgs, events: Sender<Event>) -> anyhow::Result<Self> {
         let mut machine = Self {
             vm: Vm::create(args.load, args.memory * PAGES_PER_MIB)?,
             load: args.load,
@@ -226,24 +196,23 @@ impl Machine {
         Ok(machine)
     }
 
-    fn add_vcpu(&mut self) -> Result<VcpuThread, MicroVmError> {
+    fn add_vcpu(&mut self) -> anyhow::Result<VcpuThread> {
         let index = self.vcpus.len() as u32;
         let vcpu = self.vm.create_vcpu(index)?;
         let (load, tally) = (self.load, Arc::new(Tally::default()));
         let (starting, begun) = mpsc::channel();
         let (counts, events) = (Arc::clone(&tally), self.events.clone());
         // QEMU's name for vCPU threads. It is set before the thread reports that it started.
-        spawn(&format!("CPU {index}/KVM"), move || {
+        let name = format!("CPU {index}/KVM");
+        spawn(&name, move || {
             let started = pace::now();
             let _ = starting.send((gettid().as_raw_nonzero().get(), started));
             let due = Schedule::starting(started, WAKE_PERIOD);
             let Err(error) = drive(vcpu, load, &counts, due);
-            let _ = events.send(Event::Failed(MicroVmError::Vcpu { index, error }));
+            let stopped = format!("vCPU {index} stopped");
+            let _ = events.send(Event::Failed(anyhow::Error::new(error).context(stopped)));
         })?;
-        let (tid, started) = begun.recv().map_err(|gone| MicroVmError::Thread {
-            name: format!("CPU {index}/KVM"),
-            error: io::Error::other(gone),
-        })?;
+        let (tid, started) = begun.recv().with_context(|| cannot_start(&name))?;
         self.vcpus.push(Running {
             tid,
             started,
@@ -257,7 +226,7 @@ impl Machine {
             Ok(Command::AddVcpu) => self
                 .add_vcpu()
                 .map(|added| Reply::Added { added })
-                .map_err(|error| error.to_string()),
+                .map_err(|error| format!("{error:#}")),
             Ok(Command::Pin { index, cpu }) => self.pin(index, cpu),
             Ok(Command::Stats) => Ok(Reply::Stats(self.stats())),
             Ok(Command::Stop) => Ok(Reply::Stopped { stopped: true }),

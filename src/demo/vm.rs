@@ -21,41 +21,27 @@ use super::guest::{self, Load, COUNTERS, COUNTER_STRIDE, MAX_VCPUS, MEMORY, MEMO
 pub enum VmError {
     /// `/dev/kvm` does not exist, or has no driver.
     #[error(
-        "cannot open /dev/kvm: {error}. Load KVM's module (modprobe kvm_intel, or \
+        "cannot open /dev/kvm: {0}. Load KVM's module (modprobe kvm_intel, or \
          modprobe kvm_amd); inside a VM, enable nested virtualization on its host; inside a \
          container, pass the device through (docker run --device /dev/kvm)"
     )]
-    Missing {
-        /// The error of open(2).
-        error: io::Error,
-    },
+    Missing(io::Error),
     /// `/dev/kvm` exists, but this user may not open it.
     #[error(
-        "cannot open /dev/kvm: {error}. Run as root, or join the group that owns it (usermod \
+        "cannot open /dev/kvm: {0}. Run as root, or join the group that owns it (usermod \
          -aG kvm NAME, then log in again); inside a container, pass the device through (docker run \
          --device /dev/kvm)"
     )]
-    Denied {
-        /// The error of open(2).
-        error: io::Error,
-    },
+    Denied(io::Error),
     /// `/dev/kvm` has another API version.
-    #[error("/dev/kvm has API version {found}; only {KVM_API_VERSION} is supported")]
-    Version {
-        /// The version found.
-        found: i32,
-    },
-    /// An ioctl failed.
+    #[error("/dev/kvm has API version {0}; only {KVM_API_VERSION} is supported")]
+    Version(i32),
+    /// This ioctl failed.
     #[error(
-        "/dev/kvm can be opened, but {call} failed: {error}. Another hypervisor may use the CPU's \
+        "/dev/kvm can be opened, but {0} failed: {1}. Another hypervisor may use the CPU's \
          virtualization, or this is a VM with incomplete nested virtualization"
     )]
-    Ioctl {
-        /// Name of the ioctl.
-        call: &'static str,
-        /// The ioctl's error.
-        error: io::Error,
-    },
+    Ioctl(&'static str, io::Error),
     /// There is no guest for this architecture.
     #[error(transparent)]
     Unsupported(#[from] guest::Unsupported),
@@ -71,23 +57,15 @@ impl VmError {
     fn open(error: io::Error) -> Self {
         match error.raw_os_error() {
             // The device node may exist without the module, because kmod creates it in advance.
-            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::ENOTDIR) => {
-                VmError::Missing { error }
-            }
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::ENOTDIR) => Self::Missing(error),
             // A container's device cgroup returns EPERM.
-            Some(libc::EACCES | libc::EPERM) => VmError::Denied { error },
-            _ => VmError::Ioctl {
-                call: "open",
-                error,
-            },
+            Some(libc::EACCES | libc::EPERM) => Self::Denied(error),
+            _ => Self::Ioctl("open", error),
         }
     }
 
     fn ioctl(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
-        move |error| VmError::Ioctl {
-            call,
-            error: os_error(error),
-        }
+        move |error| Self::Ioctl(call, os_error(error))
     }
 }
 
@@ -129,16 +107,6 @@ impl Memory {
         }
         memory
     }
-
-    fn region(&self) -> kvm_userspace_memory_region {
-        kvm_userspace_memory_region {
-            slot: 0,
-            flags: 0,
-            guest_phys_addr: MEMORY,
-            memory_size: size_of::<Self>() as u64,
-            userspace_addr: std::ptr::from_ref(self) as u64,
-        }
-    }
 }
 
 /// A page of memory that the guest does not use.
@@ -148,13 +116,14 @@ struct SparePage([AtomicU32; 1024]);
 /// Guest-physical address of the spare memory, above all other addresses that guests use.
 const SPARE: u64 = 0x1_0000_0000;
 
-fn spare_region(pages: &[SparePage]) -> kvm_userspace_memory_region {
+/// `memory` as the guest's memory at `guest_phys_addr`.
+fn region<T: ?Sized>(slot: u32, guest_phys_addr: u64, memory: &T) -> kvm_userspace_memory_region {
     kvm_userspace_memory_region {
-        slot: 1,
+        slot,
         flags: 0,
-        guest_phys_addr: SPARE,
-        memory_size: size_of_val(pages) as u64,
-        userspace_addr: pages.as_ptr() as u64,
+        guest_phys_addr,
+        memory_size: size_of_val(memory) as u64,
+        userspace_addr: std::ptr::from_ref(memory).cast::<()>() as u64,
     }
 }
 
@@ -187,20 +156,20 @@ impl Vm {
         let kvm = Kvm::new().map_err(|error| VmError::open(os_error(error)))?;
         let found = kvm.get_api_version();
         if u32::try_from(found) != Ok(KVM_API_VERSION) {
-            return Err(VmError::Version { found });
+            return Err(VmError::Version(found));
         }
         let fd = kvm.create_vm().map_err(VmError::ioctl("KVM_CREATE_VM"))?;
         guest::prepare_vm(&fd).map_err(VmError::ioctl("KVM_SET_TSS_ADDR"))?;
         // SAFETY: the region is exactly `memory`, page-aligned by its type. It outlives every use
         // by the guest: a guest only runs in `Vcpu::run`, and each `Vcpu` holds `memory` too. All
         // accesses from here are atomic.
-        unsafe { fd.set_user_memory_region(memory.region()) }
+        unsafe { fd.set_user_memory_region(region(0, MEMORY, &*memory)) }
             .map_err(VmError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
         let page = |_| SparePage(std::array::from_fn(|_| AtomicU32::new(0)));
         let spare: Arc<Vec<SparePage>> = Arc::new((0..spare).map(page).collect());
         if !spare.is_empty() {
             // SAFETY: as above; nothing here reads or writes it any more.
-            unsafe { fd.set_user_memory_region(spare_region(&spare)) }
+            unsafe { fd.set_user_memory_region(region(1, SPARE, &spare[..])) }
                 .map_err(VmError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
         }
         Ok(Self {
@@ -315,9 +284,7 @@ pub fn thread_cpu_time(tid: i32) -> io::Result<Duration> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
-    Ok(Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds))
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
 #[cfg(test)]
@@ -340,7 +307,7 @@ mod tests {
         let at = |address| memory.words[word(address)].load(Ordering::Relaxed);
         assert_eq!([at(0), at(4), at(8)], [0x0403_0201, 5, 0]);
         assert_eq!([at(0x1000), at(0x1004)], [0, 6]);
-        let region = memory.region();
+        let region = region(0, MEMORY, &*memory);
         assert_eq!(region.userspace_addr % 4096, 0);
         assert_eq!(region.memory_size, MEMORY_SIZE as u64);
     }
