@@ -38,5 +38,5 @@ mod troubles;
 
 pub use configuration::configuration;
 pub use host::Host;
-pub use scenario::{Scenario, ScenarioError};
+pub use scenario::Scenario;
 pub use timeline::Happening;

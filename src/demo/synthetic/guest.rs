@@ -81,7 +81,7 @@ impl Guest {
         self.make_device(tree)?;
         for n in 0..self.vcpus.len() {
             let dir = format!("{}/vcpu{n}/pid", self.debugfs());
-            tree.file(&dir, &format!("{}\n", self.tid(n)))?;
+            tree.line(&dir, self.tid(n))?;
         }
         tree.file(&self.libvirt(), &self.domstatus())
     }
@@ -110,15 +110,15 @@ impl Guest {
         for n in 0..self.spec.vcpus {
             fd(VCPU_FD + n as i32, &format!("anon_inode:kvm-vcpu:{n}"))?;
         }
-        let emulator = format!("0::/{}/libvirt/emulator\n", self.scope);
-        tree.file(&format!("proc/{pid}/cgroup"), &emulator)?;
-        tree.file(&format!("proc/{pid}/comm"), "qemu-system-x86\n")?;
+        let emulator = format!("0::/{}/libvirt/emulator", self.scope);
+        tree.line(&format!("proc/{pid}/cgroup"), &emulator)?;
+        tree.line(&format!("proc/{pid}/comm"), "qemu-system-x86")?;
         for (tid, thread) in &mut self.others {
             thread.cpus_allowed = list(&self.spec.cpus);
             still(tree, pid, *tid, thread, &emulator)?;
         }
         for (n, thread) in self.vcpus.iter().enumerate() {
-            let group = format!("0::/{}/libvirt/vcpu{n}\n", self.scope);
+            let group = format!("0::/{}/libvirt/vcpu{n}", self.scope);
             still(tree, pid, pid + 10 + n as i32, thread, &group)?;
         }
         Ok(())
@@ -127,19 +127,16 @@ impl Guest {
     fn make_groups(&self, tree: &Tree) -> io::Result<()> {
         let own = self.group();
         for n in 0..self.vcpus.len() {
-            tree.file(&format!("{own}/vcpu{n}/cpu.max"), "max 100000\n")?;
+            tree.line(&format!("{own}/vcpu{n}/cpu.max"), "max 100000")?;
         }
-        tree.file(&format!("{own}/emulator/cpu.max"), "max 100000\n")?;
+        tree.line(&format!("{own}/emulator/cpu.max"), "max 100000")?;
         let max = self.spec.quota.map_or("max".to_owned(), |cores| {
             ((cores * 100_000.0) as u64).to_string()
         });
-        tree.file(&format!("{own}/cpu.max"), &format!("{max} 100000\n"))?;
-        tree.file(&format!("{own}/cpu.weight"), "100\n")?;
+        tree.line(&format!("{own}/cpu.max"), format!("{max} 100000"))?;
+        tree.line(&format!("{own}/cpu.weight"), 100)?;
         let cpus = list(&self.spec.cpus);
-        tree.file(
-            &format!("{own}/cpuset.cpus.effective"),
-            &format!("{cpus}\n"),
-        )?;
+        tree.line(&format!("{own}/cpuset.cpus.effective"), cpus)?;
         let tids: String = (0..self.vcpus.len())
             .map(|n| format!("{}\n", self.tid(n)))
             .collect();
@@ -272,9 +269,9 @@ fn vhost(pid: i32, start: u64) -> Thread {
 /// Files of a thread that do not change while it runs.
 fn still(tree: &Tree, pid: i32, tid: i32, thread: &Thread, group: &str) -> io::Result<()> {
     let dir = format!("proc/{pid}/task/{tid}");
-    tree.file(&format!("{dir}/comm"), &format!("{}\n", thread.comm))?;
-    tree.file(&format!("{dir}/cgroup"), group)?;
-    tree.file(&format!("{dir}/syscall"), "running\n")?;
+    tree.line(&format!("{dir}/comm"), &thread.comm)?;
+    tree.line(&format!("{dir}/cgroup"), group)?;
+    tree.line(&format!("{dir}/syscall"), "running")?;
     tree.file(&format!("{dir}/status"), &thread.status(pid, tid))
 }
 

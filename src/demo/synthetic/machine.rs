@@ -113,27 +113,28 @@ pub(super) fn make(tree: &Tree, memory_node: Option<MemoryNode>) -> io::Result<(
     tree.files(files::cpus(2, CORES, 2, 1))?;
     tree.files(files::tracepoints(KVM_EXIT_FORMAT))?;
     tree.file("proc/cpuinfo", CPUINFO)?;
-    let line = |path: &str, text: &str| tree.file(path, &format!("{text}\n"));
-    LINES.iter().try_for_each(|(path, text)| line(path, text))?;
+    LINES
+        .iter()
+        .try_for_each(|(path, text)| tree.line(path, text))?;
     for (name, text) in VULNERABILITIES {
-        line(&format!("{CPU}/vulnerabilities/{name}"), text)?;
+        tree.line(&format!("{CPU}/vulnerabilities/{name}"), text)?;
     }
     for (dir, name, text) in PMUS {
-        line(&format!("sys/bus/event_source/devices/{dir}/{name}"), text)?;
+        tree.line(&format!("sys/bus/event_source/devices/{dir}/{name}"), text)?;
     }
     for (node, distance) in (0..).zip(distances(memory_node)) {
-        line(&format!("{NODE}/node{node}/distance"), distance)?;
+        tree.line(&format!("{NODE}/node{node}/distance"), distance)?;
         tree.files(files::pool(node, 1 << 20, 0, 0))?;
     }
     if let Some(node) = memory_node {
-        line(&format!("{NODE}/node2/cpulist"), "")?;
+        tree.line(&format!("{NODE}/node2/cpulist"), "")?;
         // All pages of the node were allocated to tasks on other nodes.
         let pages = node.bytes >> 12;
         tree.files(files::numastat(2, [pages, 0, 0, 0, 0, pages]))?;
     }
     for cpu in 0..CPUS {
         tree.files(files::frequency(cpu, 2_600_000, 800_000, 3_200_000))?;
-        line(&format!("{CPU}/cpu{cpu}/cpufreq/base_frequency"), "2000000")?;
+        tree.line(&format!("{CPU}/cpu{cpu}/cpufreq/base_frequency"), "2000000")?;
         tree.files(files::throttles(cpu, [0; 2], [0; 2]))?;
     }
     Ok(())
@@ -147,7 +148,7 @@ pub(super) fn update(tree: &Tree, state: &State) -> io::Result<()> {
         let part = 1.0 + f64::from(cpu % CORES % 7) * 0.002;
         let khz = (state.now.hertz[package] * part / 1e7).round() as u64 * 10_000;
         let path = format!("{CPU}/cpu{cpu}/cpufreq/scaling_cur_freq");
-        tree.file(&path, &format!("{khz}\n"))?;
+        tree.line(&path, khz)?;
         let seconds = state.throttled[package];
         if seconds > 0.0 {
             // About ten events per second of throttling.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::scenario::Workload;
+
 /// A scenario file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(
@@ -16,7 +18,7 @@ pub(super) struct RawScenario {
     pub(super) extends: Option<String>,
     pub(super) names: Option<Names>,
     pub(super) memory_node: Option<RawMemoryNode>,
-    pub(super) workloads: BTreeMap<String, RawWorkload>,
+    pub(super) workloads: BTreeMap<String, Workload>,
     pub(super) vms: Vec<RawVm>,
     pub(super) troubles: Vec<RawTrouble>,
 }
@@ -38,19 +40,6 @@ pub enum Names {
 pub(super) struct RawMemoryNode {
     pub(super) gib: u64,
     pub(super) package: u32,
-}
-
-/// Activity of a guest's vCPUs.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping of demand, cpi, cache_mpki and exits"
-)]
-pub(super) struct RawWorkload {
-    pub(super) demand: f64,
-    pub(super) cpi: f64,
-    pub(super) cache_mpki: f64,
-    pub(super) exits: f64,
 }
 
 /// One VM, or several identical ones.

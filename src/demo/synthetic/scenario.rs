@@ -7,9 +7,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::anyhow;
+use serde::Deserialize;
+
 use super::raw::{RawExpect, RawScenario};
+use crate::config::parse_named;
 use crate::config::values::{duration, show_duration};
-use crate::config::{parse_named, ConfigError};
 
 mod load;
 
@@ -72,7 +75,11 @@ pub struct MemoryNode {
 pub const NODES: usize = 3;
 
 /// Activity of each vCPU of a VM.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping of demand, cpi, cache_mpki and exits"
+)]
 pub struct Workload {
     /// Share of a core that a vCPU wants, 0 to 1.
     pub demand: f64,
@@ -145,8 +152,9 @@ impl VmSpec {
 pub struct Trouble {
     /// Its name.
     pub name: String,
-    /// Its kind and parameters.
-    pub kind: Kind,
+    /// VMs that it slows down, as indices into [`Scenario::vms`].
+    pub vms: Vec<usize>,
+    pub(super) effects: Vec<Effect>,
     /// Its start.
     pub start: Duration,
     /// Its duration.
@@ -166,56 +174,23 @@ pub struct Expect {
     pub within: Duration,
 }
 
-/// Kinds of trouble. VMs are indices into [`Scenario::vms`].
+/// What a trouble changes: fields of `Influence` and `OfVm` (timeline.rs), which say what each
+/// means. VMs are indices into [`Scenario::vms`].
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs)] // docs/SYNTHETIC.md describes each
-pub enum Kind {
-    NoisyNeighbour {
-        vm: usize,
-        demand: f64,
-        victims: Vec<usize>,
-        cpi: f64,
-        misses: f64,
-    },
-    MemoryRemote {
-        vm: usize,
-        cpi: f64,
-    },
-    SharedCores {
-        vm: usize,
-        cpus: Vec<u32>,
-        demand: f64,
-        cpi: f64,
-    },
-    Quota {
-        vm: usize,
-        demand: f64,
-    },
-    IothreadOnCore {
-        vm: usize,
-        vcpu: u32,
-        demand: f64,
-        share: f64,
-    },
-    PackageThrottled {
-        package: u32,
-        share: f64,
-    },
-    ExitStorm {
-        vm: usize,
-        exits: f64,
-    },
-    DeviceRemote {
-        vm: usize,
-    },
-    Multiplexed {
-        share: f64,
-    },
-    HostProcess {
-        cpus: Vec<u32>,
-        share: f64,
-    },
-    Steady,
+pub(super) enum Effect {
+    Demand(usize, f64),
+    DemandOf(usize, u32, f64),
+    Cpi(usize, f64),
+    Misses(usize, f64),
+    Exits(usize, f64),
+    MemoryFar(usize),
+    DeviceFar(usize),
+    Cpus(usize, Vec<u32>),
+    Iothread(usize, u32, f64),
+    /// Package and share.
+    Throttled(u32, f64),
+    Running(f64),
+    Processes(Vec<u32>, f64),
 }
 
 impl Trouble {
@@ -235,54 +210,27 @@ pub fn node_of(cpu: u32) -> u32 {
     cpu % FIRSTS / CORES
 }
 
-/// Why a scenario cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum ScenarioError {
-    /// No embedded scenario and no file has this name.
-    #[error(
-        "unknown scenario {0:?}: expected calm, troubles, incident or the path of a YAML file"
-    )]
-    Unknown(String),
-    /// The file cannot be read, or is not YAML of the expected structure.
-    #[error(transparent)]
-    File(#[from] ConfigError),
-    /// A value is invalid.
-    #[error("scenario {scenario}: {what}")]
-    Impossible {
-        /// The scenario's name.
-        scenario: String,
-        /// The value and what was expected.
-        what: String,
-    },
-}
-
 impl Scenario {
     /// Loads the embedded scenario of this name, else the file at this path.
     ///
     /// # Errors
     /// If the scenario is invalid; the message says where, and what was expected.
-    pub fn load(name: &str) -> Result<Self, ScenarioError> {
+    pub fn load(name: &str) -> anyhow::Result<Self> {
         let raw = raw(name, Path::new(""), 0)?;
         let stem = Path::new(name)
             .file_stem()
             .map(|stem| stem.to_string_lossy());
         let name = stem.map_or_else(|| name.to_owned(), |stem| clip(&stem));
-        Self::of(raw, &name).map_err(|what| ScenarioError::Impossible {
-            scenario: name,
-            what,
-        })
+        Self::of(raw, &name).map_err(|what| anyhow!("scenario {name}: {what}"))
     }
 
     /// Parses a scenario.
     ///
     /// # Errors
     /// See [`Scenario::load`].
-    pub fn parse(name: &str, text: &str) -> Result<Self, ScenarioError> {
+    pub fn parse(name: &str, text: &str) -> anyhow::Result<Self> {
         let raw = with_base(parse_named(text, Path::new(name))?, Path::new(""), 0)?;
-        Self::of(raw, name).map_err(|what| ScenarioError::Impossible {
-            scenario: name.to_owned(),
-            what,
-        })
+        Self::of(raw, name).map_err(|what| anyhow!("scenario {name}: {what}"))
     }
 
     /// Number of NUMA nodes of the host.

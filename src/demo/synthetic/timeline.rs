@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::cpus::PerCpu;
-use super::scenario::{Kind, Scenario, CPUS};
+use super::scenario::{Effect, Scenario, CPUS};
 
 /// Differences from a calm host.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,60 +53,29 @@ pub(super) fn influence(scenario: &Scenario, at: Duration) -> Influence {
         processes: [0.0; CPUS as usize],
     };
     for trouble in scenario.troubles.iter().filter(|t| t.is_on(at)) {
-        all.add(&trouble.kind);
+        trouble.effects.iter().for_each(|effect| all.add(effect));
     }
     all
 }
 
 impl Influence {
-    fn add(&mut self, kind: &Kind) {
-        match kind {
-            Kind::NoisyNeighbour {
-                vm,
-                demand,
-                victims,
-                cpi,
-                misses,
-            } => {
-                self.vms[*vm].demand = Some(*demand);
-                for victim in victims {
-                    self.vms[*victim].cpi *= cpi;
-                    self.vms[*victim].misses *= misses;
-                }
-            }
-            Kind::MemoryRemote { vm, cpi } => {
-                self.vms[*vm].memory_far = true;
-                self.vms[*vm].cpi *= cpi;
-            }
-            Kind::SharedCores {
-                vm,
-                cpus,
-                demand,
-                cpi,
-            } => {
-                self.vms[*vm].cpus = Some(cpus.clone());
-                self.vms[*vm].demand = Some(*demand);
-                self.vms[*vm].cpi *= cpi;
-            }
-            Kind::Quota { vm, demand } => self.vms[*vm].demand = Some(*demand),
-            Kind::IothreadOnCore {
-                vm,
-                vcpu,
-                demand,
-                share,
-            } => {
-                self.vms[*vm].demand_of = Some((*vcpu, *demand));
-                self.vms[*vm].iothread = Some((*vcpu, *share));
-            }
-            Kind::PackageThrottled { package, share } => self.throttled[*package as usize] = *share,
-            Kind::ExitStorm { vm, exits } => self.vms[*vm].exits = Some(*exits),
-            Kind::DeviceRemote { vm } => self.vms[*vm].device_far = true,
-            Kind::Multiplexed { share } => self.running = *share,
-            Kind::HostProcess { cpus, share } => {
+    fn add(&mut self, effect: &Effect) {
+        match effect {
+            Effect::Demand(vm, demand) => self.vms[*vm].demand = Some(*demand),
+            Effect::DemandOf(vm, vcpu, demand) => self.vms[*vm].demand_of = Some((*vcpu, *demand)),
+            Effect::Cpi(vm, factor) => self.vms[*vm].cpi *= factor,
+            Effect::Misses(vm, factor) => self.vms[*vm].misses *= factor,
+            Effect::Exits(vm, exits) => self.vms[*vm].exits = Some(*exits),
+            Effect::MemoryFar(vm) => self.vms[*vm].memory_far = true,
+            Effect::DeviceFar(vm) => self.vms[*vm].device_far = true,
+            Effect::Cpus(vm, cpus) => self.vms[*vm].cpus = Some(cpus.clone()),
+            Effect::Iothread(vm, vcpu, share) => self.vms[*vm].iothread = Some((*vcpu, *share)),
+            Effect::Throttled(package, share) => self.throttled[*package as usize] = *share,
+            Effect::Running(share) => self.running = *share,
+            Effect::Processes(cpus, share) => {
                 cpus.iter()
                     .for_each(|cpu| self.processes[*cpu as usize] += share);
             }
-            Kind::Steady => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The directory tree of the host, and functions to write it.
 
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::symlink;
@@ -44,6 +45,11 @@ impl Tree {
         };
         file.write_all(text.as_bytes())?;
         file.set_len(text.len() as u64)
+    }
+
+    /// Overwrites a file with one line.
+    pub(super) fn line(&self, path: &str, text: impl Display) -> io::Result<()> {
+        self.file(path, &format!("{text}\n"))
     }
 
     pub(super) fn files(&self, files: machine::Files) -> io::Result<()> {

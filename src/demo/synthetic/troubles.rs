@@ -1,7 +1,7 @@
 //! Validates troubles and converts them from [`RawTrouble`].
 
 use super::raw::{RawKind, RawTrouble};
-use super::scenario::{cpus, expects, number, time, Kind, Trouble, VmSpec};
+use super::scenario::{cpus, expects, number, time, Effect, Trouble, VmSpec};
 
 /// Reads one trouble; the VMs it names must be in `vms`.
 pub(super) fn read(raw: &RawTrouble, vms: &[VmSpec]) -> Result<Trouble, String> {
@@ -13,7 +13,8 @@ pub(super) fn read(raw: &RawTrouble, vms: &[VmSpec]) -> Result<Trouble, String> 
     }
     Ok(Trouble {
         name: raw.name.clone(),
-        kind: keys.kind()?,
+        effects: keys.effects()?,
+        vms: keys.slowed()?,
         start: time(&raw.start)?,
         length,
         expect: expects(&raw.expect, vms)?,
@@ -26,57 +27,76 @@ struct Keys<'a> {
 }
 
 impl Keys<'_> {
-    fn kind(&self) -> Result<Kind, String> {
+    fn effects(&self) -> Result<Vec<Effect>, String> {
         let raw = self.raw;
-        let demand = |n| self.or(raw.demand, "demand", n, 0.0, 1.0);
-        let cpi = |n| self.or(raw.cpi, "cpi", n, 0.1, 20.0);
-        let share = |n| self.or(raw.share, "share", n, 0.0, 1.0);
+        let demand = |n| number("demand", raw.demand.unwrap_or(n), 0.0, 1.0);
+        let cpi = |n| number("cpi", raw.cpi.unwrap_or(n), 0.1, 20.0);
+        let share = |n| number("share", raw.share.unwrap_or(n), 0.0, 1.0);
         Ok(match raw.kind {
-            RawKind::NoisyNeighbour => Kind::NoisyNeighbour {
-                vm: self.vm()?,
-                demand: demand(0.45)?,
-                victims: self.victims()?,
-                cpi: cpi(2.0)?,
-                misses: self.or(raw.misses, "misses", 6.0, 0.1, 100.0)?,
-            },
-            RawKind::MemoryRemote => Kind::MemoryRemote {
-                vm: self.vm()?,
-                cpi: cpi(1.3)?,
-            },
-            RawKind::SharedCores => Kind::SharedCores {
-                vm: self.vm()?,
-                cpus: self.cpus("cpus: required, the CPUs to confine it to")?,
-                demand: demand(0.9)?,
-                cpi: cpi(1.35)?,
-            },
-            RawKind::Quota => Kind::Quota {
-                vm: self.with_quota()?,
-                demand: demand(1.0)?,
-            },
-            RawKind::IothreadOnCore => Kind::IothreadOnCore {
-                vm: self.vm()?,
-                vcpu: self.vcpu()?,
-                demand: demand(0.9)?,
-                share: share(0.45)?,
-            },
-            RawKind::PackageThrottled => Kind::PackageThrottled {
-                package: number("package", f64::from(raw.package.unwrap_or(0)), 0.0, 1.0)? as u32,
-                share: share(0.8)?,
-            },
-            RawKind::ExitStorm => Kind::ExitStorm {
-                vm: self.vm()?,
-                exits: self.or(raw.exits, "exits", 90_000.0, 0.0, 1e6)?,
-            },
-            RawKind::DeviceRemote => Kind::DeviceRemote {
-                vm: self.with_device()?,
-            },
-            RawKind::Multiplexed => Kind::Multiplexed { share: share(0.3)? },
-            RawKind::HostProcess => Kind::HostProcess {
-                cpus: self.cpus("cpus: required, the CPUs it runs on")?,
-                share: share(0.8)?,
-            },
-            RawKind::Steady => Kind::Steady,
+            RawKind::NoisyNeighbour => {
+                let mut effects = vec![Effect::Demand(self.vm()?, demand(0.45)?)];
+                let victims = self.victims()?;
+                let cpi = cpi(2.0)?;
+                let misses = number("misses", raw.misses.unwrap_or(6.0), 0.1, 100.0)?;
+                let victims = victims.into_iter();
+                let slowed = |vm| [Effect::Cpi(vm, cpi), Effect::Misses(vm, misses)];
+                effects.extend(victims.flat_map(slowed));
+                effects
+            }
+            RawKind::MemoryRemote => {
+                let vm = self.vm()?;
+                vec![Effect::MemoryFar(vm), Effect::Cpi(vm, cpi(1.3)?)]
+            }
+            RawKind::SharedCores => {
+                let vm = self.vm()?;
+                let cpus = self.cpus("cpus: required, the CPUs to confine it to")?;
+                vec![
+                    Effect::Cpus(vm, cpus),
+                    Effect::Demand(vm, demand(0.9)?),
+                    Effect::Cpi(vm, cpi(1.35)?),
+                ]
+            }
+            RawKind::Quota => {
+                let vm = self.vm_with("quota_cores", |vm| vm.quota.is_some())?;
+                vec![Effect::Demand(vm, demand(1.0)?)]
+            }
+            RawKind::IothreadOnCore => {
+                let (vm, vcpu) = (self.vm()?, self.vcpu()?);
+                vec![
+                    Effect::DemandOf(vm, vcpu, demand(0.9)?),
+                    Effect::Iothread(vm, vcpu, share(0.45)?),
+                ]
+            }
+            RawKind::PackageThrottled => {
+                let package = f64::from(raw.package.unwrap_or(0));
+                let package = number("package", package, 0.0, 1.0)? as u32;
+                vec![Effect::Throttled(package, share(0.8)?)]
+            }
+            RawKind::ExitStorm => {
+                let vm = self.vm()?;
+                let exits = number("exits", raw.exits.unwrap_or(90_000.0), 0.0, 1e6)?;
+                vec![Effect::Exits(vm, exits)]
+            }
+            RawKind::DeviceRemote => {
+                let vm = self.vm_with("device: true", |vm| vm.device)?;
+                vec![Effect::DeviceFar(vm)]
+            }
+            RawKind::Multiplexed => vec![Effect::Running(share(0.3)?)],
+            RawKind::HostProcess => {
+                let cpus = self.cpus("cpus: required, the CPUs it runs on")?;
+                vec![Effect::Processes(cpus, share(0.8)?)]
+            }
+            RawKind::Steady => Vec::new(),
         })
+    }
+
+    /// The VMs that it slows down.
+    fn slowed(&self) -> Result<Vec<usize>, String> {
+        match self.raw.kind {
+            RawKind::NoisyNeighbour => self.victims(),
+            kind if takes(kind).contains(&"vm") => Ok(vec![self.vm()?]),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Rejects keys that have no meaning for this kind.
@@ -95,34 +115,21 @@ impl Keys<'_> {
             ("share", raw.share.is_some()),
         ];
         let takes = takes(raw.kind);
-        let wrong = given
-            .iter()
-            .find(|(key, given)| *given && !takes.contains(key));
-        match wrong {
-            Some((key, _)) if takes.is_empty() => {
-                Err(format!("{key}: not a key of this kind, which takes none"))
-            }
-            Some((key, _)) => Err(format!(
-                "{key}: not a key of this kind, which takes {}",
-                takes.join(", ")
-            )),
-            None => Ok(()),
-        }
+        let wrong = |(key, given): &&(&str, bool)| *given && !takes.contains(key);
+        let Some((key, _)) = given.iter().find(wrong) else {
+            return Ok(());
+        };
+        let takes = match takes {
+            [] => "none".to_owned(),
+            keys => keys.join(", "),
+        };
+        Err(format!(
+            "{key}: not a key of this kind, which takes {takes}"
+        ))
     }
 
     fn cpus(&self, missing: &str) -> Result<Vec<u32>, String> {
         cpus(self.raw.cpus.as_deref().ok_or(missing)?)
-    }
-
-    fn or(
-        &self,
-        given: Option<f64>,
-        key: &str,
-        default: f64,
-        least: f64,
-        most: f64,
-    ) -> Result<f64, String> {
-        number(key, given.unwrap_or(default), least, most)
     }
 
     fn find(&self, name: &str) -> Result<usize, String> {
@@ -139,29 +146,20 @@ impl Keys<'_> {
         names.iter().map(|name| self.find(name)).collect()
     }
 
+    /// The VM, if it has what this kind of trouble requires.
+    fn vm_with(&self, what: &str, has: impl Fn(&VmSpec) -> bool) -> Result<usize, String> {
+        let n = self.vm()?;
+        let vm = &self.vms[n];
+        match has(vm) {
+            true => Ok(n),
+            false => Err(format!("VM {:?} has no {what}", vm.name)),
+        }
+    }
+
     fn vcpu(&self) -> Result<u32, String> {
-        let vm = &self.vms[self.vm()?];
-        let vcpu = self.raw.vcpu.unwrap_or(0);
-        if !vm.iothread {
-            return Err(format!("VM {:?} has no iothread: true", vm.name));
-        }
-        number("vcpu", f64::from(vcpu), 0.0, f64::from(vm.vcpus - 1)).map(|n| n as u32)
-    }
-
-    fn with_quota(&self) -> Result<usize, String> {
-        let vm = self.vm()?;
-        match self.vms[vm].quota {
-            Some(_) => Ok(vm),
-            None => Err(format!("VM {:?} has no quota_cores", self.vms[vm].name)),
-        }
-    }
-
-    fn with_device(&self) -> Result<usize, String> {
-        let vm = self.vm()?;
-        match self.vms[vm].device {
-            true => Ok(vm),
-            false => Err(format!("VM {:?} has no device: true", self.vms[vm].name)),
-        }
+        let vm = &self.vms[self.vm_with("iothread: true", |vm| vm.iothread)?];
+        let vcpu = f64::from(self.raw.vcpu.unwrap_or(0));
+        number("vcpu", vcpu, 0.0, f64::from(vm.vcpus - 1)).map(|n| n as u32)
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use vcpu_exporter::demo::synthetic::scenario::Kind;
 
 use super::Scene;
 
@@ -147,20 +146,8 @@ fn vms_in_trouble(scene: &Scene) -> Vec<String> {
         .scenario
         .troubles
         .iter()
-        .flat_map(|trouble| match &trouble.kind {
-            Kind::NoisyNeighbour { victims, .. } => victims.clone(),
-            Kind::MemoryRemote { vm, .. }
-            | Kind::SharedCores { vm, .. }
-            | Kind::Quota { vm, .. }
-            | Kind::IothreadOnCore { vm, .. }
-            | Kind::ExitStorm { vm, .. }
-            | Kind::DeviceRemote { vm } => vec![*vm],
-            Kind::PackageThrottled { .. }
-            | Kind::Multiplexed { .. }
-            | Kind::HostProcess { .. }
-            | Kind::Steady => Vec::new(),
-        });
-    let names: BTreeSet<_> = hit.map(|vm| vms[vm].domain.clone()).collect();
+        .flat_map(|trouble| &trouble.vms);
+    let names: BTreeSet<_> = hit.map(|vm| vms[*vm].domain.clone()).collect();
     names.into_iter().collect()
 }
 

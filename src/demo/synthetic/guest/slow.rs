@@ -28,7 +28,7 @@ impl Guest {
         self.update_caches(tree, totals, llc)?;
         for (stat, value) in kvm_stats(totals) {
             let path = format!("{}/{stat}", self.debugfs());
-            tree.file(&path, &format!("{}\n", value as u64))?;
+            tree.line(&path, value as u64)?;
         }
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Guest {
                 ("mbm_total_bytes", all),
                 ("mbm_local_bytes", local),
             ] {
-                tree.file(&format!("{dir}/{name}"), &format!("{}\n", value as u64))?;
+                tree.line(&format!("{dir}/{name}"), value as u64)?;
             }
         }
         Ok(())

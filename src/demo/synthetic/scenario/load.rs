@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::super::raw::{RawMemoryNode, RawScenario, RawVm, RawWorkload};
+use anyhow::bail;
+
+use super::super::raw::{RawMemoryNode, RawScenario, RawVm};
 use super::{
-    bound, clip, cpus, node_of, number, time, MemoryNode, Names, ScenarioError, VmSpec, Workload,
-    EMBEDDED, MOST_NAME, MOST_VMS, NODES,
+    bound, clip, cpus, node_of, number, time, MemoryNode, Names, VmSpec, Workload, EMBEDDED,
+    MOST_NAME, MOST_VMS, NODES,
 };
 use crate::config::{parse_named, read};
 
@@ -14,32 +16,31 @@ use crate::config::{parse_named, read};
 const MOST_BASES: usize = 4;
 
 /// Loads a scenario with all it extends. Paths are relative to `dir`.
-pub(super) fn raw(name: &str, dir: &Path, depth: usize) -> Result<RawScenario, ScenarioError> {
+pub(super) fn raw(name: &str, dir: &Path, depth: usize) -> anyhow::Result<RawScenario> {
     if let Some((_, text)) = EMBEDDED.iter().find(|(known, _)| *known == name) {
         return with_base(parse_named(text, Path::new(name))?, dir, depth);
     }
     let path: PathBuf = dir.join(name);
     if !path.is_file() {
-        return Err(ScenarioError::Unknown(clip(name)));
+        bail!(
+            "unknown scenario {:?}: expected calm, troubles, incident or the path of a YAML file",
+            clip(name)
+        );
     }
     let below = path.parent().unwrap_or(dir).to_owned();
     with_base(parse_named(&read(&path)?, &path)?, &below, depth)
 }
 
 /// Merges a scenario with the one it extends: workloads, VMs and troubles of both.
-pub(super) fn with_base(
-    own: RawScenario,
-    dir: &Path,
-    depth: usize,
-) -> Result<RawScenario, ScenarioError> {
+pub(super) fn with_base(own: RawScenario, dir: &Path, depth: usize) -> anyhow::Result<RawScenario> {
     let Some(base) = own.extends.clone() else {
         return Ok(own);
     };
     if depth == MOST_BASES {
-        return Err(ScenarioError::Impossible {
-            scenario: clip(&base),
-            what: format!("extends: more than {MOST_BASES} levels"),
-        });
+        bail!(
+            "scenario {}: extends: more than {MOST_BASES} levels",
+            clip(&base)
+        );
     }
     let mut all = raw(&base, dir, depth + 1)?;
     all.workloads.extend(own.workloads);
@@ -55,7 +56,7 @@ pub(super) fn with_base(
 pub(super) fn add_vms(
     vms: &mut Vec<VmSpec>,
     raw: &RawVm,
-    workloads: &BTreeMap<String, RawWorkload>,
+    workloads: &BTreeMap<String, Workload>,
 ) -> Result<(), String> {
     let named = |what| format!("VM {:?}: {what}", clip(&raw.name));
     bound("count", raw.count as usize, MOST_VMS).map_err(named)?;
@@ -137,7 +138,7 @@ fn memory_on(raw: &RawVm, cpus: &[u32]) -> Result<[f64; NODES], String> {
     }
 }
 
-fn vm(raw: &RawVm, workload: RawWorkload) -> Result<VmSpec, String> {
+fn vm(raw: &RawVm, workload: Workload) -> Result<VmSpec, String> {
     bound("name (bytes)", raw.name.len(), MOST_NAME)?;
     bound("flavor (bytes)", raw.flavor.len(), MOST_NAME)?;
     let names = [&raw.name, &raw.flavor];
