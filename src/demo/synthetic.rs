@@ -39,4 +39,3 @@ mod troubles;
 pub use configuration::configuration;
 pub use host::Host;
 pub use scenario::Scenario;
-pub use timeline::Happening;

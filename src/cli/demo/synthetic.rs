@@ -10,7 +10,7 @@ use super::super::serve::{self, Serving};
 use super::super::CommonArgs;
 use super::DemoArgs;
 use crate::config::Config;
-use crate::demo::synthetic::{configuration, Happening, Host, Scenario};
+use crate::demo::synthetic::{configuration, Host, Scenario};
 use crate::host::roots::Roots;
 
 /// Runs the demo until SIGINT or SIGTERM.
@@ -43,7 +43,7 @@ fn of_host(mut host: Host, scenario: String, config: Config) -> serve::Host {
         synthetic: Some((
             scenario,
             Box::new(move |elapsed| match host.advance(elapsed) {
-                Ok(happened) => tell(&happened),
+                Ok(happened) => happened.iter().for_each(|event| print(event)),
                 Err(error) => tracing::error!(%error, "the synthetic host does not advance"),
             }),
         )),
@@ -59,10 +59,6 @@ fn introduce(scenario: &Scenario, speed: f64, serving: &Serving) {
         scenario.name,
         scenario.about.trim(),
     ));
-}
-
-fn tell(happened: &[Happening]) {
-    happened.iter().for_each(|event| print(&event.to_string()));
 }
 
 /// Ignores errors: a reader that left needs no output.

@@ -12,7 +12,7 @@ use super::model::Model;
 use super::pt::Recorder;
 use super::scenario::{Scenario, NODES};
 use super::state::State;
-use super::timeline::{happenings, Happening};
+use super::timeline::happenings;
 use super::tree::Tree;
 use crate::sources::pmu::counters::OpenCounters;
 use crate::sources::pt::RecordPt;
@@ -86,7 +86,7 @@ impl Host {
     ///
     /// # Errors
     /// If its directory cannot be written.
-    pub fn advance(&mut self, elapsed: Duration) -> io::Result<Vec<Happening>> {
+    pub fn advance(&mut self, elapsed: Duration) -> io::Result<Vec<String>> {
         if self.state.advance(elapsed) {
             self.write()?;
         }

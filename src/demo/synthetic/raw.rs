@@ -26,7 +26,7 @@ pub(super) struct RawScenario {
 /// How libvirt names the VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Names {
+pub(super) enum Names {
     /// As in the scenario.
     #[default]
     Plain,
@@ -70,7 +70,7 @@ pub(super) struct RawVm {
 /// Placement of vCPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pin {
+pub(super) enum Pin {
     /// Each on one CPU.
     Cpu,
     /// Each on both threads of one core; it moves between them from time to time.

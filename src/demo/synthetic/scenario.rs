@@ -18,7 +18,7 @@ mod load;
 
 use load::{add_vms, raw, with_base};
 
-pub use super::raw::{Names, Pin};
+pub(super) use super::raw::{Names, Pin};
 
 /// Embedded scenarios: name and text.
 pub const EMBEDDED: [(&str, &str); 3] = [
@@ -34,11 +34,11 @@ pub const EMBEDDED: [(&str, &str); 3] = [
 ];
 
 /// Logical CPUs of the host: two packages of 28 cores with two threads each.
-pub const CPUS: u32 = 112;
+pub(super) const CPUS: u32 = 112;
 /// Cores of each package.
-pub const CORES: u32 = 28;
+pub(super) const CORES: u32 = 28;
 /// Number of cores: the second thread of CPU n is n + this.
-pub const FIRSTS: u32 = 2 * CORES;
+pub(super) const FIRSTS: u32 = 2 * CORES;
 
 /// Limits of a scenario: VMs, vCPUs of all VMs together, and troubles.
 const MOST_VMS: usize = 512;
@@ -52,10 +52,9 @@ const MOST_NAME: usize = 128;
 pub struct Scenario {
     /// Its name.
     pub name: String,
-    /// Its description, for people.
-    pub about: String,
+    pub(crate) about: String,
     /// A memory-only node: node 2.
-    pub memory_node: Option<MemoryNode>,
+    pub(super) memory_node: Option<MemoryNode>,
     /// The VMs.
     pub vms: Vec<VmSpec>,
     /// Troubles, by start.
@@ -64,15 +63,14 @@ pub struct Scenario {
 
 /// A node with memory and without CPUs, such as CXL memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryNode {
-    /// Size in bytes.
-    pub bytes: u64,
+pub(super) struct MemoryNode {
+    pub(super) bytes: u64,
     /// Package that it is attached to, and nearer to.
-    pub package: u32,
+    pub(super) package: u32,
 }
 
 /// Most NUMA nodes: one for each package, and one memory-only node.
-pub const NODES: usize = 3;
+pub(super) const NODES: usize = 3;
 
 /// Activity of each vCPU of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -80,15 +78,15 @@ pub const NODES: usize = 3;
     deny_unknown_fields,
     expecting = "a mapping of demand, cpi, cache_mpki and exits"
 )]
-pub struct Workload {
+pub(super) struct Workload {
     /// Share of a core that a vCPU wants, 0 to 1.
-    pub demand: f64,
+    pub(super) demand: f64,
     /// Cycles per instruction of the guest.
-    pub cpi: f64,
+    pub(super) cpi: f64,
     /// Last-level cache misses per 1000 instructions of the guest.
-    pub cache_mpki: f64,
+    pub(super) cache_mpki: f64,
     /// Exits per second of vCPU time.
-    pub exits: f64,
+    pub(super) exits: f64,
 }
 
 /// One VM.
@@ -98,35 +96,29 @@ pub struct VmSpec {
     pub name: String,
     /// libvirt's name.
     pub domain: String,
-    /// nova's flavor.
-    pub flavor: String,
-    /// Activity of its vCPUs.
-    pub workload: Workload,
+    pub(super) flavor: String,
+    pub(super) workload: Workload,
     /// Number of vCPUs.
     pub vcpus: u32,
     /// Bytes of memory.
-    pub memory: u64,
+    pub(super) memory: u64,
     /// Share of its memory on each node.
-    pub memory_on: [f64; NODES],
+    pub(super) memory_on: [f64; NODES],
     /// CPUs it may use.
-    pub cpus: Vec<u32>,
-    /// How vCPUs are pinned to these CPUs.
-    pub pin: Pin,
+    pub(super) cpus: Vec<u32>,
+    pub(super) pin: Pin,
     /// CPU quota in cores.
-    pub quota: Option<f64>,
+    pub(super) quota: Option<f64>,
     /// Whether it has a GPU by VFIO.
-    pub device: bool,
-    /// Whether it has an I/O thread.
-    pub iothread: bool,
-    /// When it starts.
-    pub starts: Duration,
-    /// When it ends.
-    pub ends: Option<Duration>,
+    pub(super) device: bool,
+    pub(super) iothread: bool,
+    pub(super) starts: Duration,
+    pub(super) ends: Option<Duration>,
 }
 
 impl VmSpec {
     /// Share of its memory on each node; `is_far`: after most of it was moved to the other package.
-    pub fn memory_shares(&self, is_far: bool) -> [f64; NODES] {
+    pub(super) fn memory_shares(&self, is_far: bool) -> [f64; NODES] {
         let [a, b, c] = self.memory_on;
         // 2 % stay.
         let moved = |own, other| 0.02 * own + 0.98 * other;
@@ -137,12 +129,11 @@ impl VmSpec {
     }
 
     /// The node where its vCPUs start.
-    pub fn node(&self) -> u32 {
+    pub(super) fn node(&self) -> u32 {
         self.cpus.first().map_or(0, |cpu| node_of(*cpu))
     }
 
-    /// Whether it runs at this time.
-    pub fn runs(&self, at: Duration) -> bool {
+    pub(super) fn runs(&self, at: Duration) -> bool {
         self.starts <= at && self.ends.is_none_or(|end| at < end)
     }
 }
@@ -194,8 +185,7 @@ pub(super) enum Effect {
 }
 
 impl Trouble {
-    /// Whether it is active at this time.
-    pub fn is_on(&self, at: Duration) -> bool {
+    pub(super) fn is_on(&self, at: Duration) -> bool {
         self.start <= at && at < self.end()
     }
 
@@ -206,7 +196,7 @@ impl Trouble {
 }
 
 /// Node and package of a CPU.
-pub fn node_of(cpu: u32) -> u32 {
+pub(super) fn node_of(cpu: u32) -> u32 {
     cpu % FIRSTS / CORES
 }
 
@@ -234,7 +224,7 @@ impl Scenario {
     }
 
     /// Number of NUMA nodes of the host.
-    pub fn nodes(&self) -> usize {
+    pub(super) fn nodes(&self) -> usize {
         NODES - usize::from(self.memory_node.is_none())
     }
 

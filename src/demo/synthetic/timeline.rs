@@ -80,30 +80,21 @@ impl Influence {
     }
 }
 
-/// The start or end of a trouble or VM, for display.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Happening {
-    /// Scenario time.
-    pub at: Duration,
-    /// The event in one line.
-    pub text: String,
-}
-
-/// Events after `from` and up to `to`, in order. At 0, VMs that run from the beginning are not
-/// events.
-pub(super) fn happenings(scenario: &Scenario, from: Duration, to: Duration) -> Vec<Happening> {
+/// Starts and ends of troubles and VMs after `from` and up to `to`, in order, as lines with the
+/// scenario time. At 0, VMs that run from the beginning are not events.
+pub(super) fn happenings(scenario: &Scenario, from: Duration, to: Duration) -> Vec<String> {
     let mut all = Vec::new();
     let mut add = |at: Duration, text: String| {
         if from < at && at <= to {
-            all.push(Happening { at, text });
+            all.push((at, text));
         }
     };
     for trouble in &scenario.troubles {
         let expected = trouble.expect.iter().map(expected);
         let expected: Vec<String> = expected.collect();
-        let expected = match expected.is_empty() {
-            true => "no alert".to_owned(),
-            false => expected.join(", "),
+        let expected = match expected.as_slice() {
+            [] => "no alert".to_owned(),
+            some => some.join(", "),
         };
         add(
             trouble.start,
@@ -117,8 +108,13 @@ pub(super) fn happenings(scenario: &Scenario, from: Duration, to: Duration) -> V
             .into_iter()
             .for_each(|end| add(end, format!("VM {} ends", vm.name)));
     }
-    all.sort_by_key(|happening| happening.at);
-    all
+    all.sort_by_key(|(at, _)| *at);
+    let line = |(at, text): (Duration, String)| {
+        let s = at.as_secs();
+        let (hours, minutes) = (s / 3600, s / 60 % 60);
+        format!("{hours:02}:{minutes:02}:{:02} {text}", s % 60)
+    };
+    all.into_iter().map(line).collect()
 }
 
 fn expected(expect: &super::scenario::Expect) -> String {
@@ -129,18 +125,4 @@ fn expected(expect: &super::scenario::Expect) -> String {
     let labels: Vec<String> = labels.collect();
     let within = crate::config::values::show_duration(expect.within);
     format!("{}{{{}}} within {within}", expect.alert, labels.join(","))
-}
-
-impl std::fmt::Display for Happening {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let s = self.at.as_secs();
-        write!(
-            f,
-            "{:02}:{:02}:{:02} {}",
-            s / 3600,
-            s / 60 % 60,
-            s % 60,
-            self.text
-        )
-    }
 }
