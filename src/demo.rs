@@ -11,7 +11,6 @@
 //! - [`protocol`] is its commands and answers, line by line.
 //! - [`guests`] starts and stops the demo's three micro-VMs.
 //! - [`synthetic`] is a simulated host, made of [`crate::fake_host::files`].
-//! - [`table`] renders the latest snapshot for a terminal.
 
 pub mod guest;
 pub mod guests;
@@ -19,5 +18,4 @@ pub mod micro_vm;
 mod pace;
 pub mod protocol;
 pub mod synthetic;
-pub mod table;
 pub mod vm;

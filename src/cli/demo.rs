@@ -13,10 +13,12 @@ use clap::Args;
 use super::out;
 use super::serve::Serving;
 use crate::demo::guests::{Guest, Guests};
-use crate::demo::table::{clip, render, Screen};
 use crate::snapshot::Snapshot;
 
 pub(super) mod synthetic;
+mod table;
+
+use table::{clip, render, Screen};
 
 /// Arguments of `demo`.
 #[derive(Debug, Clone, Args)]

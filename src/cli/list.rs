@@ -147,26 +147,26 @@ fn table(rows: &[Row], visibility_gaps: &[String], width: Option<usize>) -> Stri
 }
 
 fn draw(rows: &[Row], name: usize) -> String {
-    out::table(&HEADER, rows.iter().map(|row| cells(row, name)))
+    out::table(
+        &HEADER,
+        rows.iter().map(|row| cells(row, name)),
+        HEADER.len(),
+    )
 }
 
 fn cells(row: &Row, name: usize) -> Vec<String> {
     vec![
         out::shorten(&out::printable(&row.vm), name).into_owned(),
-        or_dash(row.vcpu),
-        or_dash(row.tid),
-        or_dash(row.cpu),
-        or_dash(row.package),
-        or_dash(row.core),
-        or_dash(row.numa_node),
+        out::or_dash(row.vcpu),
+        out::or_dash(row.tid),
+        out::or_dash(row.cpu),
+        out::or_dash(row.package),
+        out::or_dash(row.core),
+        out::or_dash(row.numa_node),
         out::printable(&row.vmm).into_owned(),
-        or_dash(row.manager.as_deref().map(out::printable)),
-        or_dash(row.name_source),
+        out::or_dash(row.manager.as_deref().map(out::printable)),
+        out::or_dash(row.name_source),
     ]
-}
-
-fn or_dash<T: ToString>(value: Option<T>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 #[cfg(test)]

@@ -90,18 +90,29 @@ pub(super) fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{head}…{tail}"))
 }
 
-/// A table without lines, as `kubectl get` and `systemctl` print it.
-pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+/// A cell; an unknown value is a dash.
+pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// A table without lines, as `kubectl get` and `systemctl` print it. Columns from `numbers` on are
+/// aligned to the right.
+pub(super) fn table(
+    header: &[&str],
+    rows: impl IntoIterator<Item = impl Into<comfy_table::Row>>,
+    numbers: usize,
+) -> String {
     let mut table = comfy_table::Table::new();
     table
         .load_preset(comfy_table::presets::NOTHING)
         .set_content_arrangement(comfy_table::ContentArrangement::Disabled)
-        .set_header(header);
-    for row in rows {
-        table.add_row(row);
-    }
-    for column in table.column_iter_mut() {
+        .set_header(header)
+        .add_rows(rows);
+    for (n, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
+        if n >= numbers {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
     }
     table.trim_fmt() + "\n"
 }

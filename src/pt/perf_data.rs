@@ -60,7 +60,8 @@ pub struct Stream<'a> {
 }
 
 /// Number of `AUX` records that report losses. They do not report the size.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Its fields are keys of `pt summarise --json`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Losses {
     /// `PERF_AUX_FLAG_TRUNCATED`: the buffer was full, and tracing paused until it was read.
     pub truncated: u64,

@@ -79,8 +79,8 @@ pub struct Side {
     pub nanoseconds: u64,
 }
 
-/// Packets by kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Packets by kind. Its fields are keys of `pt summarise --json`, as those of [`Power`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[allow(missing_docs)] // the names are those of the packets
 pub struct Packets {
     /// TNT-8 and TNT-64.
@@ -119,7 +119,7 @@ pub struct Packets {
 }
 
 /// Power events by kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Power {
     /// Requests for a sleep state (MWAIT).
     pub mwait: u64,

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Summarised;
+use crate::pt::perf_data::Losses;
 use crate::pt::{Histogram, Packets, Power, Side};
 
 /// The keys are a stable interface for scripts. All numbers are integers.
@@ -13,7 +14,7 @@ pub(super) struct Object {
     bytes: usize,
     /// How often tracing restarted.
     cuts: usize,
-    packets: Counts,
+    packets: Packets,
     guest: Option<JsonSide>,
     host: Option<JsonSide>,
     unknown: JsonSide,
@@ -22,8 +23,8 @@ pub(super) struct Object {
     exit_reasons: std::collections::BTreeMap<u16, u64>,
     histograms: Histograms,
     core_bus_ratio: Option<Ratio>,
-    power: JsonPower,
-    losses: Option<JsonLosses>,
+    power: Power,
+    losses: Option<Losses>,
     skipped_bytes: u64,
     trailing_bytes: u64,
     errors: Vec<Error>,
@@ -68,46 +69,14 @@ struct Ratio {
 }
 
 #[derive(Debug, Serialize)]
-struct JsonLosses {
-    truncated: u64,
-    partial: u64,
-    collision: u64,
-}
-
-#[derive(Debug, Serialize)]
 struct Error {
     offset: usize,
     error: String,
 }
 
-/// Converts types whose fields are all numbers with equal names.
-macro_rules! same_fields {
-    ($json:ident from $type:ident: $($field:ident),+ $(,)?) => {
-        #[derive(Debug, Serialize)]
-        struct $json {
-            $($field: u64),+
-        }
-
-        impl From<&$type> for $json {
-            fn from(from: &$type) -> Self {
-                let $type { $($field),+ } = *from;
-                Self { $($field),+ }
-            }
-        }
-    };
-}
-
-same_fields!(
-    Counts from Packets:
-    tnt, bits, taken, tip, fup, pge, pgd, cyc, cycsum, pad, mtc, tsc, cbr, tma, mode, pip, pipnr,
-    vmcs, psb, psbend, ovf, other, err,
-);
-same_fields!(JsonPower from Power: mwait, entries, exits, stops);
-
 pub(super) fn object(all: &Summarised<'_>) -> Object {
     let summary = &all.summary;
     let side = |side| json_side(all, side);
-    let losses = all.trace.losses();
     let errors = summary.errors.iter().map(|at| Error {
         offset: at.offset,
         error: at.fault.to_string(),
@@ -117,7 +86,7 @@ pub(super) fn object(all: &Summarised<'_>) -> Object {
         stream: all.trace.name.clone(),
         bytes: all.trace.len(),
         cuts: all.trace.cuts().len(),
-        packets: Counts::from(&summary.packets),
+        packets: summary.packets,
         guest: all.guest().map(side),
         host: all.host().map(side),
         unknown: side(&summary.unknown),
@@ -129,12 +98,8 @@ pub(super) fn object(all: &Summarised<'_>) -> Object {
             host_handling: histogram(&summary.host_handling),
         },
         core_bus_ratio: summary.ratio.map(|(least, most)| Ratio { least, most }),
-        power: JsonPower::from(&summary.power),
-        losses: losses.map(|losses| JsonLosses {
-            truncated: losses.truncated,
-            partial: losses.partial,
-            collision: losses.collision,
-        }),
+        power: summary.power,
+        losses: all.trace.losses(),
         skipped_bytes: summary.skipped_bytes,
         trailing_bytes: summary.trailing_bytes,
         errors: errors.collect(),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Summarised;
-use crate::cli::out;
+use crate::cli::out::{self, or_dash};
 use crate::pt::{Histogram, Packets, Power, Side, Summary};
 
 /// Width of the first column.
@@ -18,8 +18,10 @@ pub(super) fn page(all: &Summarised<'_>) -> String {
     page += &line("VM exits", exits(summary));
     page += &timed("guest runs", &summary.guest_runs);
     page += &timed("host handling", &summary.host_handling);
-    if let Some((least, most)) = summary.ratio {
-        page += &line("core:bus ratio", span(least, most));
+    match summary.ratio {
+        Some((least, most)) if least == most => page += &line("core:bus ratio", least),
+        Some((least, most)) => page += &line("core:bus ratio", format!("{least} to {most}")),
+        None => {}
     }
     page += &named("power", power(&summary.power));
     page += &named("packets", packets(&summary.packets));
@@ -72,22 +74,21 @@ fn sides(all: &Summarised<'_>) -> String {
         let mut row = vec![format!("{name:width$}", width = COLUMN - 1)];
         match side {
             Some(side) => row.extend(figures(all, side)),
-            None => row.extend(HEADER[1..].iter().map(|_| "-".to_owned())),
+            None => row.resize(HEADER.len(), "-".to_owned()),
         }
         row
     };
-    out::table(&HEADER, sides.map(row))
+    out::table(&HEADER, sides.map(row), HEADER.len())
 }
 
 fn figures(all: &Summarised<'_>, side: &Side) -> [String; 7] {
-    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     [
         side.taken.to_string(),
         side.not_taken.to_string(),
         side.indirect.to_string(),
         side.asynchronous.to_string(),
         side.address_spaces.to_string(),
-        or_dash(all.cycles(side).map(|cycles| cycles.to_string())),
+        or_dash(all.cycles(side)),
         or_dash(all.nanoseconds(side).map(duration)),
     ]
 }
@@ -183,35 +184,21 @@ fn duration(nanoseconds: u64) -> String {
     format!("{value:.digits$} {unit}")
 }
 
-fn span(least: u8, most: u8) -> String {
-    match least == most {
-        true => least.to_string(),
-        false => format!("{least} to {most}"),
-    }
-}
-
 fn some(figures: &[(u64, &str)]) -> Vec<String> {
     let figures = figures.iter().filter(|(count, _)| *count > 0);
     figures.map(|(n, name)| format!("{name} {n}")).collect()
 }
 
 fn power(power: &Power) -> Vec<String> {
-    let Power {
-        mwait,
-        entries,
-        exits,
-        stops,
-    } = *power;
     some(&[
-        (mwait, "MWAIT"),
-        (entries, "sleeps"),
-        (exits, "wake-ups"),
-        (stops, "clock stops"),
+        (power.mwait, "MWAIT"),
+        (power.entries, "sleeps"),
+        (power.exits, "wake-ups"),
+        (power.stops, "clock stops"),
     ])
 }
 
-fn packets(packets: &Packets) -> Vec<String> {
-    let p = packets;
+fn packets(p: &Packets) -> Vec<String> {
     some(&[
         (p.tnt, "TNT"),
         (p.tip, "TIP"),

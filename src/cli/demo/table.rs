@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
-
-use crate::metric::Metric;
+use crate::cli::out;
 use crate::snapshot::delta::{Columns, Counter, Delta};
 use crate::snapshot::{Snapshot, VcpuRow};
 use crate::sources::sched;
@@ -19,58 +17,25 @@ const QUIET_AFTER: usize = 3;
 /// Shown for an unknown value.
 const UNKNOWN: &str = "-";
 
-/// A column: the delta of one counter, summed over the columns that match.
-struct Rate {
-    title: &'static str,
-    counter: Counter,
-    /// Factor from nanoseconds to seconds, for times.
-    scale: f64,
-    decimals: usize,
-}
+const SWITCHES: Counter = Counter::of(&sched::CONTEXT_SWITCHES);
 
-const fn time(title: &'static str, metric: &'static Metric) -> Rate {
-    Rate {
-        title,
-        counter: Counter::of(metric),
-        scale: 1e-9,
-        decimals: 3,
-    }
-}
-
-const fn count(title: &'static str, metric: &'static Metric) -> Rate {
-    Rate {
-        title,
-        counter: Counter::of(metric),
-        scale: 1.0,
-        decimals: 0,
-    }
-}
-
-const fn switches(title: &'static str, kind: &'static str) -> Rate {
-    let rate = count(title, &sched::CONTEXT_SWITCHES);
-    Rate {
-        counter: rate.counter.with("type", kind),
-        ..rate
-    }
-}
-
-/// Rates, the most useful first: a narrow terminal drops them from the right.
-const RATES: &[Rate] = &[
-    time("time s/s", &sched::TIME),
-    time("delay s/s", &sched::DELAY),
-    count("migrations/s", &sched::MIGRATIONS),
-    switches("waits/s", "voluntary"),
-    switches("preempted/s", "involuntary"),
-    time("in guest s/s", &sched::GUEST),
-    count("page faults/s", &sched::PAGE_FAULTS),
+/// Rates, the most useful first: a narrow terminal drops them from the right. Title, counter, and
+/// whether it counts nanoseconds, which are shown as seconds.
+const RATES: [(&str, Counter, bool); 7] = [
+    ("time s/s", Counter::of(&sched::TIME), true),
+    ("delay s/s", Counter::of(&sched::DELAY), true),
+    ("migrations/s", Counter::of(&sched::MIGRATIONS), false),
+    ("waits/s", SWITCHES.with("type", "voluntary"), false),
+    ("preempted/s", SWITCHES.with("type", "involuntary"), false),
+    ("in guest s/s", Counter::of(&sched::GUEST), true),
+    ("page faults/s", Counter::of(&sched::PAGE_FAULTS), false),
 ];
 
 /// Renders the rates between two snapshots. Lines end in a line feed and have at most `width`
 /// characters, if the identifying columns allow it.
-pub fn render(prev: &Snapshot, now: &Snapshot, width: u16) -> String {
+pub(super) fn render(prev: &Snapshot, now: &Snapshot, width: u16) -> String {
     let delta = Delta::new(prev, now);
-    let columns = |rate: &Rate| delta.columns(&rate.counter);
-    let columns: Vec<Columns> = RATES.iter().map(columns).collect();
+    let columns = RATES.map(|(_, counter, _)| delta.columns(&counter));
     let vcpus = now.vcpus.iter().enumerate();
     let rows: Vec<Vec<String>> = vcpus
         .map(|(n, vcpu)| row(&delta, &columns, n, vcpu))
@@ -80,7 +45,7 @@ pub fn render(prev: &Snapshot, now: &Snapshot, width: u16) -> String {
 
 /// The first `height` lines; the last of them says how many are omitted. A table higher than the
 /// terminal cannot be redrawn in place.
-pub fn clip(text: &str, height: usize) -> Cow<'_, str> {
+pub(super) fn clip(text: &str, height: usize) -> Cow<'_, str> {
     let lines = text.lines().count();
     if lines <= height {
         return Cow::Borrowed(text);
@@ -95,11 +60,12 @@ pub fn clip(text: &str, height: usize) -> Cow<'_, str> {
 fn fit(rows: &[Vec<String>], width: usize) -> String {
     let titles: Vec<&str> = ["VM", "vCPU", "CPU", "core", "node"]
         .into_iter()
-        .chain(RATES.iter().map(|rate| rate.title))
+        .chain(RATES.map(|(title, ..)| title))
         .collect();
     let mut columns = titles.len();
     loop {
-        let text = draw(&titles[..columns], rows);
+        let rows = rows.iter().map(|row| &row[..columns]);
+        let text = out::table(&titles[..columns], rows, 1);
         let widest = text.lines().map(|line| line.chars().count()).max();
         if widest.unwrap_or(0) <= width || columns <= IDENTIFYING + 1 {
             return text;
@@ -111,42 +77,18 @@ fn fit(rows: &[Vec<String>], width: usize) -> String {
 /// Number of columns before the first rate.
 const IDENTIFYING: usize = 5;
 
-fn draw(titles: &[&str], rows: &[Vec<String>]) -> String {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(titles);
-    for row in rows {
-        table.add_row(row.iter().take(titles.len()));
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let mut text = String::new();
-    for line in table.lines() {
-        // Remove the padding at both ends of the line.
-        text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 fn row(delta: &Delta<'_>, columns: &[Columns], n: usize, vcpu: &VcpuRow) -> Vec<String> {
     let elapsed = delta.span().as_secs_f64();
     let mut cells = identity(vcpu);
-    cells.extend(RATES.iter().zip(columns).map(
-        |(rate, columns)| match delta.of_vcpu(n, columns) {
+    for ((_, _, is_time), columns) in RATES.iter().zip(columns) {
+        let (scale, decimals) = if *is_time { (1e-9, 3) } else { (1.0, 0) };
+        cells.push(match delta.of_vcpu(n, columns) {
             Some(increase) if elapsed > 0.0 => {
-                format!(
-                    "{:.*}",
-                    rate.decimals,
-                    increase as f64 * rate.scale / elapsed
-                )
+                format!("{:.decimals$}", increase as f64 * scale / elapsed)
             }
             _ => UNKNOWN.to_owned(),
-        },
-    ));
+        });
+    }
     cells
 }
 
@@ -175,7 +117,7 @@ fn printable(name: &str) -> Cow<'_, str> {
 
 /// Displays successive tables: in place on a terminal, else only the first few.
 #[derive(Debug)]
-pub struct Screen {
+pub(super) struct Screen {
     in_place: bool,
     shown: usize,
     lines: usize,
@@ -183,7 +125,7 @@ pub struct Screen {
 
 impl Screen {
     /// `in_place`: the output is a terminal, where lines can be redrawn.
-    pub fn new(in_place: bool) -> Self {
+    pub(super) fn new(in_place: bool) -> Self {
         Self {
             in_place,
             shown: 0,
@@ -191,11 +133,7 @@ impl Screen {
         }
     }
 
-    /// Displays a table.
-    ///
-    /// # Errors
-    /// If writing to `out` fails.
-    pub fn show(&mut self, table: &str, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn show(&mut self, table: &str, out: &mut impl Write) -> io::Result<()> {
         if self.in_place && self.lines > 0 {
             // Move to the start of the last table and clear from there (ECMA-48: CPL, ED).
             write!(out, "\x1b[{}F\x1b[J", self.lines)?;
@@ -209,7 +147,7 @@ impl Screen {
     }
 
     /// Whether it will display no more tables.
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         !self.in_place && self.shown >= QUIET_AFTER
     }
 }
