@@ -82,7 +82,7 @@ const PATHS: &str = "Paths";
 /// Flags of all commands, accepted before or after the command's name.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Common options")]
-pub struct CommonArgs {
+struct CommonArgs {
     /// Configuration file; docs/CONFIGURATION.md describes every key
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -178,10 +178,7 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 
 impl CommonArgs {
     /// The configuration: flags override the file, the file overrides the defaults.
-    ///
-    /// # Errors
-    /// If the file cannot be read or is invalid.
-    pub fn config(&self) -> anyhow::Result<Config> {
+    fn config(&self) -> anyhow::Result<Config> {
         let mut config = match &self.config {
             Some(file) => Config::load(file)?,
             None => Config::default(),
@@ -217,10 +214,7 @@ impl CommonArgs {
     }
 
     /// The configuration, with logging set up from it.
-    ///
-    /// # Errors
-    /// See [`CommonArgs::config`].
-    pub fn start(&self) -> anyhow::Result<Config> {
+    fn start(&self) -> anyhow::Result<Config> {
         let config = self.config()?;
         log::init(config.log);
         Ok(config)
@@ -235,7 +229,7 @@ fn lay<T: Clone>(value: &mut T, flag: &Option<T>) {
 
 /// Converts configured paths to roots. It is here because `host` and `config` do not import each
 /// other.
-pub fn roots(paths: &Paths) -> Arc<Roots> {
+fn roots(paths: &Paths) -> Arc<Roots> {
     let mut roots = Roots::default();
     roots.proc.clone_from(&paths.procfs);
     roots.sys.clone_from(&paths.sysfs);

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 
+use super::out::{self, count};
 use super::pipeline::Pipeline;
-use super::{out, CommonArgs};
+use super::CommonArgs;
 use crate::config::Config;
 use crate::discover::Inventory;
 use crate::engine::{ReasonCode, SourceInfo, SourceState};
@@ -118,10 +119,7 @@ pub(super) fn run(common: &CommonArgs, args: &CheckArgs) -> anyhow::Result<ExitC
         true => out::print_json(&serde_json::json!({ "usable": usable, "findings": findings }))?,
         false => out::print(&report(&findings, usable, out::width()))?,
     }
-    Ok(match usable {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
+    Ok(ExitCode::from(u8::from(!usable)))
 }
 
 /// One pass and one tick of the real pipeline; `None` without a topology, which is a finding.
@@ -159,12 +157,14 @@ fn findings(
     }
     let gaps = visibility_gaps.iter();
     findings.extend(gaps.map(|gap| probes::blind_spot(gap, &caps)));
-    findings.push(probes::schedstat(roots));
-    findings.push(probes::sched(roots));
-    findings.push(probes::perf_events(roots, &caps));
-    findings.push(probes::mediated_pmu(roots));
-    findings.push(probes::descriptors(DescriptorLimit::now(), vcpus));
-    findings.push(probes::tracefs(roots));
+    findings.extend([
+        probes::schedstat(roots),
+        probes::sched(roots),
+        probes::perf_events(roots, &caps),
+        probes::mediated_pmu(roots),
+        probes::descriptors(DescriptorLimit::now(), vcpus),
+        probes::tracefs(roots),
+    ]);
     let cpus = topology.as_ref().map_or(1, |topology| topology.cpus.len());
     findings.extend(probes::pt(roots, &config.sources.pt, &caps, cpus));
     let sources = seen.map_or(&[][..], |seen| &seen.sources);
@@ -190,14 +190,6 @@ fn found(inventory: &Inventory, vcpus: usize) -> Finding {
     Need("inventory", "running now").ok(detail)
 }
 
-fn count(n: usize, thing: &str) -> String {
-    match n {
-        1 => format!("1 {thing}"),
-        n if thing.ends_with('s') => format!("{n} {thing}es"),
-        n => format!("{n} {thing}s"),
-    }
-}
-
 /// Reasons that a probe reports too, with more detail.
 const OF_PROBES: [ReasonCode; 10] = [
     ReasonCode::GuestNotVisible,
@@ -216,7 +208,7 @@ const OF_PROBES: [ReasonCode; 10] = [
 /// source, that is a finding that the machine does not have the hardware: enabling it would not
 /// help.
 fn is_reported(state: &SourceState, source: &str, findings: &[Finding]) -> bool {
-    let (SourceState::Degraded(reason) | SourceState::Down(reason)) = state else {
+    let Some(reason) = state.reason() else {
         return false;
     };
     let mut of_source = findings.iter().filter(|finding| finding.source == source);
@@ -229,16 +221,13 @@ fn is_reported(state: &SourceState, source: &str, findings: &[Finding]) -> bool 
 
 /// The state that a source reports itself.
 fn of_source(info: &SourceInfo, state: &SourceState) -> Finding {
-    let (state, reason) = match state {
-        SourceState::Up => (State::Ok, None),
-        SourceState::Down(reason) if reason.code == ReasonCode::Disabled => {
-            (State::Off, Some(reason))
-        }
-        SourceState::Degraded(reason) | SourceState::Down(reason) if reason.code.is_absent() => {
-            (State::Absent, Some(reason))
-        }
-        SourceState::Degraded(reason) => (State::Degraded, Some(reason)),
-        SourceState::Down(reason) => (State::Missing, Some(reason)),
+    let reason = state.reason();
+    let state = match (state, reason.map(|reason| reason.code)) {
+        (SourceState::Up, _) => State::Ok,
+        (SourceState::Down(_), Some(ReasonCode::Disabled)) => State::Off,
+        (_, Some(code)) if code.is_absent() => State::Absent,
+        (SourceState::Degraded(_), _) => State::Degraded,
+        (SourceState::Down(_), _) => State::Missing,
     };
     let detail = reason.map_or("works", |reason| &reason.detail);
     Finding {
@@ -252,11 +241,8 @@ fn of_source(info: &SourceInfo, state: &SourceState) -> Finding {
 const REQUIRED: [&str; 3] = ["host", "inventory", "sched"];
 
 fn usable(findings: &[Finding]) -> bool {
-    !findings.iter().any(blocks)
-}
-
-fn blocks(finding: &Finding) -> bool {
-    finding.state == State::Missing && REQUIRED.contains(&finding.source)
+    let mut required = findings.iter().filter(|one| REQUIRED.contains(&one.source));
+    required.all(|one| one.state != State::Missing)
 }
 
 /// One line for each finding, wrapped to the width of the terminal, with its fix below. A fix is

@@ -90,6 +90,15 @@ pub(super) fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{head}…{tail}"))
 }
 
+/// "1 VM", "2 VMs", "3 processes"
+pub(super) fn count(n: usize, thing: &str) -> String {
+    match n {
+        1 => format!("1 {thing}"),
+        n if thing.ends_with('s') => format!("{n} {thing}es"),
+        n => format!("{n} {thing}s"),
+    }
+}
+
 /// A cell; an unknown value is a dash.
 pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())

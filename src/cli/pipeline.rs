@@ -40,7 +40,7 @@ pub struct Pipeline {
 }
 
 /// The pipeline's running threads.
-pub struct Running {
+pub(super) struct Running {
     stop: Stop,
     threads: Vec<JoinHandle<()>>,
     ended: Arc<Ended>,
@@ -164,10 +164,7 @@ impl Pipeline {
 
     /// Starts the threads. The first scan and the first tick finish before this returns, so the
     /// exporter has data when it reports ready. The sampler's thread calls `after_tick`.
-    ///
-    /// # Errors
-    /// If a thread cannot be started.
-    pub fn start(
+    pub(super) fn start(
         mut self,
         periods: &Sampling,
         stop: &Stop,
@@ -229,17 +226,14 @@ impl Running {
     /// The exporter then exits, and its supervisor restarts it. If it continued, it would serve
     /// numbers that no longer change, or miss new VMs; restarting only the thread could leave
     /// inconsistent state.
-    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let ended = self.ended.clone();
         async move { ended.any.notified().await }
     }
 
     /// Stops the threads and waits for at most `PATIENCE`. A thread that hangs in the kernel ends
     /// with the process.
-    ///
-    /// # Errors
-    /// If a thread panicked.
-    pub fn stop(mut self) -> Result<(), Panicked> {
+    pub(super) fn stop(mut self) -> Result<(), Panicked> {
         self.join()
     }
 
@@ -281,14 +275,10 @@ struct NotifyOnDrop(Arc<Ended>);
 
 impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
-        let Ended {
-            any,
-            count,
-            one_more,
-        } = &*self.0;
-        any.notify_one();
-        *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        one_more.notify_all();
+        let ended = &*self.0;
+        ended.any.notify_one();
+        *ended.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        ended.one_more.notify_all();
     }
 }
 
@@ -306,7 +296,7 @@ impl Ended {
 /// A thread of the pipeline panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("the {thread} thread panicked: {message}; this is a bug in the exporter, please report it")]
-pub struct Panicked {
+pub(super) struct Panicked {
     thread: String,
     message: String,
 }
@@ -318,7 +308,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Start time of this process in clock ticks since boot; 0 if unknown.
-pub fn own_start_time() -> u64 {
+pub(super) fn own_start_time() -> u64 {
     let stat = procfs::process::Process::myself().and_then(|me| me.stat());
     stat.map_or(0, |stat| stat.starttime)
 }

@@ -18,17 +18,11 @@ fn env(name: &str) -> Option<String> {
 }
 
 /// The endpoints from the configuration and the environment.
-///
-/// # Errors
-/// If a variable is invalid.
 pub(super) fn endpoints(config: &Config) -> anyhow::Result<Vec<Settings>> {
     settings::resolve(&config.otlp, &env).context("cannot determine the OTLP endpoints")
 }
 
 /// Starts the thread that pushes the snapshots of `app`.
-///
-/// # Errors
-/// If the thread cannot be started.
 pub(super) fn start(
     config: &Config,
     endpoints: Vec<Settings>,

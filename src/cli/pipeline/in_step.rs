@@ -14,10 +14,7 @@ const MOST_RECORDINGS: usize = 64;
 impl Pipeline {
     /// Like [`Pipeline::start`], with one thread that runs all stages in turn. It calls `before`
     /// with the time since the start before each turn.
-    ///
-    /// # Errors
-    /// If the thread cannot be started.
-    pub fn start_in_step(
+    pub(in crate::cli) fn start_in_step(
         mut self,
         periods: &Sampling,
         stop: &Stop,

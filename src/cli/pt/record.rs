@@ -21,7 +21,7 @@ use crate::sources::pt::{plan, Capture, Outcome, PerfPt, Plan, RecordPt};
 
 /// Flags of `pt record`.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct RecordArgs {
+pub(super) struct RecordArgs {
     /// Name of the VM, as in `list`
     #[arg(long, value_name = "NAME")]
     vm: String,
@@ -49,7 +49,7 @@ fn window(text: &str) -> Result<Duration, String> {
 }
 
 /// Records and writes. Reports the outcome on standard error.
-pub(crate) fn run(common: &CommonArgs, args: &RecordArgs) -> anyhow::Result<()> {
+pub(super) fn run(common: &CommonArgs, args: &RecordArgs) -> anyhow::Result<()> {
     let config = common.start()?;
     if args.output.is_none() && io::stdout().is_terminal() {
         bail!("cannot write a binary trace to a terminal; redirect standard output or use --output FILE");

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::diagnosis::View;
+use crate::host::privileges;
 use crate::snapshot::Handle;
 
 use super::super::pipeline::Running;
@@ -68,7 +69,8 @@ pub(super) fn open(config: &Config, url: Option<&Address>, sample: bool) -> anyh
         Err(useless @ (Trouble::Nobody { .. } | Trouble::Useless(_))) => return Err(useless.into()),
         Ok(_) | Err(Trouble::NotYet(_)) => {}
     }
-    own::need_nothing();
+    // Reading from an exporter needs no capability.
+    privileges::drop_all_but(&[]);
     Ok(Opened {
         source: Source::Exporter(Box::new(exporter)),
         words,
@@ -77,12 +79,9 @@ pub(super) fn open(config: &Config, url: Option<&Address>, sample: bool) -> anyh
 }
 
 /// The view of the exporter at this address, not sanitized.
-///
-/// # Errors
-/// If the exporter does not answer with a view.
 pub(in crate::cli) fn ask(address: &Address) -> anyhow::Result<View> {
     let exporter = Exporter::new(address.clone())?;
-    own::need_nothing();
+    privileges::drop_all_but(&[]);
     Ok(exporter.ask()?)
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::column::Table;
 use super::state::{Sort, State};
-use crate::cli::out;
+use crate::cli::out::{self, count};
 use crate::diagnosis::{View, VmView};
 
 /// The host, the age of the tick, and the source of views.
@@ -177,13 +177,6 @@ pub(super) fn caption(state: &State, rows: &str) -> String {
         text += "; causes as multiples of their thresholds, a problem from 1.0!";
     }
     text
-}
-
-fn count(n: usize, what: &str) -> String {
-    match n {
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
-    }
 }
 
 /// Seconds, with a decimal below 10 s.

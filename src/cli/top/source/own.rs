@@ -34,11 +34,6 @@ pub(super) fn open(config: &Config, words: &str) -> anyhow::Result<Opened> {
     })
 }
 
-/// Drops all capabilities: reading from an exporter needs none.
-pub(super) fn need_nothing() {
-    privileges::drop_all_but(&[]);
-}
-
 /// A short look at the host records no traces and creates no resctrl groups.
 fn quiet(config: &Config) -> Config {
     let mut config = config.clone();
