@@ -30,12 +30,10 @@ mod vm;
 mod words;
 
 pub use cause::{Cause, CauseView};
-pub use sources::{Dropped, SourceView};
-pub use view::{
-    CoreView, DeviceView, HostView, NodeShare, NodeView, Numbers, PlaceView, Push, Tenant,
-    ThreadView, VcpuView, View, VmView,
-};
-pub use words::Mention;
+pub(crate) use sources::{Dropped, SourceView};
+pub use view::{CoreView, HostView, NodeView, Numbers, ThreadView, View, VmView};
+pub(crate) use view::{DeviceView, NodeShare, PlaceView, Push, Tenant, VcpuView};
+pub(crate) use words::Mention;
 
 impl View {
     /// The view of the latest snapshot; `None` before the first tick.
@@ -52,8 +50,8 @@ impl View {
         let mut vms = vm::vms(newest, &delta, &machine);
         let nodes = machine.nodes(&vms);
         let mut host = machine.host();
-        host.judge(&vms, machine.cores());
-        judge::judge(&mut vms, &nodes, machine.cores(), host.is_full());
+        host.judge(&vms, &machine.cores);
+        judge::judge(&mut vms, &nodes, &machine.cores, host.is_full());
         let since = newest.taken.duration_since(UNIX_EPOCH).unwrap_or_default();
         let pmu_mode = newest.pmu_mode.as_ref();
         let gaps = newest.inventory.visibility_gaps.iter();

@@ -48,10 +48,6 @@ pub(crate) struct CauseInfo {
     pub(super) observe: fn(&Case<'_>) -> Option<Observed>,
     /// The observed value in words, without a period.
     pub(super) text: fn(&Case<'_>, Seen) -> Words,
-    /// The VM that is responsible.
-    pub(super) culprit: fn(&Suspects) -> Option<usize>,
-    /// The cause whose sentence says the same.
-    pub(super) part_of: Option<Cause>,
 }
 
 /// What a value is compared with. Of causes with equal scores, the earlier kind comes first.
@@ -139,8 +135,6 @@ causes! {
         against: Against::Threshold,
         observe: observe::delay,
         text: verdict::delay,
-        culprit: Suspects::of_core,
-        part_of: None,
     };
 
     /// One vCPU waits much more than the VM's other vCPUs.
@@ -159,8 +153,6 @@ causes! {
         against: Against::Siblings,
         observe: observe::starved,
         text: verdict::starved,
-        culprit: Suspects::of_core,
-        part_of: Some(Cause::Delay),
     };
 
     /// A CPU quota throttles it.
@@ -179,8 +171,6 @@ causes! {
         against: Against::Threshold,
         observe: observe::quota,
         text: verdict::quota,
-        culprit: |_| None,
-        part_of: None,
     };
 
     /// Its memory is on nodes where it does not run.
@@ -199,8 +189,6 @@ causes! {
         against: Against::Spread,
         observe: observe::memory,
         text: verdict::memory,
-        culprit: |_| None,
-        part_of: None,
     };
 
     /// A device is on nodes far from where it runs.
@@ -219,8 +207,6 @@ causes! {
         against: Against::Spread,
         observe: observe::devices,
         text: verdict::devices,
-        culprit: |_| None,
-        part_of: None,
     };
 
     /// It needs more cycles per instruction than VMs that do the same work.
@@ -240,8 +226,6 @@ causes! {
         against: Against::Peers,
         observe: observe::cpi,
         text: verdict::cpi,
-        culprit: |_| None,
-        part_of: None,
     };
 
     /// It has many cache misses.
@@ -260,8 +244,6 @@ causes! {
         against: Against::Peers,
         observe: observe::cache,
         text: verdict::cache,
-        culprit: |suspects| suspects.cache,
-        part_of: None,
     };
 
     /// It shares cores with busy threads while others are idle.
@@ -280,9 +262,6 @@ causes! {
         against: Against::Threshold,
         observe: observe::smt,
         text: verdict::smt,
-        // Sibling threads slow each other down equally.
-        culprit: |_| None,
-        part_of: None,
     };
 
     /// Its CPU packages are throttled by heat.
@@ -301,8 +280,6 @@ causes! {
         against: Against::Threshold,
         observe: observe::throttling,
         text: verdict::throttling,
-        culprit: |_| None,
-        part_of: None,
     };
 
     /// It exits to the host often.
@@ -321,8 +298,6 @@ causes! {
         against: Against::Threshold,
         observe: observe::exits,
         text: verdict::exits,
-        culprit: |_| None,
-        part_of: None,
     };
 }
 
@@ -331,6 +306,20 @@ impl Cause {
     /// threshold, it is the minimum.
     pub fn threshold(self) -> f64 {
         (self.info().threshold)(thresholds())
+    }
+
+    /// The VM that is responsible. For SMT none is: sibling threads slow each other down equally.
+    pub(super) fn culprit(self, suspects: &Suspects) -> Option<usize> {
+        match self {
+            Self::Delay | Self::Starved => suspects.of_core(),
+            Self::Cache => suspects.cache,
+            _ => None,
+        }
+    }
+
+    /// The cause whose sentence says the same.
+    pub(super) fn part_of(self) -> Option<Self> {
+        (self == Self::Starved).then_some(Self::Delay)
     }
 
     /// The alert for this cause, which is also the name of its runbook.

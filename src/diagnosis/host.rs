@@ -31,7 +31,7 @@ pub(super) struct Machine<'a> {
     too_hot: HashMap<CoreKey, f64>,
     too_hot_packages: HashMap<i32, f64>,
     /// Use of each core by VMs and by the host itself.
-    cores: HashMap<CoreKey, CoreUse>,
+    pub(super) cores: HashMap<CoreKey, CoreUse>,
     distances: HashMap<(u32, u32), f64>,
 }
 
@@ -69,11 +69,6 @@ impl<'a> Machine<'a> {
     /// Whether vCPUs can run on this node; true if no CPU's node is known.
     pub(super) fn has_cpus(&self, node: u32) -> bool {
         self.nodes.is_empty() || self.nodes.contains(&node)
-    }
-
-    /// Use of each core.
-    pub(super) fn cores(&self) -> &HashMap<CoreKey, CoreUse> {
-        &self.cores
     }
 
     /// NUMA distance between two nodes; 10 is local.
@@ -140,18 +135,14 @@ impl<'a> Machine<'a> {
         let packages: BTreeSet<_> = cores.iter().map(|core| core.0).collect();
         let info = facts_of(&self.newest.facts, &host::HOST_INFO).first();
         let info = |name| info.and_then(|row| owned(&row.labels, name));
+        let vms = &self.newest.vms;
+        let threadless = vms.iter().map(|vm| vm.threadless as usize);
         HostView {
             name: self.newest.host_name.as_deref().map(str::to_owned),
             kernel: info("kernel"),
             cpu_model: info("cpu_model"),
-            vms: self.newest.vms.len(),
-            vcpus: self.newest.vcpus.len()
-                + self
-                    .newest
-                    .vms
-                    .iter()
-                    .map(|vm| vm.threadless as usize)
-                    .sum::<usize>(),
+            vms: vms.len(),
+            vcpus: self.newest.vcpus.len() + threadless.sum::<usize>(),
             cpus: online().count(),
             cores: cores.len(),
             packages: packages.len(),

@@ -72,7 +72,7 @@ fn push(vms: &mut [VmView], suspects: &[Suspects]) {
                 cause: cause.cause,
                 score: cause.score,
             };
-            Some(((cause.cause.info().culprit)(suspects)?, push))
+            Some((cause.cause.culprit(suspects)?, push))
         };
         let blamed: Vec<_> = vms[victim].trouble().filter_map(blamed).collect();
         for (culprit, push) in blamed {
@@ -104,7 +104,7 @@ impl VmView {
 
     /// Whether its only problem is that its vCPUs wait.
     pub fn only_waits(&self) -> bool {
-        let is_wait = |cause: Cause| cause.info().part_of.unwrap_or(cause) == Cause::Delay;
+        let is_wait = |cause: Cause| cause.part_of().unwrap_or(cause) == Cause::Delay;
         self.trouble().all(|cause| is_wait(cause.cause))
     }
 

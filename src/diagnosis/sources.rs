@@ -8,22 +8,19 @@ use crate::snapshot::{DroppedRow, SourceRow};
 
 /// A source and its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceView {
+pub(crate) struct SourceView {
     /// The `source` label.
-    pub name: String,
+    pub(crate) name: String,
     /// `up`, `degraded`, `down`, `off` (by configuration), or `absent` (not available on this
     /// machine).
-    pub state: String,
+    pub(crate) state: String,
     /// Reason code if it is not up.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// The reason as a sentence.
-    pub detail: Option<String>,
-    /// How to fix it.
-    pub fix: Option<String>,
-    /// Its requirements.
-    pub needs: String,
-    /// Its cost.
-    pub cost: String,
+    pub(crate) detail: Option<String>,
+    pub(crate) fix: Option<String>,
+    pub(crate) needs: String,
+    pub(crate) cost: String,
 }
 
 impl SourceView {
@@ -55,11 +52,10 @@ fn word(state: &SourceState) -> &'static str {
 
 /// Detail dropped by the series limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dropped {
+pub(crate) struct Dropped {
     /// The detail: `user_events`, `host_mode`, `core`, `numa_node`.
-    pub what: String,
-    /// Number of series dropped.
-    pub series: u64,
+    pub(crate) what: String,
+    pub(crate) series: u64,
 }
 
 impl Dropped {

@@ -11,7 +11,7 @@ use super::{sum, Cause, CauseView, NodeShare, VmView};
 pub(super) fn sentence(causes: &[(CauseView, Words)]) -> Words {
     let over = causes.iter().filter(|(cause, _)| cause.score >= 1.0);
     let is_over = |wanted: Cause| over.clone().any(|(cause, _)| cause.cause == wanted);
-    let repeats = |cause: Cause| cause.info().part_of.is_some_and(is_over);
+    let repeats = |cause: Cause| cause.part_of().is_some_and(is_over);
     let shown = over.clone().filter(|(cause, _)| !repeats(cause.cause));
     let mut sentence = Words::default();
     for (n, (_, words)) in shown.take(2).enumerate() {

@@ -9,10 +9,8 @@ use super::{Cause, CauseView, Dropped, Mention, SourceView};
 /// The whole view, as `/api/view` returns it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct View {
-    /// Version of the exporter.
-    pub version: String,
-    /// Revision of the exporter's source.
-    pub revision: String,
+    pub(crate) version: String,
+    pub(crate) revision: String,
     /// Name of the scenario if the host is synthetic.
     pub synthetic: Option<String>,
     /// Unix time of the latest tick, seconds.
@@ -29,37 +27,30 @@ pub struct View {
     pub nodes: Vec<NodeView>,
     /// VMs, sorted by name.
     pub vms: Vec<VmView>,
-    /// State of each source.
-    pub sources: Vec<SourceView>,
+    pub(crate) sources: Vec<SourceView>,
     /// `kvm_exporter_pmu_mode`: full, host_only, software or off.
     pub pmu_mode: Option<String>,
     /// Visibility gaps.
     #[serde(rename = "blind_spots")]
     pub visibility_gaps: Vec<String>,
     /// Series dropped by the series limit.
-    pub dropped: Vec<Dropped>,
+    pub(crate) dropped: Vec<Dropped>,
 }
 
 /// The host as a whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostView {
-    /// Host name.
     #[serde(default)]
-    pub name: Option<String>,
-    /// Kernel release.
-    pub kernel: Option<String>,
-    /// Model of the CPU.
-    pub cpu_model: Option<String>,
-    /// Number of VMs.
-    pub vms: usize,
-    /// Number of vCPUs.
-    pub vcpus: usize,
+    pub(crate) name: Option<String>,
+    pub(crate) kernel: Option<String>,
+    pub(crate) cpu_model: Option<String>,
+    pub(crate) vms: usize,
+    pub(crate) vcpus: usize,
     /// Number of logical CPUs online.
     pub cpus: usize,
     /// Number of cores with a CPU online.
     pub cores: usize,
-    /// Number of packages.
-    pub packages: usize,
+    pub(crate) packages: usize,
     /// CPU time of vCPUs, cores.
     pub time: Option<f64>,
     /// Time and delay of vCPUs, cores.
@@ -78,8 +69,7 @@ pub struct HostView {
 /// A NUMA node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeView {
-    /// Node number.
-    pub id: u32,
+    pub(crate) id: u32,
     /// Time and delay of vCPUs on the node, cores.
     pub demand: Option<f64>,
     /// Cores, sorted by package and core.
@@ -89,8 +79,7 @@ pub struct NodeView {
 /// A core.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CoreView {
-    /// Package.
-    pub package: i32,
+    pub(crate) package: i32,
     /// Core number, unique in its package.
     pub core: i32,
     /// Id of its last-level cache.
@@ -111,25 +100,21 @@ pub struct CoreView {
 /// A logical CPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ThreadView {
-    /// CPU number.
-    pub cpu: u32,
-    /// Whether it is online.
-    pub online: bool,
+    pub(crate) cpu: u32,
+    pub(crate) online: bool,
     /// CPU time of vCPUs on it, cores.
     pub time: Option<f64>,
     /// Delay of vCPUs found on it, cores.
     pub delay: Option<f64>,
     /// vCPUs last found on it.
-    pub vcpus: Vec<Tenant>,
+    pub(crate) vcpus: Vec<Tenant>,
 }
 
 /// A vCPU, as indices into the view: `vms[vm].vcpus[vcpu]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tenant {
-    /// Index into [`View::vms`].
-    pub vm: usize,
-    /// Index into [`VmView::vcpus`].
-    pub vcpu: usize,
+pub(crate) struct Tenant {
+    pub(crate) vm: usize,
+    pub(crate) vcpu: usize,
 }
 
 /// Measurements of a vCPU, or of a VM as the sum of its vCPUs.
@@ -156,7 +141,7 @@ pub struct Numbers {
 }
 
 /// A VM.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct VmView {
     /// Its name.
     pub name: String,
@@ -166,14 +151,14 @@ pub struct VmView {
     /// Labels of `kvm_vm_info`.
     pub info: Vec<(String, String)>,
     /// vCPUs with a known thread, by index.
-    pub vcpus: Vec<VcpuView>,
+    pub(crate) vcpus: Vec<VcpuView>,
     /// Number of other vCPUs.
     #[serde(default)]
     pub threadless: u32,
     /// Sum of all vCPUs.
     pub numbers: Numbers,
     /// Nodes with CPU time or memory of the VM, ascending.
-    pub nodes: Vec<NodeShare>,
+    pub(crate) nodes: Vec<NodeShare>,
     /// Number of nodes with at least 5 % of its CPU time.
     pub nodes_used: Option<usize>,
     /// Estimated share of remote memory accesses: from where it runs and where its memory is,
@@ -187,7 +172,7 @@ pub struct VmView {
     #[serde(default)]
     pub memory_distance: Option<f64>,
     /// Host devices passed through to the VM.
-    pub devices: Vec<DeviceView>,
+    pub(crate) devices: Vec<DeviceView>,
     /// How many of them are far from where it runs: [`DeviceView::remote`].
     pub devices_remote: Option<usize>,
     /// Its tightest CPU quota, cores.
@@ -216,10 +201,10 @@ pub struct VmView {
     pub verdict: String,
     /// VMs named in the verdict.
     #[serde(default)]
-    pub mentions: Vec<Mention>,
+    pub(crate) mentions: Vec<Mention>,
     /// Causes of other VMs for which this VM is responsible, worst first.
     #[serde(default)]
-    pub pushes: Vec<Push>,
+    pub(crate) pushes: Vec<Push>,
     /// CPU time of all its threads, by package and core.
     #[serde(skip)]
     pub(crate) core_time: HashMap<(i32, i32), f64>,
@@ -227,13 +212,13 @@ pub struct VmView {
 
 /// A VM that this VM slows down.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Push {
+pub(crate) struct Push {
     /// Index of the victim in [`View::vms`].
-    pub vm: usize,
+    pub(crate) vm: usize,
     /// The victim's cause.
-    pub cause: Cause,
+    pub(crate) cause: Cause,
     /// The victim's score, as in [`CauseView::score`].
-    pub score: f64,
+    pub(crate) score: f64,
 }
 
 impl VmView {
@@ -245,44 +230,37 @@ impl VmView {
 
 /// A vCPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VcpuView {
+pub(crate) struct VcpuView {
     /// Index in the VM.
-    pub index: u32,
-    /// TID on the host.
-    pub tid: i32,
+    pub(crate) index: u32,
+    pub(crate) tid: i32,
     /// Where it was last found.
-    pub place: Option<PlaceView>,
-    /// Its measurements.
-    pub numbers: Numbers,
+    pub(crate) place: Option<PlaceView>,
+    pub(crate) numbers: Numbers,
     /// CPU time of the VM's other threads on its core, cores.
-    pub io_on_core: Option<f64>,
+    pub(crate) io_on_core: Option<f64>,
 }
 
 /// A logical CPU and its location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlaceView {
-    /// Logical CPU.
-    pub cpu: u32,
-    /// Package.
-    pub package: i32,
-    /// Core.
-    pub core: i32,
-    /// NUMA node.
-    pub node: u32,
+pub(crate) struct PlaceView {
+    pub(crate) cpu: u32,
+    pub(crate) package: i32,
+    pub(crate) core: i32,
+    pub(crate) node: u32,
 }
 
 /// A VM's share of a NUMA node.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct NodeShare {
-    /// Node number.
-    pub node: u32,
+pub(crate) struct NodeShare {
+    pub(crate) node: u32,
     /// Share of the VM's CPU time.
-    pub time: Option<f64>,
+    pub(crate) time: Option<f64>,
     /// Share of the VM's memory.
-    pub memory: Option<f64>,
+    pub(crate) memory: Option<f64>,
     /// Whether the node has CPUs online; memory-only nodes (CXL, HBM) have none.
     #[serde(default = "yes")]
-    pub has_cpus: bool,
+    pub(crate) has_cpus: bool,
 }
 
 /// Default for exporters that do not report `has_cpus`.
@@ -292,20 +270,19 @@ fn yes() -> bool {
 
 /// A host device of a VM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DeviceView {
+pub(crate) struct DeviceView {
     /// PCI address or uuid.
-    pub name: String,
+    pub(crate) name: String,
     /// Device class: `gpu`, `network`, …
-    pub class: Option<String>,
-    /// The device's node.
-    pub node: Option<u32>,
+    pub(crate) class: Option<String>,
+    pub(crate) node: Option<u32>,
     /// Share of the VM's vCPU time that is far from the device, weighted by NUMA distance; `None`
     /// if its node or where the VM runs is unknown.
     #[serde(default)]
-    pub far: Option<f64>,
+    pub(crate) far: Option<f64>,
     /// Whether that is more than the limit: the higher of `device_remote`, and
     /// `memory_remote_over_spread` above what the VM's spread over nodes explains.
-    pub remote: Option<bool>,
+    pub(crate) remote: Option<bool>,
 }
 
 impl View {

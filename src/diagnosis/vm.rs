@@ -15,22 +15,17 @@ pub(super) fn vms(newest: &Snapshot, delta: &Delta<'_>, machine: &Machine<'_>) -
     let meter = Meter::new(delta);
     let mut known = known::of_vms(newest);
     let vm = |row: &VmRow| {
-        let name = row.labels.get("vm").unwrap_or_default();
         let time = TimeAt::of(newest, delta, &meter, row);
         let raws: Vec<Raw> = row.vcpus.clone().map(|n| meter.read(delta, n)).collect();
         let known = known.remove(&row.key).unwrap_or_default();
         let vcpus = vcpus(newest, row, &raws, &meter, &known);
         let numbers = meter.numbers(&raws.iter().copied().sum());
-        VmView {
-            pid: Some(row.key.pid),
-            ..build(name, row, vcpus, numbers, known, &time, machine)
-        }
+        build(row, vcpus, numbers, known, &time, machine)
     };
     newest.vms.iter().map(vm).collect()
 }
 
 fn build(
-    name: &str,
     row: &VmRow,
     vcpus: Vec<VcpuView>,
     numbers: Numbers,
@@ -50,8 +45,8 @@ fn build(
     let distance = |from, to| Some(machine.distance(from, to)? / 10.0);
     let distance = locality(&nodes, |node| node.memory, distance);
     VmView {
-        name: name.to_owned(),
-        pid: None,
+        name: row.labels.get("vm").unwrap_or_default().to_owned(),
+        pid: Some(row.key.pid),
         info: info(row),
         nodes_used: (time.total > 0.0 && !time.nodes.is_empty()).then(|| time.used().count()),
         memory_remote: remote,
@@ -72,11 +67,8 @@ fn build(
         numbers,
         vcpus,
         threadless: row.threadless,
-        causes: Vec::new(),
-        verdict: String::new(),
-        mentions: Vec::new(),
-        pushes: Vec::new(),
         core_time: time.cores_used(&known.io),
+        ..VmView::default()
     }
 }
 

@@ -6,13 +6,13 @@ use super::VmView;
 
 /// A VM's name in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mention {
+pub(crate) struct Mention {
     /// Byte offset of the name.
-    pub start: usize,
+    pub(crate) start: usize,
     /// Byte offset of the name's end.
-    pub end: usize,
+    pub(crate) end: usize,
     /// Index of the VM in [`super::View::vms`].
-    pub vm: usize,
+    pub(crate) vm: usize,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
