@@ -5,7 +5,7 @@ use super::observe::{Case, Seen};
 use super::suspect::Why;
 use super::thresholds::thresholds;
 use super::words::Words;
-use super::{sum, Cause, CauseView, NodeShare, VmView};
+use super::{sum, Cause, CauseView, NodeShare, VcpuView, VmView};
 
 /// The verdict: the worst two causes over their thresholds.
 pub(super) fn sentence(causes: &[(CauseView, Words)]) -> Words {
@@ -24,16 +24,18 @@ pub(super) fn sentence(causes: &[(CauseView, Words)]) -> Words {
     sentence
 }
 
+/// The vCPU that waits most, and how much.
+fn waits<'a>(case: &Case<'a>, seen: Seen) -> Option<(&'a VcpuView, Words)> {
+    let (vcpu, _) = case.vm.waits_most()?;
+    let (n, share) = (vcpu.index, percent(seen.observed));
+    let waits = format!("vCPU {n} waits {share} of the time it wants to run");
+    Some((vcpu, waits.into()))
+}
+
 pub(super) fn delay(case: &Case<'_>, seen: Seen) -> Words {
-    let Some((vcpu, _)) = case.vm.waits_most() else {
+    let Some((vcpu, words)) = waits(case, seen) else {
         return Words::default();
     };
-    let waits = format!(
-        "vCPU {} waits {} of the time it wants to run",
-        vcpu.index,
-        percent(seen.observed)
-    );
-    let words = Words::from(waits);
     let core = vcpu.place.map_or_else(
         || "its core".to_owned(),
         |place| format!("core {}/{}", place.package, place.core),
@@ -72,15 +74,10 @@ fn because(words: Words, why: &Why, core: &str, vms: &[VmView]) -> Words {
 }
 
 pub(super) fn starved(case: &Case<'_>, seen: Seen) -> Words {
-    let Some((vcpu, _)) = case.vm.waits_most() else {
-        return Words::default();
-    };
-    let text = format!(
-        "vCPU {} waits {} of the time it wants to run, much more than the VM's other vCPUs",
-        vcpu.index,
-        percent(seen.observed)
-    );
-    text.into()
+    let words = waits(case, seen).map(|(_, words)| words);
+    words.map_or_else(Words::default, |words| {
+        words.push(", much more than the VM's other vCPUs")
+    })
 }
 
 pub(super) fn quota(case: &Case<'_>, seen: Seen) -> Words {
@@ -229,8 +226,7 @@ fn percent(share: f64) -> String {
 /// A number with two significant digits.
 fn number(n: f64) -> String {
     match n {
-        n if n >= 9.95 => format!("{n:.0}"),
-        n if n.fract() == 0.0 => format!("{n:.0}"),
+        n if n >= 9.95 || n.fract() == 0.0 => format!("{n:.0}"),
         n => format!("{n:.1}"),
     }
 }

@@ -173,7 +173,7 @@ pub struct VmView {
     pub memory_distance: Option<f64>,
     /// Host devices passed through to the VM.
     pub(crate) devices: Vec<DeviceView>,
-    /// How many of them are far from where it runs: [`DeviceView::remote`].
+    /// How many of them are far from where it runs: `DeviceView::remote`.
     pub devices_remote: Option<usize>,
     /// Its tightest CPU quota, cores.
     pub quota: Option<f64>,

@@ -39,12 +39,8 @@ pub(super) struct RecordArgs {
 fn window(text: &str) -> Result<Duration, String> {
     let window = duration(text).filter(|window| PT_WINDOW.contains(window));
     window.ok_or_else(|| {
-        let (least, most) = (PT_WINDOW.start(), PT_WINDOW.end());
-        format!(
-            "expected a duration from {} to {}, such as 10ms",
-            show_duration(*least),
-            show_duration(*most)
-        )
+        let [least, most] = [PT_WINDOW.start(), PT_WINDOW.end()].map(|end| show_duration(*end));
+        format!("expected a duration from {least} to {most}, such as 10ms")
     })
 }
 

@@ -148,9 +148,9 @@ impl Column {
     /// Width in characters. The name column grows to fit its names.
     pub(super) fn width(self) -> usize {
         match self {
-            Self::Cpi => 5,
-            Self::Mpki => 5,
-            Self::Time | Self::Worst | Self::Pushes | Self::Cause(_) => self.title().len().max(5),
+            Self::Time | Self::Cpi | Self::Mpki | Self::Worst | Self::Pushes | Self::Cause(_) => {
+                self.title().len().max(5)
+            }
             _ => self.title().len(),
         }
     }

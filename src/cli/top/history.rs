@@ -25,37 +25,21 @@ const GRAPHS: [Graph; 3] = [Graph::Delay, Graph::Cpi, Graph::Time];
 impl Graph {
     /// The next graph, cyclically.
     pub(super) fn next(self) -> Self {
-        match self {
-            Self::Delay => Self::Cpi,
-            Self::Cpi => Self::Time,
-            Self::Time => Self::Delay,
-        }
+        GRAPHS[(self as usize + 1) % GRAPHS.len()]
     }
 
     /// Title with the range of the graph. All rows have the same scale, so they can be compared.
     pub(super) fn title(self) -> &'static str {
-        match self {
-            Self::Delay => "delay 0-20%",
-            Self::Cpi => "CPI 0-4",
-            Self::Time => "time 0-1",
-        }
+        self.info().0
     }
 
-    /// The value of a full column: a critical delay (alert KvmVmCpuDelayCritical), a CPI that few
-    /// programs reach, one core.
-    fn full(self) -> f64 {
+    /// Title, value of a full column, and value. Full is a critical delay (alert
+    /// KvmVmCpuDelayCritical), a CPI that few programs reach, one core.
+    fn info(self) -> (&'static str, f64, fn(&Numbers) -> Option<f64>) {
         match self {
-            Self::Delay => 0.2,
-            Self::Cpi => 4.0,
-            Self::Time => 1.0,
-        }
-    }
-
-    fn of(self, numbers: &Numbers) -> Option<f64> {
-        match self {
-            Self::Delay => numbers.delay_ratio,
-            Self::Cpi => numbers.cpi,
-            Self::Time => numbers.time,
+            Self::Delay => ("delay 0-20%", 0.2, |numbers| numbers.delay_ratio),
+            Self::Cpi => ("CPI 0-4", 4.0, |numbers| numbers.cpi),
+            Self::Time => ("time 0-1", 1.0, |numbers| numbers.time),
         }
     }
 }
@@ -117,12 +101,8 @@ impl Ring {
         (self.seen, self.tid) = (*new.end(), tid);
         self.forget(new.clone());
         // The past of a new vCPU is unknown, whatever the window.
-        let known = if is_new {
-            *new.end()..=*new.end()
-        } else {
-            known.clone()
-        };
-        self.learn(known, numbers);
+        let since = if is_new { new.end() } else { known.start() };
+        self.learn(*since..=*new.end(), numbers);
     }
 
     fn forget(&mut self, seconds: std::ops::RangeInclusive<u64>) {
@@ -135,7 +115,8 @@ impl Ring {
 
     fn learn(&mut self, seconds: std::ops::RangeInclusive<u64>, numbers: &Numbers) {
         for (graph, slots) in GRAPHS.iter().zip(&mut self.slots) {
-            let level = level(graph.of(numbers), graph.full());
+            let (_, full, value) = graph.info();
+            let level = level(value(numbers), full);
             for second in seconds.clone() {
                 slots[at(second)] = level;
             }

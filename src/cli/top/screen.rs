@@ -81,11 +81,8 @@ fn head(state: &State, look: Look, area: Rect, now: Instant) -> Vec<Line<'static
     let title = words::title(state, now);
     let mut head = vec![Line::styled(text(&title), Modifier::BOLD)];
     if let Some(trouble) = &state.trouble {
-        let since = if state.view.is_some() {
-            "showing the last sample: "
-        } else {
-            ""
-        };
+        let since = state.view.as_ref();
+        let since = since.map_or("", |_| "showing the last sample: ");
         let style = look.color(Color::Red).add_modifier(Modifier::REVERSED);
         head.push(Line::styled(text(&format!(" {since}{trouble} ")), style));
     }

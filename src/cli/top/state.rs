@@ -346,13 +346,8 @@ impl State {
 /// Parses a refresh interval in seconds.
 pub(super) fn delay(text: &str) -> Result<Duration, String> {
     let seconds = text.trim().parse().ok().filter(|n| DELAYS.contains(n));
-    let expected = || {
-        format!(
-            "expected seconds from {} to {}",
-            DELAYS.start(),
-            DELAYS.end()
-        )
-    };
+    let (least, most) = DELAYS.into_inner();
+    let expected = || format!("expected seconds from {least} to {most}");
     seconds.map(Duration::from_secs_f64).ok_or_else(expected)
 }
 
