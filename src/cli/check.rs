@@ -182,12 +182,8 @@ fn findings(
 }
 
 fn found(inventory: &Inventory, vcpus: usize) -> Finding {
-    let detail = format!(
-        "{}, {}",
-        count(inventory.vms.len(), "VM"),
-        count(vcpus, "vCPU")
-    );
-    Need("inventory", "running now").ok(detail)
+    let (vms, vcpus) = (count(inventory.vms.len(), "VM"), count(vcpus, "vCPU"));
+    Need("inventory", "running now").ok(format!("{vms}, {vcpus}"))
 }
 
 /// Reasons that a probe reports too, with more detail.

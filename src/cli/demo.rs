@@ -12,7 +12,7 @@ use clap::Args;
 
 use super::out;
 use super::serve::Serving;
-use crate::demo::guests::{Guest, Guests};
+use crate::demo::guests::Guests;
 use crate::snapshot::Snapshot;
 
 pub(super) mod synthetic;
@@ -94,13 +94,8 @@ fn lock(guests: &Mutex<Guests>) -> MutexGuard<'_, Guests> {
 
 fn introduction(guests: &Guests) -> String {
     let lines = guests.iter().map(|guest| {
-        let Guest { plan, ready, .. } = guest;
-        format!(
-            "  {:<5} pid {:<8} {}\n",
-            plan.name(),
-            ready.pid,
-            plan.expect
-        )
+        let (name, pid, expect) = (guest.plan.name(), guest.ready.pid, guest.plan.expect);
+        format!("  {name:<5} pid {pid:<8} {expect}\n")
     });
     lines.collect()
 }

@@ -81,17 +81,11 @@ impl<'a> Machine<'a> {
     /// without CPUs is local, because no vCPU can be moved to it. Same as
     /// `kvm_host_node:near:ratio` in mixin/rules.
     pub(super) fn far(&self, from: u32, to: u32) -> f64 {
-        let all = self
-            .nodes
-            .iter()
-            .filter_map(|node| self.distance(*node, to));
-        let nearest = all.clone().reduce(f64::min);
-        let here = self
-            .distance(from, to)
-            .zip(nearest)
-            .zip(all.reduce(f64::max));
-        match here {
-            Some(((d, nearest), most)) => over(d - nearest, most - nearest).unwrap_or(0.0),
+        let nodes = self.nodes.iter();
+        let all = nodes.filter_map(|node| self.distance(*node, to));
+        let range = all.clone().reduce(f64::min).zip(all.reduce(f64::max));
+        match self.distance(from, to).zip(range) {
+            Some((d, (nearest, most))) => over(d - nearest, most - nearest).unwrap_or(0.0),
             None if self.has_cpus(to) && from != to => 1.0,
             None => 0.0,
         }

@@ -116,11 +116,9 @@ impl VmView {
     /// The vCPU with the highest delay ratio, among those with enough demand.
     pub(super) fn waits_most(&self) -> Option<(&VcpuView, f64)> {
         let ratio = |vcpu: &VcpuView| vcpu.waits().unwrap_or(-1.0);
-        let most = self
-            .vcpus
-            .iter()
-            .max_by(|a, b| ratio(a).total_cmp(&ratio(b)));
-        most.and_then(|vcpu| Some((vcpu, vcpu.waits()?)))
+        let vcpus = self.vcpus.iter();
+        let most = vcpus.max_by(|a, b| ratio(a).total_cmp(&ratio(b)))?;
+        Some((most, most.waits()?))
     }
 }
 

@@ -107,13 +107,10 @@ pub(super) fn starved(case: &Case<'_>) -> Option<Observed> {
 }
 
 pub(super) fn quota(case: &Case<'_>) -> Option<Observed> {
-    let numbers = &case.vm.numbers;
-    let wanted = numbers.time? + numbers.delay?;
-    observed(
-        case.vm
-            .quota_wait
-            .filter(|_| wanted >= thresholds().vm_busy_cores),
-    )
+    let vm = case.vm;
+    let wanted = vm.numbers.time? + vm.numbers.delay?;
+    let wait = vm.quota_wait;
+    observed(wait.filter(|_| wanted >= thresholds().vm_busy_cores))
 }
 
 pub(super) fn memory(case: &Case<'_>) -> Option<Observed> {

@@ -79,15 +79,9 @@ fn locality(
     memory: impl Fn(&NodeShare) -> Option<f64>,
     of: impl Fn(u32, u32) -> Option<f64>,
 ) -> Option<f64> {
-    let times = nodes
-        .iter()
-        .filter_map(|node| Some((node.node, node.time?)));
-    let memories = nodes
-        .iter()
-        .filter_map(|node| Some((node.node, memory(node)?)));
     let (mut sum, mut weight) = (0.0, 0.0);
-    for (from, time) in times {
-        for (to, memory) in memories.clone() {
+    for (from, time) in nodes.iter().filter_map(|at| Some((at.node, at.time?))) {
+        for (to, memory) in nodes.iter().filter_map(|at| Some((at.node, memory(at)?))) {
             let both = time * memory;
             // The function may be unknown for pairs that do not occur.
             if both > 0.0 {
@@ -244,11 +238,10 @@ impl TimeAt {
         let all: f64 = memory.iter().map(|(_, bytes)| bytes).sum();
         let mut nodes: BTreeMap<u32, Option<f64>> = BTreeMap::new();
         nodes.extend(self.nodes.keys().map(|node| (*node, over(0.0, all))));
-        nodes.extend(
-            memory
-                .iter()
-                .map(|(node, bytes)| (*node, over(*bytes, all))),
-        );
+        let shares = memory
+            .iter()
+            .map(|(node, bytes)| (*node, over(*bytes, all)));
+        nodes.extend(shares);
         let share = |(node, memory)| NodeShare {
             node,
             time: self.share(node),

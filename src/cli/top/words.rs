@@ -9,10 +9,8 @@ use crate::diagnosis::{View, VmView};
 
 /// The host, the age of the tick, and the source of views.
 pub(super) fn title(state: &State, now: Instant) -> String {
-    let host = state
-        .view
-        .as_ref()
-        .and_then(|view| view.host.name.as_deref());
+    let view = state.view.as_ref();
+    let host = view.and_then(|view| view.host.name.as_deref());
     let mut text = format!("{}: ", host.unwrap_or("vcpu-exporter top"));
     if state.paused {
         text += "PAUSED, ";
@@ -65,11 +63,8 @@ pub(super) fn synthetic(view: &View) -> Option<String> {
 /// else one line each.
 pub(super) fn verdicts(view: &View, width: usize, most: usize) -> Vec<String> {
     let is_full = view.host.is_full();
-    let mut vms: Vec<&VmView> = view
-        .vms
-        .iter()
-        .filter(|vm| !vm.verdict.is_empty())
-        .collect();
+    let vms = view.vms.iter().filter(|vm| !vm.verdict.is_empty());
+    let mut vms: Vec<&VmView> = vms.collect();
     vms.sort_by(|a, b| b.worst().total_cmp(&a.worst()));
     // On a full host, VMs that only wait are one problem, not many.
     let (waits, vms): (Vec<&VmView>, Vec<&VmView>) =

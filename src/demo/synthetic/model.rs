@@ -207,12 +207,9 @@ impl View<'_> {
             return demand;
         }
         let demand = self.of.demand.unwrap_or(self.spec.workload.demand);
-        let of_vm = self
-            .model
-            .around(0.1, (key::DEMAND, self.n as u64), self.at);
-        let of_vcpu = self
-            .model
-            .around(0.15, self.key(key::DEMAND_OF_VCPU, vcpu), self.at);
+        let around = |part, key| self.model.around(part, key, self.at);
+        let of_vm = around(0.1, (key::DEMAND, self.n as u64));
+        let of_vcpu = around(0.15, self.key(key::DEMAND_OF_VCPU, vcpu));
         (demand * of_vm * of_vcpu).min(0.98)
     }
 

@@ -179,10 +179,9 @@ impl VmTotals {
         }
         let [part, lost] = self.rates.throttled;
         let more = [PERIODS, PERIODS * part, lost];
-        self.quota
-            .iter_mut()
-            .zip(more)
-            .for_each(|(total, more)| *total += more * span);
+        for (total, more) in self.quota.iter_mut().zip(more) {
+            *total += more * span;
+        }
     }
 
     /// Counters of NUMA balancing: entries marked, faults on these, and pages moved to the vCPU's

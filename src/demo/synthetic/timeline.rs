@@ -96,11 +96,10 @@ pub(super) fn happenings(scenario: &Scenario, from: Duration, to: Duration) -> V
             [] => "no alert".to_owned(),
             some => some.join(", "),
         };
-        add(
-            trouble.start,
-            format!("{} begins; expected: {expected}", trouble.name),
-        );
-        add(trouble.end(), format!("{} ends", trouble.name));
+        let name = &trouble.name;
+        let begins = format!("{name} begins; expected: {expected}");
+        add(trouble.start, begins);
+        add(trouble.end(), format!("{name} ends"));
     }
     for vm in &scenario.vms {
         add(vm.starts, format!("VM {} starts", vm.name));
@@ -118,11 +117,8 @@ pub(super) fn happenings(scenario: &Scenario, from: Duration, to: Duration) -> V
 }
 
 fn expected(expect: &super::scenario::Expect) -> String {
-    let labels = expect
-        .labels
-        .iter()
-        .map(|(name, value)| format!("{name}=\"{value}\""));
-    let labels: Vec<String> = labels.collect();
+    let label = |(name, value): (&String, &String)| format!("{name}=\"{value}\"");
+    let labels: Vec<String> = expect.labels.iter().map(label).collect();
     let within = crate::config::values::show_duration(expect.within);
     format!("{}{{{}}} within {within}", expect.alert, labels.join(","))
 }

@@ -28,22 +28,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: L
     let page = usize::from(area.height.saturating_sub(ABOVE));
     let (rows, cursor, first) = state.visible(page);
     let rows = rows.to_vec();
-    let of = format!(
-        ", {}-{} of {}",
-        (first + 1).min(state.len()),
-        first + rows.len(),
-        state.len()
-    );
+    let (last, all) = (first + rows.len(), state.len());
+    let of = format!(", {}-{last} of {all}", (first + 1).min(all));
     let caption = words::cut(&words::caption(state, &of), width);
     let buffer = frame.buffer_mut();
     let mut lines = area.rows();
     if let Some(line) = lines.next() {
-        put(
-            buffer,
-            line,
-            &caption,
-            Style::new().add_modifier(Modifier::DIM),
-        );
+        put(buffer, line, &caption, Modifier::DIM.into());
     }
     if let Some(line) = lines.next() {
         heading(buffer, line, state, &layout);
@@ -90,12 +81,8 @@ fn heading(buffer: &mut Buffer, line: Rect, state: &State, layout: &Layout) {
             true => style.add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
             false => style,
         };
-        put(
-            buffer,
-            cell,
-            &aligned(*column, column.title(), *width),
-            style,
-        );
+        let title = aligned(*column, column.title(), *width);
+        put(buffer, cell, &title, style);
     }
     if let (Some(width), Some(cell)) = (layout.graph, places.next()) {
         let title = state.graph.title();
@@ -130,9 +117,8 @@ fn draw_row(buffer: &mut Buffer, line: Rect, row: Row, state: &State, layout: &L
     }
     if let (Some(width), Some(cell)) = (layout.graph, places.next()) {
         let vcpu = subject.vcpu.map(|vcpu| vcpu.index);
-        let levels = state
-            .history
-            .columns(&subject.vm.name, vcpu, state.graph, width);
+        let (history, name) = (&state.history, &subject.vm.name);
+        let levels = history.columns(name, vcpu, state.graph, width);
         put(buffer, cell, &graph(&levels, look), look.color(Color::Cyan));
     }
 }
