@@ -30,16 +30,20 @@ impl Graph {
 
     /// Title with the range of the graph. All rows have the same scale, so they can be compared.
     pub(super) fn title(self) -> &'static str {
-        self.info().0
+        match self {
+            Self::Delay => "delay 0-20%",
+            Self::Cpi => "CPI 0-4",
+            Self::Time => "time 0-1",
+        }
     }
 
-    /// Title, value of a full column, and value. Full is a critical delay (alert
-    /// KvmVmCpuDelayCritical), a CPI that few programs reach, one core.
-    fn info(self) -> (&'static str, f64, fn(&Numbers) -> Option<f64>) {
+    /// Fraction of a full column, which is a critical delay (alert KvmVmCpuDelayCritical), a CPI
+    /// that few programs reach, or one core.
+    fn fraction(self, numbers: &Numbers) -> Option<f64> {
         match self {
-            Self::Delay => ("delay 0-20%", 0.2, |numbers| numbers.delay_ratio),
-            Self::Cpi => ("CPI 0-4", 4.0, |numbers| numbers.cpi),
-            Self::Time => ("time 0-1", 1.0, |numbers| numbers.time),
+            Self::Delay => numbers.delay_ratio.map(|ratio| ratio / 0.2),
+            Self::Cpi => numbers.cpi.map(|cpi| cpi / 4.0),
+            Self::Time => numbers.time,
         }
     }
 }
@@ -115,8 +119,7 @@ impl Ring {
 
     fn learn(&mut self, seconds: std::ops::RangeInclusive<u64>, numbers: &Numbers) {
         for (graph, slots) in GRAPHS.iter().zip(&mut self.slots) {
-            let (_, full, value) = graph.info();
-            let level = level(value(numbers), full);
+            let level = level(graph.fraction(numbers));
             for second in seconds.clone() {
                 slots[at(second)] = level;
             }
@@ -128,11 +131,9 @@ fn at(second: u64) -> usize {
     (second % SECONDS as u64) as usize
 }
 
-fn level(value: Option<f64>, full: f64) -> Level {
-    match value {
-        Some(value) => ((value / full).clamp(0.0, 1.0) * f64::from(FULL)) as Level,
-        None => UNKNOWN,
-    }
+fn level(fraction: Option<f64>) -> Level {
+    let level = |fraction: f64| (fraction.clamp(0.0, 1.0) * f64::from(FULL)) as Level;
+    fraction.map_or(UNKNOWN, level)
 }
 
 impl History {
