@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 
-use crate::metric::{metrics, Keys, Label, Metric, Rows};
+use crate::metric::{metrics, Keys, Metric, Rows};
 
 pub mod heartbeats;
 pub(crate) mod otlp;
@@ -12,11 +12,11 @@ pub(crate) mod process;
 pub mod values;
 
 pub use heartbeats::{Hang, Heartbeat, Heartbeats};
-pub use otlp::{EndpointLabel, Otlp, OutcomeLabels};
+pub use otlp::Otlp;
 pub use process::Process;
 pub use values::Registry;
 
-use values::{Family, Histogram, Info, LabelSet};
+use values::{Family, Histogram, Info};
 
 metrics! { METRICS of "self":
     BUILD_INFO = Metric::info("kvm_exporter_build_info", Keys::Exporter, &["version", "revision"],
@@ -55,104 +55,35 @@ pub const REVISION: &str = env!("VCPU_EXPORTER_REVISION");
 /// A counter in seconds.
 pub type SecondsCounter = Counter<f64, AtomicU64>;
 
-/// Label of failed reads.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SourceLabel {
-    /// Name of the source.
-    pub source: &'static str,
-}
-
-impl LabelSet for SourceLabel {
-    fn labels(&self) -> Vec<Label> {
-        vec![("source", self.source.into())]
-    }
-}
-
-/// Labels of HTTP requests.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestLabels {
-    /// One of the known paths, or `other`: a client must not be able to create series.
-    pub path: &'static str,
-    /// HTTP status code.
-    pub code: u16,
-}
-
-impl LabelSet for RequestLabels {
-    fn labels(&self) -> Vec<Label> {
-        vec![
-            ("path", self.path.into()),
-            ("code", i32::from(self.code).into()),
-        ]
-    }
-}
-
 /// Handles to all metrics; a clone shares the values.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Telemetry {
     /// Ticks of the sampler, skipped ticks not included.
     pub ticks: Counter,
-    /// Ticks skipped because an earlier tick took too long.
-    pub missed_ticks: Counter,
+    pub(crate) missed_ticks: Counter,
     /// Wall time of one tick, in seconds.
     pub tick_duration: Histogram,
     /// CPU time of the sampler thread, in seconds.
     pub tick_cpu: SecondsCounter,
     /// Failed reads, by source.
-    pub read_errors: Family<SourceLabel, Counter>,
-    /// Discovery scans.
-    pub inventory_passes: Counter,
-    /// Wall time of one discovery scan, in seconds.
-    pub inventory_duration: Histogram,
-    /// Files and directories opened below the host roots.
-    pub host_file_opens: Counter,
-    /// Current step of each of the exporter's threads.
-    pub heartbeats: Heartbeats,
-    /// Answered HTTP requests.
-    pub http_requests: Family<RequestLabels, Counter>,
-    /// Time to encode and compress one scrape, in seconds.
-    pub scrape_duration: Histogram,
+    pub read_errors: Family<1, Counter>,
+    pub(crate) inventory_passes: Counter,
+    pub(crate) inventory_duration: Histogram,
+    pub(crate) host_file_opens: Counter,
+    pub(crate) heartbeats: Heartbeats,
+    /// Answered HTTP requests, by path and code.
+    pub http_requests: Family<2, Counter>,
+    pub(crate) scrape_duration: Histogram,
     /// Metrics of OTLP pushes.
     pub otlp: Otlp,
     /// The `process_*` metrics.
     pub process: Process,
 }
 
-/// Buckets from 100 µs (a tick over one idle VM) to 3 s (a tick that overruns its second).
-fn durations() -> Histogram {
-    const US: u64 = 1000;
-    const MS: u64 = 1_000_000;
-    Histogram::new(&[
-        100 * US,
-        300 * US,
-        MS,
-        3 * MS,
-        10 * MS,
-        30 * MS,
-        100 * MS,
-        300 * MS,
-        1000 * MS,
-        3000 * MS,
-    ])
-}
-
 impl Telemetry {
     /// Creates all metrics and the registry that reads them.
     pub fn new() -> (Self, Registry) {
-        let telemetry = Self {
-            ticks: Counter::default(),
-            missed_ticks: Counter::default(),
-            tick_duration: durations(),
-            tick_cpu: SecondsCounter::default(),
-            read_errors: Family::default(),
-            inventory_passes: Counter::default(),
-            inventory_duration: durations(),
-            host_file_opens: Counter::default(),
-            heartbeats: Heartbeats::default(),
-            http_requests: Family::default(),
-            scrape_duration: durations(),
-            otlp: Otlp::default(),
-            process: Process::default(),
-        };
+        let telemetry = Self::default();
         let registry = telemetry.register();
         (telemetry, registry)
     }

@@ -13,7 +13,7 @@ use vcpu_exporter::expose::text;
 use vcpu_exporter::metric::Buckets;
 use vcpu_exporter::metric::{Kind, Metric};
 use vcpu_exporter::snapshot::{ColumnRow, Labels, Row, Snapshot, Value, Visitor, CATALOG};
-use vcpu_exporter::telemetry::{EndpointLabel, Registry, RequestLabels, SourceLabel, Telemetry};
+use vcpu_exporter::telemetry::{Registry, Telemetry};
 
 #[path = "support/oracle.rs"]
 mod oracle;
@@ -37,16 +37,12 @@ fn used_telemetry() -> Registry {
     telemetry.tick_duration.observe(0.002);
     telemetry.tick_cpu.inc_by(0.25);
     let read_errors = &telemetry.read_errors;
-    read_errors
-        .get_or_create(&SourceLabel { source: "pmu" })
-        .inc();
-    let (path, code) = ("/metrics", 200);
-    let requests = &telemetry.http_requests;
-    requests.get_or_create(&RequestLabels { path, code }).inc();
-    let endpoint = NASTY.to_owned();
+    read_errors.get_or_create([("source", "pmu".into())]).inc();
+    let request = [("path", "/metrics".into()), ("code", 200.into())];
+    telemetry.http_requests.get_or_create(request).inc();
     let pushes = &telemetry.otlp.duration;
     pushes
-        .get_or_create(&EndpointLabel { endpoint })
+        .get_or_create([("endpoint", NASTY.into())])
         .observe(0.25);
     telemetry.process.start_time.set(1.7e9);
     registry

@@ -16,7 +16,7 @@ use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::topology::Topology;
 use crate::metric::{Label, Metric};
 use crate::stop::Stop;
-use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
+use crate::telemetry::{Heartbeat, Telemetry};
 
 pub use crate::metric::FactValue;
 
@@ -249,7 +249,7 @@ impl BackgroundCollector {
                 let source = entry.source.info.name;
                 if round.errors > 0 {
                     let errors = &self.telemetry.read_errors;
-                    let errors = errors.get_or_create(&SourceLabel { source });
+                    let errors = errors.get_or_create([("source", source.into())]);
                     errors.inc_by(round.errors);
                 }
                 if round.news {

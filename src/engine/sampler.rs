@@ -19,7 +19,7 @@ use crate::engine::schedule::Schedule;
 use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
 use crate::engine::{Reason, SourceInfo, SourceState, VcpuSource};
 use crate::stop::Stop;
-use crate::telemetry::{Heartbeat, SourceLabel, Telemetry};
+use crate::telemetry::{Heartbeat, Telemetry};
 
 /// A tick that takes three periods plus this time is reported as a hang.
 const SLOW_TICK: Duration = Duration::from_secs(2);
@@ -182,9 +182,8 @@ impl Sampler {
     fn count_errors(&mut self) {
         for (errors, source) in self.errors.iter_mut().zip(&self.sources) {
             if *errors > 0 {
-                let source = source.info().name;
-                let counters = &self.telemetry.read_errors;
-                let counter = counters.get_or_create(&SourceLabel { source });
+                let labels = [("source", source.info().name.into())];
+                let counter = self.telemetry.read_errors.get_or_create(labels);
                 counter.inc_by(std::mem::take(errors));
             }
         }

@@ -35,7 +35,6 @@ use super::runbooks::Runbook;
 use super::site::{unavailable, App, NotReady, Site};
 use super::{negotiate, runbooks, server, status};
 use crate::diagnosis::View;
-use crate::telemetry::RequestLabels;
 
 fn router(site: Arc<Site>) -> Router {
     Router::new()
@@ -82,9 +81,9 @@ async fn account(State(site): State<Arc<Site>>, request: Request, next: Next) ->
     let path = known_path(request.uri().path());
     let mut response = next.run(request).await;
     let code = response.status().as_u16();
-    let labels = RequestLabels { path, code };
+    let labels = [("path", path.into()), ("code", i32::from(code).into())];
     let requests = &site.app.telemetry.http_requests;
-    requests.get_or_create(&labels).inc();
+    requests.get_or_create(labels).inc();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, status::security_policy());
     for (name, value) in [

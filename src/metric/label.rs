@@ -7,7 +7,7 @@ use std::fmt;
 pub type Label = (&'static str, LabelValue);
 
 /// Value of a label. A number stays one until an output writes it, so no stage reads text back.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LabelValue {
     /// A number: a CPU, a core, a node, an index.
     Number(i64),

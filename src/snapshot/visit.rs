@@ -309,7 +309,7 @@ impl<V: Visitor> Family<'_, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{RequestLabels, Telemetry};
+    use crate::telemetry::Telemetry;
     use proptest::prelude::*;
 
     #[derive(Default)]
@@ -341,11 +341,8 @@ mod tests {
         telemetry.tick_duration.observe(0.000_2);
         telemetry.tick_duration.observe(0.02);
         telemetry.tick_duration.observe(100.0);
-        let labels = RequestLabels {
-            path: "/metrics",
-            code: 200,
-        };
-        telemetry.http_requests.get_or_create(&labels).inc();
+        let labels = [("path", "/metrics".into()), ("code", 200.into())];
+        telemetry.http_requests.get_or_create(labels).inc();
         let mut seen = Seen::default();
         visit_own(&registry, &mut seen);
         let after = |metric: &str| {

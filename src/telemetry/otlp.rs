@@ -5,9 +5,8 @@ use std::sync::atomic::AtomicU64;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::durations;
-use super::values::{Family, Histogram, LabelSet, Registry};
-use crate::metric::{metrics, Keys, Label, Metric, Rows};
+use super::values::{Family, Histogram, Registry};
+use crate::metric::{metrics, Keys, Metric, Rows};
 
 metrics! { METRICS of "self":
     PUSHES = Metric::counter("kvm_exporter_otlp_pushes_total", Keys::Exporter, &["endpoint", "outcome"],
@@ -20,57 +19,16 @@ metrics! { METRICS of "self":
         "Unix time of the last delivered OTLP push").rows(Rows::Registry);
 }
 
-/// Label of a push receiver.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EndpointLabel {
-    /// URL of the receiver, without secrets.
-    pub endpoint: String,
-}
-
-impl LabelSet for EndpointLabel {
-    fn labels(&self) -> Vec<Label> {
-        vec![("endpoint", self.endpoint.clone().into())]
-    }
-}
-
-/// Labels of push results.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OutcomeLabels {
-    /// URL of the receiver, without secrets.
-    pub endpoint: String,
-    /// `delivered`, `failed`, `rejected` or `refused`.
-    pub outcome: &'static str,
-}
-
-impl LabelSet for OutcomeLabels {
-    fn labels(&self) -> Vec<Label> {
-        let endpoint = self.endpoint.clone().into();
-        vec![("endpoint", endpoint), ("outcome", self.outcome.into())]
-    }
-}
-
-/// Metrics of OTLP pushes.
-#[derive(Debug, Clone)]
+/// Metrics of OTLP pushes. Label `endpoint`: URL of the receiver, without secrets.
+#[derive(Debug, Clone, Default)]
 pub struct Otlp {
-    /// Pushes by outcome: `delivered`, `failed`, `refused`.
-    pub pushes: Family<OutcomeLabels, Counter>,
-    /// Data points by outcome: `delivered`, `rejected`, `refused`.
-    pub data_points: Family<OutcomeLabels, Counter>,
+    /// Pushes by endpoint and outcome: `delivered`, `failed`, `refused`.
+    pub pushes: Family<2, Counter>,
+    /// By endpoint and outcome: `delivered`, `rejected`, `refused`.
+    pub(crate) data_points: Family<2, Counter>,
     /// Time of one push, from encoding to the last response.
-    pub duration: Family<EndpointLabel, Histogram>,
-    /// Time of the last delivered push, in seconds since the epoch.
-    pub last_delivery: Family<EndpointLabel, Gauge<f64, AtomicU64>>,
-}
-
-impl Default for Otlp {
-    fn default() -> Self {
-        Self {
-            pushes: Family::default(),
-            data_points: Family::default(),
-            duration: Family::new(durations),
-            last_delivery: Family::default(),
-        }
-    }
+    pub duration: Family<1, Histogram>,
+    pub(crate) last_delivery: Family<1, Gauge<f64, AtomicU64>>,
 }
 
 impl Otlp {

@@ -28,16 +28,11 @@ metrics! { METRICS of "self":
 /// refreshes them, so a scrape reads nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Process {
-    /// CPU time, user and system, in seconds.
-    pub cpu: SecondsCounter,
-    /// Resident memory in bytes.
-    pub resident: Gauge,
-    /// Virtual memory in bytes.
-    pub virtual_memory: Gauge,
-    /// Open file descriptors.
-    pub open_fds: Gauge,
-    /// Soft limit of open file descriptors.
-    pub max_fds: Gauge,
+    cpu: SecondsCounter,
+    resident: Gauge<u64, AtomicU64>,
+    virtual_memory: Gauge<u64, AtomicU64>,
+    open_fds: Gauge<u64, AtomicU64>,
+    max_fds: Gauge<u64, AtomicU64>,
     /// Start time in seconds since the epoch.
     pub start_time: Gauge<f64, AtomicU64>,
 }
@@ -57,13 +52,8 @@ impl Process {
         let per_second = procfs::ticks_per_second() as f64;
         let cpu = (stat.utime + stat.stime) as f64 / per_second;
         self.cpu.inc_by((cpu - self.cpu.get()).max(0.0));
-        self.resident.set(
-            (stat.rss * procfs::page_size())
-                .try_into()
-                .unwrap_or(i64::MAX),
-        );
-        self.virtual_memory
-            .set(stat.vsize.try_into().unwrap_or(i64::MAX));
+        self.resident.set(stat.rss * procfs::page_size());
+        self.virtual_memory.set(stat.vsize);
         if self.start_time.get() == 0.0 {
             // Only once: reading /proc/stat takes milliseconds on a machine with many CPUs, and its
             // boot time varies by one second while the clock is being set.
@@ -72,7 +62,7 @@ impl Process {
                 .set(boot + stat.starttime as f64 / per_second);
         }
         if let procfs::process::LimitValue::Value(max) = me.limits()?.max_open_files.soft_limit {
-            self.max_fds.set(max.try_into().unwrap_or(i64::MAX));
+            self.max_fds.set(max);
         }
         Ok(())
     }
@@ -89,15 +79,13 @@ impl Process {
 
 /// Number of descriptors this process has open. The count of the procfs crate is a few too high:
 /// it includes the directories that it opens to count, and up to Linux 6.1 also `.` and `..`.
-fn open_descriptors() -> std::io::Result<i64> {
+fn open_descriptors() -> std::io::Result<u64> {
     const OWN: &str = "/proc/self/fd";
     // Since Linux 6.2 (commit f1f1f2569901) the size of the directory is the number of descriptors.
-    let size = std::fs::metadata(OWN)?.len();
-    let count = match size {
+    Ok(match std::fs::metadata(OWN)?.len() {
         0 => std::fs::read_dir(OWN)?.count().saturating_sub(1) as u64,
         size => size,
-    };
-    Ok(count.try_into().unwrap_or(i64::MAX))
+    })
 }
 
 #[cfg(test)]

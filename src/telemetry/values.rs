@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -43,58 +43,23 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// The labels of a series in a [`Family`].
-pub trait LabelSet: Ord + Clone + Send + Sync {
-    /// Names and values.
-    fn labels(&self) -> Vec<Label>;
-}
+/// Values by labels; a clone shares them.
+#[derive(Debug, Clone, Default)]
+pub struct Family<const N: usize, V>(Arc<Mutex<BTreeMap<[Label; N], V>>>);
 
-/// Values by label; a clone shares them.
-#[derive(Debug)]
-pub struct Family<L, V> {
-    values: Arc<RwLock<BTreeMap<L, V>>>,
-    new: fn() -> V,
-}
-
-impl<L: LabelSet, V: Clone> Family<L, V> {
-    pub(super) fn new(new: fn() -> V) -> Self {
-        let values = Arc::default();
-        Self { values, new }
-    }
-
+impl<const N: usize, V: Clone + Default> Family<N, V> {
     /// The value with these labels; a new one is 0.
-    pub fn get_or_create(&self, labels: &L) -> V {
-        let known = self.values.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(value) = known.get(labels) {
-            return value.clone();
-        }
-        drop(known);
-        let mut values = self.values.write().unwrap_or_else(PoisonError::into_inner);
-        values
-            .entry(labels.clone())
-            .or_insert_with(self.new)
-            .clone()
+    pub fn get_or_create(&self, labels: [Label; N]) -> V {
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.entry(labels).or_default().clone()
     }
 }
 
-impl<L: LabelSet, V: Clone + Default> Default for Family<L, V> {
-    fn default() -> Self {
-        Self::new(V::default)
-    }
-}
-
-impl<L, V> Clone for Family<L, V> {
-    fn clone(&self) -> Self {
-        let (values, new) = (self.values.clone(), self.new);
-        Self { values, new }
-    }
-}
-
-impl<L: LabelSet, V: Values> Values for Family<L, V> {
+impl<const N: usize, V: Values> Values for Family<N, V> {
     fn read(&self, put: Put<'_>) {
-        let values = self.values.read().unwrap_or_else(PoisonError::into_inner);
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (labels, value) in &*values {
-            value.read(&mut |_, value| put(labels.labels(), value));
+            value.read(&mut |_, value| put(labels.to_vec(), value));
         }
     }
 }
@@ -103,12 +68,28 @@ impl<L: LabelSet, V: Values> Values for Family<L, V> {
 #[derive(Debug, Clone)]
 pub struct Histogram(Arc<Mutex<Buckets>>);
 
-impl Histogram {
-    /// An empty histogram with these bounds (nanoseconds, ascending).
-    pub(super) fn new(bounds: &'static [u64]) -> Self {
-        Self(Arc::new(Mutex::new(Buckets::new(bounds, &[], 0))))
+impl Default for Histogram {
+    /// Buckets from 100 µs (a tick over one idle VM) to 3 s (a tick that overruns its second).
+    fn default() -> Self {
+        const US: u64 = 1000;
+        const MS: u64 = 1_000_000;
+        const BOUNDS: &[u64] = &[
+            100 * US,
+            300 * US,
+            MS,
+            3 * MS,
+            10 * MS,
+            30 * MS,
+            100 * MS,
+            300 * MS,
+            1000 * MS,
+            3000 * MS,
+        ];
+        Self(Arc::new(Mutex::new(Buckets::new(BOUNDS, &[], 0))))
     }
+}
 
+impl Histogram {
     /// Adds a duration in seconds.
     pub fn observe(&self, seconds: f64) {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,10 +116,9 @@ impl Values for Counter<f64, AtomicU64> {
     }
 }
 
-impl Values for Gauge {
+impl Values for Gauge<u64, AtomicU64> {
     fn read(&self, put: Put<'_>) {
-        let n = self.get().try_into().unwrap_or(0);
-        put(Vec::new(), FactValue::Int(n));
+        put(Vec::new(), FactValue::Int(self.get()));
     }
 }
 

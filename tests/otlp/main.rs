@@ -19,7 +19,7 @@ use vcpu_exporter::expose::{text, App};
 use vcpu_exporter::host::identity::Identity;
 use vcpu_exporter::metric::Kind;
 use vcpu_exporter::snapshot::{self, metrics, FactRow, Snapshot, Subject, CATALOG};
-use vcpu_exporter::telemetry::{RequestLabels, SourceLabel, Telemetry};
+use vcpu_exporter::telemetry::Telemetry;
 
 #[path = "../support/exposition.rs"]
 mod exposition;
@@ -59,13 +59,10 @@ fn app(snapshot: Snapshot) -> Arc<App> {
     telemetry.tick_duration.observe(0.002);
     telemetry.tick_duration.observe(7.0);
     telemetry.tick_cpu.inc_by(0.25);
-    let source = SourceLabel { source: "pmu" };
-    telemetry.read_errors.get_or_create(&source).inc();
-    let labels = RequestLabels {
-        path: "/metrics",
-        code: 200,
-    };
-    telemetry.http_requests.get_or_create(&labels).inc();
+    let source = [("source", "pmu".into())];
+    telemetry.read_errors.get_or_create(source).inc();
+    let labels = [("path", "/metrics".into()), ("code", 200.into())];
+    telemetry.http_requests.get_or_create(labels).inc();
     telemetry.process.refresh();
     let snapshots = snapshot::Handle::default();
     snapshots.publish(Arc::new(snapshot));
@@ -248,15 +245,9 @@ impl Watch {
 
     fn outcomes(&self, word: &str) -> u64 {
         let pushes = &self.app.telemetry.otlp.pushes;
-        let labels = vcpu_exporter::telemetry::OutcomeLabels {
-            endpoint: self.pusher.settings().url.clone(),
-            outcome: match word {
-                "delivered" => "delivered",
-                "failed" => "failed",
-                _ => "refused",
-            },
-        };
-        pushes.get_or_create(&labels).get()
+        let endpoint = self.pusher.settings().url.clone().into();
+        let labels = [("endpoint", endpoint), ("outcome", word.to_owned().into())];
+        pushes.get_or_create(labels).get()
     }
 }
 

@@ -91,7 +91,7 @@ fn facts_stay_until_the_next_read_and_are_dropped_with_the_vm() {
     let failed = lane
         .telemetry
         .read_errors
-        .get_or_create(&SourceLabel { source: "counting" });
+        .get_or_create([("source", "counting".into())]);
     assert_eq!(failed.get(), 1);
 }
 

@@ -10,8 +10,9 @@ use super::starts::Clock;
 use super::transport::Client;
 use super::{App, Resource};
 use crate::config::otlp::Temporality;
+use crate::metric::Label;
 use crate::snapshot::visit::unix_ns;
-use crate::telemetry::{EndpointLabel, Heartbeat, OutcomeLabels, Telemetry};
+use crate::telemetry::Heartbeat;
 
 /// Shortest interval between log messages about failures.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -153,23 +154,16 @@ impl Pusher {
         client.send(request.body.clone()).await
     }
 
-    fn telemetry(&self) -> &Telemetry {
-        &self.app.telemetry
-    }
-
     fn count_points(&self, outcome: &'static str, points: u64) {
         if points > 0 {
-            let labels = self.labels(outcome);
-            let counter = &self.telemetry().otlp.data_points;
-            counter.get_or_create(&labels).inc_by(points);
+            let counter = &self.app.telemetry.otlp.data_points;
+            let labels = [self.label(), ("outcome", outcome.into())];
+            counter.get_or_create(labels).inc_by(points);
         }
     }
 
-    fn labels(&self, outcome: &'static str) -> OutcomeLabels {
-        OutcomeLabels {
-            endpoint: self.settings.url.clone(),
-            outcome,
-        }
+    fn label(&self) -> Label {
+        ("endpoint", self.settings.url.clone().into())
     }
 
     fn account(&self, outcome: &Outcome, took: Duration) {
@@ -179,17 +173,14 @@ impl Pusher {
             Outcome::Failed { .. } => "failed",
             Outcome::Refused { .. } => "refused",
         };
-        let otlp = &self.telemetry().otlp;
-        otlp.pushes.get_or_create(&self.labels(word)).inc();
-        let endpoint = EndpointLabel {
-            endpoint: self.settings.url.clone(),
-        };
-        let duration = otlp.duration.get_or_create(&endpoint);
+        let otlp = &self.app.telemetry.otlp;
+        let labels = [self.label(), ("outcome", word.into())];
+        otlp.pushes.get_or_create(labels).inc();
+        let duration = otlp.duration.get_or_create([self.label()]);
         duration.observe(took.as_secs_f64());
-        drop(duration);
         if word == "delivered" {
             let now = unix_ns(SystemTime::now()) as f64 / 1e9;
-            otlp.last_delivery.get_or_create(&endpoint).set(now);
+            otlp.last_delivery.get_or_create([self.label()]).set(now);
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::engine::{Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::roots::Roots;
 use crate::pt::{self, Clocks};
 use crate::stop::Stop;
-use crate::telemetry::{SourceLabel, Telemetry};
+use crate::telemetry::Telemetry;
 
 mod waiting;
 
@@ -343,7 +343,7 @@ impl PtRecorder {
         };
         if outcome == Outcome::Refused {
             let errors = &self.telemetry.read_errors;
-            errors.get_or_create(&SourceLabel { source: SOURCE }).inc();
+            errors.get_or_create([("source", SOURCE.into())]).inc();
         }
         let before = self.trouble.as_ref().map_or(0, |trouble| trouble.times);
         let times = before.saturating_add(1);
