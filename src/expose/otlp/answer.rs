@@ -153,12 +153,12 @@ impl Response<'_> {
 
 /// Parses the JSON form (OTLP specification, "JSON Protobuf Encoding": 64-bit numbers are strings).
 fn of_json(json: &serde_json::Value) -> ExportMetricsServiceResponse {
-    let Some(partial) = json.get("partialSuccess") else {
-        return ExportMetricsServiceResponse::default();
-    };
-    let rejected = partial.get("rejectedDataPoints");
-    let rejected = rejected.and_then(|n| n.as_i64().or_else(|| n.as_str()?.parse().ok()));
-    let message = partial.get("errorMessage").and_then(|text| text.as_str());
+    let partial = &json["partialSuccess"];
+    let rejected = &partial["rejectedDataPoints"];
+    let rejected = rejected
+        .as_i64()
+        .or_else(|| rejected.as_str()?.parse().ok());
+    let message = partial["errorMessage"].as_str();
     ExportMetricsServiceResponse {
         partial_success: Some(ExportMetricsPartialSuccess {
             rejected_data_points: rejected.unwrap_or(0),

@@ -7,10 +7,11 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use prost::encoding::{encode_varint, uint64};
 
 use super::delta::{Id, Ledger, PendingDelta};
 use super::histogram::Histogram;
-use super::protobuf::{attribute, bytes, fixed64, head, uint, varint, varint_len};
+use super::protobuf::{attribute, bytes, fixed64, head, with_head};
 use super::starts::Clock;
 use super::{names, Resource};
 use crate::engine::background::Origin;
@@ -291,17 +292,17 @@ fn append_metric(metric: &Metric, temporality: u64, points: &[u8], out: &mut Vec
     let field = match metric.kind {
         Kind::Gauge | Kind::Info => 5,
         Kind::Counter => {
-            uint(&mut tail, 2, temporality);
-            uint(&mut tail, 3, 1); // is_monotonic
+            uint64::encode(2, &temporality, &mut tail);
+            uint64::encode(3, &1, &mut tail); // is_monotonic
             7
         }
         Kind::Histogram => {
-            uint(&mut tail, 2, temporality);
+            uint64::encode(2, &temporality, &mut tail);
             9
         }
     };
     let data = points.len() + tail.len();
-    head(out, 2, own.len() + 1 + varint_len(data) + data); // ScopeMetrics.metrics
+    head(out, 2, own.len() + with_head(data)); // ScopeMetrics.metrics
     out.extend_from_slice(&own);
     head(out, field, data);
     out.extend_from_slice(points);
@@ -339,7 +340,7 @@ impl Point {
         // Reserve once for the whole point.
         out.reserve(len + 8);
         out.push(1 << 3 | 2); // data_points, the first field of Gauge and Sum
-        varint(out, len as u64);
+        encode_varint(len as u64, out);
         if self.start != 0 {
             fixed64(out, 2, self.start);
         }

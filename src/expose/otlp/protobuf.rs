@@ -2,52 +2,26 @@
 //!
 //! Encoding: protobuf.dev, "Encoding"; field numbers: opentelemetry-proto 1.x.
 
-/// Wire type of `fixed64`, `sfixed64` and `double`.
-const FIXED64: u32 = 1;
+use prost::encoding::{encode_key, encode_varint, encoded_len_varint, WireType};
 
-/// Wire type of length-delimited fields.
-const LENGTH: u32 = 2;
-
-/// Appends a variable-length integer.
-#[inline]
-pub(super) fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-/// Number of bytes that [`varint`] appends.
-#[inline]
-pub(super) fn varint_len(n: usize) -> usize {
-    let bits = usize::BITS - (n | 1).leading_zeros();
-    bits.div_ceil(7) as usize
-}
-
-fn tag(out: &mut Vec<u8>, field: u32, wire: u32) {
-    varint(out, u64::from(field << 3 | wire));
-}
-
-/// Appends a variable-length integer as field `field`.
-pub(super) fn uint(out: &mut Vec<u8>, field: u32, n: u64) {
-    tag(out, field, 0);
-    varint(out, n);
+/// Length of a field below 16, with its head, whose content has `len` bytes.
+pub(super) fn with_head(len: usize) -> usize {
+    1 + encoded_len_varint(len as u64) + len
 }
 
 /// Appends eight bytes as field `field`, which must be below 16.
 #[inline]
 pub(super) fn fixed64(out: &mut Vec<u8>, field: u8, n: u64) {
     let mut bytes = [0; 9];
-    bytes[0] = field << 3 | FIXED64 as u8;
+    bytes[0] = field << 3 | WireType::SixtyFourBit as u8;
     bytes[1..].copy_from_slice(&n.to_le_bytes());
     out.extend_from_slice(&bytes);
 }
 
 /// Appends the head of a field of `len` bytes, which the caller appends.
 pub(super) fn head(out: &mut Vec<u8>, field: u32, len: usize) {
-    tag(out, field, LENGTH);
-    varint(out, len as u64);
+    encode_key(field, WireType::LengthDelimited, out);
+    encode_varint(len as u64, out);
 }
 
 /// Appends bytes, a string or a message as field `field`.
@@ -59,9 +33,8 @@ pub(super) fn bytes(out: &mut Vec<u8>, field: u32, content: &[u8]) {
 /// Appends an attribute (`KeyValue`) with a string value as field `field` of a point or a resource.
 pub(super) fn attribute(out: &mut Vec<u8>, field: u32, key: &str, value: &str) {
     // KeyValue { key = 1, value = 2 }, AnyValue { string_value = 1 }
-    let any = 1 + varint_len(value.len()) + value.len();
-    let pair = 1 + varint_len(key.len()) + key.len() + 1 + varint_len(any) + any;
-    head(out, field, pair);
+    let any = with_head(value.len());
+    head(out, field, with_head(key.len()) + with_head(any));
     bytes(out, 1, key.as_bytes());
     head(out, 2, any);
     bytes(out, 1, value.as_bytes());
@@ -77,10 +50,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_length_of_a_number_is_known_before(n: usize) {
+        fn the_length_of_a_field_is_known_before(n: u32) {
             let mut out = Vec::new();
-            varint(&mut out, n as u64);
-            prop_assert_eq!(out.len(), varint_len(n));
+            head(&mut out, 15, n as usize);
+            prop_assert_eq!(out.len() + n as usize, with_head(n as usize));
         }
 
         #[test]

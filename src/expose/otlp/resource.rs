@@ -8,21 +8,9 @@ use std::collections::BTreeMap;
 use opentelemetry::{Key, KeyValue, Value};
 use opentelemetry_sdk::resource::EnvResourceDetector;
 
-use super::protobuf::{attribute, bytes, head, varint_len};
+use super::protobuf::{attribute, bytes, head, with_head};
 use crate::host::identity::Identity;
 use crate::telemetry::VERSION;
-
-/// Attribute names of the semantic conventions 1.27 and later.
-mod names {
-    pub(super) const SERVICE_NAME: &str = "service.name";
-    pub(super) const SERVICE_VERSION: &str = "service.version";
-    pub(super) const SERVICE_INSTANCE: &str = "service.instance.id";
-    pub(super) const HOST_NAME: &str = "host.name";
-    pub(super) const HOST_ID: &str = "host.id";
-    pub(super) const HOST_ARCH: &str = "host.arch";
-    pub(super) const OS_TYPE: &str = "os.type";
-    pub(super) const OS_VERSION: &str = "os.version";
-}
 
 /// Default of `service.name`; Prometheus uses it as `job`.
 const SERVICE: &str = "vcpu-exporter";
@@ -46,8 +34,9 @@ impl Resource {
         service_name: Option<String>,
         own: &BTreeMap<String, String>,
     ) -> Self {
-        let own = own.iter().map(|(k, v)| text(k.clone(), v.clone()));
-        let service = service_name.map(|name| text(names::SERVICE_NAME, name));
+        let own = own.iter();
+        let own = own.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let service = service_name.map(|name| KeyValue::new("service.name", name));
         let all = opentelemetry_sdk::Resource::builder_empty()
             .with_attributes(found(host))
             .with_detector(Box::new(EnvResourceDetector::new()))
@@ -77,8 +66,8 @@ impl Resource {
     /// A complete `ExportMetricsServiceRequest` with these metrics (fields of `ScopeMetrics`).
     pub(super) fn request(&self, metrics: &[u8]) -> Vec<u8> {
         let scoped = self.scope.len() + metrics.len();
-        let of_resource = self.resource.len() + 1 + varint_len(scoped) + scoped;
-        let mut body = Vec::with_capacity(1 + varint_len(of_resource) + of_resource);
+        let of_resource = self.resource.len() + with_head(scoped);
+        let mut body = Vec::with_capacity(with_head(of_resource));
         head(&mut body, 1, of_resource); // ExportMetricsServiceRequest.resource_metrics
         body.extend_from_slice(&self.resource);
         head(&mut body, 2, scoped); // ResourceMetrics.scope_metrics
@@ -88,11 +77,7 @@ impl Resource {
     }
 }
 
-fn text(key: impl Into<Key>, value: String) -> KeyValue {
-    KeyValue::new(key, value)
-}
-
-/// Detected attributes. The instance is the host's name, because Prometheus uses it as the label
+/// Detected attributes, named as in the semantic conventions 1.27 and later. The instance is the host's name, because Prometheus uses it as the label
 /// `instance`.
 fn found(host: &Identity) -> impl Iterator<Item = KeyValue> {
     // Names of architectures as in GOARCH, which the conventions follow.
@@ -104,17 +89,17 @@ fn found(host: &Identity) -> impl Iterator<Item = KeyValue> {
     let Identity { name, id, kernel } = host.clone();
     let instance = name.clone().or_else(|| id.clone());
     [
-        (names::SERVICE_NAME, Some(SERVICE.to_owned())),
-        (names::SERVICE_VERSION, Some(VERSION.to_owned())),
-        (names::SERVICE_INSTANCE, instance),
-        (names::HOST_NAME, name),
-        (names::HOST_ID, id),
-        (names::HOST_ARCH, Some(arch.to_owned())),
-        (names::OS_TYPE, Some("linux".to_owned())),
-        (names::OS_VERSION, kernel),
+        ("service.name", Some(SERVICE.to_owned())),
+        ("service.version", Some(VERSION.to_owned())),
+        ("service.instance.id", instance),
+        ("host.name", name),
+        ("host.id", id),
+        ("host.arch", Some(arch.to_owned())),
+        ("os.type", Some("linux".to_owned())),
+        ("os.version", kernel),
     ]
     .into_iter()
-    .filter_map(|(name, value)| Some(text(name, value?)))
+    .filter_map(|(name, value)| Some(KeyValue::new(name, value?)))
 }
 
 #[cfg(test)]

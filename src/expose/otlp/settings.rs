@@ -10,14 +10,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opentelemetry_otlp::{
-    OTEL_EXPORTER_OTLP_COMPRESSION, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_HEADERS,
-    OTEL_EXPORTER_OTLP_METRICS_COMPRESSION, OTEL_EXPORTER_OTLP_METRICS_ENDPOINT,
-    OTEL_EXPORTER_OTLP_METRICS_HEADERS, OTEL_EXPORTER_OTLP_METRICS_PROTOCOL,
-    OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE, OTEL_EXPORTER_OTLP_METRICS_TIMEOUT,
-    OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_EXPORTER_OTLP_PROTOCOL_GRPC,
-    OTEL_EXPORTER_OTLP_PROTOCOL_HTTP_PROTOBUF, OTEL_EXPORTER_OTLP_TIMEOUT,
+    OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE,
+    OTEL_EXPORTER_OTLP_PROTOCOL_GRPC, OTEL_EXPORTER_OTLP_PROTOCOL_HTTP_PROTOBUF,
     OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT,
 };
+use percent_encoding::percent_decode_str;
 
 use crate::config::otlp::{
     BasicAuth, Compression, Endpoint, HeaderSource, Otlp, Protocol, Temporality, Tls, Url,
@@ -31,18 +28,6 @@ const INTERVAL: Duration = Duration::from_secs(15);
 const EXPORT_INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
 const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
 const METRICS_EXPORTER: &str = "OTEL_METRICS_EXPORTER";
-const CERTIFICATE: [&str; 2] = [
-    "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_CERTIFICATE",
-];
-const CLIENT_CERTIFICATE: [&str; 2] = [
-    "OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
-];
-const CLIENT_KEY: [&str; 2] = [
-    "OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY",
-    "OTEL_EXPORTER_OTLP_CLIENT_KEY",
-];
 
 /// Path of metrics in OTLP over HTTP.
 const PATH: &str = "/v1/metrics";
@@ -75,7 +60,7 @@ pub struct Settings {
 #[error("{name}: {reason}")]
 pub struct WrongVariable {
     /// The variable's name.
-    pub name: &'static str,
+    pub name: String,
     /// The problem. Never contains the value, which may be secret.
     pub reason: String,
 }
@@ -99,36 +84,39 @@ pub fn resolve(config: &Otlp, env: Env<'_>) -> Result<Vec<Settings>, WrongVariab
     }
 }
 
+/// Name and value.
+type Variable = (String, String);
+
 struct Variables<'a>(Env<'a>);
 
 impl Variables<'_> {
-    /// A variable's value; an empty variable counts as unset (specification, "SDK environment
-    /// variables").
-    fn get(&self, name: &str) -> Option<String> {
-        (self.0)(name).filter(|value| !value.is_empty())
+    /// A variable; an empty one counts as unset (specification, "SDK environment variables").
+    fn get(&self, name: impl Into<String>) -> Option<Variable> {
+        let name = name.into();
+        let value = (self.0)(&name).filter(|value| !value.is_empty())?;
+        Some((name, value))
     }
 
-    /// The first of several variables that is set.
-    fn first<const N: usize>(&self, names: [&'static str; N]) -> Option<(&'static str, String)> {
-        let mut all = names.into_iter();
-        all.find_map(|name| Some((name, self.get(name)?)))
+    /// The variable of a setting for metrics, else for all signals.
+    fn setting(&self, what: &str) -> Option<Variable> {
+        self.get(format!("OTEL_EXPORTER_OTLP_METRICS_{what}"))
+            .or_else(|| self.get(format!("OTEL_EXPORTER_OTLP_{what}")))
     }
 
     fn switch_off(&self) -> bool {
-        let is = |name, word| self.get(name).is_some_and(|v| v.eq_ignore_ascii_case(word));
+        let is = |name, word| {
+            let variable = self.get(name);
+            variable.is_some_and(|(_, value)| value.eq_ignore_ascii_case(word))
+        };
         is(SDK_DISABLED, "true") || is(METRICS_EXPORTER, "none")
     }
 
     /// The endpoint that the variables describe.
     fn endpoint(&self) -> Result<Option<Settings>, WrongVariable> {
-        let names = [
-            OTEL_EXPORTER_OTLP_METRICS_ENDPOINT,
-            OTEL_EXPORTER_OTLP_ENDPOINT,
-        ];
-        let Some((name, text)) = self.first(names) else {
+        let Some((name, text)) = self.setting("ENDPOINT") else {
             return Ok(None);
         };
-        let url = Url::new(&text).map_err(|error| wrong(name, error))?;
+        let url = Url::new(&text).map_err(|error| wrong(name.clone(), error))?;
         let endpoint = Endpoint {
             url,
             protocol: None,
@@ -161,10 +149,7 @@ impl Variables<'_> {
             basic_auth,
             tls,
         } = endpoint.clone();
-        let protocol = match protocol {
-            Some(protocol) => protocol,
-            None => self.protocol(&url)?,
-        };
+        let protocol = protocol.map_or_else(|| self.protocol(&url), Ok)?;
         let own_auth = basic_auth.is_some() || !headers.is_empty();
         let headers = match only && !own_auth {
             true => self.headers()?,
@@ -177,21 +162,15 @@ impl Variables<'_> {
         Ok(Settings {
             url: request_url(&url, protocol),
             protocol,
-            temporality: match temporality {
-                Some(temporality) => temporality,
-                None => self.temporality()?,
-            },
-            compression: match compression {
-                Some(compression) => compression,
-                None => self.compression()?,
-            },
+            temporality: temporality.map_or_else(|| self.temporality(), Ok)?,
+            compression: compression.map_or_else(|| self.compression(), Ok)?,
             interval: match interval {
                 Some(interval) => interval,
-                None => self.milliseconds([EXPORT_INTERVAL])?.unwrap_or(INTERVAL),
+                None => milliseconds(self.get(EXPORT_INTERVAL), INTERVAL)?,
             },
             timeout: match timeout {
                 Some(timeout) => timeout,
-                None => self.timeout()?,
+                None => milliseconds(self.setting("TIMEOUT"), OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT)?,
             },
             headers,
             basic_auth,
@@ -200,11 +179,7 @@ impl Variables<'_> {
     }
 
     fn protocol(&self, url: &Url) -> Result<Protocol, WrongVariable> {
-        let names = [
-            OTEL_EXPORTER_OTLP_METRICS_PROTOCOL,
-            OTEL_EXPORTER_OTLP_PROTOCOL,
-        ];
-        match self.first(names) {
+        match self.setting("PROTOCOL") {
             Some((_, word)) if word == OTEL_EXPORTER_OTLP_PROTOCOL_GRPC => Ok(Protocol::Grpc),
             Some((_, word)) if word == OTEL_EXPORTER_OTLP_PROTOCOL_HTTP_PROTOBUF => {
                 Ok(Protocol::Http)
@@ -217,8 +192,8 @@ impl Variables<'_> {
     }
 
     fn temporality(&self) -> Result<Temporality, WrongVariable> {
-        let name = OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE;
-        let Some(word) = self.get(name) else {
+        let variable = self.get(OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE);
+        let Some((name, word)) = variable else {
             return Ok(Temporality::Cumulative);
         };
         match word.to_ascii_lowercase().as_str() {
@@ -230,11 +205,7 @@ impl Variables<'_> {
     }
 
     fn compression(&self) -> Result<Compression, WrongVariable> {
-        let names = [
-            OTEL_EXPORTER_OTLP_METRICS_COMPRESSION,
-            OTEL_EXPORTER_OTLP_COMPRESSION,
-        ];
-        match self.first(names) {
+        match self.setting("COMPRESSION") {
             None => Ok(Compression::None),
             Some((_, word)) if word == "none" => Ok(Compression::None),
             Some((name, word)) => match word.parse() {
@@ -244,36 +215,10 @@ impl Variables<'_> {
         }
     }
 
-    fn timeout(&self) -> Result<Duration, WrongVariable> {
-        let names = [
-            OTEL_EXPORTER_OTLP_METRICS_TIMEOUT,
-            OTEL_EXPORTER_OTLP_TIMEOUT,
-        ];
-        let given = self.milliseconds(names)?;
-        Ok(given.unwrap_or(OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT))
-    }
-
-    fn milliseconds<const N: usize>(
-        &self,
-        names: [&'static str; N],
-    ) -> Result<Option<Duration>, WrongVariable> {
-        let Some((name, text)) = self.first(names) else {
-            return Ok(None);
-        };
-        match text.parse() {
-            Ok(n @ 100..=3_600_000) => Ok(Some(Duration::from_millis(n))),
-            _ => Err(wrong(name, "expected milliseconds from 100 to 3600000")),
-        }
-    }
-
     /// `key=value,key=value`, each percent-encoded (specification, "Specifying headers via
     /// environment variables").
     fn headers(&self) -> Result<BTreeMap<String, HeaderSource>, WrongVariable> {
-        let names = [
-            OTEL_EXPORTER_OTLP_METRICS_HEADERS,
-            OTEL_EXPORTER_OTLP_HEADERS,
-        ];
-        let Some((name, text)) = self.first(names) else {
+        let Some((name, text)) = self.setting("HEADERS") else {
             return Ok(BTreeMap::new());
         };
         let pairs = text
@@ -292,16 +237,26 @@ impl Variables<'_> {
     }
 
     fn tls(&self) -> Tls {
-        let path = |names| self.first(names).map(|(_, path)| PathBuf::from(path));
+        let path = |what| self.setting(what).map(|(_, path)| PathBuf::from(path));
         Tls {
-            ca_file: path(CERTIFICATE),
-            cert_file: path(CLIENT_CERTIFICATE),
-            key_file: path(CLIENT_KEY),
+            ca_file: path("CERTIFICATE"),
+            cert_file: path("CLIENT_CERTIFICATE"),
+            key_file: path("CLIENT_KEY"),
         }
     }
 }
 
-fn wrong(name: &'static str, reason: impl ToString) -> WrongVariable {
+fn milliseconds(variable: Option<Variable>, default: Duration) -> Result<Duration, WrongVariable> {
+    let Some((name, text)) = variable else {
+        return Ok(default);
+    };
+    match text.parse() {
+        Ok(n @ 100..=3_600_000) => Ok(Duration::from_millis(n)),
+        _ => Err(wrong(name, "expected milliseconds from 100 to 3600000")),
+    }
+}
+
+fn wrong(name: String, reason: impl ToString) -> WrongVariable {
     let reason = reason.to_string();
     WrongVariable { name, reason }
 }
@@ -315,20 +270,11 @@ fn request_url(url: &Url, protocol: Protocol) -> String {
     }
 }
 
+/// `None` if a `%` is not followed by two hexadecimal digits; the library would keep it.
 fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                let (high, low) = (digit(rest.next())?, digit(rest.next())?);
-                u8::try_from(high * 16 + low).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
+    let bytes: Vec<u8> = percent_decode_str(text).collect();
+    let is_valid = bytes.len() + 2 * text.matches('%').count() == text.len();
+    String::from_utf8(bytes).ok().filter(|_| is_valid)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! way. HTTP uses opentelemetry-otlp's client (`HyperClient`), which limits answers to 4 MiB, as
 //! tonic does. Neither follows redirects, so headers go only to the configured endpoint.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -122,14 +121,9 @@ fn no_answer(timeout: Duration) -> String {
 }
 
 /// An error with its causes: hyper puts the actual problem there.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    super::answer::printable(&text)
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let all: Vec<String> = anyhow::Chain::new(error).map(ToString::to_string).collect();
+    super::answer::printable(&all.join(": "))
 }
 
 /// The headers of a request. Reads their values each time, so that a key can be replaced.
