@@ -6,6 +6,7 @@
 //! ([`Table::free_body`]).
 
 use std::future::Future;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::buffers::Buffer;
 use super::guard::{BodyId, Client, Kind, Table};
+use super::workers::Worker;
 use crate::snapshot::Snapshot;
 
 /// Most bodies of each kind in memory. `limits.max_series` bounds the size of one.
@@ -34,9 +36,10 @@ const SHARED: u32 = 10;
 /// ... but not longer than this: ages and the exporter's own counters are as old as the body.
 const SHARED_AT_MOST: Duration = Duration::from_secs(1);
 
-/// The slots for bodies of one kind.
+/// The slots for bodies of one kind, and the thread that makes these bodies.
 #[derive(Debug)]
 pub(super) struct Places {
+    pub(super) worker: Worker,
     kind: Kind,
     free: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
@@ -51,24 +54,41 @@ pub(super) struct Body {
     _place: OwnedSemaphorePermit,
 }
 
+/// A new body, or why there is none; `None` if too many requests wait or making it panicked.
+pub(super) type Made = Option<Result<Arc<Body>, String>>;
+
 impl Places {
-    pub(super) fn new(kind: Kind, table: Table) -> Self {
-        let places = match kind {
-            Kind::Scrape => SCRAPES,
-            Kind::Page => PAGES,
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(super) fn new(kind: Kind, table: Table) -> io::Result<Self> {
+        let (places, worker) = match kind {
+            Kind::Scrape => (SCRAPES, Worker::start("scrapes", 0)?),
+            // Pages are not shared: each request may have another state.
+            Kind::Page => (PAGES, Worker::start("pages", 1)?),
         };
-        Self {
+        Ok(Self {
+            worker,
             kind,
             free: Arc::new(Semaphore::new(places)),
             waiting: Arc::new(Semaphore::new(WAITING)),
             table,
             next: AtomicU64::new(0),
-        }
+        })
+    }
+
+    /// Makes a body on the worker thread when a slot is free.
+    pub(super) async fn make<B: Into<Buffer> + Send + 'static>(
+        &self,
+        job: impl FnOnce() -> Result<B, String> + Send + 'static,
+    ) -> Made {
+        let place = self.take().await?;
+        let bytes = self.worker.run(job).await?;
+        Some(bytes.map(|bytes| self.put(bytes.into(), place)))
     }
 
     /// Takes a slot; if none is free, drops a body that its clients do not read. `None` if too many
     /// requests wait.
-    pub(super) async fn take(&self) -> Option<OwnedSemaphorePermit> {
+    async fn take(&self) -> Option<OwnedSemaphorePermit> {
         let _waits = match self.kind {
             Kind::Scrape => None,
             Kind::Page => Some(self.waiting.try_acquire().ok()?),
@@ -86,7 +106,7 @@ impl Places {
     }
 
     /// Stores a body in its slot.
-    pub(super) fn put(&self, bytes: Buffer, place: OwnedSemaphorePermit) -> Arc<Body> {
+    fn put(&self, bytes: Buffer, place: OwnedSemaphorePermit) -> Arc<Body> {
         Arc::new(Body {
             id: BodyId {
                 kind: self.kind,
@@ -106,7 +126,7 @@ struct Taken {
 
 impl AsRef<[u8]> for Taken {
     fn as_ref(&self) -> &[u8] {
-        self.body.bytes.as_ref()
+        &self.body.bytes
     }
 }
 
@@ -125,12 +145,8 @@ impl Body {
     }
 }
 
-/// The tick that a body contains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shows {
-    tick: u64,
-    taken: Instant,
-}
+/// The tick that a body contains: its number and time.
+type Shows = (u64, Instant);
 
 /// The latest body in one format, shared by the clients that ask for it.
 #[derive(Debug, Default)]
@@ -146,18 +162,12 @@ struct Kept {
 impl Newest {
     /// The body for this snapshot: the stored one if it is fresh, else the result of `make`.
     /// Clients that ask meanwhile wait for it. `make` completes even if its client disconnects.
-    pub(super) async fn get<E: Send + 'static, F>(
+    pub(super) async fn get<F: Future<Output = Made> + Send + 'static>(
         &self,
         snapshot: &Snapshot,
         make: impl FnOnce() -> F,
-    ) -> Option<Result<Arc<Body>, E>>
-    where
-        F: Future<Output = Option<Result<Arc<Body>, E>>> + Send + 'static,
-    {
-        let shows = Shows {
-            tick: snapshot.tick,
-            taken: snapshot.taken_mono,
-        };
+    ) -> Made {
+        let shows = (snapshot.tick, snapshot.taken_mono);
         let kept = Arc::clone(&self.0).lock_owned().await;
         if let Some(body) = fresh(&kept, shows) {
             return Some(Ok(body));
@@ -173,11 +183,11 @@ fn fresh(kept: &Option<Kept>, shows: Shows) -> Option<Arc<Body>> {
     is_fresh.then(|| kept.body.upgrade()).flatten()
 }
 
-async fn make_again<E>(
+async fn make_again(
     mut kept: OwnedMutexGuard<Option<Kept>>,
     shows: Shows,
-    make: impl Future<Output = Option<Result<Arc<Body>, E>>>,
-) -> Option<Result<Arc<Body>, E>> {
+    make: impl Future<Output = Made>,
+) -> Made {
     *kept = None;
     let begun = Instant::now();
     let body = match make.await? {

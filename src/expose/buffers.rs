@@ -28,18 +28,6 @@ impl Pool {
         }
     }
 
-    fn put(&self, mut bytes: Vec<u8>) {
-        if bytes.capacity() > SMALL.max(SLACK * bytes.len()) {
-            return;
-        }
-        bytes.clear();
-        self.with_idle(|idle| {
-            if idle.len() < KEPT {
-                idle.push(bytes);
-            }
-        });
-    }
-
     fn with_idle<T>(&self, f: impl FnOnce(&mut Vec<Vec<u8>>) -> T) -> T {
         // A panic leaves the list consistent, so ignore the poisoning.
         f(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
@@ -74,16 +62,19 @@ impl DerefMut for Buffer {
     }
 }
 
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(home) = &self.home {
-            home.put(std::mem::take(&mut self.bytes));
+        let Some(home) = &self.home else {
+            return;
+        };
+        let mut bytes = std::mem::take(&mut self.bytes);
+        if bytes.capacity() <= SMALL.max(SLACK * bytes.len()) {
+            bytes.clear();
+            home.with_idle(|idle| {
+                if idle.len() < KEPT {
+                    idle.push(bytes);
+                }
+            });
         }
     }
 }

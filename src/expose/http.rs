@@ -28,9 +28,9 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use tokio::net::TcpListener;
 
-use super::bodies::Body;
+use super::bodies::Made;
 use super::guard::{Client, Limits, Table};
-use super::metrics::metrics;
+use super::metrics::{metrics, values};
 use super::runbooks::Runbook;
 use super::site::{unavailable, App, NotReady, Site};
 use super::{negotiate, runbooks, server, status};
@@ -112,7 +112,7 @@ fn known_path(path: &str) -> &'static str {
 
 async fn healthz(State(site): State<Arc<Site>>) -> Response {
     let now = Instant::now();
-    match site.scrapes.worker.is_alive(now) && site.pages.worker.is_alive(now) {
+    match site.scrapes.places.worker.is_alive(now) && site.pages.places.worker.is_alive(now) {
         true => "ok\n".into_response(),
         false => unavailable(&"a worker thread hangs; see the log of the exporter"),
     }
@@ -139,8 +139,7 @@ async fn status_page(
         let page = status::page(&site.app, Instant::now(), query);
         Ok(page.into_string().into_bytes())
     });
-    let page = tokio::time::timeout(site.patience, page).await;
-    rendered(page.ok().flatten(), client, HTML)
+    answer(&site, client, HTML, page).await
 }
 
 async fn view(
@@ -157,8 +156,7 @@ async fn view(
             serde_json::to_vec(&view).map_err(|error| error.to_string())
         })
     });
-    let json = tokio::time::timeout(site.patience, json).await;
-    rendered(json.ok().flatten(), client, "application/json")
+    answer(&site, client, "application/json", json).await
 }
 
 async fn runbook_list(
@@ -170,8 +168,7 @@ async fn runbook_list(
         let list = runbooks::list(uri.query().unwrap_or_default());
         Ok(list.into_string().into_bytes())
     });
-    let page = tokio::time::timeout(site.patience, page).await;
-    rendered(page.ok().flatten(), client, HTML)
+    answer(&site, client, HTML, page).await
 }
 
 async fn runbook(
@@ -185,8 +182,7 @@ async fn runbook(
         let text = "no such runbook; /runbooks/ lists all\n";
         return (StatusCode::NOT_FOUND, text).into_response();
     };
-    let accept = headers.get_all(header::ACCEPT).iter();
-    let is_html = negotiate::html(accept.filter_map(|value| value.to_str().ok()));
+    let is_html = negotiate::html(values(&headers, header::ACCEPT));
     let page = render(Arc::clone(&site), move |_| {
         let query = uri.query().unwrap_or_default();
         Ok(match is_html {
@@ -194,14 +190,12 @@ async fn runbook(
             false => runbook.plain(query).into_bytes(),
         })
     });
-    let page = tokio::time::timeout(site.patience, page).await;
-    // Browsers display text/plain, but download text/markdown.
-    let format = if is_html {
-        HTML
-    } else {
-        "text/plain; charset=utf-8"
+    let format = match is_html {
+        true => HTML,
+        // Browsers display text/plain, but download text/markdown.
+        false => "text/plain; charset=utf-8",
     };
-    let mut response = rendered(page.ok().flatten(), client, format);
+    let mut response = answer(&site, client, format, page).await;
     let vary = HeaderValue::from_static("accept");
     response.headers_mut().insert(header::VARY, vary);
     response
@@ -209,21 +203,23 @@ async fn runbook(
 
 const HTML: &str = "text/html; charset=utf-8";
 
-/// A rendered page; `None` if too many requests wait or rendering panicked.
-type Rendered = Option<Result<Arc<Body>, String>>;
-
 async fn render(
     site: Arc<Site>,
     job: impl FnOnce(&Site) -> Result<Vec<u8>, String> + Send + 'static,
-) -> Rendered {
-    let place = site.pages.places.take().await?;
+) -> Made {
     let shown = Arc::clone(&site);
-    let bytes = site.pages.worker.run(move || job(&shown)).await?;
-    Some(bytes.map(|bytes| site.pages.places.put(bytes.into(), place)))
+    site.pages.places.make(move || job(&shown)).await
 }
 
-fn rendered(rendered: Rendered, client: Arc<Client>, format: &'static str) -> Response {
-    match rendered {
+/// Waits for a page and sends it.
+async fn answer(
+    site: &Site,
+    client: Arc<Client>,
+    format: &'static str,
+    page: impl Future<Output = Made>,
+) -> Response {
+    let page = tokio::time::timeout(site.patience, page).await;
+    match page.ok().flatten() {
         Some(Ok(body)) => {
             let format = HeaderValue::from_static(format);
             ([(header::CONTENT_TYPE, format)], body.send(client)).into_response()

@@ -11,7 +11,6 @@ use axum::Extension;
 use flate2::write::GzEncoder;
 use flate2::Compression;
 
-use super::bodies::Body;
 use super::buffers::Buffer;
 use super::guard::Client;
 use super::negotiate::{self, Format};
@@ -48,7 +47,7 @@ impl Wish {
 }
 
 /// The values of one header, except those that are not text.
-fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+pub(super) fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     let all = headers.get_all(name).into_iter();
     all.filter_map(|value| value.to_str().ok())
 }
@@ -64,8 +63,13 @@ pub(super) async fn metrics(
     };
     let wish = Wish::of(&headers);
     let body = site.scrapes.newest[wish.index()].get(&newest, || {
-        let site = Arc::clone(&site);
-        async move { make(&site, wish).await }
+        let (site, scraped) = (Arc::clone(&site), Arc::clone(&site));
+        async move {
+            site.scrapes
+                .places
+                .make(move || scrape(&scraped, wish))
+                .await
+        }
     });
     match tokio::time::timeout(site.patience, body).await {
         Ok(Some(Ok(body))) => answer(wish, body.send(client)),
@@ -73,15 +77,6 @@ pub(super) async fn metrics(
         Ok(None) => unavailable(&"encoding failed; see the log of the exporter"),
         Err(_) => unavailable(&"too many scrapes at once"),
     }
-}
-
-/// Encodes a body into a free slot.
-async fn make(site: &Arc<Site>, wish: Wish) -> Option<Result<Arc<Body>, String>> {
-    let place = site.scrapes.places.take().await?;
-    let scraped = Arc::clone(site);
-    let bytes = site.scrapes.worker.run(move || scrape(&scraped, wish));
-    let body = bytes.await?;
-    Some(body.map(|bytes| site.scrapes.places.put(bytes, place)))
 }
 
 fn scrape(site: &Site, wish: Wish) -> Result<Buffer, String> {

@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use super::bodies::{Newest, Places};
 use super::buffers::Pool;
 use super::guard::{Kind, Table};
-use super::workers::Worker;
 use crate::snapshot;
 use crate::telemetry::{Hang, Telemetry};
 
@@ -47,30 +46,19 @@ impl App {
 }
 
 /// Why the exporter is not ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotReady {
+    #[error("the sampler has not finished its first tick")]
     NoSample,
+    #[error(
+        "the newest sample is {:.1} s old (limit {:.1} s): the sampler hangs or is overloaded; \
+         see the log of the exporter",
+        age.as_secs_f64(),
+        max_age.as_secs_f64()
+    )]
     Stale { age: Duration, max_age: Duration },
+    #[error("{0}: new and stopped VMs are not detected; see the log of the exporter")]
     Hangs(Hang),
-}
-
-impl fmt::Display for NotReady {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NotReady::Hangs(hang) => write!(
-                f,
-                "{hang}: new and stopped VMs are not detected; see the log of the exporter"
-            ),
-            NotReady::NoSample => f.write_str("the sampler has not finished its first tick"),
-            NotReady::Stale { age, max_age } => write!(
-                f,
-                "the newest sample is {:.1} s old (limit {:.1} s): the sampler hangs or is \
-                 overloaded; see the log of the exporter",
-                age.as_secs_f64(),
-                max_age.as_secs_f64()
-            ),
-        }
-    }
 }
 
 /// The exporter's and the server's shared state.
@@ -87,7 +75,6 @@ pub(super) struct Site {
 /// State that scrapes share.
 #[derive(Debug)]
 pub(super) struct Scrapes {
-    pub(super) worker: Worker,
     pub(super) places: Places,
     /// By format and compression.
     pub(super) newest: [Newest; 4],
@@ -98,7 +85,6 @@ pub(super) struct Scrapes {
 /// State that page requests share; separate, so that they do not delay scrapes.
 #[derive(Debug)]
 pub(super) struct Pages {
-    pub(super) worker: Worker,
     pub(super) places: Places,
     pub(super) view: Newest,
 }
@@ -111,16 +97,13 @@ impl Site {
             app,
             patience,
             scrapes: Scrapes {
-                worker: Worker::start("scrapes", 0)?,
-                places: Places::new(Kind::Scrape, table.clone()),
+                places: Places::new(Kind::Scrape, table.clone())?,
                 newest: Default::default(),
                 texts: Arc::default(),
                 gzipped: Arc::default(),
             },
             pages: Pages {
-                // Pages are not shared: each request may have another state.
-                worker: Worker::start("pages", 1)?,
-                places: Places::new(Kind::Page, table.clone()),
+                places: Places::new(Kind::Page, table.clone())?,
                 view: Newest::default(),
             },
             table,

@@ -5,11 +5,13 @@
 
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{mpsc, Arc, Mutex, PoisonError};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
+
+use crate::telemetry::{Heartbeat, Heartbeats};
 
 /// A job that takes longer counts as hanging: the largest exposition takes a second.
 const HANGS: Duration = Duration::from_secs(30);
@@ -20,8 +22,7 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     jobs: mpsc::Sender<Job>,
-    /// Start of the current job.
-    busy: Arc<Mutex<Option<Instant>>>,
+    heartbeat: Heartbeat,
 }
 
 impl Worker {
@@ -32,15 +33,16 @@ impl Worker {
     /// If the thread cannot be started.
     pub(super) fn start(name: &str, rest: u32) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
-        let busy = Arc::new(Mutex::new(None));
-        let is_busy = Arc::clone(&busy);
+        // Not registered: neither `/readyz` nor a metric shows this thread.
+        let heartbeat = Heartbeats::default().add("worker", HANGS, false);
+        let beats = heartbeat.clone();
         let work = move || {
             for job in queue {
                 let begun = Instant::now();
-                set(&is_busy, Some(begun));
+                beats.step("job");
                 // The panic hook has logged it; the caller gets no result.
                 let _ = catch_unwind(AssertUnwindSafe(job));
-                set(&is_busy, None);
+                beats.rest();
                 thread::sleep(begun.elapsed() * rest);
             }
         };
@@ -49,7 +51,7 @@ impl Worker {
             let what = format!("cannot start a worker thread of the HTTP server: {error}");
             io::Error::new(error.kind(), what)
         })?;
-        Ok(Self { jobs, busy })
+        Ok(Self { jobs, heartbeat })
     }
 
     /// Runs a job after those before it. `None` if the job panicked.
@@ -58,11 +60,11 @@ impl Worker {
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let (sender, result) = oneshot::channel();
-        let busy = Arc::clone(&self.busy);
+        let heartbeat = self.heartbeat.clone();
         let job = Box::new(move || {
             let result = job();
             // Before the caller learns that the job is done.
-            set(&busy, None);
+            heartbeat.rest();
             // The caller may be gone.
             let _ = sender.send(result);
         });
@@ -72,13 +74,8 @@ impl Worker {
 
     /// Whether no job hangs.
     pub(super) fn is_alive(&self, now: Instant) -> bool {
-        let busy = *self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.is_none_or(|since| now.saturating_duration_since(since) < HANGS)
+        self.heartbeat.hang(now).is_none()
     }
-}
-
-fn set(busy: &Mutex<Option<Instant>>, since: Option<Instant>) {
-    *busy.lock().unwrap_or_else(PoisonError::into_inner) = since;
 }
 
 #[cfg(test)]

@@ -138,7 +138,8 @@ impl Heartbeat {
         })
     }
 
-    fn hang(&self, now: Instant) -> Option<Hang> {
+    /// The thread's step if it exceeds the limit.
+    pub(crate) fn hang(&self, now: Instant) -> Option<Hang> {
         self.doing(now).filter(|at| at.age > self.0.limit)
     }
 }

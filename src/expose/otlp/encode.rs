@@ -100,13 +100,10 @@ impl Encoder {
         visit_own(picture.registry, &mut writer);
         writer.end_metric();
         writer.end_request();
-        let Writer {
-            requests, ledger, ..
-        } = writer;
-        if let Some(ledger) = ledger {
+        if let Some(ledger) = writer.ledger {
             ledger.end_round(snapshot.vms.iter().map(|vm| vm.key));
         }
-        requests
+        writer.requests
     }
 
     /// Records that a request has arrived.
@@ -217,9 +214,7 @@ impl Writer<'_> {
         point.append(row.labels.kept(number_attributes), fixed, self.points);
         self.end_point();
     }
-}
 
-impl Writer<'_> {
     /// The exporter's own metrics have the current time, all others the time of the sample.
     fn time(&self, metric: &Metric) -> u64 {
         match metric.source {

@@ -18,16 +18,11 @@ use crate::config::otlp::{Compression, Protocol};
 /// Level 1 takes a quarter of the time of level 6; the result is less than twice as large.
 const LEVEL: flate2::Compression = flate2::Compression::new(1);
 
+#[derive(Debug)]
 pub(super) struct Http {
     client: HyperClient<Connector>,
     uri: Uri,
     gzip: bool,
-}
-
-impl std::fmt::Debug for Http {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http").field("uri", &self.uri).finish()
-    }
 }
 
 impl Http {
