@@ -1,20 +1,24 @@
 //! Limits on connections: time for a request and its answer, idle time, and size of a request.
 //!
-//! [`Table`] chooses which connection is closed to make room for another. hyper limits only the
-//! arrival of headers, so the stream that hyper reads and writes enforces the other times. It sees
+//! [`Table`] chooses which connection is closed to make room for another. Libraries do neither:
+//! - hyper has one timer (`header_read_timeout`), which also runs while the connection is idle, so
+//!   a request and idling would share one limit. It has no timer for answers: a client that reads
+//!   nothing would keep its connection and body forever.
+//! - A semaphore makes new connections wait for old ones: idle clients would lock out Prometheus.
+//!
+//! Therefore the stream that hyper reads and writes records the phase of its connection. It sees
 //! only bytes, which is enough for HTTP/1: bytes that arrive while no answer is pending belong to a
 //! request. HTTP/2 is refused, because its streams and windows would need limits of their own.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{ready, Context, Poll};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 mod table;
 
@@ -65,7 +69,7 @@ impl Default for Limits {
 }
 
 /// The state of an HTTP/1 connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Waiting for a request, or receiving it.
     Request { begun: Instant, bytes: usize },
@@ -88,93 +92,49 @@ const HTTP2_REFUSED: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
     Connection: close\r\n\r\n\
     this server speaks HTTP/1 only\n";
 
-/// A stream that returns an error when a limit is exceeded.
+/// A stream that records the phase of its connection, and ends with a request that is too large.
 #[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
-    limits: Limits,
-    client: Arc<Client>,
-    alarm: Pin<Box<Sleep>>,
+    pub(super) stream: TcpStream,
+    pub(super) client: Arc<Client>,
+    pub(super) request_bytes: usize,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, client: Arc<Client>, limits: Limits) -> Self {
-        Self {
-            stream,
-            limits,
-            client,
-            alarm: Box::pin(tokio::time::sleep(limits.request)),
-        }
-    }
-
-    /// Pending until the current limit expires.
-    fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        loop {
-            let (due, what) = due(self.client.phase(), &self.limits);
-            if due <= Instant::now() {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)));
-            }
-            if self.alarm.is_elapsed() || self.alarm.deadline() != due {
-                self.alarm.as_mut().reset(due);
-            }
-            ready!(self.alarm.as_mut().poll(cx));
-        }
-    }
-
     /// Records received bytes.
     fn has_read(&mut self, read: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
-        let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
         let phase = after_read(self.client.phase(), read.len());
         self.client.set(phase);
         match phase {
-            Phase::Request { bytes, .. } if bytes > self.limits.request_bytes => {
-                wrong("the request exceeds the size limit")
+            Phase::Request { bytes, .. } if bytes > self.request_bytes => {
+                Err(io::ErrorKind::InvalidData.into())
             }
             Phase::Request { bytes, .. } if bytes == read.len() && read.starts_with(HTTP2) => {
                 // Best effort: the connection is closed in any case.
                 let _ = Pin::new(&mut self.stream).poll_write(cx, HTTP2_REFUSED);
-                wrong("HTTP/2 is not supported")
+                Err(io::ErrorKind::InvalidData.into())
             }
             _ => Ok(()),
         }
     }
 
-    fn after_write<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        result: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        self.client
-            .set(after_write(self.client.phase(), result.is_pending()));
-        // Also after a completed write: hyper does not read again until the socket wakes it, so the
-        // idle timer must be set now.
-        match (result, self.wait(cx)) {
-            (Poll::Pending, waited) => waited,
-            (done, _) => done,
-        }
+    fn after_write<T>(&mut self, result: Poll<T>) -> Poll<T> {
+        let phase = after_write(self.client.phase(), result.is_pending());
+        self.client.set(phase);
+        result
     }
 }
 
-/// When the current limit expires, and its name.
-fn due(phase: Phase, limits: &Limits) -> (Instant, &'static str) {
+/// When the limit of this phase expires.
+fn due(phase: Phase, limits: &Limits) -> Instant {
     match phase {
-        Phase::Request { begun, .. } => (
-            begun + limits.request,
-            "timeout while receiving the request",
-        ),
-        Phase::Work { begun } => (
-            begun + limits.request,
-            "timeout while processing the request",
-        ),
+        Phase::Request { begun, .. } | Phase::Work { begun } => begun + limits.request,
         Phase::Answer {
             begun,
             progress,
             blocked: true,
-        } => (
-            (begun + limits.answer).min(progress + limits.stall),
-            "timeout while the client read the answer",
-        ),
-        Phase::Answer { progress, .. } => (progress + limits.idle, "the connection was idle"),
+        } => (begun + limits.answer).min(progress + limits.stall),
+        Phase::Answer { progress, .. } => progress + limits.idle,
     }
 }
 
@@ -227,12 +187,11 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
-            Poll::Pending => self.wait(cx),
             Poll::Ready(Ok(())) => match buf.filled().get(before..).unwrap_or_default() {
                 [] => Poll::Ready(Ok(())), // the end of the stream
                 read => Poll::Ready(self.has_read(read, cx)),
             },
-            failed => failed,
+            pending_or_failed => pending_or_failed,
         }
     }
 }
@@ -244,7 +203,7 @@ impl AsyncWrite for Connection {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.after_write(cx, result)
+        self.after_write(result)
     }
 
     fn poll_write_vectored(
@@ -253,7 +212,7 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.after_write(cx, result)
+        self.after_write(result)
     }
 
     fn is_write_vectored(&self) -> bool {

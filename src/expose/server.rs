@@ -144,7 +144,7 @@ async fn admit(table: &Table, peer: SocketAddr) -> Option<Seat> {
     }
 }
 
-/// Serves one connection until it ends, its place is needed, or the server stops.
+/// Serves one connection until it ends, a limit expires, its place is needed, or the server stops.
 async fn serve_one(
     stream: TcpStream,
     seat: Seat,
@@ -153,7 +153,11 @@ async fn serve_one(
     mut stopping: watch::Receiver<bool>,
 ) {
     let client = Arc::clone(seat.client());
-    let stream = Connection::new(stream, Arc::clone(&client), limits);
+    let stream = Connection {
+        stream,
+        client: Arc::clone(&client),
+        request_bytes: limits.request_bytes,
+    };
     let router = TowerToHyperService::new(router);
     let asked = Arc::clone(&client);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -170,6 +174,9 @@ async fn serve_one(
     tokio::select! {
         ended = connection.as_mut() => return log(ended),
         () = client.is_out() => return,
+        () = client.expires(&limits) => {
+            return tracing::trace!(error = "a limit expired", "a connection ended");
+        }
         // The sender is dropped only when the server has stopped.
         _ = stopping.wait_for(|over| *over) => {}
     }

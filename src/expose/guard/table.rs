@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::sync::{watch, Notify};
+use tokio::time::{timeout_at, Instant};
 
-use super::Phase;
+use super::{due, Limits, Phase};
 
 /// A client that is reading its answer is not closed for this long after it last read: a third of
 /// the send buffer at 50 kB/s, see [`super::Limits::stall`].
@@ -67,14 +67,9 @@ impl Drop for Seat {
 #[derive(Debug)]
 pub(in crate::expose) struct Client {
     peer: IpAddr,
-    state: Mutex<State>,
+    phase: watch::Sender<Phase>,
+    body: Mutex<Option<BodyId>>,
     out: Notify,
-}
-
-#[derive(Debug)]
-struct State {
-    phase: Phase,
-    body: Option<BodyId>,
 }
 
 /// Identifies a body in memory.
@@ -96,25 +91,38 @@ pub(in crate::expose) enum Kind {
 impl Client {
     pub(in crate::expose) fn new(peer: IpAddr) -> Self {
         let begun = Instant::now();
-        let phase = Phase::Request { begun, bytes: 0 };
         Self {
             peer: network(peer),
-            state: Mutex::new(State { phase, body: None }),
+            phase: watch::Sender::new(Phase::Request { begun, bytes: 0 }),
+            body: Mutex::default(),
             out: Notify::new(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Each field is written as a whole, so ignore the poisoning.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn phase(&self) -> Phase {
-        self.state().phase
+        *self.phase.borrow()
     }
 
+    /// Wakes [`Self::expires`] only if the phase changed, which polls the stream again.
     pub(super) fn set(&self, phase: Phase) {
-        self.state().phase = phase;
+        self.phase
+            .send_if_modified(|own| std::mem::replace(own, phase) != phase);
+    }
+
+    /// Resolves when the limit of the current phase expires.
+    pub(in crate::expose) async fn expires(&self, limits: &Limits) {
+        let mut phase = self.phase.subscribe();
+        loop {
+            let due = due(*phase.borrow_and_update(), limits);
+            if timeout_at(due, phase.changed()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn body(&self) -> MutexGuard<'_, Option<BodyId>> {
+        // Written as a whole, so ignore the poisoning.
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its request is complete and being processed.
@@ -125,16 +133,12 @@ impl Client {
 
     /// Records the body that is being sent; `None` when it is done.
     pub(in crate::expose) fn takes(&self, body: Option<BodyId>) {
-        self.state().body = body;
+        *self.body() = body;
     }
 
     /// Resolves when the connection's place is needed.
     pub(in crate::expose) async fn is_out(&self) {
         self.out.notified().await;
-    }
-
-    fn throw_out(&self) {
-        self.out.notify_one();
     }
 
     /// How long the client has been expected to send a request; `None` while one is processed or
@@ -205,12 +209,12 @@ impl Table {
         })
     }
 
-    /// Closes the least active connection to free its descriptor. False if all are busy.
-    pub(in crate::expose) fn make_room(&self) -> bool {
+    /// Closes the least active connection, unless all are busy, to free its descriptor.
+    pub(in crate::expose) fn make_room(&self) {
         let mut clients = self.clients();
-        let number = least_active(&clients, None, Instant::now());
-        number.inspect(|&number| throw_out(&mut clients, number));
-        number.is_some()
+        if let Some(number) = least_active(&clients, None, Instant::now()) {
+            throw_out(&mut clients, number);
+        }
     }
 
     /// Frees one body: closes all clients of the body that has been unread for the longest time.
@@ -220,8 +224,7 @@ impl Table {
         let mut clients = self.clients();
         let mut liveliest: BTreeMap<BodyId, Duration> = BTreeMap::new();
         for client in clients.values() {
-            let body = client.state().body.filter(|body| body.kind == kind);
-            if let Some(body) = body {
+            if let Some(body) = client.body().filter(|body| body.kind == kind) {
                 let stalled = client.stalled(now);
                 let least = liveliest.entry(body).or_insert(stalled);
                 *least = stalled.min(*least);
@@ -230,8 +233,8 @@ impl Table {
         let Some((stuck, _)) = liveliest.into_iter().max_by_key(|(_, stalled)| *stalled) else {
             return 0;
         };
-        let holds = |client: &Client| client.state().body == Some(stuck);
-        let holders = clients.iter().filter(|(_, client)| holds(client));
+        let holders = clients.iter();
+        let holders = holders.filter(|(_, client)| *client.body() == Some(stuck));
         let holders: Vec<u64> = holders.map(|(number, _)| *number).collect();
         for number in &holders {
             throw_out(&mut clients, *number);
@@ -253,24 +256,23 @@ fn least_active(
     }
     let all = || {
         let all = clients.iter();
-        all.filter(move |(_, client)| of.is_none_or(|of| of == client.peer))
+        all.filter(|(_, client)| of.is_none_or(|of| of == client.peer))
     };
     let idle = all().filter_map(|(number, client)| {
         let idle = client.idle(now)?;
-        Some((count.get(&client.peer).copied(), idle, *number))
+        Some((count.get(&client.peer), idle, *number))
     });
-    let stalled = || {
-        let all = all().map(|(number, client)| (client.stalled(now), *number));
-        all.filter(|(stalled, _)| *stalled > SPARED).max()
-    };
-    let idle = idle.max_by_key(|(count, idle, _)| (*count, *idle));
-    idle.map(|(_, _, number)| number)
-        .or_else(|| stalled().map(|(_, number)| number))
+    let stalled = all().map(|(number, client)| (client.stalled(now), *number));
+    let stalled = stalled.filter(|(stalled, _)| *stalled > SPARED);
+    match idle.max() {
+        Some((.., number)) => Some(number),
+        None => stalled.max().map(|(_, number)| number),
+    }
 }
 
 fn throw_out(clients: &mut BTreeMap<u64, Arc<Client>>, number: u64) {
     if let Some(client) = clients.remove(&number) {
-        client.throw_out();
+        client.out.notify_one();
     }
 }
 
