@@ -27,6 +27,18 @@ pub enum Kind {
     Histogram,
 }
 
+impl Kind {
+    /// Its name in OpenMetrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Info => "info",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// What a series is about: the labels that identify it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {

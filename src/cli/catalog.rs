@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::out;
-use crate::metric::{Kind, Metric};
+use crate::metric::Metric;
 use crate::snapshot::CATALOG;
 use crate::sources::{rank, OF_HOST, OF_VMS};
 
@@ -99,7 +99,7 @@ fn chapter(
             text,
             "| `{}` | {} | {} | {} | {} |",
             metric.name,
-            kind(metric.kind),
+            metric.kind.name(),
             metric.unit(),
             labels(&metric.labels().collect::<Vec<_>>()),
             metric.help.replace('|', "\\|"),
@@ -124,15 +124,6 @@ fn labels(labels: &[&str]) -> String {
         .join(", ")
 }
 
-fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Info => "info",
-        Kind::Histogram => "histogram",
-    }
-}
-
 /// One metric as JSON.
 #[derive(Debug, Serialize)]
 struct Entry {
@@ -148,7 +139,7 @@ struct Entry {
 fn json() -> Vec<Entry> {
     let entry = |metric: &'static Metric| Entry {
         name: metric.name,
-        kind: kind(metric.kind),
+        kind: metric.kind.name(),
         unit: metric.unit(),
         labels: metric.labels().collect(),
         source: metric.source,

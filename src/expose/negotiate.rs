@@ -30,17 +30,12 @@ impl Format {
 /// OpenMetrics if the client names it (without a version or with 1.0.0) with at least the weight of
 /// text. Otherwise text, even if the client accepts neither: readable text is better than 406.
 pub fn format<'a>(accept: impl IntoIterator<Item = &'a str>) -> Format {
-    let (mut open_metrics, mut text) = (Best::default(), Best::default());
-    for range in elements(accept) {
-        if let Some(precision) = range.names("application", "openmetrics-text", "1.0.0") {
-            open_metrics.offer(precision, range.q);
-        }
-        if let Some(precision) = range.names("text", "plain", "0.0.4") {
-            text.offer(precision, range.q);
-        }
-    }
-    let by_name = open_metrics.precision >= Some(Precision::Subtype);
-    let preferred = open_metrics.q > text.q || (by_name && open_metrics.q == text.q);
+    let formats = [
+        ["application", "openmetrics-text", "1.0.0"],
+        ["text", "plain", "0.0.4"],
+    ];
+    let [open_metrics, text] = best(accept, formats);
+    let preferred = open_metrics.q > text.q || (open_metrics.by_name() && open_metrics.q == text.q);
     if preferred && open_metrics.q > 0 {
         Format::OpenMetrics
     } else {
@@ -51,17 +46,8 @@ pub fn format<'a>(accept: impl IntoIterator<Item = &'a str>) -> Format {
 /// Whether to serve HTML to a client that sent these `Accept` headers: it names `text/html`, as
 /// browsers do, and prefers it to plain text or accepts both equally. `*/*` (curl) is plain text.
 pub fn html<'a>(accept: impl IntoIterator<Item = &'a str>) -> bool {
-    let (mut html, mut plain) = (Best::default(), Best::default());
-    for range in elements(accept) {
-        if let Some(precision) = range.names("text", "html", "") {
-            html.offer(precision, range.q);
-        }
-        if let Some(precision) = range.names("text", "plain", "") {
-            plain.offer(precision, range.q);
-        }
-    }
-    let by_name = html.precision >= Some(Precision::Subtype);
-    by_name && html.q > 0 && html.q >= plain.q
+    let [html, plain] = best(accept, [["text", "html", ""], ["text", "plain", ""]]);
+    html.by_name() && html.q > 0 && html.q >= plain.q
 }
 
 /// Whether to compress for a client that sent these `Accept-Encoding` headers: it accepts gzip with
@@ -108,6 +94,26 @@ impl Best {
             *self = Self { precision, q };
         }
     }
+
+    fn by_name(&self) -> bool {
+        self.precision >= Some(Precision::Subtype)
+    }
+}
+
+/// The best element for each format: type, subtype and version.
+fn best<'a, const N: usize>(
+    accept: impl IntoIterator<Item = &'a str>,
+    formats: [[&str; 3]; N],
+) -> [Best; N] {
+    let mut all = formats.map(|_| Best::default());
+    for range in elements(accept) {
+        for (best, format) in all.iter_mut().zip(formats) {
+            if let Some(precision) = range.names(format) {
+                best.offer(precision, range.q);
+            }
+        }
+    }
+    all
 }
 
 /// One list element: a name, its version if given, and its weight in thousandths.
@@ -141,7 +147,7 @@ impl<'a> Element<'a> {
 
     /// How specifically this media range matches `kind`/`subtype` in `version`; `None` if it does
     /// not.
-    fn names(&self, kind: &str, subtype: &str, version: &str) -> Option<Precision> {
+    fn names(&self, [kind, subtype, version]: [&str; 3]) -> Option<Precision> {
         let (its_kind, its_subtype) = self.name.split_once('/')?;
         match (its_kind, its_subtype, self.version) {
             ("*", "*", _) => Some(Precision::Any),

@@ -58,10 +58,7 @@ impl Visitor for Encoder<'_> {
     fn metric(&mut self, metric: &'static Metric) {
         self.prefix.clear();
         self.prefix.extend_from_slice(metric.name.as_bytes());
-        match self.format {
-            Format::OpenMetrics => open_metrics_head(metric, self.out),
-            Format::Text => classic_head(metric, self.out),
-        }
+        head(self.format, metric, self.out);
     }
 
     #[inline]
@@ -126,42 +123,24 @@ fn append_all<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
     }
 }
 
-/// `# HELP`, `# TYPE` and `# UNIT` of the family, in prometheus-client's order.
-fn open_metrics_head(metric: &Metric, out: &mut Vec<u8>) {
-    let family = metric.family();
-    head(out, "HELP", family, &[metric.help, "."]);
-    head(out, "TYPE", family, &[open_metrics_type(metric.kind)]);
-    if !metric.unit().is_empty() {
-        head(out, "UNIT", family, &[metric.unit()]);
-    }
-}
-
-/// `# HELP` and `# TYPE` with the metric's full name. The format has no info type: info is a gauge
-/// with the value 1.
-fn classic_head(metric: &Metric, out: &mut Vec<u8>) {
-    head(out, "HELP", metric.name, &[metric.help, "."]);
-    let kind = match metric.kind {
-        Kind::Info => "gauge",
-        other => open_metrics_type(other),
+/// `# HELP`, `# TYPE` and `# UNIT`, in prometheus-client's order. OpenMetrics names the family.
+/// Prometheus text has the metric's full name, no units, and no info type: info is a gauge with the
+/// value 1.
+fn head(format: Format, metric: &Metric, out: &mut Vec<u8>) {
+    let (name, kind) = match format {
+        Format::OpenMetrics => (metric.family(), metric.kind.name()),
+        Format::Text if metric.kind == Kind::Info => (metric.name, "gauge"),
+        Format::Text => (metric.name, metric.kind.name()),
     };
-    head(out, "TYPE", metric.name, &[kind]);
-}
-
-fn open_metrics_type(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Info => "info",
-        Kind::Histogram => "histogram",
+    let (name, kind, unit) = (name.as_bytes(), kind.as_bytes(), metric.unit().as_bytes());
+    append_all(
+        out,
+        [b"# HELP ", name, b" ", metric.help.as_bytes(), b".\n"],
+    );
+    append_all(out, [b"# TYPE ", name, b" ", kind, b"\n"]);
+    if format == Format::OpenMetrics && !unit.is_empty() {
+        append_all(out, [b"# UNIT ", name, b" ", unit, b"\n"]);
     }
-}
-
-fn head(out: &mut Vec<u8>, what: &str, name: &str, text: &[&str]) {
-    append_all(out, [b"# ", what.as_bytes(), b" ", name.as_bytes(), b" "]);
-    for part in text {
-        out.extend_from_slice(part.as_bytes());
-    }
-    out.push(b'\n');
 }
 
 #[inline]
