@@ -120,15 +120,12 @@ fn top(view: Option<&View>) -> Markup {
     html! {
         header {
             div.brand {
-                @match host {
-                    Some(host) => {
-                        h1 { bdi { (host) } }
-                        p.muted { "vcpu-exporter: VMs and vCPUs of this host" }
-                    },
-                    None => {
-                        h1 { "vcpu-exporter" }
-                        p.muted { "VMs and vCPUs of this host" }
-                    },
+                @if let Some(host) = host {
+                    h1 { bdi { (host) } }
+                    p.muted { "vcpu-exporter: VMs and vCPUs of this host" }
+                } @else {
+                    h1 { "vcpu-exporter" }
+                    p.muted { "VMs and vCPUs of this host" }
                 }
             }
             nav aria-label="Endpoints" {
@@ -155,7 +152,7 @@ fn health(readiness: &Result<Duration, NotReady>, view: Option<&View>) -> Markup
                 Ok(age) => p.health {
                     span.dot.up aria-hidden="true" {}
                     span role="status" { strong { "Sampling." } }
-                    " The latest sample is " (seconds(*age)) " old"
+                    " The latest sample is " (format!("{:.1}\u{a0}s", age.as_secs_f64())) " old"
                     @if let Some(view) = view.filter(|view| view.window > 0.0) {
                         "; rates cover " (format!("{:.0}\u{a0}s", view.window))
                     }
@@ -230,11 +227,6 @@ fn causes(n: usize, view: &View) -> Markup {
             }
         }
     }
-}
-
-/// Seconds with one decimal.
-fn seconds(duration: Duration) -> String {
-    format!("{:.1}\u{a0}s", duration.as_secs_f64())
 }
 
 #[cfg(test)]

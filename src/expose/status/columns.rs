@@ -29,21 +29,14 @@ const BEFORE: [(Cause, Column); 2] = [
     (Cause::Exits, Column::Frequency),
 ];
 
-fn plain(
-    key: &'static str,
-    title: &'static str,
-    help: &'static str,
-    unit: Unit,
-    value: fn(&VmView) -> Option<f64>,
-) -> cause::Column {
-    cause::Column {
-        key,
-        title,
-        help,
-        unit,
-        value,
-    }
-}
+/// Key, title, tooltip, unit and value of a column.
+type Plain = (
+    &'static str,
+    &'static str,
+    &'static str,
+    Unit,
+    fn(&VmView) -> Option<f64>,
+);
 
 impl Column {
     /// All columns in order.
@@ -63,70 +56,63 @@ impl Column {
         first.into_iter().chain(causes).chain([Self::Migrations])
     }
 
-    fn info(self) -> cause::Column {
-        match self {
-            Self::Name => plain("name", "VM", "Name of the VM", Unit::Count, |_| None),
-            Self::Worst => plain(
+    pub(super) fn info(self) -> cause::Column {
+        let (key, title, help, unit, value): Plain = match self {
+            Self::Name => ("name", "VM", "Name of the VM", Unit::Count, |_| None),
+            Self::Worst => (
                 "worst",
                 "Worst",
                 "Its worst cause, as a multiple of the threshold",
                 Unit::Multiple,
                 |vm| vm.causes.first().map(|cause| cause.score),
             ),
-            Self::Pushes => plain(
+            Self::Pushes => (
                 "pushes",
                 "Pushes others",
                 "The worst cause of another VM that it slows down, as a multiple of the threshold",
                 Unit::Multiple,
                 |vm| Some(vm.pushes.first().map_or(0.0, |push| push.score)),
             ),
-            Self::Vcpus => plain("vcpus", "vCPUs", "vCPUs", Unit::Count, |vm| {
+            Self::Vcpus => ("vcpus", "vCPUs", "vCPUs", Unit::Count, |vm| {
                 Some(vm.vcpu_count() as f64)
             }),
-            Self::Time => plain(
+            Self::Time => (
                 "time",
                 "Cores",
                 "Cores that its vCPUs use",
                 Unit::Ratio,
                 |vm| vm.numbers.time,
             ),
-            Self::Cpi => plain(
+            Self::Cpi => (
                 "cpi",
                 "CPI",
                 "Cycles per instruction in the guest",
                 Unit::Ratio,
                 |vm| vm.numbers.cpi,
             ),
-            Self::Frequency => plain(
+            Self::Frequency => (
                 "frequency",
                 "Clock",
                 "Frequency of its cores, as a multiple of the nominal frequency",
                 Unit::Ratio,
                 |vm| vm.frequency,
             ),
-            Self::Migrations => plain(
+            Self::Migrations => (
                 "migrations",
                 "Moves",
                 "Moves of its vCPUs to another CPU, per second",
                 Unit::Number,
                 |vm| vm.numbers.migrations,
             ),
-            Self::Cause(cause) => cause.info().column,
+            Self::Cause(cause) => return cause.info().column,
+        };
+        cause::Column {
+            key,
+            title,
+            help,
+            unit,
+            value,
         }
-    }
-
-    /// The column's name in the URL.
-    pub(super) fn key(self) -> &'static str {
-        self.info().key
-    }
-
-    pub(super) fn title(self) -> &'static str {
-        self.info().title
-    }
-
-    /// The tooltip.
-    pub(super) fn help(self) -> &'static str {
-        self.info().help
     }
 
     /// The VM's value; `None` if unknown.

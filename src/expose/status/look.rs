@@ -76,7 +76,7 @@ impl Look {
             Some(key) => (key, true),
             None => (value, false),
         };
-        if let Some(column) = Column::all().find(|c| c.key() == key) {
+        if let Some(column) = Column::all().find(|c| c.info().key == key) {
             (self.sort, self.up) = (column, up);
         }
     }
@@ -111,7 +111,7 @@ impl Look {
 const UP: &str = ".up";
 
 fn sort_value(column: Column, up: bool) -> String {
-    format!("{}{}", column.key(), if up { UP } else { "" })
+    format!("{}{}", column.info().key, if up { UP } else { "" })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use maud::{html, Markup};
 
-use super::format::{number, or_unknown, percent, plural, ratio};
+use super::format::{grouped, number, or_unknown, percent, plural, ratio};
 use super::look::{Colour, Look};
 use crate::diagnosis::thresholds::thresholds;
 use crate::diagnosis::{CoreView, HostView, NodeView, Tenant, ThreadView, VcpuView, View, VmView};
@@ -51,14 +51,14 @@ fn facts(view: &View) -> Markup {
     let per_cpu = ratio(host.vcpus as f64, host.cpus);
     html! {
         dl.facts {
-            (fact("VMs", &super::format::grouped(host.vms)))
-            (fact("vCPUs", &super::format::grouped(host.vcpus)))
-            (fact("CPUs online", &super::format::grouped(host.cpus)))
-            (fact("Cores", &super::format::grouped(host.cores)))
+            (fact("VMs", &grouped(host.vms)))
+            (fact("vCPUs", &grouped(host.vcpus)))
+            (fact("CPUs online", &grouped(host.cpus)))
+            (fact("Cores", &grouped(host.cores)))
             (fact("NUMA nodes", &view.nodes.len()))
             (fact("vCPUs per CPU", &or_unknown(per_cpu)))
             (fact(wanted, &or_unknown(demand)))
-            (fact("Series", &super::format::grouped(host.series)))
+            (fact("Series", &grouped(host.series)))
         }
     }
 }
@@ -138,33 +138,20 @@ fn of_core(view: &View, core: &CoreView, colour: Colour) -> Markup {
 /// The core's tooltip.
 fn title(core: &CoreView) -> String {
     let cpus: Vec<String> = core.threads.iter().map(|t| t.cpu.to_string()).collect();
-    let mut words = vec![
-        format!(
-            "package {}, core {}, CPUs {}",
-            core.package,
-            core.core,
-            cpus.join(", ")
-        ),
-        match core.demand {
-            Some(demand) => format!("vCPUs want {demand:.2} CPUs"),
-            None => "demand unknown".to_owned(),
-        },
+    let (package, id, cpus) = (core.package, core.core, cpus.join(", "));
+    let demand = core.demand.map(|d| format!("vCPUs want {d:.2} CPUs"));
+    let of_time = |what, share: Option<f64>| {
+        let share = share.filter(|share| *share > 0.0)?;
+        Some(format!("{what} {} of the time", percent(share)))
+    };
+    let words = [
+        Some(format!("package {package}, core {id}, CPUs {cpus}")),
+        Some(demand.unwrap_or_else(|| "demand unknown".to_owned())),
+        core.frequency.map(|f| format!("clock {f:.2} of nominal")),
+        of_time("its threads are busy at the same time", core.smt_shared),
+        of_time("throttled by heat", core.throttled),
     ];
-    words.extend(
-        core.frequency
-            .map(|ratio| format!("clock {ratio:.2} of nominal")),
-    );
-    words.extend(core.smt_shared.filter(|s| *s > 0.0).map(|s| {
-        format!(
-            "its threads are busy at the same time {} of the time",
-            percent(s)
-        )
-    }));
-    words.extend(
-        core.throttled
-            .filter(|t| *t > 0.0)
-            .map(|t| format!("throttled by heat {} of the time", percent(t))),
-    );
+    let words: Vec<String> = words.into_iter().flatten().collect();
     words.join("; ")
 }
 

@@ -52,13 +52,9 @@ pub(super) fn section(view: &View, look: &Look) -> Markup {
 /// VMs with their positions, sorted.
 fn sorted<'a>(view: &'a View, look: &Look) -> Vec<(usize, &'a VmView)> {
     let mut vms: Vec<_> = view.vms.iter().enumerate().collect();
-    vms.sort_by(|(_, a), (_, b)| {
-        let order = look.sort.compare(a, b);
-        if look.up {
-            order
-        } else {
-            order.reverse()
-        }
+    vms.sort_by(|(_, a), (_, b)| match look.up {
+        true => look.sort.compare(a, b),
+        false => look.sort.compare(b, a),
     });
     vms
 }
@@ -68,11 +64,12 @@ fn head(column: Column, look: &Look) -> Markup {
         true => ("ascending", "▲"),
         false => ("descending", "▼"),
     });
+    let info = column.info();
     html! {
         th scope="col" aria-sort=[sorted.map(|(word, _)| word)] {
             button form="look" name="sort" value=(look.sort_by(column))
-                data-key={ "sort:" (column.key()) } title=(column.help()) {
-                (column.title())
+                data-key={ "sort:" (info.key) } title=(info.help) {
+                (info.title)
                 span.arrow aria-hidden="true" { (sorted.map_or("", |(_, arrow)| arrow)) }
             }
         }
@@ -114,7 +111,7 @@ fn opened<'a>(vms: &[(usize, &'a VmView)], look: &Look) -> Vec<(usize, &'a VmVie
 fn cell(column: Column, n: usize, vm: &VmView, open: bool) -> Markup {
     match column {
         Column::Name => name(n, vm, open),
-        _ => value(column, vm),
+        _ => scored(column.score(vm), column.text(vm)),
     }
 }
 
@@ -131,12 +128,13 @@ fn name(n: usize, vm: &VmView, open: bool) -> Markup {
     }
 }
 
-fn value(column: Column, vm: &VmView) -> Markup {
-    let severity = Severity::of(column.score(vm));
+/// A cell whose color shows a score.
+fn scored(score: f64, text: Option<String>) -> Markup {
+    let severity = Severity::of(score);
     html! {
         td.(severity.class()) {
             @if let Some(mark) = severity.mark() { span.mark { (mark) } }
-            (or_unknown(column.text(vm)))
+            (or_unknown(text))
         }
     }
 }
@@ -180,10 +178,8 @@ fn details(n: usize, vm: &VmView, view: &View, shown: usize) -> Markup {
 
 /// Facts about a VM that are not in the table.
 fn about(vm: &VmView) -> Markup {
-    let info = vm
-        .info
-        .iter()
-        .map(|(name, value)| format!("{name} {value}"));
+    let info = vm.info.iter();
+    let info = info.map(|(name, value)| format!("{name} {value}"));
     let node = |share: &NodeShare| {
         let known =
             |what, share: Option<f64>| share.map(|s| format!("{} of its {what}", percent(s)));
@@ -197,17 +193,13 @@ fn about(vm: &VmView) -> Markup {
         let node = device.node.map(|node| format!(" on node {node}"));
         format!("{class} {}{}", device.name, node.unwrap_or_default())
     };
-    let quota = vm
-        .quota
-        .map(|cores| format!("quota {} cores", number(cores)));
-    let io = vm
-        .io_time
-        .map(|time| format!("other threads {time:.2} cores"));
+    let quota = |cores| format!("quota {} cores", number(cores));
+    let io = |time| format!("other threads {time:.2} cores");
     let all = info
         .chain(vm.nodes.iter().map(node))
         .chain(vm.devices.iter().map(device))
-        .chain(quota)
-        .chain(io);
+        .chain(vm.quota.map(quota))
+        .chain(vm.io_time.map(io));
     let all: Vec<String> = all.collect();
     html! {
         @for (n, fact) in all.iter().enumerate() {
@@ -237,6 +229,7 @@ fn vcpus(vm: &VmView, shown: usize) -> Markup {
 fn vcpu_row(vcpu: &VcpuView) -> Markup {
     let place = vcpu.place;
     let numbers = &vcpu.numbers;
+    let delay = vcpu.waits().unwrap_or(0.0) / Cause::Delay.threshold();
     let cores = |time: Option<f64>| or_unknown(time.map(|time| format!("{time:.2}")));
     html! {
         tr {
@@ -247,22 +240,12 @@ fn vcpu_row(vcpu: &VcpuView) -> Markup {
             td { (or_unknown(place.map(|at| at.core))) }
             td { (or_unknown(place.map(|at| at.node))) }
             td { (cores(numbers.time)) }
-            (delay(vcpu))
+            (scored(delay, numbers.delay_ratio.map(percent)))
             td { (cores(numbers.cpi)) }
             td { (or_unknown(numbers.cache_mpki.map(number))) }
             td { (or_unknown(numbers.exits.map(count))) }
             td { (or_unknown(numbers.migrations.map(number))) }
             td { (cores(vcpu.io_on_core)) }
-        }
-    }
-}
-
-fn delay(vcpu: &VcpuView) -> Markup {
-    let severity = Severity::of(vcpu.waits().unwrap_or(0.0) / Cause::Delay.threshold());
-    html! {
-        td.(severity.class()) {
-            @if let Some(mark) = severity.mark() { span.mark { (mark) } }
-            (or_unknown(vcpu.numbers.delay_ratio.map(percent)))
         }
     }
 }
