@@ -31,6 +31,7 @@ mod words;
 
 pub use cause::{Cause, CauseView};
 pub(crate) use sources::{Dropped, SourceView};
+pub(crate) use verdict::percent;
 pub use view::{CoreView, HostView, NodeView, Numbers, ThreadView, View, VmView};
 pub(crate) use view::{DeviceView, NodeShare, PlaceView, Push, Tenant, VcpuView};
 pub(crate) use words::Mention;

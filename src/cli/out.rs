@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 
-use crate::host::text::rearranges;
+use crate::host::text::alters_display;
 
 /// Writes text to standard output. A reader that left early (`list | head`) is not an error.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
@@ -40,10 +40,10 @@ pub(super) fn print_json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
 
 /// Escapes characters that a terminal would interpret, for example in VM names.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(rearranges) {
+    if !text.contains(alters_display) {
         return Cow::Borrowed(text);
     }
-    let escape = |c: char| match rearranges(c) {
+    let escape = |c: char| match alters_display(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };

@@ -215,7 +215,7 @@ pub(super) fn exits(_: &Case<'_>, seen: Seen) -> Words {
 }
 
 /// A percentage without decimals, or with one below 10.
-fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     match percent {
         p if p >= 9.95 => format!("{p:.0}\u{a0}%"),

@@ -195,10 +195,8 @@ async fn runbook(
         // Browsers display text/plain, but download text/markdown.
         false => "text/plain; charset=utf-8",
     };
-    let mut response = answer(&site, client, format, page).await;
-    let vary = HeaderValue::from_static("accept");
-    response.headers_mut().insert(header::VARY, vary);
-    response
+    let answer = answer(&site, client, format, page).await;
+    ([(header::VARY, "accept")], answer).into_response()
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -220,10 +218,7 @@ async fn answer(
 ) -> Response {
     let page = tokio::time::timeout(site.patience, page).await;
     match page.ok().flatten() {
-        Some(Ok(body)) => {
-            let format = HeaderValue::from_static(format);
-            ([(header::CONTENT_TYPE, format)], body.send(client)).into_response()
-        }
+        Some(Ok(body)) => ([(header::CONTENT_TYPE, format)], body.send(client)).into_response(),
         Some(Err(reason)) => unavailable(&reason),
         None => unavailable(&"too many requests at once"),
     }

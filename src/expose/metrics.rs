@@ -38,11 +38,7 @@ impl Wish {
 
     /// Index in [`Scrapes::newest`](super::site::Scrapes::newest).
     fn index(self) -> usize {
-        let format = match self.format {
-            Format::OpenMetrics => 0,
-            Format::Text => 2,
-        };
-        format + usize::from(self.gzip)
+        2 * usize::from(self.format == Format::Text) + usize::from(self.gzip)
     }
 }
 
@@ -103,15 +99,16 @@ fn encode(site: &Site, wish: Wish, snapshot: &Snapshot, now: Instant) -> io::Res
 }
 
 fn answer(wish: Wish, body: axum::body::Body) -> Response {
-    let mut response = body.into_response();
-    let headers = response.headers_mut();
-    let format = HeaderValue::from_static(wish.format.content_type());
-    headers.insert(header::CONTENT_TYPE, format);
-    let vary = HeaderValue::from_static("accept, accept-encoding");
-    headers.insert(header::VARY, vary);
+    let headers = [
+        (header::CONTENT_TYPE, wish.format.content_type()),
+        (header::VARY, "accept, accept-encoding"),
+    ];
+    let mut response = (headers, body).into_response();
     if wish.gzip {
         let gzip = HeaderValue::from_static("gzip");
-        headers.insert(header::CONTENT_ENCODING, gzip);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_ENCODING, gzip);
     }
     response
 }

@@ -4,10 +4,9 @@
 //! Browsers get HTML, other clients Markdown as text. The query (`vm`, `vcpu`, `instance`, `host`)
 //! replaces the example names in both.
 
-use std::borrow::Cow;
-
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 
+use super::status::head;
 use subject::{Context, Subject};
 
 mod markdown;
@@ -80,14 +79,14 @@ impl Runbook {
         let subject = Subject::of(query);
         let body = markdown::html(self.text, self.example(), &subject);
         let title = match self.name {
-            INDEX => Cow::Borrowed("Which runbook"),
-            name => Cow::Borrowed(name),
+            INDEX => "Which runbook",
+            name => name,
         };
         let about = [&subject.vm, &subject.host];
         let about: Vec<&str> = about.into_iter().flatten().map(String::as_str).collect();
         let title = match about.as_slice() {
-            [] => title,
-            about => Cow::Owned(format!("{title}: {}", about.join(" on "))),
+            [] => title.to_owned(),
+            about => format!("{title}: {}", about.join(" on ")),
         };
         let form = html! {
             details {
@@ -172,13 +171,7 @@ fn page(title: &str, subject: &Subject, body: Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · vcpu-exporter" }
-                style { (PreEscaped(STYLE)) }
-            }
+            (head(&format!("{title} · vcpu-exporter"), STYLE))
             body {
                 nav {
                     a href="/" { "Status page of this host" }

@@ -64,13 +64,7 @@ pub(super) fn page(app: &App, now: Instant, query: &str) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title(view.as_ref())) }
-                style { (PreEscaped(STYLE)) }
-            }
+            (head(&title(view.as_ref()), STYLE))
             body {
                 a.skip href="#main" { "Skip to content" }
                 (top(view.as_ref()))
@@ -79,6 +73,18 @@ pub(super) fn page(app: &App, now: Instant, query: &str) -> Markup {
                 (foot())
                 script { (PreEscaped(SCRIPT)) }
             }
+        }
+    }
+}
+
+pub(super) fn head(title: &str, style: &str) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            title { (title) }
+            style { (PreEscaped(style)) }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// Control characters, and characters that reorder or hide their neighbors (Unicode's Bidi_Control,
 /// line separators, and characters without width).
-pub fn rearranges(c: char) -> bool {
+pub fn alters_display(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')

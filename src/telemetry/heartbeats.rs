@@ -39,14 +39,12 @@ struct Step {
 /// A thread at its current step; from [`Heartbeats::hangs`], one that exceeds its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hang {
-    /// Name of the thread.
-    pub thread: &'static str,
+    pub(crate) thread: &'static str,
     /// Name of the step; the source's name if the thread reads a source.
-    pub step: &'static str,
-    /// Time since the step started.
-    pub age: Duration,
+    pub(crate) step: &'static str,
+    pub(crate) age: Duration,
     /// Whether the exporter cannot work without this thread.
-    pub vital: bool,
+    pub(crate) vital: bool,
 }
 
 impl std::fmt::Display for Hang {

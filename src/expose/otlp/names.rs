@@ -46,9 +46,8 @@ fn stem(metric: &Metric) -> &'static str {
         Kind::Counter => metric.name.strip_suffix("_total").unwrap_or(metric.name),
         Kind::Gauge | Kind::Info | Kind::Histogram => metric.name,
     };
-    let bare = name.strip_suffix(metric.unit());
-    let bare = bare.filter(|_| !metric.unit().is_empty());
-    bare.map_or(name, |bare| bare.trim_end_matches('_'))
+    let bare = name.strip_suffix(metric.unit()).unwrap_or(name);
+    bare.trim_end_matches('_')
 }
 
 /// The singular of a plural; `None` if the word is not a plural.

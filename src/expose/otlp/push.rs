@@ -15,7 +15,7 @@ use crate::snapshot::visit::unix_ns;
 use crate::telemetry::Heartbeat;
 
 /// Shortest interval between log messages about failures.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// A request that takes this much longer than its timeout counts as hanging.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -238,7 +238,7 @@ impl Trouble {
 }
 
 fn is_time(last: &mut Option<Instant>, now: Instant) -> bool {
-    let is = last.is_none_or(|last| now.saturating_duration_since(last) >= TELL_EVERY);
+    let is = last.is_none_or(|last| now.saturating_duration_since(last) >= REPORT_EVERY);
     if is {
         *last = Some(now);
     }

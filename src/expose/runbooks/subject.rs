@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::expose::query;
-use crate::host::text::rearranges;
+use crate::host::text::alters_display;
 
 /// Longest accepted value, in bytes: names of VMs have at most 128.
 const MAX_VALUE: usize = 256;
@@ -57,7 +57,7 @@ impl Subject {
                 _ => continue,
             };
             let is_shown = !value.is_empty() && value.len() <= MAX_VALUE;
-            if is_shown && !value.contains(rearranges) {
+            if is_shown && !value.contains(alters_display) {
                 *field = Some(value);
             }
         }

@@ -2,13 +2,7 @@
 
 use maud::{html, Markup};
 
-/// A percentage with two significant digits.
-pub(super) fn percent(share: f64) -> String {
-    match share * 100.0 {
-        p if p >= 9.95 => format!("{p:.0}\u{a0}%"),
-        p => format!("{p:.1}\u{a0}%"),
-    }
-}
+pub(super) use crate::diagnosis::percent;
 
 /// A number with two significant digits.
 pub(super) fn number(n: f64) -> String {
@@ -45,11 +39,8 @@ pub(super) fn ratio(n: f64, of: usize) -> Option<String> {
 
 /// "1 core", "2 cores"
 pub(super) fn plural(n: usize, what: &str) -> String {
-    format!(
-        "{}\u{a0}{what}{}",
-        grouped(n),
-        if n == 1 { "" } else { "s" }
-    )
+    let s = if n == 1 { "" } else { "s" };
+    format!("{}\u{a0}{what}{s}", grouped(n))
 }
 
 /// A value, or a dash that screen readers read as "unknown".
