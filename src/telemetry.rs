@@ -16,7 +16,7 @@ pub use otlp::Otlp;
 pub use process::Process;
 pub use values::Registry;
 
-use values::{Family, Histogram, Info};
+use values::{Family, Histogram};
 
 metrics! { METRICS of "self":
     BUILD_INFO = Metric::info("kvm_exporter_build_info", Keys::Exporter, &["version", "revision"],
@@ -90,9 +90,10 @@ impl Telemetry {
 
     fn register(&self) -> Registry {
         let mut all = Registry::default();
-        let build = [("version", VERSION), ("revision", REVISION)];
-        let build = build.map(|(name, value)| (name, value.into()));
-        all.add(&BUILD_INFO, Info(build.into()));
+        let build = Family::<2, Counter>::default();
+        let labels = [("version", VERSION.into()), ("revision", REVISION.into())];
+        build.get_or_create(labels).inc();
+        all.add(&BUILD_INFO, build);
         all.add(&TICKS, self.ticks.clone());
         all.add(&MISSED_TICKS, self.missed_ticks.clone());
         all.add(&TICK_DURATION, self.tick_duration.clone());

@@ -120,11 +120,10 @@ async fn healthz(State(site): State<Arc<Site>>) -> Response {
 
 async fn readyz(State(site): State<Arc<Site>>) -> Response {
     match site.app.readiness(Instant::now()) {
-        Ok(age) => format!(
-            "ready: the newest sample is {:.1} s old\n",
-            age.as_secs_f64()
-        )
-        .into_response(),
+        Ok(age) => {
+            let age = age.as_secs_f64();
+            format!("ready: the newest sample is {age:.1} s old\n").into_response()
+        }
         Err(reason) => unavailable(&format_args!("not ready: {reason}")),
     }
 }

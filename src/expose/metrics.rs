@@ -19,7 +19,7 @@ use super::text;
 use crate::snapshot::Snapshot;
 
 /// Level 1 takes a quarter of the time of level 6; the result is less than twice as large.
-const LEVEL: Compression = Compression::new(1);
+pub(super) const LEVEL: Compression = Compression::new(1);
 
 /// The format that a client prefers, and whether it accepts gzip.
 #[derive(Debug, Clone, Copy)]

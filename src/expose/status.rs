@@ -215,10 +215,7 @@ fn verdict(vm: &VmView, view: &View) -> Markup {
 
 /// The causes of VM `n` over their limits, each with a link to its runbook, whose commands act on
 /// the VM and on the culprit.
-fn causes(n: usize, view: &View) -> Markup {
-    let Some(vm) = view.vms.get(n) else {
-        return Markup::default();
-    };
+fn causes(n: usize, vm: &VmView, view: &View) -> Markup {
     let culprit = view.culprit(n).map(|culprit| query::encoded(&culprit.name));
     let culprit = culprit.map(|name| format!("&neighbor={name}"));
     let query = query::encoded(&vm.name) + &culprit.unwrap_or_default();

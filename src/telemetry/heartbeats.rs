@@ -80,9 +80,7 @@ impl Heartbeats {
 
     /// The first vital thread whose current step exceeds its limit.
     pub fn vital_hang(&self, now: Instant) -> Option<Hang> {
-        let all = self.lock();
-        let mut hangs = all.iter().filter_map(|one| one.hang(now));
-        hangs.find(|hang| hang.vital)
+        self.hangs(now).into_iter().find(|hang| hang.vital)
     }
 
     /// The current step of a thread; `None` while it waits for its turn.

@@ -127,12 +127,3 @@ impl Values for Gauge<f64, AtomicU64> {
         put(Vec::new(), FactValue::Float(self.get()));
     }
 }
-
-/// Facts in labels.
-pub(super) struct Info(pub(super) Vec<Label>);
-
-impl Values for Info {
-    fn read(&self, put: Put<'_>) {
-        put(self.0.clone(), FactValue::Int(1));
-    }
-}

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
 };
@@ -56,26 +58,26 @@ impl Answer {
     }
 
     /// Interprets an HTTP response.
-    pub(super) fn of_http(response: &Response<'_>) -> Self {
-        let status = response.status;
-        let reason = || format!("the receiver answered {status}{}", said(response.body));
+    pub(super) fn of_http(response: &http::Response<Bytes>, now: SystemTime) -> Self {
+        let (status, body) = (response.status(), response.body());
+        let header = |name| response.headers().get(name)?.to_str().ok();
+        let kind = header(CONTENT_TYPE);
+        let reason = || format!("the receiver answered {status}{}", said(body));
         match status.as_u16() {
-            200..=299 => match response.message() {
+            200..=299 => match message(kind, body) {
                 Some(message) => Self::of_response(message),
                 // A proxy, a login portal or another service: an OTLP receiver would answer in its
                 // protocol.
                 None => Answer::refused(format!(
                     "answered {status}, but not as an OTLP receiver ({}): the push may be lost; \
                      check the URL{}",
-                    response.kind(),
-                    said(response.body)
+                    printable_kind(kind),
+                    said(body)
                 )),
             },
             429 | 502 | 503 | 504 => Answer::Retry {
                 reason: reason(),
-                after: response
-                    .retry_after
-                    .and_then(|text| seconds_or_date(text, response.now)),
+                after: header(RETRY_AFTER).and_then(|text| seconds_or_date(text, now)),
             },
             _ => Answer::refused(reason()),
         }
@@ -112,43 +114,30 @@ impl Answer {
     }
 }
 
-/// An HTTP response.
-pub(super) struct Response<'a> {
-    pub(super) status: http::StatusCode,
-    pub(super) content_type: Option<&'a str>,
-    /// The `Retry-After` header.
-    pub(super) retry_after: Option<&'a str>,
-    pub(super) body: &'a [u8],
-    pub(super) now: SystemTime,
+/// The message of a success: protobuf, JSON from receivers that support only JSON, or nothing, as
+/// from VictoriaMetrics and Prometheus, whatever the content type is.
+fn message(kind: Option<&str>, body: &[u8]) -> Option<ExportMetricsServiceResponse> {
+    if body.is_empty() {
+        return Some(ExportMetricsServiceResponse::default());
+    }
+    let kind = kind.unwrap_or("application/x-protobuf");
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    match kind.to_ascii_lowercase().as_str() {
+        "application/json" => {
+            let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+            json.is_object().then(|| of_json(&json))
+        }
+        "application/x-protobuf" | "application/protobuf" | "application/octet-stream" => {
+            ExportMetricsServiceResponse::decode(body).ok()
+        }
+        _ => None,
+    }
 }
 
-impl Response<'_> {
-    /// The message of a success: protobuf, JSON from receivers that support only JSON, or nothing,
-    /// as from VictoriaMetrics and Prometheus, whatever the content type is.
-    fn message(&self) -> Option<ExportMetricsServiceResponse> {
-        let kind = self.content_type.unwrap_or("application/x-protobuf");
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        let is = |name| kind.eq_ignore_ascii_case(name);
-        if self.body.is_empty() {
-            Some(ExportMetricsServiceResponse::default())
-        } else if is("application/json") {
-            let json: serde_json::Value = serde_json::from_slice(self.body).ok()?;
-            json.is_object().then(|| of_json(&json))
-        } else if is("application/x-protobuf")
-            || is("application/protobuf")
-            || is("application/octet-stream")
-        {
-            ExportMetricsServiceResponse::decode(self.body).ok()
-        } else {
-            None
-        }
-    }
-
-    /// The content type, for messages.
-    fn kind(&self) -> String {
-        let kind = self.content_type.unwrap_or("no content type");
-        printable(kind).chars().take(60).collect()
-    }
+/// The content type, for messages.
+fn printable_kind(kind: Option<&str>) -> String {
+    let kind = kind.unwrap_or("no content type");
+    printable(kind).chars().take(60).collect()
 }
 
 /// Parses the JSON form (OTLP specification, "JSON Protobuf Encoding": 64-bit numbers are strings).
@@ -210,24 +199,25 @@ mod tests {
 
     fn http(status: u16, retry_after: Option<&str>, body: &[u8]) -> Answer {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 30);
-        Answer::of_http(&Response {
-            status: http::StatusCode::from_u16(status).unwrap(),
-            content_type: Some("application/x-protobuf"),
-            retry_after,
-            body,
-            now,
-        })
+        let response = http::Response::builder()
+            .status(status)
+            .header(CONTENT_TYPE, "application/x-protobuf");
+        let response = retry_after.into_iter().fold(response, |response, after| {
+            response.header(RETRY_AFTER, after)
+        });
+        let body = Bytes::copy_from_slice(body);
+        Answer::of_http(&response.body(body).unwrap(), now)
     }
 
     /// A 200 with this content type.
     fn ok(content_type: Option<&str>, body: &str) -> Answer {
-        Answer::of_http(&Response {
-            status: http::StatusCode::OK,
-            content_type,
-            retry_after: None,
-            body: body.as_bytes(),
-            now: SystemTime::UNIX_EPOCH,
-        })
+        let response = content_type
+            .into_iter()
+            .fold(http::Response::builder(), |response, kind| {
+                response.header(CONTENT_TYPE, kind)
+            });
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        Answer::of_http(&response.body(body).unwrap(), SystemTime::UNIX_EPOCH)
     }
 
     fn delivered(rejected: u64, message: Option<&str>) -> Answer {

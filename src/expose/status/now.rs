@@ -98,7 +98,7 @@ fn line(view: &View, group: &[(usize, &VmView)]) -> Markup {
             }
             div {
                 p { (verdict(vm, view)) }
-                (causes(*n, view))
+                (causes(*n, vm, view))
             }
         }
     }

@@ -98,10 +98,8 @@ fn opened<'a>(vms: &[(usize, &'a VmView)], look: &Look) -> Vec<(usize, &'a VmVie
     let mut room = MAX_VCPUS;
     let shown = vms.iter().take(MAX_VMS);
     let open = |&(n, vm): &(usize, &'a VmView)| {
-        let open = look
-            .open
-            .contains(&vm.name)
-            .then(|| vm.vcpus.len().min(room));
+        let is_open = look.open.contains(&vm.name);
+        let open = is_open.then(|| vm.vcpus.len().min(room));
         room -= open.unwrap_or(0);
         (n, vm, open)
     };
@@ -164,7 +162,7 @@ fn details(n: usize, vm: &VmView, view: &View, shown: usize) -> Markup {
         div.details {
             @if !vm.verdict.is_empty() { p.verdict { (verdict(vm, view)) } }
             @if vm.trouble().next().is_some() {
-                (causes(n, view))
+                (causes(n, vm, view))
             }
             (pushes(vm, view))
             p.muted { (about(vm)) }
