@@ -104,8 +104,7 @@ async fn account(State(site): State<Arc<Site>>, request: Request, next: Next) ->
 fn known_path(path: &str) -> &'static str {
     const KNOWN: [&str; 5] = ["/", "/metrics", "/healthz", "/readyz", "/api/view"];
     match path.strip_prefix("/runbooks") {
-        Some("") => "/runbooks/",
-        Some(name) if name.starts_with('/') => "/runbooks/",
+        Some(name) if name.is_empty() || name.starts_with('/') => "/runbooks/",
         _ => KNOWN.into_iter().find(|&p| p == path).unwrap_or("other"),
     }
 }

@@ -14,11 +14,9 @@ type Key = u64;
 /// The identity of a series.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Id<'a> {
-    /// The metric.
     pub(super) metric: &'static Metric,
-    /// Its subject and labels.
     pub(super) row: Row<'a>,
-    /// Further labels.
+    /// Labels besides those of the row.
     pub(super) fixed: &'a Labels,
     /// Index of a histogram's bucket; the sum follows the last bucket. 0 for a number.
     pub(super) part: usize,

@@ -83,42 +83,31 @@ impl Secrets {
     }
 
     fn are_in(&self, text: &str) -> bool {
-        let escaped: Vec<u8> = percent_decode_str(text).collect();
-        [plain(text.as_bytes()), plain(&escaped)]
-            .iter()
-            .any(|text| {
-                let cut = |piece: &str| {
-                    let parts = (SHORTEST..piece.len()).filter_map(|end| piece.get(..end));
-                    parts.into_iter().any(|part| text.ends_with(part))
-                };
-                self.0
-                    .iter()
-                    .any(|piece| text.contains(piece) || cut(piece))
-            })
+        let unescaped: Vec<u8> = percent_decode_str(text).collect();
+        let texts = [plain(text.as_bytes()), plain(&unescaped)];
+        let cut = |text: &str, piece: &str| {
+            let mut parts = (SHORTEST..piece.len()).filter_map(|end| piece.get(..end));
+            parts.any(|part| text.ends_with(part))
+        };
+        let quotes = |text: &str, piece: &str| text.contains(piece) || cut(text, piece);
+        let is_quoted = |piece| texts.iter().any(|text| quotes(text, piece));
+        self.0.iter().any(|piece| is_quoted(piece))
     }
 
     /// Returns the answer without messages that quote a header.
-    pub(super) fn hide(&self, answer: Answer) -> Answer {
-        match answer {
-            Answer::Delivered { rejected, message } => Answer::Delivered {
-                rejected,
-                message: message.map(|message| self.without(message)),
-            },
-            Answer::Retry { reason, after } => Answer::Retry {
-                reason: self.without(reason),
-                after,
-            },
-            Answer::Refused { reason } => Answer::Refused {
-                reason: self.without(reason),
-            },
+    pub(super) fn hide(&self, mut answer: Answer) -> Answer {
+        let text = match &mut answer {
+            Answer::Delivered { message, .. } => message.as_mut(),
+            Answer::Retry { reason, .. } | Answer::Refused { reason } => Some(reason),
+        };
+        if let Some(text) = text.filter(|text| self.are_in(text)) {
+            *text = self.without(text);
         }
+        answer
     }
 
     /// The text before the first colon is the exporter's own, the rest is the receiver's.
-    fn without(&self, text: String) -> String {
-        if !self.are_in(&text) {
-            return text;
-        }
+    fn without(&self, text: &str) -> String {
         match text.split_once(": ") {
             Some((ours, _)) if !self.are_in(ours) => format!("{ours}: {LEFT_OUT}"),
             _ => LEFT_OUT.to_owned(),

@@ -24,11 +24,6 @@ use crate::config::otlp::{
 /// shorter events.)
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Variables that opentelemetry-otlp has no constants for.
-const EXPORT_INTERVAL: &str = "OTEL_METRIC_EXPORT_INTERVAL";
-const SDK_DISABLED: &str = "OTEL_SDK_DISABLED";
-const METRICS_EXPORTER: &str = "OTEL_METRICS_EXPORTER";
-
 /// Path of metrics in OTLP over HTTP.
 const PATH: &str = "/v1/metrics";
 
@@ -108,7 +103,7 @@ impl Variables<'_> {
             let variable = self.get(name);
             variable.is_some_and(|(_, value)| value.eq_ignore_ascii_case(word))
         };
-        is(SDK_DISABLED, "true") || is(METRICS_EXPORTER, "none")
+        is("OTEL_SDK_DISABLED", "true") || is("OTEL_METRICS_EXPORTER", "none")
     }
 
     /// The endpoint that the variables describe.
@@ -166,7 +161,7 @@ impl Variables<'_> {
             compression: compression.map_or_else(|| self.compression(), Ok)?,
             interval: match interval {
                 Some(interval) => interval,
-                None => milliseconds(self.get(EXPORT_INTERVAL), INTERVAL)?,
+                None => milliseconds(self.get("OTEL_METRIC_EXPORT_INTERVAL"), INTERVAL)?,
             },
             timeout: match timeout {
                 Some(timeout) => timeout,

@@ -21,7 +21,7 @@ use super::answer::Answer;
 use super::secrets::Secrets;
 use super::settings::Settings;
 use crate::config::file;
-use crate::config::otlp::{HeaderSource, Protocol, Tls};
+use crate::config::otlp::{HeaderSource, Protocol};
 use crate::telemetry::VERSION;
 
 mod grpc;
@@ -192,18 +192,12 @@ fn tls(settings: &Settings) -> Result<ClientConfig, SetupError> {
         .with_safe_default_protocol_versions()
         .map_err(wrong)?;
     if !settings.url.starts_with("https://") {
-        let no_roots = RootCertStore::empty();
-        return Ok(config
-            .with_root_certificates(no_roots)
-            .with_no_client_auth());
+        let config = config.with_root_certificates(RootCertStore::empty());
+        return Ok(config.with_no_client_auth());
     }
-    let Tls {
-        ca_file,
-        cert_file,
-        key_file,
-    } = &settings.tls;
-    let config = config.with_root_certificates(roots(ca_file.as_deref())?);
-    match (cert_file, key_file) {
+    let own = &settings.tls;
+    let config = config.with_root_certificates(roots(own.ca_file.as_deref())?);
+    match (&own.cert_file, &own.key_file) {
         (Some(cert), Some(key)) => {
             let pem = PrivateKeyDer::from_pem_slice(&read(key)?);
             let secret = pem.map_err(|_| unusable(key, "has no private key in PEM form"))?;
@@ -224,13 +218,12 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, SetupError> {
         let system = file::as_caller(rustls_native_certs::load_native_certs);
         let system = system.map_err(|error| SetupError::Tls(error.to_string()))?;
         roots.add_parsable_certificates(system.certs);
-        return match (roots.is_empty(), system.errors.first()) {
-            (false, _) => Ok(roots),
-            (true, Some(error)) => Err(SetupError::Tls(error.to_string())),
-            (true, None) => Err(SetupError::Tls(
-                "the system has no root certificates".into(),
-            )),
-        };
+        if roots.is_empty() {
+            let error = system.errors.first().map(ToString::to_string);
+            let error = error.unwrap_or_else(|| "the system has no root certificates".to_owned());
+            return Err(SetupError::Tls(error));
+        }
+        return Ok(roots);
     };
     for certificate in certificates(path)? {
         let added = roots.add(certificate);

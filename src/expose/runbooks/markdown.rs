@@ -32,45 +32,32 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    fn event<'e>(&mut self, event: Event<'e>) -> Option<Event<'e>> {
-        Some(match event {
-            Event::Text(text) => Event::Text(self.fill(text, self.context)),
-            Event::Code(text) => Event::Code(self.fill(text, Context::Command)),
-            Event::Html(text) | Event::InlineHtml(text) => Event::Text(text),
+    fn event<'e>(&mut self, mut event: Event<'e>) -> Option<Event<'e>> {
+        match &mut event {
+            Event::Text(text) => *text = self.fill(text, self.context),
+            Event::Code(text) => *text = self.fill(text, Context::Command),
+            Event::Html(text) | Event::InlineHtml(text) => event = Event::Text(text.clone()),
             Event::Start(Tag::CodeBlock(kind)) => {
-                self.context = match &kind {
+                self.context = match kind {
                     CodeBlockKind::Fenced(language) => Context::of_block(language),
                     CodeBlockKind::Indented => Context::Command,
                 };
-                Event::Start(Tag::CodeBlock(kind))
             }
-            Event::End(TagEnd::CodeBlock) => {
-                self.context = Context::Prose;
-                Event::End(TagEnd::CodeBlock)
-            }
-            Event::Start(Tag::Link {
-                link_type,
-                dest_url,
-                title,
-                id,
-            }) => {
-                let dest_url = self.target(&dest_url);
-                self.is_link = dest_url.is_some();
-                Event::Start(Tag::Link {
-                    link_type,
-                    dest_url: dest_url?.into(),
-                    title,
-                    id,
-                })
+            Event::End(TagEnd::CodeBlock) => self.context = Context::Prose,
+            Event::Start(Tag::Link { dest_url, .. }) => {
+                let target = self.target(dest_url);
+                self.is_link = target.is_some();
+                *dest_url = target?.into();
             }
             // Without a target, only the link's text remains.
             Event::End(TagEnd::Link) if !self.is_link => return None,
-            event => event,
-        })
+            _ => {}
+        }
+        Some(event)
     }
 
-    fn fill<'e>(&self, text: CowStr<'e>, context: Context) -> CowStr<'e> {
-        let filled = self.subject.fill(&text, self.example, context);
+    fn fill(&self, text: &str, context: Context) -> CowStr<'static> {
+        let filled = self.subject.fill(text, self.example, context);
         filled.into_owned().into()
     }
 

@@ -46,10 +46,9 @@ pub(super) fn section(view: &View) -> Markup {
 fn host(view: &View) -> Markup {
     const ALERT: &str = "KvmHostCpuSaturated";
     let host = &view.host;
+    let waits = |vm: &VmView| vm.worst() >= 1.0 && vm.only_waits();
     let vms = view.vms.iter().enumerate();
-    let mut waits: Vec<(usize, &VmView)> = vms
-        .filter(|(_, vm)| vm.worst() >= 1.0 && vm.only_waits())
-        .collect();
+    let mut waits: Vec<(usize, &VmView)> = vms.filter(|(_, vm)| waits(vm)).collect();
     waits.sort_by(|(_, a), (_, b)| b.worst().total_cmp(&a.worst()));
     let over = host.wanted.map(|wanted| wanted / host.cpus.max(1) as f64);
     html! {
