@@ -1,8 +1,6 @@
 //! Recording rules and alerts: Prometheus accepts them, they fire and stay quiet as intended, and
 //! everything they name exists. Expected results are in alerts/tests.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -11,8 +9,7 @@ use vcpu_exporter::diagnosis::Cause;
 use vcpu_exporter::engine::ReasonCode;
 use vcpu_exporter::snapshot::metrics;
 
-#[path = "support/promtool.rs"]
-mod promtool;
+use crate::support::promtool;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()

@@ -2,12 +2,8 @@
 //! a host on which a FIFO without a writer stands for a page that is never loaded, and beside a
 //! real process whose command line is on a file system that does not answer.
 #![cfg(feature = "fixtures")]
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::exporter;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -2,7 +2,6 @@
 //!
 //! The groups are created if root may create groups with a CPU quota on this machine: in the v2
 //! hierarchy if it has the cpu controller, else in v1; pressure is checked wherever v2 is mounted.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
 use std::path::{Path, PathBuf};
@@ -10,14 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use vcpu_exporter::demo::guest::Load;
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/micro_vm.rs"]
-mod micro_vm;
-#[path = "support/real_vms.rs"]
-mod real_vms;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::exporter;
+use crate::support::micro_vm;
+use crate::support::real_vms;
+use crate::support::run;
 
 use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};

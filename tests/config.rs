@@ -1,7 +1,5 @@
 //! Accepted and refused configuration files, and the messages for refused ones.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // test helpers, which clippy does not recognize as tests
-
 use std::time::Duration;
 
 use proptest::prelude::*;

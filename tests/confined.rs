@@ -1,5 +1,4 @@
 //! The exporter without resources that the system usually grants: a working log, and threads.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,8 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{kill_process, Pid, Signal};
 
-#[path = "support/run.rs"]
-mod run;
+use crate::support::run;
 
 use run::{eventually, DEADLINE};
 

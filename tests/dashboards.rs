@@ -1,17 +1,13 @@
 //! Dashboards query only exported metrics and recorded series, and their links lead to existing
 //! dashboards. tests/mixin.rs renders them.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use vcpu_exporter::snapshot::metrics;
 
-#[path = "support/dashboards.rs"]
-mod files;
-#[path = "support/promtool.rs"]
-mod promtool;
+use crate::support::dashboards as files;
+use crate::support::promtool;
 
 use files::{dashboards, files, filled_in, list, panels, queries, read, root, text, variables};
 

@@ -11,16 +11,12 @@
 //! experimental rules that require a configuration file (required matchers and variables) or an
 //! element reference, which no panel uses.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
-
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-#[path = "support/dashboards.rs"]
-mod files;
-#[path = "support/promtool.rs"]
-mod promtool;
+use crate::support::dashboards as files;
+use crate::support::promtool;
 
 use files::{dashboards, filled_in, list, panels, queries, text};
 

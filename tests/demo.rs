@@ -1,14 +1,10 @@
 //! The demo command: its page shows what the command announces, and no guest survives it.
 
 #![cfg(feature = "demo")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // also in shared test code
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/micro_vm.rs"]
-mod micro_vm;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::exporter;
+use crate::support::micro_vm;
+use crate::support::run;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};

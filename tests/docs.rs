@@ -1,7 +1,5 @@
 //! The documents match the program.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,8 +9,7 @@ use vcpu_exporter::config::Config;
 use vcpu_exporter::expose::otlp::settings;
 use vcpu_exporter::snapshot::metrics;
 
-#[path = "support/promtool.rs"]
-mod promtool;
+use crate::support::promtool;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
@@ -49,7 +46,7 @@ const DOCUMENTS: &[&str] = &[
     "deploy/stack/README.md",
 ];
 
-/// `UPDATE_EXPECT=1 cargo test --test docs` rewrites the file.
+/// `UPDATE_EXPECT=1 cargo test --test library docs` rewrites the file.
 #[test]
 fn the_list_of_metrics_is_the_output_of_catalog() {
     let output = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"))

@@ -1,6 +1,5 @@
 //! File contents and paths in the program's errors: without control characters for a terminal, and
 //! without text of a file that is not a configuration.
-#![allow(clippy::expect_used)]
 
 use std::process::Command;
 

@@ -1,6 +1,5 @@
 //! Real KVM guests with known exits: counted by the VMM or the guest, and exact for a guest that
 //! exits only on request.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -10,16 +9,10 @@ use std::thread::{self, JoinHandle};
 use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::demo::vm::{Exit, Vm};
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/micro_vm.rs"]
-mod micro_vm;
-#[path = "support/real_vms.rs"]
-mod real_vms;
-#[path = "support/run.rs"]
-mod run;
-#[path = "support/timer_guest.rs"]
-mod timer_guest;
+use crate::support::exporter;
+use crate::support::micro_vm;
+use crate::support::real_vms;
+use crate::support::timer_guest;
 
 use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};

@@ -1,6 +1,5 @@
 //! The exposition against independent implementations of the formats: prometheus-client, which
 //! encodes the same snapshot, and promtool.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -15,10 +14,8 @@ use vcpu_exporter::metric::{Kind, Metric};
 use vcpu_exporter::snapshot::{ColumnRow, Labels, Row, Snapshot, Value, Visitor, CATALOG};
 use vcpu_exporter::telemetry::{Registry, Telemetry};
 
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/snapshots.rs"]
-mod snapshots;
+use crate::support::oracle;
+use crate::support::snapshots;
 
 use snapshots::{recorded, Host};
 

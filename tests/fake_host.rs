@@ -1,9 +1,7 @@
 //! The fixture host works with the parsers of a real host and with the whole pipeline.
 #![cfg(feature = "fixtures")]
-#![allow(clippy::unwrap_used)]
 
-#[path = "support/exposition.rs"]
-mod exposition;
+use crate::support::exposition;
 
 use std::sync::Arc;
 

@@ -1,12 +1,8 @@
-//! Memory and descriptors of the exporter on a scripted host. One test, because the figures are
-//! those of the whole process.
+//! Memory and descriptors of the exporter on a scripted host. A program of its own, because its size
+//! is part of what is measured; each test runs in a process of its own.
 #![cfg(feature = "fixtures")]
-// A counting allocator requires unsafe code.
-#![allow(unsafe_code)]
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::sync::Arc;
 
 use vcpu_exporter::cli::pipeline::Pipeline;
@@ -19,37 +15,16 @@ use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::sources::pmu::scripted::Scripted;
 use vcpu_exporter::telemetry::Telemetry;
 
-/// The system allocator with a count of allocations per thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+/// What both files share.
+mod support {
+    pub(crate) mod allocations;
+    pub(crate) mod own_process;
+    pub(crate) mod snapshots;
 }
 
-fn count() {
-    // An exiting thread has no counter any more.
-    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-}
+mod otlp_footprint;
 
-// SAFETY: every call is passed on unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        System.alloc(layout)
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        System.dealloc(pointer, layout);
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        System.realloc(pointer, layout, size)
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use support::{allocations, own_process};
 
 /// Resident memory of this process in bytes.
 fn resident() -> u64 {
@@ -122,15 +97,17 @@ fn allocations_of_a_tick(vms: i32) -> u64 {
                 });
             }
         }
-        let before = ALLOCATIONS.get();
-        watched.pipeline.tick();
-        allocations = ALLOCATIONS.get() - before;
+        allocations = allocations::count(|| watched.pipeline.tick());
     }
     allocations
 }
 
 #[test]
 fn memory_stays_where_it_was() {
+    own_process::run("memory_stays_where_it_was", memory_of_ticks);
+}
+
+fn memory_of_ticks() {
     raise_descriptor_limit();
     // A huge page that the kernel assigns later must not count as an increase.
     let without = rustix::thread::disable_transparent_huge_pages(true);

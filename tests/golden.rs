@@ -1,9 +1,8 @@
 //! Fixture hosts watched by the whole pipeline, and their expected expositions.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test golden` rewrites the files below tests/golden; review the
+//! `UPDATE_EXPECT=1 cargo test --test library golden` rewrites the files below tests/golden; review the
 //! difference before you commit it.
 #![cfg(feature = "fixtures")]
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::sync::Arc;
 

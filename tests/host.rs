@@ -2,7 +2,6 @@
 //! CPUID instruction, uname and schedstat. Whatever the machine lacks must have a reason.
 // CPUID has no safe form in the standard library before Rust 1.93.
 #![allow(unsafe_code, unused_unsafe)]
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
 use std::process::Command;
@@ -11,12 +10,9 @@ use rustix::thread::{sched_setaffinity, CpuSet};
 
 use vcpu_exporter::demo::guest::Load;
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/micro_vm.rs"]
-mod micro_vm;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::exporter;
+use crate::support::micro_vm;
+use crate::support::run;
 
 use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};

@@ -1,5 +1,4 @@
 //! Clients that hold shared resources: scrapes every second are answered nevertheless.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,8 +11,7 @@ use vcpu_exporter::expose::{serve, App};
 use vcpu_exporter::snapshot::Handle;
 use vcpu_exporter::telemetry::Telemetry;
 
-#[path = "support/snapshots.rs"]
-mod snapshots;
+use crate::support::snapshots;
 
 use snapshots::Host;
 

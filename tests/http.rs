@@ -1,5 +1,4 @@
 //! The server over TCP, byte by byte.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::future::Future;
 use std::io::{Read, Write};
@@ -12,10 +11,8 @@ use vcpu_exporter::expose::{serve, App};
 use vcpu_exporter::snapshot::{Handle, Snapshot};
 use vcpu_exporter::telemetry::Telemetry;
 
-#[path = "support/run.rs"]
-mod run;
-#[path = "support/snapshots.rs"]
-mod snapshots;
+use crate::support::run;
+use crate::support::snapshots;
 
 use run::{loopback, DEADLINE};
 use snapshots::Host;

@@ -1,5 +1,4 @@
 //! Real QEMU guests and a real libvirt domain, found in the real /proc.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::Arc;
 
@@ -7,10 +6,8 @@ use vcpu_exporter::discover::{Scanner, Vm};
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::topology::Topology;
 
-#[path = "support/real_vms.rs"]
-mod real_vms;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::real_vms;
+use crate::support::run;
 
 use real_vms::{qemu, qemu_works, Libvirt};
 use run::{eventually, unique};

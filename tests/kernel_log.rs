@@ -1,15 +1,11 @@
 //! The kernel log of a fixture host, followed by the whole program: lines of old and new kernels
 //! count as the same kind.
 #![cfg(feature = "fixtures")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs::OpenOptions;
 use std::io::Write;
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::exporter;
 
 use exporter::{Exporter, Exposition};
 use vcpu_exporter::fake_host::FakeHost;

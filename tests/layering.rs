@@ -1,6 +1,5 @@
 //! Imports follow the data flow backwards: checks the `crate::` paths in every source file against
 //! the stages that its stage may use.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

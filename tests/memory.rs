@@ -2,12 +2,6 @@
 //!
 //! QEMU itself identifies the mapping of guest RAM (`gpa2hva` of its monitor), not the rules of the
 //! source. Tests print what the machine lacks and are skipped.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout
-)]
 #![cfg(target_arch = "x86_64")]
 
 use std::collections::BTreeMap;
@@ -25,8 +19,7 @@ use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::topology::Topology;
 use vcpu_exporter::sources::memory::Memory;
 
-#[path = "support/run.rs"]
-mod run;
+use crate::support::run;
 
 use run::{eventually, unique};
 

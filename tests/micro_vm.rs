@@ -2,10 +2,8 @@
 
 #![cfg(feature = "demo")]
 
-#[path = "support/micro_vm.rs"]
-mod micro_vm;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::micro_vm;
+use crate::support::run;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

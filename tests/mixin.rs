@@ -1,8 +1,6 @@
 //! Committed rules, alerts and dashboards equal the output of mixin/, and each threshold is defined
 //! once.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +8,7 @@ use std::process::Command;
 
 use serde_yaml::Value;
 
-#[path = "support/promtool.rs"]
-mod promtool;
+use crate::support::promtool;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()

@@ -1,8 +1,6 @@
 //! Notifications of fired alerts as shown in docs/ALERTS.md, from the texts that promtool evaluated
 //! in alerts/tests.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -126,7 +124,7 @@ fn section() -> String {
         "## As delivered\n\n\
          What Alertmanager sends to a webhook, without the parts that repeat it:\n\n```json\n{json}\n```\n\n\
          The texts of deploy/stack/notification.tmpl on a screen of 400 px ({COLUMNS} columns). Each is an alert of alerts/tests as \
-         promtool\nevaluated it; `UPDATE_EXPECT=1 cargo test --test notifications` writes this section.\n"
+         promtool\nevaluated it; `UPDATE_EXPECT=1 cargo test --test library notifications` writes this section.\n"
     );
     for alerts in fired.values() {
         section += &format!("\n```text\n{}\n```\n", folded(&text(&alerts[0])));

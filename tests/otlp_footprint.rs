@@ -1,14 +1,8 @@
-//! Memory cost of a push of a very large host. One test, because the figures are those of the whole
-//! process.
-// A counting allocator requires unsafe code.
-#![allow(unsafe_code)]
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
+//! Memory cost of a push of a very large host.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,45 +14,8 @@ use vcpu_exporter::host::identity::Identity;
 use vcpu_exporter::snapshot;
 use vcpu_exporter::telemetry::Telemetry;
 
-#[path = "support/snapshots.rs"]
-mod snapshots;
-
-/// The system allocator with the present and the highest amount of allocated memory.
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-fn take(bytes: usize) {
-    let held = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    MOST.fetch_max(held, Ordering::Relaxed);
-}
-
-fn give(bytes: usize) {
-    HELD.fetch_sub(bytes, Ordering::Relaxed);
-}
-
-// SAFETY: every call is passed on unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        take(layout.size());
-        System.alloc(layout)
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        give(layout.size());
-        System.dealloc(pointer, layout);
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        take(size);
-        give(layout.size());
-        System.realloc(pointer, layout, size)
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use crate::support::allocations::cost;
+use crate::support::{own_process, snapshots};
 
 /// Accepts every request and stores nothing, or refuses all.
 fn receiver(status: &'static str) -> SocketAddr {
@@ -100,24 +57,17 @@ fn endpoint(address: SocketAddr) -> Settings {
     all.remove(0)
 }
 
-/// Runs `job`; also returns the peak of allocated memory above the present amount, and what
-/// remained allocated.
-fn cost<T>(job: impl FnOnce() -> T) -> (T, usize, usize) {
-    let before = HELD.load(Ordering::Relaxed);
-    MOST.store(before, Ordering::Relaxed);
-    let result = job();
-    let most = MOST.load(Ordering::Relaxed) - before;
-    (
-        result,
-        most,
-        HELD.load(Ordering::Relaxed).saturating_sub(before),
-    )
-}
-
 const MB: usize = 1_000_000;
 
 #[test]
 fn a_push_of_ten_thousand_vcpus_takes_less_than_a_hundred_megabytes() {
+    own_process::run(
+        "otlp_footprint::a_push_of_ten_thousand_vcpus_takes_less_than_a_hundred_megabytes",
+        push_of_ten_thousand_vcpus,
+    );
+}
+
+fn push_of_ten_thousand_vcpus() {
     let (telemetry, registry) = Telemetry::new();
     let snapshots = snapshot::Handle::default();
     let mut snapshot = snapshots::Host::of_vcpus(10_000).snapshot();

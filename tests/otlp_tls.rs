@@ -1,5 +1,4 @@
 //! Pushes over TLS: trusted servers and client certificates, with both protocols.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,10 +17,8 @@ use tokio_rustls::TlsAcceptor;
 use vcpu_exporter::config::otlp::{Compression, Protocol, Temporality, Tls};
 use vcpu_exporter::expose::otlp::{Answer, Client, Settings};
 
-#[path = "support/otlp_sink.rs"]
-mod otlp_sink;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::otlp_sink;
+use crate::support::run;
 
 use otlp_sink::Sink;
 use run::DEADLINE;

@@ -2,7 +2,6 @@
 //! event, even if the open then fails for lack of a PMU.
 
 // Test helpers may fail the test.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::process::Command;

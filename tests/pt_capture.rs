@@ -1,7 +1,6 @@
 //! Intel PT from kernel memory to /metrics: real traces in images of a perf event's rings, and this
 //! machine, which has Intel PT or a reason why not.
 #![cfg(feature = "fixtures")]
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,10 +20,7 @@ use vcpu_exporter::sources::pt::scripted::{whole, ScriptedPt};
 use vcpu_exporter::sources::pt::{AuxTrace, Capture, Plan, RecordError, Request};
 use vcpu_exporter::telemetry::Telemetry;
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::exporter;
 
 use exporter::{Exporter, Exposition};
 

@@ -1,6 +1,5 @@
 //! `pt summarise` and `pt decode` as processes: on recorded traces with contents known from other
 //! decoders, and on invalid files.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -8,8 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-#[path = "support/pt_data.rs"]
-mod pt_data;
+use crate::support::pt_data;
 
 fn pt(command: &str) -> Command {
     let mut all = Command::new(env!("CARGO_BIN_EXE_vcpu-exporter"));

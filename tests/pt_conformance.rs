@@ -1,11 +1,8 @@
 //! The decoder on recorded traces against the counts of three other decoders, and on libipt's
 //! conformance streams against libipt's own dumps.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "support/pt_data.rs"]
-mod pt_data;
-#[path = "support/ptdump.rs"]
-mod ptdump;
+use crate::support::pt_data;
+use crate::support::ptdump;
 
 use std::collections::BTreeMap;
 use std::fs;

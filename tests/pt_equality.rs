@@ -2,14 +2,10 @@
 //! generated traces the known contents.
 //!
 //! `PROPTEST_CASES` sets the number of cases of each kind; a failure prints its seed.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "support/pt_checks.rs"]
-mod pt_checks;
-#[path = "support/pt_data.rs"]
-mod pt_data;
-#[path = "support/pt_encoder.rs"]
-mod pt_encoder;
+use crate::support::pt_checks;
+use crate::support::pt_data;
+use crate::support::pt_encoder;
 
 use std::fs;
 

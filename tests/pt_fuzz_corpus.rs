@@ -1,15 +1,11 @@
 //! Runs the initial fuzzing inputs once, so that they are tested without a fuzzer.
 //!
-//! The inputs are generated: `UPDATE_CORPUS=1 cargo test --test pt_fuzz_corpus` writes them. An
+//! The inputs are generated: `UPDATE_CORPUS=1 cargo test --test library pt_fuzz_corpus` writes them. An
 //! input that once broke the decoder is added as `broke-WHAT`.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "support/pt_checks.rs"]
-mod pt_checks;
-#[path = "support/pt_encoder.rs"]
-mod pt_encoder;
-#[path = "support/pt_fuzz_input.rs"]
-mod pt_fuzz_input;
+use crate::support::pt_checks;
+use crate::support::pt_encoder;
+use crate::support::pt_fuzz_input;
 
 use std::fs;
 use std::path::Path;

@@ -4,7 +4,6 @@
 //! Processes and cgroups have the form of the named programs, from their sources and from running
 //! guests.
 #![cfg(feature = "fixtures")]
-#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

@@ -1,7 +1,5 @@
 //! Every alert has a runbook, and a runbook names only things that exist.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -10,8 +8,7 @@ use vcpu_exporter::cli;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::snapshot::metrics;
 
-#[path = "support/promtool.rs"]
-mod promtool;
+use crate::support::promtool;
 
 /// In this order, so that a tired reader finds the same thing at the same place on every page.
 const HEADINGS: [&str; 8] = [

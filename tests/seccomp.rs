@@ -2,7 +2,6 @@
 //! filter as the cause, not the kernel.
 // A filter is installed between fork and exec with prctl(2).
 #![allow(unsafe_code)]
-#![allow(clippy::expect_used, clippy::print_stdout)]
 #![cfg(target_os = "linux")]
 
 use std::io;

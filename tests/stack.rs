@@ -1,8 +1,6 @@
 //! Prometheus, Alertmanager and Grafana accept the files of deploy/stack, also with shortened
 //! durations.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)] // test helpers, which clippy does not recognize as tests
-
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

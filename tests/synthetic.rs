@@ -1,6 +1,5 @@
 //! The synthetic host, watched by the whole pipeline with manually advanced time.
 #![cfg(feature = "demo")]
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +14,7 @@ use vcpu_exporter::expose::text::encode_snapshot;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::telemetry::Telemetry;
 
-#[path = "support/exposition.rs"]
-mod exposition;
+use crate::support::exposition;
 use exposition::Exposition;
 
 #[path = "synthetic/figures.rs"]

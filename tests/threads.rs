@@ -4,12 +4,6 @@
 //! Tests print what the machine lacks and are skipped.
 // The CPU clock of another process requires unsafe code.
 #![allow(unsafe_code)]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout
-)]
 #![cfg(feature = "demo")]
 
 use std::collections::BTreeMap;
@@ -28,14 +22,10 @@ use vcpu_exporter::host::thread::{comm, parse_stat};
 use vcpu_exporter::host::topology::Topology;
 use vcpu_exporter::sources::threads::Threads;
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/micro_vm.rs"]
-mod micro_vm;
-#[path = "support/real_vms.rs"]
-mod real_vms;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::exporter;
+use crate::support::micro_vm;
+use crate::support::real_vms;
+use crate::support::run;
 
 use exporter::Exporter;
 use micro_vm::{kvm_works, MicroVm};

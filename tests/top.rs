@@ -1,18 +1,9 @@
 //! `top` with an exporter, alone, in a pipe, and in a real terminal (tmux).
 #![cfg(feature = "fixtures")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout
-)] // also in shared test code
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/run.rs"]
-mod run;
-#[path = "support/tmux.rs"]
-mod tmux;
+use crate::support::exporter;
+use crate::support::run;
+use crate::support::tmux;
 
 use std::process::{Command, Output};
 

@@ -1,14 +1,12 @@
 //! Machines with repeated `core_id`s within a package, and with NUMA nodes without CPUs.
 #![cfg(feature = "fixtures")]
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-#[path = "support/exposition.rs"]
-mod exposition;
+use crate::support::exposition;
 
 use exposition::Exposition;
 use vcpu_exporter::cli::pipeline::Pipeline;

@@ -1,6 +1,5 @@
 //! Real KVM guests with independent measurements: the exporter's totals must be between the
 //! thread's own clocks and counters before and after its sample.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
 use std::collections::BTreeSet;
@@ -13,12 +12,9 @@ use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::topology::Topology;
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/micro_vm.rs"]
-mod micro_vm;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::exporter;
+use crate::support::micro_vm;
+use crate::support::run;
 
 use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};
@@ -299,7 +295,7 @@ fn a_pid_used_again_is_another_vm() {
         return;
     }
     if std::env::var_os(INSIDE).is_none() {
-        return in_pid_namespace("a_pid_used_again_is_another_vm");
+        return in_pid_namespace("truth::a_pid_used_again_is_another_vm");
     }
     let exporter = Exporter::start();
     let first = MicroVm::start("truth-first", Load::Spin, 1);

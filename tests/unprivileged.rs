@@ -1,6 +1,5 @@
 //! The exporter with few privileges: it runs, shows what is visible, and gives a reason for
 //! everything else.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![cfg(feature = "demo")]
 
 use std::os::unix::fs::PermissionsExt;
@@ -11,12 +10,8 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 use vcpu_exporter::demo::guest::Load;
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/micro_vm.rs"]
-mod micro_vm;
-#[path = "support/run.rs"]
-mod run;
+use crate::support::exporter;
+use crate::support::micro_vm;
 
 use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};

@@ -12,6 +12,8 @@ mod alertmanager;
 mod browser;
 #[path = "../support/exporter.rs"]
 mod exporter;
+#[path = "../support/exposition.rs"]
+mod exposition;
 #[path = "../support/micro_vm.rs"]
 mod micro_vm;
 #[path = "../support/otlp_series.rs"]

@@ -14,9 +14,9 @@ use rustix::process::{kill_process, Pid, Signal};
 use serde_json::{json, Value};
 use tempfile::TempDir;
 
-use crate::exporter::get;
-use crate::prometheus::Api;
-use crate::run::eventually;
+use super::exporter::get;
+use super::prometheus::Api;
+use super::run::eventually;
 
 /// The stack; dropping it stops it with SIGTERM and waits for its exit.
 pub(crate) struct Stack {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::run::DEADLINE;
+use super::run::DEADLINE;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 

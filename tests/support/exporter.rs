@@ -12,11 +12,9 @@ use std::time::SystemTime;
 
 use tempfile::TempDir;
 
-use crate::run::{eventually, DEADLINE};
+use super::run::{eventually, DEADLINE};
 
-#[path = "exposition.rs"]
-mod exposition;
-pub use exposition::{Exposition, Sample};
+pub use super::exposition::{Exposition, Sample};
 
 /// A running exporter; dropping it kills it.
 pub struct Exporter {

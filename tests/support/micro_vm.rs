@@ -15,7 +15,7 @@ use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::demo::protocol::{Reply, Stats, VcpuStats, VcpuThread};
 use vcpu_exporter::demo::vm;
 
-use crate::run::{eventually, unique, DEADLINE};
+use super::run::{eventually, unique, DEADLINE};
 
 /// Whether micro-VMs can run here; prints why not.
 pub(crate) fn kvm_works() -> bool {

@@ -28,7 +28,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::run::DEADLINE;
+use super::run::DEADLINE;
 
 /// Behavior for one request.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use vcpu_exporter::engine::background::{FactValue, Origin};
 use vcpu_exporter::engine::demand::OfCpu;
 use vcpu_exporter::snapshot::{metrics, CpuRow, FactRow, Handle, Snapshot, Subject};
 
-use crate::snapshots::{key, labels, Host};
+use super::snapshots::{key, labels, Host};
 
 /// A name that would be a script if it were not escaped.
 pub(crate) const HOSTILE: &str = "<img src=x onerror=\"document.title='taken'\">";

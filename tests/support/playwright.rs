@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::run::DEADLINE;
+use super::run::DEADLINE;
 
 /// Where tests/run installs the package.
 const PACKAGE: &str = "target/browser";

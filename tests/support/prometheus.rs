@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::exporter::{get, Exposition};
-use crate::run::eventually;
+use super::exporter::{get, Exposition};
+use super::run::eventually;
 
 /// The configuration offered to users.
 const CONFIGURATION: &str = include_str!("../../deploy/prometheus.yml");

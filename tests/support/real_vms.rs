@@ -15,7 +15,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use crate::run::{eventually, unique};
+use super::run::{eventually, unique};
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 

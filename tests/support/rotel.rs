@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::otlp_series::{Kind, Point};
-use crate::run::{eventually, free_address};
+use super::otlp_series::{Kind, Point};
+use super::run::{eventually, free_address};
 
 /// Where tests/run installs it.
 const VENV: &str = "target/rotel";

@@ -12,8 +12,8 @@ use std::os::unix::fs::FileExt;
 
 use tempfile::TempDir;
 
-use crate::real_vms::{qemu, Guest};
-use crate::run::{eventually, unique, Frozen};
+use super::real_vms::{qemu, Guest};
+use super::run::{eventually, unique, Frozen};
 
 /// Offset of the count in guest memory.
 const COUNT: u64 = 0x1000;

@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::{kill_process, Pid, Signal};
 use tempfile::TempDir;
 
-use crate::run::eventually;
+use super::run::eventually;
 
 /// A terminal that runs a command. Dropping it ends both.
 pub(crate) struct Tmux {

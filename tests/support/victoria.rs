@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::exporter::get;
-use crate::otlp_series::All;
-use crate::run::{eventually, free_address};
+use super::exporter::get;
+use super::otlp_series::All;
+use super::run::{eventually, free_address};
 
 const PROGRAM: &str = "target/victoria/usr/bin/victoria-metrics";
 

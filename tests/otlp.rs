@@ -1,6 +1,5 @@
 //! OTLP pushes to scripted receivers with the official messages: pushed series equal those of
 //! `/metrics`, and a failing receiver loses only its own data.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -21,16 +20,11 @@ use vcpu_exporter::metric::Kind;
 use vcpu_exporter::snapshot::{self, metrics, FactRow, Snapshot, Subject, CATALOG};
 use vcpu_exporter::telemetry::Telemetry;
 
-#[path = "../support/exposition.rs"]
-mod exposition;
-#[path = "../support/otlp_series.rs"]
-mod otlp_series;
-#[path = "../support/otlp_sink.rs"]
-mod otlp_sink;
-#[path = "../support/run.rs"]
-mod run;
-#[path = "../support/snapshots.rs"]
-mod snapshots;
+use crate::support::exposition;
+use crate::support::otlp_series;
+use crate::support::otlp_sink;
+use crate::support::run;
+use crate::support::snapshots;
 
 mod contents;
 mod failures;
