@@ -43,16 +43,16 @@ pub(crate) const OF_VMS: &[Entry] = &[
 
 /// The sources about the host.
 pub(crate) const OF_HOST: &[Entry] = &[
-    host::CPU_TIME,
-    host::FREQUENCY,
-    host::THERMAL,
-    host::NUMA,
-    host::CPU_FEATURES,
-    host::KVM_PARAMETERS,
-    host::VULNERABILITIES,
-    host::SYSTEM,
-    host::KERNEL_LOG,
-    host::KSM,
+    host::cpu_time::ENTRY,
+    host::frequency::ENTRY,
+    host::thermal::ENTRY,
+    host::numa::ENTRY,
+    host::features::ENTRY,
+    host::parameters::ENTRY,
+    host::vulnerabilities::ENTRY,
+    host::system::ENTRY,
+    host::kernel_log::ENTRY,
+    host::ksm::ENTRY,
 ];
 
 /// Position of a source in an order that outputs have promised; the end, if it is not there.

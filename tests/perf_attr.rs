@@ -155,10 +155,10 @@ fn fields(attr: &Attr) -> Fields {
     FIELDS.map(|name| {
         let value = match name {
             "type" => attr.kind.into(),
-            "config" => attr.config,
-            "config1" => attr.config1,
-            "config2" => attr.config2,
-            "config3" => attr.config3,
+            "config" => attr.words[0],
+            "config1" => attr.words[1],
+            "config2" => attr.words[2],
+            "config3" => attr.words[3],
             "exclude_host" => attr.exclude_host.into(),
             "exclude_guest" => attr.exclude_guest.into(),
             _ => 0,

@@ -3,6 +3,7 @@
 //! Activity since the last tick is added to the location where the vCPU runs now. So no total ever
 //! decreases or moves, and the sum over all series is the vCPU's exact total.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::config::Placement;
@@ -277,16 +278,11 @@ impl Account {
     }
 }
 
-/// The series keys of these CPUs, sorted and without duplicates.
-fn cells_of(cpus: &[u32], topology: &Topology, placement: Placement) -> Vec<CellKey> {
-    let mut keys: Vec<CellKey> = cpus
-        .iter()
-        .filter_map(|cpu| topology.place(*cpu))
-        .map(|place| CellKey::of(Some(place), placement))
-        .collect();
-    keys.sort_unstable();
-    keys.dedup();
-    keys
+/// The series keys of these CPUs.
+fn cells_of(cpus: &[u32], topology: &Topology, placement: Placement) -> BTreeSet<CellKey> {
+    let places = cpus.iter().filter_map(|cpu| topology.place(*cpu));
+    let keys = places.map(|place| CellKey::of(Some(place), placement));
+    keys.collect()
 }
 
 #[cfg(test)]

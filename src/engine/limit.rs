@@ -244,11 +244,8 @@ impl Limit {
             return;
         }
         self.fits_since = None;
-        let mut left = self.dropped.remove(&owner).unwrap_or_default();
-        left.pop();
-        if !left.is_empty() {
-            self.dropped.insert(owner, left);
-        }
+        self.dropped.get_mut(&owner).and_then(Vec::pop);
+        self.dropped.retain(|_, dropped| !dropped.is_empty());
         self.apply_to(owner, vcpu_samplers);
         self.series = total(&self.sizes(vcpu_samplers, now), others).series;
         tracing::info!(%owner, detail = detail.label(), "restored detail: it fits within limits.max_series again");
@@ -291,15 +288,11 @@ impl Limit {
 }
 
 fn total(sizes: &BTreeMap<Owner, Size>, others: usize) -> Size {
-    let add = |sum: Size, size: &Size| Size {
-        series: sum.series + size.series,
-        held: sum.held + size.held,
-    };
-    let others = Size {
-        series: others,
-        held: 0,
-    };
-    sizes.values().fold(others, add)
+    let series: usize = sizes.values().map(|size| size.series).sum();
+    Size {
+        series: series + others,
+        held: sizes.values().map(|size| size.held).sum(),
+    }
 }
 
 #[cfg(test)]

@@ -10,28 +10,22 @@ use crate::engine::{Reason, ReasonCode};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 
-mod cpu_time;
-mod features;
-mod frequency;
-mod kernel_log;
-mod ksm;
-mod numa;
-mod parameters;
-mod system;
-mod thermal;
-mod vulnerabilities;
+pub(super) mod cpu_time;
+pub(super) mod features;
+pub(super) mod frequency;
+pub(super) mod kernel_log;
+pub(super) mod ksm;
+pub(super) mod numa;
+pub(super) mod parameters;
+pub(super) mod system;
+pub(super) mod thermal;
+pub(super) mod vulnerabilities;
 
 pub(crate) use cpu_time::CORE as CORE_TIME;
 pub(crate) use frequency::{CORE_FREQUENCY, CORE_FREQUENCY_BASE};
 pub(crate) use numa::NUMA_DISTANCE;
 pub(crate) use system::HOST_INFO;
 pub(crate) use thermal::{CORE_THROTTLED, PACKAGE_THROTTLED};
-pub(crate) use {
-    cpu_time::ENTRY as CPU_TIME, features::ENTRY as CPU_FEATURES, frequency::ENTRY as FREQUENCY,
-    kernel_log::ENTRY as KERNEL_LOG, ksm::ENTRY as KSM, numa::ENTRY as NUMA,
-    parameters::ENTRY as KVM_PARAMETERS, system::ENTRY as SYSTEM, thermal::ENTRY as THERMAL,
-    vulnerabilities::ENTRY as VULNERABILITIES,
-};
 
 /// Reads one kind of data about the host.
 pub trait HostReader: Send {

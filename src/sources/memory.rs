@@ -230,8 +230,8 @@ impl Memory {
             kept.overruns = if overrun { kept.overruns + 1 } else { 0 };
         }
         match walked {
-            Ok(walked) if overrun => Look::Found(walked.sample, Some(Trouble::TooSlow(budget))),
-            Ok(walked) => Look::Found(walked.sample, walked.trouble),
+            Ok((sample, _)) if overrun => Look::Found(sample, Some(Trouble::TooSlow(budget))),
+            Ok((sample, trouble)) => Look::Found(sample, trouble),
             Err(Failure::Spent) => Look::Unknown(Trouble::TooSlow(budget)),
             Err(failure) => failure.into(),
         }

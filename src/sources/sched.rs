@@ -13,7 +13,7 @@ use crate::engine::{
 };
 use crate::host::roots::Roots;
 use crate::host::task::is_gone;
-use crate::host::thread::{ns_per_clock_tick, KeptFile, SchedStat, Stat};
+use crate::host::thread::{KeptFile, SchedStat, Stat};
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::Entry;
 
@@ -50,7 +50,6 @@ pub struct SchedSource {
     roots: Arc<Roots>,
     ids: Ids,
     born_after: u64,
-    ns_per_clock_tick: u64,
     lacks: Lacks,
 }
 
@@ -124,7 +123,6 @@ impl SchedSource {
             roots,
             ids: Ids::declare(columns),
             born_after,
-            ns_per_clock_tick: ns_per_clock_tick(),
             lacks: Lacks::default(),
         }
     }
@@ -144,14 +142,14 @@ impl SchedSource {
 
     fn open_reader(&mut self, target: &Target<'_>) -> io::Result<SchedReader> {
         let files = self.open_files(target)?;
-        let mut reader = SchedReader::new(files, self.ids, self.ns_per_clock_tick, target.vcpu.tid);
+        let mut reader = SchedReader::new(files, self.ids, target.vcpu.tid);
         let (stat, schedstat) = reader.look()?;
         if stat.start_time != target.vcpu.start_time {
             // The TID belongs to another thread now.
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         // The thread was alive at this read, so a missing file is missing for all threads.
-        self.lacks.learn(reader.files(), &stat, schedstat);
+        self.lacks.learn(&reader.files, &stat, schedstat);
         if stat.start_time < self.born_after {
             reader.start_from(stat, schedstat)?;
         }

@@ -64,7 +64,7 @@ impl OpenCounters for Threads {
 /// The simulated event; `None` if this CPU does not have it.
 fn what(attr: &Attr) -> Option<Counted> {
     let host = attr.exclude_guest;
-    match (attr.kind, attr.config) {
+    match (attr.kind, attr.words[0]) {
         (PERF_TYPE_HARDWARE, id) => {
             // Generic events in the order of `Counted::Pmu`.
             let order = [0, 1, 9, 2, 3, 5];

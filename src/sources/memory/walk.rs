@@ -26,11 +26,7 @@ use crate::host::task::TaskError;
 const MAX_MAPPINGS: usize = 65_530;
 
 /// Result of a walk, and why part of it is missing.
-#[derive(Debug)]
-pub(super) struct Walked {
-    pub(super) sample: Sample,
-    pub(super) trouble: Option<Trouble>,
-}
+pub(super) type Walked = (Sample, Option<Trouble>);
 
 /// Why a process was not walked.
 #[derive(Debug, PartialEq, Eq)]
@@ -119,10 +115,7 @@ pub(super) fn walk(
     };
     if let Some(only) = numa.only() {
         sample.nodes = Some(Nodes::from([(only, sample.backing.values().sum())]));
-        return Ok(Walked {
-            sample,
-            trouble: None,
-        });
+        return Ok((sample, None));
     }
     sample.method = "numa_maps";
     let trouble = match on_nodes(roots, pid, &ram, &mut spent) {
@@ -134,7 +127,7 @@ pub(super) fn walk(
         Err(Failure::Unknown(trouble @ Trouble::NoFile(_))) => Some(trouble),
         Err(failure) => return Err(failure),
     };
-    Ok(Walked { sample, trouble })
+    Ok((sample, trouble))
 }
 
 impl Sample {

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::io;
 
+use crate::host::pmu::Words;
+
 /// Attributes of one event: the fields of `perf_event_attr` that the exporter sets
 /// (linux/perf_event.h). All others are 0, except `size`, `read_format` and, on the group leader,
 /// `disabled`.
@@ -11,14 +13,9 @@ use std::io;
 pub struct Attr {
     /// `type`: `PERF_TYPE_HARDWARE`, `PERF_TYPE_RAW`, or the number of a PMU in sysfs.
     pub kind: u32,
-    /// `config`; for generic events of a hybrid PMU the upper 32 bits hold the PMU's number.
-    pub config: u64,
-    /// `config1`
-    pub config1: u64,
-    /// `config2`
-    pub config2: u64,
-    /// `config3`
-    pub config3: u64,
+    /// `config` to `config3`; for generic events of a hybrid PMU the upper 32 bits of `config` hold
+    /// the PMU's number.
+    pub words: Words,
     /// Counts only while the guest runs.
     pub exclude_host: bool,
     /// Counts only while the host runs.

@@ -230,10 +230,8 @@ pub fn attrs(code: Code, mode: Mode, pmus: &[Pmu]) -> Vec<Attr> {
         Code::Cache(id) => attr(PERF_TYPE_HW_CACHE, id),
         Code::Raw(config) => attr(pmus.first().map_or(PERF_TYPE_RAW, |pmu| pmu.kind), config),
         Code::Pmu(Encoding { kind, words }) => Attr {
-            config1: words[1],
-            config2: words[2],
-            config3: words[3],
-            ..attr(kind, words[0])
+            words,
+            ..attr(kind, 0)
         },
     };
     let plain = Attr {
@@ -245,7 +243,7 @@ pub fn attrs(code: Code, mode: Mode, pmus: &[Pmu]) -> Vec<Attr> {
         Code::Hardware(id) | Code::Cache(id) if pmus.len() > 1 => pmus
             .iter()
             .map(|pmu| Attr {
-                config: id | u64::from(pmu.kind) << PERF_PMU_TYPE_SHIFT,
+                words: [id | u64::from(pmu.kind) << PERF_PMU_TYPE_SHIFT, 0, 0, 0],
                 ..plain
             })
             .collect(),
@@ -264,10 +262,7 @@ pub fn tracepoint(id: u64, filter: Option<Filter>) -> Attr {
 fn attr(kind: u32, config: u64) -> Attr {
     Attr {
         kind,
-        config,
-        config1: 0,
-        config2: 0,
-        config3: 0,
+        words: [config, 0, 0, 0],
         exclude_host: false,
         exclude_guest: false,
         filter: None,

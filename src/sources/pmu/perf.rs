@@ -12,6 +12,7 @@ use perf_event::{Builder, Counter, ReadFormat};
 
 use super::counters::{Attr, CounterError, CounterGroup, OpenCounters, Times};
 use crate::engine::descriptors::{self, Holder};
+use crate::host::pmu::Words;
 use crate::sys;
 
 /// Opens counters through perf_event_open(2).
@@ -46,28 +47,40 @@ impl OpenCounters for Perf {
     }
 }
 
-/// All attributes of an event: never pinned (it would take counters from all others), never
-/// inherited (refused for groups; every vCPU thread is opened separately), kernel and hypervisor
-/// included (with KVM, excluding the kernel also excludes the guest's kernel).
+/// All attributes of an event.
 fn builder(tid: i32, attr: &Attr, enabled: bool) -> Builder<'static> {
-    let mut builder = Builder::new(Raw::new(attr.config));
+    let mut builder = event(tid, attr.kind, attr.words, enabled);
+    builder
+        .exclude_host(attr.exclude_host)
+        .exclude_guest(attr.exclude_guest);
+    let format =
+        ReadFormat::GROUP | ReadFormat::TOTAL_TIME_ENABLED | ReadFormat::TOTAL_TIME_RUNNING;
+    // Set here because the builder's own method would add an ID to each value.
+    builder.attrs_mut().read_format = format.bits();
+    builder
+}
+
+/// An event on a thread, in guest and host mode: never pinned (it would take counters from all
+/// others), never inherited (refused for groups; every vCPU thread is opened separately), kernel
+/// and hypervisor included (with KVM, excluding the kernel also excludes the guest's kernel).
+pub(in crate::sources) fn event(
+    tid: i32,
+    kind: u32,
+    words: Words,
+    enabled: bool,
+) -> Builder<'static> {
+    let mut builder = Builder::new(Raw::new(words[0]));
     builder
         .observe_pid(tid)
         .any_cpu()
         .enabled(enabled)
         .include_kernel()
-        .include_hv()
-        .exclude_host(attr.exclude_host)
-        .exclude_guest(attr.exclude_guest);
-    let format =
-        ReadFormat::GROUP | ReadFormat::TOTAL_TIME_ENABLED | ReadFormat::TOTAL_TIME_RUNNING;
+        .include_hv();
     let attrs = builder.attrs_mut();
-    attrs.type_ = attr.kind;
-    attrs.config1 = attr.config1;
-    attrs.config2 = attr.config2;
-    attrs.config3 = attr.config3;
-    // Set here because the builder's own method would add an ID to each value.
-    attrs.read_format = format.bits();
+    attrs.type_ = kind;
+    attrs.config1 = words[1];
+    attrs.config2 = words[2];
+    attrs.config3 = words[3];
     builder
 }
 
@@ -158,10 +171,7 @@ mod tests {
     fn only_the_given_attributes_are_set() {
         let asked = Attr {
             kind: 4,
-            config: 0x1d3,
-            config1: 1,
-            config2: 2,
-            config3: 3,
+            words: [0x1d3, 1, 2, 3],
             exclude_host: true,
             exclude_guest: false,
             filter: None,
@@ -306,7 +316,7 @@ mod tests {
         if open(&events).is_none() {
             return;
         }
-        events[1].config = 0xffff;
+        events[1].words[0] = 0xffff;
         let error = Perf.open(0, &events).err().unwrap();
         assert_eq!(error.event, 1);
     }

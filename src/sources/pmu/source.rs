@@ -85,12 +85,6 @@ impl Pmu {
         &self.plan
     }
 
-    /// Number of file descriptors per vCPU.
-    pub fn descriptors_per_vcpu(&self) -> usize {
-        let parts = self.plan.groups.iter().flat_map(|group| &group.parts);
-        parts.map(Vec::len).sum()
-    }
-
     fn open_groups(&self, tid: i32) -> Result<Vec<GroupReader>, CounterError> {
         let groups = self.plan.groups.iter().zip(&self.columns);
         groups
@@ -130,9 +124,8 @@ impl VcpuSource for Pmu {
             return Err(OpenError::Refused(plan::mediated(module)));
         }
         let groups = self.open_groups(target.vcpu.tid);
-        let groups = groups.map_err(|error| {
-            OpenError::Refused(refusal(&error, self.descriptors_per_vcpu(), self.gate))
-        })?;
+        let groups = groups
+            .map_err(|error| OpenError::Refused(refusal(&error, self.descriptors(), self.gate)))?;
         Ok(Box::new(VcpuReader {
             groups,
             guest_time: self.guest_time,
@@ -142,7 +135,8 @@ impl VcpuSource for Pmu {
     }
 
     fn descriptors(&self) -> usize {
-        self.descriptors_per_vcpu()
+        let parts = self.plan.groups.iter().flat_map(|group| &group.parts);
+        parts.map(Vec::len).sum()
     }
 }
 

@@ -3,11 +3,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use perf_event::events::Raw;
 use perf_event::{Builder, Counter, ReadFormat};
 
 use super::ring_view::PerfRingView;
 use super::{Capture, RecordError, RecordPt, Request, Step};
+use crate::sources::pmu::perf::event;
 use crate::sys::{self, perf_ring::PerfRing};
 
 /// Pages of the record ring. An AUX record has 32 bytes, and there is one for each time the thread
@@ -44,21 +44,8 @@ impl RecordPt for PerfPt {
 
 /// All attributes of the event; for those that exclude nothing, see the module `pt`.
 fn builder(tid: i32, request: &Request) -> Builder<'static> {
-    let mut builder = Builder::new(Raw::new(request.words[0]));
-    builder
-        .observe_pid(tid)
-        .any_cpu()
-        .enabled(false)
-        .include_kernel()
-        .include_hv()
-        .exclude_host(false)
-        .exclude_guest(false)
-        .read_format(ReadFormat::TOTAL_TIME_ENABLED | ReadFormat::TOTAL_TIME_RUNNING);
-    let attrs = builder.attrs_mut();
-    attrs.type_ = request.kind;
-    attrs.config1 = request.words[1];
-    attrs.config2 = request.words[2];
-    attrs.config3 = request.words[3];
+    let mut builder = event(tid, request.kind, request.words, false);
+    builder.read_format(ReadFormat::TOTAL_TIME_ENABLED | ReadFormat::TOTAL_TIME_RUNNING);
     builder
 }
 

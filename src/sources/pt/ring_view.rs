@@ -28,8 +28,6 @@ pub const RECORD_ITRACE_START: u32 = 12;
 
 /// `PERF_AUX_FLAG_TRUNCATED`: the area was full.
 pub const FLAG_TRUNCATED: u64 = 0x1;
-/// `PERF_AUX_FLAG_OVERWRITE`: the area is overwritten cyclically.
-pub const FLAG_OVERWRITE: u64 = 0x2;
 /// `PERF_AUX_FLAG_PARTIAL`: the trace has gaps.
 pub const FLAG_PARTIAL: u64 = 0x4;
 /// `PERF_AUX_FLAG_COLLISION`: another sample collided with the trace.

@@ -53,17 +53,17 @@ metrics! { METRICS of "pt":
 /// Bounds of the histograms in nanoseconds, 256 ns to 0.27 s: the powers of two of [`Histogram`]
 /// from number [`FIRST`] on, in steps of [`STEP`].
 const BOUNDS: [u64; 11] = [
-    1 << 8,
-    1 << 10,
-    1 << 12,
-    1 << 14,
-    1 << 16,
-    1 << 18,
-    1 << 20,
-    1 << 22,
-    1 << 24,
-    1 << 26,
-    1 << 28,
+    256,
+    1_024,
+    4_096,
+    16_384,
+    65_536,
+    262_144,
+    1_048_576,
+    4_194_304,
+    16_777_216,
+    67_108_864,
+    268_435_456,
 ];
 const FIRST: usize = 8;
 const STEP: usize = 2;

@@ -3,6 +3,7 @@
 //! `schedstat` is read first (1 µs): a thread that neither ran nor waited since the last tick
 //! costs no more. The other files take 5-10 µs each, because the kernel formats dozens of fields.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -52,7 +53,7 @@ struct Before {
 
 #[derive(Debug)]
 pub(super) struct SchedReader {
-    files: Files,
+    pub(super) files: Files,
     ids: Ids,
     ns_per_clock_tick: u64,
     before: Before,
@@ -74,15 +75,14 @@ impl Reader for SchedReader {
     }
 
     fn descriptors(&self) -> usize {
-        self.files.descriptors()
+        let Files {
+            schedstat, sched, ..
+        } = &self.files;
+        2 + usize::from(schedstat.is_some()) + usize::from(sched.is_some())
     }
 }
 
 impl Files {
-    fn descriptors(&self) -> usize {
-        2 + usize::from(self.schedstat.is_some()) + usize::from(self.sched.is_some())
-    }
-
     /// All 0 without the file, as in a kernel that counts nothing.
     fn schedstat(&self, buffer: &mut [u8]) -> io::Result<SchedStat> {
         let Some(file) = &self.schedstat else {
@@ -115,11 +115,11 @@ impl Files {
 }
 
 impl SchedReader {
-    pub(super) fn new(files: Files, ids: Ids, ns_per_clock_tick: u64, tid: i32) -> Self {
+    pub(super) fn new(files: Files, ids: Ids, tid: i32) -> Self {
         Self {
             files,
             ids,
-            ns_per_clock_tick,
+            ns_per_clock_tick: thread::ns_per_clock_tick(),
             before: Before::default(),
             affinity_in: 0,
             // Spreads the reads over the ticks, so that not all threads are read in the same one.
@@ -127,10 +127,6 @@ impl SchedReader {
             affinity: Vec::new(),
             topology: Arc::default(),
         }
-    }
-
-    pub(super) fn files(&self) -> &Files {
-        &self.files
     }
 
     /// Identity and activity of the thread so far. `stat` is read last: it fails once the thread
@@ -281,28 +277,19 @@ pub(super) const BOUNDARIES: [&str; 4] = ["cpu", "core", "package", "numa_node"]
 
 /// Index in [`BOUNDARIES`] of the farthest boundary between two CPUs; `None` for the same CPU.
 pub(super) fn crossed_between((from, a): (u32, Place), (to, b): (u32, Place)) -> Option<usize> {
-    if from == to {
-        return None;
-    }
-    Some(if a.numa_node != b.numa_node {
-        3
-    } else if a.package != b.package {
-        2
-    } else if a.core != b.core {
-        1
-    } else {
-        0
-    })
+    let crossed = [
+        from != to,
+        a.core != b.core,
+        a.package != b.package,
+        a.numa_node != b.numa_node,
+    ];
+    let farthest = crossed.into_iter().rposition(|crossed| crossed);
+    farthest.filter(|_| from != to)
 }
 
 fn numa_nodes(cpus: &[u32], topology: &Topology) -> u64 {
-    let mut nodes: Vec<u32> = cpus
-        .iter()
-        .filter_map(|cpu| topology.place(*cpu))
-        .map(|place| place.numa_node)
-        .collect();
-    nodes.sort_unstable();
-    nodes.dedup();
+    let places = cpus.iter().filter_map(|cpu| topology.place(*cpu));
+    let nodes: BTreeSet<u32> = places.map(|place| place.numa_node).collect();
     nodes.len() as u64
 }
 

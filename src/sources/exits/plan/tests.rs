@@ -15,7 +15,7 @@ fn read(host: &FakeHost, reasons: &[&str]) -> Result<Plan, Reason> {
 fn shown(plan: &Plan) -> Vec<String> {
     let show = |(feed, attr): &(Feed, Attr)| {
         let filter = attr.filter.map(|filter| format!(" {filter}"));
-        format!("{} {feed:?}{}", attr.config, filter.unwrap_or_default())
+        format!("{} {feed:?}{}", attr.words[0], filter.unwrap_or_default())
     };
     plan.events.iter().map(show).collect()
 }

@@ -87,7 +87,7 @@ fn one_group_has_the_events_and_the_filtered_reasons() {
     assert_eq!(groups.len(), 1);
     let shown = |attr: &crate::sources::pmu::counters::Attr| {
         let filter = attr.filter.map(|filter| filter.to_string());
-        (attr.kind, attr.config, filter.unwrap_or_default())
+        (attr.kind, attr.words[0], filter.unwrap_or_default())
     };
     let attrs: Vec<_> = groups[0].iter().map(shown).collect();
     let expected = [
@@ -187,7 +187,7 @@ fn kvm_may_be_loaded_later() {
 
 #[test]
 fn reloaded_modules_have_new_numbers() {
-    let stale = Scripted::new().refusing(|_, attr| (attr.config == 102).then_some(libc::EINVAL));
+    let stale = Scripted::new().refusing(|_, attr| (attr.words[0] == 102).then_some(libc::EINVAL));
     let mut rig = Rig::new(&[], Scripted::new());
     let counters = Arc::new(stale);
     rig.exits.counters = counters.clone();
@@ -196,7 +196,7 @@ fn reloaded_modules_have_new_numbers() {
         "202\n",
     );
     let _reader = rig.open().unwrap();
-    assert_eq!(counters.opened(TID)[0][0].config, 202);
+    assert_eq!(counters.opened(TID)[0][0].words[0], 202);
 }
 
 /// A kernel that refuses events with these IDs, and the number of its refusals.
@@ -204,7 +204,7 @@ fn refusing(ids: &'static [u64], errno: i32) -> (Scripted, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let kernel = Scripted::new().refusing(move |_, attr| {
-        let refused = ids.contains(&attr.config);
+        let refused = ids.contains(&attr.words[0]);
         count.fetch_add(usize::from(refused), Ordering::Relaxed);
         refused.then_some(errno)
     });

@@ -85,18 +85,18 @@ impl Packer<'_> {
 
 /// One more event of the same PMU: cycles, as the watchdog uses.
 fn spare_of(attr: &Attr) -> Attr {
-    let pmu = attr.config & (u64::from(u32::MAX) << events::PERF_PMU_TYPE_SHIFT);
-    let mode = if attr.exclude_host {
-        Mode::Guest
-    } else {
-        Mode::Host
+    let pmu = attr.words[0] & (u64::from(u32::MAX) << events::PERF_PMU_TYPE_SHIFT);
+    let mode = match attr.exclude_host {
+        true => Mode::Guest,
+        false => Mode::Host,
     };
     let cycles = events::attrs(Code::Hardware(0), mode, &[]);
+    let config = match attr.kind {
+        events::PERF_TYPE_HARDWARE | events::PERF_TYPE_HW_CACHE => pmu,
+        _ => 0,
+    };
     Attr {
-        config: match attr.kind {
-            events::PERF_TYPE_HARDWARE | events::PERF_TYPE_HW_CACHE => pmu,
-            _ => 0,
-        },
+        words: [config, 0, 0, 0],
         ..cycles[0]
     }
 }

@@ -102,7 +102,7 @@ fn group_without_counters_is_halved() {
 
 #[test]
 fn missing_default_events_are_skipped_silently() {
-    let no_ref_cycles = |_, a: &Attr| (a.kind == 0 && a.config == 9).then_some(libc::ENOENT);
+    let no_ref_cycles = |_, a: &Attr| (a.kind == 0 && a.words[0] == 9).then_some(libc::ENOENT);
     let counters = Scripted::new().refusing(no_ref_cycles);
     let plan = plan_with(&config(&[]), &Machine::default(), counters);
     assert_eq!(names(&plan), [("guest+host", 7)]);
@@ -204,7 +204,7 @@ fn each_type_of_core_has_its_part_with_the_pmu_in_config() {
     let plan = plan_with(&config, &hybrid(&config), Scripted::new());
     let group = &plan.groups[0];
     assert_eq!(group.parts.len(), 2);
-    let configs: Vec<u64> = group.parts.iter().map(|part| part[1].config).collect();
+    let configs: Vec<u64> = group.parts.iter().map(|part| part[1].words[0]).collect();
     assert_eq!(configs, [10 << 32 | 1, 4 << 32 | 1]);
     assert!(group
         .parts
@@ -235,7 +235,7 @@ fn missing_events_are_named() {
         ..config(&[EventSet::DramLoads, EventSet::Stalled])
     };
     let machine = host(&[], &config);
-    let no_backend = |_, a: &Attr| (a.kind == 0 && a.config == 8).then_some(libc::ENOENT);
+    let no_backend = |_, a: &Attr| (a.kind == 0 && a.words[0] == 8).then_some(libc::ENOENT);
     let plan = plan_with(&config, &machine, Scripted::new().refusing(no_backend));
     let missing = plan.missing.join("\n");
     for expected in [
@@ -282,7 +282,7 @@ fn topdown_is_its_own_group_led_by_slots() {
         ("topdown_host", 5),
     ];
     assert_eq!(names(&plan), expected);
-    assert_eq!(plan.groups[1].parts[0][0].config, 0x400);
+    assert_eq!(plan.groups[1].parts[0][0].words[0], 0x400);
     assert_eq!(plan.groups[1].feeds[4].labels[1].1, "backend_bound");
 }
 

@@ -253,7 +253,7 @@ fn guest_and_host_are_separate_columns() {
     );
     assert_eq!(tick("kvm_vcpu_instructions_total", "host"), Some(8_000_000));
     assert_eq!(reader.descriptors(), 8);
-    assert_eq!(rig.pmu.descriptors_per_vcpu(), 8);
+    assert_eq!(rig.pmu.descriptors(), 8);
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn this_machine_counts_its_own_thread() {
             let mut reading = Reading::new(&columns, Arc::default());
             reader.read(&mut reading).unwrap();
             assert_ne!(reading.vcpu().1, 0);
-            assert_eq!(reader.descriptors(), pmu.descriptors_per_vcpu());
+            assert_eq!(reader.descriptors(), pmu.descriptors());
         }
         Err(error) => assert_eq!(pmu.mode().0, "off", "{error}"),
     }
