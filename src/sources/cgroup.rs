@@ -33,9 +33,8 @@ use levels::Levels;
 use reading::Account;
 pub(crate) use reading::{CPU_PERIODS, CPU_QUOTA_CORES, CPU_THROTTLED, CPU_THROTTLED_PERIODS};
 
-/// The `cgroup` source.
 #[derive(Debug)]
-pub struct CgroupSource {
+struct CgroupSource {
     roots: Arc<Roots>,
     mounts: Mounts,
     /// Whether the kernel keeps pressure statistics.
@@ -53,8 +52,7 @@ struct Shown {
 }
 
 impl CgroupSource {
-    /// A source that reads below `roots`.
-    pub fn new(roots: Arc<Roots>) -> Self {
+    fn new(roots: Arc<Roots>) -> Self {
         let mut source = Self {
             roots,
             mounts: Mounts::default(),
@@ -187,7 +185,6 @@ fn no_pressure(in_kernel: bool) -> Reason {
     }
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "cgroup",

@@ -22,9 +22,8 @@ metrics! { METRICS of "devices":
         "Host devices that the VM holds through VFIO: PCI functions by address, mediated devices by uuid. physfn is the physical function of a virtual function, parent the device of a mediated device");
 }
 
-/// The `devices` source.
 #[derive(Debug)]
-pub struct Devices {
+struct Devices {
     roots: Arc<Roots>,
     /// Problem of the last read of each VM.
     vms: HashMap<VmKey, Option<Trouble>>,
@@ -39,8 +38,7 @@ enum Trouble {
 }
 
 impl Devices {
-    /// A source that reads below `roots`.
-    pub fn new(roots: Arc<Roots>) -> Self {
+    fn new(roots: Arc<Roots>) -> Self {
         Self {
             roots,
             vms: HashMap::new(),
@@ -151,7 +149,6 @@ fn many_descriptors(vms: usize) -> Reason {
     ))
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "devices",

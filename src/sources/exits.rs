@@ -11,16 +11,13 @@
 //! VM in debugfs.
 
 mod format;
-pub mod kvm_stat;
+mod kvm_stat;
 mod plan;
 mod source;
 
 use std::collections::BTreeMap;
 
 use crate::host::roots::Roots;
-
-pub use kvm_stat::KvmStat;
-pub use source::Exits;
 
 pub(crate) use kvm_stat::ENTRY as KVM_STAT;
 pub(crate) use source::{ENTRY, EXITS};

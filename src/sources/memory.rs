@@ -370,7 +370,6 @@ fn base_pages() -> String {
     crate::host::memory::size_name(rustix::param::page_size() as u64)
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "memory",

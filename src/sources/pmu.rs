@@ -29,7 +29,6 @@ pub use source::Pmu;
 
 pub(crate) use metrics::*;
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "pmu",

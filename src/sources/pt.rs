@@ -152,7 +152,7 @@ impl Step {
     }
 }
 
-/// The source in the list of all. Its recorder has a thread of its own, which the pipeline starts.
+/// Its recorder has a thread of its own, which the pipeline starts.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: SOURCE,

@@ -46,8 +46,8 @@ const FRESH: Duration = Duration::from_millis(500);
 
 const TRAFFIC: [&Metric; 2] = [&MEMORY_BANDWIDTH, &MEMORY_BANDWIDTH_LOCAL];
 
-/// The `resctrl` source.
-pub struct Resctrl {
+struct Resctrl {
+    /// Whether a VM without groups gets one.
     create_groups: bool,
     roots: Arc<Roots>,
     groups: Option<(Instant, Arc<[Control]>)>,
@@ -66,8 +66,7 @@ struct Traffic {
 }
 
 impl Resctrl {
-    /// A source that reads below `roots`; with `create_groups`, a VM without groups gets one.
-    pub fn new(create_groups: bool, roots: Arc<Roots>) -> Self {
+    fn new(create_groups: bool, roots: Arc<Roots>) -> Self {
         Self {
             create_groups,
             roots,
@@ -349,7 +348,6 @@ fn refused(path: &Path, error: &io::Error) -> Reason {
     }
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "resctrl",

@@ -44,9 +44,8 @@ metrics! { METRICS of "sched":
         "Moves seen between two ticks, each counted under the farthest boundary it crossed: cpu, core, package, numa_node");
 }
 
-/// The `sched` source.
 #[derive(Debug)]
-pub struct SchedSource {
+struct SchedSource {
     roots: Arc<Roots>,
     ids: Ids,
     born_after: u64,
@@ -113,12 +112,10 @@ impl Ids {
 }
 
 impl SchedSource {
-    /// A source that reads below `roots`.
-    ///
     /// A thread that started at or after `born_after` (clock ticks since boot) is charged with its
     /// whole life, so no activity of a new VM is lost. An older thread is charged from its opening,
     /// so a restart of the exporter adds no increase.
-    pub fn new(roots: Arc<Roots>, born_after: u64, columns: &mut Columns) -> Self {
+    fn new(roots: Arc<Roots>, born_after: u64, columns: &mut Columns) -> Self {
         Self {
             roots,
             ids: Ids::declare(columns),
@@ -231,7 +228,6 @@ fn refusal(target: &Target<'_>, error: &io::Error) -> Reason {
     }
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "sched",

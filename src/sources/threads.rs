@@ -222,7 +222,6 @@ fn many_threads(vms: usize) -> Reason {
     ))
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "threads",

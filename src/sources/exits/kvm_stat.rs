@@ -79,8 +79,7 @@ const STATS: &[&str] = &[
     "mmu_recycled",
 ];
 
-/// The `kvm_stat` source.
-pub struct KvmStat {
+struct KvmStat {
     roots: Arc<Roots>,
     vms: HashMap<VmKey, Kept>,
 }
@@ -94,8 +93,7 @@ struct Kept {
 }
 
 impl KvmStat {
-    /// A source that reads below `roots`.
-    pub fn new(roots: Arc<Roots>) -> Self {
+    fn new(roots: Arc<Roots>) -> Self {
         Self {
             roots,
             vms: HashMap::new(),
@@ -215,7 +213,6 @@ fn fact(stat: &str, total: u64) -> Fact {
     Fact::int(&KVM_STAT, labels, total).since(Origin::Vm)
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "kvm_stat",

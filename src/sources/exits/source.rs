@@ -23,8 +23,7 @@ metrics! { METRICS of "exits":
         "KVM events of the vCPU, by tracepoint name without kvm_: userspace_exit (returns to the VMM), vcpu_wakeup (halts waited out by KVM), pio and mmio (accesses), inj_virq (interrupts injected by KVM, not by the CPU), wfx (waits trapped on arm64)");
 }
 
-/// The `exits` source.
-pub struct Exits {
+struct Exits {
     config: config::Exits,
     roots: Arc<Roots>,
     counters: Arc<dyn OpenCounters>,
@@ -76,7 +75,7 @@ impl Ids {
 
 impl Exits {
     /// Reads tracefs, probes the kernel, and declares the columns.
-    pub fn new(
+    fn new(
         config: &config::Exits,
         roots: Arc<Roots>,
         counters: Arc<dyn OpenCounters>,
@@ -296,7 +295,6 @@ impl VcpuReader {
     }
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "exits",

@@ -124,7 +124,6 @@ fn no_line(roots: &Roots, cpus: usize) -> Reason {
         )
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "host_cpu",

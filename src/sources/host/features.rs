@@ -83,7 +83,6 @@ fn features(block: &str) -> Found {
     FEATURES.iter().filter_map(one).collect::<Vec<_>>().into()
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "cpu_features",

@@ -90,7 +90,6 @@ fn no_cpufreq(roots: &Roots, dir: &Path) -> Reason {
     }
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "frequency",

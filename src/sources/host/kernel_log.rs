@@ -168,7 +168,6 @@ pub(super) fn missing(roots: &Roots, error: &io::Error) -> Reason {
     }
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "kernel_log",

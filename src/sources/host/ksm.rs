@@ -55,7 +55,6 @@ impl HostReader for Ksm {
     }
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "ksm",

@@ -146,7 +146,6 @@ fn no_memory(roots: &Roots, node: u32) -> Reason {
     unreadable(&path, &error)
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "numa",

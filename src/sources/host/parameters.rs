@@ -53,7 +53,6 @@ fn of_module(roots: &Roots, module: &str) -> Vec<Fact> {
     names.iter().filter_map(one).collect()
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "kvm_parameters",

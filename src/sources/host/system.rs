@@ -66,7 +66,6 @@ fn isolated(roots: &Roots, topology: &Topology) -> Option<Vec<Fact>> {
     Some(topology.cpus.iter().map(|cpu| one(cpu.id)).collect())
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "system",

@@ -191,7 +191,6 @@ fn no_sensor(roots: &Roots) -> Reason {
     }
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "thermal",

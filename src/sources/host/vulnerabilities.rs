@@ -61,7 +61,6 @@ fn parse(text: &str) -> (&'static str, &str) {
     found.unwrap_or_else(|| ("unknown", unknown()))
 }
 
-/// The source in the list of all.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: "vulnerabilities",
