@@ -1,7 +1,7 @@
 //! Configuration: one YAML file, parsed into a validated [`Config`]. Only this module uses
 //! serde_yaml.
 //!
-//! Values are checked while they are parsed (see [`values`]), so an invalid value is refused with
+//! Values are checked while they are parsed (see `values`), so an invalid value is refused with
 //! its key path, line and column like a misspelled key, and every [`Config`] is valid.
 //! `deploy/vcpu-exporter.yml` documents every key.
 
@@ -52,18 +52,17 @@ macro_rules! sections {
     };
 }
 
-pub mod file;
+pub(crate) mod file;
 pub mod otlp;
 mod position;
 mod raw;
 mod sources;
-pub mod values;
+pub(crate) mod values;
 
 pub use otlp::Otlp;
-pub use raw::{ExitReason, RawEvent, MAX_EXIT_REASONS, MAX_RAW_EVENTS};
-pub use sources::{
-    Cgroup, Devices, EventSet, Exits, KvmStat, Memory, Periodic, Pmu, Pt, Resctrl, Sources, Threads,
-};
+pub use raw::{ExitReason, RawEvent};
+pub(crate) use sources::Pt;
+pub use sources::{EventSet, Exits, Memory, Periodic, Pmu, Sources, Threads};
 
 /// Largest configuration file (bytes): the documented example has 6 kB.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -227,7 +226,7 @@ impl Config {
 ///
 /// # Errors
 /// If it cannot be read, is longer, or is not UTF-8.
-pub fn read(path: &Path) -> Result<String, ConfigError> {
+pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
     let failed = |error| ConfigError::Read {
         path: path.to_owned(),
         error,
@@ -248,7 +247,7 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
 ///
 /// # Errors
 /// [`ConfigError::Invalid`] with line, column, key path and expected value.
-pub fn parse_named<T: DeserializeOwned + Default>(
+pub(crate) fn parse_named<T: DeserializeOwned + Default>(
     text: &str,
     path: &Path,
 ) -> Result<T, ConfigError> {

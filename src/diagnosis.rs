@@ -29,11 +29,13 @@ mod view;
 mod vm;
 mod words;
 
-pub use cause::{Cause, CauseView};
+pub use cause::Cause;
+pub(crate) use cause::CauseView;
 pub(crate) use sources::{Dropped, SourceView};
 pub(crate) use verdict::percent;
-pub use view::{CoreView, HostView, NodeView, Numbers, ThreadView, View, VmView};
+pub(crate) use view::{CoreView, HostView, NodeView, ThreadView, VmView};
 pub(crate) use view::{DeviceView, NodeShare, PlaceView, Push, Tenant, VcpuView};
+pub use view::{Numbers, View};
 pub(crate) use words::Mention;
 
 impl View {

@@ -46,7 +46,7 @@ mod cmdline;
 mod debugfs;
 mod domains;
 mod label;
-pub mod lane;
+pub(crate) mod lane;
 mod manager;
 mod naming;
 mod open_files;
@@ -61,7 +61,7 @@ mod vmm_file;
 mod vmm_process;
 mod watch;
 
-pub use role::{io_uring_of, vhost_of, Role};
+pub(crate) use role::{io_uring_of, vhost_of, Role};
 pub use scanner::Scanner;
 pub use visibility::VisibilityGap;
 
@@ -94,7 +94,7 @@ pub struct VmKey {
 
 impl VmKey {
     /// The process of the VMM.
-    pub fn process(self) -> Task {
+    pub(crate) fn process(self) -> Task {
         Task::process(self.pid, self.start_time)
     }
 }
@@ -163,7 +163,7 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// Its thread in the process of its VM.
-    pub fn thread(self, vm: VmKey) -> Task {
+    pub(crate) fn thread(self, vm: VmKey) -> Task {
         Task::thread(vm.pid, self.tid, self.start_time)
     }
 }

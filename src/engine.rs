@@ -15,15 +15,16 @@ pub(crate) mod descriptors;
 pub(crate) mod fixture;
 mod hangs;
 pub mod ledger;
-pub mod limit;
-pub mod reading;
+pub(crate) mod limit;
+pub(crate) mod reading;
 mod reason;
 pub mod sampler;
-pub mod schedule;
+pub(crate) mod schedule;
 pub(crate) mod total;
-pub mod vcpu_sampler;
+pub(crate) mod vcpu_sampler;
 
-pub use reading::{Column, ColumnId, Columns, Reading, Scope, Unit};
+pub(crate) use reading::{Column, ColumnId, Columns, Scope};
+pub use reading::{Reading, Unit};
 pub use reason::{Reason, ReasonCode};
 
 /// The vCPU thread that a reader is opened for.
@@ -58,7 +59,7 @@ pub enum SourceState {
 }
 
 /// The inventory, described as a source.
-pub const INVENTORY: SourceInfo = SourceInfo {
+pub(crate) const INVENTORY: SourceInfo = SourceInfo {
     name: "inventory",
     needs:
         "CAP_SYS_PTRACE (or the VMM's own user) to see descriptors; CAP_DAC_READ_SEARCH for KVM \

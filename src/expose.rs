@@ -1,6 +1,6 @@
 //! Outputs. All of them use the latest snapshot; none reads the host.
 
-pub mod http;
+pub(crate) mod http;
 pub mod negotiate;
 pub mod otlp;
 pub mod text;

@@ -36,6 +36,6 @@ pub mod metric;
 pub mod pt;
 pub mod snapshot;
 pub mod sources;
-pub mod stop;
+pub(crate) mod stop;
 mod sys;
 pub mod telemetry;

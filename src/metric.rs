@@ -10,7 +10,6 @@ mod label;
 mod value;
 
 pub use buckets::Buckets;
-pub(crate) use label::label_values;
 pub use label::{Label, LabelValue};
 pub use value::{FactValue, Value};
 
@@ -41,7 +40,7 @@ impl Kind {
 
 /// What a series is about: the labels that identify it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
+pub(crate) enum Keys {
     /// A vCPU at a location.
     Placed,
     /// A vCPU.
@@ -56,7 +55,7 @@ pub enum Keys {
 
 /// Where a snapshot has the rows of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rows {
+pub(crate) enum Rows {
     /// In the columns and facts that sources feed.
     Fed,
     /// In the registry of the exporter's own metrics ([`crate::telemetry`]), not in a snapshot.
@@ -99,7 +98,7 @@ pub struct Metric {
     /// Type.
     pub kind: Kind,
     /// What a series is about.
-    pub keys: Keys,
+    pub(crate) keys: Keys,
     /// Labels besides those of `keys`.
     pub own_labels: &'static [&'static str],
     /// HELP text, without a final full stop.
@@ -108,12 +107,12 @@ pub struct Metric {
     /// or `self` (the exporter).
     pub source: &'static str,
     /// Where a snapshot has its rows.
-    pub rows: Rows,
+    pub(crate) rows: Rows,
 }
 
 impl Keys {
     /// The labels that identify a series.
-    pub const fn labels(self) -> &'static [&'static str] {
+    pub(crate) const fn labels(self) -> &'static [&'static str] {
         match self {
             Self::Placed => &["vm", "vcpu", "package", "core", "numa_node"],
             Self::Vcpu => &["vm", "vcpu"],
@@ -128,7 +127,7 @@ const UNITS: [&str; 4] = ["seconds", "bytes", "hertz", "celsius"];
 
 impl Metric {
     /// A counter. Its name must end with `_total`, or it does not compile.
-    pub const fn counter(
+    pub(crate) const fn counter(
         name: &'static str,
         keys: Keys,
         own_labels: &'static [&'static str],
@@ -139,7 +138,7 @@ impl Metric {
     }
 
     /// A gauge.
-    pub const fn gauge(
+    pub(crate) const fn gauge(
         name: &'static str,
         keys: Keys,
         own_labels: &'static [&'static str],
@@ -150,7 +149,7 @@ impl Metric {
     }
 
     /// Facts in labels. Its name must end with `_info`, or it does not compile.
-    pub const fn info(
+    pub(crate) const fn info(
         name: &'static str,
         keys: Keys,
         own_labels: &'static [&'static str],
@@ -161,7 +160,7 @@ impl Metric {
     }
 
     /// A histogram of durations.
-    pub const fn histogram(
+    pub(crate) const fn histogram(
         name: &'static str,
         keys: Keys,
         own_labels: &'static [&'static str],
@@ -195,7 +194,7 @@ impl Metric {
     }
 
     /// The metric with rows that no source feeds.
-    pub const fn rows(self, rows: Rows) -> Self {
+    pub(crate) const fn rows(self, rows: Rows) -> Self {
         Self { rows, ..self }
     }
 

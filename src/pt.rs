@@ -19,18 +19,19 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod blocks;
-pub mod histogram;
+pub(crate) mod histogram;
 pub mod packet;
 pub mod perf_data;
 pub mod scalar;
 pub mod stream;
 mod summariser;
-pub mod summary;
+pub(crate) mod summary;
 
 pub use histogram::Histogram;
 pub use packet::Packet;
 pub use stream::Stream;
-pub use summary::{Clocks, Fault, FaultAt, Packets, Power, Side, Summary};
+pub(crate) use summary::Power;
+pub use summary::{Clocks, Fault, FaultAt, Packets, Side, Summary};
 
 /// Reduces a trace to its figures.
 ///

@@ -13,13 +13,13 @@ use crate::engine::{CpuLocation, SourceInfo, SourceState};
 use crate::metric::Metric;
 
 pub mod build;
-pub mod cores;
-pub mod delta;
-pub mod facts;
-pub mod labels;
+pub(crate) mod cores;
+pub(crate) mod delta;
+pub(crate) mod facts;
+pub(crate) mod labels;
 pub mod metrics;
 mod subject;
-pub mod visit;
+pub(crate) mod visit;
 
 pub use facts::FactRow;
 pub use labels::Labels;

@@ -2,7 +2,7 @@
 //!
 //! A source states what it needs and costs, declares its metrics and reads them. It implements an
 //! interface of [`engine`](crate::engine), which calls it: [`VcpuSource`] in each tick,
-//! [`VmSource`] at a period of its own. Sources about the host are [`HostReader`]s.
+//! [`VmSource`] at a period of its own. Sources about the host are `HostReader`s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::metric::Metric;
 use host::HostReader;
 use pmu::counters::OpenCounters;
 
-pub mod cgroup;
-pub mod devices;
-pub mod exits;
-pub mod host;
+pub(crate) mod cgroup;
+pub(crate) mod devices;
+pub(crate) mod exits;
+pub(crate) mod host;
 pub mod memory;
 pub mod pmu;
 pub mod pt;
-pub mod resctrl;
-pub mod sched;
+pub(crate) mod resctrl;
+pub(crate) mod sched;
 pub mod threads;
 
 /// The sources about VMs and vCPUs, in the order in which they are read and listed. `sched` is

@@ -5,23 +5,18 @@ use std::time::Instant;
 
 /// A stop request shared by all threads; a clone shares the same request.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<(Mutex<bool>, Condvar)>);
+pub(crate) struct Stop(Arc<(Mutex<bool>, Condvar)>);
 
 impl Stop {
     /// Requests the stop. It cannot be canceled.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let (stopped, wake) = &*self.0;
         *stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         wake.notify_all();
     }
 
-    /// Whether the stop was requested.
-    pub fn is_stopped(&self) -> bool {
-        *self.0 .0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sleeps until `due` or until the stop is requested; returns whether it was requested.
-    pub fn wait_until(&self, due: Instant) -> bool {
+    pub(crate) fn wait_until(&self, due: Instant) -> bool {
         let (stopped, wake) = &*self.0;
         let mut guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -55,6 +50,6 @@ mod tests {
         let thread = std::thread::spawn(move || waiter.wait_until(far));
         stop.stop();
         assert!(thread.join().unwrap());
-        assert!(stop.is_stopped());
+        assert!(stop.wait_until(Instant::now()));
     }
 }

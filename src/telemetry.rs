@@ -6,12 +6,12 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::metric::{metrics, Keys, Metric, Rows};
 
-pub mod heartbeats;
+pub(crate) mod heartbeats;
 pub(crate) mod otlp;
 pub(crate) mod process;
-pub mod values;
+pub(crate) mod values;
 
-pub use heartbeats::{Hang, Heartbeat, Heartbeats};
+pub(crate) use heartbeats::{Hang, Heartbeat, Heartbeats};
 pub use otlp::Otlp;
 pub use process::Process;
 pub use values::Registry;
@@ -47,13 +47,13 @@ metrics! { REQUESTS of "self":
 }
 
 /// The program's version.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The commit of this build, or `unknown`; see build.rs.
-pub const REVISION: &str = env!("VCPU_EXPORTER_REVISION");
+pub(crate) const REVISION: &str = env!("VCPU_EXPORTER_REVISION");
 
 /// A counter in seconds.
-pub type SecondsCounter = Counter<f64, AtomicU64>;
+pub(crate) type SecondsCounter = Counter<f64, AtomicU64>;
 
 /// Handles to all metrics; a clone shares the values.
 #[derive(Debug, Clone, Default)]

@@ -42,7 +42,7 @@ pub(super) struct Host {
     pub(super) roots: Arc<Roots>,
     pub(super) counters: Arc<dyn OpenCounters>,
     pub(super) recorder: Box<dyn RecordPt>,
-    /// See [`crate::sources::sched::SchedSource::new`].
+    /// Boot clock, in clock ticks: of a thread that started later, the exporter saw the whole life.
     pub(super) born_after: u64,
     /// For a synthetic host: the scenario's name, and the function that advances the host before
     /// each turn.

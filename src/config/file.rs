@@ -26,7 +26,7 @@ static EXCEEDS_CALLER: OnceLock<bool> = OnceLock::new();
 ///
 /// # Errors
 /// If the program is setuid: the privileges of its caller are then unclear.
-pub fn remember_caller() -> io::Result<()> {
+pub(crate) fn remember_caller() -> io::Result<()> {
     if getuid() != geteuid() {
         let text =
             "the program is setuid: chmod u-s it, and run `check` for the privileges it needs";
@@ -39,7 +39,7 @@ pub fn remember_caller() -> io::Result<()> {
 /// Whether the program has capabilities that its caller does not have. Root's capabilities are its
 /// own, and those of the ambient set come from the caller (systemd's `AmbientCapabilities=`); a
 /// non-root program can get others only from its file.
-pub fn exceeds_caller() -> bool {
+pub(crate) fn exceeds_caller() -> bool {
     *EXCEEDS_CALLER.get_or_init(|| {
         let set = |set| caps::read(None, set).unwrap_or_default();
         exceeds(
@@ -63,7 +63,7 @@ fn exceeds(
 ///
 /// # Errors
 /// If the kernel refuses to drop the capabilities; `work` did not run then.
-pub fn as_caller<T>(work: impl FnOnce() -> T) -> io::Result<T> {
+pub(crate) fn as_caller<T>(work: impl FnOnce() -> T) -> io::Result<T> {
     if !exceeds_caller() {
         return Ok(work());
     }
@@ -80,7 +80,7 @@ pub fn as_caller<T>(work: impl FnOnce() -> T) -> io::Result<T> {
 ///
 /// # Errors
 /// If the open fails.
-pub fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
@@ -91,7 +91,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// If the file cannot be read; `InvalidInput` if it is not a regular file.
-pub fn read_regular(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_regular(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     if !file.metadata()?.is_file() {
         let text = "not a regular file";
@@ -106,7 +106,7 @@ pub fn read_regular(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// If the file cannot be read; `TimedOut` if the pipe's writer does not close it in time.
-pub fn read_or_pipe(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_or_pipe(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     if file.metadata()?.file_type().is_fifo() {
         return read_pipe(&file, max, PATIENCE);

@@ -12,10 +12,10 @@ use super::{raw, values};
 
 mod read;
 
-pub use read::header_name;
+pub(crate) use read::header_name;
 
 /// Most endpoints: each visits the snapshot and keeps its own connection.
-pub const MAX_ENDPOINTS: usize = 8;
+pub(crate) const MAX_ENDPOINTS: usize = 8;
 
 mapping! {
     /// `otlp`: pushes.
@@ -25,7 +25,7 @@ mapping! {
         enabled: bool = true, "values::flag";
         /// Resource attributes; they override detected ones.
         resource: BTreeMap<String, String> = BTreeMap::new(), "read::attributes";
-        /// Endpoints, at most [`MAX_ENDPOINTS`], with different URLs.
+        /// Endpoints, at most `MAX_ENDPOINTS`, with different URLs.
         endpoints: Vec<Endpoint> = Vec::new(), "raw::unique";
     }
 }
@@ -65,7 +65,7 @@ pub struct Url(String);
 
 impl Url {
     /// Accepts an `http` or `https` URL with a host and without user and query.
-    pub fn new(text: &str) -> Result<Self, UrlError> {
+    pub(crate) fn new(text: &str) -> Result<Self, UrlError> {
         let rest = text
             .strip_prefix("http://")
             .or_else(|| text.strip_prefix("https://"))
@@ -106,7 +106,7 @@ fn has_port(authority: &str) -> bool {
 /// Why a text is not the URL of an endpoint. Errors never contain the text, which may include a
 /// password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
+pub(crate) enum UrlError {
     /// The text is not such a URL.
     #[error("expected http:// or https://, a host and a port, such as http://127.0.0.1:4317 or https://otlp.example.com/otlp")]
     NotHttp,

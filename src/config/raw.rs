@@ -9,10 +9,10 @@ use super::values::{flag, text_that};
 use super::EventSet;
 
 /// Most user-defined raw events: each takes a counter of every vCPU for each counted mode.
-pub const MAX_RAW_EVENTS: usize = 16;
+pub(crate) const MAX_RAW_EVENTS: usize = 16;
 
 /// Most separately counted exit reasons: each is an event of every vCPU that filters every exit.
-pub const MAX_EXIT_REASONS: usize = 16;
+pub(crate) const MAX_EXIT_REASONS: usize = 16;
 
 /// Longest name of a raw event (bytes): a label value of each of its series.
 const MAX_NAME: usize = 64;

@@ -72,16 +72,16 @@ struct Keys {
 }
 
 /// `sources.cgroup`: quotas, weight and pressure.
-pub type Cgroup = Periodic<15>;
+pub(crate) type Cgroup = Periodic<15>;
 
 /// `sources.kvm_stat`: counters of whole VMs in KVM debugfs.
-pub type KvmStat = Periodic<15>;
+pub(crate) type KvmStat = Periodic<15>;
 
 /// `sources.threads`: CPU time of all threads of a VM, by role.
 pub type Threads = Periodic<5>;
 
 /// `sources.devices`: host devices that VMs hold.
-pub type Devices = Periodic<30>;
+pub(crate) type Devices = Periodic<30>;
 
 mapping! {
     /// `sources.pmu`: hardware counters.
@@ -92,7 +92,7 @@ mapping! {
         host_mode: bool = true, "values::flag";
         /// Optional event sets besides the default groups, without duplicates.
         events: Vec<EventSet> = Vec::new(), "raw::unique";
-        /// User-defined raw events, at most [`super::MAX_RAW_EVENTS`], with different names.
+        /// User-defined raw events, at most `MAX_RAW_EVENTS`, with different names.
         raw: Vec<RawEvent> = Vec::new(), "raw::unique";
     }
 }
@@ -132,7 +132,7 @@ mapping! {
     Exits {
         /// Whether tracepoints are counted.
         enabled: bool = true;
-        /// Separately counted exit reasons, at most [`super::MAX_EXIT_REASONS`], without
+        /// Separately counted exit reasons, at most `MAX_EXIT_REASONS`, without
         /// duplicates.
         reasons: Vec<ExitReason> = Vec::new(), "raw::unique";
     }

@@ -12,13 +12,14 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error, Expected, Unexpected, Visitor};
 
 /// Range of `sources.pt.window`: below 1 ms the setup costs more than the recording contains.
-pub const PT_WINDOW: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
+pub(crate) const PT_WINDOW: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(1);
 
 /// Range of `sources.pt.max_bytes`: from the data of a millisecond to that of a busy second.
 const PT_BYTES: RangeInclusive<usize> = 64 << 10..=256 << 20;
 
 /// Expected form of a listen address.
-pub const LISTEN_ADDRESS: &str =
+pub(crate) const LISTEN_ADDRESS: &str =
     "an IP address and a port, such as 127.0.0.1:9752, 0.0.0.0:9752 or [::]:9752";
 
 /// Units of a duration in milliseconds, longest first.
@@ -31,7 +32,7 @@ const UNITS: [(&str, u64); 5] = [
 ];
 
 /// Parses `500ms`, `1s`, `5m`, `2h` or `1d`: digits and one unit.
-pub fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let (_, milliseconds) = UNITS.iter().find(|(name, _)| *name == unit)?;
@@ -40,7 +41,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Formats a duration for [`duration`].
-pub fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let total = duration.as_millis() as u64;
     let fits = |(_, size): &&(&str, u64)| total >= *size && total % *size == 0;
     let (unit, size) = UNITS.iter().find(fits).unwrap_or(&("ms", 1));

@@ -33,36 +33,37 @@ impl Load {
 pub const ROUNDS: u32 = 65_536;
 
 /// Guest-physical address of the memory.
-pub const MEMORY: u64 = 0;
+pub(crate) const MEMORY: u64 = 0;
 
 /// Bytes of memory.
-pub const MEMORY_SIZE: usize = 5 * 0x1000;
+pub(crate) const MEMORY_SIZE: usize = 5 * 0x1000;
 
 /// Guest-physical address of the image, and entry point.
-pub const CODE: u64 = 0;
+pub(crate) const CODE: u64 = 0;
 
 /// Guest-physical address of the counters: one per vCPU, [`COUNTER_STRIDE`] bytes apart.
-pub const COUNTERS: u64 = 0x1000;
+pub(crate) const COUNTERS: u64 = 0x1000;
 
 /// Bytes between two counters: a cache line, so that vCPUs do not slow each other down.
-pub const COUNTER_STRIDE: u64 = 64;
+pub(crate) const COUNTER_STRIDE: u64 = 64;
 
 /// Most vCPUs of one micro-VM: the counters that fit into a page.
-pub const MAX_VCPUS: u32 = (0x1000 / COUNTER_STRIDE) as u32;
+pub(crate) const MAX_VCPUS: u32 = (0x1000 / COUNTER_STRIDE) as u32;
 
 /// Address outside the memory: a guest that cannot halt by itself writes here, and the VMM halts
 /// it.
-pub const HALT_REGISTER: u64 = 0x4000_0000;
+pub(crate) const HALT_REGISTER: u64 = 0x4000_0000;
 
 /// Address outside the memory that `io` and `half` write to if there are no I/O ports.
-pub const IO_REGISTER: u64 = 0x4000_0008;
+pub(crate) const IO_REGISTER: u64 = 0x4000_0008;
 
 /// There are no images for this architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the embedded guests support x86-64 and arm64, but this machine is {arch}", arch = std::env::consts::ARCH)]
 pub struct Unsupported;
 
-pub use arch::{contents, prepare_vcpu, prepare_vm};
+pub(crate) use arch::contents;
+pub(crate) use arch::{prepare_vcpu, prepare_vm};
 
 #[cfg_attr(target_arch = "x86_64", path = "guest/x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "guest/aarch64.rs")]

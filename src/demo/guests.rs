@@ -110,7 +110,7 @@ impl Guests {
 
     /// Guests that ended by themselves since the last call. They are reaped, so that the exporter
     /// sees them disappear.
-    pub fn take_ended(&mut self) -> Vec<Ended> {
+    pub(crate) fn take_ended(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();
         self.guests.retain_mut(|guest| {
             let status = guest.process.0.try_wait().ok().flatten();
@@ -132,7 +132,7 @@ impl Guests {
 
 /// A guest that ended by itself.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     name: &'static str,
     pid: u32,
     status: ExitStatus,

@@ -30,7 +30,7 @@ pub const WRITES_PER_WAKE: u64 = 10;
 
 /// Arguments of the hidden `micro-vm` command.
 #[derive(Debug, Clone, clap::Args)]
-pub struct MicroVmArgs {
+pub(crate) struct MicroVmArgs {
     /// Name of the VM
     #[arg(long)]
     pub name: String,
@@ -67,7 +67,7 @@ fn at_most_1_gib(text: &str) -> Result<usize, String> {
 /// # Errors
 /// If KVM is missing or failed, or the process could not be set up. With `--control`, the error is
 /// also sent as a [`Reply::Error`].
-pub fn main(args: &MicroVmArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn main(args: &MicroVmArgs) -> anyhow::Result<ExitCode> {
     let result = run(args);
     if let (true, Err(error)) = (args.control, &result) {
         let error = format!("{error:#}");

@@ -183,7 +183,7 @@ impl Vm {
     /// Creates a vCPU.
     ///
     /// # Errors
-    /// If KVM refuses, or `index` is not below [`MAX_VCPUS`].
+    /// If KVM refuses, or `index` is not below `MAX_VCPUS`.
     pub fn create_vcpu(&self, index: u32) -> Result<Vcpu, VmError> {
         if index >= MAX_VCPUS {
             return Err(VmError::TooManyVcpus(index));
@@ -271,7 +271,7 @@ pub fn spin() {
 ///
 /// # Errors
 /// `EINVAL` if there is no such thread.
-pub fn thread_cpu_time(tid: i32) -> io::Result<Duration> {
+pub(crate) fn thread_cpu_time(tid: i32) -> io::Result<Duration> {
     // The id of a thread's scheduler clock (include/linux/posix-timers_types.h): the inverted TID,
     // then CPUCLOCK_PERTHREAD_MASK (4) and CPUCLOCK_SCHED (2).
     let clock: libc::clockid_t = (!tid << 3) | 6;

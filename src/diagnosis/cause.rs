@@ -23,7 +23,7 @@ pub struct CauseView {
     /// Observed value over threshold: 1 or more is a problem.
     pub score: f64,
     /// The observed value, in the unit of the threshold.
-    pub observed: f64,
+    pub(crate) observed: f64,
     /// The value from which it is a problem.
     pub threshold: f64,
     /// Name of its alert and of the alert's runbook.

@@ -219,7 +219,7 @@ impl HostView {
     }
 
     /// Whether demand exceeds the number of CPUs.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.wanted.is_some_and(|wanted| wanted > self.cpus as f64)
     }
 }

@@ -103,13 +103,13 @@ impl VmView {
     }
 
     /// Whether its only problem is that its vCPUs wait.
-    pub fn only_waits(&self) -> bool {
+    pub(crate) fn only_waits(&self) -> bool {
         let is_wait = |cause: Cause| cause.part_of().unwrap_or(cause) == Cause::Delay;
         self.trouble().all(|cause| is_wait(cause.cause))
     }
 
     /// Score of its worst cause; 0 if none is known.
-    pub fn worst(&self) -> f64 {
+    pub(crate) fn worst(&self) -> f64 {
         self.causes.first().map_or(0.0, |cause| cause.score)
     }
 

@@ -125,7 +125,7 @@ pub struct Numbers {
     /// Time runnable but waiting for a core, cores.
     pub delay: Option<f64>,
     /// Delay over the sum of time and delay.
-    pub delay_ratio: Option<f64>,
+    pub(crate) delay_ratio: Option<f64>,
     /// Cycles per instruction in the guest.
     pub cpi: Option<f64>,
     /// Cache misses per 1000 instructions in the guest.
@@ -160,31 +160,31 @@ pub struct VmView {
     /// Nodes with CPU time or memory of the VM, ascending.
     pub(crate) nodes: Vec<NodeShare>,
     /// Number of nodes with at least 5 % of its CPU time.
-    pub nodes_used: Option<usize>,
+    pub(crate) nodes_used: Option<usize>,
     /// Estimated share of remote memory accesses: from where it runs and where its memory is,
     /// weighted by distance.
     pub memory_remote: Option<f64>,
     /// The same estimate if memory were distributed over nodes as CPU time is: unavoidable for a VM
     /// that runs on several nodes.
     #[serde(default)]
-    pub memory_remote_spread: Option<f64>,
+    pub(crate) memory_remote_spread: Option<f64>,
     /// Mean NUMA distance of its accesses, divided by 10: 1 is all local.
     #[serde(default)]
-    pub memory_distance: Option<f64>,
+    pub(crate) memory_distance: Option<f64>,
     /// Host devices passed through to the VM.
     pub(crate) devices: Vec<DeviceView>,
     /// How many of them are far from where it runs: `DeviceView::remote`.
-    pub devices_remote: Option<usize>,
+    pub(crate) devices_remote: Option<usize>,
     /// Its tightest CPU quota, cores.
     pub quota: Option<f64>,
     /// Share of quota periods in which the quota was exhausted.
     pub throttled: Option<f64>,
     /// Share of runnable time in which it was throttled by quotas.
     #[serde(default)]
-    pub quota_wait: Option<f64>,
+    pub(crate) quota_wait: Option<f64>,
     /// Delay that its quota does not explain, cores.
     #[serde(default)]
-    pub contention: Option<f64>,
+    pub(crate) contention: Option<f64>,
     /// Frequency over nominal frequency, of the cores it runs on.
     pub frequency: Option<f64>,
     /// Lower bound of the share of its CPU time in which a sibling thread was busy.
@@ -192,9 +192,9 @@ pub struct VmView {
     /// Share of time in which the packages it runs on were throttled by heat.
     pub hot: Option<f64>,
     /// CPU time of its other threads (I/O, emulator, vhost), cores.
-    pub io_time: Option<f64>,
+    pub(crate) io_time: Option<f64>,
     /// CPU time of these threads on cores where its vCPUs run.
-    pub io_on_its_cores: Option<f64>,
+    pub(crate) io_on_its_cores: Option<f64>,
     /// Causes that may slow it down, worst first. A score of 1 or more is a problem.
     pub causes: Vec<CauseView>,
     /// The verdict in one or two sentences; empty if no cause exceeds its threshold.
@@ -223,7 +223,7 @@ pub(crate) struct Push {
 
 impl VmView {
     /// Number of vCPUs.
-    pub fn vcpu_count(&self) -> usize {
+    pub(crate) fn vcpu_count(&self) -> usize {
         self.vcpus.len() + self.threadless as usize
     }
 }
@@ -287,7 +287,7 @@ pub(crate) struct DeviceView {
 
 impl View {
     /// The VM that is responsible for the worst of the causes of VM `victim` that have a culprit.
-    pub fn culprit(&self, victim: usize) -> Option<&VmView> {
+    pub(crate) fn culprit(&self, victim: usize) -> Option<&VmView> {
         let pushed = |vm: &VmView| {
             let scores = vm.pushes.iter().filter(|push| push.vm == victim);
             scores.map(|push| push.score).reduce(f64::max)

@@ -15,7 +15,7 @@ use crate::telemetry::Telemetry;
 const SLOW_PASS: Duration = Duration::from_secs(2);
 
 /// Keeps the latest inventory up to date.
-pub struct Lane {
+pub(crate) struct Lane {
     roots: Arc<Roots>,
     topology: Watch,
     scanner: Scanner,
@@ -29,7 +29,7 @@ impl Lane {
     ///
     /// # Errors
     /// If the CPU topology cannot be read: no location has a name without it.
-    pub fn new(roots: Arc<Roots>, telemetry: Telemetry) -> Result<Self, TopologyError> {
+    pub(crate) fn new(roots: Arc<Roots>, telemetry: Telemetry) -> Result<Self, TopologyError> {
         Ok(Self {
             topology: Watch::new(roots.clone())?,
             scanner: Scanner::new(roots.clone()),
@@ -41,12 +41,12 @@ impl Lane {
     }
 
     /// The latest inventory.
-    pub fn newest(&self) -> Arc<ArcSwap<Inventory>> {
+    pub(crate) fn newest(&self) -> Arc<ArcSwap<Inventory>> {
         self.newest.clone()
     }
 
     /// Scans once and publishes the inventory if it changed.
-    pub fn pass(&mut self) {
+    pub(crate) fn pass(&mut self) {
         let start = Instant::now();
         let inventory = self.scanner.scan(self.topology.look());
         if !Arc::ptr_eq(&inventory, &self.newest.load()) {
@@ -62,7 +62,7 @@ impl Lane {
     }
 
     /// Scans once per period until `stop`.
-    pub fn run(mut self, period: Duration, stop: &Stop) {
+    pub(crate) fn run(mut self, period: Duration, stop: &Stop) {
         let limit = period * 3 + SLOW_PASS;
         let heartbeats = &self.telemetry.heartbeats;
         let heartbeat = heartbeats.add("inventory", limit, true);

@@ -5,8 +5,7 @@ use crate::host::label::label_values;
 
 label_values! {
     /// What a thread does for a VM.
-    #[derive(PartialOrd, Ord)]
-    Role {
+    pub(crate) enum Role {
         /// Runs a vCPU.
         Vcpu = "vcpu",
         /// Any other thread of the VMM: main loop, monitor, workers.
@@ -23,7 +22,7 @@ label_values! {
 impl Role {
     /// Whether this kind of VMM is known to name threads of this role; all other threads are the
     /// emulator's.
-    pub fn is_named_by(self, vmm: &str) -> bool {
+    pub(crate) fn is_named_by(self, vmm: &str) -> bool {
         let known = vmm::named(vmm);
         match self {
             Role::Iothread => known.is_some_and(|vmm| vmm.iothread.is_some()),
@@ -35,7 +34,7 @@ impl Role {
     /// The role of a thread in this kind of VMM ([`Vm::vmm`](super::Vm)), from its name `comm`. A
     /// process chooses its thread names; it cannot choose whether a thread is the kernel's
     /// (`of_kernel`).
-    pub fn of(vmm: &str, comm: &str, of_kernel: bool) -> Self {
+    pub(crate) fn of(vmm: &str, comm: &str, of_kernel: bool) -> Self {
         if of_kernel {
             return match vhost_of(comm) {
                 Some(_) => Role::Vhost,
@@ -53,12 +52,12 @@ impl Role {
 
 /// TID of the thread for which the kernel created this vhost worker (drivers/vhost/vhost.c,
 /// `vhost_worker_create`).
-pub fn vhost_of(comm: &str) -> Option<i32> {
+pub(crate) fn vhost_of(comm: &str) -> Option<i32> {
     tid(comm.strip_prefix("vhost-"))
 }
 
 /// TID of the thread for which the kernel created this io_uring worker (io_uring/{io-wq,sqpoll}.c).
-pub fn io_uring_of(comm: &str) -> Option<i32> {
+pub(crate) fn io_uring_of(comm: &str) -> Option<i32> {
     let worker = comm.strip_prefix("iou-wrk-");
     tid(worker.or_else(|| comm.strip_prefix("iou-sqp-")))
 }

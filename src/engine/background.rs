@@ -87,11 +87,11 @@ pub struct Source {
     /// Time between two reads of a VM or of the host.
     pub period: Duration,
     /// Reads its subject.
-    pub reader: SourceReader,
+    pub(crate) reader: SourceReader,
 }
 
 /// The reader of a source, by its subject.
-pub enum SourceReader {
+pub(crate) enum SourceReader {
     /// Reads whole VMs.
     Vm(Box<dyn VmSource>),
     /// Reads the host, whose CPUs are those of the topology.
@@ -161,7 +161,7 @@ pub struct VmFacts {
 
 impl VmFacts {
     /// Number of series of the facts about the host and the VMs in `inventory`.
-    pub fn count(&self, inventory: &Inventory) -> usize {
+    pub(crate) fn count(&self, inventory: &Inventory) -> usize {
         let known = inventory.vms.iter().filter_map(|vm| self.vms.get(&vm.key));
         let facts = known.flatten().chain(&self.host);
         let facts = facts.flat_map(|facts| facts.iter());
@@ -173,7 +173,7 @@ impl VmFacts {
 const LONG: Duration = Duration::from_secs(60);
 
 /// Reads its sources, each at its own period.
-pub struct BackgroundCollector {
+pub(crate) struct BackgroundCollector {
     sources: Vec<Entry>,
     heartbeat: Heartbeat,
     inventory: Arc<ArcSwap<Inventory>>,
@@ -206,7 +206,7 @@ struct Round {
 
 impl BackgroundCollector {
     /// A collector for the host and the VMs that `inventory` holds at each pass.
-    pub fn new(
+    pub(crate) fn new(
         sources: Vec<Source>,
         inventory: Arc<ArcSwap<Inventory>>,
         telemetry: Telemetry,
@@ -229,17 +229,17 @@ impl BackgroundCollector {
     }
 
     /// The latest facts; updated after each pass with changes.
-    pub fn newest(&self) -> Arc<ArcSwap<VmFacts>> {
+    pub(crate) fn newest(&self) -> Arc<ArcSwap<VmFacts>> {
         self.newest.clone()
     }
 
     /// Descriptions of all sources.
-    pub fn infos(&self) -> Vec<SourceInfo> {
+    pub(crate) fn infos(&self) -> Vec<SourceInfo> {
         self.sources.iter().map(|entry| entry.source.info).collect()
     }
 
     /// Reads every source that is due at `now`, and publishes after each source with changes.
-    pub fn pass(&mut self, now: Instant) {
+    pub(crate) fn pass(&mut self, now: Instant) {
         let inventory = self.inventory.load_full();
         for n in 0..self.sources.len() {
             let entry = &mut self.sources[n];
@@ -283,7 +283,7 @@ impl BackgroundCollector {
 
     /// Reads sources as they become due, until `stop`. A VM that appears in between is read with
     /// the next pass of each source.
-    pub fn run(mut self, stop: &Stop) {
+    pub(crate) fn run(mut self, stop: &Stop) {
         while !stop.wait_until(self.next_due()) {
             self.pass(Instant::now());
         }

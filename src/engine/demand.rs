@@ -15,7 +15,7 @@ metrics! { METRICS of "sched":
 
 /// Totals of all logical CPUs.
 #[derive(Debug, Default)]
-pub struct Demand {
+pub(crate) struct Demand {
     /// Positions of time and delay among the placed columns.
     columns: Option<[usize; 2]>,
     /// Indexed by CPU number.
@@ -34,7 +34,7 @@ pub struct OfCpu {
 
 impl Demand {
     /// Empty totals, fed by these columns.
-    pub fn new(columns: &Columns) -> Self {
+    pub(crate) fn new(columns: &Columns) -> Self {
         Self {
             columns: columns.demand.and_then(placed),
             ..Self::default()
@@ -42,7 +42,7 @@ impl Demand {
     }
 
     /// Adds one vCPU's tick to the CPU where it runs now.
-    pub fn charge(&mut self, reading: &Reading) {
+    pub(crate) fn charge(&mut self, reading: &Reading) {
         let (Some([time, delay]), Some(cpu)) = (self.columns, reading.cpu) else {
             return;
         };
@@ -67,13 +67,13 @@ impl Demand {
     }
 
     /// Totals of this CPU; `None` until the time of any vCPU is known.
-    pub fn of(&self, cpu: u32) -> Option<OfCpu> {
+    pub(crate) fn of(&self, cpu: u32) -> Option<OfCpu> {
         let total = self.totals.get(cpu as usize).copied();
         self.known.then(|| total.unwrap_or_default())
     }
 
     /// Number of series for this many CPUs.
-    pub fn series(&self, cpus: usize) -> usize {
+    pub(crate) fn series(&self, cpus: usize) -> usize {
         2 * cpus * usize::from(self.known)
     }
 }

@@ -15,7 +15,7 @@ use crate::metric::Label;
 /// Series are created in advance for a vCPU that may run on at most this many cores. `rate()`
 /// cannot see an increase before the first scrape of a series; a series that starts at 0 hides
 /// none.
-pub const MAX_CELLS_AHEAD: usize = 8;
+pub(crate) const MAX_CELLS_AHEAD: usize = 8;
 
 /// The location labels of a series, which also identify it within the vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -77,7 +77,7 @@ pub struct Cell {
     /// Columns that are known here, before withdrawn columns are removed.
     known: ColumnSet,
     /// Created in advance because the vCPU may run here; does not age while that holds.
-    pub ahead: bool,
+    pub(crate) ahead: bool,
     /// Time of the last charge; `None` hides the series until the next charge.
     touched: Option<Instant>,
     /// Part of the totals that a coarser series includes as well; empty while none does.
@@ -96,7 +96,7 @@ impl Cell {
 
 /// All totals of one vCPU. They outlive its thread: a new thread of the vCPU continues them.
 #[derive(Debug, Clone)]
-pub struct Account {
+pub(crate) struct Account {
     /// The vCPU's series, in the order of their creation.
     pub cells: Vec<Cell>,
     /// Value of each vCPU column.
@@ -115,7 +115,7 @@ pub struct Account {
 
 impl Account {
     /// An empty account with one series per core.
-    pub fn new(columns: &Columns) -> Self {
+    pub(crate) fn new(columns: &Columns) -> Self {
         Self {
             cells: Vec::new(),
             values: vec![0; columns.vcpu.len()].into(),
@@ -128,12 +128,12 @@ impl Account {
     }
 
     /// The placed columns that are known in a series.
-    pub fn known_in(&self, cell: &Cell) -> ColumnSet {
+    pub(crate) fn known_in(&self, cell: &Cell) -> ColumnSet {
         cell.known & !self.withdrawn
     }
 
     /// Adds the reading of one tick, taken at `now`.
-    pub fn charge(&mut self, reading: &Reading, now: Instant) {
+    pub(crate) fn charge(&mut self, reading: &Reading, now: Instant) {
         self.keep_values(reading);
         if let Some(allowed) = &reading.allowed {
             self.make_cells_ahead(reading, allowed, now);
@@ -209,7 +209,7 @@ impl Account {
     }
 
     /// Whether a series is exposed: the vCPU runs there, may run there, or ran there within `ttl`.
-    pub fn is_visible(&self, n: usize, ttl: Duration, now: Instant) -> bool {
+    pub(crate) fn is_visible(&self, n: usize, ttl: Duration, now: Instant) -> bool {
         let cell = &self.cells[n];
         let is_recent = |touched| now.saturating_duration_since(touched) < ttl;
         let lives = self.current == Some(n) || cell.ahead || cell.touched.is_some_and(is_recent);
@@ -219,7 +219,7 @@ impl Account {
     /// Changes the placement. Every series continues where it stopped: coarser series take over the
     /// totals of finer ones, and finer ones keep their totals, hidden, until the placement becomes
     /// finer again.
-    pub fn set_placement(&mut self, placement: Placement) {
+    pub(crate) fn set_placement(&mut self, placement: Placement) {
         for step in [Placement::NumaNode, Placement::None] {
             if self.placement < step && step <= placement {
                 self.merge_into(step);
@@ -262,7 +262,7 @@ impl Account {
 
     /// Forgets the series that are finer than the current placement; they would start from 0 if
     /// needed again.
-    pub fn forget_finer(&mut self) {
+    pub(crate) fn forget_finer(&mut self) {
         let placement = self.placement;
         let current = self.current.map(|n| self.cells[n].key);
         self.cells
@@ -272,7 +272,7 @@ impl Account {
 
     /// Marks columns as unknown: no source counts them for this vCPU now, and a constant total
     /// would look like no activity. Counted again, they continue where they stopped.
-    pub fn withdraw(&mut self, placed: ColumnSet, vcpu: ColumnSet) {
+    pub(crate) fn withdraw(&mut self, placed: ColumnSet, vcpu: ColumnSet) {
         self.withdrawn |= placed;
         self.known &= !vcpu;
     }

@@ -15,18 +15,18 @@ use crate::config::Placement;
 use crate::discover::Owner;
 use crate::engine::reading::{Column, ColumnSet, Columns};
 use crate::engine::vcpu_sampler::VcpuSampler;
-use crate::metric::label_values;
+use crate::host::label::label_values;
 
 /// Hidden series keep their totals, up to this many times `max_series` numbers of 8 bytes. Above
 /// that, the totals of dropped detail are forgotten, then the next placement detail is dropped.
 const HELD_PER_SERIES: usize = 4;
 
 /// How long detail must fit before it is restored.
-pub const RESTORE_AFTER: Duration = Duration::from_secs(600);
+pub(crate) const RESTORE_AFTER: Duration = Duration::from_secs(600);
 
 label_values! {
     /// Detail that can be dropped, in this order: the `what` label.
-    pub enum Detail {
+    pub(crate) enum Detail {
         /// User-defined raw events.
         UserEvents = "user_events",
         /// `mode="host"` of the hardware counters.
@@ -67,7 +67,12 @@ struct Size {
 
 impl Limit {
     /// A limit that has dropped no detail yet.
-    pub fn new(max_series: usize, ttl: Duration, placement: Placement, columns: &Columns) -> Self {
+    pub(crate) fn new(
+        max_series: usize,
+        ttl: Duration,
+        placement: Placement,
+        columns: &Columns,
+    ) -> Self {
         let those = |test: fn(&Column) -> bool| {
             let columns = columns.placed.iter().enumerate();
             columns.fold(0, |set, (n, c)| set | ColumnSet::from(test(c)) << n)
@@ -86,7 +91,7 @@ impl Limit {
     }
 
     /// Dropped detail over all owners, with the number of series removed at the time of each drop.
-    pub fn dropped(&self) -> &[(Detail, u64)] {
+    pub(crate) fn dropped(&self) -> &[(Detail, u64)] {
         &self.sums
     }
 
@@ -96,12 +101,12 @@ impl Limit {
     }
 
     /// How long a series stays exposed after its last charge.
-    pub fn ttl(&self) -> Duration {
+    pub(crate) fn ttl(&self) -> Duration {
         self.ttl
     }
 
     /// Applies the owner's dropped detail to a vCPU that is new or has a new owner.
-    pub fn apply(&self, vcpu_sampler: &mut VcpuSampler) {
+    pub(crate) fn apply(&self, vcpu_sampler: &mut VcpuSampler) {
         let owner = vcpu_sampler.vm.owner;
         let set = |detail, set| match self.is_dropped(owner, detail) {
             true => set,
@@ -114,7 +119,12 @@ impl Limit {
 
     /// Drops detail until all series fit, and restores detail that has fitted for long enough.
     /// `others` is the number of series that do not belong to vCPUs.
-    pub fn enforce(&mut self, vcpu_samplers: &mut [VcpuSampler], others: usize, now: Instant) {
+    pub(crate) fn enforce(
+        &mut self,
+        vcpu_samplers: &mut [VcpuSampler],
+        others: usize,
+        now: Instant,
+    ) {
         let mut sizes = self.sizes(vcpu_samplers, now);
         self.dropped.retain(|owner, _| sizes.contains_key(owner));
         while let Some((owner, detail)) = self.next_loss(&sizes, others, vcpu_samplers) {

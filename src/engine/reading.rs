@@ -46,7 +46,7 @@ pub struct ColumnId {
 
 impl ColumnId {
     /// Its position among the placed columns.
-    pub fn placed(self) -> Option<usize> {
+    pub(crate) fn placed(self) -> Option<usize> {
         (self.scope == Scope::Placed).then_some(self.n.into())
     }
 }
@@ -65,17 +65,17 @@ pub struct Columns {
 }
 
 /// A set of columns of one scope: bit n is column n.
-pub type ColumnSet = u128;
+pub(crate) type ColumnSet = u128;
 
 /// Maximum number of columns in each scope, the width of [`ColumnSet`].
-pub const MAX_COLUMNS: usize = 128;
+pub(crate) const MAX_COLUMNS: usize = 128;
 
 impl Columns {
     /// Declares a column.
     ///
     /// # Panics
     /// With more than [`MAX_COLUMNS`] columns; the configuration bounds the number of columns.
-    pub fn add(&mut self, column: Column) -> ColumnId {
+    pub(crate) fn add(&mut self, column: Column) -> ColumnId {
         let scope = column.scope;
         let list = match scope {
             Scope::Placed => &mut self.placed,
@@ -91,7 +91,7 @@ impl Columns {
     }
 
     /// The first placed column of a metric, if a source declared one.
-    pub fn find_placed(&self, metric: &'static Metric) -> Option<ColumnId> {
+    pub(crate) fn find_placed(&self, metric: &'static Metric) -> Option<ColumnId> {
         let n = self.placed.iter().position(|c| c.metric == metric)?;
         let (scope, n) = (Scope::Placed, u8::try_from(n).ok()?);
         Some(ColumnId { scope, n })
@@ -153,7 +153,7 @@ impl Values {
 
 impl Reading {
     /// An empty reading for these columns and this topology.
-    pub fn new(columns: &Columns, topology: Arc<Topology>) -> Self {
+    pub(crate) fn new(columns: &Columns, topology: Arc<Topology>) -> Self {
         Self {
             topology,
             cpu: None,
@@ -174,7 +174,7 @@ impl Reading {
     }
 
     /// Adds the delta since the last tick to a counter; 0 makes it known.
-    pub fn add(&mut self, column: ColumnId, delta: u64) {
+    pub(crate) fn add(&mut self, column: ColumnId, delta: u64) {
         self.values_mut(column.scope).add(column.n, delta);
     }
 
@@ -182,7 +182,7 @@ impl Reading {
     ///
     /// # Panics
     /// On a placed column: a gauge cannot be charged to a location.
-    pub fn set(&mut self, column: ColumnId, value: u64) {
+    pub(crate) fn set(&mut self, column: ColumnId, value: u64) {
         match column.scope {
             Scope::Placed => unreachable!("a gauge cannot be charged to a location"),
             Scope::Vcpu => self.vcpu.set(column.n, value),
@@ -191,7 +191,7 @@ impl Reading {
 
     /// Marks a column as unknown. A counter keeps its totals, which are exposed again once
     /// something is added.
-    pub fn withdraw(&mut self, column: ColumnId) {
+    pub(crate) fn withdraw(&mut self, column: ColumnId) {
         self.values_mut(column.scope).withdrawn |= 1 << column.n;
     }
 
@@ -203,17 +203,17 @@ impl Reading {
     }
 
     /// The withdrawn placed columns.
-    pub fn withdrawn(&self) -> ColumnSet {
+    pub(crate) fn withdrawn(&self) -> ColumnSet {
         self.placed.withdrawn
     }
 
     /// The withdrawn vCPU columns.
-    pub fn withdrawn_of_vcpu(&self) -> ColumnSet {
+    pub(crate) fn withdrawn_of_vcpu(&self) -> ColumnSet {
         self.vcpu.withdrawn
     }
 
     /// The value of a column, or `None` if it is unknown. For tests.
-    pub fn get(&self, column: ColumnId) -> Option<u64> {
+    pub(crate) fn get(&self, column: ColumnId) -> Option<u64> {
         let n = column.n;
         let values = match column.scope {
             Scope::Placed => &self.placed,

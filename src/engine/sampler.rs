@@ -66,19 +66,19 @@ pub struct View<'a> {
     /// The inventory used in this tick.
     pub inventory: &'a Arc<Inventory>,
     /// The latest facts of each background collector.
-    pub facts: &'a [Arc<VmFacts>],
+    pub(crate) facts: &'a [Arc<VmFacts>],
     /// Metric, labels and unit of each column.
-    pub columns: &'a Arc<Columns>,
+    pub(crate) columns: &'a Arc<Columns>,
     /// All vCPUs, in inventory order.
-    pub vcpu_samplers: &'a [VcpuSampler],
+    pub(crate) vcpu_samplers: &'a [VcpuSampler],
     /// Demand of all vCPUs for each logical CPU.
-    pub demand: &'a Demand,
+    pub(crate) demand: &'a Demand,
     /// The series limit and the detail it dropped.
     pub limit: &'a Limit,
     /// State of each source read in the tick.
     pub sources: &'a [(SourceInfo, SourceState)],
     /// State of each source whose thread hangs; it replaces the source's own state.
-    pub overdue: &'a [(SourceInfo, SourceState)],
+    pub(crate) overdue: &'a [(SourceInfo, SourceState)],
 }
 
 impl Sampler {
@@ -122,8 +122,9 @@ impl Sampler {
     }
 
     /// Limits the file descriptors held for vCPUs to `most`, independent of the process limit.
+    #[cfg(test)]
     #[must_use]
-    pub fn with_descriptors(mut self, most: usize) -> Self {
+    pub(crate) fn with_descriptors(mut self, most: usize) -> Self {
         self.shares = Shares::of(most);
         self
     }
@@ -224,7 +225,12 @@ impl Sampler {
     }
 
     /// Ticks on a fixed schedule until `stop`; calls `after_tick` after each tick.
-    pub fn run(mut self, period: Duration, stop: &Stop, mut after_tick: impl FnMut(&Sampler)) {
+    pub(crate) fn run(
+        mut self,
+        period: Duration,
+        stop: &Stop,
+        mut after_tick: impl FnMut(&Sampler),
+    ) {
         let mut schedule = Schedule::new(Instant::now(), period);
         while !stop.wait_until(schedule.due()) {
             self.timed_tick(&mut schedule, &mut after_tick);
@@ -232,7 +238,11 @@ impl Sampler {
     }
 
     /// Runs one tick of `schedule` and records its duration and CPU time, including `after_tick`.
-    pub fn timed_tick(&mut self, schedule: &mut Schedule, mut after_tick: impl FnMut(&Sampler)) {
+    pub(crate) fn timed_tick(
+        &mut self,
+        schedule: &mut Schedule,
+        mut after_tick: impl FnMut(&Sampler),
+    ) {
         let (start, cpu) = (Instant::now(), thread_cpu_time());
         self.heartbeat.step("sampler");
         self.tick();

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 /// A schedule of ticks.
 #[derive(Debug, Clone)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     period: Duration,
     due: Instant,
 }
 
 impl Schedule {
     /// A schedule whose first tick is due at `start`. `period` is at least 1 ms.
-    pub fn new(start: Instant, period: Duration) -> Self {
+    pub(crate) fn new(start: Instant, period: Duration) -> Self {
         Self {
             period: period.max(Duration::from_millis(1)),
             due: start,
@@ -20,14 +20,14 @@ impl Schedule {
     }
 
     /// When the next tick is due; in the past if it is late.
-    pub fn due(&self) -> Instant {
+    pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
     /// Ends a tick: advances to the first tick that can still start in time, and returns the number
     /// of ticks skipped. Skipping is better than catching up: a burst of ticks would load a host
     /// that is already short of time, and measure almost nothing.
-    pub fn ended(&mut self, now: Instant) -> u64 {
+    pub(crate) fn ended(&mut self, now: Instant) -> u64 {
         self.due += self.period;
         let late = now.saturating_duration_since(self.due);
         let missed = late.as_nanos().div_ceil(self.period.as_nanos());

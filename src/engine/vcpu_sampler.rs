@@ -18,10 +18,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 const RETRY_LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// Identifies a vCPU across inventories by its VM and index. Its thread may change.
-pub type VcpuKey = (VmKey, u32);
+pub(crate) type VcpuKey = (VmKey, u32);
 
 /// The sampler of one vCPU.
-pub struct VcpuSampler {
+pub(crate) struct VcpuSampler {
     /// The VM in the current inventory.
     pub vm: Arc<Vm>,
     /// The vCPU and its thread.
@@ -68,7 +68,7 @@ enum Opened {
 
 impl VcpuSampler {
     /// A vCPU without totals.
-    pub fn new(vm: Arc<Vm>, vcpu: Vcpu, columns: &Columns) -> Self {
+    pub(crate) fn new(vm: Arc<Vm>, vcpu: Vcpu, columns: &Columns) -> Self {
         Self {
             vm,
             vcpu,
@@ -81,12 +81,12 @@ impl VcpuSampler {
     }
 
     /// Identity of the vCPU.
-    pub fn key(&self) -> VcpuKey {
+    pub(crate) fn key(&self) -> VcpuKey {
         (self.vm.key, self.vcpu.index)
     }
 
     /// Adopts the current inventory's data. A new thread gets new readers; the totals continue.
-    pub fn update(&mut self, vm: Arc<Vm>, vcpu: Vcpu) {
+    pub(crate) fn update(&mut self, vm: Arc<Vm>, vcpu: Vcpu) {
         self.vm = vm;
         if self.vcpu != vcpu {
             self.vcpu = vcpu;
@@ -201,7 +201,7 @@ impl VcpuSampler {
     }
 
     /// Why a source refused this vCPU.
-    pub fn refusal(&self, source: usize) -> Option<&Reason> {
+    pub(crate) fn refusal(&self, source: usize) -> Option<&Reason> {
         match self.readers.get(source)? {
             Opened::Refused { why, .. } => Some(why),
             Opened::NotYet | Opened::Reader { .. } => None,
@@ -209,7 +209,7 @@ impl VcpuSampler {
     }
 
     /// Number of file descriptors held for this vCPU.
-    pub fn descriptors(&self) -> usize {
+    pub(crate) fn descriptors(&self) -> usize {
         self.readers.iter().map(Opened::descriptors).sum()
     }
 

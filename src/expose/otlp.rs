@@ -37,7 +37,7 @@ pub use resource::Resource;
 pub use schedule::Schedule;
 pub use settings::Settings;
 pub use starts::Clock;
-pub use transport::{Client, SetupError};
+pub use transport::Client;
 
 /// At shutdown, the time for a push in progress ...
 const UNDER_WAY: Duration = Duration::from_millis(500);
@@ -57,7 +57,7 @@ const KEPT: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// The thread that pushes; there is none without endpoints.
 #[derive(Debug)]
-pub struct Pushing {
+pub(crate) struct Pushing {
     stop: watch::Sender<bool>,
     /// Receives the thread's result; `None` without a thread.
     result: Option<mpsc::Receiver<Result<(), JoinError>>>,
@@ -67,13 +67,13 @@ pub struct Pushing {
 /// A task of the OTLP thread panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("the OTLP thread panicked; this is a bug in the exporter, please report it")]
-pub struct PushingFailed;
+pub(crate) struct PushingFailed;
 
 /// Starts pushing to every endpoint.
 ///
 /// # Errors
 /// If the thread or its runtime cannot be started.
-pub fn start(pushers: Vec<Pusher>) -> io::Result<Pushing> {
+pub(crate) fn start(pushers: Vec<Pusher>) -> io::Result<Pushing> {
     let (stop, stopped) = watch::channel(false);
     let mut pushing = Pushing {
         stop,
@@ -166,7 +166,7 @@ async fn grace(stopped: &mut watch::Receiver<bool>, time: Duration) {
 impl Pushing {
     /// Resolves when the thread exits; before shutdown only a bug causes that. The exporter then
     /// exits too, because receivers depend on its pushes.
-    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
         let ended = Arc::clone(&self.ended);
         async move { ended.notified().await }
     }
@@ -176,7 +176,7 @@ impl Pushing {
     ///
     /// # Errors
     /// If pushing ended by a bug.
-    pub fn stop(self) -> Result<(), PushingFailed> {
+    pub(crate) fn stop(self) -> Result<(), PushingFailed> {
         // The receiver is gone if the thread has ended.
         let _ = self.stop.send(true);
         let Some(result) = self.result else {

@@ -10,14 +10,14 @@ use std::path::PathBuf;
 
 use super::roots::Roots;
 
-pub mod files;
+pub(crate) mod files;
 mod group;
 
-pub use group::{Group, Resource};
+pub(crate) use group::{Group, Resource};
 
 /// One line of /proc/PID/cgroup: the group of the process in one hierarchy (cgroups(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Membership<'a> {
+pub(crate) struct Membership<'a> {
     /// Comma-separated controllers of a v1 hierarchy; empty for v2.
     pub controllers: &'a str,
     /// Absolute path of the group in the cgroup namespace of the reader.
@@ -25,7 +25,7 @@ pub struct Membership<'a> {
 }
 
 /// Parses the `id:controllers:path` lines of /proc/PID/cgroup; other lines are skipped.
-pub fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
+pub(crate) fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
     text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         Some(Membership {
@@ -37,14 +37,14 @@ pub fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
-pub enum Version {
+pub(crate) enum Version {
     V1,
     V2,
 }
 
 /// The mounted hierarchies that are used for VMs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mounts {
+pub(crate) struct Mounts {
     /// Hierarchy with the `cpu` controller.
     pub cpu: Option<Hierarchy>,
     /// Hierarchy with the `cpuset` controller.
@@ -56,7 +56,7 @@ pub struct Mounts {
 impl Mounts {
     /// Finds the hierarchies below the cgroup root: the v2 hierarchy itself, or a directory per v1
     /// hierarchy and `unified` for v2, as systemd mounts them.
-    pub fn detect(roots: &Roots) -> Self {
+    pub(crate) fn detect(roots: &Roots) -> Self {
         let v2 = |dir: PathBuf| {
             let found = dir.join("cgroup.controllers").exists();
             found.then(|| Hierarchy::new(dir, Version::V2, ""))
@@ -91,7 +91,7 @@ const MAX_SEARCH_DEPTH: usize = 3;
 
 /// One mounted hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hierarchy {
+pub(crate) struct Hierarchy {
     root: PathBuf,
     version: Version,
     /// v1: the controller that the hierarchy was found by.
@@ -111,17 +111,18 @@ impl Hierarchy {
     }
 
     /// Version of the hierarchy.
-    pub fn version(&self) -> Version {
+    #[cfg(test)]
+    pub(crate) fn version(&self) -> Version {
         self.version
     }
 
     /// A group returned by [`Hierarchy::locate`], or one above or below it.
-    pub fn group<'a>(&self, roots: &'a Roots, path: &str) -> Group<'a> {
+    pub(crate) fn group<'a>(&self, roots: &'a Roots, path: &str) -> Group<'a> {
         Group::new(roots, self.version, self.root.join(path))
     }
 
     /// The path in this hierarchy, from the text of /proc/PID/cgroup.
-    pub fn shown<'a>(&self, text: &'a str) -> Option<&'a str> {
+    pub(crate) fn shown<'a>(&self, text: &'a str) -> Option<&'a str> {
         let is_this = |m: &Membership<'_>| match self.version {
             Version::V2 => m.controllers.is_empty(),
             Version::V1 => m.controllers.split(',').any(|c| c == self.controller),
@@ -135,7 +136,7 @@ impl Hierarchy {
     /// In a cgroup namespace the kernel shows groups outside of it with leading `..`
     /// (cgroup_namespaces(7)), without saying where these lead. Therefore the rest of the path is
     /// searched below the root and below the groups near it; the result applies to all such paths.
-    pub fn locate(&mut self, roots: &Roots, shown: &str) -> Option<String> {
+    pub(crate) fn locate(&mut self, roots: &Roots, shown: &str) -> Option<String> {
         let (ups, rest) = split_ups(shown)?;
         let start = self.starts.get(&ups).map_or("", String::as_str);
         let group = join(start, &rest);
@@ -203,14 +204,14 @@ fn join(start: &str, rest: &str) -> String {
 
 /// The components of a path, outermost first, without the `/..` of a path outside of the cgroup
 /// namespace.
-pub fn components(path: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn components(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|c| !c.is_empty() && *c != "..")
 }
 
 /// UID of the login session that a group belongs to: `/user.slice/user-UID.slice/…`
 /// (systemd.special(7)). Only the outermost components count because only root creates them; users
 /// create groups of any name below.
-pub fn session_user(path: &str) -> Option<u32> {
+pub(crate) fn session_user(path: &str) -> Option<u32> {
     let mut components = components(path);
     let slice = components.next().filter(|top| *top == "user.slice");
     let user = slice.and(components.next())?.strip_prefix("user-")?;
@@ -218,7 +219,7 @@ pub fn session_user(path: &str) -> Option<u32> {
 }
 
 /// Resolves `\xNN` (systemd.unit(5), "String escaping for inclusion in unit names").
-pub fn unescape(path: &str) -> String {
+pub(crate) fn unescape(path: &str) -> String {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {

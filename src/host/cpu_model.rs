@@ -70,7 +70,7 @@ impl CpuModel {
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn first_block(roots: &Roots) -> Result<String, CpuModelError> {
+pub(crate) fn first_block(roots: &Roots) -> Result<String, CpuModelError> {
     let path = roots.proc.join("cpuinfo");
     let mut bytes = Vec::new();
     roots
@@ -92,18 +92,9 @@ pub fn field<'a>(block: &'a str, name: &str) -> Option<&'a str> {
 
 /// Whether the first CPU has a flag. The flag `hypervisor` means that the machine is virtual (CPUID
 /// leaf 1, ECX bit 31).
-pub fn has_flag(roots: &Roots, flag: &str) -> bool {
+pub(crate) fn has_flag(roots: &Roots, flag: &str) -> bool {
     let block = first_block(roots).unwrap_or_default();
     field(&block, "flags").is_some_and(|flags| flags.split_whitespace().any(|f| f == flag))
-}
-
-/// Whether the machine has several kinds of cores: the kernel then has one PMU per kind
-/// (Documentation/admin-guide/perf-intel-hybrid.rst, "Identifying hybrid PMUs").
-pub fn is_hybrid(roots: &Roots) -> bool {
-    let devices = roots.sys.join("bus/event_source/devices");
-    ["cpu_core", "cpu_atom"]
-        .iter()
-        .all(|pmu| devices.join(pmu).is_dir())
 }
 
 /// Parses the first block of a cpuinfo file.
@@ -187,17 +178,6 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("proc/cpuinfo"), "{text}");
         assert!(text.contains("--path.procfs"), "{text}");
-    }
-
-    #[test]
-    fn both_kinds_of_core_make_a_hybrid() {
-        let dir = tempfile::tempdir().unwrap();
-        let roots = Roots::below(dir.path());
-        let devices = dir.path().join("sys/bus/event_source/devices");
-        std::fs::create_dir_all(devices.join("cpu_core")).unwrap();
-        assert!(!is_hybrid(&roots));
-        std::fs::create_dir_all(devices.join("cpu_atom")).unwrap();
-        assert!(is_hybrid(&roots));
     }
 
     proptest! {

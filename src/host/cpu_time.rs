@@ -7,27 +7,27 @@ use super::number::decimal;
 use super::roots::Roots;
 
 /// Values of the `mode` label, in the order of [`CpuTime::modes`].
-pub const MODES: [&str; 8] = [
+pub(crate) const MODES: [&str; 8] = [
     "user", "guest", "system", "irq", "softirq", "steal", "iowait", "idle",
 ];
 
 /// Modes in which a CPU works for the host, its VMs, or another guest of the underlying hypervisor
 /// (`steal`): all but `iowait` and `idle`.
-pub const BUSY: [&str; 6] = ["user", "guest", "system", "irq", "softirq", "steal"];
+pub(crate) const BUSY: [&str; 6] = ["user", "guest", "system", "irq", "softirq", "steal"];
 
 /// Fields read per line. Linux 2.6.33 added the tenth, `guest_nice`.
 const FIELDS: usize = 10;
 
 /// CPU time of one CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CpuTime {
+pub(crate) struct CpuTime {
     pub(crate) cpu: u32,
     /// Clock ticks in each of [`MODES`].
     pub modes: [u64; MODES.len()],
 }
 
 /// Path of /proc/stat.
-pub fn path(roots: &Roots) -> PathBuf {
+pub(crate) fn path(roots: &Roots) -> PathBuf {
     roots.proc.join("stat")
 }
 
@@ -35,7 +35,7 @@ pub fn path(roots: &Roots) -> PathBuf {
 ///
 /// # Errors
 /// If the file cannot be read; `InvalidData` if it has no line of a CPU.
-pub fn read(roots: &Roots) -> io::Result<Vec<CpuTime>> {
+pub(crate) fn read(roots: &Roots) -> io::Result<Vec<CpuTime>> {
     let cpus = parse(&roots.read(&path(roots))?);
     match cpus.is_empty() {
         true => Err(io::Error::new(
@@ -47,7 +47,7 @@ pub fn read(roots: &Roots) -> io::Result<Vec<CpuTime>> {
 }
 
 /// Parses the file. Skips other lines and malformed ones.
-pub fn parse(text: &[u8]) -> Vec<CpuTime> {
+pub(crate) fn parse(text: &[u8]) -> Vec<CpuTime> {
     text.split(|b| *b == b'\n').filter_map(line).collect()
 }
 

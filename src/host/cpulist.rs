@@ -5,7 +5,7 @@ const MAX_CPU: u32 = 65_535;
 
 /// The numbers of a list, in its order; an empty text is an empty list. `None` if the text is not a
 /// list or a number is out of range.
-pub fn parse(text: &str) -> Option<Vec<u32>> {
+pub(crate) fn parse(text: &str) -> Option<Vec<u32>> {
     let text = text.trim();
     let mut numbers = Vec::new();
     if text.is_empty() {

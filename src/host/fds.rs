@@ -13,14 +13,14 @@ use super::roots::Roots;
 
 /// Most descriptors read per process, lowest first: a VM has at most 4,096 vCPUs, QEMU has one
 /// descriptor per device queue, and 65,536 links take about 0.1 s.
-pub const MAX_DESCRIPTORS: usize = 1 << 16;
+pub(crate) const MAX_DESCRIPTORS: usize = 1 << 16;
 
 /// Bytes read of a link target. Targets of KVM and VFIO are shorter.
 const MAX_TARGET: usize = 128;
 
 /// The descriptors of one process.
 #[derive(Debug)]
-pub struct Descriptors {
+pub(crate) struct Descriptors {
     dir: File,
     numbers: Vec<i32>,
     more: bool,
@@ -32,7 +32,7 @@ impl Descriptors {
     /// # Errors
     /// `PermissionDenied` if the caller may not read the process's files (proc(5)); any other error
     /// means that the process exited.
-    pub fn of(roots: &Roots, process: &Path) -> io::Result<Self> {
+    pub(crate) fn of(roots: &Roots, process: &Path) -> io::Result<Self> {
         // Lists one more to detect that there are more.
         let (dir, mut numbers) = list(roots, &process.join("fd"), MAX_DESCRIPTORS + 1)?;
         let more = numbers.len() > MAX_DESCRIPTORS;
@@ -41,12 +41,12 @@ impl Descriptors {
     }
 
     /// Number of descriptors that [`Self::targets`] visits.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.numbers.len()
     }
 
     /// Whether the process has more than [`MAX_DESCRIPTORS`]; the rest is not visited.
-    pub fn has_more(&self) -> bool {
+    pub(crate) fn has_more(&self) -> bool {
         self.more
     }
 
@@ -56,7 +56,10 @@ impl Descriptors {
     ///
     /// # Errors
     /// `PermissionDenied` if the caller may list the links but not read them.
-    pub fn targets(&self, mut visit: impl FnMut(i32, &[u8]) -> ControlFlow<()>) -> io::Result<()> {
+    pub(crate) fn targets(
+        &self,
+        mut visit: impl FnMut(i32, &[u8]) -> ControlFlow<()>,
+    ) -> io::Result<()> {
         let mut buffer = [0u8; MAX_TARGET];
         for fd in &self.numbers {
             let length = match readlinkat_raw(&self.dir, fd.to_string(), &mut buffer) {
@@ -77,7 +80,7 @@ impl Descriptors {
 ///
 /// # Errors
 /// Those of opening and reading the directory.
-pub fn list(roots: &Roots, dir: &Path, most: usize) -> io::Result<(File, Vec<i32>)> {
+pub(crate) fn list(roots: &Roots, dir: &Path, most: usize) -> io::Result<(File, Vec<i32>)> {
     let dir = roots.open(dir)?;
     let mut found = Vec::new();
     numbers(&dir, &mut [MaybeUninit::uninit(); 4096], &mut found, most)?;
@@ -90,7 +93,7 @@ pub fn list(roots: &Roots, dir: &Path, most: usize) -> io::Result<(File, Vec<i32
 ///
 /// # Errors
 /// Those of reading the directory.
-pub fn numbers(
+pub(crate) fn numbers(
     dir: &File,
     buffer: &mut [MaybeUninit<u8>],
     found: &mut Vec<i32>,

@@ -6,7 +6,7 @@ use super::roots::Roots;
 
 /// A sensor chip.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chip {
+pub(crate) struct Chip {
     /// Name of the driver: `coretemp`, `k10temp`, …
     pub name: String,
     /// Label and thousandths of a degree Celsius of each readable temperature.
@@ -14,7 +14,7 @@ pub struct Chip {
 }
 
 /// All chips, sorted by device name (PCI address for PCI devices).
-pub fn chips(roots: &Roots) -> Vec<Chip> {
+pub(crate) fn chips(roots: &Roots) -> Vec<Chip> {
     let dir = roots.sys.join("class/hwmon");
     let names = roots.list(&dir).unwrap_or_default();
     let mut chips: Vec<(String, Chip)> = names

@@ -12,7 +12,7 @@ use super::roots::Roots;
 
 mod kinds;
 
-pub use kinds::{kind, Kind};
+pub(crate) use kinds::{kind, Kind};
 
 /// Buffer for one record, which has at most 2 KiB (`PRINTK_MESSAGE_MAX`, kernel/printk/internal.h);
 /// a read into a smaller buffer fails.
@@ -20,7 +20,7 @@ const RECORD: usize = 8 << 10;
 
 /// The log from the time of opening.
 #[derive(Debug)]
-pub struct KernelLog {
+pub(crate) struct KernelLog {
     file: File,
     /// Sequence number after the last record read.
     next: Option<u64>,
@@ -28,9 +28,9 @@ pub struct KernelLog {
 
 /// A record of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Record<'a> {
+pub(crate) struct Record<'a> {
     /// Whether the kernel wrote it.
-    pub of_kernel: bool,
+    pub(crate) of_kernel: bool,
     /// Sequence number, from 0 at boot.
     pub sequence: u64,
     /// Text of the first line.
@@ -38,7 +38,7 @@ pub struct Record<'a> {
 }
 
 /// Path of /dev/kmsg.
-pub fn path(roots: &Roots) -> PathBuf {
+pub(crate) fn path(roots: &Roots) -> PathBuf {
     roots.dev.join("kmsg")
 }
 
@@ -47,7 +47,7 @@ impl KernelLog {
     ///
     /// # Errors
     /// EPERM without `CAP_SYSLOG` if `kernel.dmesg_restrict` is 1; other errors of the open.
-    pub fn open(roots: &Roots) -> io::Result<Self> {
+    pub(crate) fn open(roots: &Roots) -> io::Result<Self> {
         let mut file = roots.open_device(&path(roots))?;
         file.seek(SeekFrom::End(0))?;
         Ok(Self { file, next: None })
@@ -58,7 +58,11 @@ impl KernelLog {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn read(&mut self, most: usize, mut each: impl FnMut(Record<'_>)) -> io::Result<u64> {
+    pub(crate) fn read(
+        &mut self,
+        most: usize,
+        mut each: impl FnMut(Record<'_>),
+    ) -> io::Result<u64> {
         let mut buffer = [0; RECORD];
         let mut lost = 0u64;
         for _ in 0..most {
@@ -85,7 +89,7 @@ impl KernelLog {
 }
 
 /// Parses the first line of a record; `None` for any other line.
-pub fn parse(line: &[u8]) -> Option<Record<'_>> {
+pub(crate) fn parse(line: &[u8]) -> Option<Record<'_>> {
     let end = line.iter().position(|b| *b == b';')?;
     let head = std::str::from_utf8(&line[..end]).ok()?;
     let mut fields = head.split(',');

@@ -1,25 +1,23 @@
 //! Values of labels.
 
-/// Declares an enum of all values of a label, each with its text.
+/// Declares an enum whose variants are the values of a label.
 macro_rules! label_values {
-    ($(#[$meta:meta])* $name:ident {
-        $($(#[$doc:meta])* $value:ident = $text:literal,)+
-    }) => {
+    (
+        $(#[$meta:meta])*
+        $vis:vis enum $name:ident { $($(#[$of_one:meta])* $variant:ident = $value:literal,)+ }
+    ) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name {
-            $($(#[$doc])* $value,)+
-        }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        $vis enum $name { $($(#[$of_one])* $variant,)+ }
 
         impl $name {
-            /// All values, in their order.
-            pub const ALL: [Self; [$(Self::$value),+].len()] = [$(Self::$value),+];
+            /// All variants, in order.
+            #[allow(dead_code)] // not every label is written for each of its values
+            $vis const ALL: [Self; [$($value),+].len()] = [$(Self::$variant),+];
 
-            /// The text of the label.
-            pub fn label(self) -> &'static str {
-                match self {
-                    $(Self::$value => $text,)+
-                }
+            /// Value of the label.
+            $vis fn label(self) -> &'static str {
+                match self { $(Self::$variant => $value,)+ }
             }
         }
     };

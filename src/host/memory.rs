@@ -10,19 +10,19 @@ use std::collections::BTreeMap;
 use super::number::{decimal, hexadecimal};
 use super::thread::after;
 
-pub mod numa;
-pub mod smaps;
-pub mod text;
+pub(crate) mod numa;
+pub(crate) mod smaps;
+pub(crate) mod text;
 
 /// Bytes on each NUMA node.
-pub type Nodes = BTreeMap<u32, u64>;
+pub(crate) type Nodes = BTreeMap<u32, u64>;
 
 /// Number of accepted nodes: the largest `CONFIG_NODES_SHIFT` is 10 (arch/x86/Kconfig).
-pub const MAX_NODES: u32 = 1 << 10;
+pub(crate) const MAX_NODES: u32 = 1 << 10;
 
 /// Resident memory of a process from `status` (proc_pid_status(5)), bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Resident {
+pub(crate) struct Resident {
     /// `RssAnon`
     pub anon: u64,
     /// `RssFile`: page cache, for example the program and its libraries.
@@ -35,7 +35,7 @@ pub struct Resident {
 
 impl Resident {
     /// Sum of all kinds.
-    pub fn all(self) -> u64 {
+    pub(crate) fn all(self) -> u64 {
         let kinds = [self.anon, self.file, self.shmem, self.hugetlb];
         kinds
             .iter()
@@ -45,7 +45,7 @@ impl Resident {
 
 /// Parses resident memory in a `status`. `None` for a process without memory (a kernel thread, a
 /// zombie), and before Linux 4.5, which did not distinguish the kinds.
-pub fn parse_resident(status: &[u8]) -> Option<Resident> {
+pub(crate) fn parse_resident(status: &[u8]) -> Option<Resident> {
     let field = |name: &str| kilobytes(after(status, name.as_bytes())?);
     Some(Resident {
         anon: field("RssAnon:")?,
@@ -62,7 +62,7 @@ pub(super) fn kilobytes(text: &[u8]) -> Option<u64> {
 }
 
 /// A page size as in the `backing` label: `4k`, `2m`, `1g`.
-pub fn size_name(bytes: u64) -> String {
+pub(crate) fn size_name(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 30 && b % (1 << 30) == 0 => format!("{}g", b >> 30),
         b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{}m", b >> 20),

@@ -8,7 +8,7 @@ use super::roots::Roots;
 
 /// Memory of one node by use, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeMemory {
+pub(crate) struct NodeMemory {
     /// Total memory, without what firmware and the kernel image took at boot.
     pub total: u64,
     /// Free memory (MemFree).
@@ -25,7 +25,7 @@ pub struct NodeMemory {
 
 /// Huge pages of one size on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pool {
+pub(crate) struct Pool {
     /// Page size, bytes.
     pub size: u64,
     /// Pages in the pool, used and free.
@@ -35,7 +35,7 @@ pub struct Pool {
 }
 
 /// Node numbers, ascending.
-pub fn numbers(roots: &Roots) -> Vec<u32> {
+pub(crate) fn numbers(roots: &Roots) -> Vec<u32> {
     let names = roots.list(&directory(roots)).unwrap_or_default();
     let number = |name: &String| name.strip_prefix("node")?.parse().ok();
     let mut numbers: Vec<u32> = names.iter().filter_map(number).collect();
@@ -45,12 +45,12 @@ pub fn numbers(roots: &Roots) -> Vec<u32> {
 }
 
 /// Directory of the nodes.
-pub fn directory(roots: &Roots) -> std::path::PathBuf {
+pub(crate) fn directory(roots: &Roots) -> std::path::PathBuf {
     roots.sys.join("devices/system/node")
 }
 
 /// Distances of a node to all nodes, in the order of [`numbers`]; `None` if unknown.
-pub fn distances(roots: &Roots, node: u32) -> Option<Vec<u64>> {
+pub(crate) fn distances(roots: &Roots, node: u32) -> Option<Vec<u64>> {
     let path = directory(roots).join(format!("node{node}/distance"));
     let text = roots.read_text(&path).ok()?;
     let numbers = text.split_ascii_whitespace().map(str::parse);
@@ -58,13 +58,13 @@ pub fn distances(roots: &Roots, node: u32) -> Option<Vec<u64>> {
 }
 
 /// Memory of a node; `None` if unknown.
-pub fn memory(roots: &Roots, node: u32) -> Option<NodeMemory> {
+pub(crate) fn memory(roots: &Roots, node: u32) -> Option<NodeMemory> {
     let path = directory(roots).join(format!("node{node}/meminfo"));
     parse_meminfo(&roots.read(&path).ok()?)
 }
 
 /// Parses a node's `meminfo`: `Node 0 MemTotal:  1234 kB`.
-pub fn parse_meminfo(text: &[u8]) -> Option<NodeMemory> {
+pub(crate) fn parse_meminfo(text: &[u8]) -> Option<NodeMemory> {
     let field = |name: &str| {
         text.split(|b| *b == b'\n').find_map(|line| {
             let line = line.strip_prefix(b"Node ")?;
@@ -90,7 +90,7 @@ fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 }
 
 /// Values of the `outcome` label, in the order of [`allocations`].
-pub const OUTCOMES: [&str; 6] = [
+pub(crate) const OUTCOMES: [&str; 6] = [
     "hit",
     "miss",
     "foreign",
@@ -101,7 +101,7 @@ pub const OUTCOMES: [&str; 6] = [
 
 /// Pages allocated by the node since boot, by outcome (Documentation/admin-guide/numastat.rst);
 /// `None` if `numastat` is missing or incomplete.
-pub fn allocations(roots: &Roots, node: u32) -> Option<[u64; OUTCOMES.len()]> {
+pub(crate) fn allocations(roots: &Roots, node: u32) -> Option<[u64; OUTCOMES.len()]> {
     let path = directory(roots).join(format!("node{node}/numastat"));
     parse_numastat(&roots.read_text(&path).ok()?)
 }
@@ -119,7 +119,7 @@ fn parse_numastat(text: &str) -> Option<[u64; OUTCOMES.len()]> {
 }
 
 /// Huge page pools of a node, ascending by page size.
-pub fn pools(roots: &Roots, node: u32) -> Vec<Pool> {
+pub(crate) fn pools(roots: &Roots, node: u32) -> Vec<Pool> {
     let dir = directory(roots).join(format!("node{node}/hugepages"));
     let names = roots.list(&dir).unwrap_or_default();
     let pool = |name: &String| {

@@ -7,7 +7,7 @@ use super::roots::Roots;
 
 /// Facts about a PCI function.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Function {
+pub(crate) struct Function {
     /// Base class, sub-class and programming interface, one byte each.
     pub class: Option<u32>,
     /// `vendor:device`, four hexadecimal digits each, as in lspci -n.
@@ -18,7 +18,7 @@ pub struct Function {
 
 impl Function {
     /// Reads the function with this directory; missing facts are `None`.
-    pub fn read(roots: &Roots, dir: &Path) -> Self {
+    pub(crate) fn read(roots: &Roots, dir: &Path) -> Self {
         let number = |file: &str| hex(&roots.read_text(&dir.join(file)).ok()?);
         let half = |file: &str| number(file).filter(|n| *n <= 0xffff);
         Self {
@@ -31,7 +31,7 @@ impl Function {
     }
 
     /// Whether its base class is 0x06.
-    pub fn is_bridge(&self) -> bool {
+    pub(crate) fn is_bridge(&self) -> bool {
         self.class.is_some_and(|class| class >> 16 == 0x06)
     }
 }
@@ -49,7 +49,7 @@ fn hex(text: &str) -> Option<u32> {
 
 /// Name of a class: the base class, or the sub-class if that is the common name (PCI Code and ID
 /// Assignment Specification; include/linux/pci_ids.h).
-pub fn class_word(class: u32) -> &'static str {
+pub(crate) fn class_word(class: u32) -> &'static str {
     match (class >> 16, class >> 8 & 0xff) {
         (0x01, 0x08) => "nvme",
         (0x01, _) => "storage",

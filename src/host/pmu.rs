@@ -12,7 +12,8 @@ use super::roots::Roots;
 
 mod format;
 
-pub use format::{Field, Words};
+pub(crate) use format::Field;
+pub(crate) use format::Words;
 
 /// `PERF_TYPE_RAW` (linux/perf_event.h), the type of `r1a8`.
 const PERF_TYPE_RAW: u32 = 4;
@@ -50,7 +51,7 @@ pub struct Encoding {
 /// Why an event could not be encoded.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)] // the messages describe the variants
-pub enum EventError {
+pub(crate) enum EventError {
     #[error(
         "event {event:?}: unknown syntax; use PMU/TERM=VALUE,…/ as in cpu/event=0xd3,umask=0x2/, or r1a8"
     )]
@@ -79,7 +80,7 @@ pub enum EventError {
 /// A PMU could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read PMU file {path}: {detail}")]
-pub struct PmuError {
+pub(crate) struct PmuError {
     path: PathBuf,
     detail: String,
 }
@@ -89,7 +90,7 @@ impl Pmu {
     ///
     /// # Errors
     /// If its `type` cannot be read. Malformed format and event files are skipped.
-    pub fn read(roots: &Roots, name: &str) -> Result<Self, PmuError> {
+    pub(crate) fn read(roots: &Roots, name: &str) -> Result<Self, PmuError> {
         let dir = devices(roots).join(name);
         let path = dir.join("type");
         let kind = match roots.read_text(&path) {
@@ -115,19 +116,19 @@ impl Pmu {
     }
 
     /// Whether the PMU has this named event.
-    pub fn has_event(&self, name: &str) -> bool {
+    pub(crate) fn has_event(&self, name: &str) -> bool {
         self.events.iter().any(|(event, _)| event == name)
     }
 
     /// Whether the PMU has this term.
-    pub fn has_term(&self, name: &str) -> bool {
+    pub(crate) fn has_term(&self, name: &str) -> bool {
         self.formats.iter().any(|(format, _)| format == name)
     }
 
     /// A number from its `caps` directory, hexadecimal
     /// (Documentation/ABI/testing/sysfs-bus-event_source-devices-caps and, for Intel PT,
     /// `pt_cap_show` of arch/x86/events/intel/pt.c); `None` if there is no such file.
-    pub fn cap(&self, roots: &Roots, name: &str) -> Option<u64> {
+    pub(crate) fn cap(&self, roots: &Roots, name: &str) -> Option<u64> {
         let path = devices(roots).join(&self.name).join("caps").join(name);
         let text = roots.read_text(&path).ok()?;
         u64::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
@@ -137,7 +138,7 @@ impl Pmu {
     ///
     /// # Errors
     /// Names the PMU, the bad term, and the terms of the PMU.
-    pub fn encode(&self, terms: &str) -> Result<Encoding, EventError> {
+    pub(crate) fn encode(&self, terms: &str) -> Result<Encoding, EventError> {
         let mut words = [0; 4];
         for term in terms.split(',').map(str::trim).filter(|t| !t.is_empty()) {
             match self.events.iter().find(|(event, _)| event == term) {
@@ -201,7 +202,7 @@ fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
 }
 
 /// Names of all PMUs, sorted; empty if sysfs has no such directory.
-pub fn names(roots: &Roots) -> Vec<String> {
+pub(crate) fn names(roots: &Roots) -> Vec<String> {
     let mut names = roots.list(&devices(roots)).unwrap_or_default();
     names.sort();
     names
@@ -209,7 +210,7 @@ pub fn names(roots: &Roots) -> Vec<String> {
 
 /// The PMUs of the CPU cores, sorted by name: `cpu`, or one per kind of core. Core PMUs have a
 /// `cpus` file, others have `cpumask` (as in tools/perf/util/pmus.c).
-pub fn core_pmus(roots: &Roots) -> Vec<Pmu> {
+pub(crate) fn core_pmus(roots: &Roots) -> Vec<Pmu> {
     names(roots)
         .iter()
         .filter(|name| *name == "cpu" || devices(roots).join(name).join("cpus").is_file())
@@ -221,7 +222,7 @@ pub fn core_pmus(roots: &Roots) -> Vec<Pmu> {
 ///
 /// # Errors
 /// Names the expected syntax, or the available PMUs and terms.
-pub fn resolve(roots: &Roots, event: &str) -> Result<Encoding, EventError> {
+pub(crate) fn resolve(roots: &Roots, event: &str) -> Result<Encoding, EventError> {
     if let Some(config) = event.strip_prefix('r').and_then(hexadecimal) {
         return Ok(Encoding {
             kind: PERF_TYPE_RAW,

@@ -14,7 +14,7 @@ use super::thread::after;
 ///   (`proc_fd_access_allowed`, fs/proc/base.c), and see processes hidden by `hidepid`;
 /// - `CAP_DAC_READ_SEARCH`: list /proc/PID/fd, debugfs and /run/libvirt/qemu, which only their
 ///   owners can read.
-pub const NEEDED: [Capability; 3] = [
+pub(crate) const NEEDED: [Capability; 3] = [
     Capability::CAP_PERFMON,
     Capability::CAP_SYS_PTRACE,
     Capability::CAP_DAC_READ_SEARCH,
@@ -22,7 +22,7 @@ pub const NEEDED: [Capability; 3] = [
 
 /// Also needed while `sources.pt` is on: `CAP_IPC_LOCK` maps the trace buffer, which exceeds what
 /// an unprivileged user may lock in memory (`perf_mmap`, kernel/events/core.c).
-pub const NEEDED_BY_PT: [Capability; 1] = [Capability::CAP_IPC_LOCK];
+pub(crate) const NEEDED_BY_PT: [Capability; 1] = [Capability::CAP_IPC_LOCK];
 
 /// All needed capabilities, with or without Intel PT.
 pub fn needed(pt: bool) -> Vec<Capability> {
@@ -32,32 +32,33 @@ pub fn needed(pt: bool) -> Vec<Capability> {
 
 /// A set of capabilities.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Capabilities(CapsHashSet);
+pub(crate) struct Capabilities(CapsHashSet);
 
 impl Capabilities {
     /// Effective capabilities of the calling thread; none if they cannot be read.
-    pub fn effective() -> Self {
+    pub(crate) fn effective() -> Self {
         Self(caps::read(None, CapSet::Effective).unwrap_or_default())
     }
 
     /// Whether the set contains a capability.
-    pub fn has(&self, capability: Capability) -> bool {
+    pub(crate) fn has(&self, capability: Capability) -> bool {
         self.0.contains(&capability)
     }
 
     /// `perfmon_capable()` of include/linux/capability.h.
-    pub fn perfmon(&self) -> bool {
+    pub(crate) fn perfmon(&self) -> bool {
         self.has(Capability::CAP_PERFMON) || self.has(Capability::CAP_SYS_ADMIN)
     }
 
     /// The capabilities in `wanted` that are missing.
-    pub fn missing(&self, wanted: &[Capability]) -> Vec<Capability> {
+    pub(crate) fn missing(&self, wanted: &[Capability]) -> Vec<Capability> {
         let missing = wanted.iter().filter(|capability| !self.has(**capability));
         missing.copied().collect()
     }
 
     /// All capabilities of the set, unsorted.
-    pub fn iter(&self) -> impl Iterator<Item = Capability> + '_ {
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Capability> + '_ {
         self.0.iter().copied()
     }
 }
@@ -76,23 +77,23 @@ pub fn perf_event_paranoid(roots: &Roots) -> Option<i32> {
 
 /// Whether a seccomp filter applies to this process (`Seccomp` in /proc/self/status is 2,
 /// proc_pid_status(5)); `None` if that cannot be read.
-pub fn seccomp_filter(roots: &Roots) -> Option<bool> {
+pub(crate) fn seccomp_filter(roots: &Roots) -> Option<bool> {
     let status = roots.read(&roots.proc.join("self/status")).ok()?;
     Some(after(&status, b"Seccomp:")?.trim_ascii() == b"2")
 }
 
 /// Limits on the perf buffers that a process may map without `CAP_IPC_LOCK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MemoryLock {
+pub(crate) struct MemoryLock {
     /// `kernel.perf_event_mlock_kb`: KiB per CPU and user.
-    pub per_cpu_kib: Option<u64>,
+    pub(crate) per_cpu_kib: Option<u64>,
     /// `RLIMIT_MEMLOCK` in bytes, for memory above that; `u64::MAX` means unlimited.
     pub limit: u64,
 }
 
 impl MemoryLock {
     /// Limits of this process.
-    pub fn read(roots: &Roots) -> Self {
+    pub(crate) fn read(roots: &Roots) -> Self {
         Self {
             per_cpu_kib: roots.number(&roots.proc.join("sys/kernel/perf_event_mlock_kb")),
             limit: getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX),
@@ -101,7 +102,7 @@ impl MemoryLock {
 
     /// Whether a buffer of `bytes` fits on a machine with `cpus` CPUs. Buffers of other processes
     /// of the user are unknown and not subtracted.
-    pub fn allows(&self, bytes: u64, cpus: u64) -> bool {
+    pub(crate) fn allows(&self, bytes: u64, cpus: u64) -> bool {
         let free = self.per_cpu_kib.unwrap_or(0).saturating_mul(1024);
         bytes <= free.saturating_mul(cpus).saturating_add(self.limit)
     }
@@ -126,12 +127,12 @@ pub struct DescriptorLimit {
     /// Current limit; `u64::MAX` means unlimited.
     pub soft: u64,
     /// Highest limit that an unprivileged process may set.
-    pub hard: u64,
+    pub(crate) hard: u64,
 }
 
 impl DescriptorLimit {
     /// The limit of this process.
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let limit = getrlimit(Resource::Nofile);
         Self {
             soft: limit.current.unwrap_or(u64::MAX),
@@ -152,7 +153,7 @@ pub fn raise_descriptor_limit() -> DescriptorLimit {
 
 /// Result of dropping capabilities.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Dropped {
+pub(crate) struct Dropped {
     /// Effective capabilities after the drop.
     pub kept: Capabilities,
     /// Steps that the kernel refused, each with its reason.
@@ -164,7 +165,7 @@ pub struct Dropped {
 ///
 /// Also clears the bounding set if `CAP_SETPCAP` allows it, and the inheritable set and with it the
 /// ambient set: a program started from here inherits nothing.
-pub fn drop_all_but(keep: &[Capability]) -> Dropped {
+pub(crate) fn drop_all_but(keep: &[Capability]) -> Dropped {
     let mut refused = Vec::new();
     if Capabilities::effective().has(Capability::CAP_SETPCAP) {
         refused.extend(cut_bounding_set(keep).err());

@@ -32,10 +32,10 @@ use super::thread::{after, user};
 
 mod late;
 
-pub use late::{Blocked, LateAnswers};
+pub(crate) use late::{Blocked, LateAnswers};
 
 /// Most pending reads. A blocked one costs a kernel stack (16 KiB) and the touched part of `STACK`.
-pub const MAX: usize = 32;
+pub(crate) const MAX: usize = 32;
 
 /// Most pending reads of one process: one of the inventory and one of a background collector.
 const MAX_OF_PROCESS: usize = 2;
@@ -48,7 +48,7 @@ const STACK: usize = 256 << 10;
 
 /// The process and the user whose limits a pending read counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Payer {
+pub(crate) struct Payer {
     pub(crate) pid: i32,
     pub(crate) uid: u32,
 }
@@ -57,7 +57,7 @@ impl Payer {
     /// From the texts of /proc/PID/status and cgroup. The user of a login session is accountable
     /// for its processes, because a user namespace gives its creator thousands of other uids
     /// (subuid(5)).
-    pub fn of(pid: i32, status: &[u8], cgroup: &[u8]) -> Self {
+    pub(crate) fn of(pid: i32, status: &[u8], cgroup: &[u8]) -> Self {
         let cgroup = String::from_utf8_lossy(cgroup);
         let of_session = memberships(&cgroup).find_map(|group| session_user(group.path));
         let uid = of_session.or(user(status)).unwrap_or(u32::MAX);
@@ -65,7 +65,7 @@ impl Payer {
     }
 
     /// For reads of a thread or process, as far as /proc shows it.
-    pub fn of_thread(roots: &Roots, tid: i32) -> Self {
+    pub(crate) fn of_thread(roots: &Roots, tid: i32) -> Self {
         let dir = roots.proc.join(tid.to_string());
         let status = roots.read(&dir.join("status")).unwrap_or_default();
         let cgroup = roots.read(&dir.join("cgroup")).unwrap_or_default();
@@ -82,7 +82,7 @@ fn process(status: &[u8]) -> Option<i32> {
 
 /// The threads; clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Readers(Arc<Shared>);
+pub(crate) struct Readers(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -120,7 +120,7 @@ type Deliver = Box<dyn FnOnce()>;
 
 /// A pending read.
 #[derive(Debug)]
-pub struct Ticket<T> {
+pub(crate) struct Ticket<T> {
     begun: Instant,
     answer: Receiver<Result<T, Box<dyn Any + Send>>>,
 }
@@ -128,7 +128,7 @@ pub struct Ticket<T> {
 /// Why a read was not started.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages describe the variants
-pub enum NotBegun {
+pub(crate) enum NotBegun {
     /// Pending reads of this user or process have reached their limit.
     #[error("too many pending reads ({of_user} of processes of user {uid})")]
     Hang { uid: u32, of_user: usize },
@@ -142,7 +142,7 @@ impl Readers {
     ///
     /// # Errors
     /// If this user or process has reached its limit, or no thread can be started.
-    pub fn begin<T: Send + 'static>(
+    pub(crate) fn begin<T: Send + 'static>(
         &self,
         payer: Payer,
         read: impl FnOnce() -> T + Send + 'static,
@@ -237,7 +237,7 @@ fn less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
 
 impl<T> Ticket<T> {
     /// Time since the start of the read.
-    pub fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.begun.elapsed()
     }
 
@@ -245,7 +245,7 @@ impl<T> Ticket<T> {
     ///
     /// # Panics
     /// If the read panicked.
-    pub fn wait(&self, patience: Duration) -> Option<T> {
+    pub(crate) fn wait(&self, patience: Duration) -> Option<T> {
         match self.answer.recv_timeout(patience) {
             Ok(Ok(read)) => Some(read),
             Ok(Err(panic)) => resume_unwind(panic),

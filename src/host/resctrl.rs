@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use super::roots::Roots;
 
 /// Files in a cache's directory of `mon_data`, in the order of [`Counts`].
-pub const EVENTS: [&str; 3] = ["llc_occupancy", "mbm_total_bytes", "mbm_local_bytes"];
+pub(crate) const EVENTS: [&str; 3] = ["llc_occupancy", "mbm_total_bytes", "mbm_local_bytes"];
 
 /// Bytes by event; `None` if this CPU does not count the event or the count is unavailable.
-pub type Counts = [Option<u64>; EVENTS.len()];
+pub(crate) type Counts = [Option<u64>; EVENTS.len()];
 
 /// A group and its threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
+pub(crate) struct Group {
     /// Directory of the group.
     pub path: PathBuf,
     /// TIDs; not read for the root group, which holds all other threads.
@@ -28,20 +28,20 @@ pub struct Group {
 
 /// A control group with its monitoring groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Control {
+pub(crate) struct Control {
     /// The control group itself; the root comes first.
     pub own: Group,
     /// Its monitoring groups, sorted by name.
-    pub monitors: Vec<Group>,
+    pub(crate) monitors: Vec<Group>,
 }
 
 /// Mount point of resctrl.
-pub fn root(roots: &Roots) -> PathBuf {
+pub(crate) fn root(roots: &Roots) -> PathBuf {
     roots.sys.join("fs/resctrl")
 }
 
 /// Whether resctrl is mounted and the CPU monitors its last-level caches.
-pub fn monitors(roots: &Roots) -> bool {
+pub(crate) fn monitors(roots: &Roots) -> bool {
     root(roots).join("info/L3_MON").is_dir()
 }
 
@@ -49,7 +49,7 @@ pub fn monitors(roots: &Roots) -> bool {
 ///
 /// # Errors
 /// If the root cannot be listed.
-pub fn groups(roots: &Roots) -> io::Result<Vec<Control>> {
+pub(crate) fn groups(roots: &Roots) -> io::Result<Vec<Control>> {
     let root = root(roots);
     let mut names = roots.list(&root)?;
     names.retain(|name| !["info", "mon_groups", "mon_data"].contains(&name.as_str()));
@@ -78,14 +78,14 @@ fn monitors_of(roots: &Roots, control: &Path) -> Vec<Group> {
 }
 
 /// TIDs of a group; `None` if the directory is not a group.
-pub fn tasks(roots: &Roots, group: &Path) -> Option<HashSet<i32>> {
+pub(crate) fn tasks(roots: &Roots, group: &Path) -> Option<HashSet<i32>> {
     let text = roots.read_text(&group.join("tasks")).ok()?;
     let tids = text.split_ascii_whitespace().map(str::parse);
     tids.collect::<Result<_, _>>().ok()
 }
 
 /// Counters of a group by id of the last-level cache.
-pub fn counts(roots: &Roots, group: &Path) -> BTreeMap<u32, Counts> {
+pub(crate) fn counts(roots: &Roots, group: &Path) -> BTreeMap<u32, Counts> {
     let dir = group.join("mon_data");
     let names = roots.list(&dir).unwrap_or_default();
     let cache = |name: &String| {
@@ -102,7 +102,7 @@ pub fn counts(roots: &Roots, group: &Path) -> BTreeMap<u32, Counts> {
 /// # Errors
 /// Those of the kernel: it requires root and a thread of the group's control group. An exited
 /// thread is not an error.
-pub fn add_task(group: &Path, tid: i32) -> io::Result<()> {
+pub(crate) fn add_task(group: &Path, tid: i32) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).open(group.join("tasks"))?;
     match file.write_all(format!("{tid}\n").as_bytes()) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),

@@ -32,7 +32,7 @@ pub struct Roots {
     /// Device nodes, by default `/dev`.
     pub dev: PathBuf,
     /// Threads for files below `proc` that a process can block.
-    pub readers: Readers,
+    pub(crate) readers: Readers,
     held: Mutex<Option<(PathBuf, File)>>,
     opens: AtomicU64,
 }
@@ -61,7 +61,7 @@ impl Roots {
     }
 
     /// Opens a file for reading without blocking (a FIFO reads as empty) and counts the open. Files
-    /// that a process below `proc` can block are read by [`Roots::readers`].
+    /// that a process below `proc` can block are read by `Roots::readers`.
     pub fn open(&self, path: &Path) -> io::Result<File> {
         self.count_open();
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -73,7 +73,7 @@ impl Roots {
     ///
     /// # Errors
     /// If the open fails.
-    pub fn open_device(&self, path: &Path) -> io::Result<File> {
+    pub(crate) fn open_device(&self, path: &Path) -> io::Result<File> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match held.take_if(|(held, _)| held == path) {
             Some((_, file)) => Ok(file),
@@ -83,7 +83,7 @@ impl Roots {
 
     /// Opens a device while this process still has the privilege and holds it for
     /// [`Roots::open_device`], which retries if this open fails.
-    pub fn hold_device(&self, path: &Path) {
+    pub(crate) fn hold_device(&self, path: &Path) {
         let file = self.open(path).ok();
         let held = file.map(|file| (path.to_owned(), file));
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
@@ -108,7 +108,7 @@ impl Roots {
     }
 
     /// Reads a file as text without trailing white space; invalid UTF-8 is replaced.
-    pub fn read_text(&self, path: &Path) -> io::Result<String> {
+    pub(crate) fn read_text(&self, path: &Path) -> io::Result<String> {
         let bytes = self.read(path)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
     }
@@ -119,7 +119,7 @@ impl Roots {
     }
 
     /// Counts an open that did not use [`Roots::open`].
-    pub fn count_open(&self) {
+    pub(crate) fn count_open(&self) {
         self.opens.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -12,7 +12,7 @@ use super::thread::parse_stat;
 
 /// A process, or one of its threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Task {
+pub(crate) struct Task {
     pub(crate) pid: i32,
     /// TID; `None` for the process as a whole.
     tid: Option<i32>,
@@ -23,7 +23,7 @@ pub struct Task {
 /// Why a file of a task was not read.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages describe the variants
-pub enum TaskError {
+pub(crate) enum TaskError {
     /// The ID may belong to another task.
     #[error("the task exited")]
     Gone,
@@ -36,7 +36,7 @@ pub enum TaskError {
 
 impl TaskError {
     /// From the error of a file below /proc/PID that each task has.
-    pub fn new(path: PathBuf, error: io::Error) -> Self {
+    pub(crate) fn new(path: PathBuf, error: io::Error) -> Self {
         match is_gone(&error) {
             true => Self::Gone,
             false => Self::Unreadable(path, error),
@@ -46,7 +46,7 @@ impl TaskError {
 
 impl Task {
     /// A whole process.
-    pub fn process(pid: i32, start_time: u64) -> Self {
+    pub(crate) fn process(pid: i32, start_time: u64) -> Self {
         let tid = None;
         Self {
             pid,
@@ -56,7 +56,7 @@ impl Task {
     }
 
     /// A thread of a process.
-    pub fn thread(pid: i32, tid: i32, start_time: u64) -> Self {
+    pub(crate) fn thread(pid: i32, tid: i32, start_time: u64) -> Self {
         let tid = Some(tid);
         Self {
             pid,
@@ -66,7 +66,7 @@ impl Task {
     }
 
     /// Its directory in /proc.
-    pub fn dir(&self, roots: &Roots) -> PathBuf {
+    pub(crate) fn dir(&self, roots: &Roots) -> PathBuf {
         let process = roots.proc.join(self.pid.to_string());
         match self.tid {
             Some(tid) => process.join(format!("task/{tid}")),
@@ -78,7 +78,7 @@ impl Task {
     ///
     /// # Errors
     /// If no task has the ID, or the file cannot be read.
-    pub fn read(&self, roots: &Roots, name: &str) -> Result<Vec<u8>, TaskError> {
+    pub(crate) fn read(&self, roots: &Roots, name: &str) -> Result<Vec<u8>, TaskError> {
         let path = self.dir(roots).join(name);
         roots
             .read(&path)
@@ -89,7 +89,7 @@ impl Task {
     ///
     /// # Errors
     /// [`TaskError::Gone`] if another task or none has the ID.
-    pub fn stat(&self, roots: &Roots) -> Result<Vec<u8>, TaskError> {
+    pub(crate) fn stat(&self, roots: &Roots) -> Result<Vec<u8>, TaskError> {
         let text = self.read(roots, "stat")?;
         match parse_stat(&text) {
             Some(stat) if stat.start_time == self.start_time => Ok(text),
@@ -102,14 +102,14 @@ impl Task {
     ///
     /// # Errors
     /// As [`Self::stat`].
-    pub fn check(&self, roots: &Roots) -> Result<(), TaskError> {
+    pub(crate) fn check(&self, roots: &Roots) -> Result<(), TaskError> {
         self.stat(roots).map(drop)
     }
 }
 
 /// Whether an error of a file below /proc/PID means that the task exited: the file is gone, or a
 /// read returns `ESRCH` because the task exited after the open (proc(5)).
-pub fn is_gone(error: &io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 

@@ -2,7 +2,7 @@
 
 /// Control characters, and characters that reorder or hide their neighbors (Unicode's Bidi_Control,
 /// line separators, and characters without width).
-pub fn alters_display(c: char) -> bool {
+pub(crate) fn alters_display(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -10,7 +10,7 @@ pub fn alters_display(c: char) -> bool {
 
 /// Whether Unicode 16.0 displays nothing for a character: its property
 /// `Default_Ignorable_Code_Point` (UAX #44, DerivedCoreProperties.txt).
-pub fn is_default_ignorable(c: char) -> bool {
+pub(crate) fn is_default_ignorable(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
         | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'

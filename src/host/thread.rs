@@ -13,23 +13,23 @@ use super::number::decimal;
 use super::roots::Roots;
 
 /// Longest file read here: `status` has about 1.5 kB, `sched` 2 kB.
-pub const BUFFER: usize = 4096;
+pub(crate) const BUFFER: usize = 4096;
 
 /// Length of a clock tick, the unit of times in `stat`, in nanoseconds.
-pub fn ns_per_clock_tick() -> u64 {
+pub(crate) fn ns_per_clock_tick() -> u64 {
     1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)
 }
 
 /// A /proc file that stays open. procfs generates the text again for each read at offset 0.
 #[derive(Debug)]
-pub struct KeptFile(File);
+pub(crate) struct KeptFile(File);
 
 impl KeptFile {
     /// Opens `/proc/PID/task/TID/NAME`.
     ///
     /// # Errors
     /// If the open fails; `NotFound` if the thread exited.
-    pub fn open(roots: &Roots, pid: i32, tid: i32, name: &str) -> io::Result<Self> {
+    pub(crate) fn open(roots: &Roots, pid: i32, tid: i32, name: &str) -> io::Result<Self> {
         roots
             .open(&roots.proc.join(format!("{pid}/task/{tid}/{name}")))
             .map(Self)
@@ -39,7 +39,7 @@ impl KeptFile {
     ///
     /// # Errors
     /// `ESRCH` if the thread exited, even if its TID belongs to another thread now.
-    pub fn read<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    pub(crate) fn read<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let n = self.0.read_at(buffer, 0)?;
         Ok(&buffer[..n])
     }
@@ -102,7 +102,7 @@ pub fn is_of_kernel(stat: &[u8]) -> bool {
 
 /// CPU time of a process in clock ticks from /proc/PID/stat: fields 14 (user, including guest time)
 /// and 15 (system). Includes exited threads.
-pub fn process_ticks(stat: &[u8]) -> Option<u64> {
+pub(crate) fn process_ticks(stat: &[u8]) -> Option<u64> {
     field(stat, 14)?.checked_add(field(stat, 15)?)
 }
 
@@ -209,7 +209,7 @@ pub fn user(status: &[u8]) -> Option<u32> {
 }
 
 /// Voluntary and involuntary context switches in a thread's `status`.
-pub fn switches_of_status(status: &[u8]) -> Option<(u64, u64)> {
+pub(crate) fn switches_of_status(status: &[u8]) -> Option<(u64, u64)> {
     let field = |name: &[u8]| decimal(after(status, name)?.trim_ascii());
     Some((
         field(b"voluntary_ctxt_switches:")?,

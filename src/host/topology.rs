@@ -40,7 +40,7 @@ pub struct Place {
 label_values! {
     /// The kind of core, on machines with several kinds.
     #[derive(Default)]
-    CoreType {
+    pub enum CoreType {
         /// All cores are of the same kind.
         #[default]
         Uniform = "",
@@ -222,7 +222,7 @@ impl Watch {
     ///
     /// # Errors
     /// As [`Topology::read`].
-    pub fn new(roots: Arc<Roots>) -> Result<Self, TopologyError> {
+    pub(crate) fn new(roots: Arc<Roots>) -> Result<Self, TopologyError> {
         let path = roots.sys.join("devices/system/cpu/online");
         let online = roots.open(&path).map_err(|error| TopologyError::Read {
             path: path.clone(),

@@ -24,7 +24,7 @@ const MAX_NAME: usize = 128;
 
 /// Open VFIO files of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Held {
+pub(crate) struct Held {
     pub(crate) groups: BTreeSet<u32>,
     /// Numbers of single devices, as in `vfioN`.
     pub devices: BTreeSet<u32>,
@@ -35,13 +35,13 @@ pub struct Held {
 
 /// A device in sysfs; unknown facts are `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Device {
+pub(crate) struct Device {
     /// Address of a PCI function (`0000:3b:02.1`) or UUID of a mediated device.
     pub name: String,
     /// Name of its class; for a mediated device, the class of its parent.
     pub class: Option<&'static str>,
     /// PCI `vendor:device`, four hexadecimal digits each.
-    pub pci_id: Option<String>,
+    pub(crate) pci_id: Option<String>,
     /// Its driver: `vfio-pci` or a variant of it.
     pub driver: Option<String>,
     pub(crate) numa_node: Option<u32>,
@@ -55,7 +55,7 @@ pub struct Device {
 }
 
 /// Whether the kernel has VFIO now; otherwise no process holds a device.
-pub fn is_there(roots: &Roots) -> bool {
+pub(crate) fn is_there(roots: &Roots) -> bool {
     let class = roots.sys.join("class");
     class.join("vfio").exists() || class.join("vfio-dev").exists()
 }
@@ -65,7 +65,7 @@ pub fn is_there(roots: &Roots) -> bool {
 /// # Errors
 /// `PermissionDenied` if its descriptors cannot be listed or their links cannot be read; any other
 /// error means that the process exited.
-pub fn held(roots: &Roots, pid: i32) -> io::Result<Held> {
+pub(crate) fn held(roots: &Roots, pid: i32) -> io::Result<Held> {
     let descriptors = Descriptors::of(roots, &roots.proc.join(pid.to_string()))?;
     let mut held = Held {
         more: descriptors.has_more(),
@@ -94,7 +94,7 @@ impl Held {
     }
 
     /// The held devices, by name, without duplicates.
-    pub fn devices(&self, roots: &Roots) -> Vec<Device> {
+    pub(crate) fn devices(&self, roots: &Roots) -> Vec<Device> {
         let of_groups = self.groups.iter().flat_map(|group| of_group(roots, *group));
         let single = self.devices.iter().filter_map(|n| single(roots, *n));
         let all = of_groups.chain(single);

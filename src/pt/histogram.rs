@@ -11,7 +11,7 @@ pub struct Histogram {
 
 impl Histogram {
     /// Number of buckets: `le` 2^0 ns to 2^39 ns (9 minutes), the last without a bound.
-    pub const BUCKETS: usize = 41;
+    pub(crate) const BUCKETS: usize = 41;
 
     /// Counts one duration, in nanoseconds.
     pub fn observe(&mut self, nanoseconds: u64) {

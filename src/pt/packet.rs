@@ -165,21 +165,21 @@ pub enum Packet {
 /// Types of [`Packet::Cfe`] that the summary uses: SDM volume 3, table "CFE Packet Type".
 pub mod cfe {
     /// Interrupt, fault, exception or NMI.
-    pub const INTR: u8 = 1;
+    pub(crate) const INTR: u8 = 1;
     /// System management interrupt.
-    pub const SMI: u8 = 3;
+    pub(crate) const SMI: u8 = 3;
     /// INIT.
-    pub const INIT: u8 = 6;
+    pub(crate) const INIT: u8 = 6;
     /// VM entry.
-    pub const VMENTRY: u8 = 7;
+    pub(crate) const VMENTRY: u8 = 7;
     /// VM exit.
-    pub const VMEXIT: u8 = 8;
+    pub(crate) const VMEXIT: u8 = 8;
     /// VM exit by an interrupt, fault, exception or NMI.
-    pub const VMEXIT_INTR: u8 = 9;
+    pub(crate) const VMEXIT_INTR: u8 = 9;
     /// Shutdown.
-    pub const SHUTDOWN: u8 = 10;
+    pub(crate) const SHUTDOWN: u8 = 10;
     /// User interrupt.
-    pub const UINTR: u8 = 12;
+    pub(crate) const UINTR: u8 = 12;
 }
 
 /// Branches of one TNT packet, oldest first.
@@ -214,7 +214,7 @@ pub enum Block {
 
 /// Why no packet was decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// The bytes end inside the packet.
     End,
     /// The bytes are not a packet.
@@ -222,14 +222,14 @@ pub enum Stop {
 }
 
 /// Length of a PSB.
-pub const PSB_LEN: usize = 16;
+pub(crate) const PSB_LEN: usize = 16;
 
 /// Decodes the packet at the start of `bytes`, and returns its length.
 ///
 /// # Errors
 /// [`Stop::End`] if the packet is longer than `bytes`, or `bytes` is empty.
 #[inline]
-pub fn parse(bytes: &[u8], block: Block) -> Result<(Packet, usize), Stop> {
+pub(crate) fn parse(bytes: &[u8], block: Block) -> Result<(Packet, usize), Stop> {
     let &first = bytes.first().ok_or(Stop::End)?;
     if block != Block::None && first & 7 == 4 {
         return item(bytes, block);

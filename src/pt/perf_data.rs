@@ -68,7 +68,7 @@ pub struct Losses {
     /// `PERF_AUX_FLAG_PARTIAL`: the trace has gaps (tracing was off in VMX operation).
     pub partial: u64,
     /// `PERF_AUX_FLAG_COLLISION`: another user of Intel PT was active.
-    pub collision: u64,
+    pub(crate) collision: u64,
 }
 
 /// An invalid file: the problem and its position.
@@ -77,13 +77,13 @@ pub struct Losses {
 #[allow(missing_docs)] // the message describes the fields
 pub struct PerfDataError {
     pub offset: usize,
-    pub problem: Problem,
+    pub(crate) problem: Problem,
 }
 
 /// Problems of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // the messages describe the variants
-pub enum Problem {
+pub(crate) enum Problem {
     #[error("not a perf.data file")]
     Magic,
     /// Written by perf of Linux 2.6.
@@ -108,7 +108,7 @@ pub enum Problem {
 }
 
 /// Whether the bytes start like any kind of `perf.data` file.
-pub fn is_perf_data(bytes: &[u8]) -> bool {
+pub(crate) fn is_perf_data(bytes: &[u8]) -> bool {
     !matches!(
         records::magic(bytes),
         Err(PerfDataError {

@@ -129,7 +129,7 @@ pub fn find_psb(bytes: &[u8]) -> Option<usize> {
 /// all others do (as in tools/perf/util/intel-pt-decoder/intel-pt-pkt-decoder.c of Linux; libipt
 /// does not support blocks).
 #[inline]
-pub fn block_after(block: Block, packet: &Packet) -> Block {
+pub(crate) fn block_after(block: Block, packet: &Packet) -> Block {
     match packet {
         Packet::Bbp { short: true, .. } => Block::Short,
         Packet::Bbp { short: false, .. } => Block::Long,

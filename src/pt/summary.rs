@@ -79,7 +79,7 @@ pub struct Side {
     pub nanoseconds: u64,
 }
 
-/// Packets by kind. Its fields are keys of `pt summarise --json`, as those of [`Power`].
+/// Packets by kind. Its fields are keys of `pt summarise --json`, as those of `Power`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[allow(missing_docs)] // the names are those of the packets
 pub struct Packets {

@@ -9,13 +9,13 @@ use crate::sources::host::CORE_TIME;
 use crate::sources::threads::THREAD_TIME;
 
 /// Package ID and core ID.
-pub type CoreKey = (i32, i32);
+pub(crate) type CoreKey = (i32, i32);
 
 /// Use of one core, in threads: the maximum is the number of its online threads. The values are
 /// averages over the 5 s to 60 s between two readings, and coarser than thread times (see
 /// `host_cpu` in docs/METRICS.md).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct CoreUse {
+pub(crate) struct CoreUse {
     /// Total use: all modes except idle and iowait.
     pub busy: f64,
     /// Part of `busy` that the hypervisor below this host gave to others.
@@ -28,13 +28,13 @@ pub struct CoreUse {
 
 impl CoreUse {
     /// Used by the host itself: host processes, kernel threads and interrupts.
-    pub fn host(&self) -> Option<f64> {
+    pub(crate) fn host(&self) -> Option<f64> {
         Some((self.busy - self.steal - self.vms?).max(0.0))
     }
 }
 
 /// Use of each core that was read at least twice.
-pub fn core_use(snapshot: &Snapshot) -> HashMap<CoreKey, CoreUse> {
+pub(crate) fn core_use(snapshot: &Snapshot) -> HashMap<CoreKey, CoreUse> {
     let mut cores: HashMap<CoreKey, CoreUse> = HashMap::new();
     for (row, increase) in fact_deltas(snapshot, &CORE_TIME) {
         let (Some(key), Some(mode)) = (key(row), row.labels.get("mode")) else {

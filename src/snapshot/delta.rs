@@ -11,14 +11,14 @@ use crate::metric::Metric;
 
 /// Selects counters of a vCPU: the columns of a metric, all of them or those with given labels.
 #[derive(Debug, Clone, Copy)]
-pub struct Counter {
+pub(crate) struct Counter {
     metric: &'static Metric,
     labels: [Option<(&'static str, &'static str)>; 2],
 }
 
 impl Counter {
     /// All columns of a metric.
-    pub const fn of(metric: &'static Metric) -> Self {
+    pub(crate) const fn of(metric: &'static Metric) -> Self {
         Self {
             metric,
             labels: [None; 2],
@@ -27,7 +27,7 @@ impl Counter {
 
     /// Only the columns whose fixed label `name` is `value`. At most two labels; a third replaces
     /// the second.
-    pub const fn with(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) const fn with(mut self, name: &'static str, value: &'static str) -> Self {
         let n = if self.labels[0].is_none() { 0 } else { 1 };
         self.labels[n] = Some((name, value));
         self
@@ -48,14 +48,14 @@ impl Counter {
 
 /// Column positions of a [`Counter`], looked up once for all vCPUs.
 #[derive(Debug)]
-pub struct Columns {
+pub(crate) struct Columns {
     placed: Vec<usize>,
     own: Vec<usize>,
 }
 
 /// Two snapshots, with an index from the later to the earlier one.
 #[derive(Debug)]
-pub struct Delta<'a> {
+pub(crate) struct Delta<'a> {
     before: &'a Snapshot,
     now: &'a Snapshot,
     vcpus: HashMap<(VmKey, u32), usize>,
@@ -63,7 +63,7 @@ pub struct Delta<'a> {
 
 impl<'a> Delta<'a> {
     /// The deltas since `before`.
-    pub fn new(before: &'a Snapshot, now: &'a Snapshot) -> Self {
+    pub(crate) fn new(before: &'a Snapshot, now: &'a Snapshot) -> Self {
         let vcpus = before.vcpus.iter().zip(0..);
         Self {
             before,
@@ -73,13 +73,13 @@ impl<'a> Delta<'a> {
     }
 
     /// Time between the two snapshots.
-    pub fn span(&self) -> Duration {
+    pub(crate) fn span(&self) -> Duration {
         let (now, before) = (self.now.taken_mono, self.before.taken_mono);
         now.saturating_duration_since(before)
     }
 
     /// The column positions of `counter`.
-    pub fn columns(&self, counter: &Counter) -> Columns {
+    pub(crate) fn columns(&self, counter: &Counter) -> Columns {
         Columns {
             placed: counter.among(&self.now.placed),
             own: counter.among(&self.now.per_vcpu),
@@ -88,7 +88,7 @@ impl<'a> Delta<'a> {
 
     /// Delta of the counter for vCPU `n`, summed over its columns, in their raw unit. `None` if it
     /// is unknown or if the vCPU is new; a new thread makes the vCPU new.
-    pub fn of_vcpu(&self, n: usize, columns: &Columns) -> Option<u64> {
+    pub(crate) fn of_vcpu(&self, n: usize, columns: &Columns) -> Option<u64> {
         let before = self.earlier(n)?;
         let placed = columns.placed.iter().map(|&c| {
             let total = vcpu_total(self.now, n, c)?;
@@ -106,7 +106,7 @@ impl<'a> Delta<'a> {
     /// The delta of vCPU `n` by series, for counters charged to locations. A series that was not
     /// visible before is new or returned with its old total: it gets at most what the other series
     /// leave of the vCPU's delta.
-    pub fn by_cell(&self, n: usize, columns: &Columns) -> Vec<(usize, u64)> {
+    pub(crate) fn by_cell(&self, n: usize, columns: &Columns) -> Vec<(usize, u64)> {
         let (Some(all), Some(vcpu)) = (self.of_vcpu(n, columns), self.now.vcpus.get(n)) else {
             return Vec::new();
         };
@@ -140,7 +140,7 @@ impl<'a> Delta<'a> {
     }
 
     /// Delta of the vCPUs' demand for each logical CPU, in nanoseconds.
-    pub fn demand(&self) -> impl Iterator<Item = (&'a CpuRow, OfCpu)> + '_ {
+    pub(crate) fn demand(&self) -> impl Iterator<Item = (&'a CpuRow, OfCpu)> + '_ {
         let before = self.before.demand.iter();
         let before: HashMap<u32, OfCpu> = before.map(|row| (row.cpu, row.demand)).collect();
         self.now.demand.iter().filter_map(move |row| {
@@ -186,7 +186,7 @@ fn cell_total(snapshot: &Snapshot, cell: usize, column: usize) -> Option<u64> {
 
 /// Delta of a fact between two readings.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FactDelta {
+pub(crate) struct FactDelta {
     /// In the metric's unit.
     pub by: f64,
     /// Time between the two readings, accurate to one tick.
@@ -195,20 +195,20 @@ pub struct FactDelta {
 
 impl FactDelta {
     /// The delta per second.
-    pub fn rate(self) -> f64 {
+    pub(crate) fn rate(self) -> f64 {
         self.by / self.over.as_secs_f64()
     }
 }
 
 /// The rows of one metric; `facts` is in catalog order.
-pub fn facts_of<'a>(facts: &'a [FactRow], metric: &'static Metric) -> &'a [FactRow] {
+pub(crate) fn facts_of<'a>(facts: &'a [FactRow], metric: &'static Metric) -> &'a [FactRow] {
     let wanted = metrics::position(metric);
     let rest = &facts[facts.partition_point(|row| metrics::position(row.metric) < wanted)..];
     &rest[..rest.partition_point(|row| metrics::position(row.metric) == wanted)]
 }
 
 /// The facts of a counter that were read at least twice, each with its delta.
-pub fn fact_deltas<'a>(
+pub(crate) fn fact_deltas<'a>(
     snapshot: &'a Snapshot,
     metric: &'static Metric,
 ) -> impl Iterator<Item = (&'a FactRow, FactDelta)> {
@@ -224,7 +224,7 @@ pub fn fact_deltas<'a>(
 }
 
 /// Value of a fact in the metric's unit; `None` for a histogram.
-pub fn number(value: &FactValue) -> Option<f64> {
+pub(crate) fn number(value: &FactValue) -> Option<f64> {
     Some(value.sample().ok()?.as_f64())
 }
 

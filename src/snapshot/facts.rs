@@ -35,7 +35,7 @@ const ROTATION: Duration = Duration::from_secs(30);
 /// Renders facts as rows. An unchanged list of facts keeps its rows: a collector that replaces one
 /// list of thousands costs the rendering of that list and a copy of pointers.
 #[derive(Debug, Default)]
-pub struct FactRows {
+pub(crate) struct FactRows {
     of: Vec<Arc<VmFacts>>,
     inventory: Arc<Inventory>,
     /// Keyed by the address of the list; [`Rendered`] holds the list, so its address is not reused.
@@ -65,7 +65,7 @@ struct Rendered {
 impl FactRows {
     /// Rows of all facts about the host and the VMs in `inventory`, in catalog order; within a
     /// metric, in inventory order.
-    pub fn follow(
+    pub(crate) fn follow(
         &mut self,
         facts: &[Arc<VmFacts>],
         inventory: &Arc<Inventory>,
@@ -84,12 +84,12 @@ impl FactRows {
     }
 
     /// The rows that [`follow`](Self::follow) returned last.
-    pub fn now(&self) -> &Arc<[FactRow]> {
+    pub(crate) fn now(&self) -> &Arc<[FactRow]> {
         &self.rows
     }
 
     /// The rows of 30 to 60 s before; of less just after the start.
-    pub fn before(&self) -> &Arc<[FactRow]> {
+    pub(crate) fn before(&self) -> &Arc<[FactRow]> {
         self.older
             .as_ref()
             .map_or(&self.rows, |older| &older.before)
@@ -109,7 +109,7 @@ impl FactRows {
     }
 
     /// State of each source of the facts.
-    pub fn sources(&self) -> impl Iterator<Item = &(SourceInfo, SourceState)> {
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &(SourceInfo, SourceState)> {
         self.of.iter().flat_map(|facts| &facts.sources)
     }
 

@@ -24,7 +24,7 @@ pub(crate) use source::{ENTRY, EXITS};
 
 /// Intel's exit reasons by number, named as in `sources.exits.reasons`; empty if the kernel's list
 /// cannot be read.
-pub fn vmx_reasons(roots: &Roots) -> BTreeMap<u16, String> {
+pub(crate) fn vmx_reasons(roots: &Roots) -> BTreeMap<u16, String> {
     let file = roots.tracing.join("events/kvm/kvm_exit/format");
     let text = roots.read_text(&file).unwrap_or_default();
     format::vmx_names(&text)

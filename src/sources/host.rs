@@ -28,7 +28,7 @@ pub(crate) use system::HOST_INFO;
 pub(crate) use thermal::{CORE_THROTTLED, PACKAGE_THROTTLED};
 
 /// Reads one kind of data about the host.
-pub trait HostReader: Send {
+pub(crate) trait HostReader: Send {
     /// Reads all data again, from below `roots`.
     fn read(&mut self, roots: &Roots, topology: &Topology) -> Found;
 }

@@ -4,22 +4,22 @@
 //! branch_misses,dtlb_load_misses,stalled_cycles,dram_loads,topdown_slots,pmu_event}_total`,
 //! `kvm_vcpu_software_event_total`, and `kvm_vcpu_pmu_{enabled,running}_seconds_total`.
 //!
-//! [`events`] defines the events, [`plan`] decides which of them this machine counts, [`perf`]
-//! opens and reads them, [`meter`] computes deltas between reads, `guest` detects guests that are
-//! not counted at all, and [`source`] combines them.
+//! `events` defines the events, [`plan`] decides which of them this machine counts, [`perf`]
+//! opens and reads them, `meter` computes deltas between reads, `guest` detects guests that are
+//! not counted at all, and `source` combines them.
 
 pub mod counters;
-pub mod denied;
-pub mod events;
+pub(crate) mod denied;
+pub(crate) mod events;
 mod guest;
-pub mod meter;
+pub(crate) mod meter;
 mod metrics;
-pub mod patient;
+pub(crate) mod patient;
 pub mod perf;
 pub mod plan;
 pub mod probe;
 pub mod scripted;
-pub mod source;
+pub(crate) mod source;
 
 use crate::engine::SourceInfo;
 use crate::host::cpu_model::CpuModel;

@@ -1,10 +1,10 @@
 //! Intel Processor Trace: periodic short recordings of one vCPU thread, reduced to counts.
 //!
 //! Feeds `kvm_vcpu_pt_*` and the two histograms `kvm_vm_pt_*`. It has its own thread, because it
-//! records for milliseconds and decodes for as long. [`recorder`] chooses the vCPU to record,
-//! within the limit of each core's [`duty_cycle`]; [`plan`] determines what this machine can trace;
-//! [`perf`] records through the kernel and [`ring_view`] reads the rings that the kernel filled;
-//! [`totals`] adds up the summaries of [`crate::pt`].
+//! records for milliseconds and decodes for as long. `recorder` chooses the vCPU to record,
+//! within the limit of each core's `duty_cycle`; `plan` determines what this machine can trace;
+//! `perf` records through the kernel and [`ring_view`] reads the rings that the kernel filled;
+//! `totals` adds up the summaries of [`crate::pt`].
 //!
 //! # How a vCPU is recorded
 //!
@@ -23,25 +23,25 @@ use std::io;
 use std::time::Duration;
 
 use crate::engine::SourceInfo;
+use crate::host::label::label_values;
 use crate::host::pmu::Words;
-use crate::metric::label_values;
 use crate::sources::Entry;
 
-pub mod duty_cycle;
-pub mod perf;
-pub mod plan;
-pub mod recorder;
+pub(crate) mod duty_cycle;
+pub(crate) mod perf;
+pub(crate) mod plan;
+pub(crate) mod recorder;
 pub mod ring_view;
 pub mod scripted;
-pub mod totals;
+pub(crate) mod totals;
 
-pub use perf::PerfPt;
+pub(crate) use perf::PerfPt;
 pub use plan::Plan;
-pub use recorder::PtRecorder;
+pub(crate) use recorder::PtRecorder;
 pub use ring_view::AuxTrace;
 
 /// Name of the source.
-pub const SOURCE: &str = "pt";
+pub(crate) const SOURCE: &str = "pt";
 
 /// Parameters of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

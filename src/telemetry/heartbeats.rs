@@ -16,11 +16,11 @@ metrics! { METRICS of "self":
 
 /// The heartbeats of all threads; a clone shares them.
 #[derive(Debug, Clone, Default)]
-pub struct Heartbeats(Arc<Mutex<Vec<Heartbeat>>>);
+pub(crate) struct Heartbeats(Arc<Mutex<Vec<Heartbeat>>>);
 
 /// The heartbeat of one thread; a clone shares it.
 #[derive(Debug, Clone)]
-pub struct Heartbeat(Arc<Inner>);
+pub(crate) struct Heartbeat(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -38,7 +38,7 @@ struct Step {
 
 /// A thread at its current step; from [`Heartbeats::hangs`], one that exceeds its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hang {
+pub(crate) struct Hang {
     pub(crate) thread: &'static str,
     /// Name of the step; the source's name if the thread reads a source.
     pub(crate) step: &'static str,
@@ -61,7 +61,7 @@ impl std::fmt::Display for Hang {
 impl Heartbeats {
     /// Registers a thread whose steps take at most `limit`. If a `vital` thread hangs, `/readyz`
     /// answers 503 and the systemd watchdog is not fed.
-    pub fn add(&self, thread: &'static str, limit: Duration, vital: bool) -> Heartbeat {
+    pub(crate) fn add(&self, thread: &'static str, limit: Duration, vital: bool) -> Heartbeat {
         let heartbeat = Heartbeat(Arc::new(Inner {
             thread,
             limit,
@@ -73,18 +73,18 @@ impl Heartbeats {
     }
 
     /// The threads whose current step exceeds its limit.
-    pub fn hangs(&self, now: Instant) -> Vec<Hang> {
+    pub(crate) fn hangs(&self, now: Instant) -> Vec<Hang> {
         let all = self.lock();
         all.iter().filter_map(|one| one.hang(now)).collect()
     }
 
     /// The first vital thread whose current step exceeds its limit.
-    pub fn vital_hang(&self, now: Instant) -> Option<Hang> {
+    pub(crate) fn vital_hang(&self, now: Instant) -> Option<Hang> {
         self.hangs(now).into_iter().find(|hang| hang.vital)
     }
 
     /// The current step of a thread; `None` while it waits for its turn.
-    pub fn doing(&self, thread: &str, now: Instant) -> Option<Hang> {
+    pub(crate) fn doing(&self, thread: &str, now: Instant) -> Option<Hang> {
         let all = self.lock();
         let mut of_thread = all.iter().filter(|one| one.0.thread == thread);
         of_thread.find_map(|one| one.doing(now))
@@ -110,13 +110,13 @@ impl Heartbeats {
 
 impl Heartbeat {
     /// Marks the start of a step.
-    pub fn step(&self, name: &'static str) {
+    pub(crate) fn step(&self, name: &'static str) {
         let since = Instant::now();
         self.set(Some(Step { name, since }));
     }
 
     /// Marks that the thread waits for its turn.
-    pub fn rest(&self) {
+    pub(crate) fn rest(&self) {
         self.set(None);
     }
 

@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use crate::metric::{Buckets, FactValue, Label, Metric};
 
 /// Receives series: labels and value.
-pub type Put<'a> = &'a mut dyn FnMut(Vec<Label>, FactValue);
+pub(crate) type Put<'a> = &'a mut dyn FnMut(Vec<Label>, FactValue);
 
 /// The series of one metric.
 pub trait Values: Send + Sync {

@@ -120,7 +120,7 @@ const OF_TRANSPORT: [&str; 8] = [
 
 /// A header's name in lower case, as HTTP/2 requires. gRPC reserves names that start with `grpc-`
 /// and treats values of names that end in `-bin` as base64.
-pub fn header_name(name: &str) -> Option<String> {
+pub(crate) fn header_name(name: &str) -> Option<String> {
     let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
     let name = name.as_str();
     let free =

@@ -78,12 +78,12 @@ pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
 }
 
 /// Prepares the VM before its first vCPU.
-pub fn prepare_vm(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
+pub(crate) fn prepare_vm(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
     Ok(())
 }
 
 /// Sets a vCPU to start at the image of `load` and to count at `counter`.
-pub fn prepare_vcpu(
+pub(crate) fn prepare_vcpu(
     vm: &VmFd,
     vcpu: &VcpuFd,
     load: Load,

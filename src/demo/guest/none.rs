@@ -10,11 +10,11 @@ pub fn contents(_: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
 }
 
 /// Prepares the VM before its first vCPU.
-pub fn prepare_vm(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
+pub(crate) fn prepare_vm(_: &VmFd) -> Result<(), kvm_ioctls::Error> {
     Ok(())
 }
 
 /// Sets a vCPU to start at the image of `load` and to count at `counter`.
-pub fn prepare_vcpu(_: &VmFd, _: &VcpuFd, _: Load, _: u64) -> Result<(), kvm_ioctls::Error> {
+pub(crate) fn prepare_vcpu(_: &VmFd, _: &VcpuFd, _: Load, _: u64) -> Result<(), kvm_ioctls::Error> {
     Ok(())
 }

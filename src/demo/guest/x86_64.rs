@@ -64,7 +64,7 @@ const EFER_LME_LMA: u64 = 1 << 8 | 1 << 10;
 const RFLAGS_IOPL_3: u64 = 3 << 12 | 1 << 1;
 
 /// Initial contents of the guest's memory, by address; the rest is 0.
-pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
+pub(crate) fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
     let image = match load {
         Load::Spin => SPIN,
         Load::Halt => HALT,
@@ -84,7 +84,7 @@ pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
 }
 
 /// Prepares the VM before its first vCPU.
-pub fn prepare_vm(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+pub(crate) fn prepare_vm(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
     vm.set_tss_address(TSS_ADDRESS)
 }
 
@@ -97,7 +97,7 @@ fn privilege(load: Load) -> u8 {
 }
 
 /// Sets a vCPU to start at the image of `load` and to count at `counter`.
-pub fn prepare_vcpu(
+pub(crate) fn prepare_vcpu(
     _: &VmFd,
     vcpu: &VcpuFd,
     load: Load,

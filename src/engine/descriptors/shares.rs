@@ -72,6 +72,7 @@ impl Share {
 
 impl Shares {
     /// Shares of at most `most` descriptors.
+    #[cfg(test)]
     pub(in crate::engine) fn of(most: usize) -> Self {
         Self {
             most: Some(most),

@@ -5,7 +5,7 @@ use crate::host::number::decimal;
 
 /// CPU time that a group may use per period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quota {
+pub(crate) struct Quota {
     /// Microseconds of CPU time, summed over all CPUs.
     pub quota: u64,
     /// Microseconds.
@@ -14,25 +14,25 @@ pub struct Quota {
 
 impl Quota {
     /// The quota as a number of cores.
-    pub fn cores(self) -> f64 {
+    pub(crate) fn cores(self) -> f64 {
         self.quota as f64 / self.period as f64
     }
 }
 
 /// Effect of a quota on a group since the group was created (`cpu.stat`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Throttling {
+pub(crate) struct Throttling {
     /// Periods in which the group had runnable tasks.
     pub periods: u64,
     /// Periods in which the quota was used up.
-    pub throttled_periods: u64,
+    pub(crate) throttled_periods: u64,
     /// Nanoseconds of throttling, summed over CPUs.
     pub throttled: u64,
 }
 
 /// Time that a group's tasks waited for a resource since the group was created, nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Pressure {
+pub(crate) struct Pressure {
     /// At least one task waited.
     pub some: u64,
     /// All non-idle tasks waited. Older kernels do not report it for the CPU.
@@ -40,7 +40,7 @@ pub struct Pressure {
 }
 
 /// v2's `cpu.max`: quota or `max`, and period. The inner `None` means no quota.
-pub fn cpu_max(text: &str) -> Option<Option<Quota>> {
+pub(crate) fn cpu_max(text: &str) -> Option<Option<Quota>> {
     let mut fields = text.split_ascii_whitespace();
     let (quota, period) = (fields.next()?, decimal(fields.next()?)?);
     match quota {
@@ -51,7 +51,10 @@ pub fn cpu_max(text: &str) -> Option<Option<Quota>> {
 
 /// v1's `cpu.cfs_quota_us` (negative for no quota, which needs no period) and `cpu.cfs_period_us`
 /// (Documentation/scheduler/sched-bwc.rst).
-pub fn cfs_quota(quota: &str, period: impl FnOnce() -> Option<u64>) -> Option<Option<Quota>> {
+pub(crate) fn cfs_quota(
+    quota: &str,
+    period: impl FnOnce() -> Option<u64>,
+) -> Option<Option<Quota>> {
     let quota: i64 = quota.trim().parse().ok()?;
     match u64::try_from(quota) {
         Ok(quota) => Some(nonzero(quota, period()?)),
@@ -60,7 +63,7 @@ pub fn cfs_quota(quota: &str, period: impl FnOnce() -> Option<u64>) -> Option<Op
 }
 
 /// v1's `cpu.cfs_period_us`.
-pub fn cfs_period(text: &str) -> Option<u64> {
+pub(crate) fn cfs_period(text: &str) -> Option<u64> {
     decimal(text.trim())
 }
 
@@ -70,7 +73,7 @@ fn nonzero(quota: u64, period: u64) -> Option<Quota> {
 
 /// `cpu.stat` of both versions: v1 has `throttled_time` in nanoseconds
 /// (Documentation/scheduler/sched-bwc.rst), v2 `throttled_usec`.
-pub fn cpu_stat(text: &str) -> Option<Throttling> {
+pub(crate) fn cpu_stat(text: &str) -> Option<Throttling> {
     let [periods, throttled_periods] = values(text, ["nr_periods", "nr_throttled"])?;
     let nanoseconds = values(text, ["throttled_time"]).map(|[time]| time);
     let microseconds = || values(text, ["throttled_usec"]).map(|[time]| time.saturating_mul(1000));
@@ -82,7 +85,7 @@ pub fn cpu_stat(text: &str) -> Option<Throttling> {
 }
 
 /// v2's `cpu.weight`: 1 to 10,000, default 100; 0 for a group that gets idle time only.
-pub fn weight(text: &str) -> Option<u64> {
+pub(crate) fn weight(text: &str) -> Option<u64> {
     decimal(text.trim()).filter(|weight| *weight <= MAX_WEIGHT)
 }
 
@@ -93,7 +96,7 @@ const MAX_WEIGHT: u64 = 10_000;
 /// shares and weight 100, and rounds to nearest (`cpu_weight_read_u64`, kernel/sched/core.c); so
 /// does systemd (`cgroup_cpu_shares_to_weight`). This preserves the ratio between two VMs. runc
 /// maps the range 2 to 262,144 to 1 to 10,000 instead, so that 1024 shares become a weight of 39.
-pub fn weight_of_shares(text: &str) -> Option<u64> {
+pub(crate) fn weight_of_shares(text: &str) -> Option<u64> {
     let shares = decimal(text.trim())?;
     let weight = shares.saturating_mul(100).saturating_add(512) / 1024;
     Some(weight.clamp(1, MAX_WEIGHT))
@@ -101,7 +104,7 @@ pub fn weight_of_shares(text: &str) -> Option<u64> {
 
 /// `cpu.pressure`, `memory.pressure`, `io.pressure` (Documentation/accounting/psi.rst): lines
 /// `some` and `full` with `total=` in microseconds.
-pub fn pressure(text: &str) -> Option<Pressure> {
+pub(crate) fn pressure(text: &str) -> Option<Pressure> {
     Some(Pressure {
         some: total(text, "some ")?,
         full: total(text, "full "),
@@ -111,7 +114,7 @@ pub fn pressure(text: &str) -> Option<Pressure> {
 /// NUMA balancing in `memory.stat`: page table entries marked to find the node that uses a page,
 /// faults on marked entries, and pages moved to that node. Since Linux 6.12 (commit f77f0c751478)
 /// with `CONFIG_NUMA_BALANCING`; never in v1.
-pub fn numa_balancing(text: &str) -> Option<[u64; 3]> {
+pub(crate) fn numa_balancing(text: &str) -> Option<[u64; 3]> {
     let keys = [
         "numa_pte_updates",
         "numa_hint_faults",

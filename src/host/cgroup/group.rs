@@ -16,7 +16,7 @@ use crate::host::roots::Roots;
 /// One group of a hierarchy. `None` means that the controller is off or the group is gone. Errors
 /// are files that cannot be read or have an unexpected format.
 #[derive(Debug)]
-pub struct Group<'a> {
+pub(crate) struct Group<'a> {
     roots: &'a Roots,
     version: Version,
     dir: PathBuf,
@@ -24,8 +24,7 @@ pub struct Group<'a> {
 
 label_values! {
     /// A resource that tasks can wait for. Its label is also the word in file names.
-    #[allow(missing_docs)]
-    Resource {
+    pub(crate) enum Resource {
         Cpu = "cpu",
         Memory = "memory",
         Io = "io",
@@ -43,12 +42,12 @@ impl<'a> Group<'a> {
 
     /// Inode number of the group. Distinguishes it from an earlier group of the same path: cgroup
     /// inode numbers are not reused (fs/kernfs/dir.c, `kernfs_new_node`).
-    pub fn inode(&self) -> io::Result<Option<u64>> {
+    pub(crate) fn inode(&self) -> io::Result<Option<u64>> {
         absent(std::fs::metadata(&self.dir)).map(|data| data.map(|data| data.ino()))
     }
 
     /// The CPU quota set on this group, not on parents or children.
-    pub fn quota(&self) -> io::Result<Option<Quota>> {
+    pub(crate) fn quota(&self) -> io::Result<Option<Quota>> {
         let quota = match self.version {
             Version::V2 => self.parse("cpu.max", files::cpu_max)?,
             Version::V1 => {
@@ -60,14 +59,14 @@ impl<'a> Group<'a> {
     }
 
     /// Throttling by the quota; `None` also if the group never had a quota.
-    pub fn throttling(&self) -> io::Result<Option<Throttling>> {
+    pub(crate) fn throttling(&self) -> io::Result<Option<Throttling>> {
         let text = self.text("cpu.stat")?;
         // In v2 every group has the file, without these lines if the controller is off.
         Ok(text.as_deref().and_then(files::cpu_stat))
     }
 
     /// Share of CPU time relative to siblings, in v2's scale.
-    pub fn weight(&self) -> io::Result<Option<u64>> {
+    pub(crate) fn weight(&self) -> io::Result<Option<u64>> {
         match self.version {
             Version::V2 => self.parse("cpu.weight", files::weight),
             Version::V1 => self.parse("cpu.shares", files::weight_of_shares),
@@ -75,7 +74,7 @@ impl<'a> Group<'a> {
     }
 
     /// Number of online CPUs that the group may use.
-    pub fn cpuset_cpus(&self) -> io::Result<Option<u64>> {
+    pub(crate) fn cpuset_cpus(&self) -> io::Result<Option<u64>> {
         let file = match self.version {
             Version::V2 => "cpuset.cpus.effective",
             Version::V1 => "cpuset.effective_cpus",
@@ -85,7 +84,7 @@ impl<'a> Group<'a> {
     }
 
     /// Time lost waiting for a resource; v2 only.
-    pub fn pressure(&self, resource: Resource) -> io::Result<Option<Pressure>> {
+    pub(crate) fn pressure(&self, resource: Resource) -> io::Result<Option<Pressure>> {
         match self.version {
             Version::V1 => Ok(None),
             Version::V2 => self.parse(&format!("{}.pressure", resource.label()), files::pressure),
@@ -94,7 +93,7 @@ impl<'a> Group<'a> {
 
     /// NUMA balancing of the group and its children (see [`files::numa_balancing`]); v2 only. The
     /// inner `None` means that the kernel does not count it.
-    pub fn numa_balancing(&self) -> io::Result<Option<Option<[u64; 3]>>> {
+    pub(crate) fn numa_balancing(&self) -> io::Result<Option<Option<[u64; 3]>>> {
         match self.version {
             Version::V1 => Ok(None),
             Version::V2 => {
@@ -105,7 +104,7 @@ impl<'a> Group<'a> {
     }
 
     /// Memory by node and kind, including children; v2 only, and not for a threaded group.
-    pub fn numa_stat(&self) -> io::Result<Option<NumaStat>> {
+    pub(crate) fn numa_stat(&self) -> io::Result<Option<NumaStat>> {
         match self.version {
             Version::V1 => Ok(None),
             Version::V2 => self.parse("memory.numa_stat", |text| {
@@ -115,7 +114,7 @@ impl<'a> Group<'a> {
     }
 
     /// hugetlbfs pages by page size (bytes) and node; empty if the controller is off.
-    pub fn hugetlb(&self) -> io::Result<Vec<(u64, Nodes)>> {
+    pub(crate) fn hugetlb(&self) -> io::Result<Vec<(u64, Nodes)>> {
         let mut found = Vec::new();
         for name in self.roots.list(&self.dir)? {
             if let Some(size) = numa::hugetlb_page_size(&name) {

@@ -10,7 +10,7 @@ use crate::host::label::label_values;
 label_values! {
     /// The kind of a counted line, in the order of the series of
     /// `kvm_host_kernel_log_lines_total`.
-    Kind {
+    pub(crate) enum Kind {
         /// An error reported by hardware or firmware.
         MachineCheck = "machine_check",
         /// A corrected or uncorrected memory error from an EDAC driver. This can be the only report
@@ -123,7 +123,7 @@ const LINES: &[Line] = &[
 ///
 /// Only records written by the kernel count. A process can still choose how some of them start:
 /// lines about a fatal signal start with its name and are never counted.
-pub fn kind(record: &Record<'_>) -> Option<Kind> {
+pub(crate) fn kind(record: &Record<'_>) -> Option<Kind> {
     if !record.of_kernel || is_about_a_signal(record.text) {
         return None;
     }

@@ -5,7 +5,7 @@ use super::{decimal, hexadecimal, Nodes, MAX_NODES};
 
 /// Resident memory of one mapping, a line of numa_maps (numa(7)).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MappingNodes {
+pub(crate) struct MappingNodes {
     /// First address of the mapping.
     pub start: u64,
     /// Resident bytes per node, without empty nodes.
@@ -15,7 +15,7 @@ pub struct MappingNodes {
 /// Parses a line of numa_maps: `7f00 default anon=3 N0=2 N1=1 kernelpagesize_kB=4`. Nodes and the
 /// page size, which comes last, are missing if nothing is resident (fs/proc/task_mmu.c,
 /// `show_numa_map`). Returns `None` for nodes without a page size.
-pub fn parse_numa_maps(line: &[u8]) -> Option<MappingNodes> {
+pub(crate) fn parse_numa_maps(line: &[u8]) -> Option<MappingNodes> {
     let mut words = line.split(|b| *b == b' ');
     let start = hexadecimal(words.next()?)?;
     // Neither the policy nor the path, whose spaces are escaped, looks like these words.
@@ -42,7 +42,7 @@ fn of_node(word: &[u8]) -> Option<(u32, u64)> {
 
 /// Memory in `memory.numa_stat` that can be a guest's, bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NumaStat {
+pub(crate) struct NumaStat {
     /// Private anonymous memory.
     pub anon: Nodes,
     /// memfd, tmpfs and shared anonymous memory.
@@ -51,7 +51,7 @@ pub struct NumaStat {
     pub file: Nodes,
     /// Memory of any kind that cannot be reclaimed: locked memory and all of guest_memfd
     /// (include/linux/pagemap.h, `mapping_set_unevictable`). `None` if the line is missing.
-    pub unevictable: Option<Nodes>,
+    pub(crate) unevictable: Option<Nodes>,
     /// Part of `anon` in transparent huge pages.
     pub anon_thp: Nodes,
     /// Part of `shmem` in transparent huge pages.
@@ -62,7 +62,7 @@ impl NumaStat {
     /// Page cache that is not shmem and cannot be reclaimed. In the cgroup of a VMM with a
     /// guest_memfd, these are its pages, which are charged as page cache (virt/kvm/guest_memfd.c,
     /// `kvm_gmem_get_folio`). Disk images in the page cache can be reclaimed and are excluded.
-    pub fn guest_memfd(&self) -> Nodes {
+    pub(crate) fn guest_memfd(&self) -> Nodes {
         let of = |nodes: &Nodes, node: u32| nodes.get(&node).copied().unwrap_or(0);
         let nodes = self.file.iter().map(|(&node, &file)| {
             let pages = file.saturating_sub(of(&self.shmem, node));
@@ -76,7 +76,7 @@ impl NumaStat {
 /// Parses `memory.numa_stat` of cgroup v2: lines such as `anon N0=4096 N1=0`. `None` for any other
 /// text, including cgroup v1's file of the same name, and if a node has no number: a sum without it
 /// would be too small.
-pub fn parse_numa_stat(text: &[u8]) -> Option<NumaStat> {
+pub(crate) fn parse_numa_stat(text: &[u8]) -> Option<NumaStat> {
     // The outer `None` is a malformed line, the inner one no line of this name.
     let find = |name: &[u8]| {
         let mut lines = text.split(|b| *b == b'\n');
@@ -101,7 +101,7 @@ pub fn parse_numa_stat(text: &[u8]) -> Option<NumaStat> {
 }
 
 /// Parses `hugetlb.SIZE.numa_stat` of cgroup v2: `total=4194304 N0=4194304 N1=0`, bytes.
-pub fn parse_hugetlb_numa_stat(text: &[u8]) -> Option<Nodes> {
+pub(crate) fn parse_hugetlb_numa_stat(text: &[u8]) -> Option<Nodes> {
     let line = text.trim_ascii().strip_prefix(b"total=")?;
     // The first word is the total.
     line.split(|b| *b == b' ').skip(1).map(of_node).collect()
@@ -109,7 +109,7 @@ pub fn parse_hugetlb_numa_stat(text: &[u8]) -> Option<Nodes> {
 
 /// The page size (bytes) in the name of a file `hugetlb.2MB.numa_stat` (mm/hugetlb_cgroup.c,
 /// `mem_fmt`).
-pub fn hugetlb_page_size(file: &str) -> Option<u64> {
+pub(crate) fn hugetlb_page_size(file: &str) -> Option<u64> {
     let size = file.strip_prefix("hugetlb.")?.strip_suffix(".numa_stat")?;
     let units = [("KB", 10), ("MB", 20), ("GB", 30)];
     units.iter().find_map(|(unit, shift)| {

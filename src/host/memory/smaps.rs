@@ -5,7 +5,7 @@ use super::{decimal, hexadecimal, kilobytes};
 
 /// Kind of memory behind a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Backing {
+pub(crate) enum Backing {
     /// Private memory of the process, except its heap and stack.
     Anonymous,
     /// A file: memfd, hugetlbfs, tmpfs, shared anonymous memory, or a file on disk.
@@ -17,13 +17,13 @@ pub enum Backing {
 
 /// One mapping; sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// First address.
     pub start: u64,
     /// Address after the last.
     pub end: u64,
     /// Readable and writable now.
-    pub writable: bool,
+    pub(crate) writable: bool,
     /// Shared with other mappings of the same file.
     pub shared: bool,
     /// Kind of memory.
@@ -35,7 +35,7 @@ pub struct Mapping {
     /// Resident, without hugetlbfs.
     pub resident: u64,
     /// Part of `resident` in transparent huge pages.
-    pub transparent_huge: u64,
+    pub(crate) transparent_huge: u64,
     /// Resident in hugetlbfs pages.
     pub hugetlb: u64,
     /// `dc`: not copied into child processes (`MADV_DONTFORK`).
@@ -46,14 +46,14 @@ pub struct Mapping {
 
 impl Mapping {
     /// Length in bytes.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.end - self.start
     }
 }
 
 /// Assembles mappings from the lines of smaps.
 #[derive(Debug, Default)]
-pub struct Parser {
+pub(crate) struct Parser {
     mapping: Option<Mapping>,
     malformed: bool,
 }
@@ -61,7 +61,7 @@ pub struct Parser {
 impl Parser {
     /// Takes the next line; returns the previous mapping if the line starts another one. Other
     /// fields are skipped.
-    pub fn line(&mut self, line: &[u8]) -> Option<Mapping> {
+    pub(crate) fn line(&mut self, line: &[u8]) -> Option<Mapping> {
         if let Some(next) = header(line) {
             let before = self.mapping.replace(next)?;
             return Some(self.checked(before));
@@ -74,13 +74,13 @@ impl Parser {
     }
 
     /// The last mapping.
-    pub fn finish(&mut self) -> Option<Mapping> {
+    pub(crate) fn finish(&mut self) -> Option<Mapping> {
         let last = self.mapping.take()?;
         Some(self.checked(last))
     }
 
     /// Whether a size was malformed or missing: sums of such mappings would be too small.
-    pub fn is_malformed(&self) -> bool {
+    pub(crate) fn is_malformed(&self) -> bool {
         self.malformed
     }
 

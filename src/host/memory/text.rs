@@ -19,12 +19,12 @@ const PIECE: usize = 1024;
 const MAX_LINE: usize = 32 << 10;
 
 /// Longest accepted text (bytes): 65,530 mappings (`vm.max_map_count`) of 1 kB.
-pub const MAX_TEXT: u64 = 64 << 20;
+pub(crate) const MAX_TEXT: u64 = 64 << 20;
 
 /// Why a text was not read to its end.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages describe the variants
-pub enum TextError {
+pub(crate) enum TextError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error("time limit reached before the end of the file")]
@@ -37,7 +37,7 @@ pub enum TextError {
 ///
 /// # Errors
 /// If the open fails; `InvalidInput` if it is not a regular file.
-pub fn open(roots: &Roots, path: &Path) -> io::Result<File> {
+pub(crate) fn open(roots: &Roots, path: &Path) -> io::Result<File> {
     let file = roots.open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
@@ -52,7 +52,7 @@ pub fn open(roots: &Roots, path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// As [`open`]; `InvalidData` if it is longer than 64 KiB.
-pub fn small(roots: &Roots, path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn small(roots: &Roots, path: &Path) -> io::Result<Vec<u8>> {
     read_up_to(64 << 10, "longer than 64 KiB", open(roots, path)?)
 }
 
@@ -61,7 +61,7 @@ pub fn small(roots: &Roots, path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// If the text cannot be read or was not read to its end.
-pub fn lines(
+pub(crate) fn lines(
     mut text: impl Read,
     mut spent: impl FnMut() -> bool,
     mut each: impl FnMut(&[u8]),

@@ -2,18 +2,18 @@
 //! the bits for a term's value (Documentation/ABI/testing/sysfs-bus-event_source-devices-format).
 
 /// Words of an event: `config`, `config1`, `config2`, `config3`.
-pub type Words = [u64; 4];
+pub(crate) type Words = [u64; 4];
 
 /// Location of a term's value: a word, and bit ranges from the value's lowest bit up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Field {
+pub(crate) struct Field {
     word: usize,
     ranges: Vec<(u8, u8)>,
 }
 
 impl Field {
     /// Parses a format file; `None` if it is malformed.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (word, ranges) = text.trim().split_once(':')?;
         let word = word_number(word)?;
         let ranges = ranges
@@ -25,12 +25,12 @@ impl Field {
     }
 
     /// Bits of a value.
-    pub fn width(&self) -> u32 {
+    pub(crate) fn width(&self) -> u32 {
         self.ranges.iter().map(width).sum()
     }
 
     /// Replaces the field's bits with a value; `None` if the value has more bits than the field.
-    pub fn put(&self, value: u64, words: &mut Words) -> Option<()> {
+    pub(crate) fn put(&self, value: u64, words: &mut Words) -> Option<()> {
         if self.width() < 64 && value >> self.width() != 0 {
             return None;
         }

@@ -7,7 +7,7 @@ use super::Ticket;
 
 /// Pending reads and late answers, by question.
 #[derive(Debug)]
-pub struct LateAnswers<Q, T> {
+pub(crate) struct LateAnswers<Q, T> {
     /// Longest wait for an answer, over all attempts.
     patience: Duration,
     /// Time after which an answer is dropped.
@@ -23,15 +23,15 @@ enum Answer<T> {
 
 /// A read without an answer so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Blocked {
+pub(crate) struct Blocked {
     /// Whether the read had its full time or could not start; `false` if the caller had no time
     /// left.
-    pub for_long: bool,
+    pub(crate) for_long: bool,
 }
 
 impl<Q: PartialEq, T> LateAnswers<Q, T> {
     /// No reads so far.
-    pub fn new(patience: Duration, kept: Duration) -> Self {
+    pub(crate) fn new(patience: Duration, kept: Duration) -> Self {
         Self {
             patience,
             kept,
@@ -40,7 +40,7 @@ impl<Q: PartialEq, T> LateAnswers<Q, T> {
     }
 
     /// Takes the answers that arrived, and drops those that no attempt took in time.
-    pub fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self) {
         let now = Instant::now();
         for (_, answer) in &mut self.reads {
             if let Answer::Pending(ticket) = answer {
@@ -59,7 +59,7 @@ impl<Q: PartialEq, T> LateAnswers<Q, T> {
     ///
     /// # Errors
     /// [`Blocked`] if there is no answer.
-    pub fn ask(
+    pub(crate) fn ask(
         &mut self,
         question: Q,
         left: Duration,
@@ -80,7 +80,7 @@ impl<Q: PartialEq, T> LateAnswers<Q, T> {
     }
 
     /// Questions of pending reads; of those, `true` for a read that had its full time.
-    pub fn pending(&self) -> impl Iterator<Item = (&Q, bool)> {
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (&Q, bool)> {
         self.reads.iter().filter_map(|(question, answer)| {
             let Answer::Pending(ticket) = answer else {
                 return None;
@@ -90,7 +90,7 @@ impl<Q: PartialEq, T> LateAnswers<Q, T> {
     }
 
     /// Drops the reads that `is_stale`, with their answers.
-    pub fn forget(&mut self, is_stale: impl Fn(&Q) -> bool) {
+    pub(crate) fn forget(&mut self, is_stale: impl Fn(&Q) -> bool) {
         self.reads.retain(|(question, _)| !is_stale(question));
     }
 }

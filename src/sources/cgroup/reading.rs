@@ -10,8 +10,9 @@ use super::totals::{Counted, Totals};
 use crate::engine::background::{Fact, FactValue, Origin};
 use crate::host::cgroup::files::{Pressure, Quota, Throttling};
 use crate::host::cgroup::{Group, Hierarchy, Resource};
+use crate::host::label::label_values;
 use crate::host::roots::Roots;
-use crate::metric::{label_values, metrics, Keys, Metric};
+use crate::metric::{metrics, Keys, Metric};
 
 metrics! { METRICS of "cgroup":
     CPU_QUOTA_CORES = Metric::gauge("kvm_vm_cpu_quota_cores", Keys::Vm, &["level"],

@@ -22,13 +22,13 @@ pub struct Attr {
     pub exclude_guest: bool,
     /// Filter of a tracepoint's hits. It is not part of the attributes but set on the open event
     /// (`PERF_EVENT_IOC_SET_FILTER`, perf_event_open(2)).
-    pub filter: Option<Filter>,
+    pub(crate) filter: Option<Filter>,
 }
 
 /// A condition on the fields of a tracepoint hit; only hits that meet it count. `Display` writes
 /// the kernel's syntax (Documentation/trace/events.rst, section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// The condition.
     pub first: Test,
     /// A second condition that must hold too.

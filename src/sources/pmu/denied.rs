@@ -46,7 +46,7 @@ pub(in crate::sources) fn refusal(
 
 /// What may block perf_event_open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Gate {
+pub(crate) struct Gate {
     /// `kernel.perf_event_paranoid`; `None` if the kernel has no perf or procfs hides it.
     pub paranoid: Option<i32>,
     /// Whether a seccomp filter is active; `None` if the kernel does not report it.
@@ -55,7 +55,7 @@ pub struct Gate {
 
 impl Gate {
     /// Reads the state of this process.
-    pub fn read(roots: &Roots) -> Self {
+    pub(crate) fn read(roots: &Roots) -> Self {
         Self {
             paranoid: privileges::perf_event_paranoid(roots),
             seccomp: privileges::seccomp_filter(roots),

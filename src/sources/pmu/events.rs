@@ -2,8 +2,9 @@
 
 use crate::config::EventSet;
 use crate::host::cpu_model::{CpuModel, X86Vendor};
+use crate::host::label::label_values;
 use crate::host::pmu::{Encoding, Pmu};
-use crate::metric::{label_values, Metric};
+use crate::metric::Metric;
 
 use super::counters::{Attr, Filter};
 use super::metrics::{
@@ -12,26 +13,26 @@ use super::metrics::{
 };
 
 /// `perf_type_id` of linux/perf_event.h.
-pub const PERF_TYPE_HARDWARE: u32 = 0;
+pub(crate) const PERF_TYPE_HARDWARE: u32 = 0;
 /// `PERF_TYPE_SOFTWARE`
-pub const PERF_TYPE_SOFTWARE: u32 = 1;
+pub(crate) const PERF_TYPE_SOFTWARE: u32 = 1;
 /// `PERF_TYPE_TRACEPOINT`
-pub const PERF_TYPE_TRACEPOINT: u32 = 2;
+pub(crate) const PERF_TYPE_TRACEPOINT: u32 = 2;
 /// `PERF_TYPE_HW_CACHE`
-pub const PERF_TYPE_HW_CACHE: u32 = 3;
+pub(crate) const PERF_TYPE_HW_CACHE: u32 = 3;
 /// `PERF_TYPE_RAW`
-pub const PERF_TYPE_RAW: u32 = 4;
+pub(crate) const PERF_TYPE_RAW: u32 = 4;
 
 /// Position of the PMU's number in the `config` of a generic event, on machines with a PMU for
 /// each type of core (`PERF_PMU_TYPE_SHIFT`, linux/perf_event.h).
-pub const PERF_PMU_TYPE_SHIFT: u32 = 32;
+pub(crate) const PERF_PMU_TYPE_SHIFT: u32 = 32;
 
 /// Data TLB, read, miss: `PERF_COUNT_HW_CACHE_DTLB | OP_READ << 8 | RESULT_MISS << 16`.
 const DTLB_READ_MISS: u64 = 0x1_0003;
 
 label_values! {
     /// The mode of a vCPU thread that is counted: the `mode` label.
-    pub enum Mode {
+    pub(crate) enum Mode {
         /// Guest mode: `exclude_host`.
         Guest = "guest",
         /// Host mode, the VMM and KVM on behalf of the vCPU: `exclude_guest`.
@@ -41,7 +42,7 @@ label_values! {
 
 /// Encoding of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
+pub(crate) enum Code {
     /// A generic event: `perf_hw_id`.
     Hardware(u64),
     /// A generic cache event: id, operation and result.
@@ -54,7 +55,7 @@ pub enum Code {
 
 /// An event and the metric it feeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub(crate) struct Event {
     /// The metric.
     pub metric: &'static Metric,
     /// Label besides `mode`, if the metric has one.
@@ -88,7 +89,7 @@ impl Event {
 /// (`intel_perfmon_event_map`, arch/x86/events/intel/core.c), L2 on AMD Zen
 /// (`amd_zen2_perfmon_event_map` and similar, arch/x86/events/amd/core.c), the L1 data cache on
 /// ARM (`armv8_pmuv3_perf_map`, drivers/perf/arm_pmuv3.c).
-pub fn base(mode: Mode) -> Vec<Event> {
+pub(crate) fn base(mode: Mode) -> Vec<Event> {
     use Code::Hardware;
     let mut events = vec![
         Event::new(&CYCLES, Hardware(0)),
@@ -106,7 +107,7 @@ pub fn base(mode: Mode) -> Vec<Event> {
 }
 
 /// Events of an optional set on this CPU; empty if the CPU has no such events.
-pub fn optional(set: EventSet, model: &CpuModel, pmus: &[Pmu]) -> Vec<Event> {
+pub(crate) fn optional(set: EventSet, model: &CpuModel, pmus: &[Pmu]) -> Vec<Event> {
     match set {
         EventSet::Branches => vec![Event::new(&BRANCHES, Code::Hardware(4))],
         EventSet::Dtlb => vec![Event::new(&DTLB_LOAD_MISSES, Code::Cache(DTLB_READ_MISS))],
@@ -120,7 +121,7 @@ pub fn optional(set: EventSet, model: &CpuModel, pmus: &[Pmu]) -> Vec<Event> {
 }
 
 /// The set's name in the configuration.
-pub fn set_name(set: EventSet) -> &'static str {
+pub(crate) fn set_name(set: EventSet) -> &'static str {
     match set {
         EventSet::Branches => "branches",
         EventSet::Dtlb => "dtlb",
@@ -210,7 +211,7 @@ fn topdown(pmus: &[Pmu]) -> Vec<Event> {
 }
 
 /// Software events of the kernel, for machines without a PMU: `perf_sw_ids`.
-pub fn software() -> Vec<(&'static str, Attr)> {
+pub(crate) fn software() -> Vec<(&'static str, Attr)> {
     [
         ("context-switches", 3),
         ("cpu-migrations", 4),
@@ -224,7 +225,7 @@ pub fn software() -> Vec<(&'static str, Attr)> {
 ///
 /// With one core PMU the generic types suffice; with several, the upper half of `config` holds
 /// each PMU's number (Documentation/admin-guide/perf-intel-hybrid.rst).
-pub fn attrs(code: Code, mode: Mode, pmus: &[Pmu]) -> Vec<Attr> {
+pub(crate) fn attrs(code: Code, mode: Mode, pmus: &[Pmu]) -> Vec<Attr> {
     let plain = match code {
         Code::Hardware(id) => attr(PERF_TYPE_HARDWARE, id),
         Code::Cache(id) => attr(PERF_TYPE_HW_CACHE, id),
@@ -252,7 +253,7 @@ pub fn attrs(code: Code, mode: Mode, pmus: &[Pmu]) -> Vec<Attr> {
 }
 
 /// A tracepoint by its number, in both modes: only the kernel hits it.
-pub fn tracepoint(id: u64, filter: Option<Filter>) -> Attr {
+pub(crate) fn tracepoint(id: u64, filter: Option<Filter>) -> Attr {
     Attr {
         filter,
         ..attr(PERF_TYPE_TRACEPOINT, id)

@@ -24,7 +24,7 @@ const NARROW: u64 = (1 << 48) - 1;
 
 /// The last read of a group, and counts not yet charged.
 #[derive(Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     parts: Box<[Part]>,
     pending: Box<[Pending]>,
     enabled: u64,
@@ -52,7 +52,7 @@ struct Pending {
 impl Meter {
     /// A meter for `events` events on `parts` types of core. It starts at 0, as counters do when
     /// opened. Without `scaled`, counts are charged unscaled.
-    pub fn new(parts: usize, events: usize, scaled: bool) -> Self {
+    pub(crate) fn new(parts: usize, events: usize, scaled: bool) -> Self {
         let part = || Part {
             times: Times::default(),
             counts: vec![0; events].into(),
@@ -68,7 +68,7 @@ impl Meter {
 
     /// Takes the reads of all parts; returns how long the group was enabled and running since the
     /// last call.
-    pub fn take<'a>(&mut self, readings: impl Iterator<Item = (Times, &'a [u64])>) -> Times {
+    pub(crate) fn take<'a>(&mut self, readings: impl Iterator<Item = (Times, &'a [u64])>) -> Times {
         let mut since = Times::default();
         for (part, (times, counts)) in self.parts.iter_mut().zip(readings) {
             let Some(delta) = part.advance(times) else {
@@ -92,7 +92,7 @@ impl Meter {
 
     /// Charges pending counts: calls `charge` with each event's index and delta. If the group has
     /// not run since the last charge, the deltas are unknown and nothing is charged.
-    pub fn charge(&mut self, mut charge: impl FnMut(usize, u64)) {
+    pub(crate) fn charge(&mut self, mut charge: impl FnMut(usize, u64)) {
         if self.running == 0 {
             return;
         }

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const KEPT: Duration = Duration::from_secs(60);
 
 /// Opens counters through another opener, with a time limit.
-pub struct Patient {
+pub(crate) struct Patient {
     counters: Arc<dyn OpenCounters>,
     roots: Arc<Roots>,
     late: Mutex<Late>,
@@ -31,7 +31,7 @@ type Answer = Result<Box<dyn CounterGroup>, CounterError>;
 
 impl Patient {
     /// Wraps `counters`; the processes are those below `roots`.
-    pub fn new(counters: Arc<dyn OpenCounters>, roots: Arc<Roots>) -> Self {
+    pub(crate) fn new(counters: Arc<dyn OpenCounters>, roots: Arc<Roots>) -> Self {
         Self {
             counters,
             roots,

@@ -6,9 +6,10 @@ use std::collections::HashSet;
 use crate::config;
 use crate::engine::Reason;
 use crate::host::cpu_model::CpuModel;
+use crate::host::label::label_values;
 use crate::host::pmu::{self, Encoding, Pmu};
 use crate::host::roots::Roots;
-use crate::metric::{label_values, Metric};
+use crate::metric::Metric;
 
 use super::counters::Attr;
 use super::denied::Gate;
@@ -24,7 +25,7 @@ pub(in crate::sources) use mode::{permission_fix, pid_namespace, SHARE_PID_NAMES
 
 label_values! {
     /// The hardware counting that this host allows: the `mode` label of `kvm_exporter_pmu_mode`.
-    pub enum PmuMode {
+    pub(crate) enum PmuMode {
         /// Guest and host mode separately.
         Full = "full",
         /// Host mode only; guest mode cannot be counted.
@@ -48,9 +49,9 @@ pub struct Machine {
     /// The KVM module with an active mediated vPMU: `kvm_intel` or `kvm_amd`.
     pub mediated_vpmu: Option<&'static str>,
     /// What may block perf_event_open.
-    pub gate: Gate,
+    pub(crate) gate: Gate,
     /// The exporter's own PID in the procfs root, if it differs from getpid(2).
-    pub foreign_pid: Option<u32>,
+    pub(crate) foreign_pid: Option<u32>,
     /// The configuration's raw events, in order: the encoding, or why there is none.
     pub raw: Vec<Result<Encoding, String>>,
 }
@@ -107,8 +108,8 @@ pub(in crate::sources) fn foreign_pid(roots: &Roots) -> Option<u32> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The hardware counting that this host allows.
-    pub mode: PmuMode,
-    /// Why the mode is not [`PmuMode::Full`].
+    pub(crate) mode: PmuMode,
+    /// Why the mode is not `PmuMode::Full`.
     pub reason: Option<Reason>,
     /// The groups, in the order of opening.
     pub groups: Vec<GroupPlan>,

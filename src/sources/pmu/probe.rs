@@ -17,7 +17,7 @@ pub trait Kernel {
 }
 
 /// Probes by opening counters on the calling thread.
-pub struct OwnThread {
+pub(crate) struct OwnThread {
     counters: Arc<dyn OpenCounters>,
 }
 
@@ -30,7 +30,7 @@ const MAX_READS: usize = 100_000;
 
 impl OwnThread {
     /// Probes through `counters`.
-    pub fn new(counters: Arc<dyn OpenCounters>) -> Self {
+    pub(crate) fn new(counters: Arc<dyn OpenCounters>) -> Self {
         Self { counters }
     }
 

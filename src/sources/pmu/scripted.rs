@@ -26,7 +26,7 @@ impl Step {
 
 /// Decides which events the scripted kernel refuses, by thread and attributes, and with which
 /// errno.
-pub type Refuse = Box<dyn Fn(i32, &Attr) -> Option<i32> + Send + Sync>;
+pub(crate) type Refuse = Box<dyn Fn(i32, &Attr) -> Option<i32> + Send + Sync>;
 
 /// A simulated kernel. A group without a script counts steadily: each read is 1 s later, and event
 /// n has advanced by (n + 1) million.
@@ -73,15 +73,17 @@ impl Scripted {
     }
 
     /// Groups of more events than this open but never run.
+    #[cfg(test)]
     #[must_use]
-    pub fn with_counters(mut self, counters: usize) -> Self {
+    pub(crate) fn with_counters(mut self, counters: usize) -> Self {
         self.counters = counters;
         self
     }
 
     /// Opening more descriptors than this fails with EMFILE.
+    #[cfg(test)]
     #[must_use]
-    pub fn with_descriptors(mut self, descriptors: usize) -> Self {
+    pub(crate) fn with_descriptors(mut self, descriptors: usize) -> Self {
         self.descriptors = descriptors;
         self
     }

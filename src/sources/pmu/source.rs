@@ -50,7 +50,7 @@ struct EventColumn {
 impl Pmu {
     /// Reads the machine's facts, probes the kernel, and declares the columns of the planned
     /// events.
-    pub fn new(
+    pub(crate) fn new(
         config: &config::Pmu,
         roots: &Arc<Roots>,
         model: &CpuModel,

@@ -8,11 +8,11 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// A core: package ID and core ID, as in [`crate::host::topology::Place`].
-pub type Core = (i32, i32);
+pub(crate) type Core = (i32, i32);
 
 /// Recordings within the last span, by core.
 #[derive(Debug)]
-pub struct DutyCycle {
+pub(crate) struct DutyCycle {
     span: Duration,
     most: Duration,
     window: Duration,
@@ -29,7 +29,7 @@ struct Recorded {
 impl DutyCycle {
     /// At most `part` of each core's time is recorded, in windows of length `window`, over any span
     /// of `period`; or over the time of which one window is `part`, if that is longer.
-    pub fn new(part: f64, window: Duration, period: Duration) -> Self {
+    pub(crate) fn new(part: f64, window: Duration, period: Duration) -> Self {
         let span = period.max(window.div_f64(part));
         Self {
             span,
@@ -41,7 +41,7 @@ impl DutyCycle {
     }
 
     /// The earliest time, from `now` on, at which one more window fits on this core.
-    pub fn free_at(&mut self, core: Core, now: Instant) -> Instant {
+    pub(crate) fn free_at(&mut self, core: Core, now: Instant) -> Instant {
         let Some(recorded) = self.cores.get_mut(&core) else {
             return now;
         };
@@ -63,7 +63,7 @@ impl DutyCycle {
     }
 
     /// Adds a recording that started at `begun` on this core.
-    pub fn charge(&mut self, core: Core, begun: Instant, length: Duration) {
+    pub(crate) fn charge(&mut self, core: Core, begun: Instant, length: Duration) {
         let end = begun + length;
         self.cores
             .entry(core)

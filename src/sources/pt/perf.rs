@@ -16,7 +16,7 @@ const RECORD_PAGES: usize = 16;
 
 /// Records through perf_event_open(2).
 #[derive(Debug, Clone, Copy, Default)]
-pub struct PerfPt;
+pub(crate) struct PerfPt;
 
 impl RecordPt for PerfPt {
     fn record(&mut self, tid: i32, request: &Request) -> Result<Capture, RecordError> {

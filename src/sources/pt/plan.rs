@@ -144,7 +144,7 @@ fn no_pt(roots: &Roots) -> Reason {
 }
 
 /// Reason of a failed recording; `None` if the thread exited.
-pub fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
+pub(crate) fn refusal(error: &RecordError, roots: &Roots) -> Option<Reason> {
     let detail = error.to_string();
     Some(match (error.error.raw_os_error(), error.step) {
         (Some(libc::ESRCH), _) => return None,

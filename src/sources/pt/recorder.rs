@@ -53,7 +53,7 @@ const LONG: Duration = Duration::from_secs(60);
 const NICE: i32 = 19;
 
 /// Records vCPUs in turn.
-pub struct PtRecorder {
+pub(crate) struct PtRecorder {
     config: config::Pt,
     roots: Arc<Roots>,
     recorder: Box<dyn RecordPt>,
@@ -102,7 +102,7 @@ enum Turn {
 
 impl PtRecorder {
     /// A recorder for the VMs that `inventory` holds. `names` are the VMX exit reasons.
-    pub fn new(
+    pub(crate) fn new(
         config: &config::Pt,
         roots: Arc<Roots>,
         recorder: Box<dyn RecordPt>,
@@ -137,27 +137,27 @@ impl PtRecorder {
     }
 
     /// The latest facts.
-    pub fn newest(&self) -> Arc<ArcSwap<VmFacts>> {
+    pub(crate) fn newest(&self) -> Arc<ArcSwap<VmFacts>> {
         self.newest.clone()
     }
 
     /// Whether this machine can record at all; if not, the thread is not needed.
-    pub fn is_able(&self) -> bool {
+    pub(crate) fn is_able(&self) -> bool {
         self.plan.is_ok()
     }
 
     /// Name, requirements and cost of the source.
-    pub fn info(&self) -> SourceInfo {
+    pub(crate) fn info(&self) -> SourceInfo {
         super::ENTRY.info
     }
 
     /// When the next turn is due.
-    pub fn due(&self) -> Instant {
+    pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
     /// Whether the source delivers data now.
-    pub fn state(&self) -> SourceState {
+    pub(crate) fn state(&self) -> SourceState {
         match (&self.plan, &self.trouble) {
             (Err(reason), _) => SourceState::Down(reason.clone()),
             (Ok(_), Some(trouble)) => SourceState::Down(trouble.reason.clone()),
@@ -170,7 +170,7 @@ impl PtRecorder {
     }
 
     /// Runs a turn if one is due at `now`, then publishes the facts.
-    pub fn pass(&mut self, now: Instant) {
+    pub(crate) fn pass(&mut self, now: Instant) {
         let Ok(plan) = &self.plan else { return };
         let request = plan.request(&self.config);
         let newest = self.inventory.load_full();
@@ -389,7 +389,7 @@ impl PtRecorder {
     }
 
     /// Runs turns until `stop`.
-    pub fn run(mut self, stop: &Stop) {
+    pub(crate) fn run(mut self, stop: &Stop) {
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             tracing::warn!(%error, "cannot lower the priority of the pt thread");
         }

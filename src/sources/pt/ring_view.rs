@@ -20,18 +20,18 @@ pub const AUX_HEAD: usize = 1056 / 8;
 pub const AUX_TAIL: usize = 1064 / 8;
 
 /// `PERF_RECORD_LOST`: records that did not fit into the ring.
-pub const RECORD_LOST: u32 = 2;
+pub(crate) const RECORD_LOST: u32 = 2;
 /// `PERF_RECORD_AUX`: a part of the AUX area is complete.
-pub const RECORD_AUX: u32 = 11;
+pub(crate) const RECORD_AUX: u32 = 11;
 /// `PERF_RECORD_ITRACE_START`: tracing of the thread started.
-pub const RECORD_ITRACE_START: u32 = 12;
+pub(crate) const RECORD_ITRACE_START: u32 = 12;
 
 /// `PERF_AUX_FLAG_TRUNCATED`: the area was full.
-pub const FLAG_TRUNCATED: u64 = 0x1;
+pub(crate) const FLAG_TRUNCATED: u64 = 0x1;
 /// `PERF_AUX_FLAG_PARTIAL`: the trace has gaps.
-pub const FLAG_PARTIAL: u64 = 0x4;
+pub(crate) const FLAG_PARTIAL: u64 = 0x4;
 /// `PERF_AUX_FLAG_COLLISION`: another sample collided with the trace.
-pub const FLAG_COLLISION: u64 = 0x8;
+pub(crate) const FLAG_COLLISION: u64 = 0x8;
 
 /// The mapped memory of one event.
 #[derive(Debug, Clone, Copy)]
@@ -51,14 +51,14 @@ pub struct AuxTrace {
     pub bytes: Vec<u8>,
     /// Offsets in `bytes`, ascending, at which each AUX record after the first starts.
     pub cuts: Vec<usize>,
-    /// The flags of all AUX records combined: [`FLAG_TRUNCATED`], [`FLAG_PARTIAL`], …
+    /// The flags of all AUX records combined: `FLAG_TRUNCATED`, `FLAG_PARTIAL`, …
     pub flags: u64,
     /// Number of `ITRACE_START` records.
     pub starts: u32,
     /// Whether records were lost, so that cuts or flags may be missing.
     pub lost: bool,
     /// Whether positions or records were inconsistent.
-    pub damaged: bool,
+    pub(crate) damaged: bool,
 }
 
 impl PerfRingView<'_> {

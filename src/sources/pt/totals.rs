@@ -78,11 +78,11 @@ const UNKNOWN: &str = "unknown";
 const OTHER: &str = "other";
 
 /// Names of VMX exit reasons by number.
-pub type ReasonNames = BTreeMap<u16, String>;
+pub(crate) type ReasonNames = BTreeMap<u16, String>;
 
 /// Totals of one vCPU.
 #[derive(Debug, Default)]
-pub struct VcpuTotals {
+pub(crate) struct VcpuTotals {
     /// Turns by result.
     outcomes: [u64; Outcome::ALL.len()],
     /// Sum of all recordings, without exit reasons and histograms; `None` before the first.
@@ -94,7 +94,7 @@ pub struct VcpuTotals {
 
 /// Totals of one VM that are not kept per vCPU. They remain when a vCPU is unplugged.
 #[derive(Debug, Default)]
-pub struct VmTotals {
+pub(crate) struct VmTotals {
     guest_runs: Histogram,
     host_handling: Histogram,
     known: bool,
@@ -102,14 +102,14 @@ pub struct VmTotals {
 
 impl VmTotals {
     /// Adds a recording of one of the VM's vCPUs.
-    pub fn add(&mut self, summary: &Summary) {
+    pub(crate) fn add(&mut self, summary: &Summary) {
         self.known = true;
         self.guest_runs.add(&summary.guest_runs);
         self.host_handling.add(&summary.host_handling);
     }
 
     /// The facts of the VM; there are no guest runs if the guest is not visible.
-    pub fn facts(&self, sees_guest: bool) -> Arc<[Fact]> {
+    pub(crate) fn facts(&self, sees_guest: bool) -> Arc<[Fact]> {
         let fact = |metric, histogram| {
             let value = FactValue::Histogram(Arc::new(buckets(histogram)));
             Fact::new(metric, [], value)
@@ -136,14 +136,14 @@ fn buckets(histogram: &Histogram) -> Buckets {
 
 impl VcpuTotals {
     /// Counts a turn.
-    pub fn count(&mut self, outcome: Outcome) {
+    pub(crate) fn count(&mut self, outcome: Outcome) {
         let of = Outcome::ALL.iter().zip(&mut self.outcomes);
         let of_outcome = of.filter(|(o, _)| **o == outcome);
         of_outcome.for_each(|(_, n)| *n += 1);
     }
 
     /// Adds a recording and its summary.
-    pub fn add(&mut self, capture: &Capture, summary: &Summary, names: &ReasonNames) {
+    pub(crate) fn add(&mut self, capture: &Capture, summary: &Summary, names: &ReasonNames) {
         let mut summary = summary.clone();
         let reasons = std::mem::take(&mut summary.exit_reasons);
         // The histograms are kept per VM.
@@ -165,7 +165,7 @@ impl VcpuTotals {
     }
 
     /// The facts of the vCPU with index `vcpu`.
-    pub fn facts(&self, vcpu: u32, sees_guest: bool) -> Arc<[Fact]> {
+    pub(crate) fn facts(&self, vcpu: u32, sees_guest: bool) -> Arc<[Fact]> {
         let mut facts = Facts {
             vcpu,
             all: Vec::new(),
