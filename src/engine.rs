@@ -30,7 +30,7 @@ pub use reason::{Reason, ReasonCode};
 /// The vCPU thread that a reader is opened for.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    /// Its VM.
+    /// Its owner: descriptors count for its share.
     pub vm: &'a Vm,
     /// The vCPU and its thread.
     pub vcpu: Vcpu,

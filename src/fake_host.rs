@@ -171,7 +171,6 @@ impl FakeHost {
         self.file(format!("proc/{pid}/task/{tid}/cgroup"), text)
     }
 
-    /// A thread exits.
     pub fn exit_thread(&self, pid: i32, tid: i32) -> &Self {
         self.threads.lock().unwrap().remove(&(pid, tid));
         self.remove(format!("proc/{pid}/task/{tid}"))

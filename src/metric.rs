@@ -45,11 +45,9 @@ pub(crate) enum Keys {
     Placed,
     /// A vCPU.
     Vcpu,
-    /// A VM.
     Vm,
     /// The host or a part of it.
     Host,
-    /// The exporter.
     Exporter,
 }
 
@@ -72,13 +70,10 @@ pub(crate) enum Rows {
     VcpuTimeByCpu,
     /// In the demand for each logical CPU: delay.
     VcpuDelayByCpu,
-    /// In the states of the sources.
     SourceStates,
-    /// In the PMU mode.
     PmuMode,
     /// In the scenario's name.
     Synthetic,
-    /// In the age of the sample.
     SampleAge,
     /// In the time of the sample.
     SampleTimestamp,
@@ -86,7 +81,6 @@ pub(crate) enum Rows {
     Series,
     /// In the series that the limit dropped.
     DroppedSeries,
-    /// In the visibility gaps.
     VisibilityGaps,
 }
 
@@ -137,7 +131,6 @@ impl Metric {
         Self::new(name, Kind::Counter, keys, own_labels, help)
     }
 
-    /// A gauge.
     pub(crate) const fn gauge(
         name: &'static str,
         keys: Keys,

@@ -130,7 +130,7 @@ pub struct Snapshot {
     pub series: usize,
 }
 
-/// One VM.
+/// A VM of the inventory, with or without known threads.
 #[derive(Debug, Clone)]
 pub struct VmRow {
     /// The VM.
@@ -148,7 +148,7 @@ pub struct VmRow {
 /// One vCPU.
 #[derive(Debug, Clone)]
 pub struct VcpuRow {
-    /// Its VM.
+    /// Its owner: the key of a [`VmRow`].
     pub vm: VmKey,
     /// Its index in the VM, and its thread.
     pub vcpu: Vcpu,
@@ -180,7 +180,7 @@ pub struct CellRow {
 /// One column of totals.
 #[derive(Debug, Clone)]
 pub struct ColumnRow {
-    /// The metric.
+    /// The family of its samples.
     pub metric: &'static Metric,
     /// Labels besides vm, vcpu and location.
     pub labels: Arc<Labels>,

@@ -67,7 +67,6 @@ pub(crate) struct Entry {
     pub info: SourceInfo,
     /// What it measures: its chapter of docs/METRICS.md.
     pub about: &'static str,
-    /// All its metrics.
     pub metrics: &'static [&'static [&'static Metric]],
     /// Makes the source and adds it to the others of its scope.
     pub add: fn(&mut Add<'_>),

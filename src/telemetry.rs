@@ -52,7 +52,6 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit of this build, or `unknown`; see build.rs.
 pub(crate) const REVISION: &str = env!("VCPU_EXPORTER_REVISION");
 
-/// A counter in seconds.
 pub(crate) type SecondsCounter = Counter<f64, AtomicU64>;
 
 /// Handles to all metrics; a clone shares the values.

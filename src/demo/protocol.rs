@@ -38,7 +38,7 @@ pub enum Reply {
     },
     /// A command failed, or the micro-VM ends because of an error.
     Error {
-        /// The error.
+        /// What failed, with its causes.
         error: String,
     },
 }

@@ -18,7 +18,6 @@ use super::{verdict, VmView};
 /// A cause with its score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CauseView {
-    /// The cause.
     pub cause: Cause,
     /// Observed value over threshold: 1 or more is a problem.
     pub score: f64,

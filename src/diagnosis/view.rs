@@ -30,8 +30,8 @@ pub struct View {
     pub(crate) sources: Vec<SourceView>,
     /// `kvm_exporter_pmu_mode`: full, host_only, software or off.
     pub pmu_mode: Option<String>,
-    /// Visibility gaps.
     #[serde(rename = "blind_spots")]
+    /// What the exporter cannot see of the VMs, and what it needs to see it.
     pub visibility_gaps: Vec<String>,
     /// Series dropped by the series limit.
     pub(crate) dropped: Vec<Dropped>,
@@ -76,7 +76,6 @@ pub struct NodeView {
     pub cores: Vec<CoreView>,
 }
 
-/// A core.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CoreView {
     pub(crate) package: i32,
@@ -140,10 +139,8 @@ pub struct Numbers {
     pub counted: Option<f64>,
 }
 
-/// A VM.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct VmView {
-    /// Its name.
     pub name: String,
     /// PID of the VMM.
     #[serde(default)]

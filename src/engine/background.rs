@@ -23,11 +23,11 @@ pub use crate::metric::FactValue;
 /// A fact about a VM or the host: a sample of a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fact {
-    /// The metric.
+    /// A metric of the VM or the host, and not of a vCPU.
     pub metric: &'static Metric,
     /// Labels besides `vm`; facts about the host have no `vm`.
     pub labels: Vec<Label>,
-    /// Its value.
+    /// In the unit of the metric, or in nanoseconds for seconds.
     pub value: FactValue,
     /// Where a counter started from 0; ignored for other types.
     pub origin: Origin,

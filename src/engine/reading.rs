@@ -27,7 +27,6 @@ pub enum Scope {
 /// A metric with its fixed labels; each vCPU has a value for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// The metric.
     pub metric: &'static Metric,
     /// Labels besides vm, vcpu and location, such as `mode="guest"`.
     pub labels: Vec<(&'static str, String)>,

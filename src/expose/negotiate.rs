@@ -9,7 +9,7 @@ const MAX_ELEMENTS: usize = 32;
 /// A text format of `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// OpenMetrics 1.0.0.
+    /// OpenMetrics 1.0.0: with units and start times.
     OpenMetrics,
     /// Prometheus text 0.0.4, which every client understands.
     Text,

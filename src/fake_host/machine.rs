@@ -85,7 +85,6 @@ impl FakeHost {
         self.link(link, &format!("../../../{device}"))
     }
 
-    /// Memory of a node.
     pub fn node_memory(&self, node: u32, m: NodeMemory) -> &Self {
         self.files(machine::node_memory(node, m))
     }

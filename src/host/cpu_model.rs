@@ -17,13 +17,13 @@ const FIRST_BLOCKS: u64 = 16 << 10;
 pub enum CpuModel {
     /// An x86 CPU with a known vendor.
     X86 {
-        /// Vendor.
+        /// From `vendor_id`.
         vendor: X86Vendor,
         /// Display family: sum of base and extended family.
         family: u32,
         /// Display model: extended model in the upper digit.
         model: u32,
-        /// Stepping.
+        /// Revision of the model.
         stepping: u32,
     },
     /// An arm64 CPU.

@@ -18,7 +18,6 @@ pub(crate) const BUSY: [&str; 6] = ["user", "guest", "system", "irq", "softirq",
 /// Fields read per line. Linux 2.6.33 added the tenth, `guest_nice`.
 const FIELDS: usize = 10;
 
-/// CPU time of one CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CpuTime {
     pub(crate) cpu: u32,

@@ -12,7 +12,7 @@ pub use ip::{Ip, LastIp};
 
 use super::Fault;
 
-/// One packet.
+/// A packet with its payload, as SDM volume 3 describes it (chapter "Intel Processor Trace").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packet {
     /// Padding.
@@ -101,7 +101,7 @@ pub enum Packet {
         hardware: bool,
         /// Thread C-state.
         state: u8,
-        /// Its sub-state.
+        /// Thread sub C-state.
         sub_state: u8,
     },
     /// A sleep state was left.
@@ -115,7 +115,7 @@ pub enum Packet {
     },
     /// Start of a block of items.
     Bbp {
-        /// Its kind.
+        /// Type of the items, which gives their identifiers a meaning.
         kind: u8,
         /// Items have 4 bytes instead of 8.
         short: bool,
@@ -136,7 +136,7 @@ pub enum Packet {
     Cfe {
         /// Type: see [`cfe`].
         kind: u8,
-        /// Its vector.
+        /// Vector of the event, for types that have one.
         vector: u8,
         /// A FUP follows.
         ip: bool,
@@ -151,7 +151,7 @@ pub enum Packet {
     },
     /// Trigger tracing.
     Trig {
-        /// The triggers.
+        /// A bit for each trigger that occurred.
         triggers: u8,
         /// A FUP follows.
         ip: bool,
@@ -168,7 +168,6 @@ pub mod cfe {
     pub(crate) const INTR: u8 = 1;
     /// System management interrupt.
     pub(crate) const SMI: u8 = 3;
-    /// INIT.
     pub(crate) const INIT: u8 = 6;
     /// VM entry.
     pub(crate) const VMENTRY: u8 = 7;
@@ -176,7 +175,6 @@ pub mod cfe {
     pub(crate) const VMEXIT: u8 = 8;
     /// VM exit by an interrupt, fault, exception or NMI.
     pub(crate) const VMEXIT_INTR: u8 = 9;
-    /// Shutdown.
     pub(crate) const SHUTDOWN: u8 = 10;
     /// User interrupt.
     pub(crate) const UINTR: u8 = 12;

@@ -28,7 +28,7 @@ pub struct Step {
 /// Kinds of steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// A packet.
+    /// A whole packet with a valid payload.
     Packet(Packet),
     /// An error; its bytes are part of the skipped bytes that follow.
     Fault(Fault),

@@ -83,7 +83,6 @@ pub struct Side {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[allow(missing_docs)] // the names are those of the packets
 pub struct Packets {
-    /// TNT-8 and TNT-64.
     pub tnt: u64,
     /// Branches in TNT packets.
     pub bits: u64,

@@ -13,13 +13,13 @@ use crate::metric::Metric;
 /// One fact about a VM or the host: a sample or a histogram.
 #[derive(Debug, Clone)]
 pub struct FactRow {
-    /// The metric.
+    /// The family of the sample.
     pub metric: &'static Metric,
     /// The vCPU, VM or host.
     pub subject: Subject,
     /// `vm`, if the fact is about a VM, and the fact's own labels.
     pub labels: Arc<Labels>,
-    /// Its value.
+    /// The latest that was read.
     pub value: FactValue,
     /// Where a counter started from 0.
     pub origin: Origin,

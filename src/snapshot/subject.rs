@@ -10,7 +10,7 @@ pub enum Subject {
     /// The host or the exporter.
     #[default]
     Host,
-    /// A VM.
+    /// A VM, and none of its vCPUs.
     Vm(VmKey),
     /// A vCPU and its thread.
     Vcpu(VmKey, Vcpu),

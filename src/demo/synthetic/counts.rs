@@ -31,7 +31,6 @@ const LEN: usize = EVENTS + 5;
 pub(super) enum Counted {
     /// Index of the PMU event in the order of [`pmu`], and whether it counts host mode.
     Pmu(usize, bool),
-    /// All exits.
     Exits,
     /// Exits with this VMX reason.
     Reason(u32),

@@ -56,7 +56,6 @@ pub(super) struct ThreadRates {
     pub(super) delay: f64,
 }
 
-/// Rates of a VM.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct VmRates {
     pub(super) vcpus: Vec<VcpuRates>,

@@ -50,12 +50,12 @@ const MOST_NAME: usize = 128;
 /// A valid scenario.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
-    /// Its name.
+    /// The argument of `demo --synthetic`.
     pub name: String,
     pub(crate) about: String,
     /// A memory-only node: node 2.
     pub(super) memory_node: Option<MemoryNode>,
-    /// The VMs.
+    /// In the order of the file; [`Trouble::vms`] are indices into it.
     pub vms: Vec<VmSpec>,
     /// Troubles, by start.
     pub troubles: Vec<Trouble>,
@@ -89,7 +89,7 @@ pub(super) struct Workload {
     pub(super) exits: f64,
 }
 
-/// One VM.
+/// A VM of the host, and its load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VmSpec {
     /// Name in the scenario, and nova's display name.
@@ -141,12 +141,12 @@ impl VmSpec {
 /// A trouble on the host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trouble {
-    /// Its name.
+    /// Key of its kind in the file.
     pub name: String,
     /// VMs that it slows down, as indices into [`Scenario::vms`].
     pub vms: Vec<usize>,
     pub(super) effects: Vec<Effect>,
-    /// Its start.
+    /// Time from the start of the scenario.
     pub start: Duration,
     /// Its duration.
     pub length: Duration,

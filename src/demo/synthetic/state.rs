@@ -38,7 +38,6 @@ pub(super) struct State {
     pub(super) now: Moment,
 }
 
-/// Totals of a VM.
 #[derive(Debug, Clone, Default)]
 pub(super) struct VmTotals {
     /// The step in which it started.
@@ -64,7 +63,6 @@ pub(super) struct VcpuTotals {
     pub(super) counts: Counts,
 }
 
-/// Totals of a thread.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ThreadTotals {
     pub(super) cpu: u32,

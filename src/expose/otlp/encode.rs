@@ -38,7 +38,7 @@ pub struct Request {
 /// What to push.
 #[derive(Debug, Clone, Copy)]
 pub struct Picture<'a> {
-    /// The snapshot.
+    /// The newest when the push starts.
     pub snapshot: &'a Snapshot,
     /// The exporter's own metrics.
     pub registry: &'a Registry,

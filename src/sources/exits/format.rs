@@ -16,7 +16,6 @@ pub(super) enum Isa {
     Vmx,
     /// AMD: `KVM_ISA_SVM`.
     Svm,
-    /// arm64.
     Arm,
 }
 

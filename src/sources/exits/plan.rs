@@ -41,7 +41,6 @@ pub(super) fn label(tracepoint: &str) -> &str {
 pub(super) enum Feed {
     /// Hits of tracepoint n of [`EVENTS`].
     Event(usize),
-    /// All exits.
     Exits,
     /// Exits with reason n of the configuration.
     Reason(usize),

@@ -14,13 +14,9 @@ use super::metrics::{
 
 /// `perf_type_id` of linux/perf_event.h.
 pub(crate) const PERF_TYPE_HARDWARE: u32 = 0;
-/// `PERF_TYPE_SOFTWARE`
 pub(crate) const PERF_TYPE_SOFTWARE: u32 = 1;
-/// `PERF_TYPE_TRACEPOINT`
 pub(crate) const PERF_TYPE_TRACEPOINT: u32 = 2;
-/// `PERF_TYPE_HW_CACHE`
 pub(crate) const PERF_TYPE_HW_CACHE: u32 = 3;
-/// `PERF_TYPE_RAW`
 pub(crate) const PERF_TYPE_RAW: u32 = 4;
 
 /// Position of the PMU's number in the `config` of a generic event, on machines with a PMU for
@@ -56,7 +52,6 @@ pub(crate) enum Code {
 /// An event and the metric it feeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// The metric.
     pub metric: &'static Metric,
     /// Label besides `mode`, if the metric has one.
     pub label: Option<(&'static str, String)>,

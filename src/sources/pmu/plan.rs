@@ -134,7 +134,7 @@ pub struct GroupPlan {
 /// The column that an event feeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Feed {
-    /// The metric.
+    /// The family of the column.
     pub metric: &'static Metric,
     /// Labels besides vm, vcpu and location.
     pub labels: Vec<(&'static str, String)>,
