@@ -24,7 +24,8 @@ pub(crate) fn run(test: &str, body: impl FnOnce()) {
         "{output}{}",
         String::from_utf8_lossy(&child.stderr)
     );
+    // Indented: tests/run adds up the results at the start of a line.
     for line in output.lines() {
-        println!("{line}");
+        println!("  {line}");
     }
 }
