@@ -1,5 +1,6 @@
 //! Outputs. All of them use the latest snapshot; none reads the host.
 
+mod html;
 pub(crate) mod http;
 pub mod negotiate;
 pub mod otlp;

@@ -13,6 +13,7 @@ pub(crate) mod label;
 pub(crate) mod memory;
 pub(crate) mod nodes;
 mod number;
+mod payer;
 pub(crate) mod pci;
 pub(crate) mod pmu;
 pub mod privileges;

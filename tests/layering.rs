@@ -1,8 +1,10 @@
 //! Imports follow the data flow backwards: checks the `crate::` paths in every source file against
 //! the stages that its stage may use.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use crate::support::imports::paths;
 
 /// Each stage, and the other stages it may use.
 const STAGES: &[(&str, &[&str])] = &[
@@ -117,24 +119,79 @@ fn imports_point_backwards_along_the_flow() {
 
 /// First segments of all `crate::` paths outside of comments and unit tests.
 fn imports(text: &str) -> BTreeSet<String> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    let code = code
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"));
-    code.flat_map(|line| {
-        line.split("crate::")
-            .skip(1)
-            .map(first_segment)
-            .collect::<Vec<_>>()
-    })
-    .filter(|segment| !segment.is_empty())
-    .collect()
+    let paths = paths(text);
+    let paths = paths.iter().filter_map(|path| path.strip_prefix("crate::"));
+    let first = paths.filter_map(|path| path.split("::").next());
+    first
+        .filter(|first| !first.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
-fn first_segment(path: &str) -> String {
-    path.chars()
-        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-        .collect()
+/// A module and the modules in it may name each other; modules beside each other may not.
+#[test]
+fn files_do_not_import_each_other_in_circles() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let module = |file: &Path| {
+        let below = file
+            .strip_prefix(&src)
+            .expect("it is below src")
+            .with_extension("");
+        let names = below.iter().map(|name| name.to_string_lossy());
+        let names: Vec<_> = names.filter(|name| name != "lib").collect();
+        names.join("::")
+    };
+    let files: BTreeMap<String, PathBuf> = source_files(&src)
+        .into_iter()
+        .map(|(_, file)| (module(&file), file))
+        .collect();
+    let is_inside =
+        |one: &str, other: &str| one.starts_with(&format!("{other}::")) || other.is_empty();
+    let mut uses = BTreeMap::new();
+    for (name, file) in &files {
+        let text = std::fs::read_to_string(file).expect("a source file is text");
+        let used = paths(&text)
+            .into_iter()
+            .filter_map(|path| file_of(&path, name, &files));
+        let used =
+            used.filter(|used| used != name && !is_inside(used, name) && !is_inside(name, used));
+        uses.insert(name.clone(), used.collect::<BTreeSet<_>>());
+    }
+    // What no remaining file uses, or what uses none, is in no circle.
+    loop {
+        let used: BTreeSet<String> = uses.values().flatten().cloned().collect();
+        let in_circle = |name: &String, of_name: &BTreeSet<String>| {
+            used.contains(name) && of_name.iter().any(|other| uses.contains_key(other))
+        };
+        let left: BTreeMap<_, _> = uses
+            .iter()
+            .filter(|(name, of_name)| in_circle(name, of_name))
+            .map(|(name, of_name)| (name.clone(), of_name.clone()))
+            .collect();
+        if left.len() == uses.len() {
+            break;
+        }
+        uses = left;
+    }
+    let left: BTreeSet<_> = uses.keys().collect();
+    assert!(left.is_empty(), "these files use each other: {left:?}");
+}
+
+/// The file that a path of `module` leads to: the deepest that there is.
+fn file_of(path: &str, module: &str, files: &BTreeMap<String, PathBuf>) -> Option<String> {
+    let mut place: Vec<&str> = module.split("::").filter(|name| !name.is_empty()).collect();
+    for name in path.split("::") {
+        match name {
+            "crate" => place.clear(),
+            "super" => drop(place.pop()),
+            "self" | "" => {}
+            name => place.push(name),
+        }
+    }
+    while !place.is_empty() && !files.contains_key(&place.join("::")) {
+        place.pop();
+    }
+    (!place.is_empty()).then(|| place.join("::"))
 }
 
 /// `forbid(unsafe_code)` in `pt.rs` would check this, except for this one file.
@@ -180,4 +237,6 @@ fn is_source(path: &Path) -> bool {
 fn the_test_sees_a_wrong_import() {
     assert!(imports("use crate::expose::http;\n// crate::cli").contains("expose"));
     assert!(!imports("/// crate::expose").contains("expose"));
+    let after_a_test = "#[cfg(test)]\nfn x() {}\nuse crate::expose::http;\n";
+    assert!(imports(after_a_test).contains("expose"));
 }

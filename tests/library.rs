@@ -16,6 +16,7 @@
 mod support {
     pub(crate) mod dashboards;
     pub(crate) mod exposition;
+    pub(crate) mod imports;
     pub(crate) mod oracle;
     pub(crate) mod promtool;
     pub(crate) mod pt_checks;

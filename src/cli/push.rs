@@ -5,12 +5,15 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::pipeline::own_start_time;
-use super::serve::MORE_THREADS;
 use crate::config::Config;
 use crate::expose::otlp::{self, settings, Clock, Pusher, Pushing, Resource, Settings};
 use crate::expose::App;
 use crate::host::identity::Identity;
 use crate::host::roots::Roots;
+
+/// The fix if the system refuses a thread (EAGAIN of pthread_create(3)).
+pub(super) const MORE_THREADS: &str =
+    "raise the thread limit: TasksMax= of the unit, pids.max of the container, or ulimit -u";
 
 /// An environment variable; one that is not UTF-8 counts as unset.
 fn env(name: &str) -> Option<String> {

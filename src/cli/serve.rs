@@ -10,6 +10,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{signal, SignalKind};
 
 use super::pipeline::{own_start_time, Pipeline};
+use super::push::MORE_THREADS;
 use super::CommonArgs;
 use crate::config::Config;
 use crate::expose::{http, App};
@@ -22,10 +23,6 @@ use crate::sources::pmu::perf::Perf;
 use crate::sources::pt::{PerfPt, RecordPt};
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeats, Telemetry};
-
-/// The fix if the system refuses a thread (EAGAIN of pthread_create(3)).
-pub(super) const MORE_THREADS: &str =
-    "raise the thread limit: TasksMax= of the unit, pids.max of the container, or ulimit -u";
 
 /// The running exporter, passed to `on_ready`.
 pub(super) struct Serving {

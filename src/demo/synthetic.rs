@@ -29,12 +29,12 @@ mod model;
 mod noise;
 mod places;
 mod pt;
+mod rates;
 mod raw;
 pub mod scenario;
 mod state;
 mod timeline;
 mod tree;
-mod troubles;
 
 pub use configuration::configuration;
 pub use host::Host;

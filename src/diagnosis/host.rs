@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::known::by_core;
+use super::known::{by_core, CoreKey};
 use super::{over, owned, sum, CoreView, HostView, NodeView, Tenant, ThreadView, VmView};
 use crate::host::topology::Cpu;
 use crate::metric::Metric;
@@ -10,9 +10,6 @@ use crate::snapshot::cores::{core_use, CoreUse};
 use crate::snapshot::delta::{fact_deltas, facts_of, number, Delta};
 use crate::snapshot::Snapshot;
 use crate::sources::host;
-
-/// Package and core.
-pub(super) type CoreKey = (i32, i32);
 
 /// Time and delay on a logical CPU, cores.
 type Wanted = (f64, f64);

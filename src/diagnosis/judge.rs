@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::host::CoreKey;
+use super::known::CoreKey;
 use super::observe::{Case, Seen};
 use super::peers::Peers;
 use super::suspect::{Scene, Suspects};

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::host::CoreKey;
 use super::{over, owned, DeviceView};
 use crate::snapshot::delta::{fact_deltas, facts_of, number};
 use crate::snapshot::{FactRow, Snapshot, VmKey};
 use crate::sources::{cgroup, devices, memory, threads};
+
+/// Package and core.
+pub(super) type CoreKey = (i32, i32);
 
 /// Facts about one VM.
 #[derive(Default)]

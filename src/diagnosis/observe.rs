@@ -1,6 +1,6 @@
 //! What is observed of each cause.
 
-use super::peers::Peers;
+use super::peers::{busy, Peers};
 use super::suspect::Suspects;
 use super::thresholds::thresholds;
 use super::vm::remote_limit;
@@ -64,12 +64,6 @@ impl Case<'_> {
             (None, _) => None,
         }
     }
-}
-
-/// CPU time of a VM that uses enough to be judged by it.
-pub(super) fn busy(vm: &VmView) -> Option<f64> {
-    let time = vm.numbers.time;
-    time.filter(|time| *time >= thresholds().vm_busy_cores)
 }
 
 /// A value that is compared only with the threshold.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use super::observe::busy;
 use super::thresholds::thresholds;
 use super::VmView;
 
@@ -93,4 +92,10 @@ fn others(all: &Groups, vm: &VmView) -> Option<Vec<f64>> {
 
 fn mean(numbers: &[f64]) -> f64 {
     numbers.iter().sum::<f64>() / numbers.len() as f64
+}
+
+/// CPU time of a VM that uses enough to be judged by it.
+pub(super) fn busy(vm: &VmView) -> Option<f64> {
+    let time = vm.numbers.time;
+    time.filter(|time| *time >= thresholds().vm_busy_cores)
 }

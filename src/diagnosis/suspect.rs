@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::host::CoreKey;
+use super::known::CoreKey;
 use super::thresholds::thresholds;
 use super::{NodeView, VcpuView, VmView};
 use crate::snapshot::cores::CoreUse;

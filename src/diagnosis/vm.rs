@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::host::{CoreKey, Machine};
+use super::host::Machine;
+use super::known::CoreKey;
 use super::known::{self, OfVm};
 use super::numbers::{Meter, Raw};
 use super::thresholds::thresholds;

@@ -8,8 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::process::KvmFds;
-use super::vcpus::MAX_VMS_OF_FDS;
+use super::process::{KvmFds, MAX_VMS_OF_FDS};
 use crate::host::roots::Roots;
 
 /// One VM in debugfs.

@@ -31,6 +31,10 @@ pub(super) const THREAD: u64 = 4;
 /// Cost of the files of a process except its descriptors and threads, in descriptor links.
 pub(super) const PROCESS: u64 = 8;
 
+/// Most VMs of a process with readable descriptors: each thread is compared with each VM, and a
+/// process may hold as many VMs as descriptors.
+pub(super) const MAX_VMS_OF_FDS: usize = 256;
+
 /// KVM descriptors of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct KvmFds {

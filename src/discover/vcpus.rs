@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::debugfs::DebugVm;
-use super::process::{KvmFds, Process, Thread, VcpuFds};
+use super::process::{KvmFds, Process, Thread, VcpuFds, MAX_VMS_OF_FDS};
 use super::vmm;
 use super::Vcpu;
 
@@ -21,10 +21,6 @@ pub(super) mod ordinals;
 const MAX_VCPUS: usize = 4096;
 /// Most VMs of a process known only by thread names. Real VMMs have one.
 const MAX_VMS: usize = 16;
-/// Most VMs of a process with readable descriptors: each thread is compared with each VM, and a
-/// process may hold as many VMs as descriptors.
-pub(super) const MAX_VMS_OF_FDS: usize = 256;
-
 /// One VM of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct VmCandidate {

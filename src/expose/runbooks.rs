@@ -6,7 +6,7 @@
 
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 
-use super::status::head;
+use super::html::head;
 use subject::{Context, Subject};
 
 mod markdown;

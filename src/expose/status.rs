@@ -15,6 +15,7 @@ use base64::prelude::{Engine, BASE64_STANDARD};
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 use ring::digest::{digest, SHA256};
 
+use super::html::head;
 use super::query;
 use super::runbooks;
 use super::site::{App, NotReady};
@@ -73,18 +74,6 @@ pub(super) fn page(app: &App, now: Instant, query: &str) -> Markup {
                 (foot())
                 script { (PreEscaped(SCRIPT)) }
             }
-        }
-    }
-}
-
-pub(super) fn head(title: &str, style: &str) -> Markup {
-    html! {
-        head {
-            meta charset="utf-8";
-            meta name="viewport" content="width=device-width, initial-scale=1";
-            meta name="color-scheme" content="light dark";
-            title { (title) }
-            style { (PreEscaped(style)) }
         }
     }
 }

@@ -22,7 +22,9 @@ use std::fmt;
 use super::Clocks;
 
 mod assemble;
+mod attr;
 mod info;
+mod little_endian;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -131,7 +133,7 @@ impl<'a> PerfData<'a> {
         for record in records {
             let record = record?;
             match record.kind {
-                records::HEADER_ATTR => attrs.extend(info::Attr::parse(record.body)),
+                records::HEADER_ATTR => attrs.extend(attr::Attr::parse(record.body)),
                 records::AUXTRACE_INFO => info = Some(info::Info::parse(&record)?),
                 records::AUXTRACE => parts.push(assemble::Part::parse(&record)?),
                 records::AUX => starts.push(record),

@@ -3,29 +3,35 @@
 use std::cmp::Ordering;
 
 use super::column::{Column, Row, Table};
-use super::state::{Sort, State};
 use crate::diagnosis::{View, VmView};
 
-/// Rows of the current table.
-pub(super) fn rows(view: &View, state: &State) -> Vec<Row> {
-    let wanted = wanted(state);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sort {
+    pub(super) column: Column,
+    pub(super) reversed: bool,
+}
+
+/// Rows of a table: of the opened VM, else of VMs whose name contains the filter's text.
+pub(super) fn rows(
+    view: &View,
+    table: Table,
+    sort: Sort,
+    opened: Option<&str>,
+    filter: &str,
+) -> Vec<Row> {
+    let filter = filter.to_lowercase();
+    let wanted = |vm: &VmView| match opened {
+        Some(name) => vm.name == name,
+        None => filter.is_empty() || vm.name.to_lowercase().contains(&filter),
+    };
     let vms = view.vms.iter().enumerate().filter(|(_, vm)| wanted(vm));
-    let rows = match state.table {
+    let rows = match table {
         Table::Vms => vms.map(|(vm, _)| Row { vm, vcpu: None }).collect(),
         Table::Vcpus => vms
             .flat_map(|(vm, of_vm)| (0..of_vm.vcpus.len()).map(move |n| Row { vm, vcpu: Some(n) }))
             .collect(),
     };
-    sorted(rows, view, state.sort())
-}
-
-/// The opened VM, else VMs whose name contains the filter's text.
-fn wanted(state: &State) -> impl Fn(&VmView) -> bool + '_ {
-    let filter = state.filter.to_lowercase();
-    move |vm| match &state.opened {
-        Some(name) => vm.name == *name,
-        None => filter.is_empty() || vm.name.to_lowercase().contains(&filter),
-    }
+    sorted(rows, view, sort)
 }
 
 /// Sorted by the column's number, unknown values last in both directions; equal ones by VM and

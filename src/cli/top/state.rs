@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::column::{Column, Row, Table};
 use super::history::{Graph, History};
 use super::keys::Action;
-use super::order;
+use super::order::{self, Sort};
 use crate::diagnosis::{Cause, View};
 
 /// Range of the refresh interval in seconds.
@@ -36,12 +36,6 @@ pub(super) struct Prompt {
 pub(super) enum About {
     Filter,
     Delay,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sort {
-    pub(super) column: Column,
-    pub(super) reversed: bool,
 }
 
 /// VM and vCPU of a row, so that the cursor follows it.
@@ -323,7 +317,10 @@ impl State {
     /// Selects and sorts the rows, and restores the cursor.
     fn arrange(&mut self) {
         let view = self.view.as_ref();
-        self.rows = view.map_or_else(Vec::new, |view| order::rows(view, self));
+        self.rows = view.map_or_else(Vec::new, |view| {
+            let opened = self.opened.as_deref();
+            order::rows(view, self.table, self.sort(), opened, &self.filter)
+        });
         let found = match &self.cursor {
             Some(key) => self
                 .rows

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::column::Table;
-use super::state::{Sort, State};
+use super::order::Sort;
+use super::state::State;
 use crate::cli::out::{self, count};
 use crate::diagnosis::{View, VmView};
 

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counts::{Counted, Counts};
-use super::model::VcpuRates;
+use super::rates::VcpuRates;
 use crate::sources::pmu::counters::{
     Attr, CounterError, CounterGroup, Filter, OpenCounters, Test, Times,
 };

@@ -1,6 +1,7 @@
 //! What a vCPU's counters count, and their totals.
 
-use super::model::{VcpuRates, BASE_HERTZ};
+use super::model::BASE_HERTZ;
+use super::rates::VcpuRates;
 
 /// Totals by [`Counted`].
 pub(super) type Counts = [f64; LEN];

@@ -1,9 +1,7 @@
 //! Divides each CPU's time among its threads, and accounts it as the kernel does.
 
-use super::model::VmRates;
-use super::scenario::CPUS;
-
-pub(super) type PerCpu = [f64; CPUS as usize];
+use super::rates::VmRates;
+use super::scenario::{PerCpu, CPUS};
 
 /// What the kernel and services use of each CPU: some daemons, timers, network and disk interrupts.
 const HOST_WORK: CpuTime = CpuTime {
@@ -135,7 +133,7 @@ fn give(threads: Vec<Wants<'_>>, cpus: &mut [CpuTime]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::VcpuRates;
+    use super::super::rates::VcpuRates;
     use super::*;
 
     fn vm(vcpus: &[(u32, f64)], threads: &[(u32, f64)]) -> Option<VmRates> {

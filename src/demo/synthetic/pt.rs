@@ -5,8 +5,9 @@
 //! the host and entered again, with branches and cycles at the model's rates.
 
 use super::counters::Threads;
-use super::model::{VcpuRates, EXIT_SECONDS};
+use super::model::EXIT_SECONDS;
 use super::noise::mix;
+use super::rates::VcpuRates;
 use crate::sources::pt::{AuxTrace, Capture, RecordError, RecordPt, Request, Step};
 
 /// Conditional branches per instruction.

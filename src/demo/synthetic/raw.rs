@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::scenario::Workload;
-
 /// A scenario file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(
@@ -21,6 +19,23 @@ pub(super) struct RawScenario {
     pub(super) workloads: BTreeMap<String, Workload>,
     pub(super) vms: Vec<RawVm>,
     pub(super) troubles: Vec<RawTrouble>,
+}
+
+/// Activity of each vCPU of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a mapping of demand, cpi, cache_mpki and exits"
+)]
+pub(super) struct Workload {
+    /// Share of a core that a vCPU wants, 0 to 1.
+    pub(super) demand: f64,
+    /// Cycles per instruction of the guest.
+    pub(super) cpi: f64,
+    /// Last-level cache misses per 1000 instructions of the guest.
+    pub(super) cache_mpki: f64,
+    /// Exits per second of vCPU time.
+    pub(super) exits: f64,
 }
 
 /// How libvirt names the VMs.

@@ -8,17 +8,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use serde::Deserialize;
 
 use super::raw::{RawExpect, RawScenario};
 use crate::config::parse_named;
 use crate::config::values::{duration, show_duration};
 
 mod load;
+mod troubles;
 
 use load::{add_vms, raw, with_base};
 
-pub(super) use super::raw::{Names, Pin};
+pub(super) use super::raw::{Names, Pin, Workload};
 
 /// Embedded scenarios: name and text.
 pub const EMBEDDED: [(&str, &str); 3] = [
@@ -32,6 +32,9 @@ pub const EMBEDDED: [(&str, &str); 3] = [
         include_str!("../../../deploy/scenarios/incident.yaml"),
     ),
 ];
+
+/// A number for each CPU.
+pub(super) type PerCpu = [f64; CPUS as usize];
 
 /// Logical CPUs of the host: two packages of 28 cores with two threads each.
 pub(super) const CPUS: u32 = 112;
@@ -71,23 +74,6 @@ pub(super) struct MemoryNode {
 
 /// Most NUMA nodes: one for each package, and one memory-only node.
 pub(super) const NODES: usize = 3;
-
-/// Activity of each vCPU of a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "a mapping of demand, cpi, cache_mpki and exits"
-)]
-pub(super) struct Workload {
-    /// Share of a core that a vCPU wants, 0 to 1.
-    pub(super) demand: f64,
-    /// Cycles per instruction of the guest.
-    pub(super) cpi: f64,
-    /// Last-level cache misses per 1000 instructions of the guest.
-    pub(super) cache_mpki: f64,
-    /// Exits per second of vCPU time.
-    pub(super) exits: f64,
-}
 
 /// A VM of the host, and its load.
 #[derive(Debug, Clone, PartialEq)]
@@ -249,7 +235,7 @@ impl Scenario {
         }
         bound("troubles", raw.troubles.len(), MOST_TROUBLES)?;
         let troubles = raw.troubles.iter().map(|raw| {
-            let trouble = super::troubles::read(raw, &vms);
+            let trouble = troubles::read(raw, &vms);
             trouble.map_err(|what| format!("trouble {:?}: {what}", clip(&raw.name)))
         });
         let mut troubles = troubles.collect::<Result<Vec<_>, _>>()?;

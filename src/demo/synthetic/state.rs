@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::counts::{self, Counts};
 use super::cpus::CpuTime;
-use super::model::{Model, Moment, ThreadRates, VcpuRates, VmRates};
+use super::model::{Model, Moment};
+use super::rates::{ThreadRates, VcpuRates, VmRates};
 use super::scenario::{node_of, CPUS};
 
 /// Quota periods a second: the default `cpu.max` period is 100 ms.

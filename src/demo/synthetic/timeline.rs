@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::cpus::PerCpu;
-use super::scenario::{Effect, Scenario, CPUS};
+use super::scenario::{Effect, PerCpu, Scenario, CPUS};
 
 /// Differences from a calm host.
 #[derive(Debug, Clone, PartialEq)]

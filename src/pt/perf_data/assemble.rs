@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::info::SampleId;
-use super::records::{u32_at, u64_at, Record};
+use super::attr::SampleId;
+use super::little_endian::{u32_at, u64_at};
+use super::records::Record;
 use super::{Losses, Owner, PerfDataError, Problem, Stream};
 
 /// Stands for no CPU or no thread.

@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::info::Attr;
+use super::attr::Attr;
+use super::little_endian::{u16_at, u32_at, u64_at};
 use super::{PerfDataError, Problem};
 
 /// `PERF_RECORD_AUX`, the kernel's.
@@ -146,19 +147,4 @@ impl<'a> Iterator for Records<'a> {
         }
         Some(record)
     }
-}
-
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let bytes = bytes.get(at..)?.first_chunk()?;
-    Some(u64::from_le_bytes(*bytes))
-}
-
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..)?.first_chunk()?;
-    Some(u32::from_le_bytes(*bytes))
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..)?.first_chunk()?;
-    Some(u16::from_le_bytes(*bytes))
 }

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::reading::{int, Found};
+use super::levels::Found;
 use super::totals::{Counted, Totals};
-use crate::engine::background::Fact;
+use crate::engine::background::{Fact, Origin};
 use crate::host::roots::Roots;
 use crate::metric::{metrics, Keys, Metric};
 
@@ -59,7 +59,10 @@ impl Balancing {
     /// Adds a read, and returns the totals.
     pub(super) fn add(&mut self, counted: Option<Counted<3>>) -> Vec<Fact> {
         self.totals.update(counted.into_iter().collect());
-        let fact = |(event, total)| int(&NUMA_BALANCING, &[("event", event)], total);
+        let fact = |(event, total): (&'static str, u64)| {
+            let labels = [("event", event.into())];
+            Fact::int(&NUMA_BALANCING, labels, total).since(Origin::Vm)
+        };
         let totals = self.totals.get().into_iter();
         totals
             .flat_map(|totals| EVENTS.into_iter().zip(totals))

@@ -4,9 +4,14 @@
 //! creates (libvirt: `emulator`, `vcpu0`, …) hold vCPUs; groups above it may hold other VMs too.
 //! So the same rule fits a plain scope, a pod and a libvirt machine.
 
+use crate::host::cgroup::Hierarchy;
+
 /// Maximum number of groups read above a VM, and below it around a vCPU; Kubernetes on systemd has
 /// four. Users may nest their own groups as deep as the path length allows.
 const MAX_DEPTH: usize = 32;
+
+/// A hierarchy, and the VM's groups in it.
+pub(super) type Found = Option<(Hierarchy, Levels)>;
 
 /// The groups of one VM in one hierarchy, as paths relative to its root. The root is never
 /// included.

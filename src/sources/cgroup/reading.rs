@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::balancing::Balancing;
-use super::levels::{Branch, Levels};
+use super::levels::{Branch, Found, Levels};
 use super::totals::{Counted, Totals};
 use crate::engine::background::{Fact, FactValue, Origin};
 use crate::host::cgroup::files::{Pressure, Quota, Throttling};
@@ -30,9 +30,6 @@ metrics! { METRICS of "cgroup":
     PRESSURE = Metric::counter("kvm_vm_pressure_seconds_total", Keys::Vm, &["resource", "kind"],
         "Time in which some or all (full) tasks of the VM's cgroup waited for a resource (cpu, memory, io); absent without a cgroup v2 hierarchy, with pressure switched off, or if the VM has no group");
 }
-
-/// A hierarchy, and the VM's groups in it.
-pub(super) type Found = Option<(Hierarchy, Levels)>;
 
 label_values! {
     /// Where a quota is set, innermost first: the `level` label.
@@ -296,7 +293,7 @@ fn read_pressure(
 /// Label names and words.
 type Words<'a> = &'a [(&'static str, &'static str)];
 
-pub(super) fn int(metric: &'static Metric, labels: Words<'_>, value: u64) -> Fact {
+fn int(metric: &'static Metric, labels: Words<'_>, value: u64) -> Fact {
     fact(metric, labels, FactValue::Int(value))
 }
 

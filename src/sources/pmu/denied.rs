@@ -17,7 +17,6 @@ use crate::host::privileges;
 use crate::host::roots::Roots;
 
 use super::counters::CounterError;
-use super::plan::{permission_fix, SHARE_PID_NAMESPACE};
 
 /// Why the kernel refused counters, and how to fix it. `taken` says how many descriptors they take.
 pub(in crate::sources) fn refusal(
@@ -98,6 +97,24 @@ fn no_perf(detail: &str) -> Reason {
     ReasonCode::NoPerf
         .reason(format!("{detail}: the kernel has no perf_event_open"))
         .with_fix("use a kernel with CONFIG_PERF_EVENTS")
+}
+
+/// Makes thread IDs in /proc valid for perf_event_open.
+pub(in crate::sources) const SHARE_PID_NAMESPACE: &str =
+    "run the container with --pid=host (Kubernetes: hostPID: true)";
+
+/// How to permit opening counters. Levels above 2 are specific to distributions (3 on Debian, 4 on
+/// Ubuntu); their kernels then require CAP_SYS_ADMIN, which is too powerful to grant. Seen on
+/// Debian's 6.12 kernel: with CAP_PERFMON it returns EACCES at level 3 and opens at level 2.
+pub(in crate::sources) fn permission_fix(paranoid: Option<i32>) -> String {
+    let lower = match paranoid {
+        Some(3..) => "sysctl kernel.perf_event_paranoid=2, and ",
+        _ => "",
+    };
+    format!(
+        "{lower}give the exporter CAP_PERFMON: AmbientCapabilities=CAP_PERFMON in its unit (in a \
+         container also allow perf_event_open in the seccomp profile)"
+    )
 }
 
 #[cfg(test)]

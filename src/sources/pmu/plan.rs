@@ -21,7 +21,7 @@ mod mode;
 mod pack;
 
 pub(super) use mode::mediated;
-pub(in crate::sources) use mode::{permission_fix, pid_namespace, SHARE_PID_NAMESPACE};
+pub(in crate::sources) use mode::pid_namespace;
 
 label_values! {
     /// The hardware counting that this host allows: the `mode` label of `kvm_exporter_pmu_mode`.

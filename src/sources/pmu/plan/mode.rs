@@ -5,6 +5,7 @@ use crate::config;
 use crate::engine::{descriptors, Reason, ReasonCode};
 
 use super::super::counters::Attr;
+use super::super::denied::SHARE_PID_NAMESPACE;
 use super::super::events::{self, Code, Mode};
 use super::super::probe::Kernel;
 use super::{errno_text, Machine, PmuMode};
@@ -65,10 +66,6 @@ fn without_pmu(errno: i32, machine: &Machine, kernel: &dyn Kernel) -> (PmuMode, 
     }
 }
 
-/// Makes thread IDs in /proc valid for perf_event_open.
-pub(in crate::sources) const SHARE_PID_NAMESPACE: &str =
-    "run the container with --pid=host (Kubernetes: hostPID: true)";
-
 pub(in crate::sources) fn pid_namespace() -> Reason {
     ReasonCode::PidNamespace
         .reason(
@@ -96,20 +93,6 @@ fn guest_refused(errno: i32) -> Reason {
         "the kernel counts host mode but cannot count guest mode separately ({})",
         errno_text(errno)
     ))
-}
-
-/// How to permit opening counters. Levels above 2 are specific to distributions (3 on Debian, 4 on
-/// Ubuntu); their kernels then require CAP_SYS_ADMIN, which is too powerful to grant. Seen on
-/// Debian's 6.12 kernel: with CAP_PERFMON it returns EACCES at level 3 and opens at level 2.
-pub(in crate::sources) fn permission_fix(paranoid: Option<i32>) -> String {
-    let lower = match paranoid {
-        Some(3..) => "sysctl kernel.perf_event_paranoid=2, and ",
-        _ => "",
-    };
-    format!(
-        "{lower}give the exporter CAP_PERFMON: AmbientCapabilities=CAP_PERFMON in its unit (in a \
-         container also allow perf_event_open in the seccomp profile)"
-    )
 }
 
 fn no_pmu() -> Reason {

@@ -1,7 +1,7 @@
 //! Validates troubles and converts them from [`RawTrouble`].
 
-use super::raw::{RawKind, RawTrouble};
-use super::scenario::{cpus, expects, number, time, Effect, Trouble, VmSpec};
+use super::super::raw::{RawKind, RawTrouble};
+use super::{cpus, expects, number, time, Effect, Trouble, VmSpec};
 
 /// Reads one trouble; the VMs it names must be in `vms`.
 pub(super) fn read(raw: &RawTrouble, vms: &[VmSpec]) -> Result<Trouble, String> {
