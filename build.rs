@@ -23,15 +23,14 @@ fn main() {
 /// None where the sources come without them.
 fn embed_runbooks() -> std::io::Result<()> {
     let from = Path::new(&variable("CARGO_MANIFEST_DIR")).join("docs/runbooks");
-    let mut files: Vec<PathBuf> = match from.is_dir() {
-        true => {
-            println!("cargo::rerun-if-changed={}", from.display());
-            let entries = std::fs::read_dir(&from)?;
-            entries
-                .map(|entry| entry.map(|e| e.path()))
-                .collect::<Result<_, _>>()?
-        }
-        false => Vec::new(),
+    let mut files: Vec<PathBuf> = if from.is_dir() {
+        println!("cargo::rerun-if-changed={}", from.display());
+        let entries = std::fs::read_dir(&from)?;
+        entries
+            .map(|entry| entry.map(|e| e.path()))
+            .collect::<Result<_, _>>()?
+    } else {
+        Vec::new()
     };
     files.retain(|file| file.extension().is_some_and(|end| end == "md"));
     files.sort();

@@ -44,9 +44,10 @@ fn main() -> ExitCode {
     let good = traces
         .iter()
         .map(|(name, trace)| measure(name, trace, instructions.as_mut()));
-    match good.fold(true, |all, good| all & good) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    if good.fold(true, |all, good| all & good) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

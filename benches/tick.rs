@@ -212,9 +212,10 @@ fn main() -> ExitCode {
             }
             bares += measure(|| {
                 for bare in &bare {
-                    match active {
-                        true => bare.read_active(&mut buffer),
-                        false => bare.read_idle(&mut buffer),
+                    if active {
+                        bare.read_active(&mut buffer)
+                    } else {
+                        bare.read_idle(&mut buffer)
                     }
                 }
             })

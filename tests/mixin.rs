@@ -55,9 +55,10 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     while let Some(next) = left.pop() {
         for entry in fs::read_dir(next).unwrap() {
             let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => left.push(path),
-                false => found.push(path.strip_prefix(dir).unwrap().to_owned()),
+            if path.is_dir() {
+                left.push(path)
+            } else {
+                found.push(path.strip_prefix(dir).unwrap().to_owned())
             }
         }
     }

@@ -220,9 +220,10 @@ fn every_metric_and_rule_that_is_named_exists() {
     }
     for (document, text) in documents() {
         for name in names(&text) {
-            let exists = match name.contains(':') {
-                true => !complete || recorded.contains(name),
-                false => is_metric(name),
+            let exists = if name.contains(':') {
+                !complete || recorded.contains(name)
+            } else {
+                is_metric(name)
             };
             assert!(exists, "{document}: {name}");
         }

@@ -44,9 +44,10 @@ fn install(errno: i32) -> io::Result<()> {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
             || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) != 0
     };
-    match failed {
-        true => Err(io::Error::last_os_error()),
-        false => Ok(()),
+    if failed {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
     }
 }
 

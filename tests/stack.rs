@@ -46,9 +46,10 @@ fn faster(speed: &str, text: &str) -> Result<String, String> {
     drop(stdin);
     let output = child.wait_with_output().expect("it ends");
     let text = |bytes| String::from_utf8(bytes).expect("text");
-    match output.status.success() {
-        true => Ok(text(output.stdout)),
-        false => Err(text(output.stderr)),
+    if output.status.success() {
+        Ok(text(output.stdout))
+    } else {
+        Err(text(output.stderr))
     }
 }
 
@@ -295,9 +296,10 @@ fn compose_mounts_what_is_there_and_pins_its_images() {
         assert_eq!(tag.map(|tag| tag.split('.').count()), Some(3), "{image}");
         for volume in texts(&service["volumes"]) {
             let (source, _) = volume.split_once(':').expect("two sides");
-            match source.starts_with('.') {
-                true => assert!(stack(source).exists(), "{name:?}: {source}"),
-                false => assert!(compose["volumes"].get(source).is_some(), "{source}"),
+            if source.starts_with('.') {
+                assert!(stack(source).exists(), "{name:?}: {source}")
+            } else {
+                assert!(compose["volumes"].get(source).is_some(), "{source}")
             }
         }
     }

@@ -112,9 +112,10 @@ fn as_nobody_it_shows_what_can_be_seen_and_says_what_cannot() {
 }
 
 fn check(program: &Program, nobody: bool) -> (Output, serde_json::Value) {
-    let mut command = match nobody {
-        true => program.as_nobody(),
-        false => Command::new(program.path()),
+    let mut command = if nobody {
+        program.as_nobody()
+    } else {
+        Command::new(program.path())
     };
     let output = command.args(["check", "--json"]).args(NOT_THERE).output();
     let output = output.expect("it runs");

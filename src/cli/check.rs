@@ -115,9 +115,10 @@ pub(super) fn run(common: &CommonArgs, args: &CheckArgs) -> anyhow::Result<ExitC
     let mut findings = findings(&config, &roots, &topology, seen.as_deref());
     findings.extend(probes::otlp(&config));
     let usable = usable(&findings);
-    match args.json {
-        true => out::print_json(&serde_json::json!({ "usable": usable, "findings": findings }))?,
-        false => out::print(&report(&findings, usable, out::width()))?,
+    if args.json {
+        out::print_json(&serde_json::json!({ "usable": usable, "findings": findings }))?
+    } else {
+        out::print(&report(&findings, usable, out::width()))?
     }
     Ok(ExitCode::from(u8::from(!usable)))
 }
@@ -274,9 +275,10 @@ fn report(findings: &[Finding], usable: bool, width: Option<usize>) -> String {
             text += &format!("{:1$}fix: {fix}\n", "", SOURCE + STATE);
         }
     }
-    let verdict = match usable {
-        true => "usable: the sources host, inventory and sched work",
-        false => "not usable: fix what is missing for host, inventory and sched",
+    let verdict = if usable {
+        "usable: the sources host, inventory and sched work"
+    } else {
+        "not usable: fix what is missing for host, inventory and sched"
     };
     format!("{text}\n{verdict}\n")
 }

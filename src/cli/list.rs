@@ -67,9 +67,10 @@ pub(super) fn run(common: &CommonArgs, args: &ListArgs) -> anyhow::Result<()> {
             (rows(&inventory, &roots), gaps)
         }
     };
-    match args.json {
-        true => out::print_json(&rows)?,
-        false => out::print(&table(&rows, &visibility_gaps, out::width()))?,
+    if args.json {
+        out::print_json(&rows)?
+    } else {
+        out::print(&table(&rows, &visibility_gaps, out::width()))?
     }
     for blind_spot in &visibility_gaps {
         out::say(&format!("not seen: {}", out::printable(blind_spot)));
@@ -85,9 +86,10 @@ fn rows(inventory: &Inventory, roots: &Roots) -> Vec<Row> {
             let cpu = cpu_now(roots, vm, vcpu);
             row(vm, Some(vcpu), cpu, topology)
         };
-        match vm.vcpus.is_empty() {
-            true => vec![row(vm, None, None, topology)],
-            false => vm.vcpus.iter().map(of_vcpu).collect(),
+        if vm.vcpus.is_empty() {
+            vec![row(vm, None, None, topology)]
+        } else {
+            vm.vcpus.iter().map(of_vcpu).collect()
         }
     };
     inventory.vms.iter().flat_map(of_vm).collect()
@@ -128,9 +130,10 @@ const SHORTEST: usize = 16;
 
 fn table(rows: &[Row], visibility_gaps: &[String], width: Option<usize>) -> String {
     if rows.is_empty() {
-        return match visibility_gaps.is_empty() {
-            true => "no KVM VM is running on this host\n".to_owned(),
-            false => "no KVM VM is seen on this host\n".to_owned(),
+        return if visibility_gaps.is_empty() {
+            "no KVM VM is running on this host\n".to_owned()
+        } else {
+            "no KVM VM is seen on this host\n".to_owned()
         };
     }
     let whole = draw(rows, usize::MAX);

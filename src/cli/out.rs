@@ -43,9 +43,12 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(alters_display) {
         return Cow::Borrowed(text);
     }
-    let escape = |c: char| match alters_display(c) {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
+    let escape = |c: char| {
+        if alters_display(c) {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
     };
     Cow::Owned(text.chars().map(escape).collect())
 }

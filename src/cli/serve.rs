@@ -188,12 +188,9 @@ pub(super) fn asked_to_stop() -> std::io::Result<impl std::future::Future<Output
             tokio::select! {
                 _ = interrupt.recv() => break "SIGINT",
                 _ = terminate.recv() => break "SIGTERM",
-                _ = hangup.recv() => match in_terminal {
-                    true => break "SIGHUP",
-                    false => tracing::warn!(
-                        "SIGHUP ignored: reloading the configuration is not supported; restart the exporter"
-                    ),
-                },
+                _ = hangup.recv() => if in_terminal { break "SIGHUP" } else { tracing::warn!(
+                    "SIGHUP ignored: reloading the configuration is not supported; restart the exporter"
+                ) },
             }
         };
         tracing::info!(signal = name, "stopping");

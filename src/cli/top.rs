@@ -89,14 +89,12 @@ pub(super) fn run(common: &CommonArgs, args: &TopArgs) -> anyhow::Result<()> {
         words,
         running,
     } = source::open(&config, args.url.as_ref(), args.sample)?;
-    let table = match args.vcpus {
-        true => Table::Vcpus,
-        false => Table::Vms,
-    };
+    let table = if args.vcpus { Table::Vcpus } else { Table::Vms };
     let state = State::new(words, table, args.delay);
-    match on_screen {
-        true => watch(state, source, running.as_ref())?,
-        false => once(state, &source, config.sampling.tick)?,
+    if on_screen {
+        watch(state, source, running.as_ref())?
+    } else {
+        once(state, &source, config.sampling.tick)?
     }
     if let Some(running) = running {
         running.stop()?;

@@ -198,10 +198,11 @@ impl<'a> Machine<'a> {
 impl HostView {
     /// Computes the host's demand and its verdict.
     pub(super) fn judge(&mut self, vms: &[VmView], cores: &HashMap<CoreKey, CoreUse>) {
-        let used = match cores.is_empty() {
+        let used = if cores.is_empty() {
             // Without the host's own CPU times, use those of VMs.
-            true => sum(vms.iter().map(|vm| vm.io_time).chain([self.time])),
-            false => Some(cores.values().map(|core| core.busy).sum()),
+            sum(vms.iter().map(|vm| vm.io_time).chain([self.time]))
+        } else {
+            Some(cores.values().map(|core| core.busy).sum())
         };
         // A vCPU that is throttled by a quota would not use another CPU.
         let waited: f64 = vms.iter().filter_map(|vm| vm.contention).sum();

@@ -170,9 +170,10 @@ fn what(device: &super::DeviceView) -> String {
 
 pub(super) fn cpi(_: &Case<'_>, seen: Seen) -> Words {
     let Seen { observed, limit } = seen;
-    let text = match seen.is_high() {
-        true => format!("CPI is {observed:.2}; the limit for its peers is {limit:.2}"),
-        false => format!("CPI is {observed:.2}, as for its peers (limit {limit:.2})"),
+    let text = if seen.is_high() {
+        format!("CPI is {observed:.2}; the limit for its peers is {limit:.2}")
+    } else {
+        format!("CPI is {observed:.2}, as for its peers (limit {limit:.2})")
     };
     text.into()
 }

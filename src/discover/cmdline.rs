@@ -16,9 +16,10 @@ impl Cmdline {
     /// because a part can mean something else.
     pub(super) fn parse_beginning(text: &[u8], limit: usize) -> Self {
         let is_end = |b: &u8| *b == 0;
-        let whole = match text.len() < limit {
-            true => text.len(),
-            false => text.iter().rposition(is_end).unwrap_or(0),
+        let whole = if text.len() < limit {
+            text.len()
+        } else {
+            text.iter().rposition(is_end).unwrap_or(0)
         };
         Self::parse(&text[..whole])
     }

@@ -25,10 +25,10 @@ pub(super) fn clean(text: &str) -> Option<String> {
     let replaced = |c: char| {
         let repeated = c == ' ' && before.replace(c) == Some(' ');
         before = Some(c);
-        match repeated || c.is_control() || is_default_ignorable(c) || is_odd_space(c) || is_mark(c)
-        {
-            true => char::REPLACEMENT_CHARACTER,
-            false => c,
+        if repeated || c.is_control() || is_default_ignorable(c) || is_odd_space(c) || is_mark(c) {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
         }
     };
     let clean: String = text.trim().chars().map(replaced).collect();

@@ -35,9 +35,10 @@ impl OpenFiles {
     /// Groups the descriptors of a task by open file: each group ascending, groups ascending by
     /// their first descriptor. `None` if kcmp(2) failed or a descriptor was closed meanwhile.
     pub(super) fn grouped(&self, task: i32, fds: &[i32]) -> Option<Vec<Vec<i32>>> {
-        match self.same_pids && fds.len() <= MAX_COMPARED {
-            true => group(fds, |a, b| sys::compare_files(task, a, b)),
-            false => None,
+        if self.same_pids && fds.len() <= MAX_COMPARED {
+            group(fds, |a, b| sys::compare_files(task, a, b))
+        } else {
+            None
         }
     }
 }

@@ -276,10 +276,12 @@ fn descriptors(roots: &Roots, dir: &Path, cost: &mut u64) -> io::Result<Descript
         Err(error) if closed(&error) => return Ok(Descriptors::Closed),
         followed => followed?,
     }
-    Ok(match fds.vms.is_empty() && fds.vcpus.is_empty() {
-        true if links.count() == 0 => Descriptors::None,
-        true => Descriptors::Other,
-        false => Descriptors::Kvm(fds),
+    Ok(if !fds.vms.is_empty() || !fds.vcpus.is_empty() {
+        Descriptors::Kvm(fds)
+    } else if links.count() == 0 {
+        Descriptors::None
+    } else {
+        Descriptors::Other
     })
 }
 

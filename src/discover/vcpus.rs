@@ -255,9 +255,12 @@ fn by_debugfs(evidence: &Evidence<'_>, slots: &mut [Slot], free: &mut Vec<&Threa
 /// many as KVM has vCPUs for it.
 fn by_name(evidence: &Evidence<'_>, slots: &mut Vec<Slot>, free: &mut Vec<&Thread>) {
     let gaps = evidence.process.fds.is_none() && evidence.debugfs.is_empty();
-    let room = |slot: &Slot| match gaps {
-        true => slot.found.len() < MAX_VCPUS,
-        false => slot.found.len() < slot.wanted.len(),
+    let room = |slot: &Slot| {
+        if gaps {
+            slot.found.len() < MAX_VCPUS
+        } else {
+            slot.found.len() < slot.wanted.len()
+        }
     };
     for thread in free.clone() {
         let Some(index) = index_in_name(evidence.process, thread) else {

@@ -33,10 +33,7 @@ const LOCAL: &[&str] = &[
 /// # Errors
 /// If the file cannot be read, or must not be.
 pub(super) fn read(process: &Path, user: Option<u32>, path: &str) -> io::Result<String> {
-    let base = match path.starts_with('/') {
-        true => "root",
-        false => "cwd",
-    };
+    let base = if path.starts_with('/') { "root" } else { "cwd" };
     let mounts = mounts(process)?;
     let root = File::open(process.join(base))?;
     is_local(&root, mounts.as_deref())?;
@@ -79,9 +76,10 @@ fn is_local(file: &File, mounts: Option<&str>) -> io::Result<()> {
     };
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let id = statx(file, "", flags, StatxFlags::MNT_ID)?.stx_mnt_id;
-    match filesystem(mounts, id).is_some_and(|kind| LOCAL.contains(&kind)) {
-        true => Ok(()),
-        false => Err(ErrorKind::Unsupported.into()),
+    if filesystem(mounts, id).is_some_and(|kind| LOCAL.contains(&kind)) {
+        Ok(())
+    } else {
+        Err(ErrorKind::Unsupported.into())
     }
 }
 
@@ -101,9 +99,10 @@ fn filesystem(mounts: &str, id: u64) -> Option<&str> {
 fn is_readable(user: Option<u32>, file: &File) -> io::Result<()> {
     let data = file.metadata()?;
     let may = user == Some(0) || user == Some(data.uid()) || data.mode() & 0o004 != 0;
-    match data.is_file() && may {
-        true => Ok(()),
-        false => Err(ErrorKind::PermissionDenied.into()),
+    if data.is_file() && may {
+        Ok(())
+    } else {
+        Err(ErrorKind::PermissionDenied.into())
     }
 }
 

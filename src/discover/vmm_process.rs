@@ -48,9 +48,10 @@ impl VmmProcess {
 
     /// Number of vCPUs whose thread is unknown; 0 if the VMM has no thread per vCPU.
     pub(super) fn unknown_threads(&self) -> usize {
-        match self.unbound {
-            true => 0,
-            false => self.machines.iter().map(VmCandidate::threadless).sum(),
+        if self.unbound {
+            0
+        } else {
+            self.machines.iter().map(VmCandidate::threadless).sum()
         }
     }
 

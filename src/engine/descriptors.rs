@@ -26,9 +26,10 @@ pub(crate) enum Holder {
 /// `EMFILE`, the kernel's own error when none is left.
 pub(crate) fn leaves_room(fd: impl AsFd, holder: Holder) -> io::Result<()> {
     let fd = u64::try_from(fd.as_fd().as_raw_fd()).unwrap_or_default();
-    match is_within(fd, DescriptorLimit::now().soft, holder) {
-        true => Ok(()),
-        false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+    if is_within(fd, DescriptorLimit::now().soft, holder) {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EMFILE))
     }
 }
 

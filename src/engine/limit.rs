@@ -108,9 +108,12 @@ impl Limit {
     /// Applies the owner's dropped detail to a vCPU that is new or has a new owner.
     pub(crate) fn apply(&self, vcpu_sampler: &mut VcpuSampler) {
         let owner = vcpu_sampler.vm.owner;
-        let set = |detail, set| match self.is_dropped(owner, detail) {
-            true => set,
-            false => 0,
+        let set = |detail, set| {
+            if self.is_dropped(owner, detail) {
+                set
+            } else {
+                0
+            }
         };
         vcpu_sampler.hidden =
             set(Detail::UserEvents, self.user_events) | set(Detail::HostMode, self.host_mode);

@@ -111,9 +111,10 @@ fn known_path(path: &str) -> &'static str {
 
 async fn healthz(State(site): State<Arc<Site>>) -> Response {
     let now = Instant::now();
-    match site.scrapes.places.worker.is_alive(now) && site.pages.places.worker.is_alive(now) {
-        true => "ok\n".into_response(),
-        false => unavailable(&"a worker thread hangs; see the log of the exporter"),
+    if site.scrapes.places.worker.is_alive(now) && site.pages.places.worker.is_alive(now) {
+        "ok\n".into_response()
+    } else {
+        unavailable(&"a worker thread hangs; see the log of the exporter")
     }
 }
 
@@ -183,15 +184,17 @@ async fn runbook(
     let is_html = negotiate::html(values(&headers, header::ACCEPT));
     let page = render(Arc::clone(&site), move |_| {
         let query = uri.query().unwrap_or_default();
-        Ok(match is_html {
-            true => runbook.page(query).into_string().into_bytes(),
-            false => runbook.plain(query).into_bytes(),
+        Ok(if is_html {
+            runbook.page(query).into_string().into_bytes()
+        } else {
+            runbook.plain(query).into_bytes()
         })
     });
-    let format = match is_html {
-        true => HTML,
+    let format = if is_html {
+        HTML
+    } else {
         // Browsers display text/plain, but download text/markdown.
-        false => "text/plain; charset=utf-8",
+        "text/plain; charset=utf-8"
     };
     let answer = answer(&site, client, format, page).await;
     ([(header::VARY, "accept")], answer).into_response()

@@ -59,9 +59,10 @@ impl<'a> Block<'a> {
             _ => ("s", 1000 + (start >> 32)),
         };
         let resident = (self.resident() - self.hinted) >> 10;
-        let (base, huge) = match self.is_huge() {
-            true => (0, resident),
-            false => (resident, 0),
+        let (base, huge) = if self.is_huge() {
+            (0, resident)
+        } else {
+            (resident, 0)
         };
         format!(
             "{start:x}-{:x} rw-{shared} 00000000 00:01 {inode:<26} {}\n\

@@ -36,12 +36,13 @@ pub(crate) fn path(roots: &Roots) -> PathBuf {
 /// If the file cannot be read; `InvalidData` if it has no line of a CPU.
 pub(crate) fn read(roots: &Roots) -> io::Result<Vec<CpuTime>> {
     let cpus = parse(&roots.read(&path(roots))?);
-    match cpus.is_empty() {
-        true => Err(io::Error::new(
+    if cpus.is_empty() {
+        Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "unexpected format: no lines cpu0, cpu1, ... of ten numbers",
-        )),
-        false => Ok(cpus),
+        ))
+    } else {
+        Ok(cpus)
     }
 }
 

@@ -133,8 +133,9 @@ impl Roots {
 pub(super) fn read_up_to(max: u64, longer: &'static str, file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(max + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 <= max {
-        true => Ok(bytes),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, longer)),
+    if bytes.len() as u64 <= max {
+        Ok(bytes)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, longer))
     }
 }

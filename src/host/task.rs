@@ -37,9 +37,10 @@ pub(crate) enum TaskError {
 impl TaskError {
     /// From the error of a file below /proc/PID that each task has.
     pub(crate) fn new(path: PathBuf, error: io::Error) -> Self {
-        match is_gone(&error) {
-            true => Self::Gone,
-            false => Self::Unreadable(path, error),
+        if is_gone(&error) {
+            Self::Gone
+        } else {
+            Self::Unreadable(path, error)
         }
     }
 }

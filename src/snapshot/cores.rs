@@ -41,9 +41,10 @@ pub(crate) fn core_use(snapshot: &Snapshot) -> HashMap<CoreKey, CoreUse> {
             continue;
         };
         let core = cores.entry(key).or_default();
-        match BUSY.contains(&mode) {
-            true => core.busy += increase.rate(),
-            false => core.idle += increase.rate(),
+        if BUSY.contains(&mode) {
+            core.busy += increase.rate()
+        } else {
+            core.idle += increase.rate()
         }
         if mode == "steal" {
             core.steal += increase.rate();

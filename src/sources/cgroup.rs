@@ -132,9 +132,10 @@ impl VmSource for CgroupSource {
         if let Some(reason) = Reason::first_of("VMs with incomplete data", refused) {
             return SourceState::Degraded(reason);
         }
-        match self.mounts.unified.is_some() && self.pressure {
-            true => SourceState::Up,
-            false => SourceState::Degraded(no_pressure(self.pressure)),
+        if self.mounts.unified.is_some() && self.pressure {
+            SourceState::Up
+        } else {
+            SourceState::Degraded(no_pressure(self.pressure))
         }
     }
 
@@ -177,11 +178,12 @@ fn no_group(path: &str) -> Reason {
 
 fn no_pressure(in_kernel: bool) -> Reason {
     let reason = |detail| ReasonCode::NoPressure.reason(detail);
-    match in_kernel {
-        true => reason("no cgroup v2 hierarchy, which pressure requires")
-            .with_fix("mount -t cgroup2 none /sys/fs/cgroup/unified"),
-        false => reason("the kernel keeps no pressure statistics")
-            .with_fix("boot a kernel with CONFIG_PSI=y and the parameter psi=1"),
+    if in_kernel {
+        reason("no cgroup v2 hierarchy, which pressure requires")
+            .with_fix("mount -t cgroup2 none /sys/fs/cgroup/unified")
+    } else {
+        reason("the kernel keeps no pressure statistics")
+            .with_fix("boot a kernel with CONFIG_PSI=y and the parameter psi=1")
     }
 }
 

@@ -87,9 +87,10 @@ impl VmSource for Devices {
     }
 
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
-        match vfio::is_there(&self.roots) {
-            true => self.look(vm),
-            false => Ok(Vec::new()),
+        if vfio::is_there(&self.roots) {
+            self.look(vm)
+        } else {
+            Ok(Vec::new())
         }
     }
 

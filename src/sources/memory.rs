@@ -351,9 +351,10 @@ fn holds_guest_memfd(roots: &Roots, pid: i32) -> bool {
         let target = String::from_utf8_lossy(target);
         let name = target.rsplit([':', '/']).next().unwrap_or_default();
         found |= name.trim_end_matches(" (deleted)") == "[kvm-gmem]";
-        match found {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        if found {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
     };
     let descriptors = Descriptors::of(roots, &roots.proc.join(pid.to_string()));

@@ -81,10 +81,13 @@ impl Resctrl {
         let root = resctrl::root(&self.roots);
         let can = cpu_model::has_flag(&self.roots, "cqm_occup_llc");
         let reason = |detail| ReasonCode::NoResctrl.reason(detail);
-        (!resctrl::monitors(&self.roots)).then(|| match can {
-            true => reason(format!("{}/info/L3_MON does not exist", root.display()))
-                .with_fix(format!("mount -t resctrl resctrl {}", root.display())),
-            false => reason("this CPU has no cache monitoring (flag cqm_occup_llc)".to_owned()),
+        (!resctrl::monitors(&self.roots)).then(|| {
+            if can {
+                reason(format!("{}/info/L3_MON does not exist", root.display()))
+                    .with_fix(format!("mount -t resctrl resctrl {}", root.display()))
+            } else {
+                reason("this CPU has no cache monitoring (flag cqm_occup_llc)".to_owned())
+            }
         })
     }
 
@@ -130,10 +133,7 @@ impl Resctrl {
             return Err(no_group());
         }
         // A group of the exporter's own may be left over from an earlier exporter.
-        let origin = match ours {
-            true => Origin::Exporter,
-            false => Origin::Vm,
-        };
+        let origin = if ours { Origin::Exporter } else { Origin::Vm };
         let traffic = self.vms.entry(vm.key).or_default();
         Ok(traffic.read(&self.roots, &paths, origin))
     }
@@ -167,9 +167,10 @@ impl Resctrl {
             return Ok(());
         }
         resctrl::add_task(group, vcpu.tid)?;
-        match runs() {
-            true => Ok(()),
-            false => resctrl::add_task(control, vcpu.tid),
+        if runs() {
+            Ok(())
+        } else {
+            resctrl::add_task(control, vcpu.tid)
         }
     }
 }
@@ -184,9 +185,10 @@ fn name(vm: VmKey) -> String {
 fn own<'a>(groups: &'a [Control], tids: &'a HashSet<i32>) -> impl Iterator<Item = &'a Group> {
     let is_own = |group: &Group| !group.tasks.is_empty() && group.tasks.is_subset(tids);
     groups.iter().flat_map(move |control| {
-        let (own, monitors) = match is_own(&control.own) {
-            true => (Some(&control.own), &[][..]),
-            false => (None, &control.monitors[..]),
+        let (own, monitors) = if is_own(&control.own) {
+            (Some(&control.own), &[][..])
+        } else {
+            (None, &control.monitors[..])
         };
         let monitors = monitors.iter().filter(move |group| is_own(group));
         own.into_iter().chain(monitors)
@@ -283,9 +285,10 @@ impl VmSource for Resctrl {
         let Some(reason) = Reason::first_of("VMs without data", troubles) else {
             return SourceState::Up;
         };
-        match self.vms.keys().all(|vm| self.troubles.contains_key(vm)) {
-            true => SourceState::Down(reason),
-            false => SourceState::Degraded(reason),
+        if self.vms.keys().all(|vm| self.troubles.contains_key(vm)) {
+            SourceState::Down(reason)
+        } else {
+            SourceState::Degraded(reason)
         }
     }
 

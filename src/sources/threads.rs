@@ -105,14 +105,18 @@ impl Threads {
         if matches!(read, Err(ReadError::Gone)) {
             return Err(ReadError::Gone);
         }
-        let read = read.and_then(|before| match shared || self.lacks_schedstat {
-            // The rest cannot be attributed.
-            true => Ok(()),
-            false => self.charge_the_rest(&mut account, vm, before, now),
+        let read = read.and_then(|before| {
+            if shared || self.lacks_schedstat {
+                // The rest cannot be attributed.
+                Ok(())
+            } else {
+                self.charge_the_rest(&mut account, vm, before, now)
+            }
         });
-        let facts = match self.lacks_schedstat {
-            true => Vec::new(),
-            false => facts(vm, &account, self.ttl, now),
+        let facts = if self.lacks_schedstat {
+            Vec::new()
+        } else {
+            facts(vm, &account, self.ttl, now)
         };
         self.vms.insert(vm.key, account);
         read.map(|()| facts)

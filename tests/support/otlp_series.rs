@@ -75,9 +75,10 @@ pub(crate) fn translated(name: &str, unit: &str, kind: Kind) -> String {
         tokens.push("total");
     }
     let joined = tokens.join("_");
-    match joined.starts_with(|c: char| c.is_ascii_digit()) {
-        true => format!("_{joined}"),
-        false => joined,
+    if joined.starts_with(|c: char| c.is_ascii_digit()) {
+        format!("_{joined}")
+    } else {
+        joined
     }
 }
 

@@ -180,9 +180,12 @@ fn configuration(target: &str) -> String {
 
 /// Percent-encodes a query (RFC 3986, 2.1).
 fn encode(query: &str) -> String {
-    let encode = |byte: u8| match byte.is_ascii_alphanumeric() {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
+    let encode = |byte: u8| {
+        if byte.is_ascii_alphanumeric() {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
     };
     query.bytes().map(encode).collect()
 }

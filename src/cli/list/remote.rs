@@ -6,9 +6,10 @@ use crate::diagnosis::{VcpuView, View, VmView};
 /// One row for each vCPU, in the order of the view.
 pub(super) fn rows(view: &View) -> Vec<Row> {
     let of_vm = |vm: &VmView| -> Vec<Row> {
-        match vm.vcpus.is_empty() {
-            true => vec![row(vm, None)],
-            false => vm.vcpus.iter().map(|vcpu| row(vm, Some(vcpu))).collect(),
+        if vm.vcpus.is_empty() {
+            vec![row(vm, None)]
+        } else {
+            vm.vcpus.iter().map(|vcpu| row(vm, Some(vcpu))).collect()
         }
     };
     view.vms.iter().flat_map(of_vm).collect()

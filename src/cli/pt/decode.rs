@@ -70,9 +70,10 @@ fn steps<'a>(bytes: &'a [u8], cuts: &'a [usize]) -> impl Iterator<Item = Step> +
         begin = end;
         end = ends.next()?;
         let part = &bytes[begin..end];
-        stream = match stream.lost() {
-            true => Stream::new(part),
-            false => Stream::synchronised(part),
+        stream = if stream.lost() {
+            Stream::new(part)
+        } else {
+            Stream::synchronised(part)
         };
     })
 }

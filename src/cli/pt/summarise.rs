@@ -38,12 +38,13 @@ pub(super) fn run(args: &SummariseArgs) -> anyhow::Result<ExitCode> {
     let mut objects = Vec::new();
     let mut code = ExitCode::SUCCESS;
     for file in &args.files {
-        let show = |all: &Summarised<'_>| match args.json {
-            true => {
+        let show = |all: &Summarised<'_>| {
+            if args.json {
                 objects.push(json::object(all));
                 Ok(())
+            } else {
+                out::print(&text::page(all))
             }
-            false => out::print(&text::page(all)),
         };
         if let Err(error) = summarise(file, show) {
             out::say(&explain(&error));

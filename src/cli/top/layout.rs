@@ -27,9 +27,10 @@ pub(super) fn layout(table: Table, width: usize, longest: usize, graph: bool) ->
     let name = longest.max(Column::Vm.title().len()).min(most);
     let narrowest = GRAPHS[GRAPHS.len() - 1];
     // For vCPUs the graph takes precedence over the last columns, for VMs the causes do.
-    let kept = match graph && table == Table::Vcpus && width >= 60 {
-        true => narrowest + GAP,
-        false => 0,
+    let kept = if graph && table == Table::Vcpus && width >= 60 {
+        narrowest + GAP
+    } else {
+        0
     };
     let mut columns = vec![(Column::Vm, name)];
     let mut used = name;

@@ -75,12 +75,11 @@ fn natural(a: &str, b: &str) -> Ordering {
             return a.len().cmp(&b.len());
         }
         let is_number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
-        let order = match is_number(of_a) && is_number(of_b) {
-            true => {
-                let (x, y) = (of_a.trim_start_matches('0'), of_b.trim_start_matches('0'));
-                x.len().cmp(&y.len()).then_with(|| x.cmp(y))
-            }
-            false => of_a.cmp(of_b),
+        let order = if is_number(of_a) && is_number(of_b) {
+            let (x, y) = (of_a.trim_start_matches('0'), of_b.trim_start_matches('0'));
+            x.len().cmp(&y.len()).then_with(|| x.cmp(y))
+        } else {
+            of_a.cmp(of_b)
         };
         // Equal numbers may differ in length: 07 and 7.
         let order = order.then_with(|| of_a.len().cmp(&of_b.len()));

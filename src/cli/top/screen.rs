@@ -39,9 +39,10 @@ impl Look {
     }
 
     fn color(self, color: Color) -> Style {
-        match self.colors {
-            true => Style::new().fg(color),
-            false => Style::new(),
+        if self.colors {
+            Style::new().fg(color)
+        } else {
+            Style::new()
         }
     }
 }
@@ -60,9 +61,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, look: Look, now: In
     ])
     .areas(area);
     lines(frame, top, head);
-    match state.help {
-        true => help::draw(frame, middle),
-        false => table::draw(frame, middle, state, look),
+    if state.help {
+        help::draw(frame, middle)
+    } else {
+        table::draw(frame, middle, state, look)
     }
     lines(frame, bottom, vec![foot(state, usize::from(area.width))]);
 }
@@ -100,9 +102,10 @@ fn head(state: &State, look: Look, area: Rect, now: Instant) -> Vec<Line<'static
     }
     let most = 1 + usize::from(area.height) / 6;
     for line in words::verdicts(view, width, most) {
-        let style = match line.starts_with('!') {
-            true => look.color(Color::Yellow).add_modifier(Modifier::BOLD),
-            false => Style::new(),
+        let style = if line.starts_with('!') {
+            look.color(Color::Yellow).add_modifier(Modifier::BOLD)
+        } else {
+            Style::new()
         };
         head.push(Line::styled(line, style));
     }

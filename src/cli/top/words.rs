@@ -160,9 +160,10 @@ pub(super) fn caption(state: &State, rows: &str) -> String {
         (Table::Vms, _) => "VMs".to_owned(),
     };
     let Sort { column, reversed } = state.sort();
-    let first = match column.ascends() == reversed {
-        true => "highest",
-        false => "lowest",
+    let first = if column.ascends() == reversed {
+        "highest"
+    } else {
+        "lowest"
     };
     let mut text = format!("{what} by {}, {first} first{rows}", column.title());
     if !state.filter.is_empty() && state.opened.is_none() {

@@ -145,11 +145,12 @@ impl<'de> Visitor<'de> for Source {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<HeaderSource, E> {
         // Never shown: the value may be a secret.
-        match is_value(text) {
-            true => Ok(HeaderSource::Value(text.to_owned())),
-            false => Err(E::custom(
+        if is_value(text) {
+            Ok(HeaderSource::Value(text.to_owned()))
+        } else {
+            Err(E::custom(
                 "expected one line of text, or {file: PATH} or {env: NAME}",
-            )),
+            ))
         }
     }
 

@@ -95,9 +95,10 @@ impl Model {
     }
 
     fn hertz(&self, package: usize, influence: &Influence, at: Duration) -> f64 {
-        let clock = match influence.throttled[package] > 0.0 {
-            true => THROTTLED_HERTZ,
-            false => TURBO_HERTZ,
+        let clock = if influence.throttled[package] > 0.0 {
+            THROTTLED_HERTZ
+        } else {
+            TURBO_HERTZ
         };
         clock * self.around(0.01, (key::HERTZ, package as u64), at)
     }

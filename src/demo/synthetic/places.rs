@@ -75,14 +75,15 @@ fn float(cpus: &[u32], rank: usize) -> Place {
         ..on(cpus.to_vec())
     };
     let nodes = cpus.iter().map(|cpu| node_of(*cpu));
-    match nodes.clone().min() == nodes.max() {
-        true => place,
+    if nodes.clone().min() == nodes.max() {
+        place
+    } else {
         // Far from the previous CPU, and over time on all CPUs.
-        false => Place {
+        Place {
             stride: coprime(cpus.len(), cpus.len() * 618 / 1000),
             stay: STAY_OF_TWO,
             ..place
-        },
+        }
     }
 }
 

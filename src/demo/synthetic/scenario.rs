@@ -108,9 +108,10 @@ impl VmSpec {
         let [a, b, c] = self.memory_on;
         // 2 % stay.
         let moved = |own, other| 0.02 * own + 0.98 * other;
-        match is_far {
-            true => [moved(a, b), moved(b, a), c],
-            false => self.memory_on,
+        if is_far {
+            [moved(a, b), moved(b, a), c]
+        } else {
+            self.memory_on
         }
     }
 
@@ -306,16 +307,18 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn number(name: &str, n: f64, least: f64, most: f64) -> Result<f64, String> {
-    match (least..=most).contains(&n) {
-        true => Ok(n),
-        false => Err(format!("{name}: expected {least} to {most}, found {n}")),
+    if (least..=most).contains(&n) {
+        Ok(n)
+    } else {
+        Err(format!("{name}: expected {least} to {most}, found {n}"))
     }
 }
 
 fn bound(what: &str, n: usize, most: usize) -> Result<(), String> {
-    match n <= most {
-        true => Ok(()),
-        false => Err(format!("{what}: expected at most {most}, found {n}")),
+    if n <= most {
+        Ok(())
+    } else {
+        Err(format!("{what}: expected at most {most}, found {n}"))
     }
 }
 

@@ -81,9 +81,10 @@ impl Tree {
     /// Removes a directory or a file if it exists.
     pub(super) fn remove(&self, path: &str) -> io::Result<()> {
         let path = self.root().join(path);
-        let removed = match path.is_dir() {
-            true => fs::remove_dir_all(path),
-            false => fs::remove_file(path),
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
         };
         match removed {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

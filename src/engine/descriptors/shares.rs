@@ -91,9 +91,10 @@ impl Shares {
         wanted: usize,
     ) -> Result<(), Reason> {
         let room = self.vms.entry(vm).or_default().room(kind);
-        match wanted == 0 || room.held.saturating_add(wanted) <= room.may {
-            true => Ok(()),
-            false => Err(used_up(room.may)),
+        if wanted == 0 || room.held.saturating_add(wanted) <= room.may {
+            Ok(())
+        } else {
+            Err(used_up(room.may))
         }
     }
 

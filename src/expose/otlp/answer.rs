@@ -178,9 +178,10 @@ fn said(body: &[u8]) -> String {
             body.get(..4 * LONGEST_MESSAGE).unwrap_or(body),
         )),
     };
-    match message.is_empty() {
-        true => String::new(),
-        false => format!(": {message}"),
+    if message.is_empty() {
+        String::new()
+    } else {
+        format!(": {message}")
     }
 }
 

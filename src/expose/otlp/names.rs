@@ -56,9 +56,10 @@ fn singular(word: &str) -> Option<&str> {
         return Some(word);
     }
     let hissing = ["sses", "ches", "xes", "shes"];
-    match hissing.iter().any(|end| word.ends_with(end)) {
-        true => word.strip_suffix("es"),
-        false => word.strip_suffix('s'),
+    if hissing.iter().any(|end| word.ends_with(end)) {
+        word.strip_suffix("es")
+    } else {
+        word.strip_suffix('s')
     }
 }
 

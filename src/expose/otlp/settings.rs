@@ -146,13 +146,15 @@ impl Variables<'_> {
         } = endpoint.clone();
         let protocol = protocol.map_or_else(|| self.protocol(&url), Ok)?;
         let own_auth = basic_auth.is_some() || !headers.is_empty();
-        let headers = match only && !own_auth {
-            true => self.headers()?,
-            false => headers,
+        let headers = if only && !own_auth {
+            self.headers()?
+        } else {
+            headers
         };
-        let tls = match only && tls == Tls::default() {
-            true => self.tls(),
-            false => tls,
+        let tls = if only && tls == Tls::default() {
+            self.tls()
+        } else {
+            tls
         };
         Ok(Settings {
             url: request_url(&url, protocol),

@@ -171,9 +171,10 @@ fn value(source: &HeaderSource) -> Result<String, SetupError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, SetupError> {
     let bytes = file::read_regular(path, MAX_FILE).map_err(|error| unusable(path, error))?;
-    match bytes.len() as u64 > MAX_FILE {
-        true => Err(unusable(path, "is longer than 1 MiB")),
-        false => Ok(bytes),
+    if bytes.len() as u64 > MAX_FILE {
+        Err(unusable(path, "is longer than 1 MiB"))
+    } else {
+        Ok(bytes)
     }
 }
 

@@ -82,9 +82,10 @@ impl Subject {
             Some(format!("{name}={value}"))
         });
         let known: Vec<String> = known.collect();
-        match known.is_empty() {
-            true => String::new(),
-            false => format!("?{}", known.join("&")),
+        if known.is_empty() {
+            String::new()
+        } else {
+            format!("?{}", known.join("&"))
         }
     }
 
@@ -134,9 +135,10 @@ impl Subject {
         }
         if let Some(instance) = self.instance.as_ref() {
             if text.starts_with("http://HOST:9752") {
-                let port = match without_port(instance).len() == instance.len() {
-                    true => PORT,
-                    false => "",
+                let port = if without_port(instance).len() == instance.len() {
+                    PORT
+                } else {
+                    ""
                 };
                 return Some((16, format!("http://{instance}{port}")));
             }

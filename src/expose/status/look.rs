@@ -89,9 +89,10 @@ impl Look {
 
     /// The value of `sort` after a click on a column's head; reverses the current column.
     pub(super) fn sort_by(&self, column: Column) -> String {
-        let up = match column == self.sort {
-            true => !self.up,
-            false => column == Column::Name,
+        let up = if column == self.sort {
+            !self.up
+        } else {
+            column == Column::Name
         };
         sort_value(column, up)
     }

@@ -52,17 +52,21 @@ pub(super) fn section(view: &View, look: &Look) -> Markup {
 /// VMs with their positions, sorted.
 fn sorted<'a>(view: &'a View, look: &Look) -> Vec<(usize, &'a VmView)> {
     let mut vms: Vec<_> = view.vms.iter().enumerate().collect();
-    vms.sort_by(|(_, a), (_, b)| match look.up {
-        true => look.sort.compare(a, b),
-        false => look.sort.compare(b, a),
+    vms.sort_by(|(_, a), (_, b)| {
+        if look.up {
+            look.sort.compare(a, b)
+        } else {
+            look.sort.compare(b, a)
+        }
     });
     vms
 }
 
 fn head(column: Column, look: &Look) -> Markup {
-    let sorted = (column == look.sort).then_some(match look.up {
-        true => ("ascending", "▲"),
-        false => ("descending", "▼"),
+    let sorted = (column == look.sort).then_some(if look.up {
+        ("ascending", "▲")
+    } else {
+        ("descending", "▼")
     });
     let info = column.info();
     html! {

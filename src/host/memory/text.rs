@@ -39,12 +39,13 @@ pub(crate) enum TextError {
 /// If the open fails; `InvalidInput` if it is not a regular file.
 pub(crate) fn open(roots: &Roots, path: &Path) -> io::Result<File> {
     let file = roots.open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::new(
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(
             ErrorKind::InvalidInput,
             "not a regular file",
-        )),
+        ))
     }
 }
 

@@ -102,13 +102,12 @@ pub(super) fn streams<'a>(
     }
     let stream = |(owner, mut parts): (Owner, Vec<Part<'a>>)| {
         let starts = starts_of.remove(&owner).unwrap_or_default();
-        let mut cuts = match is_snapshot {
-            true => Vec::new(),
-            false => {
-                parts.sort_by_key(|part| part.position);
-                trim(&mut parts)?;
-                starts_within(&parts, &starts)
-            }
+        let mut cuts = if is_snapshot {
+            Vec::new()
+        } else {
+            parts.sort_by_key(|part| part.position);
+            trim(&mut parts)?;
+            starts_within(&parts, &starts)
         };
         cuts.extend(jumps(&parts, is_snapshot));
         cuts.sort_unstable();

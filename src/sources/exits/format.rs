@@ -187,9 +187,12 @@ fn term(text: &str) -> Option<i64> {
 
 /// A name as a label value: lower case, words joined by `_` ("PF excp" becomes `pf_excp`).
 fn word(name: &str) -> String {
-    let plain = |c: char| match c.is_ascii_alphanumeric() {
-        true => c.to_ascii_lowercase(),
-        false => '_',
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '_'
+        }
     };
     name.trim().chars().map(plain).collect()
 }

@@ -74,9 +74,10 @@ impl Plan {
             Some(id) => add_exits(config, roots, id, &dir.join("kvm_exit"), &mut events)?,
             None => Some(no_exits(&dir)),
         };
-        match events.is_empty() {
-            true => Err(no_events(roots, &dir)),
-            false => Ok(Self { events, lacking }),
+        if events.is_empty() {
+            Err(no_events(roots, &dir))
+        } else {
+            Ok(Self { events, lacking })
         }
     }
 

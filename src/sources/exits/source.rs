@@ -81,9 +81,10 @@ impl Exits {
         counters: Arc<dyn OpenCounters>,
         columns: &mut Columns,
     ) -> Self {
-        let ids = match config.enabled {
-            true => Ids::declare(config, columns),
-            false => Ids::default(),
+        let ids = if config.enabled {
+            Ids::declare(config, columns)
+        } else {
+            Ids::default()
         };
         let mut exits = Self {
             config: config.clone(),

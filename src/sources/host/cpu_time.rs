@@ -47,9 +47,12 @@ impl CpuTime {
         let tick = ns_per_clock_tick();
         let now = line.modes.map(|ticks| ticks.saturating_mul(tick));
         // A CPU that comes online later has counted hours that are no increase of its core.
-        let begin = |now| match self.has_read {
-            true => Total::from(now),
-            false => Total::default(),
+        let begin = |now| {
+            if self.has_read {
+                Total::from(now)
+            } else {
+                Total::default()
+            }
         };
         let modes = self.cpus.entry(line.cpu);
         let modes = modes.or_insert_with(|| now.map(begin));

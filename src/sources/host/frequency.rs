@@ -80,13 +80,14 @@ fn facts_of(((package, core), of_core): ((i32, i32), Frequencies)) -> impl Itera
 
 fn no_cpufreq(roots: &Roots, dir: &Path) -> Reason {
     let reason = |detail| ReasonCode::NoCpufreq.reason(detail);
-    match cpu_model::has_flag(roots, "hypervisor") {
-        true => reason("this machine is a VM, and its hypervisor shows no CPU frequency".into()),
-        false => reason(format!(
+    if cpu_model::has_flag(roots, "hypervisor") {
+        reason("this machine is a VM, and its hypervisor shows no CPU frequency".into())
+    } else {
+        reason(format!(
             "no CPU has a frequency in {}/cpuN/cpufreq",
             dir.display()
         ))
-        .with_fix("modprobe acpi-cpufreq, or enable P-states and CPPC in the firmware"),
+        .with_fix("modprobe acpi-cpufreq, or enable P-states and CPPC in the firmware")
     }
 }
 

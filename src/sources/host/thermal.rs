@@ -93,9 +93,10 @@ impl Thermal {
         let mut facts = Vec::new();
         for (file, metric) in COUNTERS {
             for ((number, core), n) in self.highest(topology, file) {
-                let value = match file.ends_with("_ms") {
-                    true => FactValue::Nanoseconds(n.saturating_mul(1_000_000)),
-                    false => FactValue::Int(n),
+                let value = if file.ends_with("_ms") {
+                    FactValue::Nanoseconds(n.saturating_mul(1_000_000))
+                } else {
+                    FactValue::Int(n)
                 };
                 let core = core.map(|core| ("core", core.into()));
                 let labels = std::iter::once(package(number)).chain(core);
@@ -162,9 +163,12 @@ fn of_dies(chips: &[Chip], topology: &Topology, packages: &BTreeSet<i32>) -> Vec
     // then the number is that of the package, if packages are numbered from 0 and have one die
     // each.
     let all_are_known = temperatures.iter().all(|(die, _)| *die < dies.len());
-    let package = |die: usize| match all_are_known {
-        true => dies.get(die).copied(),
-        false => i32::try_from(die).ok().filter(|n| packages.contains(n)),
+    let package = |die: usize| {
+        if all_are_known {
+            dies.get(die).copied()
+        } else {
+            i32::try_from(die).ok().filter(|n| packages.contains(n))
+        }
     };
     let known = temperatures.into_iter();
     known
@@ -184,10 +188,11 @@ fn die_or_control(chip: &Chip) -> Option<i64> {
 fn no_sensor(roots: &Roots) -> Reason {
     let reason = |detail| ReasonCode::NoSensor.reason(detail);
     let sys = roots.sys.display();
-    match cpu_model::has_flag(roots, "hypervisor") {
-        true => reason("this machine is a VM, and its hypervisor shows no temperature".into()),
-        false => reason(format!("no package has a temperature in {sys}/class/hwmon"))
-            .with_fix("modprobe coretemp, or k10temp on AMD"),
+    if cpu_model::has_flag(roots, "hypervisor") {
+        reason("this machine is a VM, and its hypervisor shows no temperature".into())
+    } else {
+        reason(format!("no package has a temperature in {sys}/class/hwmon"))
+            .with_fix("modprobe coretemp, or k10temp on AMD")
     }
 }
 

@@ -36,9 +36,10 @@ pub(super) fn look(roots: &Roots, unified: &mut Hierarchy, process: Process<'_>)
     let (group, stat) = accounted(roots, unified, shown)?;
     let resident = process.resident;
     let mut kinds = Kinds {
-        private: match process.guest_memfd {
-            true => stat.guest_memfd(),
-            false => Nodes::new(),
+        private: if process.guest_memfd {
+            stat.guest_memfd()
+        } else {
+            Nodes::new()
         },
         stat,
         pools: Vec::new(),
@@ -59,9 +60,10 @@ fn accounted<'a>(
 ) -> Option<(Group<'a>, NumaStat)> {
     // A group that the exporter's cgroup namespace hides is located only by its whole path: a part
     // of it matches too many groups.
-    let path = match shown.starts_with("/..") {
-        true => unified.locate(roots, shown)?,
-        false => shown.to_owned(),
+    let path = if shown.starts_with("/..") {
+        unified.locate(roots, shown)?
+    } else {
+        shown.to_owned()
     };
     let groups = Path::new(&path).ancestors().take(LEVELS);
     groups.into_iter().find_map(|path| {

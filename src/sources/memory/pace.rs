@@ -69,9 +69,12 @@ impl HugePages {
 /// pages is. VMMs request huge pages; if the kernel had none, the walk itself detects it.
 pub(super) fn expected(resident: Resident, huge: HugePages, files: u32) -> Duration {
     // Measured on Linux 6.18 for numa_maps and for smaps: 31 ms and 1.6 ms for 2 GiB.
-    let nanoseconds = |bytes: u64, huge: bool| match huge {
-        true => (bytes >> 21).saturating_mul(1500),
-        false => (bytes >> 12).saturating_mul(60),
+    let nanoseconds = |bytes: u64, huge: bool| {
+        if huge {
+            (bytes >> 21).saturating_mul(1500)
+        } else {
+            (bytes >> 12).saturating_mul(60)
+        }
     };
     let parts = [
         nanoseconds(resident.anon, huge.anon),

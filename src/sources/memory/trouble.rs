@@ -103,9 +103,10 @@ pub(super) fn state<'a>(vms: impl Iterator<Item = Option<&'a Trouble>>) -> Sourc
         |trouble: &&Trouble| std::mem::discriminant(*trouble) == std::mem::discriminant(*gravest);
     let troubled = vms.iter().flatten().copied().filter(same).count();
     let reason = gravest.reason(&format!("{troubled} of {} VMs", vms.len()));
-    match troubled == vms.len() && gravest.is_whole() {
-        true => SourceState::Down(reason),
-        false => SourceState::Degraded(reason),
+    if troubled == vms.len() && gravest.is_whole() {
+        SourceState::Down(reason)
+    } else {
+        SourceState::Degraded(reason)
     }
 }
 

@@ -175,11 +175,13 @@ fn ram(roots: &Roots, pid: i32, spent: &mut impl FnMut() -> bool) -> Result<Vec<
         return Err(unexpected_format(roots, pid, "smaps"));
     }
     let found = ram::select(found);
-    match any {
+    if !any {
         // An exiting process has no mappings (fs/proc/task_mmu.c, `m_start`).
-        false => Err(Failure::Gone),
-        true if found.is_empty() => Err(Failure::Unknown(Trouble::NoRam)),
-        true => Ok(found),
+        Err(Failure::Gone)
+    } else if found.is_empty() {
+        Err(Failure::Unknown(Trouble::NoRam))
+    } else {
+        Ok(found)
     }
 }
 
@@ -233,9 +235,10 @@ fn on_nodes(
         }
         add(&mut found.not_in_smaps, all.saturating_sub(*in_smaps));
     })?;
-    match malformed {
-        true => Err(unexpected_format(roots, pid, "numa_maps")),
-        false => Ok(found),
+    if malformed {
+        Err(unexpected_format(roots, pid, "numa_maps"))
+    } else {
+        Ok(found)
     }
 }
 

@@ -110,9 +110,10 @@ impl PtRecorder {
         inventory: Arc<ArcSwap<Inventory>>,
         telemetry: Telemetry,
     ) -> Self {
-        let plan = match config.enabled {
-            true => Plan::read(&roots),
-            false => Err(plan::disabled()),
+        let plan = if config.enabled {
+            Plan::read(&roots)
+        } else {
+            Err(plan::disabled())
         };
         let lane = Self {
             duty: DutyCycle::new(config.max_duty, config.window, config.period),
@@ -287,9 +288,10 @@ impl PtRecorder {
             Ok(capture) => {
                 // If the thread exited, the recording may be of another thread that got its TID
                 // before the kernel opened the event.
-                match self.charge(waiting, thread.core, now, capture.elapsed) {
-                    true => Turn::Over(self.recorded(waiting, &capture, now + capture.elapsed)),
-                    false => Turn::Over(Outcome::Gone),
+                if self.charge(waiting, thread.core, now, capture.elapsed) {
+                    Turn::Over(self.recorded(waiting, &capture, now + capture.elapsed))
+                } else {
+                    Turn::Over(Outcome::Gone)
                 }
             }
             Err(error) => match plan::refusal(&error, &self.roots) {

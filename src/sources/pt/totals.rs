@@ -114,12 +114,13 @@ impl VmTotals {
             let value = FactValue::Histogram(Arc::new(buckets(histogram)));
             Fact::new(metric, [], value)
         };
-        match self.known && sees_guest {
-            true => Arc::new([
+        if self.known && sees_guest {
+            Arc::new([
                 fact(&GUEST_RUN, &self.guest_runs),
                 fact(&HOST_HANDLING, &self.host_handling),
-            ]),
-            false => Arc::new([]),
+            ])
+        } else {
+            Arc::new([])
         }
     }
 }

@@ -68,9 +68,12 @@ pub(super) struct SchedReader {
 impl Reader for SchedReader {
     fn read(&mut self, reading: &mut Reading) -> Result<(), ReadError> {
         let read = self.read_files(reading);
-        read.map_err(|error| match is_gone(&error) {
-            true => ReadError::Gone,
-            false => ReadError::Failed(error.to_string()),
+        read.map_err(|error| {
+            if is_gone(&error) {
+                ReadError::Gone
+            } else {
+                ReadError::Failed(error.to_string())
+            }
         })
     }
 

@@ -117,9 +117,10 @@ fn closed(finding: Finding, error: &io::Error, roots: &Roots, caps: &Capabilitie
         let mount = format!("mount -t debugfs none {}", roots.debug.display());
         return finding.fix(mount + "; if debugfs is mounted, load KVM");
     }
-    match caps.has(Capability::CAP_DAC_READ_SEARCH) {
-        true => names_do(finding),
-        false => finding.fix(grant()),
+    if caps.has(Capability::CAP_DAC_READ_SEARCH) {
+        names_do(finding)
+    } else {
+        finding.fix(grant())
     }
 }
 

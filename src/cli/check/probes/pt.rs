@@ -41,11 +41,11 @@ fn machine(roots: &Roots) -> Finding {
 
 fn permission(caps: &Capabilities) -> Finding {
     let need = Need("pt", "CAP_PERFMON");
-    match caps.perfmon() {
-        true => need.ok("held"),
-        false => need
-            .missing("not held: only threads of this user can be recorded")
-            .fix(grant_with(&NEEDED_BY_PT)),
+    if caps.perfmon() {
+        need.ok("held")
+    } else {
+        need.missing("not held: only threads of this user can be recorded")
+            .fix(grant_with(&NEEDED_BY_PT))
     }
 }
 
@@ -56,11 +56,11 @@ fn memory(roots: &Roots, config: &config::Pt, caps: &Capabilities, cpus: usize) 
     if caps.has(Capability::CAP_IPC_LOCK) {
         return need.ok("CAP_IPC_LOCK is held");
     }
-    match lock.allows(config.max_bytes as u64, cpus as u64) {
-        true => need.ok(format!("{kib} KiB: {lock}")),
-        false => need
-            .missing(format!("{kib} KiB, without CAP_IPC_LOCK: {lock}"))
-            .fix(grant_with(&NEEDED_BY_PT)),
+    if lock.allows(config.max_bytes as u64, cpus as u64) {
+        need.ok(format!("{kib} KiB: {lock}"))
+    } else {
+        need.missing(format!("{kib} KiB, without CAP_IPC_LOCK: {lock}"))
+            .fix(grant_with(&NEEDED_BY_PT))
     }
 }
 

@@ -139,9 +139,10 @@ fn ip(ip: Ip, out: &mut impl Write) -> io::Result<()> {
     };
     write!(out, "{}: ", ip.compression)?;
     for digit in (0..bits).step_by(4).rev() {
-        match digit < came {
-            true => write!(out, "{:x}", payload >> digit & 0xf)?,
-            false => out.write_all(b"?")?,
+        if digit < came {
+            write!(out, "{:x}", payload >> digit & 0xf)?
+        } else {
+            out.write_all(b"?")?
         }
     }
     Ok(())
@@ -154,9 +155,10 @@ fn flags(flags: &[(bool, &str)], out: &mut impl Write) -> io::Result<()> {
 }
 
 fn also(is_set: bool, flag: &str) -> String {
-    match is_set {
-        true => format!(", {flag}"),
-        false => String::new(),
+    if is_set {
+        format!(", {flag}")
+    } else {
+        String::new()
     }
 }
 

@@ -44,12 +44,11 @@ fn line(name: &str, value: impl ToString) -> String {
 
 /// Figures other than 0; no line if all are 0.
 fn named(name: &str, figures: Vec<String>) -> String {
-    match figures.is_empty() {
-        true => String::new(),
-        false => {
-            let width = out::width().unwrap_or(usize::MAX);
-            line(name, out::wrap(&figures.join(", "), width, COLUMN + 1))
-        }
+    if figures.is_empty() {
+        String::new()
+    } else {
+        let width = out::width().unwrap_or(usize::MAX);
+        line(name, out::wrap(&figures.join(", "), width, COLUMN + 1))
     }
 }
 
@@ -154,9 +153,10 @@ fn timed(name: &str, histogram: &Histogram) -> String {
     let last = counts.iter().rposition(is_filled).unwrap_or(0);
     let most = counts.iter().max().copied().unwrap_or(0).max(1);
     for (n, count) in counts.iter().enumerate().take(last + 1).skip(first) {
-        let bound = match n == Histogram::BUCKETS - 1 {
-            true => format!("> {}", duration(1 << (n - 1))),
-            false => format!("<= {}", duration(1 << n)),
+        let bound = if n == Histogram::BUCKETS - 1 {
+            format!("> {}", duration(1 << (n - 1)))
+        } else {
+            format!("<= {}", duration(1 << n))
         };
         // A non-empty bucket has at least one character.
         let bar = (u128::from(*count) * u128::from(BAR)).div_ceil(u128::from(most));

@@ -77,18 +77,20 @@ fn heading(buffer: &mut Buffer, line: Rect, state: &State, layout: &Layout) {
     let sorted = state.sort().column;
     let mut places = cells(line, layout);
     for ((column, width), cell) in layout.columns.iter().zip(&mut places) {
-        let style = match *column == sorted {
-            true => style.add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
-            false => style,
+        let style = if *column == sorted {
+            style.add_modifier(Modifier::BOLD | Modifier::UNDERLINED)
+        } else {
+            style
         };
         let title = aligned(*column, column.title(), *width);
         put(buffer, cell, &title, style);
     }
     if let (Some(width), Some(cell)) = (layout.graph, places.next()) {
         let title = state.graph.title();
-        let title = match width >= title.len() + 12 {
-            true => format!("{title}, last 60 s"),
-            false => title.to_owned(),
+        let title = if width >= title.len() + 12 {
+            format!("{title}, last 60 s")
+        } else {
+            title.to_owned()
         };
         put(buffer, cell, &title, style);
     }

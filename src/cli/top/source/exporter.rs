@@ -36,9 +36,10 @@ impl Address {
     /// Parses a command-line argument.
     pub(in crate::cli) fn parse(text: &str) -> Result<Self, String> {
         let expected = "expected http://HOST:PORT";
-        let with_scheme = match text.contains("://") {
-            true => text.to_owned(),
-            false => format!("http://{text}"),
+        let with_scheme = if text.contains("://") {
+            text.to_owned()
+        } else {
+            format!("http://{text}")
         };
         let shown = with_scheme.trim_end_matches('/').to_owned();
         let uri: Uri = shown.parse().map_err(|_| expected.to_owned())?;
@@ -108,12 +109,15 @@ impl Exporter {
 
     async fn answer(&self) -> Result<View, Trouble> {
         let answer = self.client.get(self.address.view.clone()).await;
-        let answer = answer.map_err(|error| match error.is_connect() {
-            true => Trouble::Nobody {
-                address: self.address.to_string(),
-                reason: root(&error),
-            },
-            false => self.not_yet(&format!("did not answer: {}", root(&error))),
+        let answer = answer.map_err(|error| {
+            if error.is_connect() {
+                Trouble::Nobody {
+                    address: self.address.to_string(),
+                    reason: root(&error),
+                }
+            } else {
+                self.not_yet(&format!("did not answer: {}", root(&error)))
+            }
         })?;
         match answer.status() {
             StatusCode::OK => {}

@@ -132,9 +132,10 @@ fn memory_on(raw: &RawVm, cpus: &[u32]) -> Result<[f64; NODES], String> {
         }
     }
     let all: f64 = on.iter().sum();
-    match all > 0.0 {
-        true => Ok(on.map(|part| part / all)),
-        false => Err("memory_nodes: expected a part above 0 on at least one node".into()),
+    if all > 0.0 {
+        Ok(on.map(|part| part / all))
+    } else {
+        Err("memory_nodes: expected a part above 0 on at least one node".into())
     }
 }
 

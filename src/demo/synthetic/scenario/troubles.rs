@@ -150,9 +150,10 @@ impl Keys<'_> {
     fn vm_with(&self, what: &str, has: impl Fn(&VmSpec) -> bool) -> Result<usize, String> {
         let n = self.vm()?;
         let vm = &self.vms[n];
-        match has(vm) {
-            true => Ok(n),
-            false => Err(format!("VM {:?} has no {what}", vm.name)),
+        if has(vm) {
+            Ok(n)
+        } else {
+            Err(format!("VM {:?} has no {what}", vm.name))
         }
     }
 

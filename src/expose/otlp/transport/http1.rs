@@ -49,10 +49,7 @@ impl Http {
         body: Bytes,
         mut headers: HeaderMap,
     ) -> Result<Request<Bytes>, Box<dyn std::error::Error>> {
-        let body = match self.gzip {
-            true => gzip(&body)?.into(),
-            false => body,
-        };
+        let body = if self.gzip { gzip(&body)?.into() } else { body };
         let protobuf = HeaderValue::from_static("application/x-protobuf");
         headers.insert(header::CONTENT_TYPE, protobuf);
         if self.gzip {

@@ -75,9 +75,10 @@ impl Packer<'_> {
             let events: Vec<Attr> = part.iter().copied().chain(spare).collect();
             // On a machine with several types of core, this thread runs on one of them, and the
             // groups of the others would appear to get no counters: check only that they open.
-            match self.machine.is_hybrid() {
-                true => self.kernel.opens(&events).is_ok(),
-                false => self.kernel.runs(&events),
+            if self.machine.is_hybrid() {
+                self.kernel.opens(&events).is_ok()
+            } else {
+                self.kernel.runs(&events)
             }
         })
     }
@@ -86,9 +87,10 @@ impl Packer<'_> {
 /// One more event of the same PMU: cycles, as the watchdog uses.
 fn spare_of(attr: &Attr) -> Attr {
     let pmu = attr.words[0] & (u64::from(u32::MAX) << events::PERF_PMU_TYPE_SHIFT);
-    let mode = match attr.exclude_host {
-        true => Mode::Guest,
-        false => Mode::Host,
+    let mode = if attr.exclude_host {
+        Mode::Guest
+    } else {
+        Mode::Host
     };
     let cycles = events::attrs(Code::Hardware(0), mode, &[]);
     let config = match attr.kind {

@@ -361,9 +361,12 @@ fn busy_tracing_backs_off_and_recovers() {
     let vm = vm(&host, 1, 4);
     let free = Arc::new(Mutex::new(false));
     let is_free = free.clone();
-    let recorder = ScriptedPt::new(move |_, request| match *is_free.lock().unwrap() {
-        true => Ok(whole(vec![0; 32], request)),
-        false => Err(refusal(Step::Open, libc::EBUSY)),
+    let recorder = ScriptedPt::new(move |_, request| {
+        if *is_free.lock().unwrap() {
+            Ok(whole(vec![0; 32], request))
+        } else {
+            Err(refusal(Step::Open, libc::EBUSY))
+        }
     });
     let config = config::Pt {
         period: Duration::from_secs(1),

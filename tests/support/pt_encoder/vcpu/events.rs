@@ -53,9 +53,10 @@ pub(super) fn branches(vcpu: &mut Vcpu) {
         (bits, len)
     } else {
         // 5.4 on average, as recorded: mostly full.
-        let len = match vcpu.random.one_in(4) {
-            true => 1 + vcpu.random.below(6) as u32,
-            false => 6,
+        let len = if vcpu.random.one_in(4) {
+            1 + vcpu.random.below(6) as u32
+        } else {
+            6
         };
         let bits = vcpu.random.next() & ((1 << len) - 1);
         vcpu.out.tnt8(bits, len);
@@ -147,9 +148,10 @@ fn cross(vcpu: &mut Vcpu) {
     vcpu.pip();
     if seen {
         let run = vcpu.run.map(|picoseconds| picoseconds / 1000);
-        let (crossings, lengths) = match vcpu.guest {
-            true => (&mut vcpu.truth.entries, &mut vcpu.truth.host_handling),
-            false => (&mut vcpu.truth.exits, &mut vcpu.truth.guest_runs),
+        let (crossings, lengths) = if vcpu.guest {
+            (&mut vcpu.truth.entries, &mut vcpu.truth.host_handling)
+        } else {
+            (&mut vcpu.truth.exits, &mut vcpu.truth.guest_runs)
         };
         *crossings += 1;
         if let Some(run) = run {
