@@ -35,11 +35,11 @@ const ROTATION: Duration = Duration::from_secs(5);
 /// rates without keeping state. Empty until the first tick ends.
 #[derive(Debug, Default, Clone)]
 pub struct Handle {
-    kept: Arc<Kept>,
+    kept: Arc<Recent>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Recent {
     newest: ArcSwapOption<Snapshot>,
     /// Less than [`ROTATION`] older than the latest snapshot; becomes the base next.
     next: ArcSwapOption<Snapshot>,
@@ -50,7 +50,7 @@ impl Handle {
     /// Replaces the latest snapshot and returns the one that is no longer kept: one per call once
     /// all three are filled. Only one thread may publish.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
-        let Kept { newest, next, base } = &*self.kept;
+        let Recent { newest, next, base } = &*self.kept;
         let taken = snapshot.taken_mono;
         let before = newest.swap(Some(snapshot));
         let waits = |next: &Snapshot| taken.saturating_duration_since(next.taken_mono) < ROTATION;
@@ -71,7 +71,7 @@ impl Handle {
     /// A base and the latest snapshot, for rates over the time between them: 5 to 10 s, less just
     /// after the start, two ticks if those take longer. `None` before the second tick.
     pub fn window(&self) -> Option<(Arc<Snapshot>, Arc<Snapshot>)> {
-        let Kept { newest, next, base } = &*self.kept;
+        let Recent { newest, next, base } = &*self.kept;
         // Load the older snapshot first: a snapshot published in between can only be newer.
         let base = base.load_full().or_else(|| next.load_full())?;
         let newest = newest.load_full()?;

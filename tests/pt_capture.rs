@@ -17,7 +17,7 @@ use vcpu_exporter::pt::{self, Clocks};
 use vcpu_exporter::sources::pmu::scripted::Scripted;
 use vcpu_exporter::sources::pt::ring_view::PerfRingView;
 use vcpu_exporter::sources::pt::scripted::{whole, ScriptedPt};
-use vcpu_exporter::sources::pt::{AuxTrace, Capture, Plan, RecordError, Request};
+use vcpu_exporter::sources::pt::{AuxTrace, Capture, PtPlan, RecordError, Request};
 use vcpu_exporter::telemetry::Telemetry;
 
 use crate::support::exporter;
@@ -307,7 +307,7 @@ fn state(exposition: &Exposition) -> (String, f64) {
 }
 
 fn reason_here() -> Option<String> {
-    let reason = Plan::read(&Roots::default()).err();
+    let reason = PtPlan::read(&Roots::default()).err();
     if reason.is_none() {
         println!("skipped: this machine has Intel PT");
     }

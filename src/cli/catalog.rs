@@ -126,7 +126,7 @@ fn labels(labels: &[&str]) -> String {
 
 /// One metric as JSON.
 #[derive(Debug, Serialize)]
-struct Entry {
+struct CatalogEntry {
     name: &'static str,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -136,8 +136,8 @@ struct Entry {
     help: &'static str,
 }
 
-fn json() -> Vec<Entry> {
-    let entry = |metric: &'static Metric| Entry {
+fn json() -> Vec<CatalogEntry> {
+    let entry = |metric: &'static Metric| CatalogEntry {
         name: metric.name,
         kind: metric.kind.name(),
         unit: metric.unit(),

@@ -43,13 +43,13 @@ pub struct Pipeline {
 pub(super) struct Running {
     stop: Stop,
     threads: Vec<JoinHandle<()>>,
-    ended: Arc<Ended>,
+    ended: Arc<ThreadEnd>,
     heartbeats: Heartbeats,
 }
 
 /// Number of threads that exited.
 #[derive(Debug, Default)]
-struct Ended {
+struct ThreadEnd {
     any: Notify,
     count: Mutex<usize>,
     one_more: Condvar,
@@ -271,7 +271,7 @@ impl Drop for Running {
 }
 
 /// Reports when the thread exits, also by a panic.
-struct NotifyOnDrop(Arc<Ended>);
+struct NotifyOnDrop(Arc<ThreadEnd>);
 
 impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
@@ -282,7 +282,7 @@ impl Drop for NotifyOnDrop {
     }
 }
 
-impl Ended {
+impl ThreadEnd {
     /// Waits for `threads` exits; false after `patience`.
     fn wait_for(&self, threads: usize, patience: Duration) -> bool {
         let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);

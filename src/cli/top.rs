@@ -16,7 +16,7 @@ use super::{log, out, CommonArgs};
 use crate::config::LogLevel;
 use column::Table;
 use events::{Event, Events};
-use screen::Look;
+use screen::Appearance;
 use source::{Address, Opened, Source};
 use state::{Effect, State};
 use terminal::Screen;
@@ -135,7 +135,7 @@ fn watch(state: State, source: Source, running: Option<&Running>) -> anyhow::Res
 
 /// Draws the state after each event until the user quits.
 fn follow(mut state: State, mut screen: Screen, events: &Events) -> anyhow::Result<()> {
-    let look = Look::of_environment();
+    let look = Appearance::of_environment();
     loop {
         screen
             .draw(|frame| screen::draw(frame, &mut state, look, Instant::now()))

@@ -114,13 +114,13 @@ fn is_hex(digits: &str) -> bool {
 pub(super) fn unique<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
-    T: Entry + Deserialize<'de>,
+    T: UniqueEntry + Deserialize<'de>,
 {
     deserializer.deserialize_any(Unique(PhantomData))
 }
 
 /// An entry of a list without duplicates.
-pub(super) trait Entry: PartialEq {
+pub(super) trait UniqueEntry: PartialEq {
     /// Description of the list, after "expected".
     const EXPECTED: &'static str;
     /// Greatest length.
@@ -137,12 +137,12 @@ pub(super) trait Entry: PartialEq {
     }
 }
 
-impl Entry for EventSet {
+impl UniqueEntry for EventSet {
     const EXPECTED: &'static str = "a list of branches, dtlb, stalled, dram_loads, topdown";
     const MOST: usize = 5;
 }
 
-impl Entry for RawEvent {
+impl UniqueEntry for RawEvent {
     const EXPECTED: &'static str =
         "a list of events with different names, each with name and event";
     const MOST: usize = MAX_RAW_EVENTS;
@@ -157,14 +157,14 @@ impl Entry for RawEvent {
     }
 }
 
-impl Entry for ExitReason {
+impl UniqueEntry for ExitReason {
     const EXPECTED: &'static str = "a list of different exit reasons";
     const MOST: usize = MAX_EXIT_REASONS;
 }
 
 struct Unique<T>(PhantomData<T>);
 
-impl<'de, T: Entry + Deserialize<'de>> Visitor<'de> for Unique<T> {
+impl<'de, T: UniqueEntry + Deserialize<'de>> Visitor<'de> for Unique<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

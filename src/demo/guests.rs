@@ -62,14 +62,14 @@ pub struct Guest {
     pub plan: Plan,
     /// Its message when its vCPUs ran.
     pub ready: Ready,
-    process: Process,
+    process: GuestProcess,
 }
 
 /// A child process that is killed on drop.
 #[derive(Debug)]
-struct Process(Child);
+struct GuestProcess(Child);
 
-impl Drop for Process {
+impl Drop for GuestProcess {
     fn drop(&mut self) {
         // Both fail only if the process has already ended and been reaped.
         let _ = self.0.kill();
@@ -110,11 +110,11 @@ impl Guests {
 
     /// Guests that ended by themselves since the last call. They are reaped, so that the exporter
     /// sees them disappear.
-    pub(crate) fn take_ended(&mut self) -> Vec<Ended> {
+    pub(crate) fn take_ended(&mut self) -> Vec<GuestEnd> {
         let mut ended = Vec::new();
         self.guests.retain_mut(|guest| {
             let status = guest.process.0.try_wait().ok().flatten();
-            ended.extend(status.map(|status| Ended {
+            ended.extend(status.map(|status| GuestEnd {
                 name: guest.plan.name(),
                 pid: guest.ready.pid,
                 status,
@@ -132,13 +132,13 @@ impl Guests {
 
 /// A guest that ended by itself.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct GuestEnd {
     name: &'static str,
     pid: u32,
     status: ExitStatus,
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for GuestEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, pid, status } = self;
         write!(f, "The guest {name} (pid {pid}) has ended: {status}.")
@@ -147,7 +147,7 @@ impl fmt::Display for Ended {
 
 struct Starting {
     plan: Plan,
-    process: Process,
+    process: GuestProcess,
     lines: Receiver<String>,
 }
 
@@ -175,7 +175,7 @@ impl Starting {
             .spawn()
             .with_context(failed)?;
         let stdout = child.stdout.take();
-        let process = Process(child);
+        let process = GuestProcess(child);
         let (sender, lines) = mpsc::channel();
         thread::Builder::new()
             .name(format!("guest {name}"))
@@ -259,7 +259,7 @@ mod tests {
         let guest = Guest {
             plan: PLANS[2],
             ready,
-            process: Process(child),
+            process: GuestProcess(child),
         };
         let mut guests = Guests {
             guests: vec![guest],

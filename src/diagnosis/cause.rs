@@ -40,7 +40,7 @@ pub(crate) struct CauseInfo {
     /// Title of its column in `top`: at most five characters.
     pub(crate) short: &'static str,
     /// Its column on the page.
-    pub(crate) column: Column,
+    pub(crate) column: CauseColumn,
     threshold: fn(&Thresholds) -> f64,
     pub(super) against: Against,
     /// The value of a VM; `None` if unknown, or if the VM is too idle to be judged.
@@ -64,7 +64,7 @@ pub(super) enum Against {
 
 /// A column of the page's table of VMs.
 #[derive(Clone, Copy)]
-pub(crate) struct Column {
+pub(crate) struct CauseColumn {
     /// Its name in the URL.
     pub(crate) key: &'static str,
     pub(crate) title: &'static str,
@@ -123,7 +123,7 @@ causes! {
         alert: "KvmVmCpuDelayHigh",
         title: "Delay",
         short: "delay",
-        column: Column {
+        column: CauseColumn {
             key: "delay",
             title: "Delay",
             help: "Share of runnable time that its worst vCPU waits for a core, excluding waits that its quota explains",
@@ -141,7 +141,7 @@ causes! {
         alert: "KvmVcpuStarved",
         title: "Starved vCPU",
         short: "starv",
-        column: Column {
+        column: CauseColumn {
             key: "starved",
             title: "Starved",
             help: "A vCPU's delay compared with its other vCPUs, as a multiple of the threshold",
@@ -159,7 +159,7 @@ causes! {
         alert: "KvmVmQuotaThrottled",
         title: "Quota",
         short: "quota",
-        column: Column {
+        column: CauseColumn {
             key: "quota",
             title: "Quota",
             help: "Share of runnable time that it is throttled by its CPU quota",
@@ -177,7 +177,7 @@ causes! {
         alert: "KvmVmMemoryRemote",
         title: "Remote memory",
         short: "mem",
-        column: Column {
+        column: CauseColumn {
             key: "memory",
             title: "Memory",
             help: "Share of its memory accesses that are remote, estimated from where it runs and where its memory is",
@@ -195,7 +195,7 @@ causes! {
         alert: "KvmVmDeviceRemote",
         title: "Remote devices",
         short: "dev",
-        column: Column {
+        column: CauseColumn {
             key: "devices",
             title: "Devices",
             help: "Devices on NUMA nodes far from where its vCPUs run",
@@ -213,7 +213,7 @@ causes! {
         alert: "KvmVmCpiAbovePeers",
         title: "CPI above peers",
         short: "peers",
-        column: Column {
+        column: CauseColumn {
             key: "peers",
             title: "Peers",
             help: "CPI compared with its peers, as a multiple of the limit",
@@ -232,7 +232,7 @@ causes! {
         alert: "KvmVmCacheMissStorm",
         title: "Cache misses",
         short: "cache",
-        column: Column {
+        column: CauseColumn {
             key: "cache",
             title: "Misses",
             help: "Cache misses per 1000 instructions in the guest",
@@ -250,7 +250,7 @@ causes! {
         alert: "KvmVmSmtContention",
         title: "SMT contention",
         short: "smt",
-        column: Column {
+        column: CauseColumn {
             key: "smt",
             title: "SMT",
             help: "Share of its CPU time in which the sibling thread of its core is busy",
@@ -268,7 +268,7 @@ causes! {
         alert: "KvmPackageThrottled",
         title: "Throttling",
         short: "hot",
-        column: Column {
+        column: CauseColumn {
             key: "throttling",
             title: "Hot",
             help: "Share of time in which its CPU packages were throttled by heat",
@@ -286,7 +286,7 @@ causes! {
         alert: "KvmVmExitStorm",
         title: "Exits",
         short: "exits",
-        column: Column {
+        column: CauseColumn {
             key: "exits",
             title: "Exits",
             help: "Exits to the host per second",

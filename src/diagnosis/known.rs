@@ -12,7 +12,7 @@ pub(super) type CoreKey = (i32, i32);
 
 /// Facts about one VM.
 #[derive(Default)]
-pub(super) struct OfVm {
+pub(super) struct KnownOfVm {
     /// Bytes on each node.
     pub(super) memory: Vec<(u32, f64)>,
     pub(super) devices: Vec<DeviceView>,
@@ -24,7 +24,7 @@ pub(super) struct OfVm {
     pub(super) io: Vec<(Option<CoreKey>, f64)>,
 }
 
-pub(super) type Known = HashMap<VmKey, OfVm>;
+pub(super) type Known = HashMap<VmKey, KnownOfVm>;
 
 pub(super) fn of_vms(newest: &Snapshot) -> Known {
     let mut known = Known::new();
@@ -51,7 +51,7 @@ pub(super) fn of_vms(newest: &Snapshot) -> Known {
 }
 
 /// The VM of a row.
-fn of(known: &mut Known, row: &FactRow, learn: impl FnOnce(&mut OfVm)) {
+fn of(known: &mut Known, row: &FactRow, learn: impl FnOnce(&mut KnownOfVm)) {
     if let Some(vm) = row.subject.vm() {
         learn(known.entry(vm).or_default());
     }

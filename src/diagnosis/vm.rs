@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::host::Machine;
 use super::known::CoreKey;
-use super::known::{self, OfVm};
+use super::known::{self, KnownOfVm};
 use super::numbers::{Meter, Raw};
 use super::thresholds::thresholds;
 use super::{over, sum, DeviceView, NodeShare, Numbers, PlaceView, VcpuView, VmView};
@@ -30,7 +30,7 @@ fn build(
     row: &VmRow,
     vcpus: Vec<VcpuView>,
     numbers: Numbers,
-    known: OfVm,
+    known: KnownOfVm,
     time: &TimeAt,
     machine: &Machine<'_>,
 ) -> VmView {
@@ -96,7 +96,7 @@ fn locality(
 
 /// Delay that quotas do not explain: a throttled thread counts as waiting. `None` if the VM is
 /// often throttled for an unknown time.
-fn contention(numbers: &Numbers, known: &OfVm) -> Option<f64> {
+fn contention(numbers: &Numbers, known: &KnownOfVm) -> Option<f64> {
     let throttled = match (known.throttled_time, known.throttled) {
         (None, Some(ratio)) if ratio > thresholds().quota_throttled => return None,
         (time, _) => time.unwrap_or(0.0),
@@ -122,7 +122,7 @@ fn vcpus(
     row: &VmRow,
     raws: &[Raw],
     meter: &Meter,
-    known: &OfVm,
+    known: &KnownOfVm,
 ) -> Vec<VcpuView> {
     let rows = newest.vcpus.get(row.vcpus.clone()).unwrap_or_default();
     let vcpu = |(row, raw): (&crate::snapshot::VcpuRow, &Raw)| {

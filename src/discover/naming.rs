@@ -8,7 +8,7 @@ use super::{Owner, VmKey};
 
 mod ended;
 
-use ended::Ended;
+use ended::EndedNames;
 
 /// A VM that needs a name.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ pub(super) fn uuid(text: &str) -> Option<String> {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     held: HashMap<VmKey, Held>,
-    ended: Ended,
+    ended: EndedNames,
 }
 
 /// The name of a running VM.

@@ -123,7 +123,7 @@ pub(super) struct Process {
 
 /// Result of an examination.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Examined {
     /// The process runs VMs.
     Vmm(Box<Process>),
     /// The process runs no VM.
@@ -147,7 +147,7 @@ pub(super) fn examine(
     pid: i32,
     before: Option<&Cmdline>,
     cost: &mut u64,
-) -> io::Result<Found> {
+) -> io::Result<Examined> {
     *cost += PROCESS;
     let leader = roots.proc.join(pid.to_string());
     let mut task = pid;
@@ -164,7 +164,7 @@ pub(super) fn examine(
     let fds = match descriptors {
         Descriptors::Closed => None,
         Descriptors::Kvm(fds) => Some(fds),
-        Descriptors::None | Descriptors::Other => return Ok(Found::Other),
+        Descriptors::None | Descriptors::Other => return Ok(Examined::Other),
     };
     let main = roots.read(&leader.join("stat"))?;
     let start_time = parse_stat(&main).ok_or(ErrorKind::InvalidData)?.start_time;
@@ -179,7 +179,7 @@ pub(super) fn examine(
         ),
         Err(blocked) => match before {
             Some(before) => (before.clone(), Some(blocked)),
-            None => return Ok(Found::Blocked(blocked)),
+            None => return Ok(Examined::Blocked(blocked)),
         },
     };
     // kcmp(2) takes exec_update_lock, which cmdline waits for too.
@@ -193,13 +193,13 @@ pub(super) fn examine(
     if fds.is_none() && !has_vcpu(vmm, &threads) {
         // A VMM has at least one thread for vCPUs besides its main thread.
         return Ok(match threads.len() {
-            0 | 1 => Found::Other,
-            _ => Found::Hidden,
+            0 | 1 => Examined::Other,
+            _ => Examined::Hidden,
         });
     }
     let uid = user(&status);
     let identity = |vmm| identity(vmm, &dir, uid, &cmdline);
-    Ok(Found::Vmm(Box::new(Process {
+    Ok(Examined::Vmm(Box::new(Process {
         pid,
         start_time,
         uid,

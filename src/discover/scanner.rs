@@ -23,7 +23,7 @@ use super::debugfs::{DebugVm, Debugfs};
 use super::domains::Domains;
 use super::naming::Names;
 use super::open_files::OpenFiles;
-use super::process::{examine, running_vcpu, Found, Process, THREAD};
+use super::process::{examine, running_vcpu, Examined, Process, THREAD};
 use super::vcpus::{machines, ordinals, Evidence};
 use super::visibility::{no_processes, VisibilityGaps};
 use super::vmm_process::{name_all, VmmProcess};
@@ -232,10 +232,10 @@ impl Scanner {
             }
         };
         let (role, blocked) = match found {
-            Found::Other => (Role::Other, None),
-            Found::Hidden => (Role::Hidden, None),
-            Found::Blocked(blocked) => (Role::Other, Some(blocked)),
-            Found::Vmm(process) => {
+            Examined::Other => (Role::Other, None),
+            Examined::Hidden => (Role::Hidden, None),
+            Examined::Blocked(blocked) => (Role::Other, Some(blocked)),
+            Examined::Vmm(process) => {
                 let blocked = process.blocked;
                 let role = self.vmm(*process, before.as_ref(), debugfs, cost);
                 (role, blocked)

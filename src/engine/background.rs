@@ -174,7 +174,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// Reads its sources, each at its own period.
 pub(crate) struct BackgroundCollector {
-    sources: Vec<Entry>,
+    sources: Vec<ScheduledSource>,
     heartbeat: Heartbeat,
     inventory: Arc<ArcSwap<Inventory>>,
     newest: Arc<ArcSwap<VmFacts>>,
@@ -182,7 +182,7 @@ pub(crate) struct BackgroundCollector {
 }
 
 /// One source and its latest facts.
-struct Entry {
+struct ScheduledSource {
     source: Source,
     due: Instant,
     /// The VMs of the last pass, with or without facts.
@@ -212,7 +212,7 @@ impl BackgroundCollector {
         telemetry: Telemetry,
     ) -> Self {
         let now = Instant::now();
-        let entry = |source| Entry {
+        let entry = |source| ScheduledSource {
             source,
             due: now,
             asked: HashSet::new(),
@@ -267,7 +267,7 @@ impl BackgroundCollector {
         };
         let vms = inventory.vms.iter().map(|vm| vm.key);
         // A source that was not read yet has no state.
-        let state = |entry: &Entry| Some((entry.source.info, entry.state.clone()?));
+        let state = |entry: &ScheduledSource| Some((entry.source.info, entry.state.clone()?));
         self.newest.store(Arc::new(VmFacts {
             vms: vms.map(|vm| (vm, facts(Some(vm)))).collect(),
             host: facts(None),
@@ -290,7 +290,7 @@ impl BackgroundCollector {
     }
 }
 
-impl Entry {
+impl ScheduledSource {
     /// Reads the VMs or the host.
     fn read(&mut self, inventory: &Inventory, heartbeat: &Heartbeat) -> Round {
         let mut round = Round::default();

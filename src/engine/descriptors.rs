@@ -9,7 +9,7 @@ use crate::host::privileges::DescriptorLimit;
 
 mod shares;
 
-pub(super) use shares::{Kind, Shares};
+pub(super) use shares::{DescriptorKind, Shares};
 
 /// Holders of descriptors for vCPUs; the value is the number that each leaves free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -56,7 +56,7 @@ pub struct Lanes {
 }
 
 /// The sampler's state at the end of a tick.
-pub struct View<'a> {
+pub struct Sampled<'a> {
     /// Number of the tick, from 1.
     pub tick: u64,
     /// End of the tick, wall clock.
@@ -197,8 +197,8 @@ impl Sampler {
     }
 
     /// The state after the last tick.
-    pub fn view(&self) -> View<'_> {
-        View {
+    pub fn view(&self) -> Sampled<'_> {
+        Sampled {
             tick: self.ticks,
             taken: SystemTime::now(),
             taken_mono: Instant::now(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::discover::{Vcpu, Vm, VmKey};
-use crate::engine::descriptors::{Kind, Shares};
+use crate::engine::descriptors::{DescriptorKind, Shares};
 use crate::engine::ledger::Account;
 use crate::engine::reading::{ColumnSet, Columns, Reading};
 use crate::engine::{OpenError, ReadError, Reader, Reason, ReasonCode, Target, VcpuSource};
@@ -149,7 +149,7 @@ impl VcpuSampler {
             vm: &self.vm,
             vcpu: self.vcpu,
         };
-        let (key, kind) = (self.vm.key, Kind::of_source(n));
+        let (key, kind) = (self.vm.key, DescriptorKind::of_source(n));
         let opened = match shares.admit(key, kind, source.descriptors()) {
             Ok(()) => shares.note(source.open(&target)),
             Err(why) => Err(OpenError::Refused(why)),
@@ -214,16 +214,16 @@ impl VcpuSampler {
     }
 
     /// Number of descriptors of one kind held for this vCPU.
-    pub(super) fn held(&self, kind: Kind) -> usize {
+    pub(super) fn held(&self, kind: DescriptorKind) -> usize {
         let readers = self.readers.iter().enumerate();
-        let of_kind = readers.filter(|(n, _)| Kind::of_source(*n) == kind);
+        let of_kind = readers.filter(|(n, _)| DescriptorKind::of_source(*n) == kind);
         of_kind.map(|(_, opened)| opened.descriptors()).sum()
     }
 
     /// Closes the descriptors of one kind, because other VMs are entitled to them.
-    pub(super) fn release(&mut self, kind: Kind, why: &Reason, now: Instant) {
+    pub(super) fn release(&mut self, kind: DescriptorKind, why: &Reason, now: Instant) {
         for n in 0..self.readers.len() {
-            if Kind::of_source(n) == kind && self.readers[n].descriptors() > 0 {
+            if DescriptorKind::of_source(n) == kind && self.readers[n].descriptors() > 0 {
                 self.refuse(n, why.clone(), now);
             }
         }

@@ -15,7 +15,7 @@ use axum::body::{Body as AxumBody, Bytes};
 use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::buffers::Buffer;
-use super::guard::{BodyId, Client, Kind, Table};
+use super::guard::{BodyId, BodyKind, Client, Table};
 use super::workers::Worker;
 use crate::snapshot::Snapshot;
 
@@ -40,7 +40,7 @@ const SHARED_AT_MOST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Places {
     pub(super) worker: Worker,
-    kind: Kind,
+    kind: BodyKind,
     free: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     table: Table,
@@ -60,11 +60,11 @@ pub(super) type Made = Option<Result<Arc<Body>, String>>;
 impl Places {
     /// # Errors
     /// If the thread cannot be started.
-    pub(super) fn new(kind: Kind, table: Table) -> io::Result<Self> {
+    pub(super) fn new(kind: BodyKind, table: Table) -> io::Result<Self> {
         let (places, worker) = match kind {
-            Kind::Scrape => (SCRAPES, Worker::start("scrapes", 0)?),
+            BodyKind::Scrape => (SCRAPES, Worker::start("scrapes", 0)?),
             // Pages are not shared: each request may have another state.
-            Kind::Page => (PAGES, Worker::start("pages", 1)?),
+            BodyKind::Page => (PAGES, Worker::start("pages", 1)?),
         };
         Ok(Self {
             worker,
@@ -90,8 +90,8 @@ impl Places {
     /// requests wait.
     async fn take(&self) -> Option<OwnedSemaphorePermit> {
         let _waits = match self.kind {
-            Kind::Scrape => None,
-            Kind::Page => Some(self.waiting.try_acquire().ok()?),
+            BodyKind::Scrape => None,
+            BodyKind::Page => Some(self.waiting.try_acquire().ok()?),
         };
         loop {
             let place = Arc::clone(&self.free).acquire_owned();
@@ -150,10 +150,10 @@ type Shows = (u64, Instant);
 
 /// The latest body in one format, shared by the clients that ask for it.
 #[derive(Debug, Default)]
-pub(super) struct Newest(Arc<Mutex<Option<Kept>>>);
+pub(super) struct Newest(Arc<Mutex<Option<NewestBody>>>);
 
 #[derive(Debug)]
-struct Kept {
+struct NewestBody {
     shows: Shows,
     until: Instant,
     body: Weak<Body>,
@@ -177,14 +177,14 @@ impl Newest {
     }
 }
 
-fn fresh(kept: &Option<Kept>, shows: Shows) -> Option<Arc<Body>> {
+fn fresh(kept: &Option<NewestBody>, shows: Shows) -> Option<Arc<Body>> {
     let kept = kept.as_ref()?;
     let is_fresh = kept.shows == shows && Instant::now() < kept.until;
     is_fresh.then(|| kept.body.upgrade()).flatten()
 }
 
 async fn make_again(
-    mut kept: OwnedMutexGuard<Option<Kept>>,
+    mut kept: OwnedMutexGuard<Option<NewestBody>>,
     shows: Shows,
     make: impl Future<Output = Made>,
 ) -> Made {
@@ -196,7 +196,7 @@ async fn make_again(
     };
     let now = Instant::now();
     let until = now + ((now - begun) * SHARED).min(SHARED_AT_MOST);
-    *kept = Some(Kept {
+    *kept = Some(NewestBody {
         shows,
         until,
         body: Arc::downgrade(&body),

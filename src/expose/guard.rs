@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 mod table;
 
-pub(super) use table::{Admission, BodyId, Client, Kind, Seat, Table};
+pub(super) use table::{Admission, BodyId, BodyKind, Client, Seat, Table};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::bodies::{Newest, Places};
 use super::buffers::Pool;
-use super::guard::{Kind, Table};
+use super::guard::{BodyKind, Table};
 use crate::snapshot;
 use crate::telemetry::{Hang, Telemetry};
 
@@ -97,13 +97,13 @@ impl Site {
             app,
             patience,
             scrapes: Scrapes {
-                places: Places::new(Kind::Scrape, table.clone())?,
+                places: Places::new(BodyKind::Scrape, table.clone())?,
                 newest: Default::default(),
                 texts: Arc::default(),
                 gzipped: Arc::default(),
             },
             pages: Pages {
-                places: Places::new(Kind::Page, table.clone())?,
+                places: Places::new(BodyKind::Page, table.clone())?,
                 view: Newest::default(),
             },
             table,

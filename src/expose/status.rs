@@ -21,13 +21,13 @@ use super::runbooks;
 use super::site::{App, NotReady};
 use crate::diagnosis::{View, VmView};
 use crate::telemetry::{REVISION, VERSION};
-use look::Look;
+use page_state::PageState;
 
 mod columns;
 mod format;
-mod look;
 mod map;
 mod now;
+mod page_state;
 mod sources;
 mod vms;
 
@@ -61,7 +61,7 @@ fn hash(text: &str) -> String {
 /// Renders the page in the state that `query` selects.
 pub(super) fn page(app: &App, now: Instant, query: &str) -> Markup {
     let view = View::of(&app.snapshots, now);
-    let look = Look::of(query);
+    let look = PageState::of(query);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -90,7 +90,7 @@ fn title(view: Option<&View>) -> String {
     }
 }
 
-fn sections(app: &App, view: Option<&View>, look: &Look, now: Instant) -> Markup {
+fn sections(app: &App, view: Option<&View>, look: &PageState, now: Instant) -> Markup {
     html! {
         form #look method="get" action="/" {
             @for (name, value) in look.fields() {

@@ -12,7 +12,7 @@ use super::roots::Roots;
 
 mod kinds;
 
-pub(crate) use kinds::{kind, Kind};
+pub(crate) use kinds::{kind, LineKind};
 
 /// Buffer for one record, which has at most 2 KiB (`PRINTK_MESSAGE_MAX`, kernel/printk/internal.h);
 /// a read into a smaller buffer fails.

@@ -19,7 +19,7 @@ pub(crate) type Counts = [Option<u64>; EVENTS.len()];
 
 /// A group and its threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Group {
+pub(crate) struct ResctrlGroup {
     /// Directory of the group.
     pub path: PathBuf,
     /// TIDs; not read for the root group, which holds all other threads.
@@ -30,9 +30,9 @@ pub(crate) struct Group {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Control {
     /// The control group itself; the root comes first.
-    pub own: Group,
+    pub own: ResctrlGroup,
     /// Its monitoring groups, sorted by name.
-    pub(crate) monitors: Vec<Group>,
+    pub(crate) monitors: Vec<ResctrlGroup>,
 }
 
 /// Mount point of resctrl.
@@ -60,19 +60,19 @@ pub(crate) fn groups(roots: &Roots) -> io::Result<Vec<Control>> {
     Ok(all
         .map(|(tasks, path)| Control {
             monitors: monitors_of(roots, &path),
-            own: Group { path, tasks },
+            own: ResctrlGroup { path, tasks },
         })
         .collect())
 }
 
-fn monitors_of(roots: &Roots, control: &Path) -> Vec<Group> {
+fn monitors_of(roots: &Roots, control: &Path) -> Vec<ResctrlGroup> {
     let dir = control.join("mon_groups");
     let mut names = roots.list(&dir).unwrap_or_default();
     names.sort_unstable();
     let paths = names.iter().map(|name| dir.join(name));
     let group = |path: PathBuf| {
         let tasks = tasks(roots, &path)?;
-        Some(Group { path, tasks })
+        Some(ResctrlGroup { path, tasks })
     };
     paths.filter_map(group).collect()
 }

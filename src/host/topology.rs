@@ -23,7 +23,7 @@ use super::roots::Roots;
 mod cpu;
 mod shared;
 
-use cpu::Found;
+use cpu::FoundCpu;
 
 /// Location of a CPU; `package` and `core` as in node_exporter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,11 +124,11 @@ impl Topology {
         let types = core_types(roots);
         let found = |&id: &u32| {
             let dir = dir.join(format!("cpu{id}"));
-            let found = Found::read(roots, &dir, id, before.cpu(id));
+            let found = FoundCpu::read(roots, &dir, id, before.cpu(id));
             found.with(nodes.get(&id).copied(), types.get(&id).copied())
         };
         let offline = before.cpus.iter().filter(|cpu| !online.contains(&cpu.id));
-        let offline = offline.cloned().map(Found::offline);
+        let offline = offline.cloned().map(FoundCpu::offline);
         let cpus = online.iter().map(found).chain(offline).collect();
         Ok(Self {
             cpus: cpu::number(cpus, before),

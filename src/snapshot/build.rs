@@ -13,7 +13,7 @@ use crate::config::Placement;
 use crate::discover::{Inventory, Vm};
 use crate::engine::ledger::{CellKey, MAX_CELLS_AHEAD};
 use crate::engine::reading::Column;
-use crate::engine::sampler::View;
+use crate::engine::sampler::Sampled;
 use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
 use crate::engine::{CpuLocation, ReasonCode, SourceInfo, SourceState, INVENTORY};
 use crate::host::topology::{Cpu, Place, Topology};
@@ -75,7 +75,7 @@ impl Builder {
     }
 
     /// Builds the snapshot of the sampler's state and publishes it.
-    pub fn publish(&mut self, view: &View<'_>) {
+    pub fn publish(&mut self, view: &Sampled<'_>) {
         self.refresh_labels(view);
         let mut snapshot = self.empty(view);
         for (vcpu_sampler, labels) in view.vcpu_samplers.iter().zip(&mut self.vcpus) {
@@ -85,7 +85,7 @@ impl Builder {
         self.spare = self.handle.publish(Arc::new(snapshot));
     }
 
-    fn refresh_labels(&mut self, view: &View<'_>) {
+    fn refresh_labels(&mut self, view: &Sampled<'_>) {
         if !Arc::ptr_eq(&self.inventory, view.inventory) {
             self.refresh_inventory(view);
         }
@@ -98,7 +98,7 @@ impl Builder {
         self.refresh_sources(view);
     }
 
-    fn refresh_inventory(&mut self, view: &View<'_>) {
+    fn refresh_inventory(&mut self, view: &Sampled<'_>) {
         if !Arc::ptr_eq(&self.inventory.topology, &view.inventory.topology) {
             self.cpu_labels = cpu_labels(&view.inventory.topology);
             let cpus = view.inventory.topology.cpus.iter();
@@ -122,7 +122,7 @@ impl Builder {
         self.vcpus = view.vcpu_samplers.iter().map(renew).collect();
     }
 
-    fn refresh_sources(&mut self, view: &View<'_>) {
+    fn refresh_sources(&mut self, view: &Sampled<'_>) {
         let inventory = (INVENTORY, inventory_state(view.inventory));
         let overdue = |name: &str| view.overdue.iter().find(|(info, _)| info.name == name);
         let said = std::iter::once(&inventory)
@@ -146,7 +146,7 @@ impl Builder {
         }
     }
 
-    fn demand(&self, view: &View<'_>) -> Vec<CpuRow> {
+    fn demand(&self, view: &Sampled<'_>) -> Vec<CpuRow> {
         let cpus = view.inventory.topology.cpus.iter().zip(&*self.cpu_places);
         let row = |(cpu, labels): (&Cpu, &Arc<Labels>)| {
             Some(CpuRow {
@@ -159,7 +159,7 @@ impl Builder {
     }
 
     /// A snapshot without vCPUs, in the buffers of the spare snapshot if no reader holds it.
-    fn empty(&mut self, view: &View<'_>) -> Snapshot {
+    fn empty(&mut self, view: &Sampled<'_>) -> Snapshot {
         let spare = self.spare.take().and_then(|s| Arc::try_unwrap(s).ok());
         let (mut vms, mut vcpus, mut cells, numbers) = match spare {
             Some(s) => {
@@ -206,7 +206,7 @@ fn add_vcpu(
     snapshot: &mut Snapshot,
     vcpu_sampler: &VcpuSampler,
     labels: &mut VcpuLabels,
-    view: &View<'_>,
+    view: &Sampled<'_>,
 ) {
     let account = &vcpu_sampler.account;
     let first = snapshot.cells.len();
@@ -365,7 +365,7 @@ fn source_row(info: SourceInfo, state: SourceState) -> SourceRow {
     }
 }
 
-fn dropped_rows(view: &View<'_>) -> Vec<DroppedRow> {
+fn dropped_rows(view: &Sampled<'_>) -> Vec<DroppedRow> {
     let row = |(detail, series): &(crate::engine::limit::Detail, u64)| DroppedRow {
         labels: Arc::new(Labels::new([("what", detail.label().into())])),
         series: *series,

@@ -26,11 +26,11 @@ metrics! { METRICS of "devices":
 struct Devices {
     roots: Arc<Roots>,
     /// Problem of the last read of each VM.
-    vms: HashMap<VmKey, Option<Trouble>>,
+    vms: HashMap<VmKey, Option<DeviceProblem>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trouble {
+enum DeviceProblem {
     /// The exporter may not read its descriptors.
     Refused,
     /// It has too many descriptors.
@@ -50,11 +50,11 @@ impl Devices {
         vm.key.process().check(&self.roots)?;
         let (devices, trouble) = match held {
             Ok(held) => {
-                let trouble = held.more.then_some(Trouble::Many);
+                let trouble = held.more.then_some(DeviceProblem::Many);
                 (held.devices(&self.roots), trouble)
             }
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                (Vec::new(), Some(Trouble::Refused))
+                (Vec::new(), Some(DeviceProblem::Refused))
             }
             Err(error) => {
                 let fds = vm.key.process().dir(&self.roots).join("fd");
@@ -65,7 +65,7 @@ impl Devices {
         Ok(devices.into_iter().map(fact).collect())
     }
 
-    fn count(&self, trouble: Trouble) -> usize {
+    fn count(&self, trouble: DeviceProblem) -> usize {
         let all = self.vms.values();
         all.filter(|of_vm| **of_vm == Some(trouble)).count()
     }
@@ -76,7 +76,10 @@ impl VmSource for Devices {
         if !vfio::is_there(&self.roots) {
             return SourceState::Down(no_vfio());
         }
-        match (self.count(Trouble::Refused), self.count(Trouble::Many)) {
+        match (
+            self.count(DeviceProblem::Refused),
+            self.count(DeviceProblem::Many),
+        ) {
             (0, 0) => SourceState::Up,
             (0, many) => SourceState::Degraded(many_descriptors(many)),
             (refused, _) if refused == self.vms.len() => {

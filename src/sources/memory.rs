@@ -39,11 +39,11 @@ use crate::sources::Entry;
 mod cgroup;
 mod pace;
 mod ram;
-mod trouble;
+mod unknown;
 mod walk;
 
 use pace::Bucket;
-use trouble::Trouble;
+use unknown::UnknownMemory;
 use walk::{Failure, Walked};
 
 metrics! { METRICS of "memory":
@@ -79,19 +79,19 @@ pub struct Memory {
     roots: Arc<Roots>,
     /// The cgroup v2 hierarchy, once it is mounted.
     unified: Option<Hierarchy>,
-    vms: HashMap<VmKey, Kept>,
+    vms: HashMap<VmKey, VmState>,
     bucket: Bucket,
 }
 
 /// State of one VM.
-struct Kept {
+struct VmState {
     due: Instant,
     /// Whether it waits for its turn to be walked.
     waits: bool,
     /// Number of consecutive walks that exceeded the budget.
     overruns: u32,
     facts: Vec<Fact>,
-    trouble: Option<Trouble>,
+    trouble: Option<UnknownMemory>,
 }
 
 /// Memory of a VM in one read.
@@ -106,10 +106,10 @@ struct Sample {
 }
 
 /// Result of a read of a VM.
-enum Look {
+enum VmRead {
     /// Its memory, and why part of it is unknown.
-    Found(Sample, Option<Trouble>),
-    Unknown(Trouble),
+    Found(Sample, Option<UnknownMemory>),
+    Unknown(UnknownMemory),
     /// The VM is too small to separate guest RAM from the VMM's own memory.
     Nothing,
     /// It is not its turn to be walked.
@@ -135,7 +135,7 @@ impl Memory {
     }
 
     fn read_at(&mut self, vm: &Vm, now: Instant) -> Result<Vec<Fact>, ReadError> {
-        let kept = self.vms.entry(vm.key).or_insert_with(|| Kept::new(now));
+        let kept = self.vms.entry(vm.key).or_insert_with(|| VmState::new(now));
         if kept.due > now {
             return Ok(kept.facts.clone());
         }
@@ -148,22 +148,22 @@ impl Memory {
         let Some(kept) = self.vms.get_mut(&vm.key) else {
             return Ok(Vec::new());
         };
-        kept.waits = matches!(look, Look::Waits);
+        kept.waits = matches!(look, VmRead::Waits);
         (kept.facts, kept.trouble) = match look {
-            Look::Waits => return Ok(kept.facts.clone()),
-            Look::Gone => {
+            VmRead::Waits => return Ok(kept.facts.clone()),
+            VmRead::Gone => {
                 self.vms.remove(&vm.key);
                 return Err(ReadError::Gone);
             }
-            Look::Found(sample, trouble) => (facts(&sample, roots), trouble),
-            Look::Unknown(trouble) => (Vec::new(), Some(trouble)),
-            Look::Nothing => (Vec::new(), None),
+            VmRead::Found(sample, trouble) => (facts(&sample, roots), trouble),
+            VmRead::Unknown(trouble) => (Vec::new(), Some(trouble)),
+            VmRead::Nothing => (Vec::new(), None),
         };
         kept.due = now + period.max(kept.rest());
         Ok(kept.facts.clone())
     }
 
-    fn look(&mut self, vm: &Vm, now: Instant) -> Look {
+    fn look(&mut self, vm: &Vm, now: Instant) -> VmRead {
         let (pid, process) = (vm.key.pid, vm.key.process());
         let resident = match resident(&self.roots, process) {
             Ok(resident) => resident,
@@ -171,29 +171,31 @@ impl Memory {
         };
         let shares = |other: &VmKey| other.process() == process && *other != vm.key;
         if self.vms.keys().any(shares) {
-            return Look::Unknown(Trouble::SharedProcess);
+            return VmRead::Unknown(UnknownMemory::SharedProcess);
         }
         let guest_memfd = holds_guest_memfd(&self.roots, pid);
         if let Some(sample) = resident.and_then(|r| self.by_cgroup(pid, r, guest_memfd)) {
-            return Look::Found(sample, None);
+            return VmRead::Found(sample, None);
         }
         if guest_memfd {
-            return Look::Unknown(Trouble::GuestMemfd);
+            return VmRead::Unknown(UnknownMemory::GuestMemfd);
         }
         if self.config.budget.is_zero() {
-            return Look::Unknown(Trouble::WalksOff);
+            return VmRead::Unknown(UnknownMemory::WalksOff);
         }
         let numa = walk::Numa::read(&self.roots);
         let huge = pace::HugePages::read(&self.roots);
         let expected = resident.map_or(Duration::ZERO, |r| pace::expected(r, huge, numa.files()));
         if expected > self.config.budget {
-            return Look::Unknown(Trouble::TooLarge(self.config.budget));
+            return VmRead::Unknown(UnknownMemory::TooLarge(self.config.budget));
         }
         if !self.is_its_turn(vm.key, now) {
-            return Look::Waits;
+            return VmRead::Waits;
         }
         match self.walk(vm.key, resident, &numa) {
-            Look::Unknown(Trouble::NoRam) if resident.is_some_and(ram::is_tiny) => Look::Nothing,
+            VmRead::Unknown(UnknownMemory::NoRam) if resident.is_some_and(ram::is_tiny) => {
+                VmRead::Nothing
+            }
             look => look,
         }
     }
@@ -204,7 +206,7 @@ impl Memory {
         }
         let path = self.roots.proc.join(format!("{pid}/cgroup"));
         let text = text::small(&self.roots, &path).ok()?;
-        let process = cgroup::Process {
+        let process = cgroup::MemoryOwner {
             cgroup: std::str::from_utf8(&text).ok()?,
             resident,
             guest_memfd,
@@ -215,14 +217,14 @@ impl Memory {
     /// Whether a walk may start: time is left, and no other VM has waited longer.
     fn is_its_turn(&mut self, vm: VmKey, now: Instant) -> bool {
         let due = self.vms.get(&vm).map_or(now, |kept| kept.due);
-        let longer = |kept: &Kept| kept.waits && kept.due < due;
+        let longer = |kept: &VmState| kept.waits && kept.due < due;
         self.bucket.has_time(now) && !self.vms.values().any(longer)
     }
 
-    fn walk(&mut self, vm: VmKey, before: Option<Resident>, numa: &walk::Numa) -> Look {
+    fn walk(&mut self, vm: VmKey, before: Option<Resident>, numa: &walk::Numa) -> VmRead {
         let budget = self.config.budget;
         let Some((walked, took)) = self.walk_aside(vm, before, numa) else {
-            return Look::Unknown(Trouble::Blocked);
+            return VmRead::Unknown(UnknownMemory::Blocked);
         };
         self.bucket.take(took);
         let overrun = took >= budget;
@@ -230,9 +232,11 @@ impl Memory {
             kept.overruns = if overrun { kept.overruns + 1 } else { 0 };
         }
         match walked {
-            Ok((sample, _)) if overrun => Look::Found(sample, Some(Trouble::TooSlow(budget))),
-            Ok((sample, trouble)) => Look::Found(sample, trouble),
-            Err(Failure::Spent) => Look::Unknown(Trouble::TooSlow(budget)),
+            Ok((sample, _)) if overrun => {
+                VmRead::Found(sample, Some(UnknownMemory::TooSlow(budget)))
+            }
+            Ok((sample, trouble)) => VmRead::Found(sample, trouble),
+            Err(Failure::Spent) => VmRead::Unknown(UnknownMemory::TooSlow(budget)),
             Err(failure) => failure.into(),
         }
     }
@@ -272,18 +276,18 @@ fn resident(roots: &Roots, process: Task) -> Result<Option<Resident>, TaskError>
     }
 }
 
-impl From<Failure> for Look {
+impl From<Failure> for VmRead {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Gone => Look::Gone,
-            Failure::Unknown(trouble) => Look::Unknown(trouble),
+            Failure::Gone => VmRead::Gone,
+            Failure::Unknown(trouble) => VmRead::Unknown(trouble),
             // Only a walk can run out of time, and it handles that itself.
-            Failure::Spent => Look::Waits,
+            Failure::Spent => VmRead::Waits,
         }
     }
 }
 
-impl Kept {
+impl VmState {
     fn new(now: Instant) -> Self {
         Self {
             due: now,
@@ -305,7 +309,7 @@ impl Kept {
 impl VmSource for Memory {
     fn state(&self) -> SourceState {
         let all = self.vms.values();
-        trouble::state(all.map(|kept| kept.trouble.as_ref()))
+        unknown::state(all.map(|kept| kept.trouble.as_ref()))
     }
 
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {

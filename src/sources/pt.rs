@@ -36,7 +36,7 @@ pub mod scripted;
 pub(crate) mod totals;
 
 pub(crate) use perf::PerfPt;
-pub use plan::Plan;
+pub use plan::PtPlan;
 pub(crate) use recorder::PtRecorder;
 pub use ring_view::AuxTrace;
 

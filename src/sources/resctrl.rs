@@ -22,7 +22,7 @@ use crate::engine::background::{Fact, Origin, VmSource};
 use crate::engine::total::{add, Total};
 use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
 use crate::host::cpu_model;
-use crate::host::resctrl::{self, Control, Group};
+use crate::host::resctrl::{self, Control, ResctrlGroup};
 use crate::host::roots::Roots;
 use crate::host::task::{Task, TaskError};
 use crate::metric::{metrics, Keys, Metric};
@@ -119,7 +119,7 @@ impl Resctrl {
         let vcpus: HashSet<i32> = threads.iter().map(|vcpu| vcpu.tid).collect();
         let root = resctrl::root(&self.roots);
         let groups = self.groups().map_err(|error| refused(&root, &error))?;
-        let own: Vec<&Group> = own(&groups, &tids).collect();
+        let own: Vec<&ResctrlGroup> = own(&groups, &tids).collect();
         let held: HashSet<i32> = own.iter().flat_map(|group| &group.tasks).copied().collect();
         let of_others = own.iter().any(|group| !group.path.ends_with(name(vm.key)));
         let all = vcpus.is_subset(&held);
@@ -182,8 +182,11 @@ fn name(vm: VmKey) -> String {
 
 /// Groups that hold only threads of this process. A control group includes the counts of its
 /// monitoring groups, which are then skipped.
-fn own<'a>(groups: &'a [Control], tids: &'a HashSet<i32>) -> impl Iterator<Item = &'a Group> {
-    let is_own = |group: &Group| !group.tasks.is_empty() && group.tasks.is_subset(tids);
+fn own<'a>(
+    groups: &'a [Control],
+    tids: &'a HashSet<i32>,
+) -> impl Iterator<Item = &'a ResctrlGroup> {
+    let is_own = |group: &ResctrlGroup| !group.tasks.is_empty() && group.tasks.is_subset(tids);
     groups.iter().flat_map(move |control| {
         let (own, monitors) = if is_own(&control.own) {
             (Some(&control.own), &[][..])

@@ -7,7 +7,7 @@
 //!
 //! All threads of the process are read each period, and the time of those that ran is added to the
 //! core where they run now. The process's own CPU time includes threads that exited; what exceeds
-//! the sum of its threads was used by threads that started and exited between two reads (`look`).
+//! the sum of its threads was used by threads that started and exited between two reads (`pass`).
 //! It is counted for the emulator, without a location (`account`).
 //!
 //! Kernels before 6.4, and later ones with vhost's `fork_from_owner_default=0`, run vhost workers
@@ -30,11 +30,11 @@ use crate::sources::Entry;
 
 mod account;
 mod kthreads;
-mod look;
+mod pass;
 
 use account::Account;
 use kthreads::Kthreads;
-use look::{process_time, Look};
+use pass::{process_time, Pass};
 
 metrics! { METRICS of "threads":
     THREAD_TIME = Metric::counter("kvm_vm_thread_time_seconds_total", Keys::Vm, &["role", "package", "core", "numa_node"],
@@ -93,7 +93,7 @@ impl Threads {
         let topology = self.watch.as_mut().map(|watch| watch.look().clone());
         let shared = self.shares_process(vm.key);
         let mut account = self.vms.remove(&vm.key).unwrap_or_default();
-        let look = Look {
+        let pass = Pass {
             roots: &self.roots,
             vm,
             topology: topology.as_deref(),
@@ -101,7 +101,7 @@ impl Threads {
             max_others: self.max_others,
             lacks_schedstat: &mut self.lacks_schedstat,
         };
-        let read = look.all(&mut account, &self.kthreads, shared, self.born_after, now);
+        let read = pass.all(&mut account, &self.kthreads, shared, self.born_after, now);
         if matches!(read, Err(ReadError::Gone)) {
             return Err(ReadError::Gone);
         }

@@ -17,7 +17,7 @@ use crate::engine::Reason;
 use crate::host::privileges;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
-use crate::sources::pt::{plan, Capture, Outcome, PerfPt, Plan, RecordPt};
+use crate::sources::pt::{plan, Capture, Outcome, PerfPt, PtPlan, RecordPt};
 
 /// Flags of `pt record`.
 #[derive(Debug, Clone, Args)]
@@ -66,7 +66,7 @@ fn record(
     recorder: &mut dyn RecordPt,
 ) -> anyhow::Result<Capture> {
     // Report a machine that cannot record before looking for the vCPU.
-    let plan = Plan::read(roots).map_err(|reason| refusal(&reason))?;
+    let plan = PtPlan::read(roots).map_err(|reason| refusal(&reason))?;
     if let Some(reason) = &plan.gaps {
         out::say(&reason.detail);
     }

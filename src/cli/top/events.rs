@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ratatui::crossterm::event::{self, KeyEvent};
 
-use super::source::{Source, Trouble};
+use super::source::{NoView, Source};
 use crate::cli::serve::asked_to_stop;
 use crate::diagnosis::View;
 
@@ -15,7 +15,7 @@ pub(super) enum Event {
     Key(KeyEvent),
     /// The terminal was resized.
     Resized,
-    Answer(Box<Result<View, Trouble>>),
+    Answer(Box<Result<View, NoView>>),
     /// SIGINT, SIGTERM, or the end of the sampler.
     Stop,
     /// A thread ended unexpectedly: it panicked, or the terminal is gone.
@@ -69,7 +69,7 @@ fn spawn(
     tell: &SyncSender<Event>,
     run: impl FnOnce(&SyncSender<Event>) + Send + 'static,
 ) -> std::io::Result<()> {
-    let ended = Ended(name, tell.clone());
+    let ended = EndNotice(name, tell.clone());
     let thread = thread::Builder::new().name(name.to_owned());
     thread.spawn(move || {
         let ended = ended;
@@ -79,9 +79,9 @@ fn spawn(
 }
 
 /// Reports when the thread exits, also by a panic.
-struct Ended(&'static str, SyncSender<Event>);
+struct EndNotice(&'static str, SyncSender<Event>);
 
-impl Drop for Ended {
+impl Drop for EndNotice {
     fn drop(&mut self) {
         let _ = self.1.send(Event::Ended(self.0));
     }

@@ -60,11 +60,11 @@ const UNKNOWN: Level = Level::MAX;
 pub(super) struct History {
     /// Second of the latest view.
     now: Option<u64>,
-    vms: HashMap<String, OfVm>,
+    vms: HashMap<String, VmHistory>,
 }
 
 #[derive(Debug, Default)]
-struct OfVm {
+struct VmHistory {
     /// Second of the latest view that contained the VM.
     seen: u64,
     whole: Ring,

@@ -19,14 +19,14 @@ const LEAST: (u16, u16) = (30, 8);
 
 /// Colors and characters. Colors only repeat what a mark, a number or a word says.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
+pub(super) struct Appearance {
     /// Use colors (`NO_COLOR` is not set).
     pub(super) colors: bool,
     /// The terminal's locale is UTF-8.
     pub(super) unicode: bool,
 }
 
-impl Look {
+impl Appearance {
     /// From the environment (no-color.org; locale(7)).
     pub(super) fn of_environment() -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -47,7 +47,7 @@ impl Look {
     }
 }
 
-pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, look: Look, now: Instant) {
+pub(super) fn draw(frame: &mut Frame<'_>, state: &mut State, look: Appearance, now: Instant) {
     let area = frame.area();
     if area.width < LEAST.0 || area.height < LEAST.1 {
         let text = format!("needs {}x{}", LEAST.0, LEAST.1);
@@ -77,7 +77,7 @@ fn lines(frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'_>>) {
 }
 
 /// The lines above the table.
-fn head(state: &State, look: Look, area: Rect, now: Instant) -> Vec<Line<'static>> {
+fn head(state: &State, look: Appearance, area: Rect, now: Instant) -> Vec<Line<'static>> {
     let width = usize::from(area.width);
     let text = |text: &str| words::cut(text, width);
     let title = words::title(state, now);

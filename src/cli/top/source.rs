@@ -28,10 +28,10 @@ pub(super) enum Source {
 
 /// Why there is no view.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(in crate::cli) enum Trouble {
+pub(in crate::cli) enum NoView {
     /// No connection.
     #[error("no exporter answers at {address}: {reason}")]
-    Nobody { address: String, reason: String },
+    NoAnswer { address: String, reason: String },
     /// The exporter answers, and may have a view later.
     #[error("{0}")]
     NotYet(String),
@@ -62,12 +62,12 @@ pub(super) fn open(config: &Config, url: Option<&Address>, sample: bool) -> anyh
     let words = address.to_string();
     let exporter = Exporter::new(address)?;
     match exporter.ask() {
-        Err(Trouble::Nobody { address, .. }) if url.is_none() => {
+        Err(NoView::NoAnswer { address, .. }) if url.is_none() => {
             let words = format!("own samples (no exporter answers at {address})");
             return own::open(config, &words);
         }
-        Err(useless @ (Trouble::Nobody { .. } | Trouble::Useless(_))) => return Err(useless.into()),
-        Ok(_) | Err(Trouble::NotYet(_)) => {}
+        Err(useless @ (NoView::NoAnswer { .. } | NoView::Useless(_))) => return Err(useless.into()),
+        Ok(_) | Err(NoView::NotYet(_)) => {}
     }
     // Reading from an exporter needs no capability.
     privileges::drop_all_but(&[]);
@@ -87,11 +87,11 @@ pub(in crate::cli) fn ask(address: &Address) -> anyhow::Result<View> {
 
 impl Source {
     /// The latest view, sanitized.
-    pub(super) fn ask(&self) -> Result<View, Trouble> {
+    pub(super) fn ask(&self) -> Result<View, NoView> {
         let view = match self {
             Self::Exporter(exporter) => exporter.ask()?,
             Self::Own(snapshots) => View::of(snapshots, Instant::now())
-                .ok_or_else(|| Trouble::NotYet("no sample yet".to_owned()))?,
+                .ok_or_else(|| NoView::NotYet("no sample yet".to_owned()))?,
         };
         Ok(safe::view(view))
     }

@@ -190,7 +190,7 @@ const QUOTES: &str = "expected text; put quotes around it";
 #[derive(Deserialize)]
 struct AbsolutePath(#[serde(deserialize_with = "values::absolute_path")] PathBuf);
 
-impl raw::Entry for Endpoint {
+impl raw::UniqueEntry for Endpoint {
     const EXPECTED: &'static str = "a list of endpoints with different URLs";
     const MOST: usize = MAX_ENDPOINTS;
 

@@ -51,7 +51,7 @@ impl OpenCounters for Threads {
         }
         let known = self.lock().get(&tid).copied();
         let from = known.ok_or_else(|| refused(0, libc::ESRCH))?;
-        Ok(Box::new(Group {
+        Ok(Box::new(GroupOfThread {
             threads: self.clone(),
             tid,
             counted,
@@ -108,7 +108,7 @@ impl CounterGroup for Probe {
 }
 
 /// A group on a vCPU's thread.
-struct Group {
+struct GroupOfThread {
     threads: Threads,
     tid: i32,
     counted: Vec<Counted>,
@@ -117,7 +117,7 @@ struct Group {
     last: Counting,
 }
 
-impl CounterGroup for Group {
+impl CounterGroup for GroupOfThread {
     fn read(&mut self, counts: &mut [u64]) -> io::Result<Times> {
         if let Some(now) = self.threads.lock().get(&self.tid) {
             self.last = *now;

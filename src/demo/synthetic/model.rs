@@ -8,7 +8,7 @@ use super::noise::{Key, Noise};
 use super::places::{places, Place};
 use super::rates::{ThreadRates, VcpuRates, VmRates};
 use super::scenario::{node_of, Scenario, VmSpec};
-use super::timeline::{influence, Influence, OfVm};
+use super::timeline::{influence, Influence, VmInfluence};
 
 /// Xeon Gold 6338: base, all-core turbo and lowest frequency (Intel's ARK, product 212285).
 pub(super) const BASE_HERTZ: f64 = 2.0e9;
@@ -75,7 +75,7 @@ impl Model {
         let influence = influence(&self.scenario, at);
         let hertz = [0, 1].map(|package| self.hertz(package, &influence, at));
         let vms = self.scenario.vms.iter().enumerate().map(|(n, spec)| {
-            let view = View {
+            let view = VmAtTime {
                 model: self,
                 n,
                 spec,
@@ -110,15 +110,15 @@ impl Model {
 }
 
 /// A VM at a time.
-struct View<'a> {
+struct VmAtTime<'a> {
     model: &'a Model,
     n: usize,
     spec: &'a VmSpec,
-    of: &'a OfVm,
+    of: &'a VmInfluence,
     at: Duration,
 }
 
-impl View<'_> {
+impl VmAtTime<'_> {
     /// The VM's demand, as if it were alone on the host but for its quota.
     fn wants(&self, influence: &Influence, hertz: [f64; 2]) -> VmRates {
         let (mut vcpus, mut allowed) = (Vec::new(), Vec::new());

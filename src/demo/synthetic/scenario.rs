@@ -152,7 +152,7 @@ pub struct Expect {
     pub within: Duration,
 }
 
-/// What a trouble changes: fields of `Influence` and `OfVm` (timeline.rs), which say what each
+/// What a trouble changes: fields of `Influence` and `VmInfluence` (timeline.rs), which say what each
 /// means. VMs are indices into [`Scenario::vms`].
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Effect {

@@ -7,7 +7,7 @@ use super::scenario::{Effect, PerCpu, Scenario, CPUS};
 /// Differences from a calm host.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Influence {
-    pub(super) vms: Vec<OfVm>,
+    pub(super) vms: Vec<VmInfluence>,
     /// Share of time in which each package is throttled.
     pub(super) throttled: [f64; 2],
     /// Share of time in which counters have hardware.
@@ -18,7 +18,7 @@ pub(super) struct Influence {
 
 /// Differences for one VM.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct OfVm {
+pub(super) struct VmInfluence {
     /// Demand of every vCPU, in place of its workload's.
     pub(super) demand: Option<f64>,
     /// Demand of one vCPU.
@@ -40,10 +40,10 @@ pub(super) struct OfVm {
 
 /// The effects of all troubles that are active at this time.
 pub(super) fn influence(scenario: &Scenario, at: Duration) -> Influence {
-    let calm = OfVm {
+    let calm = VmInfluence {
         cpi: 1.0,
         misses: 1.0,
-        ..OfVm::default()
+        ..VmInfluence::default()
     };
     let mut all = Influence {
         vms: vec![calm; scenario.vms.len()],

@@ -11,25 +11,25 @@ const MAX: usize = 4096;
 
 /// Names that a VM of another owner must not continue, until the exporter restarts.
 #[derive(Debug, Default)]
-pub(super) struct Ended {
-    names: HashMap<String, Kept>,
+pub(super) struct EndedNames {
+    names: HashMap<String, EndedName>,
     /// Number of additions: a larger one is newer.
     added: u64,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct EndedName {
     owner: Owner,
     trust: Trust,
     added: u64,
 }
 
-impl Ended {
+impl EndedNames {
     /// Reserves a name for its owner.
     pub(super) fn add(&mut self, name: String, owner: Owner, trust: Trust) {
         self.added += 1;
         let added = self.added;
-        let kept = Kept {
+        let kept = EndedName {
             owner,
             trust,
             added,
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn flood_of_names_by_one_user_frees_no_other_name() {
-        let mut ended = Ended::default();
+        let mut ended = EndedNames::default();
         let (low, other) = (Trust::default(), Owner::User(Some(7)));
         ended.add("db".into(), Owner::Host, low);
         ended.add("web".into(), other, low);
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_host_of_many_vms_is_bounded_too() {
-        let mut ended = Ended::default();
+        let mut ended = EndedNames::default();
         for n in 0..2 * MAX {
             ended.add(format!("x{n}"), Owner::Host, Trust::default());
         }

@@ -15,14 +15,14 @@ use crate::engine::{OpenError, Reason, ReasonCode, VcpuSource};
 
 /// What descriptors are used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Kind {
+pub(in crate::engine) enum DescriptorKind {
     /// Files of /proc for scheduling, without which a vCPU has no series at all.
     Files,
     /// Hardware counters and other perf events.
     Counters,
 }
 
-impl Kind {
+impl DescriptorKind {
     /// The kind that source `n` needs; source 0 is sched.
     pub(in crate::engine) fn of_source(n: usize) -> Self {
         match n {
@@ -62,10 +62,10 @@ impl Share {
         Self { files, counters }
     }
 
-    fn room(&mut self, kind: Kind) -> &mut Room {
+    fn room(&mut self, kind: DescriptorKind) -> &mut Room {
         match kind {
-            Kind::Files => &mut self.files,
-            Kind::Counters => &mut self.counters,
+            DescriptorKind::Files => &mut self.files,
+            DescriptorKind::Counters => &mut self.counters,
         }
     }
 }
@@ -87,7 +87,7 @@ impl Shares {
     pub(in crate::engine) fn admit(
         &mut self,
         vm: VmKey,
-        kind: Kind,
+        kind: DescriptorKind,
         wanted: usize,
     ) -> Result<(), Reason> {
         let room = self.vms.entry(vm).or_default().room(kind);
@@ -99,7 +99,7 @@ impl Shares {
     }
 
     /// Records that a VM opened this many more.
-    pub(in crate::engine) fn hold(&mut self, vm: VmKey, kind: Kind, opened: usize) {
+    pub(in crate::engine) fn hold(&mut self, vm: VmKey, kind: DescriptorKind, opened: usize) {
         self.vms.entry(vm).or_default().room(kind).held += opened;
     }
 
@@ -151,7 +151,7 @@ impl Shares {
         self.vms = shares(most, &wants).into_iter().collect();
         for vcpu_sampler in vcpu_samplers {
             let share = self.vms.entry(vcpu_sampler.vm.key).or_default();
-            for kind in [Kind::Counters, Kind::Files] {
+            for kind in [DescriptorKind::Counters, DescriptorKind::Files] {
                 let room = share.room(kind);
                 let held = vcpu_sampler.held(kind);
                 if room.held + held > room.may {

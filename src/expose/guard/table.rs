@@ -75,13 +75,13 @@ pub(in crate::expose) struct Client {
 /// Identifies a body in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::expose) struct BodyId {
-    pub(in crate::expose) kind: Kind,
+    pub(in crate::expose) kind: BodyKind,
     pub(in crate::expose) number: u64,
 }
 
 /// What a body is for. Each kind has its own slots, so neither displaces the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::expose) enum Kind {
+pub(in crate::expose) enum BodyKind {
     /// `/metrics`.
     Scrape,
     /// The page, and the view as JSON.
@@ -219,7 +219,7 @@ impl Table {
 
     /// Frees one body: closes all clients of the body that has been unread for the longest time.
     /// Returns the number of clients closed.
-    pub(in crate::expose) fn free_body(&self, kind: Kind) -> usize {
+    pub(in crate::expose) fn free_body(&self, kind: BodyKind) -> usize {
         let now = Instant::now();
         let mut clients = self.clients();
         let mut liveliest: BTreeMap<BodyId, Duration> = BTreeMap::new();

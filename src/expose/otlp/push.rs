@@ -55,7 +55,7 @@ pub struct Pusher {
     /// Created for the first push, and again after a failure: certificates may have been replaced.
     client: Option<Client>,
     heartbeat: Heartbeat,
-    trouble: Trouble,
+    trouble: FailureLog,
 }
 
 impl Pusher {
@@ -73,7 +73,7 @@ impl Pusher {
             settings,
             app,
             client: None,
-            trouble: Trouble::default(),
+            trouble: FailureLog::default(),
         }
     }
 
@@ -187,7 +187,7 @@ impl Pusher {
 
 /// Logs failures, with a limited rate.
 #[derive(Debug, Default)]
-struct Trouble {
+struct FailureLog {
     last_report: Option<Instant>,
     hinted: Option<Instant>,
     /// Failed pushes since the last success.
@@ -196,7 +196,7 @@ struct Trouble {
     known: bool,
 }
 
-impl Trouble {
+impl FailureLog {
     fn log(&mut self, endpoint: &str, outcome: &Outcome, now: Instant) {
         match outcome {
             Outcome::NoSample => {}
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn recovery_is_logged_only_after_a_logged_failure() {
-        let mut trouble = Trouble::default();
+        let mut trouble = FailureLog::default();
         let now = Instant::now();
         let failed = Outcome::Failed {
             reason: "x".to_owned(),

@@ -8,7 +8,7 @@ use crate::diagnosis::{Cause, VmView};
 
 /// A column; the table can be sorted by each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Column {
+pub(super) enum PageColumn {
     Name,
     /// Score of the VM's worst cause.
     #[default]
@@ -24,9 +24,9 @@ pub(super) enum Column {
 }
 
 /// Columns that stand before a cause's.
-const BEFORE: [(Cause, Column); 2] = [
-    (Cause::CpiPeers, Column::Cpi),
-    (Cause::Exits, Column::Frequency),
+const BEFORE: [(Cause, PageColumn); 2] = [
+    (Cause::CpiPeers, PageColumn::Cpi),
+    (Cause::Exits, PageColumn::Frequency),
 ];
 
 /// Key, title, tooltip, unit and value of a column.
@@ -38,7 +38,7 @@ type Plain = (
     fn(&VmView) -> Option<f64>,
 );
 
-impl Column {
+impl PageColumn {
     /// All columns in order.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let first = [
@@ -56,7 +56,7 @@ impl Column {
         first.into_iter().chain(causes).chain([Self::Migrations])
     }
 
-    pub(super) fn info(self) -> cause::Column {
+    pub(super) fn info(self) -> cause::CauseColumn {
         let (key, title, help, unit, value): Plain = match self {
             Self::Name => ("name", "VM", "Name of the VM", Unit::Count, |_| None),
             Self::Worst => (
@@ -106,7 +106,7 @@ impl Column {
             ),
             Self::Cause(cause) => return cause.info().column,
         };
-        cause::Column {
+        cause::CauseColumn {
             key,
             title,
             help,

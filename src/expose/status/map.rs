@@ -3,7 +3,7 @@
 use maud::{html, Markup};
 
 use super::format::{grouped, number, or_unknown, percent, plural, ratio};
-use super::look::{Colour, Look};
+use super::page_state::{Colour, PageState};
 use crate::diagnosis::thresholds::thresholds;
 use crate::diagnosis::{CoreView, HostView, NodeView, Tenant, ThreadView, VcpuView, View, VmView};
 
@@ -16,7 +16,7 @@ const SLOW: f64 = 0.9;
 /// A core that was throttled by heat for more than this share of time is marked.
 const HOT: f64 = 0.01;
 
-pub(super) fn section(view: &View, look: &Look) -> Markup {
+pub(super) fn section(view: &View, look: &PageState) -> Markup {
     html! {
         section #host aria-labelledby="host-title" {
             div.head {
@@ -67,7 +67,7 @@ fn fact(name: &str, value: &dyn maud::Render) -> Markup {
     html! { div { dt { (name) } dd { (value.render()) } } }
 }
 
-fn switch(look: &Look) -> Markup {
+fn switch(look: &PageState) -> Markup {
     html! {
         div.switch role="group" aria-label="Color of vCPUs" {
             span.muted { "Color" }

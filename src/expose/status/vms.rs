@@ -2,9 +2,9 @@
 
 use maud::{html, Markup};
 
-use super::columns::Column;
+use super::columns::PageColumn;
 use super::format::{count, grouped, number, or_unknown, percent, plural, Severity};
-use super::look::Look;
+use super::page_state::PageState;
 use super::{causes, verdict};
 use crate::diagnosis::{Cause, DeviceView, NodeShare, VcpuView, View, VmView};
 
@@ -17,7 +17,7 @@ const MAX_PUSHED: usize = 12;
 /// Most vCPUs of all open VMs together.
 const MAX_VCPUS: usize = 1024;
 
-pub(super) fn section(view: &View, look: &Look) -> Markup {
+pub(super) fn section(view: &View, look: &PageState) -> Markup {
     let vms = sorted(view, look);
     let left_out = vms.len().saturating_sub(MAX_VMS);
     html! {
@@ -34,7 +34,7 @@ pub(super) fn section(view: &View, look: &Look) -> Markup {
             } @else {
                 div.scroll #vms-scroll role="region" aria-labelledby="vms-title" tabindex="0" {
                     table.vms {
-                        thead { tr { @for column in Column::all() { (head(column, look)) } } }
+                        thead { tr { @for column in PageColumn::all() { (head(column, look)) } } }
                         (rows(view, &vms, look))
                     }
                 }
@@ -50,7 +50,7 @@ pub(super) fn section(view: &View, look: &Look) -> Markup {
 }
 
 /// VMs with their positions, sorted.
-fn sorted<'a>(view: &'a View, look: &Look) -> Vec<(usize, &'a VmView)> {
+fn sorted<'a>(view: &'a View, look: &PageState) -> Vec<(usize, &'a VmView)> {
     let mut vms: Vec<_> = view.vms.iter().enumerate().collect();
     vms.sort_by(|(_, a), (_, b)| {
         if look.up {
@@ -62,7 +62,7 @@ fn sorted<'a>(view: &'a View, look: &Look) -> Vec<(usize, &'a VmView)> {
     vms
 }
 
-fn head(column: Column, look: &Look) -> Markup {
+fn head(column: PageColumn, look: &PageState) -> Markup {
     let sorted = (column == look.sort).then_some(if look.up {
         ("ascending", "▲")
     } else {
@@ -80,16 +80,16 @@ fn head(column: Column, look: &Look) -> Markup {
     }
 }
 
-fn rows(view: &View, vms: &[(usize, &VmView)], look: &Look) -> Markup {
+fn rows(view: &View, vms: &[(usize, &VmView)], look: &PageState) -> Markup {
     html! {
         @for (n, vm, open) in opened(vms, look) {
             tbody.open[open.is_some()] #{ "vm-" (n) } {
                 tr {
-                    @for column in Column::all() { (cell(column, n, vm, open.is_some())) }
+                    @for column in PageColumn::all() { (cell(column, n, vm, open.is_some())) }
                 }
                 @if let Some(shown) = open {
                     tr.more #{ "more-" (n) } {
-                        td colspan=(Column::all().count()) { (details(n, vm, view, shown)) }
+                        td colspan=(PageColumn::all().count()) { (details(n, vm, view, shown)) }
                     }
                 }
             }
@@ -98,7 +98,10 @@ fn rows(view: &View, vms: &[(usize, &VmView)], look: &Look) -> Markup {
 }
 
 /// The VMs in the table; open ones with the number of vCPUs to show.
-fn opened<'a>(vms: &[(usize, &'a VmView)], look: &Look) -> Vec<(usize, &'a VmView, Option<usize>)> {
+fn opened<'a>(
+    vms: &[(usize, &'a VmView)],
+    look: &PageState,
+) -> Vec<(usize, &'a VmView, Option<usize>)> {
     let mut room = MAX_VCPUS;
     let shown = vms.iter().take(MAX_VMS);
     let open = |&(n, vm): &(usize, &'a VmView)| {
@@ -110,9 +113,9 @@ fn opened<'a>(vms: &[(usize, &'a VmView)], look: &Look) -> Vec<(usize, &'a VmVie
     shown.map(open).collect()
 }
 
-fn cell(column: Column, n: usize, vm: &VmView, open: bool) -> Markup {
+fn cell(column: PageColumn, n: usize, vm: &VmView, open: bool) -> Markup {
     match column {
-        Column::Name => name(n, vm, open),
+        PageColumn::Name => name(n, vm, open),
         _ => scored(column.score(vm), column.text(vm)),
     }
 }

@@ -8,7 +8,7 @@ use super::{read_list, CoreType, Cpu, Ids, Place, Topology};
 use crate::host::roots::Roots;
 
 /// A CPU before its core and cache are numbered, with the CPUs that share them.
-pub(super) struct Found {
+pub(super) struct FoundCpu {
     cpu: Cpu,
     /// Online SMT siblings; `None` if sysfs has no list.
     siblings: Option<Vec<u32>>,
@@ -16,7 +16,7 @@ pub(super) struct Found {
     sharers: Option<Vec<u32>>,
 }
 
-impl Found {
+impl FoundCpu {
     /// Reads an online CPU.
     pub(super) fn read(roots: &Roots, dir: &Path, id: u32, before: Option<&Cpu>) -> Self {
         let topology = dir.join("topology");
@@ -120,9 +120,9 @@ impl Found {
 }
 
 /// Numbers cores and caches and sorts the CPUs; cores and caches keep their previous numbers.
-pub(super) fn number(mut found: Vec<Found>, before: &Topology) -> Vec<Cpu> {
+pub(super) fn number(mut found: Vec<FoundCpu>, before: &Topology) -> Vec<Cpu> {
     found.sort_by_key(|found| found.cpu.id);
-    let known = |found: &Found| {
+    let known = |found: &FoundCpu| {
         before
             .cpu(found.cpu.id)
             .filter(|cpu| is_same(cpu, &found.cpu))
@@ -140,7 +140,7 @@ pub(super) fn number(mut found: Vec<Found>, before: &Topology) -> Vec<Cpu> {
         let of_core = siblings.entry((member.scope, *core)).or_default();
         of_core.push(member.cpu);
     }
-    let numbered = |(Found { mut cpu, .. }, core): (Found, u32)| {
+    let numbered = |(FoundCpu { mut cpu, .. }, core): (FoundCpu, u32)| {
         let key = (cpu.place.package, core);
         cpu.place.core = i32::try_from(core).unwrap_or(i32::MAX);
         cpu.siblings = siblings.get(&key).cloned().unwrap_or_default();

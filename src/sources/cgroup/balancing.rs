@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::levels::Found;
+use super::levels::LocatedVm;
 use super::totals::{Counted, Totals};
 use crate::engine::background::{Fact, Origin};
 use crate::host::roots::Roots;
@@ -31,7 +31,7 @@ impl Balancing {
     pub(super) fn read(
         &mut self,
         roots: &Roots,
-        unified: &Found,
+        unified: &LocatedVm,
     ) -> io::Result<Option<Counted<3>>> {
         let Some((hierarchy, levels)) = unified.as_ref().filter(|_| !self.is_unsupported) else {
             return Ok(None);

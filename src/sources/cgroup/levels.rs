@@ -11,7 +11,7 @@ use crate::host::cgroup::Hierarchy;
 const MAX_DEPTH: usize = 32;
 
 /// A hierarchy, and the VM's groups in it.
-pub(super) type Found = Option<(Hierarchy, Levels)>;
+pub(super) type LocatedVm = Option<(Hierarchy, Levels)>;
 
 /// The groups of one VM in one hierarchy, as paths relative to its root. The root is never
 /// included.

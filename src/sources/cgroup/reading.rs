@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::balancing::Balancing;
-use super::levels::{Branch, Found, Levels};
+use super::levels::{Branch, Levels, LocatedVm};
 use super::totals::{Counted, Totals};
 use crate::engine::background::{Fact, FactValue, Origin};
 use crate::host::cgroup::files::{Pressure, Quota, Throttling};
@@ -73,9 +73,9 @@ impl Account {
     pub(super) fn read(
         &mut self,
         roots: &Roots,
-        cpu: &Found,
-        cpuset: &Found,
-        unified: &Found,
+        cpu: &LocatedVm,
+        cpuset: &LocatedVm,
+        unified: &LocatedVm,
     ) -> io::Result<Vec<Fact>> {
         let mut facts = Vec::new();
         let levels = match cpu {

@@ -111,13 +111,16 @@ fn state_is_that_of_the_worst_vm() {
         }
     };
     assert_eq!(reported(None, None), "up");
-    assert_eq!(reported(Some(Trouble::Many), None), "many_descriptors");
     assert_eq!(
-        reported(Some(Trouble::Many), Some(Trouble::Refused)),
+        reported(Some(DeviceProblem::Many), None),
+        "many_descriptors"
+    );
+    assert_eq!(
+        reported(Some(DeviceProblem::Many), Some(DeviceProblem::Refused)),
         "no_permission"
     );
     assert_eq!(
-        reported(Some(Trouble::Refused), Some(Trouble::Refused)),
+        reported(Some(DeviceProblem::Refused), Some(DeviceProblem::Refused)),
         "down"
     );
 }

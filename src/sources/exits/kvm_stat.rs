@@ -81,12 +81,12 @@ const STATS: &[&str] = &[
 
 struct KvmStat {
     roots: Arc<Roots>,
-    vms: HashMap<VmKey, Kept>,
+    vms: HashMap<VmKey, VmCounters>,
 }
 
 /// State of one VM.
 #[derive(Debug, Default)]
-struct Kept {
+struct VmCounters {
     /// Its directory, once found; it stays the same for the life of the VM.
     dir: Option<PathBuf>,
     totals: HashMap<&'static str, Total>,
@@ -175,7 +175,7 @@ impl VmSource for KvmStat {
         let counts = counts(&self.roots, &dir)?;
         // The directory is named by PID and descriptor, which may belong to another VM by now.
         vm.key.process().check(&self.roots)?;
-        let Kept { dir: kept, totals } = self.vms.entry(vm.key).or_default();
+        let VmCounters { dir: kept, totals } = self.vms.entry(vm.key).or_default();
         *kept = Some(dir);
         let total = |(stat, now)| fact(stat, totals.entry(stat).or_default().advance(now));
         Ok(counts.into_iter().map(total).collect())

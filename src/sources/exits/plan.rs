@@ -48,14 +48,14 @@ pub(super) enum Feed {
 
 /// The events counted on each vCPU thread, in one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct ExitPlan {
     /// The events of the group, and what each counts.
     pub(super) events: Vec<(Feed, Attr)>,
     /// Why part of the configured events is missing.
     pub(super) lacking: Option<Reason>,
 }
 
-impl Plan {
+impl ExitPlan {
     /// Reads the tracepoints from tracefs.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::plan::{self, Feed, Plan};
+use super::plan::{self, ExitPlan, Feed};
 use crate::config;
 use crate::engine::{
     Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, ReasonCode, Scope,
@@ -29,9 +29,9 @@ struct Exits {
     counters: Arc<dyn OpenCounters>,
     columns: Arc<Ids>,
     /// What is counted, or why nothing is.
-    plan: Result<Plan, Reason>,
+    plan: Result<ExitPlan, Reason>,
     /// The plan from the last read of tracefs, before the kernel refused any of it.
-    offered: Option<Plan>,
+    offered: Option<ExitPlan>,
     looked: Instant,
     /// [`PAUSE`], except in tests.
     pause: Duration,
@@ -112,7 +112,7 @@ impl Exits {
             self.plan = Err(pid_namespace());
             return;
         }
-        match Plan::read(&self.config, &self.roots) {
+        match ExitPlan::read(&self.config, &self.roots) {
             Err(reason) => (self.offered, self.plan) = (None, Err(reason)),
             Ok(offered) if self.plan.is_ok() && self.offered.as_ref() == Some(&offered) => {}
             Ok(offered) => {
@@ -176,7 +176,7 @@ impl VcpuSource for Exits {
     fn state(&self) -> SourceState {
         match &self.plan {
             Err(reason) => SourceState::Down(reason.clone()),
-            Ok(Plan {
+            Ok(ExitPlan {
                 lacking: Some(reason),
                 ..
             }) => SourceState::Degraded(reason.clone()),

@@ -14,7 +14,7 @@ use super::{unreadable, HostReader};
 use crate::engine::background::{Fact, Found};
 use crate::engine::{Reason, ReasonCode, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
-use crate::host::kernel_log::{self, KernelLog, Kind, Record};
+use crate::host::kernel_log::{self, KernelLog, LineKind, Record};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
@@ -34,8 +34,8 @@ const MOST: usize = 20_000;
 #[derive(Default)]
 pub(super) struct Log {
     log: Option<KernelLog>,
-    /// Number of lines of each of [`Kind::ALL`].
-    lines: [u64; Kind::ALL.len()],
+    /// Number of lines of each of [`LineKind::ALL`].
+    lines: [u64; LineKind::ALL.len()],
     lost: u64,
     /// Flags of the CPU, read once.
     flags: Option<CpuFlags>,
@@ -50,7 +50,7 @@ impl Log {
         let lines = &mut self.lines;
         let count = |record: Record<'_>| {
             let kind = kernel_log::kind(&record);
-            if let Some(n) = Kind::ALL.iter().position(|one| Some(*one) == kind) {
+            if let Some(n) = LineKind::ALL.iter().position(|one| Some(*one) == kind) {
                 lines[n] += 1;
             }
         };
@@ -61,9 +61,9 @@ impl Log {
     fn facts(&mut self, roots: &Roots, topology: &Topology) -> Vec<Fact> {
         let flags = self.flags.get_or_insert_with(|| CpuFlags::read(roots));
         let could = |kind| can_log(kind, roots, topology, flags);
-        let known = Kind::ALL.into_iter().zip(self.lines);
+        let known = LineKind::ALL.into_iter().zip(self.lines);
         let known = known.filter(|(kind, n)| *n > 0 || could(*kind));
-        let line = |(kind, n): (Kind, u64)| {
+        let line = |(kind, n): (LineKind, u64)| {
             let labels = [("kind", kind.label().into())];
             Fact::int(&KERNEL_LOG_LINES, labels, n)
         };
@@ -91,26 +91,26 @@ impl CpuFlags {
 
 /// Whether this kernel on this machine could log a line of this kind. Otherwise a 0 would report
 /// health that nothing checks.
-fn can_log(kind: Kind, roots: &Roots, topology: &Topology, flags: &CpuFlags) -> bool {
+fn can_log(kind: LineKind, roots: &Roots, topology: &Topology, flags: &CpuFlags) -> bool {
     let sys = |path: &str| roots.sys.join(path);
     match kind {
         // Machine checks come from the CPU or from error records of the firmware.
-        Kind::MachineCheck => {
+        LineKind::MachineCheck => {
             flags.lists_any(&["mce"]) != Some(false)
                 || sys("devices/system/machinecheck").exists()
                 || sys("firmware/acpi/tables/HEST").exists()
         }
         // A memory controller with an EDAC driver: mcN, not always from 0
         // (drivers/edac/edac_mc_sysfs.c).
-        Kind::MemoryError => {
+        LineKind::MemoryError => {
             let controllers = roots.list(&sys("devices/system/edac/mc"));
             let is_one = |name: &String| name.strip_prefix("mc").is_some_and(is_number);
             controllers.is_ok_and(|names| names.iter().any(is_one))
         }
         // CONFIG_MEMORY_FAILURE (mm/memory-failure.c).
-        Kind::MemoryFailure => roots.proc.join("sys/vm/memory_failure_early_kill").exists(),
+        LineKind::MemoryFailure => roots.proc.join("sys/vm/memory_failure_early_kill").exists(),
         // therm_throt.c creates the directory for each CPU that it monitors.
-        Kind::Throttle => topology.cpus.iter().any(|cpu| {
+        LineKind::Throttle => topology.cpus.iter().any(|cpu| {
             sys(&format!(
                 "devices/system/cpu/cpu{}/thermal_throttle",
                 cpu.id
@@ -118,13 +118,15 @@ fn can_log(kind: Kind, roots: &Roots, topology: &Topology, flags: &CpuFlags) -> 
             .exists()
         }),
         // X86_FEATURE_{SPLIT_LOCK,BUS_LOCK}_DETECT (arch/x86/include/asm/cpufeatures.h).
-        Kind::SplitLock => flags.lists_any(&["split_lock_detect", "bus_lock_detect"]) == Some(true),
+        LineKind::SplitLock => {
+            flags.lists_any(&["split_lock_detect", "bus_lock_detect"]) == Some(true)
+        }
         // KVM on x86 has the parameter, and logs nothing if it is N (arch/x86/kvm/x86.c).
-        Kind::KvmMsr => {
+        LineKind::KvmMsr => {
             let report = sys("module/kvm/parameters/report_ignored_msrs");
             roots.read_text(&report).is_ok_and(|value| value != "N")
         }
-        Kind::Kvm => true,
+        LineKind::Kvm => true,
     }
 }
 

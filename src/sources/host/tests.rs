@@ -1,7 +1,7 @@
 //! Each source on the fixture machines.
 
 mod cpu_time;
-mod kernel_log;
+mod logged;
 
 use super::cpu_time::CpuTime;
 use super::kernel_log::Log;

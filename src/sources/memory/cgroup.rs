@@ -21,7 +21,7 @@ const LEVELS: usize = 4;
 
 /// The data of a VM's process that is compared with its cgroup.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Process<'a> {
+pub(super) struct MemoryOwner<'a> {
     /// Content of its /proc/PID/cgroup.
     pub(super) cgroup: &'a str,
     pub(super) resident: Resident,
@@ -31,7 +31,11 @@ pub(super) struct Process<'a> {
 }
 
 /// The VM's memory from its cgroup; `None` if the cgroup does not match.
-pub(super) fn look(roots: &Roots, unified: &mut Hierarchy, process: Process<'_>) -> Option<Sample> {
+pub(super) fn look(
+    roots: &Roots,
+    unified: &mut Hierarchy,
+    process: MemoryOwner<'_>,
+) -> Option<Sample> {
     let shown = unified.shown(process.cgroup)?;
     let (group, stat) = accounted(roots, unified, shown)?;
     let resident = process.resident;

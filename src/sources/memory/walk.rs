@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 
-use super::trouble::Trouble;
+use super::unknown::UnknownMemory;
 use super::{no_memory, ram, Sample};
 use crate::engine::total::add;
 use crate::host::memory::numa::parse_numa_maps;
@@ -26,7 +26,7 @@ use crate::host::task::TaskError;
 const MAX_MAPPINGS: usize = 65_530;
 
 /// Result of a walk, and why part of it is missing.
-pub(super) type Walked = (Sample, Option<Trouble>);
+pub(super) type Walked = (Sample, Option<UnknownMemory>);
 
 /// Why a process was not walked.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) enum Failure {
     /// The walk used up its budget.
     Spent,
     /// Its memory is unknown.
-    Unknown(Trouble),
+    Unknown(UnknownMemory),
 }
 
 impl From<TaskError> for Failure {
@@ -44,9 +44,9 @@ impl From<TaskError> for Failure {
         match error {
             TaskError::Gone => Self::Gone,
             TaskError::Unreadable(_, error) if error.kind() == ErrorKind::PermissionDenied => {
-                Self::Unknown(Trouble::NoPermission)
+                Self::Unknown(UnknownMemory::NoPermission)
             }
-            other => Self::Unknown(Trouble::Unreadable(other.to_string())),
+            other => Self::Unknown(UnknownMemory::Unreadable(other.to_string())),
         }
     }
 }
@@ -124,7 +124,7 @@ pub(super) fn walk(
             sample.nodes = Some(found.nodes);
             None
         }
-        Err(Failure::Unknown(trouble @ Trouble::NoFile(_))) => Some(trouble),
+        Err(Failure::Unknown(trouble @ UnknownMemory::NoFile(_))) => Some(trouble),
         Err(failure) => return Err(failure),
     };
     Ok((sample, trouble))
@@ -179,7 +179,7 @@ fn ram(roots: &Roots, pid: i32, spent: &mut impl FnMut() -> bool) -> Result<Vec<
         // An exiting process has no mappings (fs/proc/task_mmu.c, `m_start`).
         Err(Failure::Gone)
     } else if found.is_empty() {
-        Err(Failure::Unknown(Trouble::NoRam))
+        Err(Failure::Unknown(UnknownMemory::NoRam))
     } else {
         Ok(found)
     }
@@ -258,7 +258,7 @@ fn read(
     let path = dir.join(name);
     let failed = |error: io::Error| match error.kind() {
         // The process existed a moment ago: if it still does, its kernel lacks the file.
-        ErrorKind::NotFound if dir.exists() => Failure::Unknown(Trouble::NoFile(name)),
+        ErrorKind::NotFound if dir.exists() => Failure::Unknown(UnknownMemory::NoFile(name)),
         _ => TaskError::new(path.clone(), error).into(),
     };
     let file = text::open(roots, &path).map_err(failed)?;
@@ -267,7 +267,7 @@ fn read(
         TextError::Io(error) => failed(error),
         TextError::TooLong => {
             let detail = format!("cannot read {}: {error}", path.display());
-            Failure::Unknown(Trouble::Unreadable(detail))
+            Failure::Unknown(UnknownMemory::Unreadable(detail))
         }
     })
 }

@@ -40,7 +40,7 @@ impl OpenCounters for Perf {
             members.push(sys::into_file(member));
         }
         leader.enable().map_err(failed(0))?;
-        let group = Group::new(leader, members);
+        let group = PerfGroup::new(leader, members);
         let newest = group.members.last().unwrap_or(&group.leader);
         descriptors::leaves_room(newest, Holder::Counters).map_err(failed(others.len()))?;
         Ok(Box::new(group))
@@ -94,13 +94,13 @@ fn set_filter(counter: &Counter, attr: &Attr) -> io::Result<()> {
 }
 
 /// A leader, its members, and a buffer for one read.
-struct Group {
+struct PerfGroup {
     leader: File,
     members: Vec<File>,
     buffer: Box<[u8]>,
 }
 
-impl Group {
+impl PerfGroup {
     fn new(leader: Counter, members: Vec<File>) -> Self {
         let words = HEADER + 1 + members.len();
         Self {
@@ -111,7 +111,7 @@ impl Group {
     }
 }
 
-impl CounterGroup for Group {
+impl CounterGroup for PerfGroup {
     fn read(&mut self, counts: &mut [u64]) -> io::Result<Times> {
         let read = self.leader.read(&mut self.buffer)?;
         if read != self.buffer.len() {

@@ -141,7 +141,7 @@ impl OpenCounters for Scripted {
         let slots = open.entry(tid).or_default();
         slots.push(Some(events.to_vec()));
         let number = slots.len() - 1;
-        Ok(Box::new(Group {
+        Ok(Box::new(ScriptedGroup {
             tid,
             number,
             events: events.len(),
@@ -153,7 +153,7 @@ impl OpenCounters for Scripted {
     }
 }
 
-struct Group {
+struct ScriptedGroup {
     tid: i32,
     number: usize,
     events: usize,
@@ -163,7 +163,7 @@ struct Group {
     open: Open,
 }
 
-impl Group {
+impl ScriptedGroup {
     fn steady(&self, counts: &mut [u64]) -> Times {
         let seconds = self.read as u64;
         let running = if self.runs { seconds } else { 0 };
@@ -177,7 +177,7 @@ impl Group {
     }
 }
 
-impl CounterGroup for Group {
+impl CounterGroup for ScriptedGroup {
     fn read(&mut self, counts: &mut [u64]) -> io::Result<Times> {
         self.read += 1;
         let Some(steps) = &self.steps else {
@@ -199,7 +199,7 @@ impl CounterGroup for Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ScriptedGroup {
     fn drop(&mut self) {
         let mut open = lock(&self.open);
         let Some(slots) = open.get_mut(&self.tid) else {

@@ -32,7 +32,7 @@ const TERMS: [(&str, Option<&str>); 7] = [
 
 /// How vCPUs are recorded on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct PtPlan {
     /// `type` of perf_event_attr.
     pub kind: u32,
     /// `config` to `config3`
@@ -43,7 +43,7 @@ pub struct Plan {
     pub gaps: Option<Reason>,
 }
 
-impl Plan {
+impl PtPlan {
     /// Reads the machine's PMU and capabilities.
     ///
     /// # Errors

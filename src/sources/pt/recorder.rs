@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 
 use super::duty_cycle::{Core, DutyCycle};
 use super::totals::{ReasonNames, VcpuTotals, VmTotals};
-use super::{plan, Capture, Outcome, Plan, RecordPt, Request, SOURCE};
+use super::{plan, Capture, Outcome, PtPlan, RecordPt, Request, SOURCE};
 use crate::config;
 use crate::discover::{Inventory, Vcpu, Vm, VmKey};
 use crate::engine::background::{Fact, VmFacts};
@@ -57,7 +57,7 @@ pub(crate) struct PtRecorder {
     config: config::Pt,
     roots: Arc<Roots>,
     recorder: Box<dyn RecordPt>,
-    plan: Result<Plan, Reason>,
+    plan: Result<PtPlan, Reason>,
     names: ReasonNames,
     inventory: Arc<ArcSwap<Inventory>>,
     /// The inventory that `queue` is based on.
@@ -67,17 +67,17 @@ pub(crate) struct PtRecorder {
     due: Instant,
     /// When the last turn was due.
     slot: Option<Instant>,
-    trouble: Option<Trouble>,
+    trouble: Option<Refusals>,
     /// Whether the last recording had gaps.
     gaps: bool,
-    vms: HashMap<VmKey, OfVm>,
+    vms: HashMap<VmKey, VmRecordings>,
     newest: Arc<ArcSwap<VmFacts>>,
     telemetry: Telemetry,
 }
 
 /// Why the kernel refuses recordings at the moment.
 #[derive(Debug)]
-struct Trouble {
+struct Refusals {
     reason: Reason,
     /// Number of refusals in a row.
     times: u32,
@@ -86,7 +86,7 @@ struct Trouble {
 
 /// Totals and facts of a VM.
 #[derive(Default)]
-struct OfVm {
+struct VmRecordings {
     totals: VmTotals,
     facts: Arc<[Fact]>,
     vcpus: BTreeMap<u32, (VcpuTotals, Arc<[Fact]>)>,
@@ -111,7 +111,7 @@ impl PtRecorder {
         telemetry: Telemetry,
     ) -> Self {
         let plan = if config.enabled {
-            Plan::read(&roots)
+            PtPlan::read(&roots)
         } else {
             Err(plan::disabled())
         };
@@ -350,7 +350,7 @@ impl PtRecorder {
         let before = self.trouble.as_ref().map_or(0, |trouble| trouble.times);
         let times = before.saturating_add(1);
         let (first, longest) = BACK_OFF;
-        self.trouble = Some(Trouble {
+        self.trouble = Some(Refusals {
             reason,
             times,
             until: now + back_off(first, longest, times),
@@ -370,7 +370,7 @@ impl PtRecorder {
     }
 
     fn publish(&self) {
-        let lists = |of_vm: &OfVm| {
+        let lists = |of_vm: &VmRecordings| {
             let of_vcpus = of_vm.vcpus.values().map(|(_, facts)| facts.clone());
             std::iter::once(of_vm.facts.clone())
                 .chain(of_vcpus)

@@ -244,7 +244,7 @@ fn orphans_are_removed_and_other_groups_stay() {
         std::fs::create_dir_all(f.host.path(format!("{ROOT}/{group}"))).unwrap();
     }
     let roots = Roots::below(f.host.root());
-    let group = |name: &str| Group {
+    let group = |name: &str| ResctrlGroup {
         path: f.host.path(format!("{ROOT}/{name}")),
         tasks: HashSet::new(),
     };

@@ -7,7 +7,7 @@ use crate::cli::check::State;
 use crate::config;
 use crate::host::privileges::{Capabilities, MemoryLock, NEEDED_BY_PT};
 use crate::host::roots::Roots;
-use crate::sources::pt::Plan;
+use crate::sources::pt::PtPlan;
 
 /// The machine's requirements, and the process's if the source is on.
 pub(in super::super) fn pt(
@@ -28,7 +28,7 @@ pub(in super::super) fn pt(
 
 fn machine(roots: &Roots) -> Finding {
     let need = Need("pt", "Intel PT");
-    let (finding, fix) = match Plan::read(roots) {
+    let (finding, fix) = match PtPlan::read(roots) {
         Ok(plan) => match plan.gaps {
             Some(reason) => (need.degraded(reason.detail), reason.fix),
             None => (need.ok(format!("intel_pt/{}/", plan.terms.join(","))), None),

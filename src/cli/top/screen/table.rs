@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::Frame;
 
-use super::Look;
+use super::Appearance;
 use crate::cli::out;
 use crate::cli::top::column::{Column, Row, Subject};
 use crate::cli::top::layout::{layout, Layout, GAP};
@@ -21,7 +21,7 @@ const CRITICAL: f64 = 0.2;
 /// Lines above the rows: caption and titles.
 const ABOVE: u16 = 2;
 
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: Look) {
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &mut State, look: Appearance) {
     let longest = longest(state);
     let width = usize::from(area.width);
     let layout = layout(state.table, width, longest, true);
@@ -104,7 +104,14 @@ fn aligned(column: Column, text: &str, width: usize) -> String {
     }
 }
 
-fn draw_row(buffer: &mut Buffer, line: Rect, row: Row, state: &State, layout: &Layout, look: Look) {
+fn draw_row(
+    buffer: &mut Buffer,
+    line: Rect,
+    row: Row,
+    state: &State,
+    layout: &Layout,
+    look: Appearance,
+) {
     let Some(subject) = state.view.as_ref().and_then(|view| row.subject(view)) else {
         return;
     };
@@ -137,7 +144,7 @@ fn fit(name: &str, width: usize) -> String {
     }
 }
 
-fn style(column: Column, subject: Subject<'_>, look: Look) -> Style {
+fn style(column: Column, subject: Subject<'_>, look: Appearance) -> Style {
     let number = column.number(subject);
     let over = |least| number.is_some_and(|number| number >= least);
     match column {
@@ -151,7 +158,7 @@ fn style(column: Column, subject: Subject<'_>, look: Look) -> Style {
 }
 
 /// One character for each level; a space if it is unknown.
-fn graph(levels: &[Option<f64>], look: Look) -> String {
+fn graph(levels: &[Option<f64>], look: Appearance) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     const ASCII: [char; 8] = ['_', '.', ':', '-', '=', '+', '*', '#'];
     let glyphs = if look.unicode { BLOCKS } else { ASCII };

@@ -8,12 +8,17 @@ use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 use ratatui::Terminal;
 
-const PLAIN: Look = Look {
+const PLAIN: Appearance = Appearance {
     colors: false,
     unicode: true,
 };
 
-fn buffer(state: &mut State, now: Instant, (width, height): (u16, u16), look: Look) -> Buffer {
+fn buffer(
+    state: &mut State,
+    now: Instant,
+    (width, height): (u16, u16),
+    look: Appearance,
+) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     let frame = terminal.draw(|frame| draw(frame, state, look, now));
     frame.unwrap().buffer.clone()
@@ -181,7 +186,7 @@ fn without_colors_there_are_none() {
     let (mut state, now) = state(three());
     let plain = buffer(&mut state, now, (160, 40), PLAIN);
     assert!(plain.content.iter().all(|cell| cell.fg == Color::Reset));
-    let look = Look {
+    let look = Appearance {
         colors: true,
         ..PLAIN
     };
@@ -195,7 +200,7 @@ fn without_colors_there_are_none() {
 #[test]
 fn a_terminal_of_ascii_gets_ascii() {
     let (mut state, now) = some_seconds();
-    let look = Look {
+    let look = Appearance {
         unicode: false,
         ..PLAIN
     };

@@ -12,7 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::runtime::Runtime;
 
-use super::Trouble;
+use super::NoView;
 use crate::diagnosis::View;
 
 /// Path of the view below the exporter's address.
@@ -99,7 +99,7 @@ impl Exporter {
     }
 
     /// Requests the view once.
-    pub(super) fn ask(&self) -> Result<View, Trouble> {
+    pub(super) fn ask(&self) -> Result<View, NoView> {
         let answer = async { tokio::time::timeout(TIMEOUT, self.answer()).await };
         self.runtime.block_on(answer).unwrap_or_else(|_| {
             let seconds = TIMEOUT.as_secs();
@@ -107,11 +107,11 @@ impl Exporter {
         })
     }
 
-    async fn answer(&self) -> Result<View, Trouble> {
+    async fn answer(&self) -> Result<View, NoView> {
         let answer = self.client.get(self.address.view.clone()).await;
         let answer = answer.map_err(|error| {
             if error.is_connect() {
-                Trouble::Nobody {
+                NoView::NoAnswer {
                     address: self.address.to_string(),
                     reason: root(&error),
                 }
@@ -139,12 +139,12 @@ impl Exporter {
         })
     }
 
-    fn not_yet(&self, what: &str) -> Trouble {
-        Trouble::NotYet(format!("{} {what}", self.address))
+    fn not_yet(&self, what: &str) -> NoView {
+        NoView::NotYet(format!("{} {what}", self.address))
     }
 
-    fn useless(&self, what: &str) -> Trouble {
-        Trouble::Useless(format!("{} {what}", self.address))
+    fn useless(&self, what: &str) -> NoView {
+        NoView::Useless(format!("{} {what}", self.address))
     }
 }
 

@@ -75,7 +75,7 @@ fn body_that_no_client_reads_is_freed() {
     let table = Table::new(8);
     let [a, b, c, d, page] = [A, A, A, A, A].map(|peer| seat(&table, peer));
     let body = |number| {
-        let kind = Kind::Scrape;
+        let kind = BodyKind::Scrape;
         Some(BodyId { kind, number })
     };
     // The longest stall of all, but another client reads the same body.
@@ -83,16 +83,16 @@ fn body_that_no_client_reads_is_freed() {
         seat.client.takes(body(number));
         stalls(seat, ms);
     }
-    let (kind, number) = (Kind::Page, 0);
+    let (kind, number) = (BodyKind::Page, 0);
     page.client.takes(Some(BodyId { kind, number }));
     stalls(&page, 9000);
-    assert_eq!(table.free_body(Kind::Scrape), 2);
+    assert_eq!(table.free_body(BodyKind::Scrape), 2);
     assert_eq!(
         [&a, &b, &c, &d, &page].map(is_there),
         [true, true, false, false, true]
     );
-    assert_eq!(table.free_body(Kind::Page), 1);
-    assert_eq!(table.free_body(Kind::Page), 0);
+    assert_eq!(table.free_body(BodyKind::Page), 1);
+    assert_eq!(table.free_body(BodyKind::Page), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::{check, check_caches, core_ids, cores, Described};
-use crate::host::topology::cpu::{self, Found};
+use crate::host::topology::cpu::{self, FoundCpu};
 use crate::host::topology::{CoreType, Cpu, Ids, Place, Topology};
 
 /// Up to 3 packages, 2 dies, 2 clusters and 3 cores of up to 2 threads; ids unique in the machine,
@@ -61,7 +61,7 @@ fn topology(machine: &[Described], online: &BTreeSet<u32>, before: &Topology) ->
             online: true,
         };
         let siblings = alike(&|other| other.core == cpu.core);
-        Found::new(
+        FoundCpu::new(
             read,
             siblings,
             alike(&|other| other.cache.unwrap().2 == cache),
@@ -71,7 +71,7 @@ fn topology(machine: &[Described], online: &BTreeSet<u32>, before: &Topology) ->
     let found = online
         .iter()
         .map(found)
-        .chain(offline.cloned().map(Found::offline));
+        .chain(offline.cloned().map(FoundCpu::offline));
     Topology {
         cpus: cpu::number(found.collect(), before),
     }

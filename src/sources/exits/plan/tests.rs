@@ -2,17 +2,17 @@ use super::*;
 use crate::config::ExitReason;
 use crate::fake_host::FakeHost;
 
-fn read(host: &FakeHost, reasons: &[&str]) -> Result<Plan, Reason> {
+fn read(host: &FakeHost, reasons: &[&str]) -> Result<ExitPlan, Reason> {
     let reasons = reasons.iter().map(|name| ExitReason((*name).to_owned()));
     let config = config::Exits {
         enabled: true,
         reasons: reasons.collect(),
     };
-    Plan::read(&config, &Roots::below(host.root()))
+    ExitPlan::read(&config, &Roots::below(host.root()))
 }
 
 /// Each event as `ID FEED FILTER`.
-fn shown(plan: &Plan) -> Vec<String> {
+fn shown(plan: &ExitPlan) -> Vec<String> {
     let show = |(feed, attr): &(Feed, Attr)| {
         let filter = attr.filter.map(|filter| format!(" {filter}"));
         format!("{} {feed:?}{}", attr.words[0], filter.unwrap_or_default())

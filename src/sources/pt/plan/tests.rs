@@ -57,30 +57,30 @@ impl Host {
 
 #[test]
 fn terms_are_those_the_machine_has() {
-    let plan = Plan::read(&Host::new().pt(&["psb_cyc"]).1).unwrap();
+    let plan = PtPlan::read(&Host::new().pt(&["psb_cyc"]).1).unwrap();
     assert_eq!(plan.terms, ["pt", "branch", "tsc", "noretcomp", "cyc"]);
     assert_eq!((plan.kind, plan.words), (8, [0x2c03, 0, 0, 0]));
     assert_eq!(plan.gaps, None);
     let caps = ["psb_cyc", "event_trace", "power_event_trace", "mtc"];
-    let plan = Plan::read(&Host::new().pt(&caps).1).unwrap();
+    let plan = PtPlan::read(&Host::new().pt(&caps).1).unwrap();
     assert_eq!(plan.words[0], 0x8000_2c13, "no mtc: bit 9");
     let host = Host::new()
         .pt(&[])
         .file(format!("{PMU_DIR}/caps/psb_cyc"), "0\n");
-    assert!(!Plan::read(&host.1).unwrap().terms.contains(&"cyc"));
+    assert!(!PtPlan::read(&host.1).unwrap().terms.contains(&"cyc"));
 }
 
 #[test]
 fn bits_follow_the_kernels_format() {
     let host = Host::new().pt(&[]);
     let host = host.file(format!("{PMU_DIR}/format/tsc"), "config2:5\n");
-    let plan = Plan::read(&host.1).unwrap();
+    let plan = PtPlan::read(&host.1).unwrap();
     assert_eq!(plan.words, [0x2801, 0, 1 << 5, 0]);
 }
 
 #[test]
 fn request_combines_plan_and_configuration() {
-    let plan = Plan::read(&Host::new().pt(&[]).1).unwrap();
+    let plan = PtPlan::read(&Host::new().pt(&[]).1).unwrap();
     let request = plan.request(&config::Pt::default());
     assert_eq!((request.kind, request.words[0]), (8, 0x2c01));
     assert_eq!(request.window.as_millis(), 10);
@@ -97,24 +97,24 @@ fn missing_pmu_has_a_reason() {
         ("Unknown", "", "model is unknown"),
     ] {
         let host = Host::new().cpuinfo(vendor, flags);
-        let reason = Plan::read(&host.1).unwrap_err();
+        let reason = PtPlan::read(&host.1).unwrap_err();
         assert_eq!(reason.code, "no_pt");
         assert!(reason.detail.contains(why), "{vendor} {flags}: {reason:?}");
     }
     let arm = "processor : 0\nCPU implementer : 0x41\nCPU part : 0xd0c\n";
     let host = Host::new().file("proc/cpuinfo", arm);
-    let reason = Plan::read(&host.1).unwrap_err();
+    let reason = PtPlan::read(&host.1).unwrap_err();
     assert!(reason.detail.contains("an Arm CPU"), "{reason:?}");
-    assert_eq!(Plan::read(&Host::new().1).unwrap_err().code, "no_pt");
+    assert_eq!(PtPlan::read(&Host::new().1).unwrap_err().code, "no_pt");
 }
 
 #[test]
 fn host_guest_mode_hides_the_guest() {
     let file = "sys/module/kvm_intel/parameters/pt_mode";
     let host = Host::new().pt(&[]).file(file, "0\n");
-    assert_eq!(Plan::read(&host.1).unwrap().gaps, None);
+    assert_eq!(PtPlan::read(&host.1).unwrap().gaps, None);
     let host = host.file(file, "1\n");
-    let reason = Plan::read(&host.1).unwrap().gaps.unwrap();
+    let reason = PtPlan::read(&host.1).unwrap().gaps.unwrap();
     assert_eq!(reason.code, "guest_not_visible");
     assert!(reason.fix.unwrap().contains("pt_mode=0"));
 }
@@ -122,7 +122,7 @@ fn host_guest_mode_hides_the_guest() {
 #[test]
 fn unexpected_pmu_format_is_a_reason() {
     let host = Host::new().pt(&[]).file(format!("{PMU_DIR}/type"), "x\n");
-    assert_eq!(Plan::read(&host.1).unwrap_err().code, "not_understood");
+    assert_eq!(PtPlan::read(&host.1).unwrap_err().code, "not_understood");
 }
 
 #[test]

@@ -26,14 +26,14 @@ fn server(status: &str, body: Vec<u8>) -> Exporter {
 
 fn useless(exporter: &Exporter) -> String {
     match exporter.ask() {
-        Err(Trouble::Useless(text)) => text,
+        Err(NoView::Useless(text)) => text,
         other => panic!("{other:?}"),
     }
 }
 
 fn not_yet(exporter: &Exporter) -> String {
     match exporter.ask() {
-        Err(Trouble::NotYet(text)) => text,
+        Err(NoView::NotYet(text)) => text,
         other => panic!("{other:?}"),
     }
 }
@@ -86,7 +86,7 @@ fn refused_connection_means_no_exporter() {
     let address = Address::local(listener.local_addr().unwrap());
     drop(listener);
     let trouble = Exporter::new(address).unwrap().ask().unwrap_err();
-    assert!(matches!(trouble, Trouble::Nobody { .. }), "{trouble:?}");
+    assert!(matches!(trouble, NoView::NoAnswer { .. }), "{trouble:?}");
     assert!(trouble.to_string().contains("refused"), "{trouble}");
 }
 

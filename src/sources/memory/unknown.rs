@@ -8,7 +8,7 @@ use crate::engine::{Reason, ReasonCode, SourceState};
 /// Why the memory of a VM is unknown, in whole or in part. The most severe comes first: the
 /// source's state reports it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Trouble {
+pub(super) enum UnknownMemory {
     /// The exporter may not read its process.
     NoPermission,
     /// The kernel lacks a file.
@@ -31,7 +31,7 @@ pub(super) enum Trouble {
     NoRam,
 }
 
-impl Trouble {
+impl UnknownMemory {
     fn reason(&self, count: &str) -> Reason {
         let own_cgroup = "give each VM its own cgroup v2 group with the memory controller, \
             as libvirt and Proxmox do";
@@ -94,13 +94,14 @@ impl Trouble {
 }
 
 /// The source's state from the problems of its VMs.
-pub(super) fn state<'a>(vms: impl Iterator<Item = Option<&'a Trouble>>) -> SourceState {
+pub(super) fn state<'a>(vms: impl Iterator<Item = Option<&'a UnknownMemory>>) -> SourceState {
     let vms: Vec<_> = vms.collect();
     let Some(gravest) = vms.iter().flatten().min() else {
         return SourceState::Up;
     };
-    let same =
-        |trouble: &&Trouble| std::mem::discriminant(*trouble) == std::mem::discriminant(*gravest);
+    let same = |trouble: &&UnknownMemory| {
+        std::mem::discriminant(*trouble) == std::mem::discriminant(*gravest)
+    };
     let troubled = vms.iter().flatten().copied().filter(same).count();
     let reason = gravest.reason(&format!("{troubled} of {} VMs", vms.len()));
     if troubled == vms.len() && gravest.is_whole() {
@@ -110,7 +111,7 @@ pub(super) fn state<'a>(vms: impl Iterator<Item = Option<&'a Trouble>>) -> Sourc
     }
 }
 
-impl Trouble {
+impl UnknownMemory {
     /// Whether a VM with this problem has no data at all until it is fixed.
     fn is_whole(&self) -> bool {
         !matches!(self, Self::TooSlow(_) | Self::NoFile("numa_maps"))

@@ -28,7 +28,7 @@ fn ticks(roots: &Roots, process: Task, stat: &[u8]) -> Result<u64, ReadError> {
 }
 
 /// One pass over all threads of a VM.
-pub(super) struct Look<'a> {
+pub(super) struct Pass<'a> {
     pub(super) roots: &'a Roots,
     pub(super) vm: &'a Vm,
     pub(super) topology: Option<&'a Topology>,
@@ -38,7 +38,7 @@ pub(super) struct Look<'a> {
     pub(super) lacks_schedstat: &'a mut bool,
 }
 
-impl Look<'_> {
+impl Pass<'_> {
     /// Charges the activity of all threads since the last pass; returns the process's CPU time
     /// before it, in clock ticks. If several VMs share the process, only the vCPUs can be
     /// attributed to this VM.

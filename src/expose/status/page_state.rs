@@ -3,15 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use super::columns::Column;
+use super::columns::PageColumn;
 use crate::expose::query;
 
 /// Most VMs with open rows.
 const MAX_OPEN: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Look {
-    pub(super) sort: Column,
+pub(super) struct PageState {
+    pub(super) sort: PageColumn,
     /// Ascending order.
     pub(super) up: bool,
     pub(super) colour: Colour,
@@ -46,7 +46,7 @@ impl Colour {
     }
 }
 
-impl Look {
+impl PageState {
     /// Parses a query; ignores invalid parts.
     pub(super) fn of(query: &str) -> Self {
         let mut look = Self::default();
@@ -76,7 +76,7 @@ impl Look {
             Some(key) => (key, true),
             None => (value, false),
         };
-        if let Some(column) = Column::all().find(|c| c.info().key == key) {
+        if let Some(column) = PageColumn::all().find(|c| c.info().key == key) {
             (self.sort, self.up) = (column, up);
         }
     }
@@ -88,11 +88,11 @@ impl Look {
     }
 
     /// The value of `sort` after a click on a column's head; reverses the current column.
-    pub(super) fn sort_by(&self, column: Column) -> String {
+    pub(super) fn sort_by(&self, column: PageColumn) -> String {
         let up = if column == self.sort {
             !self.up
         } else {
-            column == Column::Name
+            column == PageColumn::Name
         };
         sort_value(column, up)
     }
@@ -111,7 +111,7 @@ impl Look {
 /// Suffix of `sort` for ascending order.
 const UP: &str = ".up";
 
-fn sort_value(column: Column, up: bool) -> String {
+fn sort_value(column: PageColumn, up: bool) -> String {
     format!("{}{}", column.info().key, if up { UP } else { "" })
 }
 
@@ -122,25 +122,31 @@ mod tests {
 
     #[test]
     fn invalid_parts_of_a_query_are_ignored() {
-        let look = Look::of("sort=delay.up&colour=cpi&open=a%26b&open=c+d&open=e&toggle=e");
-        assert_eq!((look.sort, look.up), (Column::Cause(Cause::Delay), true));
+        let look = PageState::of("sort=delay.up&colour=cpi&open=a%26b&open=c+d&open=e&toggle=e");
+        assert_eq!(
+            (look.sort, look.up),
+            (PageColumn::Cause(Cause::Delay), true)
+        );
         assert_eq!(look.colour, Colour::Cpi);
         assert!(look.open.iter().eq(["a&b", "c d"]));
         for nonsense in ["", "&&=&", "sort=x&colour=%ff&sort", "x=y"] {
-            assert_eq!(Look::of(nonsense), Look::default(), "{nonsense}");
+            assert_eq!(PageState::of(nonsense), PageState::default(), "{nonsense}");
         }
-        let toggled = Look::of("open=a&toggle=b");
+        let toggled = PageState::of("open=a&toggle=b");
         assert!(toggled.open.iter().eq(["a", "b"]));
         let many: String = (0..1000).map(|n| format!("open={n}&")).collect();
-        assert_eq!(Look::of(&many).open.len(), MAX_OPEN);
+        assert_eq!(PageState::of(&many).open.len(), MAX_OPEN);
     }
 
     #[test]
     fn a_second_press_sorts_the_other_way_round() {
-        let look = Look::of("sort=delay");
-        assert_eq!(look.sort_by(Column::Cause(Cause::Delay)), "delay.up");
-        assert_eq!(look.sort_by(Column::Cause(Cause::Exits)), "exits");
-        assert_eq!(look.sort_by(Column::Name), "name.up");
-        assert_eq!(Look::of("sort=name.up").sort_by(Column::Name), "name");
+        let look = PageState::of("sort=delay");
+        assert_eq!(look.sort_by(PageColumn::Cause(Cause::Delay)), "delay.up");
+        assert_eq!(look.sort_by(PageColumn::Cause(Cause::Exits)), "exits");
+        assert_eq!(look.sort_by(PageColumn::Name), "name.up");
+        assert_eq!(
+            PageState::of("sort=name.up").sort_by(PageColumn::Name),
+            "name"
+        );
     }
 }
