@@ -62,8 +62,7 @@ pub(crate) const IO_REGISTER: u64 = 0x4000_0008;
 #[error("the embedded guests support x86-64 and arm64, but this machine is {arch}", arch = std::env::consts::ARCH)]
 pub struct Unsupported;
 
-pub(crate) use arch::contents;
-pub(crate) use arch::{prepare_vcpu, prepare_vm};
+pub(crate) use arch::{contents, prepare_vcpu, prepare_vm};
 
 #[cfg_attr(target_arch = "x86_64", path = "guest/x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "guest/aarch64.rs")]

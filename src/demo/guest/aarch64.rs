@@ -64,7 +64,7 @@ const SCTLR: u64 = 0x30d0_0800 | 1 | 1 << 2 | 1 << 12;
 const PSTATE: u64 = 0x3c5;
 
 /// Initial contents of the guest's memory, by address; the rest is 0.
-pub fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
+pub(crate) fn contents(load: Load) -> Result<Vec<(u64, Vec<u8>)>, Unsupported> {
     let image: &[u32] = match load {
         Load::Spin => &SPIN,
         Load::Halt | Load::Io => &TELL,
