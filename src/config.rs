@@ -156,7 +156,7 @@ mapping! {
 pub enum Placement {
     /// `package`, `core`, `numa_node`.
     Core,
-    /// `numa_node`.
+    /// `numa_node` alone.
     NumaNode,
     /// No location labels.
     None,

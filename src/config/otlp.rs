@@ -175,7 +175,7 @@ pub struct BasicAuth {
     /// Username; it has no colon.
     #[serde(deserialize_with = "read::username")]
     pub username: String,
-    /// The password.
+    /// As text, or where to read it from.
     pub password: HeaderSource,
 }
 

@@ -83,7 +83,6 @@ pub struct Memory {
     bucket: Bucket,
 }
 
-/// State of one VM.
 struct VmState {
     due: Instant,
     /// Whether it waits for its turn to be walked.

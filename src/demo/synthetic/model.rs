@@ -109,7 +109,6 @@ impl Model {
     }
 }
 
-/// A VM at a time.
 struct VmAtTime<'a> {
     model: &'a Model,
     n: usize,
