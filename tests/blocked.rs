@@ -4,6 +4,7 @@
 #![cfg(feature = "fixtures")]
 
 use crate::support::exporter;
+use crate::support::run::alone;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -123,6 +124,7 @@ fn a_real_process_that_holds_its_memory_hides_itself_alone() {
     if let Some(lacks) = lacks() {
         return println!("skipped: {lacks}");
     }
+    let _alone = alone();
     let dir = tempfile::tempdir().expect("a directory");
     let held = Holder::start(Some(dir.path()));
     let exporter = Exporter::start();

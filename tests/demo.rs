@@ -8,21 +8,15 @@ use crate::support::run;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{mpsc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc;
 use std::thread;
 
 use exporter::{get, Exposition, Sample};
 use micro_vm::{comm, ends, is_alive, kvm_works};
-use run::{eventually, stolen, DEADLINE};
+use run::{alone, eventually, stolen, DEADLINE};
 use rustix::process::{kill_process, Pid, Signal};
 use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
 use vcpu_exporter::demo::guests::{Plan, PLANS};
-
-/// Runs the demos one after another: they load the CPUs and would starve each other.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A running demo. Dropping it kills it.
 struct Demo {

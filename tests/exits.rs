@@ -3,7 +3,6 @@
 #![cfg(feature = "demo")]
 
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use vcpu_exporter::demo::guest::Load;
@@ -12,6 +11,7 @@ use vcpu_exporter::demo::vm::{Exit, Vm};
 use crate::support::exporter;
 use crate::support::micro_vm;
 use crate::support::real_vms;
+use crate::support::run::alone;
 use crate::support::timer_guest;
 
 use exporter::{Exporter, Exposition};
@@ -21,12 +21,6 @@ use timer_guest::TimerGuest;
 
 const EVENTS: &str = "kvm_vcpu_kvm_events_total";
 const EXITS: &str = "kvm_vcpu_exits_total";
-
-/// One test at a time: each counts everything its exporter sees.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A guest in this process, on a thread that enters it only on request.
 struct Counted {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustix::thread::{sched_setaffinity, CpuSet};
 use vcpu_exporter::demo::guest::Load;
@@ -18,17 +18,11 @@ use crate::support::run;
 
 use exporter::{Exporter, Exposition};
 use micro_vm::{kvm_works, MicroVm};
-use run::{allowed_cpus, eventually};
+use run::{allowed_cpus, alone, eventually};
 
 /// The scheduler updates a running thread's total at least once in this time: one tick of a kernel
 /// with HZ=100.
 const STALE: f64 = 0.010;
-
-/// Runs the tests one after another: they load the CPUs and would starve each other.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Figures of a vCPU thread in /proc: time on a core and delay in seconds, voluntary and
 /// involuntary switches, migrations.

@@ -4,8 +4,6 @@
 // Clippy knows tests by their attribute, not their helpers.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 #[path = "../support/alertmanager.rs"]
 mod alertmanager;
 #[path = "../support/browser.rs"]
@@ -45,8 +43,4 @@ mod scraped;
 mod service;
 mod vms;
 
-/// The tests that run guests load the CPUs; one after the other they do not starve each other.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use run::alone;

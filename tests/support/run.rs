@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,13 @@ pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Pause between two checks of a condition.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// Held by tests that load the CPUs, count everything that an exporter of this machine sees, or change
+/// what it sees: they run one after the other.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Calls `look` until it returns something; `None` after [`DEADLINE`].
 pub fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
