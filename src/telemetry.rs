@@ -87,6 +87,14 @@ impl Telemetry {
         (telemetry, registry)
     }
 
+    /// Counts failed reads of a source, which has a series from its first one on.
+    pub(crate) fn count_read_errors(&self, source: &'static str, errors: u64) {
+        if errors > 0 {
+            let labels = [("source", source.into())];
+            self.read_errors.get_or_create(labels).inc_by(errors);
+        }
+    }
+
     fn register(&self) -> Registry {
         let mut all = Registry::default();
         let build = Family::<2, Counter>::default();

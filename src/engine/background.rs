@@ -247,11 +247,7 @@ impl BackgroundCollector {
                 let round = entry.read(&inventory, &self.heartbeat);
                 entry.due = now + entry.source.period;
                 let source = entry.source.info.name;
-                if round.errors > 0 {
-                    let errors = &self.telemetry.read_errors;
-                    let errors = errors.get_or_create([("source", source.into())]);
-                    errors.inc_by(round.errors);
-                }
+                self.telemetry.count_read_errors(source, round.errors);
                 if round.news {
                     self.publish(&inventory);
                 }
@@ -313,16 +309,8 @@ impl ScheduledSource {
                 self.asked = alive;
                 for vm in &inventory.vms {
                     heartbeat.step(name);
-                    match source.read(vm) {
-                        Ok(facts) => round.news |= keep(&mut self.known, Some(vm.key), facts),
-                        Err(ReadError::Gone) => {
-                            round.news |= self.known.remove(&Some(vm.key)).is_some();
-                        }
-                        Err(ReadError::Failed(error)) => {
-                            tracing::debug!(source = name, vm = %vm.name, %error, "cannot read this VM");
-                            round.errors += 1;
-                        }
-                    }
+                    let read = source.read(vm);
+                    round.add(name, vm, read, &mut self.known);
                 }
                 source.state()
             }
@@ -330,6 +318,26 @@ impl ScheduledSource {
         round.news |= self.state.as_ref() != Some(&state);
         self.state = Some(state);
         round
+    }
+}
+
+impl Round {
+    /// Takes what a source read of a VM.
+    fn add(
+        &mut self,
+        source: &str,
+        vm: &Vm,
+        read: Result<Vec<Fact>, ReadError>,
+        known: &mut Known,
+    ) {
+        match read {
+            Ok(facts) => self.news |= keep(known, Some(vm.key), facts),
+            Err(ReadError::Gone) => self.news |= known.remove(&Some(vm.key)).is_some(),
+            Err(ReadError::Failed(error)) => {
+                tracing::debug!(source, vm = %vm.name, %error, "cannot read this VM");
+                self.errors += 1;
+            }
+        }
     }
 }
 

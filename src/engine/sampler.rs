@@ -182,11 +182,8 @@ impl Sampler {
 
     fn count_errors(&mut self) {
         for (errors, source) in self.errors.iter_mut().zip(&self.sources) {
-            if *errors > 0 {
-                let labels = [("source", source.info().name.into())];
-                let counter = self.telemetry.read_errors.get_or_create(labels);
-                counter.inc_by(std::mem::take(errors));
-            }
+            let errors = std::mem::take(errors);
+            self.telemetry.count_read_errors(source.info().name, errors);
         }
     }
 

@@ -344,8 +344,7 @@ impl PtRecorder {
             _ => Outcome::Refused,
         };
         if outcome == Outcome::Refused {
-            let errors = &self.telemetry.read_errors;
-            errors.get_or_create([("source", SOURCE.into())]).inc();
+            self.telemetry.count_read_errors(SOURCE, 1);
         }
         let before = self.trouble.as_ref().map_or(0, |trouble| trouble.times);
         let times = before.saturating_add(1);
