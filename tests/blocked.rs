@@ -3,14 +3,13 @@
 //! real process whose command line is on a file system that does not answer.
 #![cfg(feature = "fixtures")]
 
-use crate::support::exporter;
 use crate::support::run::alone;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use exporter::{Exporter, Exposition};
+use crate::support::exporter::{Exporter, Exposition};
 use rustix::process::Signal;
 use vcpu_exporter::fake_host::{FakeHost, UUID_A, UUID_B};
 

@@ -9,15 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use vcpu_exporter::demo::guest::Load;
 
-use crate::support::exporter;
-use crate::support::micro_vm;
-use crate::support::real_vms;
-use crate::support::run;
-
-use exporter::{Exporter, Exposition};
-use micro_vm::{kvm_works, MicroVm};
-use real_vms::{qemu_works, Libvirt};
-use run::{allowed_cpus, eventually, Frozen};
+use crate::support::exporter::{Exporter, Exposition};
+use crate::support::micro_vm::{kvm_works, MicroVm};
+use crate::support::real_vms::{qemu_works, Libvirt};
+use crate::support::run::{allowed_cpus, eventually, Frozen};
 
 const CONFIG: &str = "sources: {cgroup: {period: 1s}}";
 

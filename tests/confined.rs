@@ -11,9 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{kill_process, Pid, Signal};
 
-use crate::support::run;
-
-use run::{eventually, DEADLINE};
+use crate::support::run::{eventually, DEADLINE};
 
 /// A running exporter; dropping it kills it.
 struct Exporter {

@@ -2,18 +2,14 @@
 
 #![cfg(feature = "demo")]
 
-use crate::support::exporter;
-use crate::support::micro_vm;
-use crate::support::run;
-
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use exporter::{get, Exposition, Sample};
-use micro_vm::{comm, ends, is_alive, kvm_works};
-use run::{alone, eventually, stolen, DEADLINE};
+use crate::support::exporter::{get, Exposition, Sample};
+use crate::support::micro_vm::{comm, ends, is_alive, kvm_works};
+use crate::support::run::{alone, eventually, stolen, DEADLINE};
 use rustix::process::{kill_process, Pid, Signal};
 use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
 use vcpu_exporter::demo::guests::{Plan, PLANS};

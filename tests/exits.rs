@@ -8,16 +8,11 @@ use std::thread::{self, JoinHandle};
 use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::demo::vm::{Exit, Vm};
 
-use crate::support::exporter;
-use crate::support::micro_vm;
-use crate::support::real_vms;
+use crate::support::exporter::{Exporter, Exposition};
+use crate::support::micro_vm::{kvm_works, MicroVm};
+use crate::support::real_vms::qemu_works;
 use crate::support::run::alone;
-use crate::support::timer_guest;
-
-use exporter::{Exporter, Exposition};
-use micro_vm::{kvm_works, MicroVm};
-use real_vms::qemu_works;
-use timer_guest::TimerGuest;
+use crate::support::timer_guest::TimerGuest;
 
 const EVENTS: &str = "kvm_vcpu_kvm_events_total";
 const EXITS: &str = "kvm_vcpu_exits_total";

@@ -15,9 +15,7 @@ use vcpu_exporter::snapshot::{ColumnRow, Labels, Row, Snapshot, Value, Visitor, 
 use vcpu_exporter::telemetry::{Registry, Telemetry};
 
 use crate::support::oracle;
-use crate::support::snapshots;
-
-use snapshots::{recorded, Host};
+use crate::support::snapshots::{recorded, Host};
 
 const NASTY: &str = "we\"ird\\vm\nname <b>&amp; ünï";
 

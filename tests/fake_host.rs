@@ -1,11 +1,9 @@
 //! The fixture host works with the parsers of a real host and with the whole pipeline.
 #![cfg(feature = "fixtures")]
 
-use crate::support::exposition;
-
 use std::sync::Arc;
 
-use exposition::Exposition;
+use crate::support::exposition::Exposition;
 use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::discover::Scanner;

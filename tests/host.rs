@@ -10,13 +10,9 @@ use rustix::thread::{sched_setaffinity, CpuSet};
 
 use vcpu_exporter::demo::guest::Load;
 
-use crate::support::exporter;
-use crate::support::micro_vm;
-use crate::support::run;
-
-use exporter::{Exporter, Exposition};
-use micro_vm::{kvm_works, MicroVm};
-use run::{allowed_cpus, eventually};
+use crate::support::exporter::{Exporter, Exposition};
+use crate::support::micro_vm::{kvm_works, MicroVm};
+use crate::support::run::{allowed_cpus, eventually};
 
 /// An exporter, and its exposition after every source has read.
 fn watched() -> (Exporter, Exposition) {

@@ -11,9 +11,7 @@ use vcpu_exporter::expose::{serve, App};
 use vcpu_exporter::snapshot::Handle;
 use vcpu_exporter::telemetry::Telemetry;
 
-use crate::support::snapshots;
-
-use snapshots::Host;
+use crate::support::snapshots::Host;
 
 /// vCPUs of an exposition that fills the buffers of many sockets.
 const VCPUS: usize = 2000;

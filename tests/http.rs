@@ -11,11 +11,9 @@ use vcpu_exporter::expose::{serve, App};
 use vcpu_exporter::snapshot::{Handle, Snapshot};
 use vcpu_exporter::telemetry::Telemetry;
 
-use crate::support::run;
+use crate::support::run::{loopback, DEADLINE};
 use crate::support::snapshots;
-
-use run::{loopback, DEADLINE};
-use snapshots::Host;
+use crate::support::snapshots::Host;
 
 /// A running server; stops on drop.
 struct Server {

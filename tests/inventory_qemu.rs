@@ -6,11 +6,8 @@ use vcpu_exporter::discover::{Scanner, Vm};
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::topology::Topology;
 
-use crate::support::real_vms;
-use crate::support::run;
-
-use real_vms::{qemu, qemu_works, Libvirt};
-use run::{eventually, unique};
+use crate::support::real_vms::{qemu, qemu_works, Libvirt};
+use crate::support::run::{eventually, unique};
 
 /// Scans until `found` returns something.
 fn scan_until<T>(scanner: &mut Scanner, what: &str, found: impl Fn(&[Arc<Vm>]) -> Option<T>) -> T {

@@ -5,9 +5,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use crate::support::exporter;
-
-use exporter::{Exporter, Exposition};
+use crate::support::exporter::{Exporter, Exposition};
 use vcpu_exporter::fake_host::FakeHost;
 
 const METRIC: &str = "kvm_host_kernel_log_lines_total";

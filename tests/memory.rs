@@ -19,9 +19,7 @@ use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::topology::Topology;
 use vcpu_exporter::sources::memory::Memory;
 
-use crate::support::run;
-
-use run::{eventually, unique};
+use crate::support::run::{eventually, unique};
 
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const MIB: u64 = 1 << 20;

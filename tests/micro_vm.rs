@@ -2,15 +2,12 @@
 
 #![cfg(feature = "demo")]
 
-use crate::support::micro_vm;
-use crate::support::run;
-
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use micro_vm::{comm, descriptors, ends, is_alive, kvm_works, MicroVm};
-use run::{eventually, stolen};
+use crate::support::micro_vm::{comm, descriptors, ends, is_alive, kvm_works, MicroVm};
+use crate::support::run::{eventually, stolen};
 use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::demo::guests::Guests;
 use vcpu_exporter::demo::micro_vm::{WAKE_PERIOD, WRITES_PER_WAKE};

@@ -20,20 +20,18 @@ use vcpu_exporter::metric::Kind;
 use vcpu_exporter::snapshot::{self, metrics, FactRow, Snapshot, Subject, CATALOG};
 use vcpu_exporter::telemetry::Telemetry;
 
-use crate::support::exposition;
 use crate::support::otlp_series;
 use crate::support::otlp_sink;
-use crate::support::run;
 use crate::support::snapshots;
 
 mod contents;
 mod failures;
 
-use exposition::Exposition;
-use otlp_series::{assert_same, exposed, points, series, translated, All, Point};
-use otlp_sink::{Does, Sink};
-use run::{eventually, loopback, DEADLINE};
-use snapshots::Host;
+use crate::support::exposition::Exposition;
+use crate::support::otlp_series::{assert_same, exposed, points, series, translated, All, Point};
+use crate::support::otlp_sink::{Does, Sink};
+use crate::support::run::{eventually, loopback, DEADLINE};
+use crate::support::snapshots::Host;
 
 const NASTY: &str = "we\"ird\\vm\nname <b>&amp; ünï";
 

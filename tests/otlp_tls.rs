@@ -17,11 +17,8 @@ use tokio_rustls::TlsAcceptor;
 use vcpu_exporter::config::otlp::{Compression, Protocol, Temporality, Tls};
 use vcpu_exporter::expose::otlp::{Answer, Client, Settings};
 
-use crate::support::otlp_sink;
-use crate::support::run;
-
-use otlp_sink::Sink;
-use run::DEADLINE;
+use crate::support::otlp_sink::Sink;
+use crate::support::run::DEADLINE;
 
 fn file(name: &str) -> PathBuf {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");

@@ -21,8 +21,7 @@ use vcpu_exporter::sources::pt::{AuxTrace, Capture, PtPlan, RecordError, Request
 use vcpu_exporter::telemetry::Telemetry;
 
 use crate::support::exporter;
-
-use exporter::{Exporter, Exposition};
+use crate::support::exporter::{Exporter, Exposition};
 
 /// The directory of real traces, if available.
 fn data() -> Option<PathBuf> {

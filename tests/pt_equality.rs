@@ -3,17 +3,15 @@
 //!
 //! `PROPTEST_CASES` sets the number of cases of each kind; a failure prints its seed.
 
-use crate::support::pt_checks;
 use crate::support::pt_data;
-use crate::support::pt_encoder;
 
 use std::fs;
 
+use crate::support::pt_checks::{check, same};
+use crate::support::pt_encoder::random::Random;
+use crate::support::pt_encoder::vcpu::{busy, generate, Traced};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use pt_checks::{check, same};
-use pt_encoder::random::Random;
-use pt_encoder::vcpu::{busy, generate, Traced};
 use vcpu_exporter::pt::{self, scalar};
 
 const PSB: [u8; 16] = [

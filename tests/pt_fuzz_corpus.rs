@@ -4,13 +4,12 @@
 //! input that once broke the decoder is added as `broke-WHAT`.
 
 use crate::support::pt_checks;
-use crate::support::pt_encoder;
 use crate::support::pt_fuzz_input;
 
 use std::fs;
 use std::path::Path;
 
-use pt_encoder::vcpu::{busy, generate, Traced};
+use crate::support::pt_encoder::vcpu::{busy, generate, Traced};
 
 fn corpus() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/pt"))

@@ -14,8 +14,7 @@ use vcpu_exporter::expose::text::encode_snapshot;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::telemetry::Telemetry;
 
-use crate::support::exposition;
-use exposition::Exposition;
+use crate::support::exposition::Exposition;
 
 #[path = "synthetic/figures.rs"]
 mod figures;

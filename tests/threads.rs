@@ -22,15 +22,10 @@ use vcpu_exporter::host::thread::{comm, parse_stat};
 use vcpu_exporter::host::topology::Topology;
 use vcpu_exporter::sources::threads::Threads;
 
-use crate::support::exporter;
-use crate::support::micro_vm;
-use crate::support::real_vms;
-use crate::support::run;
-
-use exporter::Exporter;
-use micro_vm::{kvm_works, MicroVm};
-use real_vms::{qemu, qemu_works, Guest};
-use run::{eventually, unique, Frozen};
+use crate::support::exporter::Exporter;
+use crate::support::micro_vm::{kvm_works, MicroVm};
+use crate::support::real_vms::{qemu, qemu_works, Guest};
+use crate::support::run::{eventually, unique, Frozen};
 
 const TIME: &str = "kvm_vm_thread_time_seconds_total";
 const DELAY: &str = "kvm_vm_thread_delay_seconds_total";

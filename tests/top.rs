@@ -1,16 +1,12 @@
 //! `top` with an exporter, alone, in a pipe, and in a real terminal (tmux).
 #![cfg(feature = "fixtures")]
 
-use crate::support::exporter;
-use crate::support::run;
-use crate::support::tmux;
-
 use std::process::{Command, Output};
 
-use exporter::Exporter;
-use run::free_address;
+use crate::support::exporter::Exporter;
+use crate::support::run::free_address;
+use crate::support::tmux::Tmux;
 use rustix::process::Signal;
-use tmux::Tmux;
 use vcpu_exporter::fake_host::FakeHost;
 
 const TOP: &str = env!("CARGO_BIN_EXE_vcpu-exporter");

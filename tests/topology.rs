@@ -6,9 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::support::exposition;
-
-use exposition::Exposition;
+use crate::support::exposition::Exposition;
 use vcpu_exporter::cli::pipeline::Pipeline;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::diagnosis::{Cause, View};

@@ -12,13 +12,9 @@ use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::topology::Topology;
 
-use crate::support::exporter;
-use crate::support::micro_vm;
-use crate::support::run;
-
-use exporter::{Exporter, Exposition};
-use micro_vm::{kvm_works, MicroVm};
-use run::{allowed_cpus, alone, eventually};
+use crate::support::exporter::{Exporter, Exposition};
+use crate::support::micro_vm::{kvm_works, MicroVm};
+use crate::support::run::{allowed_cpus, alone, eventually};
 
 /// The scheduler updates a running thread's total at least once in this time: one tick of a kernel
 /// with HZ=100.

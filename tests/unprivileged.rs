@@ -10,11 +10,8 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 use vcpu_exporter::demo::guest::Load;
 
-use crate::support::exporter;
-use crate::support::micro_vm;
-
-use exporter::{Exporter, Exposition};
-use micro_vm::{kvm_works, MicroVm};
+use crate::support::exporter::{Exporter, Exposition};
+use crate::support::micro_vm::{kvm_works, MicroVm};
 
 /// `nobody` on Debian and most other distributions.
 const NOBODY: u32 = 65_534;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::exposition::Exposition;
+use crate::support::exposition::Exposition;
 
 /// Figures by what they are and of whom.
 #[derive(Debug)]
