@@ -33,8 +33,8 @@ use vcpu_exporter::host::thread::parse_stat;
 use vcpu_exporter::host::topology::Topology;
 use vcpu_exporter::snapshot::build::Builder;
 use vcpu_exporter::snapshot::Handle;
-use vcpu_exporter::sources::pmu::counters::OpenCounters;
 use vcpu_exporter::sources::pmu::perf::Perf;
+use vcpu_exporter::sources::pt::scripted::ScriptedPt;
 use vcpu_exporter::sources::{Setup, Sources};
 use vcpu_exporter::telemetry::Telemetry;
 
@@ -181,12 +181,14 @@ fn main() -> ExitCode {
     let threads = Threads::start();
     let config = Config::default();
     let (telemetry, _) = Telemetry::new();
-    let counters: Arc<dyn OpenCounters> = Arc::new(Perf);
     let sources = Sources::new(&Setup {
         config: &config,
-        roots: &roots,
-        counters: &counters,
+        roots: roots.clone(),
+        counters: Arc::new(Perf),
+        recorder: Arc::new(ScriptedPt::of_bytes(Vec::new())),
         born_after: 0,
+        inventory: Arc::default(),
+        telemetry: telemetry.clone(),
     });
     let inventory = ArcSwap::from_pointee(inventory(&roots, &threads.tids));
     let lanes = Lanes {

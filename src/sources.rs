@@ -1,19 +1,21 @@
 //! What is measured: one file (and folder) for each source, and the list of all sources.
 //!
-//! A source states what it needs and costs, declares its metrics and reads them. It implements an
-//! interface of [`engine`](crate::engine), which calls it: [`VcpuSource`] in each tick,
-//! [`VmSource`] at a period of its own. Sources about the host are `HostReader`s.
+//! A source states what it needs and costs, declares its metrics and reads them. It implements one
+//! interface of [`engine::source`](crate::engine::source), which depends on its scope.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::config::{self, Config, Periodic};
-use crate::engine::background::{Source, SourceReader, VmSource};
-use crate::engine::{Columns, SourceInfo, VcpuSource};
+use arc_swap::ArcSwap;
+
+use crate::config::{self, Config};
+use crate::discover::Inventory;
+use crate::engine::source::Periodic;
+use crate::engine::{Columns, Source, SourceInfo, ThreadedSource, VcpuSource};
 use crate::host::roots::Roots;
 use crate::metric::Metric;
-use host::HostReader;
+use crate::telemetry::Telemetry;
 use pmu::counters::OpenCounters;
+use pt::RecordPt;
 
 pub(crate) mod cgroup;
 pub(crate) mod devices;
@@ -68,8 +70,8 @@ pub(crate) struct Entry {
     /// What it measures: its chapter of docs/METRICS.md.
     pub about: &'static str,
     pub metrics: &'static [&'static [&'static Metric]],
-    /// Makes the source and adds it to the others of its scope.
-    pub add: fn(&mut Add<'_>),
+    /// Makes the source.
+    pub make: fn(&mut Make<'_>) -> Source,
 }
 
 /// What sources are made from.
@@ -77,79 +79,28 @@ pub struct Setup<'a> {
     /// The whole configuration.
     pub config: &'a Config,
     /// The host's file systems.
-    pub roots: &'a Arc<Roots>,
+    pub roots: Arc<Roots>,
     /// Opens hardware counters and tracepoints.
-    pub counters: &'a Arc<dyn OpenCounters>,
+    pub counters: Arc<dyn OpenCounters>,
+    /// Records with Intel PT.
+    pub recorder: Arc<dyn RecordPt>,
     /// A thread that started later than this (clock ticks since boot) is new: all that it did
     /// counts.
     pub born_after: u64,
+    /// The latest inventory, for sources that have a thread of their own.
+    pub inventory: Arc<ArcSwap<Inventory>>,
+    /// The exporter's own metrics.
+    pub telemetry: Telemetry,
 }
 
-/// All sources, by scope.
-#[derive(Default)]
-pub struct Sources {
-    /// Read in each tick for each vCPU, in this order.
-    pub of_vcpus: Vec<Box<dyn VcpuSource>>,
-    /// Read by the background collector.
-    pub background: Vec<Source>,
-    /// The columns that the sources about vCPUs feed.
-    pub columns: Columns,
-    /// The mode of hardware counting, and the reason for its limits.
-    pub pmu_mode: (&'static str, &'static str),
-}
-
-impl Sources {
-    /// Makes all sources.
-    pub fn new(setup: &Setup<'_>) -> Self {
-        let mut sources = Self::default();
-        for entry in OF_VMS.iter().chain(OF_HOST) {
-            let (info, sources) = (entry.info, &mut sources);
-            (entry.add)(&mut Add {
-                info,
-                setup,
-                sources,
-            });
-        }
-        sources
-    }
-}
-
-/// Adds one source.
-pub(crate) struct Add<'a> {
-    info: SourceInfo,
+/// What a source is made from, and what it declares.
+pub(crate) struct Make<'a> {
     setup: &'a Setup<'a>,
-    sources: &'a mut Sources,
+    columns: Columns,
+    pmu_mode: (&'static str, &'static str),
 }
 
-impl<'a> Add<'a> {
-    fn of_vcpus(&mut self, source: impl VcpuSource + 'static) {
-        self.sources.of_vcpus.push(Box::new(source));
-    }
-
-    fn of_vm(&mut self, enabled: bool, period: Duration, source: impl VmSource + 'static) {
-        self.background(enabled, period, SourceReader::Vm(Box::new(source)));
-    }
-
-    fn of_host<const SECONDS: u64>(
-        &mut self,
-        config: &Periodic<SECONDS>,
-        mut reader: impl HostReader + 'static,
-    ) {
-        let roots = self.roots();
-        let read = move |topology: &_| reader.read(&roots, topology);
-        let reader = SourceReader::Host(Box::new(read));
-        self.background(config.enabled, config.period, reader);
-    }
-
-    fn background(&mut self, enabled: bool, period: Duration, reader: SourceReader) {
-        self.sources.background.push(Source {
-            info: self.info,
-            enabled,
-            period,
-            reader,
-        });
-    }
-
+impl<'a> Make<'a> {
     fn config(&self) -> &'a config::Sources {
         &self.setup.config.sources
     }
@@ -159,26 +110,68 @@ impl<'a> Add<'a> {
     }
 }
 
+/// All sources, by scope.
+pub struct Sources {
+    /// Read in each tick for each vCPU, in this order.
+    pub of_vcpus: Vec<Box<dyn VcpuSource>>,
+    /// Read by the background collector.
+    pub(crate) periodic: Vec<(SourceInfo, Periodic)>,
+    /// Each has a thread of its own.
+    pub(crate) threaded: Vec<Box<dyn ThreadedSource>>,
+    /// The columns that the sources about vCPUs feed.
+    pub columns: Columns,
+    /// The mode of hardware counting, and the reason for its limits.
+    pub pmu_mode: (&'static str, &'static str),
+}
+
+impl Sources {
+    /// Makes all sources.
+    pub fn new(setup: &Setup<'_>) -> Self {
+        let mut make = Make {
+            setup,
+            columns: Columns::default(),
+            pmu_mode: ("", ""),
+        };
+        let (mut of_vcpus, mut periodic, mut threaded) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in OF_VMS.iter().chain(OF_HOST) {
+            match (entry.make)(&mut make) {
+                Source::Vcpu(source) => of_vcpus.push(source),
+                Source::Periodic(source) => periodic.push((entry.info, source)),
+                Source::Threaded(source) => threaded.push(source),
+            }
+        }
+        Self {
+            of_vcpus,
+            periodic,
+            threaded,
+            columns: make.columns,
+            pmu_mode: make.pmu_mode,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sources::pmu::scripted::Scripted;
+    use crate::sources::pt::scripted::ScriptedPt;
 
     #[test]
     fn each_background_source_can_be_disabled() {
         let dir = tempfile::tempdir().unwrap();
-        let roots = Arc::new(Roots::below(dir.path()));
-        let counters: Arc<dyn OpenCounters> = Arc::new(Scripted::new());
         let enabled = |config: &Config| {
             let sources = Sources::new(&Setup {
                 config,
-                roots: &roots,
-                counters: &counters,
+                roots: Arc::new(Roots::below(dir.path())),
+                counters: Arc::new(Scripted::new()),
+                recorder: Arc::new(ScriptedPt::of_bytes(Vec::new())),
                 born_after: 0,
+                inventory: Arc::default(),
+                telemetry: Telemetry::new().0,
             });
-            let sources = sources.background.into_iter();
-            let enabled = sources.filter(|source| source.enabled);
-            enabled.map(|source| source.info.name).collect::<Vec<_>>()
+            let sources = sources.periodic.into_iter();
+            let enabled = sources.filter(|(_, source)| source.enabled);
+            enabled.map(|(info, _)| info.name).collect::<Vec<_>>()
         };
         let mut config = Config::default();
         let all = enabled(&config);

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use vcpu_exporter::config;
 use vcpu_exporter::discover::{Scanner, Vm};
-use vcpu_exporter::engine::background::{Fact, FactValue, VmSource};
-use vcpu_exporter::engine::SourceState;
+use vcpu_exporter::engine::{Fact, SourceState, VmSource};
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::topology::Topology;
+use vcpu_exporter::metric::FactValue;
 use vcpu_exporter::sources::memory::Memory;
 
 use crate::support::run::{eventually, unique};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use vcpu_exporter::config::otlp::{Compression, HeaderSource, Protocol, Temporality, Tls};
-use vcpu_exporter::engine::background::{FactValue, Origin};
+use vcpu_exporter::engine::Origin;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{
     names, Answer, Client, Clock, Encoder, Outcome, Picture, Pusher, Request, Resource, Schedule,
@@ -16,7 +16,7 @@ use vcpu_exporter::expose::otlp::{
 };
 use vcpu_exporter::expose::{text, App};
 use vcpu_exporter::host::identity::Identity;
-use vcpu_exporter::metric::Kind;
+use vcpu_exporter::metric::{FactValue, Kind};
 use vcpu_exporter::snapshot::{self, metrics, FactRow, Snapshot, Subject, CATALOG};
 use vcpu_exporter::telemetry::Telemetry;
 

@@ -66,7 +66,7 @@ impl Watched {
             &config,
             roots,
             Arc::new(Scripted::new()),
-            Box::new(recorder),
+            Arc::new(recorder),
             0,
             telemetry,
         );

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use vcpu_exporter::config::Config;
 use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::discover::{Owner, Scanner, Vm, VmKey};
-use vcpu_exporter::engine::background::{Fact, FactValue, VmSource};
-use vcpu_exporter::engine::SourceState;
+use vcpu_exporter::engine::{Fact, SourceState, VmSource};
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::thread::{comm, parse_stat};
 use vcpu_exporter::host::topology::Topology;
+use vcpu_exporter::metric::FactValue;
 use vcpu_exporter::sources::threads::Threads;
 
 use crate::support::exporter::Exporter;

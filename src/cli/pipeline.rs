@@ -13,14 +13,14 @@ use crate::config::{Config, Sampling};
 use crate::discover::lane::Lane;
 use crate::engine::background::BackgroundCollector;
 use crate::engine::sampler::{Lanes, Sampler};
+use crate::engine::ThreadedSource;
 use crate::host::identity::Identity;
 use crate::host::roots::Roots;
 use crate::host::topology::TopologyError;
 use crate::snapshot::build::Builder;
 use crate::snapshot::Handle;
-use crate::sources::exits;
 use crate::sources::pmu::counters::OpenCounters;
-use crate::sources::pt::{PerfPt, PtRecorder, RecordPt};
+use crate::sources::pt::{PerfPt, RecordPt};
 use crate::sources::{Setup, Sources};
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeats, Telemetry};
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Pipeline {
     lane: Lane,
     slow: BackgroundCollector,
-    pt: PtRecorder,
+    threaded: Vec<Box<dyn ThreadedSource>>,
     sampler: Sampler,
     builder: Builder,
     snapshots: Handle,
@@ -67,7 +67,7 @@ impl Pipeline {
         born_after: u64,
         telemetry: Telemetry,
     ) -> Result<Self, TopologyError> {
-        let recorder = Box::new(PerfPt);
+        let recorder = Arc::new(PerfPt);
         Self::with_recorder(config, roots, counters, recorder, born_after, telemetry)
     }
 
@@ -79,7 +79,7 @@ impl Pipeline {
         config: &Config,
         roots: Arc<Roots>,
         counters: Arc<dyn OpenCounters>,
-        recorder: Box<dyn RecordPt>,
+        recorder: Arc<dyn RecordPt>,
         born_after: u64,
         telemetry: Telemetry,
     ) -> Result<Self, TopologyError> {
@@ -87,25 +87,23 @@ impl Pipeline {
         let host_name = Identity::read(&roots).name;
         let sources = Sources::new(&Setup {
             config,
-            roots: &roots,
-            counters: &counters,
+            roots: roots.clone(),
+            counters,
+            recorder,
             born_after,
+            inventory: lane.newest(),
+            telemetry: telemetry.clone(),
         });
         let snapshots = Handle::default();
-        let (background, newest) = (sources.background, lane.newest());
-        let slow = BackgroundCollector::new(background, newest, telemetry.clone());
-        let pt = PtRecorder::new(
-            &config.sources.pt,
-            roots.clone(),
-            recorder,
-            exits::vmx_reasons(&roots),
-            lane.newest(),
-            telemetry.clone(),
-        );
+        let (periodic, newest) = (sources.periodic, lane.newest());
+        let slow = BackgroundCollector::new(periodic, roots, newest, telemetry.clone());
+        let threaded = sources.threaded;
+        let facts = threaded.iter().map(|source| source.newest());
+        let infos = threaded.iter().map(|source| source.info());
         let lanes = Lanes {
             inventory: lane.newest(),
-            facts: vec![slow.newest(), pt.newest()],
-            sources: [slow.infos(), vec![pt.info()]].concat(),
+            facts: std::iter::once(slow.newest()).chain(facts).collect(),
+            sources: slow.infos().into_iter().chain(infos).collect(),
         };
         let mut builder = Builder::new(snapshots.clone(), Some(sources.pmu_mode));
         builder.host_name(host_name);
@@ -115,7 +113,7 @@ impl Pipeline {
             sampler: Sampler::new(config, sources.of_vcpus, sources.columns, lanes, telemetry),
             lane,
             slow,
-            pt,
+            threaded,
             snapshots,
         })
     }
@@ -132,8 +130,7 @@ impl Pipeline {
         self.snapshots.clone()
     }
 
-    /// Scans for VMs, reads the slow sources that are due, and records the next vCPU with Intel PT
-    /// if it is due.
+    /// Scans for VMs, and reads the slow sources that are due.
     pub fn pass(&mut self) {
         self.find();
         self.read_slow(Instant::now());
@@ -144,11 +141,12 @@ impl Pipeline {
         self.lane.pass();
     }
 
-    /// Reads the slow sources that are due at `now`, and records with Intel PT if a recording is
-    /// due.
+    /// Reads the slow sources that are due at `now`, those with a thread of their own among them.
     pub fn read_slow(&mut self, now: Instant) {
         self.slow.pass(now);
-        self.pt.pass(now);
+        for source in &mut self.threaded {
+            source.pass(now);
+        }
     }
 
     /// Number of file descriptors open for vCPUs.
@@ -175,7 +173,7 @@ impl Pipeline {
         let Self {
             lane,
             slow,
-            pt,
+            threaded,
             sampler,
             mut builder,
             heartbeats,
@@ -185,8 +183,8 @@ impl Pipeline {
         let mut running = Running::new(stop, heartbeats);
         running.spawn("inventory", move |stop| lane.run(inventory, stop))?;
         running.spawn("slow", move |stop| slow.run(stop))?;
-        if pt.is_able() {
-            running.spawn("pt", move |stop| pt.run(stop))?;
+        for source in threaded.into_iter().filter(|source| source.is_able()) {
+            running.spawn(source.info().name, move |stop| source.run(stop))?;
         }
         running.spawn("sampler", move |stop| {
             sampler.run(tick, stop, |sampler| {

@@ -38,7 +38,7 @@ pub(super) struct Host {
     pub(super) config: Config,
     pub(super) roots: Arc<Roots>,
     pub(super) counters: Arc<dyn OpenCounters>,
-    pub(super) recorder: Box<dyn RecordPt>,
+    pub(super) recorder: Arc<dyn RecordPt>,
     /// Boot clock, in clock ticks: of a thread that started later, the exporter saw the whole life.
     pub(super) born_after: u64,
     /// For a synthetic host: the scenario's name, and the function that advances the host before
@@ -56,7 +56,7 @@ impl Host {
             config,
             roots,
             counters: Arc::new(counters),
-            recorder: Box::new(PerfPt),
+            recorder: Arc::new(PerfPt),
             born_after: own_start_time(),
             synthetic: None,
         }

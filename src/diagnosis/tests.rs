@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::engine::background::FactValue;
 use crate::engine::demand::OfCpu;
 use crate::engine::reading::Unit;
 use crate::host::topology::{Cpu, Place};
+use crate::metric::FactValue;
 use crate::snapshot::fixture::{column, empty, labels};
 use crate::snapshot::CpuRow;
 

@@ -12,162 +12,11 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::discover::{Inventory, Vm, VmKey};
-use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
-use crate::host::topology::Topology;
-use crate::metric::{Label, Metric};
+use crate::engine::source::{Periodic, Reads};
+use crate::engine::{Fact, ReadError, Reason, SourceInfo, SourceState, VmFacts};
+use crate::host::roots::Roots;
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeat, Telemetry};
-
-pub use crate::metric::FactValue;
-
-/// A fact about a VM or the host: a sample of a metric.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Fact {
-    /// A metric of the VM or the host, and not of a vCPU.
-    pub metric: &'static Metric,
-    /// Labels besides `vm`; facts about the host have no `vm`.
-    pub labels: Vec<Label>,
-    /// In the unit of the metric, or in nanoseconds for seconds.
-    pub value: FactValue,
-    /// Where a counter started from 0; ignored for other types.
-    pub origin: Origin,
-}
-
-impl Fact {
-    /// A fact that counts from when the exporter first saw its subject.
-    pub fn new(
-        metric: &'static Metric,
-        labels: impl IntoIterator<Item = Label>,
-        value: FactValue,
-    ) -> Self {
-        Self {
-            metric,
-            labels: labels.into_iter().collect(),
-            value,
-            origin: Origin::Exporter,
-        }
-    }
-
-    /// A fact with an integer.
-    pub fn int(
-        metric: &'static Metric,
-        labels: impl IntoIterator<Item = Label>,
-        value: u64,
-    ) -> Self {
-        Self::new(metric, labels, FactValue::Int(value))
-    }
-
-    /// The same with another origin of the count.
-    #[must_use]
-    pub fn since(self, origin: Origin) -> Self {
-        Self { origin, ..self }
-    }
-}
-
-/// Where the count of a total started. OTLP uses it as the start time of the series, and reports
-/// no increment for activity before the exporter started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Origin {
-    /// The exporter counts, from when it first saw the VM or the host.
-    #[default]
-    Exporter,
-    /// The kernel counts for the VM, from the start of the VM.
-    Vm,
-    /// The kernel counts for the host, or for a group that may be older than the VM: from boot at
-    /// the earliest.
-    Boot,
-}
-
-/// A source of the background collector.
-pub struct Source {
-    /// Name, requirements and cost.
-    pub info: SourceInfo,
-    /// Whether the configuration enables it; if not, it is never read.
-    pub enabled: bool,
-    /// Time between two reads of a VM or of the host.
-    pub period: Duration,
-    /// Reads its subject.
-    pub(crate) reader: SourceReader,
-}
-
-/// The reader of a source, by its subject.
-pub(crate) enum SourceReader {
-    /// Reads whole VMs.
-    Vm(Box<dyn VmSource>),
-    /// Reads the host, whose CPUs are those of the topology.
-    Host(Box<dyn FnMut(&Topology) -> Found + Send>),
-}
-
-/// A source about whole VMs.
-pub trait VmSource: Send {
-    /// Whether the source delivers data now.
-    fn state(&self) -> SourceState;
-    /// Reads one VM. Unknown facts are omitted.
-    ///
-    /// # Errors
-    /// [`ReadError::Gone`] if the VM ended. [`ReadError::Failed`] keeps the facts of the previous
-    /// read.
-    fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError>;
-    /// Releases everything kept for a VM that ended.
-    fn forget(&mut self, vm: VmKey);
-}
-
-/// The facts about the host that a source found.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// All facts that are known.
-    pub facts: Vec<Fact>,
-    /// Why some facts are missing; without facts, why all are.
-    pub missing: Option<Reason>,
-}
-
-impl Found {
-    /// No facts, for this reason.
-    pub fn nothing(reason: Reason) -> Self {
-        Self {
-            facts: Vec::new(),
-            missing: Some(reason),
-        }
-    }
-
-    /// The state of the source: without facts, it always has a reason.
-    pub fn state(&self) -> SourceState {
-        let no_data = || ReasonCode::NoData.reason("this machine's kernel reports no such data");
-        match (self.facts.is_empty(), self.missing.clone()) {
-            (true, reason) => SourceState::Down(reason.unwrap_or_else(no_data)),
-            (false, Some(reason)) => SourceState::Degraded(reason),
-            (false, None) => SourceState::Up,
-        }
-    }
-}
-
-impl From<Vec<Fact>> for Found {
-    fn from(facts: Vec<Fact>) -> Self {
-        let missing = None;
-        Self { facts, missing }
-    }
-}
-
-/// Facts of one background collector.
-#[derive(Debug, Default)]
-pub struct VmFacts {
-    /// Facts of each VM, in separate lists that are replaced one by one.
-    pub vms: HashMap<VmKey, Vec<Arc<[Fact]>>>,
-    /// Facts of the host, one list per source.
-    pub host: Vec<Arc<[Fact]>>,
-    /// State of each source.
-    pub sources: Vec<(SourceInfo, SourceState)>,
-}
-
-impl VmFacts {
-    /// Number of series of the facts about the host and the VMs in `inventory`.
-    pub(crate) fn count(&self, inventory: &Inventory) -> usize {
-        let known = inventory.vms.iter().filter_map(|vm| self.vms.get(&vm.key));
-        let facts = known.flatten().chain(&self.host);
-        let facts = facts.flat_map(|facts| facts.iter());
-        facts.map(|fact| fact.value.series()).sum()
-    }
-}
 
 /// A read of one VM or of the host that takes longer is reported as a hang.
 const LONG: Duration = Duration::from_secs(60);
@@ -175,6 +24,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// Reads its sources, each at its own period.
 pub(crate) struct BackgroundCollector {
     sources: Vec<ScheduledSource>,
+    roots: Arc<Roots>,
     heartbeat: Heartbeat,
     inventory: Arc<ArcSwap<Inventory>>,
     newest: Arc<ArcSwap<VmFacts>>,
@@ -183,7 +33,8 @@ pub(crate) struct BackgroundCollector {
 
 /// One source and its latest facts.
 struct ScheduledSource {
-    source: Source,
+    info: SourceInfo,
+    source: Periodic,
     due: Instant,
     /// The VMs of the last pass, with or without facts.
     asked: HashSet<VmKey>,
@@ -207,12 +58,14 @@ struct Round {
 impl BackgroundCollector {
     /// A collector for the host and the VMs that `inventory` holds at each pass.
     pub(crate) fn new(
-        sources: Vec<Source>,
+        sources: Vec<(SourceInfo, Periodic)>,
+        roots: Arc<Roots>,
         inventory: Arc<ArcSwap<Inventory>>,
         telemetry: Telemetry,
     ) -> Self {
         let now = Instant::now();
-        let entry = |source| ScheduledSource {
+        let entry = |(info, source)| ScheduledSource {
+            info,
             source,
             due: now,
             asked: HashSet::new(),
@@ -222,6 +75,7 @@ impl BackgroundCollector {
         Self {
             sources: sources.into_iter().map(entry).collect(),
             heartbeat: telemetry.heartbeats.add("slow", LONG, false),
+            roots,
             inventory,
             newest: Arc::default(),
             telemetry,
@@ -235,7 +89,7 @@ impl BackgroundCollector {
 
     /// Descriptions of all sources.
     pub(crate) fn infos(&self) -> Vec<SourceInfo> {
-        self.sources.iter().map(|entry| entry.source.info).collect()
+        self.sources.iter().map(|entry| entry.info).collect()
     }
 
     /// Reads every source that is due at `now`, and publishes after each source with changes.
@@ -244,9 +98,9 @@ impl BackgroundCollector {
         for n in 0..self.sources.len() {
             let entry = &mut self.sources[n];
             if entry.due <= now {
-                let round = entry.read(&inventory, &self.heartbeat);
+                let round = entry.read(&self.roots, &inventory, &self.heartbeat);
                 entry.due = now + entry.source.period;
-                let source = entry.source.info.name;
+                let source = entry.info.name;
                 self.telemetry.count_read_errors(source, round.errors);
                 if round.news {
                     self.publish(&inventory);
@@ -263,7 +117,7 @@ impl BackgroundCollector {
         };
         let vms = inventory.vms.iter().map(|vm| vm.key);
         // A source that was not read yet has no state.
-        let state = |entry: &ScheduledSource| Some((entry.source.info, entry.state.clone()?));
+        let state = |entry: &ScheduledSource| Some((entry.info, entry.state.clone()?));
         self.newest.store(Arc::new(VmFacts {
             vms: vms.map(|vm| (vm, facts(Some(vm)))).collect(),
             host: facts(None),
@@ -288,19 +142,19 @@ impl BackgroundCollector {
 
 impl ScheduledSource {
     /// Reads the VMs or the host.
-    fn read(&mut self, inventory: &Inventory, heartbeat: &Heartbeat) -> Round {
+    fn read(&mut self, roots: &Roots, inventory: &Inventory, heartbeat: &Heartbeat) -> Round {
         let mut round = Round::default();
-        let name = self.source.info.name;
-        let state = match &mut self.source.reader {
+        let name = self.info.name;
+        let state = match &mut self.source.reads {
             _ if !self.source.enabled => SourceState::Down(Reason::disabled(name)),
-            SourceReader::Host(read) => {
+            Reads::Host(source) => {
                 heartbeat.step(name);
-                let found = read(&inventory.topology);
+                let found = source.read(roots, &inventory.topology);
                 let state = found.state();
                 round.news |= keep(&mut self.known, None, found.facts);
                 state
             }
-            SourceReader::Vm(source) => {
+            Reads::Vms(source) => {
                 let alive: HashSet<VmKey> = inventory.vms.iter().map(|vm| vm.key).collect();
                 for gone in self.asked.difference(&alive) {
                     round.news |= self.known.remove(&Some(*gone)).is_some();

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::engine::background::VmFacts;
-use crate::engine::{ReasonCode, SourceInfo, SourceState, INVENTORY};
+use crate::engine::{ReasonCode, SourceInfo, SourceState, VmFacts, INVENTORY};
 use crate::telemetry::{Hang, Heartbeats};
 
 /// Sources whose thread hangs, with the state that replaces their own.

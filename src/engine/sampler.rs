@@ -9,7 +9,6 @@ use rustix::time::ClockId;
 
 use crate::config::Config;
 use crate::discover::Inventory;
-use crate::engine::background::VmFacts;
 use crate::engine::demand::Demand;
 use crate::engine::descriptors::Shares;
 use crate::engine::hangs::Overdue;
@@ -17,7 +16,7 @@ use crate::engine::limit::Limit;
 use crate::engine::reading::{Columns, Reading};
 use crate::engine::schedule::Schedule;
 use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
-use crate::engine::{Reason, SourceInfo, SourceState, VcpuSource};
+use crate::engine::{Reason, SourceInfo, SourceState, VcpuSource, VmFacts};
 use crate::stop::Stop;
 use crate::telemetry::{Heartbeat, Telemetry};
 

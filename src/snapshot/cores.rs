@@ -73,7 +73,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::engine::background::FactValue;
+    use crate::metric::FactValue;
     use crate::snapshot::fixture::empty;
 
     const THREADS: &str = "kvm_vm_thread_time_seconds_total";

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use super::{metrics, ColumnRow, CpuRow, FactRow, Snapshot, VcpuRow};
 use crate::discover::VmKey;
-use crate::engine::background::FactValue;
 use crate::engine::demand::OfCpu;
-use crate::metric::Metric;
+use crate::metric::{FactValue, Metric};
 
 /// Selects counters of a vCPU: the columns of a metric, all of them or those with given labels.
 #[derive(Debug, Clone, Copy)]

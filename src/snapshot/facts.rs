@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::{metrics, Labels, Subject};
 use crate::discover::{Inventory, Vm};
-use crate::engine::background::{Fact, FactValue, Origin, VmFacts};
-use crate::engine::{SourceInfo, SourceState};
-use crate::metric::Metric;
+use crate::engine::{Fact, Origin, SourceInfo, SourceState, VmFacts};
+use crate::metric::{FactValue, Metric};
 
 /// One fact about a VM or the host: a sample or a histogram.
 #[derive(Debug, Clone)]

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{metrics, CellRow, ColumnRow, FactRow, Labels, Snapshot, Subject, VcpuRow, VmRow};
 use crate::config::Placement;
 use crate::discover::{Inventory, Vcpu, VmKey};
-use crate::engine::background::{FactValue, Origin};
 use crate::engine::ledger::CellKey;
 use crate::engine::reading::Unit;
-use crate::engine::CpuLocation;
+use crate::engine::{CpuLocation, Origin};
 use crate::host::topology::{Place, Topology};
-use crate::metric::LabelValue;
+use crate::metric::{FactValue, LabelValue};
 
 /// Labels from borrowed values; all digits are a number, except in a name.
 pub(crate) fn labels(pairs: &[(&'static str, &str)]) -> Arc<Labels> {

@@ -6,9 +6,8 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{ColumnRow, FactRow, Labels, Snapshot, SourceRow, Subject, VcpuRow, VmRow, CATALOG};
-use crate::engine::background::Origin;
 use crate::engine::reading::{ColumnSet, Unit};
-use crate::engine::SourceState;
+use crate::engine::{Origin, SourceState};
 use crate::metric::{Buckets, Metric, Rows};
 use crate::telemetry::values::Registry;
 

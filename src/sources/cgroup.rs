@@ -17,8 +17,9 @@ use std::io;
 use std::sync::Arc;
 
 use crate::discover::{Vcpu, Vm, VmKey};
-use crate::engine::background::{Fact, VmSource};
-use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
+use crate::engine::{
+    Fact, ReadError, Reason, ReasonCode, Source, SourceInfo, SourceState, VmSource,
+};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::roots::Roots;
 use crate::host::task::{Task, TaskError};
@@ -195,9 +196,9 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Limits, throttling and pressure of the VM's cgroups: cgroup v1, v2 or both, every 15 s (`sources.cgroup.period`). `level` is the level of the groups with the quota: `vcpu`, groups of vCPU threads (libvirt's `<cputune><quota>`, nova's `quota:cpu_quota`); `vm`, the VM's own group, which is the deepest that holds all its threads; `ancestor`, groups above it (a pod, a slice), where other VMs may also use the quota. Counters of a level are the sum over the groups of that level that ever had a quota. Needs the host's cgroup hierarchies, no privilege. Pressure and NUMA balancing need cgroup v2; NUMA balancing also needs the memory controller and Linux 6.12 (commit f77f0c751478).",
     metrics: &[reading::METRICS, balancing::METRICS],
-    add: |to| {
-        let config = to.config().cgroup;
-        to.of_vm(config.enabled, config.period, CgroupSource::new(to.roots()));
+    make: |with| {
+        let config = with.config().cgroup;
+        Source::of_vms(config.enabled, config.period, CgroupSource::new(with.roots()))
     },
 };
 

@@ -8,8 +8,9 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::discover::{Vm, VmKey};
-use crate::engine::background::{Fact, VmSource};
-use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
+use crate::engine::{
+    Fact, ReadError, Reason, ReasonCode, Source, SourceInfo, SourceState, VmSource,
+};
 use crate::host::fds::MAX_DESCRIPTORS;
 use crate::host::roots::Roots;
 use crate::host::task::TaskError;
@@ -161,9 +162,9 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: include_str!("devices.md"),
     metrics: &[METRICS],
-    add: |to| {
-        let config = to.config().devices;
-        to.of_vm(config.enabled, config.period, Devices::new(to.roots()));
+    make: |with| {
+        let config = with.config().devices;
+        Source::of_vms(config.enabled, config.period, Devices::new(with.roots()))
     },
 };
 

@@ -1,14 +1,10 @@
 //! Sources about the host: one file each, read by the background collector.
 //!
-//! A reader returns what it found and what is missing ([`Found`]). A missing file is a missing
-//! fact.
+//! Each returns what it found and what is missing ([`Found`](crate::engine::Found)).
 
 use std::path::Path;
 
-use crate::engine::background::Found;
 use crate::engine::{Reason, ReasonCode};
-use crate::host::roots::Roots;
-use crate::host::topology::Topology;
 
 pub(super) mod cpu_time;
 pub(super) mod features;
@@ -26,19 +22,6 @@ pub(crate) use frequency::{CORE_FREQUENCY, CORE_FREQUENCY_BASE};
 pub(crate) use numa::NUMA_DISTANCE;
 pub(crate) use system::HOST_INFO;
 pub(crate) use thermal::{CORE_THROTTLED, PACKAGE_THROTTLED};
-
-/// Reads one kind of data about the host.
-pub(crate) trait HostReader: Send {
-    /// Reads all data again, from below `roots`.
-    fn read(&mut self, roots: &Roots, topology: &Topology) -> Found;
-}
-
-/// A reader without state.
-impl<F: FnMut(&Roots, &Topology) -> Found + Send> HostReader for F {
-    fn read(&mut self, roots: &Roots, topology: &Topology) -> Found {
-        self(roots, topology)
-    }
-}
 
 /// The reason for a required file that cannot be read.
 fn unreadable(path: &Path, error: &std::io::Error) -> Reason {

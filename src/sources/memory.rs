@@ -24,16 +24,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config;
 use crate::discover::{Vm, VmKey};
-use crate::engine::background::{Fact, FactValue, VmSource};
 use crate::engine::schedule::back_off;
-use crate::engine::{ReadError, SourceInfo, SourceState};
+use crate::engine::{Fact, ReadError, Source, SourceInfo, SourceState, VmSource};
 use crate::host::cgroup::{Hierarchy, Mounts};
 use crate::host::fds::Descriptors;
 use crate::host::memory::{parse_resident, text, Nodes, Resident};
 use crate::host::readers::Payer;
 use crate::host::roots::Roots;
 use crate::host::task::{Task, TaskError};
-use crate::metric::{metrics, Keys, Metric};
+use crate::metric::{metrics, FactValue, Keys, Metric};
 use crate::sources::Entry;
 
 mod cgroup;
@@ -382,10 +381,10 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: include_str!("memory.md"),
     metrics: &[METRICS],
-    add: |to| {
-        let config = &to.config().memory;
-        let memory = Memory::new(config, to.roots());
-        to.of_vm(config.enabled, memory.period(), memory);
+    make: |with| {
+        let config = &with.config().memory;
+        let memory = Memory::new(config, with.roots());
+        Source::of_vms(config.enabled, memory.period(), memory)
     },
 };
 

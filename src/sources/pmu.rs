@@ -21,7 +21,7 @@ pub mod probe;
 pub mod scripted;
 pub(crate) mod source;
 
-use crate::engine::SourceInfo;
+use crate::engine::{Source, SourceInfo};
 use crate::host::cpu_model::CpuModel;
 use crate::sources::Entry;
 
@@ -38,14 +38,14 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Hardware counters of each vCPU thread, guest and host separately: perf_event_open(2). Needs `CAP_PERFMON` and a PMU; `vcpu-exporter check` reports what this host has. The event sets branches, dtlb, stalled, dram_loads and topdown are counted only if `sources.pmu.events` lists them.",
     metrics: &[metrics::METRICS],
-    add: |to| {
-        let model = CpuModel::read(to.setup.roots).unwrap_or_else(|error| {
+    make: |with| {
+        let model = CpuModel::read(&with.setup.roots).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read the CPU model; model-specific events are not counted");
             CpuModel::Unknown
         });
-        let (config, counters) = (&to.config().pmu, to.setup.counters.clone());
-        let pmu = Pmu::new(config, to.setup.roots, &model, counters, &mut to.sources.columns);
-        to.sources.pmu_mode = pmu.mode();
-        to.of_vcpus(pmu);
+        let (config, counters) = (&with.config().pmu, with.setup.counters.clone());
+        let pmu = Pmu::new(config, &with.setup.roots, &model, counters, &mut with.columns);
+        with.pmu_mode = pmu.mode();
+        Source::of_vcpus(pmu)
     },
 };

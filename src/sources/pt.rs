@@ -22,10 +22,10 @@
 use std::io;
 use std::time::Duration;
 
-use crate::engine::SourceInfo;
+use crate::engine::{Source, SourceInfo};
 use crate::host::label::label_values;
 use crate::host::pmu::Words;
-use crate::sources::Entry;
+use crate::sources::{exits, Entry};
 
 pub(crate) mod duty_cycle;
 pub(crate) mod perf;
@@ -37,7 +37,7 @@ pub(crate) mod totals;
 
 pub(crate) use perf::PerfPt;
 pub use plan::PtPlan;
-pub(crate) use recorder::PtRecorder;
+use recorder::PtRecorder;
 pub use ring_view::AuxTrace;
 
 /// Name of the source.
@@ -57,12 +57,12 @@ pub struct Request {
 }
 
 /// Records threads.
-pub trait RecordPt: Send {
+pub trait RecordPt: Send + Sync {
     /// Records one thread; returns at the end of the window.
     ///
     /// # Errors
     /// The step that failed, with the kernel's errno.
-    fn record(&mut self, tid: i32, request: &Request) -> Result<Capture, RecordError>;
+    fn record(&self, tid: i32, request: &Request) -> Result<Capture, RecordError>;
 }
 
 /// One recording.
@@ -152,7 +152,6 @@ impl Step {
     }
 }
 
-/// Its recorder has a thread of its own, which the pipeline starts.
 pub(crate) const ENTRY: Entry = Entry {
     info: SourceInfo {
         name: SOURCE,
@@ -162,7 +161,17 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: include_str!("pt.md"),
     metrics: &[totals::METRICS],
-    add: |_| {},
+    make: |with| {
+        let setup = with.setup;
+        Source::threaded(PtRecorder::new(
+            &with.config().pt,
+            setup.roots.clone(),
+            setup.recorder.clone(),
+            exits::vmx_reasons(&setup.roots),
+            setup.inventory.clone(),
+            setup.telemetry.clone(),
+        ))
+    },
 };
 
 #[cfg(test)]

@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::discover::{Vcpu, Vm, VmKey};
-use crate::engine::background::{Fact, Origin, VmSource};
 use crate::engine::total::{add, Total};
-use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
+use crate::engine::{
+    Fact, Origin, ReadError, Reason, ReasonCode, Source, SourceInfo, SourceState, VmSource,
+};
 use crate::host::cpu_model;
 use crate::host::resctrl::{self, Control, ResctrlGroup};
 use crate::host::roots::Roots;
@@ -362,10 +363,10 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Cache occupancy and memory bandwidth of each VM, every 15 s: Intel RDT and AMD QoS, from monitoring groups that hold one VM and nothing else. Needs resctrl mounted, and libvirt's groups or `sources.resctrl.create_groups`. Join `llc` with `kvm_host_cpu_info` to see which VMs share a cache.",
     metrics: &[METRICS],
-    add: |to| {
-        let config = to.config().resctrl;
-        let resctrl = Resctrl::new(config.create_groups, to.roots());
-        to.of_vm(config.enabled, config.period, resctrl);
+    make: |with| {
+        let config = with.config().resctrl;
+        let resctrl = Resctrl::new(config.create_groups, with.roots());
+        Source::of_vms(config.enabled, config.period, resctrl)
     },
 };
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::engine::descriptors::{self, Holder};
 use crate::engine::reading::{Column, ColumnId, Columns, Scope, Unit};
 use crate::engine::{
-    OpenError, Reader, Reason, ReasonCode, SourceInfo, SourceState, Target, VcpuSource,
+    OpenError, Reader, Reason, ReasonCode, Source, SourceInfo, SourceState, Target, VcpuSource,
 };
 use crate::host::roots::Roots;
 use crate::host::task::is_gone;
@@ -236,10 +236,10 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Scheduling of each vCPU thread: /proc/PID/task/TID/{stat,schedstat,sched,status}. Needs no privilege.",
     metrics: &[METRICS],
-    add: |to| {
-        let (roots, born_after) = (to.roots(), to.setup.born_after);
-        let source = SchedSource::new(roots, born_after, &mut to.sources.columns);
-        to.of_vcpus(source);
+    make: |with| {
+        let (roots, born_after) = (with.roots(), with.setup.born_after);
+        let source = SchedSource::new(roots, born_after, &mut with.columns);
+        Source::of_vcpus(source)
     },
 };
 

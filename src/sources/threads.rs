@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Placement};
 use crate::discover::{Role, Vm, VmKey};
-use crate::engine::background::{Fact, FactValue, VmSource};
 use crate::engine::ledger::CellKey;
-use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
+use crate::engine::{
+    Fact, ReadError, Reason, ReasonCode, Source, SourceInfo, SourceState, VmSource,
+};
 use crate::host::roots::Roots;
 use crate::host::thread::ns_per_clock_tick;
 use crate::host::topology::Watch;
-use crate::metric::{metrics, Keys, Label, Metric};
+use crate::metric::{metrics, FactValue, Keys, Label, Metric};
 use crate::sources::Entry;
 
 mod account;
@@ -234,10 +235,10 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: include_str!("threads.md"),
     metrics: &[METRICS],
-    add: |to| {
-        let config = to.config().threads;
-        let threads = Threads::new(to.setup.config, to.roots(), to.setup.born_after);
-        to.of_vm(config.enabled, config.period, threads);
+    make: |with| {
+        let config = with.config().threads;
+        let threads = Threads::new(with.setup.config, with.roots(), with.setup.born_after);
+        Source::of_vms(config.enabled, config.period, threads)
     },
 };
 

@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vcpu_exporter::engine::background::{FactValue, Origin};
 use vcpu_exporter::engine::demand::OfCpu;
+use vcpu_exporter::engine::Origin;
+use vcpu_exporter::metric::FactValue;
 use vcpu_exporter::snapshot::{metrics, CpuRow, FactRow, Handle, Snapshot, Subject};
 
 use super::snapshots::{key, labels, Host};

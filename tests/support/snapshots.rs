@@ -7,12 +7,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use vcpu_exporter::config::Placement;
 use vcpu_exporter::discover::{Inventory, Vcpu, VisibilityGap, VmKey};
-use vcpu_exporter::engine::background::{FactValue, Origin};
 use vcpu_exporter::engine::ledger::CellKey;
-use vcpu_exporter::engine::{CpuLocation, ReasonCode, SourceInfo, SourceState, Unit};
+use vcpu_exporter::engine::{CpuLocation, Origin, ReasonCode, SourceInfo, SourceState, Unit};
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
-use vcpu_exporter::metric::Buckets;
-use vcpu_exporter::metric::LabelValue;
+use vcpu_exporter::metric::{Buckets, FactValue, LabelValue};
 use vcpu_exporter::snapshot::metrics;
 use vcpu_exporter::snapshot::{
     CellRow, ColumnRow, DroppedRow, FactRow, Labels, Snapshot, SourceRow, Subject, VcpuRow, VmRow,

@@ -8,8 +8,8 @@ use crate::config::Sampling;
 use crate::engine::schedule::Schedule;
 use crate::stop::Stop;
 
-/// Most recordings in one turn if the recorder is far behind.
-const MOST_RECORDINGS: usize = 64;
+/// Most steps of a source in one turn if it is far behind.
+const MOST_STEPS: usize = 64;
 
 impl Pipeline {
     /// Like [`Pipeline::start`], with one thread that runs all stages in turn. It calls `before`
@@ -45,14 +45,16 @@ impl Pipeline {
         Ok(running)
     }
 
-    /// Reads the slow sources that are due, makes the recordings that are due, and ticks.
+    /// Reads the slow sources that are due, takes the steps that are due, and ticks.
     fn turn(&mut self, now: Instant, schedule: &mut Schedule) {
         self.slow.pass(now);
-        for _ in 0..MOST_RECORDINGS {
-            let due = self.pt.due();
-            self.pt.pass(due.min(now));
-            if due > now {
-                break;
+        for source in &mut self.threaded {
+            for _ in 0..MOST_STEPS {
+                let due = source.due();
+                source.pass(due.min(now));
+                if due > now {
+                    break;
+                }
             }
         }
         let builder = &mut self.builder;

@@ -53,7 +53,7 @@ pub(super) fn run(common: &CommonArgs, args: &RecordArgs) -> anyhow::Result<()> 
     // Keep only what `serve` keeps with the source enabled.
     privileges::drop_all_but(&privileges::needed(true));
     let roots = roots(&config.paths);
-    let capture = record(&config, &roots, args, &mut PerfPt)?;
+    let capture = record(&config, &roots, args, &PerfPt)?;
     write(args, &capture.trace.bytes)?;
     out::say(&summary(&capture));
     Ok(())
@@ -63,7 +63,7 @@ fn record(
     config: &Config,
     roots: &Arc<Roots>,
     args: &RecordArgs,
-    recorder: &mut dyn RecordPt,
+    recorder: &dyn RecordPt,
 ) -> anyhow::Result<Capture> {
     // Report a machine that cannot record before looking for the vCPU.
     let plan = PtPlan::read(roots).map_err(|reason| refusal(&reason))?;
@@ -167,7 +167,7 @@ mod tests {
 
     fn recorded(host: &FakeHost, args: &RecordArgs, mut pt: ScriptedPt) -> Result<Capture, String> {
         let roots = Arc::new(Roots::below(host.root()));
-        record(&Config::default(), &roots, args, &mut pt).map_err(|error| format!("{error:#}"))
+        record(&Config::default(), &roots, args, &pt).map_err(|error| format!("{error:#}"))
     }
 
     #[test]

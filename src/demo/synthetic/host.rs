@@ -72,8 +72,8 @@ impl Host {
     }
 
     /// The simulated Intel PT.
-    pub fn recorder(&self) -> Box<dyn RecordPt> {
-        Box::new(Recorder::new(self.threads.clone(), self.seed))
+    pub fn recorder(&self) -> Arc<dyn RecordPt> {
+        Arc::new(Recorder::new(self.threads.clone(), self.seed))
     }
 
     /// Start time of the exporter in clock ticks since the host's boot; VMs that exist from the

@@ -4,6 +4,8 @@
 //! A recording covers the vCPU's share of the window. In it the guest runs, exits, is handled by
 //! the host and entered again, with branches and cycles at the model's rates.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::counters::Threads;
 use super::model::EXIT_SECONDS;
 use super::noise::mix;
@@ -22,7 +24,7 @@ const BUS: f64 = 100e6;
 /// Records vCPUs.
 pub(super) struct Recorder {
     threads: Threads,
-    recordings: u64,
+    recordings: AtomicU64,
     seed: u64,
 }
 
@@ -30,22 +32,22 @@ impl Recorder {
     pub(super) fn new(threads: Threads, seed: u64) -> Self {
         Self {
             threads,
-            recordings: 0,
+            recordings: AtomicU64::new(0),
             seed,
         }
     }
 }
 
 impl RecordPt for Recorder {
-    fn record(&mut self, tid: i32, request: &Request) -> Result<Capture, RecordError> {
+    fn record(&self, tid: i32, request: &Request) -> Result<Capture, RecordError> {
         let known = self.threads.lock().get(&tid).map(|thread| thread.now);
         let rates = known.ok_or_else(|| RecordError {
             step: Step::Open,
             error: std::io::Error::from_raw_os_error(libc::ESRCH),
         })?;
-        self.recordings += 1;
+        let number = 1 + self.recordings.fetch_add(1, Ordering::Relaxed);
         let on_cpu = request.window.mul_f64(rates.time);
-        let seed = mix(self.seed ^ mix(self.recordings));
+        let seed = mix(self.seed ^ mix(number));
         let bytes = trace(&rates, on_cpu.as_secs_f64(), seed);
         Ok(Capture {
             trace: AuxTrace {

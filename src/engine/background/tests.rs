@@ -1,4 +1,7 @@
 use super::*;
+use crate::engine::{Found, Origin, ReasonCode, VmSource};
+use crate::host::topology::Topology;
+use crate::metric::FactValue;
 use std::sync::Mutex;
 
 const PERIOD: Duration = Duration::from_secs(15);
@@ -34,14 +37,22 @@ impl VmSource for Counting {
     }
 }
 
-fn source(name: &'static str, reader: SourceReader) -> Source {
+fn source(name: &'static str, reads: Reads) -> (SourceInfo, Periodic) {
     let (needs, cost) = ("", "");
-    Source {
-        info: SourceInfo { name, needs, cost },
+    let source = Periodic {
         enabled: true,
         period: PERIOD,
-        reader,
-    }
+        reads,
+    };
+    (SourceInfo { name, needs, cost }, source)
+}
+
+/// A collector of these sources.
+fn collector(
+    sources: Vec<(SourceInfo, Periodic)>,
+    vms: &Arc<ArcSwap<Inventory>>,
+) -> BackgroundCollector {
+    BackgroundCollector::new(sources, Arc::default(), vms.clone(), Telemetry::new().0)
 }
 
 fn vm(pid: i32) -> Arc<Vm> {
@@ -71,9 +82,8 @@ fn facts_stay_until_the_next_read_and_are_dropped_with_the_vm() {
     let vms = Arc::new(ArcSwap::from_pointee(inventory(&[1, 2, 3, 4])));
     let counting = Counting::default();
     let forgotten = counting.forgotten.clone();
-    let (telemetry, _) = Telemetry::new();
-    let sources = vec![source("counting", SourceReader::Vm(Box::new(counting)))];
-    let mut lane = BackgroundCollector::new(sources, vms.clone(), telemetry);
+    let sources = vec![source("counting", Reads::Vms(Box::new(counting)))];
+    let mut lane = collector(sources, &vms);
     let start = Instant::now();
     lane.pass(start);
     assert_eq!(
@@ -98,10 +108,10 @@ fn facts_stay_until_the_next_read_and_are_dropped_with_the_vm() {
 #[test]
 fn disabled_source_is_not_read_and_has_a_reason() {
     let vms = Arc::new(ArcSwap::from_pointee(inventory(&[1])));
-    let reader = SourceReader::Vm(Box::new(Counting::default()));
-    let mut disabled = source("counting", reader);
-    disabled.enabled = false;
-    let mut lane = BackgroundCollector::new(vec![disabled], vms, Telemetry::new().0);
+    let reads = Reads::Vms(Box::new(Counting::default()));
+    let mut disabled = source("counting", reads);
+    disabled.1.enabled = false;
+    let mut lane = collector(vec![disabled], &vms);
     lane.pass(Instant::now());
     assert_eq!(known(&lane), []);
     let newest = lane.newest.load();
@@ -123,16 +133,15 @@ fn only_changed_host_facts_are_published() {
         ..Inventory::default()
     };
     let vms = Arc::new(ArcSwap::from_pointee(inventory));
-    let (telemetry, _) = Telemetry::new();
     let given = shared.clone();
-    let read = move |topology: &Topology| {
+    let read = move |_: &Roots, topology: &Topology| {
         assert_eq!(topology.cpus.len(), 1, "the topology of the inventory");
         let (value, missing) = given.lock().unwrap().clone();
         let facts = vec![Fact::int(&crate::sources::host::HOST_INFO, [], value)];
         Found { facts, missing }
     };
-    let sources = vec![source("shared", SourceReader::Host(Box::new(read)))];
-    let mut lane = BackgroundCollector::new(sources, vms, telemetry);
+    let sources = vec![source("shared", Reads::Host(Box::new(read)))];
+    let mut lane = collector(sources, &vms);
     let mut now = Instant::now();
     let mut newest = lane.newest().load_full();
     let mut pass = |value, missing| {
@@ -155,8 +164,7 @@ fn only_changed_host_facts_are_published() {
 
 #[test]
 fn collector_runs_until_stop_even_without_sources() {
-    let (telemetry, _) = Telemetry::new();
-    let lane = BackgroundCollector::new(Vec::new(), Arc::default(), telemetry);
+    let lane = collector(Vec::new(), &Arc::default());
     let stop = Stop::default();
     let reported = stop.clone();
     let thread = std::thread::spawn(move || lane.run(&reported));

@@ -14,7 +14,7 @@ use super::histogram::Histogram;
 use super::protobuf::{attribute, bytes, fixed64, head, with_head};
 use super::starts::Clock;
 use super::{names, Resource};
-use crate::engine::background::Origin;
+use crate::engine::Origin;
 use crate::metric::{Buckets, Kind, Label, Metric};
 use crate::snapshot::visit::unix_ns;
 use crate::snapshot::{visit_own, Labels, Row, Snapshot, Value, Visitor};

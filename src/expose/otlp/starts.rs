@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use rustix::time::{clock_gettime, ClockId};
 
-use crate::engine::background::Origin;
+use crate::engine::Origin;
 use crate::host::thread::ns_per_clock_tick;
 use crate::snapshot::visit::unix_ns;
 use crate::snapshot::Subject;

@@ -4,7 +4,7 @@ use std::io;
 
 use super::levels::LocatedVm;
 use super::totals::{Counted, Totals};
-use crate::engine::background::{Fact, Origin};
+use crate::engine::{Fact, Origin};
 use crate::host::roots::Roots;
 use crate::metric::{metrics, Keys, Metric};
 

@@ -7,12 +7,12 @@ use std::io;
 use super::balancing::Balancing;
 use super::levels::{Branch, Levels, LocatedVm};
 use super::totals::{Counted, Totals};
-use crate::engine::background::{Fact, FactValue, Origin};
+use crate::engine::{Fact, Origin};
 use crate::host::cgroup::files::{Pressure, Quota, Throttling};
 use crate::host::cgroup::{Group, Hierarchy, Resource};
 use crate::host::label::label_values;
 use crate::host::roots::Roots;
-use crate::metric::{metrics, Keys, Metric};
+use crate::metric::{metrics, FactValue, Keys, Metric};
 
 metrics! { METRICS of "cgroup":
     CPU_QUOTA_CORES = Metric::gauge("kvm_vm_cpu_quota_cores", Keys::Vm, &["level"],

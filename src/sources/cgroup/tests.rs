@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::discover::Vcpu;
-use crate::engine::background::FactValue;
 use crate::fake_host::{FakeHost, START};
+use crate::metric::FactValue;
 use Layout::{Hybrid, V1, V2};
 
 const PID: i32 = 1000;

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::discover::{Vm, VmKey};
-use crate::engine::background::{Fact, Origin, VmSource};
 use crate::engine::total::Total;
-use crate::engine::{ReadError, Reason, ReasonCode, SourceInfo, SourceState};
+use crate::engine::{
+    Fact, Origin, ReadError, Reason, ReasonCode, Source, SourceInfo, SourceState, VmSource,
+};
 use crate::host::roots::Roots;
 use crate::metric::{metrics, Keys, Metric};
 use crate::sources::Entry;
@@ -221,9 +222,9 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "KVM's own counters of each VM, from debugfs, every 15 s. Needs `CAP_DAC_READ_SEARCH` and a kernel that is not locked down.",
     metrics: &[METRICS],
-    add: |to| {
-        let config = to.config().kvm_stat;
-        to.of_vm(config.enabled, config.period, KvmStat::new(to.roots()));
+    make: |with| {
+        let config = with.config().kvm_stat;
+        Source::of_vms(config.enabled, config.period, KvmStat::new(with.roots()))
     },
 };
 

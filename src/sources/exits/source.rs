@@ -7,7 +7,7 @@ use super::plan::{self, ExitPlan, Feed};
 use crate::config;
 use crate::engine::{
     Column, ColumnId, Columns, OpenError, ReadError, Reader, Reading, Reason, ReasonCode, Scope,
-    SourceInfo, SourceState, Target, Unit, VcpuSource,
+    Source, SourceInfo, SourceState, Target, Unit, VcpuSource,
 };
 use crate::host::roots::Roots;
 use crate::metric::{metrics, Keys, Metric};
@@ -306,10 +306,10 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "VM exits of each vCPU and how KVM handled them: tracepoints of KVM, counted on the vCPU's thread, not recorded. Needs tracefs (`CAP_DAC_READ_SEARCH`) and `CAP_PERFMON`. Each counted event costs 0.2 to 0.5 µs; an exit itself costs a microsecond or more.",
     metrics: &[METRICS],
-    add: |to| {
-        let (config, counters) = (&to.config().exits, to.setup.counters.clone());
-        let exits = Exits::new(config, to.roots(), counters, &mut to.sources.columns);
-        to.of_vcpus(exits);
+    make: |with| {
+        let (config, counters) = (&with.config().exits, with.setup.counters.clone());
+        let exits = Exits::new(config, with.roots(), counters, &mut with.columns);
+        Source::of_vcpus(exits)
     },
 };
 

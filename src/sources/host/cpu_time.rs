@@ -11,17 +11,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::{unreadable, HostReader};
+use super::unreadable;
 use crate::config::Placement;
-use crate::engine::background::{Fact, FactValue, Found, Origin};
 use crate::engine::ledger::CellKey;
 use crate::engine::total::Total;
-use crate::engine::{Reason, ReasonCode, SourceInfo};
+use crate::engine::{Fact, Found, HostSource, Origin, Reason, ReasonCode, Source, SourceInfo};
 use crate::host::cpu_time::{self, MODES};
 use crate::host::roots::Roots;
 use crate::host::thread::ns_per_clock_tick;
 use crate::host::topology::{Place, Topology};
-use crate::metric::{metrics, Keys, Metric};
+use crate::metric::{metrics, FactValue, Keys, Metric};
 use crate::sources::Entry;
 
 metrics! { METRICS of "host_cpu":
@@ -87,7 +86,7 @@ fn of_mode(place: Place, mode: &'static str, nanoseconds: u64) -> Fact {
     Fact::new(&CORE, labels, value).since(Origin::Boot)
 }
 
-impl HostReader for CpuTime {
+impl HostSource for CpuTime {
     fn read(&mut self, roots: &Roots, topology: &Topology) -> Found {
         let lines = match cpu_time::read(roots) {
             Ok(lines) => lines,
@@ -135,5 +134,5 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: include_str!("cpu_time.md"),
     metrics: &[METRICS],
-    add: |to| to.of_host(&to.config().host_cpu, CpuTime::default()),
+    make: |with| Source::of_host(&with.config().host_cpu, CpuTime::default()),
 };

@@ -5,8 +5,7 @@
 //! neither the firmware nor the command line disabled (arch/x86/include/asm/cpufeatures.h); the
 //! parameters of KVM show whether KVM uses it.
 
-use crate::engine::background::{Fact, Found};
-use crate::engine::{ReasonCode, SourceInfo};
+use crate::engine::{Fact, Found, ReasonCode, Source, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
@@ -91,5 +90,5 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "CPU features that matter to guests, from the kernel's list, every 10 min. x86 only.",
     metrics: &[METRICS],
-    add: |to| to.of_host(&to.config().cpu_features, read),
+    make: |with| Source::of_host(&with.config().cpu_features, read),
 };

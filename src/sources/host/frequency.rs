@@ -12,8 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::engine::background::{Fact, Found};
-use crate::engine::{Reason, ReasonCode, SourceInfo};
+use crate::engine::{Fact, Found, Reason, ReasonCode, Source, SourceInfo};
 use crate::host::cpu_model;
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
@@ -99,5 +98,5 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Frequency of each core, every 15 s. Needs a cpufreq driver.",
     metrics: &[METRICS],
-    add: |to| to.of_host(&to.config().frequency, read),
+    make: |with| Source::of_host(&with.config().frequency, read),
 };

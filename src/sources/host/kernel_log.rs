@@ -10,9 +10,8 @@
 
 use std::io;
 
-use super::{unreadable, HostReader};
-use crate::engine::background::{Fact, Found};
-use crate::engine::{Reason, ReasonCode, SourceInfo};
+use super::unreadable;
+use crate::engine::{Fact, Found, HostSource, Reason, ReasonCode, Source, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
 use crate::host::kernel_log::{self, KernelLog, LineKind, Record};
 use crate::host::roots::Roots;
@@ -130,7 +129,7 @@ fn can_log(kind: LineKind, roots: &Roots, topology: &Topology, flags: &CpuFlags)
     }
 }
 
-impl HostReader for Log {
+impl HostSource for Log {
     fn read(&mut self, roots: &Roots, topology: &Topology) -> Found {
         match self.advance(roots) {
             Ok(()) => self.facts(roots, topology).into(),
@@ -178,5 +177,5 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Lines of the kernel log about machine checks and KVM, counted by kind, every 15 s. Needs `CAP_SYSLOG` at start (dropped afterwards) or `kernel.dmesg_restrict=0`.",
     metrics: &[METRICS],
-    add: |to| to.of_host(&to.config().kernel_log, Log::default()),
+    make: |with| Source::of_host(&with.config().kernel_log, Log::default()),
 };

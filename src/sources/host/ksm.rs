@@ -7,10 +7,8 @@
 //! a merged page waits for its copy. Documentation/admin-guide/mm/ksm.rst of the kernel describes
 //! the files.
 
-use super::HostReader;
-use crate::engine::background::{Fact, Found, Origin};
 use crate::engine::total::Total;
-use crate::engine::SourceInfo;
+use crate::engine::{Fact, Found, HostSource, Origin, Source, SourceInfo};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
@@ -37,7 +35,7 @@ struct Ksm {
     scans: Total,
 }
 
-impl HostReader for Ksm {
+impl HostSource for Ksm {
     fn read(&mut self, roots: &Roots, _topology: &Topology) -> Found {
         let dir = roots.sys.join("kernel/mm/ksm");
         let number = |file| -> Option<u64> { roots.read_text(&dir.join(file)).ok()?.parse().ok() };
@@ -63,13 +61,13 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Memory merged by KSM, every 15 s. All is 0 while KSM is off (`/sys/kernel/mm/ksm/run`). A guest's pages are merged only if its VMM allows it (QEMU's `-machine mem-merge=on`, the default).",
     metrics: &[METRICS],
-    add: |to| to.of_host(&to.config().ksm, Ksm::default()),
+    make: |with| Source::of_host(&with.config().ksm, Ksm::default()),
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::background::FactValue;
+    use crate::metric::FactValue;
 
     #[test]
     fn pages_become_bytes_and_missing_files_are_absent() {

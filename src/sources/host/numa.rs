@@ -7,10 +7,9 @@
 
 use std::collections::HashMap;
 
-use super::{unreadable, HostReader};
-use crate::engine::background::{Fact, Found, Origin};
+use super::unreadable;
 use crate::engine::total::Total;
-use crate::engine::{Reason, ReasonCode, SourceInfo};
+use crate::engine::{Fact, Found, HostSource, Origin, Reason, ReasonCode, Source, SourceInfo};
 use crate::host::memory::size_name;
 use crate::host::nodes::{self, NodeMemory, Pool, OUTCOMES};
 use crate::host::roots::Roots;
@@ -39,7 +38,7 @@ pub(super) struct Numa {
     allocations: HashMap<u32, [Total; OUTCOMES.len()]>,
 }
 
-impl HostReader for Numa {
+impl HostSource for Numa {
     fn read(&mut self, roots: &Roots, _topology: &Topology) -> Found {
         let numbers = nodes::numbers(roots);
         let Some(first) = numbers.first() else {
@@ -154,5 +153,5 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "The host's NUMA nodes, every 15 s. For the memory of each VM by node, see `memory`. Nodes without CPUs (CXL, HBM) are included. Allocations come from `numastat` (Documentation/admin-guide/numastat.rst of the kernel): `miss` increases when a node serves a request that another node had no memory for. All are 0 while the sysctl `vm.numa_stat` is 0.",
     metrics: &[METRICS],
-    add: |to| to.of_host(&to.config().numa, Numa::default()),
+    make: |with| Source::of_host(&with.config().numa, Numa::default()),
 };

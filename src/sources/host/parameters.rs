@@ -5,8 +5,7 @@
 //! `ept`, `npt`, `avic` and `enable_mediated_pmu`. Values are the kernel's text: Y, N or a number.
 
 use super::label;
-use crate::engine::background::{Fact, Found};
-use crate::engine::{ReasonCode, SourceInfo};
+use crate::engine::{Fact, Found, ReasonCode, Source, SourceInfo};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
@@ -61,5 +60,5 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Parameters of KVM's modules, every minute.",
     metrics: &[METRICS],
-    add: |to| to.of_host(&to.config().kvm_parameters, read),
+    make: |with| Source::of_host(&with.config().kvm_parameters, read),
 };

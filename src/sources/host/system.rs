@@ -6,8 +6,7 @@
 //!   (`isolcpus=`, or an isolated cpuset partition), else 0
 
 use super::label;
-use crate::engine::background::{Fact, Found};
-use crate::engine::SourceInfo;
+use crate::engine::{Fact, Found, Source, SourceInfo};
 use crate::host::cpu_model::{field, first_block};
 use crate::host::cpulist;
 use crate::host::roots::Roots;
@@ -74,5 +73,5 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Kernel, microcode, SMT and isolated CPUs, every minute.",
     metrics: &[METRICS],
-    add: |to| to.of_host(&to.config().system, read),
+    make: |with| Source::of_host(&with.config().system, read),
 };

@@ -8,9 +8,11 @@ use super::kernel_log::Log;
 use super::numa::Numa;
 use super::thermal::Thermal;
 use super::*;
-use crate::engine::background::{Fact, FactValue, Origin};
-use crate::engine::SourceState;
+use crate::engine::{Fact, HostSource, Origin, SourceState};
 use crate::fake_host::{FakeHost, NodeMemory};
+use crate::host::roots::Roots;
+use crate::host::topology::Topology;
+use crate::metric::FactValue;
 
 fn roots(host: &FakeHost) -> Roots {
     Roots::below(host.root())
@@ -43,7 +45,7 @@ struct Watched<'a, R> {
     state: SourceState,
 }
 
-impl<'a, R: HostReader> Watched<'a, R> {
+impl<'a, R: HostSource> Watched<'a, R> {
     fn new(host: &'a FakeHost, reader: R) -> Self {
         Self {
             host,
@@ -431,7 +433,7 @@ fn empty_machine_gives_reasons() {
     assert_eq!(codes, expected);
 }
 
-fn empty(host: &FakeHost, reader: impl HostReader) -> &'static str {
+fn empty(host: &FakeHost, reader: impl HostSource) -> &'static str {
     let mut watched = Watched::new(host, reader);
     assert_eq!(watched.read(), [""; 0]);
     assert!(matches!(watched.state, SourceState::Down(_)));

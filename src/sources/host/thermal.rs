@@ -16,15 +16,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::HostReader;
-use crate::engine::background::{Fact, FactValue, Found, Origin};
 use crate::engine::total::Total;
-use crate::engine::{Reason, ReasonCode, SourceInfo};
+use crate::engine::{Fact, Found, HostSource, Origin, Reason, ReasonCode, Source, SourceInfo};
 use crate::host::cpu_model;
 use crate::host::hwmon::{self, Chip};
 use crate::host::roots::Roots;
 use crate::host::topology::{Cpu, Topology};
-use crate::metric::{metrics, Keys, Label, Metric};
+use crate::metric::{metrics, FactValue, Keys, Label, Metric};
 use crate::sources::Entry;
 
 metrics! { METRICS of "thermal":
@@ -111,7 +109,7 @@ fn package(number: i32) -> Label {
     ("package", number.into())
 }
 
-impl HostReader for Thermal {
+impl HostSource for Thermal {
     fn read(&mut self, roots: &Roots, topology: &Topology) -> Found {
         let mut facts = self.throttling(roots, topology);
         let temperatures = temperatures(&hwmon::chips(roots), topology);
@@ -204,5 +202,5 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Throttling and temperature, every 15 s. Throttle counters exist on Intel; temperatures come from coretemp and k10temp.",
     metrics: &[METRICS],
-    add: |to| to.of_host(&to.config().thermal, Thermal::default()),
+    make: |with| Source::of_host(&with.config().thermal, Thermal::default()),
 };

@@ -6,8 +6,7 @@
 //! vulnerable.
 
 use super::{label, unreadable};
-use crate::engine::background::{Fact, Found};
-use crate::engine::SourceInfo;
+use crate::engine::{Fact, Found, Source, SourceInfo};
 use crate::host::roots::Roots;
 use crate::host::topology::Topology;
 use crate::metric::{metrics, Keys, Metric};
@@ -69,7 +68,7 @@ pub(crate) const ENTRY: Entry = Entry {
     },
     about: "Vulnerabilities of the CPU, and the kernel's mitigations, every 10 min.",
     metrics: &[METRICS],
-    add: |to| to.of_host(&to.config().vulnerabilities, read),
+    make: |with| Source::of_host(&with.config().vulnerabilities, read),
 };
 
 #[cfg(test)]

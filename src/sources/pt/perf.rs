@@ -19,7 +19,7 @@ const RECORD_PAGES: usize = 16;
 pub(crate) struct PerfPt;
 
 impl RecordPt for PerfPt {
-    fn record(&mut self, tid: i32, request: &Request) -> Result<Capture, RecordError> {
+    fn record(&self, tid: i32, request: &Request) -> Result<Capture, RecordError> {
         let failed = |step| move |error| RecordError { step, error };
         let mut event = builder(tid, request).build().map_err(failed(Step::Open))?;
         let fd = sys::borrow(&event);

@@ -23,10 +23,9 @@ use super::totals::{ReasonNames, VcpuTotals, VmTotals};
 use super::{plan, Capture, Outcome, PtPlan, RecordPt, Request, SOURCE};
 use crate::config;
 use crate::discover::{Inventory, Vcpu, Vm, VmKey};
-use crate::engine::background::{Fact, VmFacts};
 use crate::engine::sampler::{log_change, thread_cpu_time};
 use crate::engine::schedule::back_off;
-use crate::engine::{Reason, ReasonCode, SourceInfo, SourceState};
+use crate::engine::{Fact, Reason, ReasonCode, SourceInfo, SourceState, ThreadedSource, VmFacts};
 use crate::host::roots::Roots;
 use crate::pt::{self, Clocks};
 use crate::stop::Stop;
@@ -56,7 +55,7 @@ const NICE: i32 = 19;
 pub(crate) struct PtRecorder {
     config: config::Pt,
     roots: Arc<Roots>,
-    recorder: Box<dyn RecordPt>,
+    recorder: Arc<dyn RecordPt>,
     plan: Result<PtPlan, Reason>,
     names: ReasonNames,
     inventory: Arc<ArcSwap<Inventory>>,
@@ -105,7 +104,7 @@ impl PtRecorder {
     pub(crate) fn new(
         config: &config::Pt,
         roots: Arc<Roots>,
-        recorder: Box<dyn RecordPt>,
+        recorder: Arc<dyn RecordPt>,
         names: ReasonNames,
         inventory: Arc<ArcSwap<Inventory>>,
         telemetry: Telemetry,
@@ -137,28 +136,8 @@ impl PtRecorder {
         lane
     }
 
-    /// The latest facts.
-    pub(crate) fn newest(&self) -> Arc<ArcSwap<VmFacts>> {
-        self.newest.clone()
-    }
-
-    /// Whether this machine can record at all; if not, the thread is not needed.
-    pub(crate) fn is_able(&self) -> bool {
-        self.plan.is_ok()
-    }
-
-    /// Name, requirements and cost of the source.
-    pub(crate) fn info(&self) -> SourceInfo {
-        super::ENTRY.info
-    }
-
-    /// When the next turn is due.
-    pub(crate) fn due(&self) -> Instant {
-        self.due
-    }
-
     /// Whether the source delivers data now.
-    pub(crate) fn state(&self) -> SourceState {
+    fn state(&self) -> SourceState {
         match (&self.plan, &self.trouble) {
             (Err(reason), _) => SourceState::Down(reason.clone()),
             (Ok(_), Some(trouble)) => SourceState::Down(trouble.reason.clone()),
@@ -168,40 +147,6 @@ impl PtRecorder {
                 None => SourceState::Up,
             },
         }
-    }
-
-    /// Runs a turn if one is due at `now`, then publishes the facts.
-    pub(crate) fn pass(&mut self, now: Instant) {
-        let Ok(plan) = &self.plan else { return };
-        let request = plan.request(&self.config);
-        let newest = self.inventory.load_full();
-        let is_new = !Arc::ptr_eq(&newest, &self.seen);
-        if is_new {
-            self.reconcile(newest);
-        }
-        let interval = self.interval();
-        if let Some(slot) = self.slot.filter(|_| is_new) {
-            self.due = slot + interval;
-        }
-        if now < self.due {
-            if is_new {
-                self.publish();
-            }
-            return;
-        }
-        // Missed turns are skipped.
-        let slot = if now < self.due + interval {
-            self.due
-        } else {
-            now
-        };
-        (self.slot, self.due) = (Some(slot), slot + interval);
-        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| now < trouble.until) {
-            self.due = trouble.until;
-            return;
-        }
-        self.turn(slot, now, &request);
-        self.publish();
     }
 
     /// Time between two turns.
@@ -388,9 +333,59 @@ impl PtRecorder {
             sources: vec![(self.info(), state)],
         }));
     }
+}
 
-    /// Runs turns until `stop`.
-    pub(crate) fn run(mut self, stop: &Stop) {
+impl ThreadedSource for PtRecorder {
+    fn info(&self) -> SourceInfo {
+        super::ENTRY.info
+    }
+
+    fn is_able(&self) -> bool {
+        self.plan.is_ok()
+    }
+
+    fn newest(&self) -> Arc<ArcSwap<VmFacts>> {
+        self.newest.clone()
+    }
+
+    fn due(&self) -> Instant {
+        self.due
+    }
+
+    fn pass(&mut self, now: Instant) {
+        let Ok(plan) = &self.plan else { return };
+        let request = plan.request(&self.config);
+        let newest = self.inventory.load_full();
+        let is_new = !Arc::ptr_eq(&newest, &self.seen);
+        if is_new {
+            self.reconcile(newest);
+        }
+        let interval = self.interval();
+        if let Some(slot) = self.slot.filter(|_| is_new) {
+            self.due = slot + interval;
+        }
+        if now < self.due {
+            if is_new {
+                self.publish();
+            }
+            return;
+        }
+        // Missed turns are skipped.
+        let slot = if now < self.due + interval {
+            self.due
+        } else {
+            now
+        };
+        (self.slot, self.due) = (Some(slot), slot + interval);
+        if let Some(trouble) = self.trouble.as_ref().filter(|trouble| now < trouble.until) {
+            self.due = trouble.until;
+            return;
+        }
+        self.turn(slot, now, &request);
+        self.publish();
+    }
+
+    fn run(mut self: Box<Self>, stop: &Stop) {
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             tracing::warn!(%error, "cannot lower the priority of the pt thread");
         }

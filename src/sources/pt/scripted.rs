@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{AuxTrace, Capture, RecordError, RecordPt, Request, Step};
 
 /// Returns the recording of a thread.
-pub type Script = Box<dyn FnMut(i32, &Request) -> Result<Capture, RecordError> + Send>;
+pub type Script = Box<dyn Fn(i32, &Request) -> Result<Capture, RecordError> + Send + Sync>;
 
 /// Records by a script, and logs the recorded threads.
 pub struct ScriptedPt {
@@ -20,7 +20,7 @@ pub type Recorded = Arc<Mutex<Vec<i32>>>;
 impl ScriptedPt {
     /// Calls `script` for each recording.
     pub fn new(
-        script: impl FnMut(i32, &Request) -> Result<Capture, RecordError> + Send + 'static,
+        script: impl Fn(i32, &Request) -> Result<Capture, RecordError> + Send + Sync + 'static,
     ) -> Self {
         Self {
             script: Box::new(script),
@@ -66,7 +66,7 @@ pub fn refusal(step: Step, errno: i32) -> RecordError {
 }
 
 impl RecordPt for ScriptedPt {
-    fn record(&mut self, tid: i32, request: &Request) -> Result<Capture, RecordError> {
+    fn record(&self, tid: i32, request: &Request) -> Result<Capture, RecordError> {
         let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
         recorded.push(tid);
         drop(recorded);

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Capture, Outcome};
-use crate::engine::background::{Fact, FactValue};
 use crate::engine::total::add;
-use crate::metric::{metrics, Buckets, Keys, Label, Metric};
+use crate::engine::Fact;
+use crate::metric::{metrics, Buckets, FactValue, Keys, Label, Metric};
 use crate::pt::{Histogram, Side, Summary};
 
 metrics! { METRICS of "pt":

@@ -1,6 +1,6 @@
 use super::*;
-use crate::engine::background::FactValue;
 use crate::fake_host::{FakeHost, FakeVm, UUID_A, UUID_B};
+use crate::metric::FactValue;
 
 const ROOT: &str = "sys/fs/resctrl";
 

@@ -1,6 +1,6 @@
 use super::*;
-use crate::engine::background::FactValue;
 use crate::fake_host::FakeHost;
+use crate::metric::FactValue;
 
 fn source(host: &FakeHost) -> KvmStat {
     KvmStat::new(Arc::new(Roots::below(host.root())))

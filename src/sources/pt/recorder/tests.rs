@@ -3,9 +3,9 @@ mod refusals;
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
-use crate::engine::background::FactValue;
 use crate::fake_host::{FakeHost, FakeVm, Thread};
 use crate::host::topology::Topology;
+use crate::metric::FactValue;
 use crate::sources::pt::ring_view::FLAG_PARTIAL;
 use crate::sources::pt::scripted::{refusal, whole, Recorded, ScriptedPt};
 use crate::sources::pt::Step;
@@ -64,7 +64,7 @@ impl Sim {
         let lane = PtRecorder::new(
             config,
             roots,
-            Box::new(recorder),
+            Arc::new(recorder),
             ReasonNames::new(),
             inventory.clone(),
             telemetry,
@@ -391,7 +391,7 @@ fn recorder_runs_until_stop() {
     let stop = Stop::default();
     let theirs = stop.clone();
     let lane = sim.lane;
-    let thread = std::thread::spawn(move || lane.run(&theirs));
+    let thread = std::thread::spawn(move || Box::new(lane).run(&theirs));
     tell.recv().unwrap();
     stop.stop();
     thread.join().unwrap();
