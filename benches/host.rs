@@ -153,7 +153,7 @@ struct Bare {
 }
 
 impl Bare {
-    fn of(host: &FakeHost, vms: &[FakeVm]) -> Self {
+    fn new(host: &FakeHost, vms: &[FakeVm]) -> Self {
         let kept = vms.iter().flat_map(|vm| {
             let dir = |tid| host.path(format!("proc/{}/task/{tid}", vm.pid));
             let files = |dir: std::path::PathBuf| {
@@ -218,7 +218,7 @@ fn main() -> ExitCode {
         pipeline.find();
         pipeline.tick();
     });
-    let bare = Bare::of(&host, &vms);
+    let bare = Bare::new(&host, &vms);
     let mut buffer = vec![0; 16 << 10];
     let start = Instant::now();
     let (mut ticks, mut slow, mut inventory) = (Work::default(), Work::default(), Work::default());

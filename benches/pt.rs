@@ -66,7 +66,7 @@ fn measure(name: &str, trace: &[u8], mut instructions: Option<&mut Counter>) -> 
     println!("{name}: {:.0} MiB", trace.len() as f64 / f64::from(1 << 20));
     for _ in 0..ROUNDS {
         let mut cost = |of: usize, job: &mut dyn FnMut() -> Option<Summary>| {
-            let (cost, summary) = Cost::of(instructions.as_deref_mut(), job);
+            let (cost, summary) = Cost::measure(instructions.as_deref_mut(), job);
             least[of] = least[of].min(cost);
             summary
         };
@@ -107,7 +107,7 @@ impl Cost {
         instructions: None,
     };
 
-    fn of<T>(counter: Option<&mut Counter>, job: &mut dyn FnMut() -> T) -> (Self, T) {
+    fn measure<T>(counter: Option<&mut Counter>, job: &mut dyn FnMut() -> T) -> (Self, T) {
         let counter = counter.and_then(|c| (c.reset().is_ok() && c.enable().is_ok()).then_some(c));
         let (time, result) = cpu_time_of(job);
         let instructions = counter.and_then(|counter| counter.read().ok());

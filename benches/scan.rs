@@ -57,7 +57,7 @@ struct Bare {
 }
 
 impl Bare {
-    fn of(roots: &Roots, inventory: &Inventory) -> Self {
+    fn new(roots: &Roots, inventory: &Inventory) -> Self {
         let path = |path: String| CString::new(path).unwrap();
         let names = roots.list(&roots.proc).unwrap();
         let pids = names.iter().filter_map(|name| name.parse::<i32>().ok());
@@ -98,7 +98,7 @@ fn passes(what: &str, roots: Roots) -> (f64, u64) {
     let (first, inventory) = measure(|| scanner.scan(&topology));
     let first_opens = roots.opens();
     (0..5).for_each(|_| drop(scanner.scan(&topology))); // for threads that are not yet named
-    let bare = Bare::of(&roots, &inventory);
+    let bare = Bare::new(&roots, &inventory);
     let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
     let (mut ours, mut bares) = (Duration::ZERO, Duration::ZERO);
     let opens = roots.opens();

@@ -40,7 +40,7 @@ pub(crate) use words::Mention;
 
 impl View {
     /// The view of the latest snapshot; `None` before the first tick.
-    pub fn of(snapshots: &Handle, now: Instant) -> Option<Self> {
+    pub fn latest(snapshots: &Handle, now: Instant) -> Option<Self> {
         let newest = || snapshots.load().map(|newest| (newest.clone(), newest));
         let (base, newest) = snapshots.window().or_else(newest)?;
         Some(Self::new(&base, &newest, now))

@@ -182,7 +182,7 @@ impl Metric {
     }
 
     /// The metric with its source, which `metrics!` fills in.
-    pub const fn of(self, source: &'static str) -> Self {
+    pub const fn from_source(self, source: &'static str) -> Self {
         Self { source, ..self }
     }
 
@@ -255,7 +255,7 @@ const fn ends_with(name: &str, end: &str) -> bool {
 /// belongs into [`CATALOG`](crate::snapshot::CATALOG); the compiler finds one that is not there.
 macro_rules! metrics {
     ($list:ident of $source:literal: $($name:ident = $metric:expr;)+) => {
-        $(pub(crate) static $name: $crate::metric::Metric = $metric.of($source);)+
+        $(pub(crate) static $name: $crate::metric::Metric = $metric.from_source($source);)+
 
         pub(crate) const $list: &[&$crate::metric::Metric] = &[$(&$name),+];
     };

@@ -111,7 +111,7 @@ pub(super) fn run(common: &CommonArgs, args: &CheckArgs) -> anyhow::Result<ExitC
     // Drop the capabilities that `serve` drops, so that the findings hold for `serve`.
     privileges::drop_all_but(&privileges::needed(config.sources.pt.enabled));
     let topology = Topology::read(&roots, &Topology::default());
-    let seen = look(&config, &roots);
+    let seen = sample(&config, &roots);
     let mut findings = findings(&config, &roots, &topology, seen.as_deref());
     findings.extend(probes::otlp(&config));
     let usable = usable(&findings);
@@ -124,7 +124,7 @@ pub(super) fn run(common: &CommonArgs, args: &CheckArgs) -> anyhow::Result<ExitC
 }
 
 /// One pass and one tick of the real pipeline; `None` without a topology, which is a finding.
-fn look(config: &Config, roots: &Arc<Roots>) -> Option<Arc<Snapshot>> {
+fn sample(config: &Config, roots: &Arc<Roots>) -> Option<Arc<Snapshot>> {
     let counters = Arc::new(Perf);
     let (telemetry, _) = Telemetry::new();
     let mut pipeline = Pipeline::new(config, roots.clone(), counters, 0, telemetry).ok()?;

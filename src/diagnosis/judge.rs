@@ -18,7 +18,7 @@ pub(super) fn judge(
     cores: &HashMap<CoreKey, CoreUse>,
     host_is_full: bool,
 ) {
-    let peers = Peers::of(vms);
+    let peers = Peers::new(vms);
     let suspects = Scene::new(vms, nodes, cores, host_is_full).suspects();
     let all: &[VmView] = vms;
     let case = |(vm, suspects)| Case {

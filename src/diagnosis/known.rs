@@ -31,17 +31,17 @@ pub(super) fn of_vms(newest: &Snapshot) -> Known {
     let facts = |metric| facts_of(&newest.facts, metric).iter();
     for row in facts(&memory::MEMORY) {
         let node = row.labels.number("numa_node").zip(number(&row.value));
-        of(&mut known, row, |vm| vm.memory.extend(node));
+        learn_of(&mut known, row, |vm| vm.memory.extend(node));
     }
     for row in facts(&cgroup::CPU_QUOTA_CORES) {
-        of(&mut known, row, |vm| vm.quota = number(&row.value));
+        learn_of(&mut known, row, |vm| vm.quota = number(&row.value));
     }
     for row in facts(&devices::DEVICE_INFO) {
-        of(&mut known, row, |vm| vm.devices.push(device(row)));
+        learn_of(&mut known, row, |vm| vm.devices.push(device(row)));
     }
     let time = fact_deltas(newest, &threads::THREAD_TIME);
     for (row, increase) in time.filter(|(row, _)| row.labels.get("role") != Some("vcpu")) {
-        of(&mut known, row, |vm| {
+        learn_of(&mut known, row, |vm| {
             vm.io.push((by_core(row), increase.rate()))
         });
     }
@@ -51,7 +51,7 @@ pub(super) fn of_vms(newest: &Snapshot) -> Known {
 }
 
 /// The VM of a row.
-fn of(known: &mut Known, row: &FactRow, learn: impl FnOnce(&mut KnownOfVm)) {
+fn learn_of(known: &mut Known, row: &FactRow, learn: impl FnOnce(&mut KnownOfVm)) {
     if let Some(vm) = row.subject.vm() {
         learn(known.entry(vm).or_default());
     }
@@ -66,7 +66,7 @@ fn throttled(newest: &Snapshot, known: &mut Known) {
     for (row, increase) in fact_deltas(newest, &cgroup::CPU_THROTTLED_PERIODS) {
         let ratio = periods.get(row.labels.text());
         let ratio = ratio.and_then(|periods| over(increase.by, *periods));
-        of(known, row, |vm| {
+        learn_of(known, row, |vm| {
             vm.throttled = vm.throttled.into_iter().chain(ratio).reduce(f64::max);
         });
     }
@@ -77,7 +77,7 @@ fn throttled(newest: &Snapshot, known: &mut Known) {
 /// threads together, except for threads that share a CPU.
 fn throttled_time(newest: &Snapshot, known: &mut Known) {
     for (row, increase) in fact_deltas(newest, &cgroup::CPU_THROTTLED) {
-        of(known, row, |vm| {
+        learn_of(known, row, |vm| {
             *vm.throttled_time.get_or_insert(0.0) += increase.rate();
         });
     }

@@ -6,21 +6,21 @@ use crate::sources::{exits, pmu, sched};
 
 /// Counters in the order of [`Raw::increase`].
 const COUNTERS: [Counter; RAW] = [
-    Counter::of(&sched::TIME),
-    Counter::of(&sched::DELAY),
-    Counter::of(&pmu::CYCLES).with("mode", "guest"),
-    Counter::of(&pmu::INSTRUCTIONS).with("mode", "guest"),
-    Counter::of(&pmu::CACHE_MISSES).with("mode", "guest"),
-    Counter::of(&exits::EXITS),
-    Counter::of(&sched::MIGRATIONS),
-    Counter::of(&pmu::DRAM_LOADS)
+    Counter::new(&sched::TIME),
+    Counter::new(&sched::DELAY),
+    Counter::new(&pmu::CYCLES).with("mode", "guest"),
+    Counter::new(&pmu::INSTRUCTIONS).with("mode", "guest"),
+    Counter::new(&pmu::CACHE_MISSES).with("mode", "guest"),
+    Counter::new(&exits::EXITS),
+    Counter::new(&sched::MIGRATIONS),
+    Counter::new(&pmu::DRAM_LOADS)
         .with("mode", "guest")
         .with("target", "local"),
-    Counter::of(&pmu::DRAM_LOADS)
+    Counter::new(&pmu::DRAM_LOADS)
         .with("mode", "guest")
         .with("target", "remote"),
-    Counter::of(&pmu::PMU_ENABLED),
-    Counter::of(&pmu::PMU_RUNNING),
+    Counter::new(&pmu::PMU_ENABLED),
+    Counter::new(&pmu::PMU_RUNNING),
 ];
 
 const RAW: usize = 11;

@@ -15,7 +15,7 @@ pub(super) struct Peers {
 type Groups = HashMap<String, Vec<(String, f64)>>;
 
 impl Peers {
-    pub(super) fn of(vms: &[VmView]) -> Self {
+    pub(super) fn new(vms: &[VmView]) -> Self {
         let mut peers = Self::default();
         for vm in vms {
             let Some(group) = group(vm).filter(|_| busy(vm).is_some()) else {

@@ -83,7 +83,7 @@ struct Host {
 const TAKEN: [u64; 2] = [60, 68];
 
 impl Host {
-    fn of(vms: &[(&'static str, Vec<Did>)]) -> Self {
+    fn new(vms: &[(&'static str, Vec<Did>)]) -> Self {
         let vms = vms.iter();
         Self {
             vms: vms
@@ -176,7 +176,7 @@ fn numbers_are_rates_and_ratios_of_the_window() {
         cpi: 2.5,
         ..Did::on(5)
     };
-    let view = Host::of(&[("a", vec![Did::on(1), busy])]).view();
+    let view = Host::new(&[("a", vec![Did::on(1), busy])]).view();
     assert_eq!((view.age, view.window), (1.5, 8.0));
     let vm = &view.vms[0];
     let [calm, waits] = [0, 1].map(|n| &vm.vcpus[n].numbers);
@@ -199,7 +199,7 @@ fn numbers_are_rates_and_ratios_of_the_window() {
 
 #[test]
 fn nothing_is_known_before_the_second_tick() {
-    let snapshot = Host::of(&[("a", vec![Did::on(1)])]).snapshot(Instant::now(), 60);
+    let snapshot = Host::new(&[("a", vec![Did::on(1)])]).snapshot(Instant::now(), 60);
     let view = View::new(&snapshot, &snapshot, snapshot.taken_mono);
     let vm = &view.vms[0];
     assert_eq!(vm.numbers, Numbers::default());
@@ -211,14 +211,14 @@ fn nothing_is_known_before_the_second_tick() {
     assert_eq!((vm.causes.len(), vm.verdict.as_str()), (0, ""));
     assert_eq!(view.host.demand, None);
     let handle = Handle::default();
-    assert!(View::of(&handle, Instant::now()).is_none());
+    assert!(View::latest(&handle, Instant::now()).is_none());
     handle.publish(Arc::new(snapshot));
-    assert!(View::of(&handle, Instant::now()).is_some());
+    assert!(View::latest(&handle, Instant::now()).is_some());
 }
 
 #[test]
 fn a_calm_host_has_no_troubles() {
-    let view = Host::of(&[("a", vec![Did::on(0), Did::on(1)]), ("b", vec![Did::on(2)])]).view();
+    let view = Host::new(&[("a", vec![Did::on(0), Did::on(1)]), ("b", vec![Did::on(2)])]).view();
     for vm in &view.vms {
         assert!(troubles(vm).is_empty() && vm.verdict.is_empty(), "{vm:?}");
         assert!(!vm.causes.is_empty(), "all causes are known");
@@ -237,7 +237,7 @@ fn io_thread_on_the_core_of_a_vcpu_is_reported() {
         ("package", "0"),
         ("core", "0"),
     ];
-    let host = Host::of(&[("db", vec![waits, Did::on(1), Did::on(2)])]);
+    let host = Host::new(&[("db", vec![waits, Did::on(1), Did::on(2)])]);
     let view = host
         .fact("kvm_vm_thread_time_seconds_total", &io, [10.0, 30.0])
         .view();
@@ -259,12 +259,12 @@ fn equal_use_of_a_core_blames_no_vm() {
         delay: 300,
         ..Did::on(0)
     };
-    let view = Host::of(&[("a", vec![waits]), ("b", vec![waits]), ("c", vec![waits])]).view();
+    let view = Host::new(&[("a", vec![waits]), ("b", vec![waits]), ("c", vec![waits])]).view();
     assert!(view.vms[0]
         .verdict
         .ends_with(": it shares core 0/0 with b and c."));
     assert!(view.vms.iter().all(|vm| vm.pushes.is_empty()));
-    let view = Host::of(&[("a", vec![waits, waits])]).view();
+    let view = Host::new(&[("a", vec![waits, waits])]).view();
     assert!(view.vms[0]
         .verdict
         .ends_with(": 2 of its own vCPUs run on the same CPU."));
@@ -277,7 +277,7 @@ fn quota_is_reported_instead_of_its_delay() {
         ..Did::on(0)
     };
     let level = [("vm", "ci"), ("level", "vm")];
-    let host = Host::of(&[("ci", vec![waits])])
+    let host = Host::new(&[("ci", vec![waits])])
         .fact("kvm_vm_cpu_quota_cores", &level, [0.5, 0.5])
         .fact("kvm_vm_cpu_periods_total", &level, [100.0, 500.0])
         .fact("kvm_vm_cpu_throttled_periods_total", &level, [0.0, 240.0])
@@ -304,7 +304,7 @@ fn peers_share_a_name_but_for_its_number_and_leave_the_vm_itself_out() {
         "orders" => 3.0,
         _ => 1.0,
     };
-    let mut host = Host::of(&names.map(|name| (name, cpi(of_name(name)))));
+    let mut host = Host::new(&names.map(|name| (name, cpi(of_name(name)))));
     for vm in &mut host.vms {
         vm.1 = vec![("openstack_flavor", "m1.small")];
     }
@@ -326,7 +326,7 @@ fn peers_share_a_name_but_for_its_number_and_leave_the_vm_itself_out() {
 fn a_storm_of_misses_is_one_against_peers_and_who_makes_it_is_named() {
     let misses = |mpki| vec![Did { mpki, ..Did::on(0) }];
     let names = ["a1", "a2", "a3", "a4", "a5", "z"];
-    let host = Host::of(&names.map(|name| match name {
+    let host = Host::new(&names.map(|name| match name {
         "a3" => (name, misses(20.0)),
         "z" => (name, misses(40.0)),
         _ => (name, misses(2.0)),
@@ -351,7 +351,7 @@ fn siblings_hot_packages_and_exits_are_seen() {
         ..Did::on(cpu)
     };
     // Both threads of core 0 are busy, while core 1 of the node is idle enough.
-    let mut host = Host::of(&[("a", vec![full(0)]), ("b", vec![Did::on(4)])]).fact(
+    let mut host = Host::new(&[("a", vec![full(0)]), ("b", vec![Did::on(4)])]).fact(
         "kvm_host_package_throttled_seconds_total",
         &[("package", "0")],
         [0.0, 10.0],
@@ -371,7 +371,7 @@ fn siblings_hot_packages_and_exits_are_seen() {
 
 #[test]
 fn a_view_is_read_back_as_it_was_written() {
-    let view = Host::of(&[("a", vec![Did::on(0)])]).view();
+    let view = Host::new(&[("a", vec![Did::on(0)])]).view();
     let json = serde_json::to_string(&view).unwrap();
     let back: View = serde_json::from_str(&json).unwrap();
     assert_eq!(back.vms[0].vcpus, view.vms[0].vcpus);

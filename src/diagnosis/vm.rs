@@ -16,7 +16,7 @@ pub(super) fn vms(newest: &Snapshot, delta: &Delta<'_>, machine: &Machine<'_>) -
     let meter = Meter::new(delta);
     let mut known = known::of_vms(newest);
     let vm = |row: &VmRow| {
-        let time = TimeAt::of(newest, delta, &meter, row);
+        let time = TimeAt::new(newest, delta, &meter, row);
         let raws: Vec<Raw> = row.vcpus.clone().map(|n| meter.read(delta, n)).collect();
         let known = known.remove(&row.key).unwrap_or_default();
         let vcpus = vcpus(newest, row, &raws, &meter, &known);
@@ -195,7 +195,7 @@ struct TimeAt {
 }
 
 impl TimeAt {
-    fn of(newest: &Snapshot, delta: &Delta<'_>, meter: &Meter, vm: &VmRow) -> Self {
+    fn new(newest: &Snapshot, delta: &Delta<'_>, meter: &Meter, vm: &VmRow) -> Self {
         let mut time = Self {
             seconds: delta.span().as_secs_f64(),
             ..Self::default()

@@ -139,7 +139,7 @@ impl Domains {
     }
 
     /// The domain of this process.
-    pub(super) fn of(&self, pid: i32) -> Option<&Domain> {
+    pub(super) fn domain_of(&self, pid: i32) -> Option<&Domain> {
         let domains = self
             .files
             .values()
@@ -293,11 +293,11 @@ mod tests {
         for file in ["run/libvirt/qemu/a.xml", "run/libvirt/qemu"] {
             host.link(file, dir.join("a.xml").to_str().unwrap());
             assert!(!domains.refresh(), "a loop of links is no answer");
-            assert_eq!(domains.of(5).unwrap().name, "a");
+            assert_eq!(domains.domain_of(5).unwrap().name, "a");
         }
         host.remove("run/libvirt/qemu");
         assert!(domains.refresh());
-        assert_eq!(domains.of(5), None);
+        assert_eq!(domains.domain_of(5), None);
     }
 
     #[test]
@@ -314,11 +314,11 @@ mod tests {
         assert_eq!(roots.opens(), opens);
         host.libvirt_xml("a", &domstatus(5, "renamed", UUID, &[], ""));
         assert!(domains.refresh());
-        assert_eq!(domains.of(5).unwrap().name, "renamed");
+        assert_eq!(domains.domain_of(5).unwrap().name, "renamed");
         assert_eq!(roots.opens(), opens + 2); // the directory and one file
         host.remove("run/libvirt");
         assert!(domains.refresh());
-        assert_eq!(domains.of(6), None);
+        assert_eq!(domains.domain_of(6), None);
     }
 
     proptest! {

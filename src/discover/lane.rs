@@ -48,7 +48,7 @@ impl Lane {
     /// Scans once and publishes the inventory if it changed.
     pub(crate) fn pass(&mut self) {
         let start = Instant::now();
-        let inventory = self.scanner.scan(self.topology.look());
+        let inventory = self.scanner.scan(self.topology.refresh());
         if !Arc::ptr_eq(&inventory, &self.newest.load()) {
             self.newest.store(inventory);
         }

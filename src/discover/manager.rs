@@ -42,7 +42,7 @@ pub(super) const MANAGERS: &[Manager] = &[
 pub(super) use libvirt::name_in_cgroup;
 
 /// The manager of a VM and its facts.
-pub(super) fn of(clues: &Clues<'_>) -> Option<(&'static str, Facts)> {
+pub(super) fn identify(clues: &Clues<'_>) -> Option<(&'static str, Facts)> {
     let mut known = MANAGERS.iter();
     known.find_map(|manager| Some((manager.name, (manager.facts)(clues)?)))
 }
@@ -56,7 +56,7 @@ mod tests {
         let line = format!("qemu-system-x86_64 {args}").replace(' ', "\0");
         let cmdline = Cmdline::parse(line.as_bytes());
         let name = super::super::vmm::tests::identity_of(&cmdline).name;
-        of(&Clues {
+        identify(&Clues {
             cmdline: &cmdline,
             cgroup: &Cgroup::parse(cgroup.as_bytes()),
             name: name.as_deref(),
@@ -137,7 +137,7 @@ mod tests {
             name: None,
             domain: None,
         };
-        assert_eq!(of(&clues), Some(("openstack", vec![])));
+        assert_eq!(identify(&clues), Some(("openstack", vec![])));
         let cgroup = "0::/machine.slice/machine-qemu\\x2d1\\x2dinstance\\x2d0000002a.scope";
         let found = manager("-name guest=instance-0000002a", cgroup, None);
         assert_eq!(found, Some(("openstack", vec![])));

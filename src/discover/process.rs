@@ -170,7 +170,7 @@ pub(super) fn examine(
     let start_time = parse_stat(&main).ok_or(ErrorKind::InvalidData)?.start_time;
     let status = roots.read(&dir.join("status")).unwrap_or_default();
     let cgroup = roots.read(&dir.join("cgroup")).unwrap_or_default();
-    let payer = Payer::of(pid, &status, &cgroup);
+    let payer = Payer::identify(pid, &status, &cgroup);
     let process = Task::process(pid, start_time);
     let (cmdline, blocked) = match reads.read(process, payer, dir.join("cmdline")) {
         Ok(text) => (
@@ -218,7 +218,7 @@ fn vmm(dir: &Path, pid: i32, cmdline: &Cmdline, threads: &[Thread]) -> Option<&'
     let leader = threads.iter().find(|thread| thread.tid == pid);
     let comm = leader.map_or("", |thread| &thread.comm);
     let program = Program::new(link(dir, "exe").as_deref(), cmdline, comm);
-    vmm::of(&program, cmdline, threads.iter().map(|t| t.comm.as_str()))
+    vmm::identify(&program, cmdline, threads.iter().map(|t| t.comm.as_str()))
 }
 
 fn identity(vmm: &Vmm, dir: &Path, uid: Option<u32>, cmdline: &Cmdline) -> Identity {
@@ -258,7 +258,7 @@ enum Descriptors {
 /// Reads the link of each descriptor. Root in a container can list them but not read their links.
 fn descriptors(roots: &Roots, dir: &Path, cost: &mut u64) -> io::Result<Descriptors> {
     let closed = |error: &io::Error| error.kind() == ErrorKind::PermissionDenied;
-    let links = match fds::Descriptors::of(roots, dir) {
+    let links = match fds::Descriptors::list(roots, dir) {
         Err(error) if closed(&error) => return Ok(Descriptors::Closed),
         listed => listed?,
     };

@@ -34,7 +34,7 @@ impl Role {
     /// The role of a thread in this kind of VMM ([`Vm::vmm`](super::Vm)), from its name `comm`. A
     /// process chooses its thread names; it cannot choose whether a thread is the kernel's
     /// (`of_kernel`).
-    pub(crate) fn of(vmm: &str, comm: &str, of_kernel: bool) -> Self {
+    pub(crate) fn recognise(vmm: &str, comm: &str, of_kernel: bool) -> Self {
         if of_kernel {
             return match vhost_of(comm) {
                 Some(_) => Role::Vhost,
@@ -103,7 +103,7 @@ mod tests {
             ("unknown", "CPU 0/KVM", false, Emulator),
         ];
         for (vmm, comm, of_kernel, role) in cases {
-            assert_eq!(Role::of(vmm, comm, of_kernel), role, "{vmm} {comm}");
+            assert_eq!(Role::recognise(vmm, comm, of_kernel), role, "{vmm} {comm}");
         }
         assert!(Iothread.is_named_by("firecracker") && !Iothread.is_named_by("unknown"));
         assert!(Migration.is_named_by("qemu") && !Migration.is_named_by("cloud-hypervisor"));

@@ -146,7 +146,7 @@ impl Scanner {
 
     /// Makes the cheap checks of a process and adds it to `due` if it must be examined.
     fn visit(&mut self, pid: i32, due: &mut Vec<Turn<ProcessFingerprint>>) -> Changed {
-        let look = match self.watch.look(pid) {
+        let look = match self.watch.fingerprint(pid) {
             Ok(look) => look,
             Err(error) if is_gone(&error) => return Changed(false), // removed after the pass
             Err(_) => return self.closed(pid),
@@ -341,7 +341,7 @@ impl Scanner {
     /// All VMs by name; an unchanged VM keeps its `Arc`.
     fn vms(&mut self) -> Vec<Arc<Vm>> {
         let guests = self.guests();
-        let vms = guests.flat_map(|guest| guest.vms(self.domains.of(guest.pid)));
+        let vms = guests.flat_map(|guest| guest.vms(self.domains.domain_of(guest.pid)));
         let vms = vms.collect();
         let vms = name_all(vms, &mut self.names);
         let before: HashMap<_, _> = self.inventory.vms.iter().map(|vm| (vm.key, vm)).collect();
@@ -372,7 +372,7 @@ impl Scanner {
             gaps.threads += guest.unknown_threads();
             gaps.mixed += usize::from(guest.mixed);
             gaps.unbound += usize::from(guest.unbound) * guest.machines.len();
-            let stateless = guest.in_libvirt() && self.domains.of(guest.pid).is_none();
+            let stateless = guest.in_libvirt() && self.domains.domain_of(guest.pid).is_none();
             gaps.domains += usize::from(self.domains.unreadable && stateless);
         }
         gaps

@@ -85,7 +85,7 @@ pub(super) struct Invocation<'a> {
 impl<'a> Invocation<'a> {
     /// A VM name derived from a path among the arguments.
     fn name_of_path(&self, path: &str) -> Option<String> {
-        path_name::of(path, self.cwd)
+        path_name::find_name(path, self.cwd)
     }
 
     /// The value of an option; the last one counts.
@@ -130,7 +130,7 @@ const VMMS: &[Vmm] = &[
 ///
 /// `argv[0]` or the first thread's name alone is sufficient only if the executable cannot be read
 /// and the two do not name different kinds. A wrong kind is worse than none.
-pub(super) fn of<'a>(
+pub(super) fn identify<'a>(
     program: &Program,
     cmdline: &Cmdline,
     comms: impl Iterator<Item = &'a str> + Clone,

@@ -98,7 +98,7 @@ impl VmmProcess {
         let domain = domain.filter(|d| uuid.is_some() && d.uuid == uuid);
         let trust = self.trust(domain.is_some());
         let (name, name_source) = self.name(domain, uuid.as_deref());
-        let managed = manager::of(&Clues {
+        let managed = manager::identify(&Clues {
             cmdline: &self.cmdline,
             cgroup: &self.cgroup,
             name: domain

@@ -117,7 +117,7 @@ impl Watch {
     ///
     /// # Errors
     /// If the process exited, or procfs denies access (`hidepid=1`).
-    pub(super) fn look(&self, pid: i32) -> io::Result<ProcessFingerprint> {
+    pub(super) fn fingerprint(&self, pid: i32) -> io::Result<ProcessFingerprint> {
         let fd = self.stat(&format!("{pid}/fd"))?;
         let task = self.stat(&format!("{pid}/task"))?;
         Ok(ProcessFingerprint {
@@ -189,11 +189,11 @@ mod tests {
         watch.pids(&mut pids).unwrap();
         assert_eq!(pids.iter().filter(|pid| **pid == me).count(), 1);
         // Other tests of this process open files and start threads, but its program stays the same.
-        let look = watch.look(me).unwrap();
-        assert!(look.same_program(&watch.look(me).unwrap()));
+        let look = watch.fingerprint(me).unwrap();
+        assert!(look.same_program(&watch.fingerprint(me).unwrap()));
         assert_eq!(roots.opens(), opens);
         assert_eq!(watch.thread(me, me), watch.thread(me, me));
-        assert!(is_gone(&watch.look(i32::MAX).unwrap_err()));
+        assert!(is_gone(&watch.fingerprint(i32::MAX).unwrap_err()));
         assert!(!watch.hides(&pids));
         assert!(watch.hides(&[me]));
     }

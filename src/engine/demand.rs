@@ -67,7 +67,7 @@ impl Demand {
     }
 
     /// Totals of this CPU; `None` until the time of any vCPU is known.
-    pub(crate) fn of(&self, cpu: u32) -> Option<OfCpu> {
+    pub(crate) fn on_cpu(&self, cpu: u32) -> Option<OfCpu> {
         let total = self.totals.get(cpu as usize).copied();
         self.known.then(|| total.unwrap_or_default())
     }
@@ -114,7 +114,7 @@ mod tests {
         };
         let mut reading = Reading::new(&columns, Arc::new(topology));
         let mut demand = Demand::new(&columns);
-        assert_eq!((demand.of(2), demand.series(4)), (None, 0));
+        assert_eq!((demand.on_cpu(2), demand.series(4)), (None, 0));
         let mut charge = |cpu, ran: Option<[u64; 2]>| {
             reading.clear();
             reading.cpu = cpu;
@@ -134,7 +134,7 @@ mod tests {
         charge(Some(9), Some([1, 1]));
         let of = |time, delay| Some(OfCpu { time, delay });
         assert_eq!(
-            [0, 2, 3].map(|cpu| demand.of(cpu)),
+            [0, 2, 3].map(|cpu| demand.on_cpu(cpu)),
             [of(0, 0), of(15, 7), of(1, 1)]
         );
         assert_eq!(demand.series(4), 8);

@@ -16,7 +16,7 @@ pub(super) struct Overdue {
 impl Overdue {
     /// Checks all threads. `infos` are the sources of the background collectors, `facts` the latest
     /// data of each collector.
-    pub(super) fn look(
+    pub(super) fn update(
         &mut self,
         heartbeats: &Heartbeats,
         infos: &[SourceInfo],
@@ -116,16 +116,16 @@ mod tests {
         let facts = [of(&["cgroup", "memory"]), of(&["pt"])];
         let mut overdue = Overdue::default();
         let later = Instant::now() + limit * 2;
-        overdue.look(&heartbeats, &infos, &facts, later);
+        overdue.update(&heartbeats, &infos, &facts, later);
         assert_eq!(said(&overdue), []);
         slow.step("memory");
-        overdue.look(&heartbeats, &infos, &facts, later);
+        overdue.update(&heartbeats, &infos, &facts, later);
         assert_eq!(said(&overdue), [("memory", "hangs"), ("cgroup", "delayed")]);
         // The source hangs in its first read and has not reported a state yet.
-        overdue.look(&heartbeats, &infos, &[of(&[]), of(&["pt"])], later);
+        overdue.update(&heartbeats, &infos, &[of(&[]), of(&["pt"])], later);
         assert_eq!(said(&overdue), [("memory", "hangs")]);
         slow.rest();
-        overdue.look(&heartbeats, &infos, &facts, later);
+        overdue.update(&heartbeats, &infos, &facts, later);
         assert_eq!(said(&overdue), []);
     }
 
@@ -135,7 +135,7 @@ mod tests {
         let limit = Duration::from_secs(17);
         heartbeats.add("inventory", limit, true).step("inventory");
         let mut overdue = Overdue::default();
-        overdue.look(&heartbeats, &[], &[], Instant::now() + limit * 2);
+        overdue.update(&heartbeats, &[], &[], Instant::now() + limit * 2);
         assert_eq!(said(&overdue), [("inventory", "hangs")]);
     }
 }

@@ -29,7 +29,7 @@ pub struct CellKey {
 impl CellKey {
     /// The series of a location. An unknown location (a CPU that has just come online) has no
     /// location labels.
-    pub fn of(place: Option<Place>, placement: Placement) -> Self {
+    pub fn new(place: Option<Place>, placement: Placement) -> Self {
         let fine = Self {
             core: place.map(|p| (p.package, p.core)),
             numa_node: place.map(|p| p.numa_node),
@@ -146,7 +146,7 @@ impl Account {
         if added == 0 {
             return;
         }
-        let key = CellKey::of(place, self.placement);
+        let key = CellKey::new(place, self.placement);
         let n = self.find_or_make(key, deltas.len(), Some(now));
         self.current = Some(n);
         let cell = &mut self.cells[n];
@@ -281,7 +281,7 @@ impl Account {
 /// The series keys of these CPUs.
 fn cells_of(cpus: &[u32], topology: &Topology, placement: Placement) -> BTreeSet<CellKey> {
     let places = cpus.iter().filter_map(|cpu| topology.place(*cpu));
-    let keys = places.map(|place| CellKey::of(Some(place), placement));
+    let keys = places.map(|place| CellKey::new(Some(place), placement));
     keys.collect()
 }
 

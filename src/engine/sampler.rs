@@ -124,7 +124,7 @@ impl Sampler {
     #[cfg(test)]
     #[must_use]
     pub(crate) fn with_descriptors(mut self, most: usize) -> Self {
-        self.shares = Shares::of(most);
+        self.shares = Shares::limited_to(most);
         self
     }
 
@@ -158,7 +158,7 @@ impl Sampler {
         self.look_at_sources();
         let heartbeats = &self.telemetry.heartbeats;
         let sources = &self.lanes.sources;
-        self.overdue.look(heartbeats, sources, &self.facts, now);
+        self.overdue.update(heartbeats, sources, &self.facts, now);
     }
 
     /// Adopts a new inventory and its order; vCPUs that remain keep their totals.

@@ -45,7 +45,7 @@ struct Fed {
 }
 
 impl Fed {
-    fn of(reading: &Reading) -> Self {
+    fn new(reading: &Reading) -> Self {
         let (_, placed) = reading.placed();
         let (_, added, set) = reading.vcpu();
         let vcpu = added | set;
@@ -183,9 +183,9 @@ impl VcpuSampler {
         let Opened::Reader { reader, failing } = &mut self.readers[n] else {
             return;
         };
-        let before = Fed::of(reading);
+        let before = Fed::new(reading);
         let read = reader.read(reading);
-        let (after, fed) = (Fed::of(reading), &mut self.fed[n]);
+        let (after, fed) = (Fed::new(reading), &mut self.fed[n]);
         fed.placed |= after.placed & !before.placed;
         fed.vcpu |= after.vcpu & !before.vcpu;
         match read {

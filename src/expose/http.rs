@@ -150,7 +150,7 @@ async fn view(
     };
     let json = site.pages.view.get(&newest, || {
         render(Arc::clone(&site), |site| {
-            let view = View::of(&site.app.snapshots, Instant::now());
+            let view = View::latest(&site.app.snapshots, Instant::now());
             let view = view.ok_or_else(|| NotReady::NoSample.to_string())?;
             serde_json::to_vec(&view).map_err(|error| error.to_string())
         })

@@ -29,7 +29,7 @@ struct Wish {
 }
 
 impl Wish {
-    fn of(headers: &HeaderMap) -> Self {
+    fn from_headers(headers: &HeaderMap) -> Self {
         Self {
             format: negotiate::format(values(headers, header::ACCEPT)),
             gzip: negotiate::gzip(values(headers, header::ACCEPT_ENCODING)),
@@ -57,7 +57,7 @@ pub(super) async fn metrics(
     let Some(newest) = site.app.snapshots.load() else {
         return unavailable(&NotReady::NoSample);
     };
-    let wish = Wish::of(&headers);
+    let wish = Wish::from_headers(&headers);
     let body = site.scrapes.newest[wish.index()].get(&newest, || {
         let (site, scraped) = (Arc::clone(&site), Arc::clone(&site));
         async move {

@@ -49,7 +49,7 @@ impl Runbook {
 
     /// Markdown with the names of the query.
     pub(super) fn plain(self, query: &str) -> String {
-        let subject = Subject::of(query);
+        let subject = Subject::parse(query);
         let mut block = None;
         let mut text = String::with_capacity(self.text.len());
         for line in self.text.split_inclusive('\n') {
@@ -76,7 +76,7 @@ impl Runbook {
 
     /// HTML with the names of the query.
     pub(super) fn page(self, query: &str) -> Markup {
-        let subject = Subject::of(query);
+        let subject = Subject::parse(query);
         let body = markdown::html(self.text, self.example(), &subject);
         let title = match self.name {
             INDEX => "Which runbook",
@@ -127,7 +127,7 @@ fn all() -> impl Iterator<Item = Runbook> {
 
 /// The list of runbooks with their summaries.
 pub(super) fn list(query: &str) -> Markup {
-    let subject = Subject::of(query);
+    let subject = Subject::parse(query);
     let query = subject.query();
     let body = html! {
         h1 { "Runbooks" }

@@ -60,8 +60,8 @@ fn hash(text: &str) -> String {
 
 /// Renders the page in the state that `query` selects.
 pub(super) fn page(app: &App, now: Instant, query: &str) -> Markup {
-    let view = View::of(&app.snapshots, now);
-    let look = PageState::of(query);
+    let view = View::latest(&app.snapshots, now);
+    let look = PageState::parse(query);
     html! {
         (DOCTYPE)
         html lang="en" {

@@ -32,7 +32,7 @@ impl Descriptors {
     /// # Errors
     /// `PermissionDenied` if the caller may not read the process's files (proc(5)); any other error
     /// means that the process exited.
-    pub(crate) fn of(roots: &Roots, process: &Path) -> io::Result<Self> {
+    pub(crate) fn list(roots: &Roots, process: &Path) -> io::Result<Self> {
         // Lists one more to detect that there are more.
         let (dir, mut numbers) = list(roots, &process.join("fd"), MAX_DESCRIPTORS + 1)?;
         let more = numbers.len() > MAX_DESCRIPTORS;
@@ -140,7 +140,7 @@ mod tests {
         ] {
             symlink(target, dir.path().join("fd").join(fd)).unwrap();
         }
-        let fds = Descriptors::of(&Roots::below(dir.path()), dir.path()).unwrap();
+        let fds = Descriptors::list(&Roots::below(dir.path()), dir.path()).unwrap();
         assert_eq!((fds.count(), fds.has_more()), (3, false));
         let mut seen = Vec::new();
         let mut visit = |fd, target: &[u8]| {

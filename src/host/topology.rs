@@ -245,7 +245,7 @@ impl Watch {
     ///
     /// A CPU's caches appear after the CPU is listed as online (`cacheinfo_cpu_online` is a later
     /// step, `CPUHP_AP_BASE_CACHEINFO_ONLINE`), so the look after a change reads again.
-    pub fn look(&mut self) -> &Arc<Topology> {
+    pub fn refresh(&mut self) -> &Arc<Topology> {
         let now = contents(&self.online).unwrap_or_default();
         let changed = now != self.seen;
         if changed || !self.is_settled {

@@ -66,7 +66,7 @@ pub(crate) fn is_there(roots: &Roots) -> bool {
 /// `PermissionDenied` if its descriptors cannot be listed or their links cannot be read; any other
 /// error means that the process exited.
 pub(crate) fn held(roots: &Roots, pid: i32) -> io::Result<Held> {
-    let descriptors = Descriptors::of(roots, &roots.proc.join(pid.to_string()))?;
+    let descriptors = Descriptors::list(roots, &roots.proc.join(pid.to_string()))?;
     let mut held = Held {
         more: descriptors.has_more(),
         ..Held::default()

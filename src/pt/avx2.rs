@@ -144,7 +144,7 @@ impl Scanner<'_> {
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
 unsafe fn classify(bytes: *const u8, lengths: *mut u8) -> Block {
-    let (low, high) = (Half::of(bytes), Half::of(bytes.add(HALF)));
+    let (low, high) = (Half::load(bytes), Half::load(bytes.add(HALF)));
     let block = Block {
         long: mask(low.long, high.long),
         tip: mask(low.tip, high.tip),
@@ -167,7 +167,7 @@ struct Half {
 impl Half {
     #[inline]
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-    unsafe fn of(bytes: *const u8) -> Self {
+    unsafe fn load(bytes: *const u8) -> Self {
         /// By the low three bits: even values are TNT and PAD except for 02, 3 is a CYC of one
         /// byte.
         const LONG: [u8; 16] = [0, 0x80, 0, 0, 0, 0x80, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0];

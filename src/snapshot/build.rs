@@ -152,7 +152,7 @@ impl Builder {
             Some(CpuRow {
                 cpu: cpu.id,
                 labels: labels.clone(),
-                demand: view.demand.of(cpu.id)?,
+                demand: view.demand.on_cpu(cpu.id)?,
             })
         };
         cpus.filter_map(row).collect()
@@ -323,7 +323,7 @@ fn cpu_labels(topology: &Topology) -> Arc<[Arc<Labels>]> {
 }
 
 fn cpu_place(cpu: u32, place: Place) -> impl Iterator<Item = Label> {
-    let place = CellKey::of(Some(place), Placement::Core).labels();
+    let place = CellKey::new(Some(place), Placement::Core).labels();
     std::iter::once(("cpu", cpu.into())).chain(place)
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct Counter {
 
 impl Counter {
     /// All columns of a metric.
-    pub(crate) const fn of(metric: &'static Metric) -> Self {
+    pub(crate) const fn new(metric: &'static Metric) -> Self {
         Self {
             metric,
             labels: [None; 2],

@@ -98,7 +98,7 @@ impl Snapshot {
         for (_, place, totals) in cells {
             assert_eq!(totals.len(), sums.len());
             self.cells.push(CellRow {
-                key: CellKey::of(Some(*place), Placement::Core),
+                key: CellKey::new(Some(*place), Placement::Core),
                 labels: cell_labels(&name, &index, *place),
                 known: all(totals.len()),
             });

@@ -46,7 +46,7 @@ impl Devices {
         }
     }
 
-    fn look(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
+    fn read_vm(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
         let held = vfio::held(&self.roots, vm.key.pid);
         vm.key.process().check(&self.roots)?;
         let (devices, trouble) = match held {
@@ -92,7 +92,7 @@ impl VmSource for Devices {
 
     fn read(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
         if vfio::is_there(&self.roots) {
-            self.look(vm)
+            self.read_vm(vm)
         } else {
             Ok(Vec::new())
         }

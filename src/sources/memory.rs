@@ -137,7 +137,7 @@ impl Memory {
         if kept.due > now {
             return Ok(kept.facts.clone());
         }
-        let look = self.look(vm, now);
+        let look = self.sample(vm, now);
         let look = match vm.key.process().check(&self.roots) {
             Ok(()) => look,
             Err(error) => Failure::from(error).into(),
@@ -161,7 +161,7 @@ impl Memory {
         Ok(kept.facts.clone())
     }
 
-    fn look(&mut self, vm: &Vm, now: Instant) -> VmRead {
+    fn sample(&mut self, vm: &Vm, now: Instant) -> VmRead {
         let (pid, process) = (vm.key.pid, vm.key.process());
         let resident = match resident(&self.roots, process) {
             Ok(resident) => resident,
@@ -209,7 +209,7 @@ impl Memory {
             resident,
             guest_memfd,
         };
-        cgroup::look(&self.roots, self.unified.as_mut()?, process)
+        cgroup::sample(&self.roots, self.unified.as_mut()?, process)
     }
 
     /// Whether a walk may start: time is left, and no other VM has waited longer.
@@ -359,7 +359,7 @@ fn holds_guest_memfd(roots: &Roots, pid: i32) -> bool {
             ControlFlow::Continue(())
         }
     };
-    let descriptors = Descriptors::of(roots, &roots.proc.join(pid.to_string()));
+    let descriptors = Descriptors::list(roots, &roots.proc.join(pid.to_string()));
     descriptors.and_then(|fds| fds.targets(look)).is_ok() && found
 }
 

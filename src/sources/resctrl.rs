@@ -108,7 +108,7 @@ impl Resctrl {
         Ok(self.groups.insert(groups).1.clone())
     }
 
-    fn look(&mut self, vm: &Vm) -> Result<Vec<Fact>, Reason> {
+    fn read_vm(&mut self, vm: &Vm) -> Result<Vec<Fact>, Reason> {
         if foreign_pid(&self.roots).is_some() {
             return Err(pid_namespace());
         }
@@ -303,7 +303,7 @@ impl VmSource for Resctrl {
         }
         let process = vm.key.process();
         process.check(&self.roots)?;
-        let found = self.look(vm);
+        let found = self.read_vm(vm);
         process.check(&self.roots)?;
         match found {
             Ok(facts) => {

@@ -140,7 +140,7 @@ impl SchedSource {
     fn open_reader(&mut self, target: &Target<'_>) -> io::Result<SchedReader> {
         let files = self.open_files(target)?;
         let mut reader = SchedReader::new(files, self.ids, target.vcpu.tid);
-        let (stat, schedstat) = reader.look()?;
+        let (stat, schedstat) = reader.identity()?;
         if stat.start_time != target.vcpu.start_time {
             // The TID belongs to another thread now.
             return Err(io::Error::from_raw_os_error(libc::ESRCH));

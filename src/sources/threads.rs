@@ -90,8 +90,8 @@ impl Threads {
     }
 
     fn read_at(&mut self, vm: &Vm, now: Instant) -> Result<Vec<Fact>, ReadError> {
-        self.kthreads.look(&self.roots, now, self.period / 2);
-        let topology = self.watch.as_mut().map(|watch| watch.look().clone());
+        self.kthreads.refresh(&self.roots, now, self.period / 2);
+        let topology = self.watch.as_mut().map(|watch| watch.refresh().clone());
         let shared = self.shares_process(vm.key);
         let mut account = self.vms.remove(&vm.key).unwrap_or_default();
         let pass = Pass {

@@ -168,7 +168,7 @@ impl Host {
         let place = place_of(cpu);
         let n = snapshot.cells.len();
         snapshot.cells.push(CellRow {
-            key: CellKey::of(Some(place), Placement::Core),
+            key: CellKey::new(Some(place), Placement::Core),
             labels: labels(&[
                 ("vm", vm),
                 ("vcpu", &index.to_string()),

@@ -17,18 +17,18 @@ const QUIET_AFTER: usize = 3;
 /// Shown for an unknown value.
 const UNKNOWN: &str = "-";
 
-const SWITCHES: Counter = Counter::of(&sched::CONTEXT_SWITCHES);
+const SWITCHES: Counter = Counter::new(&sched::CONTEXT_SWITCHES);
 
 /// Rates, the most useful first: a narrow terminal drops them from the right. Title, counter, and
 /// whether it counts nanoseconds, which are shown as seconds.
 const RATES: [(&str, Counter, bool); 7] = [
-    ("time s/s", Counter::of(&sched::TIME), true),
-    ("delay s/s", Counter::of(&sched::DELAY), true),
-    ("migrations/s", Counter::of(&sched::MIGRATIONS), false),
+    ("time s/s", Counter::new(&sched::TIME), true),
+    ("delay s/s", Counter::new(&sched::DELAY), true),
+    ("migrations/s", Counter::new(&sched::MIGRATIONS), false),
     ("waits/s", SWITCHES.with("type", "voluntary"), false),
     ("preempted/s", SWITCHES.with("type", "involuntary"), false),
-    ("in guest s/s", Counter::of(&sched::GUEST), true),
-    ("page faults/s", Counter::of(&sched::PAGE_FAULTS), false),
+    ("in guest s/s", Counter::new(&sched::GUEST), true),
+    ("page faults/s", Counter::new(&sched::PAGE_FAULTS), false),
 ];
 
 /// Renders the rates between two snapshots. Lines end in a line feed and have at most `width`

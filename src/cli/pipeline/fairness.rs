@@ -45,7 +45,7 @@ fn descriptors_are_shared_with_a_new_user_in_the_first_tick() {
     let (host, hog) = host_with_a_hog("0");
     let mut pipeline = pipeline(&host, &Config::default(), Scripted::new());
     pipeline.sampler = pipeline.sampler.with_descriptors(900);
-    let alone = pipeline.look();
+    let alone = pipeline.pass_and_tick();
     assert_eq!(count(&alone, TIME, &["vm=\"hog"]), 160);
     assert!(count(&alone, CYCLES, &["vm=\"hog"]) > 0);
     assert!(pipeline.sampler.descriptors() > 880);
@@ -53,7 +53,7 @@ fn descriptors_are_shared_with_a_new_user_in_the_first_tick() {
     let of_user = host.qemu(4000, "small", UUID_B, 4);
     host.set(of_user.pid, of_user.pid, |t| t.uid = 1001);
     [of_root, of_user].iter().for_each(|vm| run(&host, vm, "0"));
-    let together = pipeline.look();
+    let together = pipeline.pass_and_tick();
     let cycles = |vm: &str| count(&together, CYCLES, &[vm]);
     assert_eq!(count(&together, TIME, &["vm=\"honest\""]), 4);
     assert_eq!(count(&together, TIME, &["vm=\"small\""]), 4);
@@ -70,7 +70,10 @@ fn descriptors_are_shared_with_a_new_user_in_the_first_tick() {
     // The counters return when descriptors are free again and the vCPUs run.
     [3000, 4000].iter().for_each(|pid| _ = host.exit(*pid));
     hog.iter().for_each(|vm| run(&host, vm, "0"));
-    assert_eq!(count(&pipeline.look(), CYCLES, &["vm=\"hog"]), before);
+    assert_eq!(
+        count(&pipeline.pass_and_tick(), CYCLES, &["vm=\"hog"]),
+        before
+    );
 }
 
 #[test]
@@ -79,10 +82,10 @@ fn series_limit_reduces_detail_of_the_largest_user_only() {
     let honest = host.libvirt_v2(3000, "honest", UUID_A, 4);
     run(&host, &honest, "0-3");
     let mut config = Config::default();
-    let all = pipeline(&host, &config, Scripted::new()).look();
+    let all = pipeline(&host, &config, Scripted::new()).pass_and_tick();
     config.limits.max_series = all.series / 2;
     let mut pipeline = pipeline(&host, &config, Scripted::new());
-    let snapshot = pipeline.look();
+    let snapshot = pipeline.pass_and_tick();
     assert!(snapshot.series <= all.series / 2);
     assert_eq!(count(&snapshot, TIME, &["vm=\"honest\"", "core="]), 16);
     assert_eq!(count(&snapshot, TIME, &["vm=\"hog", "core="]), 0);
@@ -98,10 +101,13 @@ fn descriptors_that_run_out_earlier_than_expected_are_shared_by_the_next_tick() 
     let counters = Scripted::new().with_descriptors(260);
     let mut pipeline = pipeline(&host, &Config::default(), counters);
     pipeline.sampler = pipeline.sampler.with_descriptors(100_000);
-    pipeline.look();
+    pipeline.pass_and_tick();
     let honest = host.libvirt_v2(3000, "honest", UUID_A, 4);
     run(&host, &honest, "0");
-    assert_eq!(count(&pipeline.look(), CYCLES, &["vm=\"honest\""]), 0);
+    assert_eq!(
+        count(&pipeline.pass_and_tick(), CYCLES, &["vm=\"honest\""]),
+        0
+    );
     run(&host, &honest, "0");
-    assert!(count(&pipeline.look(), CYCLES, &["vm=\"honest\""]) > 0);
+    assert!(count(&pipeline.pass_and_tick(), CYCLES, &["vm=\"honest\""]) > 0);
 }

@@ -18,7 +18,7 @@ pub(super) fn pipeline(host: &FakeHost, config: &Config, counters: Scripted) -> 
 }
 
 impl Pipeline {
-    pub(super) fn look(&mut self) -> Arc<Snapshot> {
+    pub(super) fn pass_and_tick(&mut self) -> Arc<Snapshot> {
         self.pass();
         self.tick();
         self.snapshots.load().unwrap()
@@ -232,10 +232,10 @@ proptest! {
         config.limits.max_series = max_series;
         let mut pipeline = pipeline(&busy.host, &config, Scripted::new());
         let mut seen = HashMap::new();
-        pipeline.look();
+        pipeline.pass_and_tick();
         for event in &events {
             busy.happen(event);
-            let snapshot = pipeline.look();
+            let snapshot = pipeline.pass_and_tick();
             prop_assert_eq!(snapshot.vcpus.len(), busy.tids.len() + usize::from(busy.has_twin));
             let limit = pipeline.sampler.view().limit;
             prop_assert_eq!(limit.series(), snapshot.count_series());

@@ -144,7 +144,7 @@ fn read_within(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     anyhow::ensure!(length <= most, too_long(length));
     let mut bytes = Vec::new();
     bytes.try_reserve(usize::try_from(length)?)?;
-    let progress = Progress::of(length);
+    let progress = Progress::new(length);
     let mut checked = false;
     while (&file).take(BLOCK).read_to_end(&mut bytes)? > 0 {
         anyhow::ensure!(bytes.len() as u64 <= most, too_long(bytes.len() as u64));

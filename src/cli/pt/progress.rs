@@ -14,7 +14,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Progress for work on `bytes`; silent if they are few or standard error is not a terminal.
-    pub(super) fn of(bytes: u64) -> Self {
+    pub(super) fn new(bytes: u64) -> Self {
         Self {
             is_shown: bytes > LONG && io::stderr().is_terminal(),
         }

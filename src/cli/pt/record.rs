@@ -165,9 +165,9 @@ mod tests {
         host
     }
 
-    fn recorded(host: &FakeHost, args: &RecordArgs, mut pt: ScriptedPt) -> Result<Capture, String> {
+    fn recorded(host: &FakeHost, args: &RecordArgs, pt: &ScriptedPt) -> Result<Capture, String> {
         let roots = Arc::new(Roots::below(host.root()));
-        record(&Config::default(), &roots, args, &pt).map_err(|error| format!("{error:#}"))
+        record(&Config::default(), &roots, args, pt).map_err(|error| format!("{error:#}"))
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         let vm = host.qemu(1000, "web", UUID_A, 2);
         let pt = ScriptedPt::of_bytes(vec![1, 2, 3]);
         let who = pt.recorded();
-        let capture = recorded(&host, &args("web", 1), pt).unwrap();
+        let capture = recorded(&host, &args("web", 1), &pt).unwrap();
         assert_eq!(capture.trace.bytes, [1, 2, 3]);
         assert_eq!(capture.elapsed, Duration::from_millis(3), "its own window");
         assert_eq!(*who.lock().unwrap(), [vm.vcpus[1]]);
@@ -187,17 +187,17 @@ mod tests {
     fn missing_vm_or_vcpu_is_named() {
         let host = host();
         host.qemu(1000, "web", UUID_A, 2);
-        let fails = |args| recorded(&host, &args, ScriptedPt::of_bytes(vec![1])).unwrap_err();
+        let fails = |args| recorded(&host, &args, &ScriptedPt::of_bytes(vec![1])).unwrap_err();
         assert!(fails(args("db", 0)).contains("no VM named \"db\""));
         assert!(fails(args("web", 2)).contains("VM web has no vCPU 2"));
-        let idle = recorded(&host, &args("web", 0), ScriptedPt::of_bytes(Vec::new()));
+        let idle = recorded(&host, &args("web", 0), &ScriptedPt::of_bytes(Vec::new()));
         // An empty trace of a thread that ran.
         assert!(idle.unwrap_err().contains("did not run"));
         let refused = ScriptedPt::refusing(Step::MapTrace, libc::EPERM);
-        let error = recorded(&host, &args("web", 0), refused).unwrap_err();
+        let error = recorded(&host, &args("web", 0), &refused).unwrap_err();
         assert!(error.contains("mlock_limit") && error.contains("CAP_IPC_LOCK"));
         let gone = ScriptedPt::refusing(Step::Open, libc::ESRCH);
-        let error = recorded(&host, &args("web", 0), gone).unwrap_err();
+        let error = recorded(&host, &args("web", 0), &gone).unwrap_err();
         assert!(error.contains("has ended"), "{error}");
     }
 
@@ -205,7 +205,7 @@ mod tests {
     fn missing_pt_is_reported_before_missing_vm() {
         let host = FakeHost::new();
         let pt = ScriptedPt::of_bytes(vec![1]);
-        let error = recorded(&host, &args("absent", 0), pt).unwrap_err();
+        let error = recorded(&host, &args("absent", 0), &pt).unwrap_err();
         assert!(error.contains("(no_pt)"), "{error}");
     }
 }

@@ -64,7 +64,7 @@ fn summarise(
     let file = &input::name(path);
     let bytes = input::read(path).with_context(|| format!("cannot read {file}"))?;
     let traces = Trace::all(&bytes).with_context(|| format!("cannot summarize {file}"))?;
-    let progress = Progress::of(bytes.len() as u64);
+    let progress = Progress::new(bytes.len() as u64);
     for trace in &traces {
         progress.say(format_args!("summarizing {file}, {}", trace.name));
         let summary = pt::summarise(&trace.bytes(), trace.cuts(), &trace.clocks);

@@ -90,7 +90,7 @@ impl Source {
     pub(super) fn ask(&self) -> Result<View, NoView> {
         let view = match self {
             Self::Exporter(exporter) => exporter.ask()?,
-            Self::Own(snapshots) => View::of(snapshots, Instant::now())
+            Self::Own(snapshots) => View::latest(snapshots, Instant::now())
                 .ok_or_else(|| NoView::NotYet("no sample yet".to_owned()))?,
         };
         Ok(safe::view(view))

@@ -123,8 +123,8 @@ impl CounterGroup for GroupOfThread {
             self.last = *now;
         }
         for (count, counted) in counts.iter_mut().zip(&self.counted) {
-            let from = counted.of(&self.from.counts) as u64;
-            *count = (counted.of(&self.last.counts) as u64).saturating_sub(from);
+            let from = counted.total(&self.from.counts) as u64;
+            *count = (counted.total(&self.last.counts) as u64).saturating_sub(from);
         }
         let since = |now: f64, from: f64| nanoseconds(now).saturating_sub(nanoseconds(from));
         Ok(Times {

@@ -41,7 +41,7 @@ pub(super) enum Counted {
 
 impl Counted {
     /// The counter's total.
-    pub(super) fn of(self, counts: &Counts) -> f64 {
+    pub(super) fn total(self, counts: &Counts) -> f64 {
         match self {
             Self::Pmu(n, host) => counts[n + if host { PMU } else { 0 }],
             Self::Exits => counts[EXITS..=OTHERS].iter().sum(),
@@ -133,8 +133,8 @@ mod tests {
         };
         let mut counts = [0.0; LEN];
         add(&mut counts, &rates, 2.0);
-        assert!((Counted::Exits.of(&counts) - 20_000.0).abs() < 1e-6);
-        let io = Counted::Reason(30).of(&counts);
+        assert!((Counted::Exits.total(&counts) - 20_000.0).abs() < 1e-6);
+        let io = Counted::Reason(30).total(&counts);
         assert!((io - 8000.0 - 120.0).abs() < 1e-6, "{io}");
     }
 }

@@ -198,7 +198,7 @@ impl Scenario {
             .file_stem()
             .map(|stem| stem.to_string_lossy());
         let name = stem.map_or_else(|| name.to_owned(), |stem| clip(&stem));
-        Self::of(raw, &name).map_err(|what| anyhow!("scenario {name}: {what}"))
+        Self::from_raw(raw, &name).map_err(|what| anyhow!("scenario {name}: {what}"))
     }
 
     /// Parses a scenario.
@@ -207,7 +207,7 @@ impl Scenario {
     /// See [`Scenario::load`].
     pub fn parse(name: &str, text: &str) -> anyhow::Result<Self> {
         let raw = with_base(parse_named(text, Path::new(name))?, Path::new(""), 0)?;
-        Self::of(raw, name).map_err(|what| anyhow!("scenario {name}: {what}"))
+        Self::from_raw(raw, name).map_err(|what| anyhow!("scenario {name}: {what}"))
     }
 
     /// Number of NUMA nodes of the host.
@@ -215,7 +215,7 @@ impl Scenario {
         NODES - usize::from(self.memory_node.is_none())
     }
 
-    fn of(raw: RawScenario, name: &str) -> Result<Self, String> {
+    fn from_raw(raw: RawScenario, name: &str) -> Result<Self, String> {
         let mut vms = Vec::new();
         let memory_node = raw.memory_node.map(load::memory_node).transpose()?;
         for vm in &raw.vms {

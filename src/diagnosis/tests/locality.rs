@@ -11,7 +11,7 @@ fn memory_and_devices_are_compared_with_the_nodes_of_vcpus() {
         ("class", "gpu"),
         ("numa_node", "1"),
     ];
-    let host = Host::of(&[("db", vec![Did::on(0), Did::on(5)])])
+    let host = Host::new(&[("db", vec![Did::on(0), Did::on(5)])])
         .fact("kvm_vm_memory_bytes", &memory("0"), [1e9; 2])
         .fact("kvm_vm_memory_bytes", &memory("1"), [3e9; 2])
         .fact("kvm_vm_device_info", &device, [1.0; 2]);
@@ -26,7 +26,7 @@ fn memory_and_devices_are_compared_with_the_nodes_of_vcpus() {
          (75\u{a0}%) and node 0 (25\u{a0}%)."
     );
     let host =
-        Host::of(&[("db", vec![Did::on(2)])]).fact("kvm_vm_memory_bytes", &memory("1"), [1.0; 2]);
+        Host::new(&[("db", vec![Did::on(2)])]).fact("kvm_vm_memory_bytes", &memory("1"), [1.0; 2]);
     let remote = host.view().vms[0].memory_remote;
     assert!(remote.is_some_and(|r| r == 0.0 && r.is_sign_positive()));
     // An idle VM has no location.
@@ -34,7 +34,7 @@ fn memory_and_devices_are_compared_with_the_nodes_of_vcpus() {
         time: 10,
         ..Did::on(0)
     };
-    let host = Host::of(&[("db", vec![idle])]).fact("kvm_vm_memory_bytes", &memory("1"), [1.0; 2]);
+    let host = Host::new(&[("db", vec![idle])]).fact("kvm_vm_memory_bytes", &memory("1"), [1.0; 2]);
     assert!(troubles(&host.view().vms[0]).is_empty());
 }
 
@@ -42,7 +42,7 @@ fn memory_and_devices_are_compared_with_the_nodes_of_vcpus() {
 fn a_vm_on_two_nodes_has_trouble_only_beyond_what_its_spread_explains() {
     let memory = |node| [("vm", "db"), ("numa_node", node)];
     let host = |local: f64, remote: f64| {
-        Host::of(&[("db", vec![Did::on(0), Did::on(2)])])
+        Host::new(&[("db", vec![Did::on(0), Did::on(2)])])
             .fact("kvm_vm_memory_bytes", &memory("0"), [local; 2])
             .fact("kvm_vm_memory_bytes", &memory("1"), [remote; 2])
     };
@@ -60,7 +60,7 @@ fn vm_with_device_on_node_1(time: u64) -> Host {
         time,
         ..Did::on(cpu)
     };
-    Host::of(&[("db", vec![on(0, 1000 - time), on(2, time)])]).fact(
+    Host::new(&[("db", vec![on(0, 1000 - time), on(2, time)])]).fact(
         "kvm_vm_device_info",
         &device,
         [1.0; 2],
@@ -94,7 +94,7 @@ fn memory_and_devices_on_a_node_without_cpus_are_not_remote() {
         ("numa_node", "2"),
     ];
     let host = |far: f64| {
-        Host::of(&[("db", vec![Did::on(0)])])
+        Host::new(&[("db", vec![Did::on(0)])])
             .fact("kvm_vm_memory_bytes", &memory("0"), [1e9; 2])
             .fact("kvm_vm_memory_bytes", &memory("1"), [far; 2])
             .fact("kvm_vm_memory_bytes", &memory("2"), [3e9; 2])

@@ -44,7 +44,7 @@ fn of_vcpus(host: Host, vm: &'static str, core: &'static str, ms: f64) -> Host {
 
 #[test]
 fn the_vm_that_uses_most_of_the_core_is_named_and_pushes() {
-    let view = Host::of(&[
+    let view = Host::new(&[
         ("a", vec![did(0, 300, 300)]),
         ("b", vec![did(0, 600, 10)]),
         ("idle", vec![did(0, 5, 0)]),
@@ -62,7 +62,7 @@ fn the_vm_that_uses_most_of_the_core_is_named_and_pushes() {
 
 #[test]
 fn a_host_process_is_to_blame_where_no_vm_used_the_core() {
-    let host = Host::of(&[("a", vec![did(0, 300, 300)]), ("idle", vec![did(0, 5, 0)])]);
+    let host = Host::new(&[("a", vec![did(0, 300, 300)]), ("idle", vec![did(0, 5, 0)])]);
     let host = of_core(of_core(host, "0", "user", 800.0), "0", "guest", 300.0);
     let view = of_vcpus(host, "a", "0", 300.0).view();
     let verdict = &view.vms[0].verdict;
@@ -75,7 +75,7 @@ fn a_host_process_is_to_blame_where_no_vm_used_the_core() {
 
 #[test]
 fn two_vms_do_not_blame_each_other() {
-    let view = Host::of(&[
+    let view = Host::new(&[
         ("a", vec![did(0, 300, 300), did(1, 900, 0)]),
         ("b", vec![did(0, 900, 0), did(1, 300, 300)]),
     ])
@@ -91,7 +91,7 @@ fn two_vms_do_not_blame_each_other() {
 #[test]
 fn full_host_is_reported_first_and_blames_no_vm() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    let mut host = Host::of(&names.map(|name| (name, vec![did(0, 900, 300)])));
+    let mut host = Host::new(&names.map(|name| (name, vec![did(0, 900, 300)])));
     for (cpu, vm) in host.vms.iter_mut().enumerate() {
         vm.2[0].cpu = cpu as u32;
     }
@@ -123,7 +123,7 @@ fn vm_in_another_cache_is_not_a_suspect() {
     };
     // CPU 2 belongs to the other node, with another cache.
     for (cpu, is_named) in [(1, true), (2, false)] {
-        let host = Host::of(&[
+        let host = Host::new(&[
             ("a1", misses(0, 2.0)),
             ("a2", misses(0, 2.0)),
             ("a3", misses(0, 20.0)),
@@ -141,7 +141,7 @@ fn vm_in_another_cache_is_not_a_suspect() {
 fn remote_memory_is_the_chance_to_meet_it() {
     let memory = |node| [("vm", "db"), ("numa_node", node)];
     let distance = |from, to| [("from", from), ("to", to)];
-    let vm = Host::of(&[("db", vec![did(0, 900, 0), did(2, 100, 0)])])
+    let vm = Host::new(&[("db", vec![did(0, 900, 0), did(2, 100, 0)])])
         .fact("kvm_vm_memory_bytes", &memory("0"), [5e9; 2])
         .fact("kvm_vm_memory_bytes", &memory("1"), [95e9; 2])
         .fact("kvm_host_numa_distance", &distance("0", "0"), [10.0; 2])
@@ -164,7 +164,7 @@ fn memory_without_cpus_counts_by_its_distance() {
     let memory = [("vm", "db"), ("numa_node", "2")];
     let distance = |from| [("from", from), ("to", "2")];
     let remote = |cpu| {
-        let host = Host::of(&[("db", vec![did(cpu, 900, 0)])])
+        let host = Host::new(&[("db", vec![did(cpu, 900, 0)])])
             .fact("kvm_vm_memory_bytes", &memory, [1e9; 2])
             .fact("kvm_host_numa_distance", &distance("0"), [17.0; 2])
             .fact("kvm_host_numa_distance", &distance("1"), [28.0; 2]);
@@ -177,7 +177,7 @@ fn memory_without_cpus_counts_by_its_distance() {
 fn a_quota_explains_the_seconds_it_took_and_no_more() {
     let level = [("vm", "ci"), ("level", "vcpu")];
     let delay = |throttled: f64| {
-        let view = Host::of(&[("ci", vec![did(0, 400, 600)])])
+        let view = Host::new(&[("ci", vec![did(0, 400, 600)])])
             .fact("kvm_vm_cpu_periods_total", &level, [0.0, 400.0])
             .fact("kvm_vm_cpu_throttled_periods_total", &level, [0.0, 120.0])
             .fact(

@@ -19,7 +19,7 @@ fn process(program: &str, fds: Option<KvmFds>, threads: Vec<Thread>) -> Process 
         pid: 1,
         start_time: 1,
         uid: None,
-        vmm: vmm::of(&called, &cmdline, std::iter::empty()),
+        vmm: vmm::identify(&called, &cmdline, std::iter::empty()),
         identity: Default::default(),
         cmdline,
         cgroup: Default::default(),

@@ -89,7 +89,7 @@ const MAX_WORDS: usize = 48;
 
 /// The name in a path; a relative path is below `cwd`. `None` if any VM of the host could have such
 /// a path.
-pub(super) fn of(path: &str, cwd: Option<&str>) -> Option<String> {
+pub(super) fn find_name(path: &str, cwd: Option<&str>) -> Option<String> {
     // '@' stands for the NUL of an abstract socket (unix(7)).
     let path = path.strip_prefix('@').unwrap_or(path);
     let above = cwd.filter(|_| !path.starts_with('/')).unwrap_or_default();
@@ -193,33 +193,33 @@ mod tests {
             ("/", None),
         ];
         for (path, name) in cases {
-            assert_eq!(of(path, None).as_deref(), name, "{path}");
+            assert_eq!(find_name(path, None).as_deref(), name, "{path}");
         }
     }
 
     #[test]
     fn relative_path_belongs_to_the_working_directory() {
         let cwd = Some("/var/lib/microvms/my-vm");
-        assert_eq!(of("api.sock", cwd).as_deref(), Some("my-vm"));
-        assert_eq!(of("./run/api.sock", cwd).as_deref(), Some("my-vm"));
-        assert_eq!(of("web.sock", cwd).as_deref(), Some("web"));
-        assert_eq!(of("/run/api.sock", cwd), None);
-        assert_eq!(of("api.sock", Some("/")), None);
+        assert_eq!(find_name("api.sock", cwd).as_deref(), Some("my-vm"));
+        assert_eq!(find_name("./run/api.sock", cwd).as_deref(), Some("my-vm"));
+        assert_eq!(find_name("web.sock", cwd).as_deref(), Some("web"));
+        assert_eq!(find_name("/run/api.sock", cwd), None);
+        assert_eq!(find_name("api.sock", Some("/")), None);
     }
 
     #[test]
     fn long_rows_of_words_end() {
         assert_eq!(
-            of(&format!("/{}", "vmch".repeat(100_000)), None).map(|n| n.len()),
+            find_name(&format!("/{}", "vmch".repeat(100_000)), None).map(|n| n.len()),
             Some(400_000)
         );
-        assert_eq!(of(&"vmm".repeat(16), None), None);
+        assert_eq!(find_name(&"vmm".repeat(16), None), None);
     }
 
     proptest! {
         #[test]
         fn any_path_has_a_name_or_none(path in "\\PC{0,60}", cwd in prop::option::of("(/|[a-z./]{0,20})")) {
-            let name = of(&path, cwd.as_deref());
+            let name = find_name(&path, cwd.as_deref());
             prop_assert!(name.is_none_or(|name| !name.is_empty()));
         }
     }

@@ -5,13 +5,13 @@ use proptest::prelude::*;
 fn kind(exe: Option<&str>, line: &str, comms: &[&str]) -> Option<&'static str> {
     let cmdline = Cmdline::parse(line.replace(' ', "\0").as_bytes());
     let program = Program::new(exe, &cmdline, comms.first().copied().unwrap_or_default());
-    of(&program, &cmdline, comms.iter().copied()).map(|vmm| vmm.name)
+    identify(&program, &cmdline, comms.iter().copied()).map(|vmm| vmm.name)
 }
 
 /// The identity from arguments alone, for the program in `argv[0]`.
 pub(in crate::discover) fn identity_of(cmdline: &Cmdline) -> Identity {
     let program = Program::new(None, cmdline, "");
-    let vmm = of(&program, cmdline, std::iter::empty());
+    let vmm = identify(&program, cmdline, std::iter::empty());
     let invocation = Invocation {
         cmdline,
         cwd: None,

@@ -56,7 +56,7 @@ struct Room {
 }
 
 impl Share {
-    fn of(files: usize, counters: usize) -> Self {
+    fn new(files: usize, counters: usize) -> Self {
         let room = |may| Room { may, held: 0 };
         let (files, counters) = (room(files), room(counters));
         Self { files, counters }
@@ -73,7 +73,7 @@ impl Share {
 impl Shares {
     /// Shares of at most `most` descriptors.
     #[cfg(test)]
-    pub(in crate::engine) fn of(most: usize) -> Self {
+    pub(in crate::engine) fn limited_to(most: usize) -> Self {
         Self {
             most: Some(most),
             ..Self::default()
@@ -201,7 +201,7 @@ fn wants(vcpu_samplers: &[VcpuSampler], files: usize, counters: usize) -> Vec<Wa
 fn shares(most: usize, wants: &[Want]) -> Vec<(VmKey, Share)> {
     let sum = |wants: &[Want]| wants.iter().map(Want::all).sum::<usize>();
     if sum(wants) <= most {
-        let all = Share::of(usize::MAX, usize::MAX);
+        let all = Share::new(usize::MAX, usize::MAX);
         return wants.iter().map(|want| (want.vm, all)).collect();
     }
     let mut owners: BTreeMap<Owner, Vec<Want>> = BTreeMap::new();
@@ -224,7 +224,7 @@ fn among(most: usize, wants: &[Want]) -> Vec<(VmKey, Share)> {
     let counters: Vec<usize> = wants.iter().map(|want| want.counters).collect();
     let counters = fair(left, &counters);
     let share =
-        |((want, files), counters): ((&Want, usize), usize)| (want.vm, Share::of(files, counters));
+        |((want, files), counters): ((&Want, usize), usize)| (want.vm, Share::new(files, counters));
     wants.iter().zip(files).zip(counters).map(share).collect()
 }
 

@@ -131,7 +131,7 @@ impl Bench {
         let (vm, vcpu) = vm(2);
         Self {
             vcpu_sampler: VcpuSampler::new(vm, vcpu, &columns),
-            shares: Shares::of(usize::MAX),
+            shares: Shares::limited_to(usize::MAX),
             reading: Reading::new(&columns, Arc::new(topology)),
             scripts,
             sources,

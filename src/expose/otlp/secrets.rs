@@ -26,7 +26,7 @@ pub(super) struct Secrets(BTreeSet<String>);
 
 impl Secrets {
     /// Collects pieces of the headers that are marked as sensitive.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let mut secrets = Self(BTreeSet::new());
         for value in headers.values().filter(|value| value.is_sensitive()) {
             let words: Vec<&[u8]> = value.as_bytes().split(u8::is_ascii_whitespace).collect();
@@ -139,7 +139,7 @@ mod tests {
             headers.append("authorization", value);
         }
         let reason = format!("the receiver answered 401 Unauthorized: {text}");
-        let answer = Secrets::of(&headers).hide(Answer::Refused {
+        let answer = Secrets::from_headers(&headers).hide(Answer::Refused {
             reason: reason.clone(),
         });
         let Answer::Refused { reason: shown } = answer else {

@@ -100,7 +100,7 @@ impl Client {
             // The file may be missing only while it is replaced.
             Err(error) => return Answer::retry(error.to_string()),
         };
-        let secrets = Secrets::of(&headers);
+        let secrets = Secrets::from_headers(&headers);
         let timeout = self.settings.timeout;
         let answer = async {
             match &self.way {

@@ -45,7 +45,7 @@ pub(super) enum Context {
 impl Subject {
     /// Parses a query. Values that are empty, too long or contain characters that reorder text are
     /// ignored.
-    pub(super) fn of(query: &str) -> Self {
+    pub(super) fn parse(query: &str) -> Self {
         let mut subject = Self::default();
         for (name, value) in query::pairs(query) {
             let field = match name {
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     fn filled(query: &str, text: &str, context: Context) -> String {
-        let subject = Subject::of(query);
+        let subject = Subject::parse(query);
         subject.fill(text, Some("api-2"), context).into_owned()
     }
 
@@ -295,7 +295,7 @@ mod tests {
             let query = format!("vm={vm}");
             let text = "virsh vcpupin api-2";
             assert_eq!(filled(&query, text, Context::Command), text, "{vm}");
-            let is_handled = Subject::of(&query).keeps_example() || vm.contains("%0A");
+            let is_handled = Subject::parse(&query).keeps_example() || vm.contains("%0A");
             assert!(is_handled, "{vm}");
         }
     }
@@ -304,7 +304,11 @@ mod tests {
     fn values_that_reorder_text_are_ignored() {
         let long = "x".repeat(MAX_VALUE + 1);
         for vm in ["%E2%80%AEx", "a%00b", "%1b[2J", "", &long] {
-            assert_eq!(Subject::of(&format!("vm={vm}")), Subject::default(), "{vm}");
+            assert_eq!(
+                Subject::parse(&format!("vm={vm}")),
+                Subject::default(),
+                "{vm}"
+            );
         }
     }
 
@@ -313,8 +317,8 @@ mod tests {
         let of = |instance: &str| without_port(instance).to_owned();
         let hosts = ["a:9752", "a", "[::1]:9752", "::1", "10.0.0.1:1"].map(of);
         assert_eq!(hosts, ["a", "a", "[::1]", "::1", "10.0.0.1"]);
-        let subject = Subject::of("instance=a:1&host=b&vm=c d");
+        let subject = Subject::parse("instance=a:1&host=b&vm=c d");
         assert_eq!(subject.query(), "?vm=c%20d&instance=a%3A1&host=b");
-        assert_eq!(Subject::of(&subject.query()[1..]), subject);
+        assert_eq!(Subject::parse(&subject.query()[1..]), subject);
     }
 }

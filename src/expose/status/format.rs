@@ -63,7 +63,7 @@ pub(super) enum Severity {
 
 impl Severity {
     /// By score. Delay alerts at 5 % and is critical at 20 %, so from 4 on a score is critical.
-    pub(super) fn of(score: f64) -> Self {
+    pub(super) fn from_score(score: f64) -> Self {
         match score {
             s if s >= 4.0 => Self::Severe,
             s if s >= 1.0 => Self::Warning,
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn severity_has_three_levels() {
-        let classes = [0.9, 1.0, 4.0].map(|score| Severity::of(score).class());
+        let classes = [0.9, 1.0, 4.0].map(|score| Severity::from_score(score).class());
         assert_eq!(classes, ["calm", "degraded", "down"]);
     }
 }

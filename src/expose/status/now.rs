@@ -83,7 +83,7 @@ fn line(view: &View, group: &[(usize, &VmView)]) -> Markup {
         return Markup::default();
     };
     let score = vm.worst();
-    let severity = Severity::of(score);
+    let severity = Severity::from_score(score);
     html! {
         li.trouble.(severity.class()) {
             span.score title="multiple of the limit" {

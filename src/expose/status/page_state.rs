@@ -48,7 +48,7 @@ impl Colour {
 
 impl PageState {
     /// Parses a query; ignores invalid parts.
-    pub(super) fn of(query: &str) -> Self {
+    pub(super) fn parse(query: &str) -> Self {
         let mut look = Self::default();
         let mut toggled = None;
         for pair in query::pairs(query) {
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn invalid_parts_of_a_query_are_ignored() {
-        let look = PageState::of("sort=delay.up&colour=cpi&open=a%26b&open=c+d&open=e&toggle=e");
+        let look = PageState::parse("sort=delay.up&colour=cpi&open=a%26b&open=c+d&open=e&toggle=e");
         assert_eq!(
             (look.sort, look.up),
             (PageColumn::Cause(Cause::Delay), true)
@@ -130,22 +130,26 @@ mod tests {
         assert_eq!(look.colour, Colour::Cpi);
         assert!(look.open.iter().eq(["a&b", "c d"]));
         for nonsense in ["", "&&=&", "sort=x&colour=%ff&sort", "x=y"] {
-            assert_eq!(PageState::of(nonsense), PageState::default(), "{nonsense}");
+            assert_eq!(
+                PageState::parse(nonsense),
+                PageState::default(),
+                "{nonsense}"
+            );
         }
-        let toggled = PageState::of("open=a&toggle=b");
+        let toggled = PageState::parse("open=a&toggle=b");
         assert!(toggled.open.iter().eq(["a", "b"]));
         let many: String = (0..1000).map(|n| format!("open={n}&")).collect();
-        assert_eq!(PageState::of(&many).open.len(), MAX_OPEN);
+        assert_eq!(PageState::parse(&many).open.len(), MAX_OPEN);
     }
 
     #[test]
     fn a_second_press_sorts_the_other_way_round() {
-        let look = PageState::of("sort=delay");
+        let look = PageState::parse("sort=delay");
         assert_eq!(look.sort_by(PageColumn::Cause(Cause::Delay)), "delay.up");
         assert_eq!(look.sort_by(PageColumn::Cause(Cause::Exits)), "exits");
         assert_eq!(look.sort_by(PageColumn::Name), "name.up");
         assert_eq!(
-            PageState::of("sort=name.up").sort_by(PageColumn::Name),
+            PageState::parse("sort=name.up").sort_by(PageColumn::Name),
             "name"
         );
     }

@@ -135,7 +135,7 @@ fn name(n: usize, vm: &VmView, open: bool) -> Markup {
 
 /// A cell whose color shows a score.
 fn scored(score: f64, text: Option<String>) -> Markup {
-    let severity = Severity::of(score);
+    let severity = Severity::from_score(score);
     html! {
         td.(severity.class()) {
             @if let Some(mark) = severity.mark() { span.mark { (mark) } }

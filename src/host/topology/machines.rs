@@ -404,8 +404,8 @@ fn caches_that_appear_after_their_cpu_is_online_are_read_at_the_next_look() {
     machine.write("cpu/cpu4/topology/physical_package_id", 0);
     machine.write("cpu/cpu4/topology/core_id", 0);
     machine.write("cpu/cpu4/topology/core_cpus_list", 4);
-    assert_eq!(watch.look().cpu(4).unwrap().llc, None);
+    assert_eq!(watch.refresh().cpu(4).unwrap().llc, None);
     machine.write("cpu/cpu4/cache/index3/level", 3);
     machine.write("cpu/cpu4/cache/index3/shared_cpu_list", "0-4");
-    assert_eq!(watch.look().cpu(4).unwrap().llc, Some(0));
+    assert_eq!(watch.refresh().cpu(4).unwrap().llc, Some(0));
 }

@@ -73,11 +73,11 @@ fn every_fact_of_a_cpu_is_read() {
 fn a_cpu_that_goes_offline_keeps_its_place() {
     let (dir, roots) = host();
     let mut watch = Watch::new(roots).unwrap();
-    let before = watch.look().clone();
-    assert!(Arc::ptr_eq(&before, watch.look()));
+    let before = watch.refresh().clone();
+    assert!(Arc::ptr_eq(&before, watch.refresh()));
     std::fs::remove_dir_all(dir.path().join("sys/devices/system/cpu/cpu3")).unwrap();
     write(dir.path(), "cpu/online", "0-2\n");
-    let after = watch.look().clone();
+    let after = watch.refresh().clone();
     assert!(!after.cpu(3).unwrap().online);
     assert_eq!(after.place(3), before.place(3));
 }
@@ -87,10 +87,10 @@ fn a_cpu_that_comes_online_has_its_place_at_the_next_look_and_others_keep_theirs
     let (dir, roots) = host();
     write(dir.path(), "cpu/online", "0-2\n");
     let mut watch = Watch::new(roots).unwrap();
-    assert_eq!(watch.look().cpu(3), None, "never seen online");
+    assert_eq!(watch.refresh().cpu(3), None, "never seen online");
     write(dir.path(), "cpu/online", "0,2-3\n");
     write(dir.path(), "node/node1/cpulist", "3");
-    let after = watch.look().clone();
+    let after = watch.refresh().clone();
     assert!(after.cpu(3).unwrap().online);
     assert_eq!(after.place(3).unwrap().numa_node, 1);
     assert!(!after.cpu(1).unwrap().online);
@@ -99,20 +99,20 @@ fn a_cpu_that_comes_online_has_its_place_at_the_next_look_and_others_keep_theirs
         1,
         "as when it was online"
     );
-    assert!(Arc::ptr_eq(&after, watch.look()));
+    assert!(Arc::ptr_eq(&after, watch.refresh()));
 }
 
 #[test]
 fn a_list_of_cpus_that_is_none_keeps_the_topology_as_it_was() {
     let (dir, roots) = host();
     let mut watch = Watch::new(roots).unwrap();
-    let before = watch.look().clone();
+    let before = watch.refresh().clone();
     for text in ["0-\n", "9999999\n"] {
         write(dir.path(), "cpu/online", text);
-        assert!(Arc::ptr_eq(&before, watch.look()));
+        assert!(Arc::ptr_eq(&before, watch.refresh()));
     }
     write(dir.path(), "cpu/online", "0-1\n");
-    assert!(!watch.look().cpu(2).unwrap().online);
+    assert!(!watch.refresh().cpu(2).unwrap().online);
 }
 
 /// arm64 firmware without topology tables; CPU numbers with gaps, as on POWER with SMT off; memory
@@ -163,7 +163,7 @@ fn a_pass_over_an_unchanged_machine_opens_nothing() {
     let (_dir, roots) = host();
     let mut watch = Watch::new(roots.clone()).unwrap();
     let opens = roots.opens();
-    watch.look();
+    watch.refresh();
     assert_eq!(roots.opens(), opens);
 }
 
@@ -208,11 +208,11 @@ fn this_machine_has_a_place_for_every_online_cpu() {
 fn empty_list_of_online_cpus_is_an_error_and_keeps_the_topology() {
     let (dir, roots) = host();
     let mut watch = Watch::new(roots.clone()).unwrap();
-    let before = watch.look().clone();
+    let before = watch.refresh().clone();
     write(dir.path(), "cpu/online", "\n");
-    assert!(Arc::ptr_eq(watch.look(), &before));
+    assert!(Arc::ptr_eq(watch.refresh(), &before));
     let error = Topology::read(&roots, &before).unwrap_err().to_string();
     assert!(error.contains("cpu/online lists no CPU"), "{error}");
     write(dir.path(), "cpu/online", "0-2\n");
-    assert!(!watch.look().cpu(3).unwrap().online);
+    assert!(!watch.refresh().cpu(3).unwrap().online);
 }

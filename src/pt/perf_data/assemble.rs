@@ -118,7 +118,7 @@ pub(super) fn streams<'a>(
             owner,
             pieces: parts.iter().map(|part| part.bytes).collect(),
             cuts,
-            losses: Losses::of(&starts),
+            losses: Losses::count(&starts),
         })
     };
     owners.into_iter().map(stream).collect()
@@ -170,7 +170,7 @@ fn jumps(parts: &[Part<'_>], is_snapshot: bool) -> Vec<usize> {
 
 impl Losses {
     /// `PERF_AUX_FLAG_*` of linux/perf_event.h.
-    fn of(starts: &[Start]) -> Self {
+    fn count(starts: &[Start]) -> Self {
         let count = |flag| starts.iter().filter(|s| s.flags & flag != 0).count() as u64;
         Self {
             truncated: count(1),

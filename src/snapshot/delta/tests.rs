@@ -9,10 +9,10 @@ use crate::host::topology::Place;
 use crate::snapshot::fixture::{column, empty, labels};
 use crate::sources::{cgroup, exits, sched};
 
-const TIME: Counter = Counter::of(&sched::TIME);
+const TIME: Counter = Counter::new(&sched::TIME);
 const SWITCHES: &str = "kvm_vcpu_context_switches_total";
-const WAITS: Counter = Counter::of(&sched::CONTEXT_SWITCHES).with("type", "voluntary");
-const MIGRATIONS: Counter = Counter::of(&sched::MIGRATIONS);
+const WAITS: Counter = Counter::new(&sched::CONTEXT_SWITCHES).with("type", "voluntary");
+const MIGRATIONS: Counter = Counter::new(&sched::MIGRATIONS);
 
 fn place(core: i32) -> Place {
     Place {
@@ -55,8 +55,8 @@ fn delta_is_summed_over_locations() {
     assert_eq!(of(&TIME), Some(6));
     assert_eq!(of(&WAITS), Some(200));
     assert_eq!(of(&MIGRATIONS), Some(6));
-    let other = Counter::of(&sched::CONTEXT_SWITCHES).with("type", "involuntary");
-    assert_eq!((of(&other), of(&Counter::of(&exits::EXITS))), (None, None));
+    let other = Counter::new(&sched::CONTEXT_SWITCHES).with("type", "involuntary");
+    assert_eq!((of(&other), of(&Counter::new(&exits::EXITS))), (None, None));
     assert_eq!(delta.by_cell(0, &delta.columns(&TIME)), [(0, 1), (1, 5)]);
 }
 

@@ -97,7 +97,7 @@ impl Exits {
             pause: PAUSE,
         };
         if config.enabled {
-            exits.look();
+            exits.read_tracepoints();
         }
         exits
     }
@@ -106,7 +106,7 @@ impl Exits {
     /// needs no VM. The probe is repeated only if the tracepoints changed: closing one makes the
     /// kernel wait for an RCU grace period (`tracepoint_synchronize_unregister`,
     /// kernel/trace/trace_event_perf.c).
-    fn look(&mut self) {
+    fn read_tracepoints(&mut self) {
         self.looked = Instant::now();
         if foreign_pid(&self.roots).is_some() {
             self.plan = Err(pid_namespace());
@@ -130,7 +130,7 @@ impl Exits {
     fn refresh(&mut self) {
         let complete = matches!(&self.plan, Ok(plan) if plan.lacking.is_none());
         if !complete && self.looked.elapsed() >= self.pause {
-            self.look();
+            self.read_tracepoints();
         }
     }
 
@@ -155,7 +155,7 @@ impl Exits {
             // The modules may have been reloaded; their tracepoints then have new numbers.
             if !std::mem::replace(&mut looked, true) {
                 let before = self.offered.clone();
-                self.look();
+                self.read_tracepoints();
                 if self.offered != before {
                     continue;
                 }

@@ -80,7 +80,7 @@ impl CpuTime {
 }
 
 fn of_mode(place: Place, mode: &'static str, nanoseconds: u64) -> Fact {
-    let place = CellKey::of(Some(place), Placement::Core);
+    let place = CellKey::new(Some(place), Placement::Core);
     let labels = place.labels().chain([("mode", mode.into())]);
     let value = FactValue::Nanoseconds(nanoseconds);
     Fact::new(&CORE, labels, value).since(Origin::Boot)

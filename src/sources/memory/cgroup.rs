@@ -31,7 +31,7 @@ pub(super) struct MemoryOwner<'a> {
 }
 
 /// The VM's memory from its cgroup; `None` if the cgroup does not match.
-pub(super) fn look(
+pub(super) fn sample(
     roots: &Roots,
     unified: &mut Hierarchy,
     process: MemoryOwner<'_>,

@@ -216,7 +216,7 @@ impl PtRecorder {
     }
 
     fn take(&mut self, waiting: &mut Waiting, now: Instant, request: &Request) -> Turn {
-        let Some(thread) = waiting.look(&self.roots, &self.seen.topology) else {
+        let Some(thread) = waiting.locate(&self.roots, &self.seen.topology) else {
             return Turn::Over(Outcome::Gone);
         };
         // 0 comes from a kernel that does not count run time.
@@ -250,7 +250,7 @@ impl PtRecorder {
     /// returns whether the thread still exists.
     fn charge(&mut self, waiting: &Waiting, core: Core, begun: Instant, length: Duration) -> bool {
         self.duty.charge(core, begun, length);
-        let Some(after) = waiting.look(&self.roots, &self.seen.topology) else {
+        let Some(after) = waiting.locate(&self.roots, &self.seen.topology) else {
             return false;
         };
         if after.core != core {

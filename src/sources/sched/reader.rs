@@ -134,7 +134,7 @@ impl SchedReader {
 
     /// Identity and activity of the thread so far. `stat` is read last: it fails once the thread
     /// has exited, even if other files were missing.
-    pub(super) fn look(&self) -> io::Result<(Stat, SchedStat)> {
+    pub(super) fn identity(&self) -> io::Result<(Stat, SchedStat)> {
         let mut buffer = [0; thread::BUFFER];
         let schedstat = self.files.schedstat(&mut buffer)?;
         Ok((self.files.stat(&mut buffer)?, schedstat))

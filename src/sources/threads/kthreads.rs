@@ -18,7 +18,7 @@ pub(super) struct Kthreads {
 
 impl Kthreads {
     /// Reads new kernel threads, unless that was done within `every`.
-    pub(super) fn look(&mut self, roots: &Roots, now: Instant, every: Duration) {
+    pub(super) fn refresh(&mut self, roots: &Roots, now: Instant, every: Duration) {
         let recent = |looked| now.saturating_duration_since(looked) < every;
         if self.looked.is_some_and(recent) {
             return;

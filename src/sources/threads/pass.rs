@@ -140,7 +140,7 @@ impl Pass<'_> {
             start_time: parsed.start_time,
             role: self.role(account, tid, stat)?,
             of_process: pid == self.vm.key.pid,
-            cell: CellKey::of(place, self.placement),
+            cell: CellKey::new(place, self.placement),
             sched,
         })
     }
@@ -155,7 +155,7 @@ impl Pass<'_> {
         let asker = io_uring_of(&name).filter(|_| of_kernel);
         let asker = asker.and_then(|tid| account.role(tid));
         let asker = asker.filter(|role| *role == Role::Iothread);
-        Some(asker.unwrap_or_else(|| Role::of(self.vm.vmm, &name, of_kernel)))
+        Some(asker.unwrap_or_else(|| Role::recognise(self.vm.vmm, &name, of_kernel)))
     }
 }
 

@@ -107,7 +107,7 @@ impl Guest {
 fn kvm_stats(totals: &VmTotals) -> [(&'static str, f64); 12] {
     let sum = |counted: Counted| -> f64 {
         let vcpus: &[VcpuTotals] = &totals.vcpus;
-        vcpus.iter().map(|vcpu| counted.of(&vcpu.counts)).sum()
+        vcpus.iter().map(|vcpu| counted.total(&vcpu.counts)).sum()
     };
     let (halts, io) = (sum(Counted::Reason(12)), sum(Counted::Reason(30)));
     let faults = sum(Counted::Reason(48));

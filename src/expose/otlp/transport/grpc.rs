@@ -57,7 +57,7 @@ impl Grpc {
             Err(status) if is_deadline(&status) && start.elapsed() >= self.timeout => {
                 Answer::retry(no_answer(self.timeout))
             }
-            Err(status) => of(&status),
+            Err(status) => answer_of(&status),
         }
     }
 }
@@ -69,7 +69,7 @@ fn is_deadline(status: &Status) -> bool {
 }
 
 /// A status with a source was created locally, for a connection error.
-fn of(status: &Status) -> Answer {
+fn answer_of(status: &Status) -> Answer {
     match std::error::Error::source(status) {
         Some(error) if status.code() != Code::Ok => Answer::retry(chain(error)),
         _ => Answer::of_status(status),

@@ -53,7 +53,7 @@ impl Waiting {
     }
 
     /// Core and run time of the thread now; `None` if it exited.
-    pub(super) fn look(&self, roots: &Roots, topology: &Topology) -> Option<Now> {
+    pub(super) fn locate(&self, roots: &Roots, topology: &Topology) -> Option<Now> {
         let thread = self.vcpu.thread(self.vm.key);
         // `stat` is read last because it shows that both are of this thread.
         let schedstat = thread.read(roots, "schedstat").ok();
