@@ -247,7 +247,7 @@ fn main() -> ExitCode {
         snapshot.vms.len(),
         snapshot.vcpus.len(),
         snapshot.cpu_labels.len(),
-        snapshot.series,
+        snapshot.series_count,
         first.as_secs_f64() * 1e3,
     );
     let sources = snapshot
@@ -260,7 +260,7 @@ fn main() -> ExitCode {
     println!("without: {}", lacking.join(", "));
     let beyond = [
         (&ticks, "ticks"),
-        (&slow, "slow lane"),
+        (&slow, "background"),
         (&inventory, "inventory"),
     ];
     let beyond: f64 = beyond.iter().map(|(work, what)| work.report(what)).sum();

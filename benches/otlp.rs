@@ -23,7 +23,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use prost::Message as _;
 use vcpu_exporter::expose::negotiate::Format;
-use vcpu_exporter::expose::otlp::{names, Clock, Encoder, Picture, Request, Resource};
+use vcpu_exporter::expose::otlp::{names, Clock, Encoder, Export, Request, Resource};
 use vcpu_exporter::expose::text;
 use vcpu_exporter::host::identity::Identity;
 use vcpu_exporter::metric::Buckets;
@@ -48,7 +48,7 @@ fn measure(vcpus: usize, runs: usize) {
     snapshot.taken = SystemTime::now();
     let registry = Registry::default();
     let samples = snapshot.count_series();
-    let picture = Picture {
+    let export = Export {
         snapshot: &snapshot,
         registry: &registry,
         now: snapshot.taken_mono,
@@ -59,7 +59,7 @@ fn measure(vcpus: usize, runs: usize) {
 
     let mut encoder = Encoder::cumulative(resource.clone(), Clock::new(0));
     let mut requests = Vec::new();
-    let ours = least(runs, || requests = encoder.encode(&picture));
+    let ours = least(runs, || requests = encoder.encode(&export));
     let bytes: usize = requests.iter().map(|request| request.body.len()).sum();
     println!(
         "{vcpus} vCPUs, {samples} series, {bytes} bytes in {} requests",
@@ -72,7 +72,7 @@ fn measure(vcpus: usize, runs: usize) {
 
     let mut delta = Encoder::delta(resource, Clock::new(1));
     let increments = least(runs, || {
-        let requests = delta.encode(&picture);
+        let requests = delta.encode(&export);
         requests.into_iter().for_each(|r| delta.delivered(r));
     });
     println!(

@@ -26,7 +26,7 @@ use perf_event::events::Software;
 use perf_event::{Builder as PerfBuilder, Counter, ReadFormat};
 use vcpu_exporter::config::Config;
 use vcpu_exporter::discover::{Inventory, Owner, Vcpu, Vm, VmKey};
-use vcpu_exporter::engine::sampler::{Lanes, Sampler};
+use vcpu_exporter::engine::sampler::{Published, Sampler};
 use vcpu_exporter::host::privileges::raise_descriptor_limit;
 use vcpu_exporter::host::roots::Roots;
 use vcpu_exporter::host::thread::parse_stat;
@@ -191,24 +191,31 @@ fn main() -> ExitCode {
         telemetry: telemetry.clone(),
     });
     let inventory = ArcSwap::from_pointee(inventory(&roots, &threads.tids));
-    let lanes = Lanes {
+    let published = Published {
         inventory: Arc::new(inventory),
-        ..Lanes::default()
+        ..Published::default()
     };
-    let mut sampler = Sampler::new(&config, sources.of_vcpus, sources.columns, lanes, telemetry);
+    let mut sampler = Sampler::new(
+        &config,
+        sources.of_vcpus,
+        sources.columns,
+        published,
+        telemetry,
+    );
     let mut builder = Builder::new(Handle::default(), Some(sources.pmu_mode));
     let bare: Vec<Bare> = threads.tids.iter().map(|tid| Bare::open(*tid)).collect();
     let mut buffer = [0; 4096];
     sampler.tick();
     let mut worst = 0f64;
     for active in [true, false] {
-        let (mut ticks, mut pictures, mut bares) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        let (mut ticks, mut snapshots, mut bares) =
+            (Duration::ZERO, Duration::ZERO, Duration::ZERO);
         for _ in 0..ROUNDS {
             if active {
                 threads.run();
             }
             ticks += measure(|| sampler.tick()).0;
-            pictures += measure(|| builder.publish(&sampler.view())).0;
+            snapshots += measure(|| builder.publish(&sampler.view())).0;
             if active {
                 threads.run();
             }
@@ -226,12 +233,12 @@ fn main() -> ExitCode {
         let per_vcpu = |time: Duration| time.as_nanos() as f64 / f64::from(ROUNDS) / VCPUS as f64;
         let ratio = ticks.as_secs_f64() / bares.as_secs_f64();
         println!(
-            "{} vCPUs, {}: tick {:.0} ns a vCPU, bare system calls {:.0} ns, ratio {ratio:.2}; picture {:.0} ns (pmu: {})",
+            "{} vCPUs, {}: tick {:.0} ns a vCPU, bare system calls {:.0} ns, ratio {ratio:.2}; snapshot {:.0} ns (pmu: {})",
             VCPUS,
             if active { "all ran" } else { "none ran" },
             per_vcpu(ticks),
             per_vcpu(bares),
-            per_vcpu(pictures),
+            per_vcpu(snapshots),
             sources.pmu_mode.0,
         );
         worst = worst.max(ratio);

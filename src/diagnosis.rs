@@ -49,7 +49,7 @@ impl View {
     /// The view of `newest` with rates since `base`; without rates if they are the same snapshot.
     pub fn new(base: &Snapshot, newest: &Snapshot, now: Instant) -> Self {
         let delta = Delta::new(base, newest);
-        let machine = host::Machine::new(newest, &delta);
+        let machine = host::HostDelta::new(newest, &delta);
         let mut vms = vm::vms(newest, &delta, &machine);
         let nodes = machine.nodes(&vms);
         let mut host = machine.host();

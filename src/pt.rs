@@ -31,7 +31,7 @@ pub use histogram::Histogram;
 pub use packet::Packet;
 pub use stream::Stream;
 pub(crate) use summary::Power;
-pub use summary::{Clocks, Fault, FaultAt, Packets, Side, Summary};
+pub use summary::{Clocks, Fault, FaultAt, ModeSummary, Packets, Summary};
 
 /// Reduces a trace to its figures.
 ///

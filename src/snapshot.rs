@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::discover::{Inventory, Vcpu};
 use crate::engine::demand::OfCpu;
-use crate::engine::ledger::CellKey;
+use crate::engine::ledger::SeriesKey;
 use crate::engine::reading::{ColumnSet, Unit};
 use crate::engine::{CpuLocation, SourceInfo, SourceState};
 use crate::metric::Metric;
@@ -99,13 +99,13 @@ pub struct Snapshot {
     /// vCPUs of all VMs, grouped by VM, ordered by index.
     pub vcpus: Vec<VcpuRow>,
     /// Visible (vCPU, location) series of all vCPUs, grouped by vCPU.
-    pub cells: Vec<CellRow>,
+    pub series: Vec<SeriesRow>,
     /// Columns charged to a location, with their fixed labels.
     pub placed: Arc<[ColumnRow]>,
     /// Columns of the vCPU as a whole, with their fixed labels.
     pub per_vcpu: Arc<[ColumnRow]>,
-    /// `cells.len()` rows of `placed.len()` totals.
-    pub cell_totals: Vec<u64>,
+    /// `series.len()` rows of `placed.len()` totals.
+    pub series_totals: Vec<u64>,
     /// `vcpus.len()` rows of `per_vcpu.len()` values.
     pub vcpu_values: Vec<u64>,
     /// `vcpus.len()` rows of `placed.len()` totals: each vCPU over all its series, visible or not.
@@ -127,7 +127,7 @@ pub struct Snapshot {
     /// Series dropped by the series limit.
     pub dropped: Vec<DroppedRow>,
     /// Number of exposed series, without the exporter's own.
-    pub series: usize,
+    pub series_count: usize,
 }
 
 /// A VM of the inventory, with or without known threads.
@@ -158,8 +158,8 @@ pub struct VcpuRow {
     pub placement: Option<Arc<Labels>>,
     /// Where the thread ran at the end of the tick.
     pub location: Option<CpuLocation>,
-    /// Range of its series in [`Snapshot::cells`].
-    pub cells: std::ops::Range<usize>,
+    /// Range of its series in [`Snapshot::series`].
+    pub series: std::ops::Range<usize>,
     /// Which vCPU columns are known.
     pub known: ColumnSet,
     /// Which placed columns are known in any of its series.
@@ -168,9 +168,9 @@ pub struct VcpuRow {
 
 /// Activity of one vCPU at one location.
 #[derive(Debug, Clone)]
-pub struct CellRow {
+pub struct SeriesRow {
     /// The location.
-    pub key: CellKey,
+    pub key: SeriesKey,
     /// `vm`, `vcpu` and the location labels.
     pub labels: Arc<Labels>,
     /// Which placed columns are known here.

@@ -208,13 +208,13 @@ fn walk(snapshot: &Snapshot) -> Count {
 fn series_are_counted_as_they_are_walked() {
     let mut snapshot = recorded(Host::named(["web", "db"]).snapshot());
     assert_eq!(walk(&snapshot).about_vms, snapshot.count_series());
-    snapshot.cells[1].known = 0b101;
+    snapshot.series[1].known = 0b101;
     snapshot.vcpus[0].known = 0;
     snapshot.vcpus[1].placement = None;
     snapshot
-        .cells
+        .series
         .iter_mut()
-        .for_each(|cell| cell.known &= !0b100);
+        .for_each(|series| series.known &= !0b100);
     assert_eq!(walk(&snapshot).about_vms, snapshot.count_series());
 }
 
@@ -239,9 +239,9 @@ fn the_unknown_and_the_dropped_are_absent() {
         .filter(|(_, c)| hidden(c))
         .fold(0, |set, (n, _)| set | 1 << n);
     snapshot
-        .cells
+        .series
         .iter_mut()
-        .for_each(|cell| cell.known &= !hidden);
+        .for_each(|series| series.known &= !hidden);
     let text = walk(&snapshot).text;
     assert!(!text.contains("kvm_vcpu_time_seconds_total") && !text.contains("mode=\"host\""));
     assert!(text.contains("mode=\"guest\""));
@@ -276,7 +276,7 @@ fn an_empty_host_and_a_broken_snapshot_are_walked_too() {
     let mut snapshot = Host::named([]).snapshot();
     assert_eq!(walk(&snapshot).about_vms, 8);
     snapshot = recorded(Host::named(["web"]).snapshot());
-    snapshot.cell_totals.truncate(5);
+    snapshot.series_totals.truncate(5);
     snapshot.vcpu_values.clear();
     snapshot.visit(Instant::now(), &mut Count::default());
 }

@@ -11,7 +11,7 @@ use vcpu_exporter::config::otlp::{Compression, HeaderSource, Protocol, Temporali
 use vcpu_exporter::engine::Origin;
 use vcpu_exporter::expose::negotiate::Format;
 use vcpu_exporter::expose::otlp::{
-    names, Answer, Client, Clock, Encoder, Outcome, Picture, Pusher, Request, Resource, Schedule,
+    names, Answer, Client, Clock, Encoder, Export, Outcome, Pusher, Request, Resource, Schedule,
     Settings, REQUEST,
 };
 use vcpu_exporter::expose::{text, App};
@@ -97,9 +97,9 @@ fn unix_ns(time: SystemTime) -> u64 {
 }
 
 /// The snapshot with an age of 1.5 s.
-fn picture<'a>(app: &'a App, snapshot: &'a Snapshot) -> Picture<'a> {
+fn export<'a>(app: &'a App, snapshot: &'a Snapshot) -> Export<'a> {
     let age = Duration::from_millis(1500);
-    Picture {
+    Export {
         snapshot,
         registry: &app.registry,
         now: snapshot.taken_mono + age,
@@ -108,13 +108,13 @@ fn picture<'a>(app: &'a App, snapshot: &'a Snapshot) -> Picture<'a> {
 }
 
 /// `/metrics` for the same snapshot.
-fn shown(picture: &Picture<'_>) -> All {
+fn shown(export: &Export<'_>) -> All {
     let mut out = Vec::new();
     text::encode(
         Format::Text,
-        picture.snapshot,
-        picture.registry,
-        picture.now,
+        export.snapshot,
+        export.registry,
+        export.now,
         &mut out,
     );
     let text = String::from_utf8(out).unwrap();
@@ -211,7 +211,7 @@ impl Watch {
         let mut snapshot = Host::named(["a", "b"]).snapshot();
         snapshot.inventory = newest.inventory.clone();
         snapshot.taken = newest.taken + Duration::from_secs(1);
-        snapshot.cell_totals = newest.cell_totals.iter().map(|n| n + by).collect();
+        snapshot.series_totals = newest.series_totals.iter().map(|n| n + by).collect();
         snapshot.vcpu_values = newest.vcpu_values.iter().map(|n| n + by).collect();
         self.app.snapshots.publish(Arc::new(snapshot));
     }
@@ -220,7 +220,7 @@ impl Watch {
     #[track_caller]
     fn assert_totals(&self) {
         let snapshot = self.app.snapshots.load().unwrap();
-        let mut shown = shown(&picture(&self.app, &snapshot));
+        let mut shown = shown(&export(&self.app, &snapshot));
         let totals =
             |id: &otlp_series::Id| id.0.starts_with("kvm_vcpu_") && id.0.ends_with("_total");
         shown.retain(|id, _| totals(id));

@@ -12,7 +12,7 @@ use std::num::NonZero;
 use iptr_decoder::{
     decode, DecodeOptions, DecoderContext, HandlePacket, IpReconstructionPattern, PtwPayload,
 };
-use vcpu_exporter::pt::{Clocks, Histogram, Side, Summary};
+use vcpu_exporter::pt::{Clocks, Histogram, ModeSummary, Summary};
 
 /// Reduces a trace, or returns iptr-decoder's error.
 pub(crate) fn summarise(trace: &[u8], clocks: &Clocks) -> Result<Summary, String> {
@@ -30,7 +30,7 @@ struct Visitor {
     summary: Summary,
     bus: u64,
     /// Guest, host and unknown mode.
-    sides: [Side; 3],
+    sides: [ModeSummary; 3],
     picoseconds: [u64; 3],
     here: Here,
     bound: Bound,
@@ -62,7 +62,7 @@ enum Bound {
 
 impl Visitor {
     #[inline]
-    fn here(&mut self) -> &mut Side {
+    fn here(&mut self) -> &mut ModeSummary {
         &mut self.sides[self.here as usize]
     }
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::config::{Config, Sampling};
-use crate::discover::lane::Lane;
+use crate::discover::discovery::Discovery;
 use crate::engine::background::BackgroundCollector;
-use crate::engine::sampler::{Lanes, Sampler};
+use crate::engine::sampler::{Published, Sampler};
 use crate::engine::ThreadedSource;
 use crate::host::identity::Identity;
 use crate::host::roots::Roots;
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// All stages up to the snapshot, not started.
 pub struct Pipeline {
-    lane: Lane,
+    discovery: Discovery,
     slow: BackgroundCollector,
     threaded: Vec<Box<dyn ThreadedSource>>,
     sampler: Sampler,
@@ -83,7 +83,7 @@ impl Pipeline {
         born_after: u64,
         telemetry: Telemetry,
     ) -> Result<Self, TopologyError> {
-        let lane = Lane::new(roots.clone(), telemetry.clone())?;
+        let discovery = Discovery::new(roots.clone(), telemetry.clone())?;
         let host_name = Identity::read(&roots).name;
         let sources = Sources::new(&Setup {
             config,
@@ -91,17 +91,17 @@ impl Pipeline {
             counters,
             recorder,
             born_after,
-            inventory: lane.newest(),
+            inventory: discovery.newest(),
             telemetry: telemetry.clone(),
         });
         let snapshots = Handle::default();
-        let (periodic, newest) = (sources.periodic, lane.newest());
+        let (periodic, newest) = (sources.periodic, discovery.newest());
         let slow = BackgroundCollector::new(periodic, roots, newest, telemetry.clone());
         let threaded = sources.threaded;
         let facts = threaded.iter().map(|source| source.newest());
         let infos = threaded.iter().map(|source| source.info());
-        let lanes = Lanes {
-            inventory: lane.newest(),
+        let published = Published {
+            inventory: discovery.newest(),
             facts: std::iter::once(slow.newest()).chain(facts).collect(),
             sources: slow.infos().into_iter().chain(infos).collect(),
         };
@@ -110,8 +110,14 @@ impl Pipeline {
         Ok(Self {
             heartbeats: telemetry.heartbeats.clone(),
             builder,
-            sampler: Sampler::new(config, sources.of_vcpus, sources.columns, lanes, telemetry),
-            lane,
+            sampler: Sampler::new(
+                config,
+                sources.of_vcpus,
+                sources.columns,
+                published,
+                telemetry,
+            ),
+            discovery,
             slow,
             threaded,
             snapshots,
@@ -138,7 +144,7 @@ impl Pipeline {
 
     /// Scans for VMs.
     pub fn find(&mut self) {
-        self.lane.pass();
+        self.discovery.pass();
     }
 
     /// Reads the slow sources that are due at `now`, those with a thread of their own among them.
@@ -168,10 +174,10 @@ impl Pipeline {
         stop: &Stop,
         after_tick: impl Fn() + Send + 'static,
     ) -> io::Result<Running> {
-        self.lane.pass();
+        self.discovery.pass();
         self.tick();
         let Self {
-            lane,
+            discovery,
             slow,
             threaded,
             sampler,
@@ -181,7 +187,7 @@ impl Pipeline {
         } = self;
         let (tick, inventory) = (periods.tick, periods.inventory);
         let mut running = Running::new(stop, heartbeats);
-        running.spawn("inventory", move |stop| lane.run(inventory, stop))?;
+        running.spawn("inventory", move |stop| discovery.run(inventory, stop))?;
         running.spawn("slow", move |stop| slow.run(stop))?;
         for source in threaded.into_iter().filter(|source| source.is_able()) {
             running.spawn(source.info().name, move |stop| source.run(stop))?;

@@ -82,7 +82,7 @@ fn run(args: &MicroVmArgs) -> anyhow::Result<()> {
     if !args.control {
         die_with_parent()?;
     }
-    let mut machine = Machine::start(args, events.clone())?;
+    let mut machine = MicroVm::start(args, events.clone())?;
     if args.control {
         say(&Reply::Ready(machine.ready()))?;
         spawn("control", move || read_commands(&events))?;
@@ -97,7 +97,7 @@ enum Event {
     Failed(anyhow::Error),
 }
 
-fn serve(machine: &mut Machine, inbox: &Receiver<Event>) -> anyhow::Result<()> {
+fn serve(machine: &mut MicroVm, inbox: &Receiver<Event>) -> anyhow::Result<()> {
     for event in inbox {
         match event {
             Event::Command(line) => {
@@ -160,7 +160,7 @@ fn cannot_start(thread: &str) -> String {
 }
 
 /// The VM and its running vCPUs.
-struct Machine {
+struct MicroVm {
     vm: Vm,
     load: Load,
     vcpus: Vec<Running>,
@@ -182,7 +182,7 @@ struct Tally {
     skipped: AtomicU64,
 }
 
-impl Machine {
+impl MicroVm {
     fn start(args: &MicroVmArgs, events: Sender<Event>) -> anyhow::Result<Self> {
         let mut machine = Self {
             vm: Vm::create(args.load, args.memory * PAGES_PER_MIB)?,

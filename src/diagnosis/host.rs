@@ -15,7 +15,7 @@ use crate::sources::host;
 type Wanted = (f64, f64);
 
 /// Facts about the machine.
-pub(super) struct Machine<'a> {
+pub(super) struct HostDelta<'a> {
     newest: &'a Snapshot,
     wanted: HashMap<u32, Wanted>,
     time: HashMap<CoreKey, f64>,
@@ -32,7 +32,7 @@ pub(super) struct Machine<'a> {
     distances: HashMap<(u32, u32), f64>,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> HostDelta<'a> {
     pub(super) fn new(newest: &'a Snapshot, delta: &Delta<'_>) -> Self {
         let wanted = wanted(delta);
         let mut time: HashMap<CoreKey, f64> = HashMap::new();
@@ -141,7 +141,7 @@ impl<'a> Machine<'a> {
             demand: sum(self.wanted.values().map(|(time, delay)| Some(time + delay))),
             wanted: None,
             verdict: String::new(),
-            series: self.newest.series,
+            series: self.newest.series_count,
         }
     }
 

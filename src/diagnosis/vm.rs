@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::host::Machine;
+use super::host::HostDelta;
 use super::known::CoreKey;
 use super::known::{self, KnownOfVm};
 use super::numbers::{Meter, Raw};
 use super::thresholds::thresholds;
 use super::{over, sum, DeviceView, NodeShare, Numbers, PlaceView, VcpuView, VmView};
-use crate::engine::ledger::CellKey;
+use crate::engine::ledger::SeriesKey;
 use crate::snapshot::delta::Delta;
 use crate::snapshot::{Snapshot, VmRow};
 
-pub(super) fn vms(newest: &Snapshot, delta: &Delta<'_>, machine: &Machine<'_>) -> Vec<VmView> {
+pub(super) fn vms(newest: &Snapshot, delta: &Delta<'_>, machine: &HostDelta<'_>) -> Vec<VmView> {
     let meter = Meter::new(delta);
     let mut known = known::of_vms(newest);
     let vm = |row: &VmRow| {
@@ -32,7 +32,7 @@ fn build(
     numbers: Numbers,
     known: KnownOfVm,
     time: &TimeAt,
-    machine: &Machine<'_>,
+    machine: &HostDelta<'_>,
 ) -> VmView {
     let nodes = time.nodes(&known.memory, machine);
     let far = |from, to| Some(machine.far(from, to));
@@ -163,7 +163,12 @@ pub(super) fn remote_limit(least: f64, spread: Option<f64>) -> f64 {
 }
 
 /// As `kvm_vm:device_remote:ratio` in mixin/rules.
-fn judge(device: DeviceView, limit: f64, nodes: &[NodeShare], machine: &Machine<'_>) -> DeviceView {
+fn judge(
+    device: DeviceView,
+    limit: f64,
+    nodes: &[NodeShare],
+    machine: &HostDelta<'_>,
+) -> DeviceView {
     let far = device.node.and_then(|node| {
         let times = nodes.iter().filter_map(|at| Some((at.node, at.time?)));
         let (far, time) = times.fold((0.0, 0.0), |(far, all), (from, time)| {
@@ -201,9 +206,9 @@ impl TimeAt {
             ..Self::default()
         };
         for vcpu in vm.vcpus.clone() {
-            for (cell, ns) in delta.by_cell(vcpu, meter.time()) {
-                if let Some(cell) = newest.cells.get(cell) {
-                    time.add(cell.key, ns as f64);
+            for (n, ns) in delta.by_series(vcpu, meter.time()) {
+                if let Some(series) = newest.series.get(n) {
+                    time.add(series.key, ns as f64);
                 }
             }
         }
@@ -211,7 +216,7 @@ impl TimeAt {
     }
 
     /// Adds time at a location. The series limit may leave core and node out.
-    fn add(&mut self, place: CellKey, ns: f64) {
+    fn add(&mut self, place: SeriesKey, ns: f64) {
         self.total += ns;
         if let Some(node) = place.numa_node {
             *self.nodes.entry(node).or_default() += ns;
@@ -235,7 +240,7 @@ impl TimeAt {
         })
     }
 
-    fn nodes(&self, memory: &[(u32, f64)], machine: &Machine<'_>) -> Vec<NodeShare> {
+    fn nodes(&self, memory: &[(u32, f64)], machine: &HostDelta<'_>) -> Vec<NodeShare> {
         let all: f64 = memory.iter().map(|(_, bytes)| bytes).sum();
         let mut nodes: BTreeMap<u32, Option<f64>> = BTreeMap::new();
         nodes.extend(self.nodes.keys().map(|node| (*node, over(0.0, all))));

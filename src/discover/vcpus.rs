@@ -63,26 +63,34 @@ pub(super) fn machines(
     evidence: &Evidence<'_>,
     mut running: impl FnMut(i32) -> Option<i32>,
 ) -> Vec<VmCandidate> {
-    let mut slots = slots(evidence);
+    let mut assignments = assignments(evidence);
     let threads = &evidence.process.threads;
     let unbound = evidence.process.vmm.is_some_and(|vmm| vmm.unbound);
     let mut free: Vec<&Thread> = threads.iter().filter(|_| !unbound).collect();
-    by_debugfs(evidence, &mut slots, &mut free);
-    by_name(evidence, &mut slots, &mut free);
-    by_call(&mut slots, &mut free, &mut running);
-    for slot in slots.iter_mut().filter(|slot| !slot.named) {
-        slot.by_memory(&mut free, evidence.before);
-        slot.by_guest_time(&mut free);
+    by_debugfs(evidence, &mut assignments, &mut free);
+    by_name(evidence, &mut assignments, &mut free);
+    by_call(&mut assignments, &mut free, &mut running);
+    for assignment in assignments
+        .iter_mut()
+        .filter(|assignment| !assignment.named)
+    {
+        assignment.by_memory(&mut free, evidence.before);
+        assignment.by_guest_time(&mut free);
     }
     // A single thread that never ran a vCPU is a child process that inherited the descriptors.
-    let runs =
-        |slot: &Slot| !slot.found.is_empty() || (!slot.wanted.is_empty() && threads.len() > 1);
-    slots.into_iter().filter(runs).map(Slot::machine).collect()
+    let runs = |assignment: &Assignment| {
+        !assignment.found.is_empty() || (!assignment.wanted.is_empty() && threads.len() > 1)
+    };
+    assignments
+        .into_iter()
+        .filter(runs)
+        .map(Assignment::machine)
+        .collect()
 }
 
 /// A VM whose vCPUs are being assigned.
 #[derive(Debug, Default)]
-struct Slot {
+struct Assignment {
     ordinal: u32,
     /// vCPUs known to KVM, with their descriptors if known.
     wanted: Vec<VcpuFds>,
@@ -90,7 +98,7 @@ struct Slot {
     named: bool,
 }
 
-impl Slot {
+impl Assignment {
     fn new(ordinal: usize) -> Self {
         Self {
             ordinal: u32::try_from(ordinal).unwrap_or(u32::MAX),
@@ -161,42 +169,44 @@ impl Slot {
 }
 
 /// The VMs of the process: from debugfs, else from its descriptors, else one.
-fn slots(evidence: &Evidence<'_>) -> Vec<Slot> {
+fn assignments(evidence: &Evidence<'_>) -> Vec<Assignment> {
     let fds = evidence.process.fds.clone().unwrap_or_default();
     if evidence.debugfs.is_empty() {
-        return slots_of_fds(&fds, evidence.process);
+        return assignments_of_fds(&fds, evidence.process);
     }
-    let mut slots: Vec<Slot> = Vec::new();
+    let mut assignments: Vec<Assignment> = Vec::new();
     for vm in evidence.debugfs {
-        let mut slot = Slot::new(vm.fd as usize);
+        let mut assignment = Assignment::new(vm.fd as usize);
         let ids = vm.vcpus.iter().map(|(id, _)| *id);
-        slot.wanted = ids.map(|id| VcpuFds { id, fds: vec![] }).collect();
-        slots.push(slot);
+        assignment.wanted = ids.map(|id| VcpuFds { id, fds: vec![] }).collect();
+        assignments.push(assignment);
     }
     for (id, vcpus) in by_id(&fds) {
-        let wanted = slots.iter_mut().flat_map(|slot| &mut slot.wanted);
+        let wanted = assignments
+            .iter_mut()
+            .flat_map(|assignment| &mut assignment.wanted);
         let mut wanted: Vec<&mut VcpuFds> = wanted.filter(|vcpu| vcpu.id == id).collect();
         let shares = shares(&vcpus, wanted.len());
         for (vcpu, fds) in wanted.iter_mut().zip(shares) {
             vcpu.fds = fds;
         }
     }
-    slots
+    assignments
 }
 
-fn slots_of_fds(fds: &KvmFds, process: &Process) -> Vec<Slot> {
+fn assignments_of_fds(fds: &KvmFds, process: &Process) -> Vec<Assignment> {
     let by_id = by_id(fds);
     let vms = count_vms(fds, &by_id, process);
     // The first of several duplicates: they are adjacent where a VM is created.
     let apart = (fds.vms.len() / vms).max(1);
     let ordinal = |n: usize| fds.vms.get(n * apart).map_or(n, |fd| *fd as usize);
-    let mut slots: Vec<Slot> = (0..vms).map(|n| Slot::new(ordinal(n))).collect();
+    let mut assignments: Vec<Assignment> = (0..vms).map(|n| Assignment::new(ordinal(n))).collect();
     for (id, vcpus) in &by_id {
-        for (slot, fds) in slots.iter_mut().zip(shares(vcpus, vms)) {
-            slot.wanted.push(VcpuFds { id: *id, fds });
+        for (assignment, fds) in assignments.iter_mut().zip(shares(vcpus, vms)) {
+            assignment.wanted.push(VcpuFds { id: *id, fds });
         }
     }
-    slots
+    assignments
 }
 
 /// How many VMs the descriptors of a process belong to: as many as the most frequent vCPU id has
@@ -237,47 +247,51 @@ fn shares(vcpus: &[VcpuFds], vms: usize) -> Vec<Vec<i32>> {
 }
 
 /// Threads listed in debugfs; the index comes from the thread name if possible, else from KVM.
-fn by_debugfs(evidence: &Evidence<'_>, slots: &mut [Slot], free: &mut Vec<&Thread>) {
-    for (slot, vm) in slots.iter_mut().zip(evidence.debugfs) {
+fn by_debugfs(evidence: &Evidence<'_>, assignments: &mut [Assignment], free: &mut Vec<&Thread>) {
+    for (assignment, vm) in assignments.iter_mut().zip(evidence.debugfs) {
         for (id, tid) in &vm.vcpus {
             let Some(thread) = free.iter().copied().find(|t| Some(t.tid) == *tid) else {
                 continue;
             };
             let named = index_in_name(evidence.process, thread);
-            slot.named |= named.is_some();
-            let index = named.filter(|n| !slot.has(*n)).unwrap_or(*id);
-            slot.take(index, thread, free);
+            assignment.named |= named.is_some();
+            let index = named.filter(|n| !assignment.has(*n)).unwrap_or(*id);
+            assignment.take(index, thread, free);
         }
     }
 }
 
 /// Threads whose names say which vCPU they are. Any user can name a thread, so a VM gets at most as
 /// many as KVM has vCPUs for it.
-fn by_name(evidence: &Evidence<'_>, slots: &mut Vec<Slot>, free: &mut Vec<&Thread>) {
+fn by_name(evidence: &Evidence<'_>, assignments: &mut Vec<Assignment>, free: &mut Vec<&Thread>) {
     let gaps = evidence.process.fds.is_none() && evidence.debugfs.is_empty();
-    let room = |slot: &Slot| {
+    let room = |assignment: &Assignment| {
         if gaps {
-            slot.found.len() < MAX_VCPUS
+            assignment.found.len() < MAX_VCPUS
         } else {
-            slot.found.len() < slot.wanted.len()
+            assignment.found.len() < assignment.wanted.len()
         }
     };
     for thread in free.clone() {
         let Some(index) = index_in_name(evidence.process, thread) else {
             continue;
         };
-        let single = slots.len() == 1;
-        let fits =
-            |slot: &Slot| !slot.has(index) && room(slot) && (slot.wants(index) || single || gaps);
-        let n = slots.iter().position(fits);
+        let single = assignments.len() == 1;
+        let fits = |assignment: &Assignment| {
+            !assignment.has(index)
+                && room(assignment)
+                && (assignment.wants(index) || single || gaps)
+        };
+        let n = assignments.iter().position(fits);
         let n = n.or_else(|| {
-            let next = slots.len();
+            let next = assignments.len();
             let may = gaps && next < MAX_VMS;
-            may.then(|| slots.push(Slot::new(next))).map(|()| next)
+            may.then(|| assignments.push(Assignment::new(next)))
+                .map(|()| next)
         });
-        if let Some(slot) = n.and_then(|n| slots.get_mut(n)) {
-            slot.named = true;
-            slot.take(index, thread, free);
+        if let Some(assignment) = n.and_then(|n| assignments.get_mut(n)) {
+            assignment.named = true;
+            assignment.take(index, thread, free);
         }
     }
 }
@@ -285,14 +299,18 @@ fn by_name(evidence: &Evidence<'_>, slots: &mut Vec<Slot>, free: &mut Vec<&Threa
 /// Threads in KVM_RUN on a descriptor of an unassigned vCPU. Each thread is read once for all VMs,
 /// until the last vCPU is assigned.
 fn by_call(
-    slots: &mut [Slot],
+    assignments: &mut [Assignment],
     free: &mut Vec<&Thread>,
     running: &mut impl FnMut(i32) -> Option<i32>,
 ) {
     let mut missing = 0;
     let mut wanted: HashMap<i32, (usize, u32)> = HashMap::new();
-    for (n, slot) in slots.iter().enumerate().filter(|(_, slot)| !slot.named) {
-        for vcpu in slot.missing().filter(|vcpu| !vcpu.fds.is_empty()) {
+    for (n, assignment) in assignments
+        .iter()
+        .enumerate()
+        .filter(|(_, assignment)| !assignment.named)
+    {
+        for vcpu in assignment.missing().filter(|vcpu| !vcpu.fds.is_empty()) {
             missing += 1;
             wanted.extend(vcpu.fds.iter().map(|fd| (*fd, (n, vcpu.id))));
         }
@@ -303,8 +321,11 @@ fn by_call(
         }
         let vcpu = running(thread.tid).and_then(|fd| wanted.get(&fd));
         let Some((n, index)) = vcpu else { continue };
-        if let Some(slot) = slots.get_mut(*n).filter(|slot| !slot.has(*index)) {
-            slot.take(*index, thread, free);
+        if let Some(assignment) = assignments
+            .get_mut(*n)
+            .filter(|assignment| !assignment.has(*index))
+        {
+            assignment.take(*index, thread, free);
             missing -= 1;
         }
     }

@@ -1,4 +1,4 @@
-//! The ledger: running totals, one [`Cell`] for each (vCPU, location) series.
+//! The ledger: running totals, one [`Series`] for each (vCPU, location) series.
 //!
 //! Activity since the last tick is added to the location where the vCPU runs now. So no total ever
 //! decreases or moves, and the sum over all series is the vCPU's exact total.
@@ -15,18 +15,18 @@ use crate::metric::Label;
 /// Series are created in advance for a vCPU that may run on at most this many cores. `rate()`
 /// cannot see an increase before the first scrape of a series; a series that starts at 0 hides
 /// none.
-pub(crate) const MAX_CELLS_AHEAD: usize = 8;
+pub(crate) const MAX_SERIES_AHEAD: usize = 8;
 
 /// The location labels of a series, which also identify it within the vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct CellKey {
+pub struct SeriesKey {
     /// `physical_package_id` and `core_id`; `None` at coarser placement.
     pub core: Option<(i32, i32)>,
     /// NUMA node; `None` without placement.
     pub numa_node: Option<u32>,
 }
 
-impl CellKey {
+impl SeriesKey {
     /// The series of a location. An unknown location (a CPU that has just come online) has no
     /// location labels.
     pub fn new(place: Option<Place>, placement: Placement) -> Self {
@@ -69,9 +69,9 @@ impl CellKey {
 
 /// Totals of one vCPU at one location.
 #[derive(Debug, Clone)]
-pub struct Cell {
+pub struct Series {
     /// The location.
-    pub key: CellKey,
+    pub key: SeriesKey,
     /// Total of each placed column.
     pub totals: Box<[u64]>,
     /// Columns that are known here, before withdrawn columns are removed.
@@ -84,7 +84,7 @@ pub struct Cell {
     merged: Box<[u64]>,
 }
 
-impl Cell {
+impl Series {
     /// The totals without the part that a coarser series includes. Summed over all series, they are
     /// the vCPU's activity.
     pub fn alone(&self) -> impl Iterator<Item = u64> + '_ {
@@ -96,9 +96,9 @@ impl Cell {
 
 /// All totals of one vCPU. They outlive its thread: a new thread of the vCPU continues them.
 #[derive(Debug, Clone)]
-pub(crate) struct Account {
+pub(crate) struct VcpuTotals {
     /// The vCPU's series, in the order of their creation.
-    pub cells: Vec<Cell>,
+    pub series: Vec<Series>,
     /// Value of each vCPU column.
     pub values: Box<[u64]>,
     /// Which vCPU columns are known.
@@ -113,11 +113,11 @@ pub(crate) struct Account {
     placement: Placement,
 }
 
-impl Account {
-    /// An empty account with one series per core.
+impl VcpuTotals {
+    /// An empty totals with one series per core.
     pub(crate) fn new(columns: &Columns) -> Self {
         Self {
-            cells: Vec::new(),
+            series: Vec::new(),
             values: vec![0; columns.vcpu.len()].into(),
             known: 0,
             location: None,
@@ -128,15 +128,15 @@ impl Account {
     }
 
     /// The placed columns that are known in a series.
-    pub(crate) fn known_in(&self, cell: &Cell) -> ColumnSet {
-        cell.known & !self.withdrawn
+    pub(crate) fn known_in(&self, series: &Series) -> ColumnSet {
+        series.known & !self.withdrawn
     }
 
     /// Adds the reading of one tick, taken at `now`.
     pub(crate) fn charge(&mut self, reading: &Reading, now: Instant) {
         self.keep_values(reading);
         if let Some(allowed) = &reading.allowed {
-            self.make_cells_ahead(reading, allowed, now);
+            self.make_series_ahead(reading, allowed, now);
         }
         let Some(cpu) = reading.cpu else { return };
         let place = reading.topology.place(cpu);
@@ -146,18 +146,18 @@ impl Account {
         if added == 0 {
             return;
         }
-        let key = CellKey::new(place, self.placement);
+        let key = SeriesKey::new(place, self.placement);
         let n = self.find_or_make(key, deltas.len(), Some(now));
         self.current = Some(n);
-        let cell = &mut self.cells[n];
-        for (total, delta) in cell.totals.iter_mut().zip(deltas) {
+        let series = &mut self.series[n];
+        for (total, delta) in series.totals.iter_mut().zip(deltas) {
             *total = total.saturating_add(*delta);
         }
-        cell.known |= added;
-        cell.touched = Some(now);
+        series.known |= added;
+        series.touched = Some(now);
         // A known column is known at every location in advance, with 0.
-        for cell in self.cells.iter_mut().filter(|cell| cell.ahead) {
-            cell.known |= added;
+        for series in self.series.iter_mut().filter(|series| series.ahead) {
+            series.known |= added;
         }
     }
 
@@ -175,28 +175,28 @@ impl Account {
         self.known = known | added | set;
     }
 
-    fn make_cells_ahead(&mut self, reading: &Reading, allowed: &[u32], now: Instant) {
-        let keys = cells_of(allowed, &reading.topology, self.placement);
-        for cell in &mut self.cells {
-            cell.ahead = false;
+    fn make_series_ahead(&mut self, reading: &Reading, allowed: &[u32], now: Instant) {
+        let keys = keys_of(allowed, &reading.topology, self.placement);
+        for series in &mut self.series {
+            series.ahead = false;
         }
-        if keys.len() > MAX_CELLS_AHEAD {
+        if keys.len() > MAX_SERIES_AHEAD {
             return;
         }
         let columns = reading.placed().0.len();
-        let known = self.current.map_or(0, |n| self.cells[n].known);
+        let known = self.current.map_or(0, |n| self.series[n].known);
         for key in keys {
             let n = self.find_or_make(key, columns, Some(now));
-            self.cells[n].ahead = true;
-            self.cells[n].known |= known;
+            self.series[n].ahead = true;
+            self.series[n].known |= known;
         }
     }
 
-    fn find_or_make(&mut self, key: CellKey, columns: usize, touched: Option<Instant>) -> usize {
-        let current = self.current.filter(|n| self.cells[*n].key == key);
-        let found = current.or_else(|| self.cells.iter().position(|cell| cell.key == key));
+    fn find_or_make(&mut self, key: SeriesKey, columns: usize, touched: Option<Instant>) -> usize {
+        let current = self.current.filter(|n| self.series[*n].key == key);
+        let found = current.or_else(|| self.series.iter().position(|series| series.key == key));
         found.unwrap_or_else(|| {
-            self.cells.push(Cell {
+            self.series.push(Series {
                 key,
                 totals: vec![0; columns].into(),
                 known: 0,
@@ -204,16 +204,17 @@ impl Account {
                 touched,
                 merged: Box::default(),
             });
-            self.cells.len() - 1
+            self.series.len() - 1
         })
     }
 
     /// Whether a series is exposed: the vCPU runs there, may run there, or ran there within `ttl`.
     pub(crate) fn is_visible(&self, n: usize, ttl: Duration, now: Instant) -> bool {
-        let cell = &self.cells[n];
+        let series = &self.series[n];
         let is_recent = |touched| now.saturating_duration_since(touched) < ttl;
-        let lives = self.current == Some(n) || cell.ahead || cell.touched.is_some_and(is_recent);
-        lives && cell.key.is_of(self.placement)
+        let lives =
+            self.current == Some(n) || series.ahead || series.touched.is_some_and(is_recent);
+        lives && series.key.is_of(self.placement)
     }
 
     /// Changes the placement. Every series continues where it stopped: coarser series take over the
@@ -227,28 +228,28 @@ impl Account {
             }
         }
         if placement < self.placement {
-            let coarse = self.cells.iter_mut().filter(|c| !c.key.is_finest());
-            coarse.for_each(|cell| (cell.touched, cell.ahead) = (None, false));
+            let coarse = self.series.iter_mut().filter(|c| !c.key.is_finest());
+            coarse.for_each(|series| (series.touched, series.ahead) = (None, false));
             (self.placement, self.current) = (placement, None);
         }
     }
 
     fn merge_into(&mut self, coarser: Placement) {
-        let current = self.current.map(|n| self.cells[n].key.coarsened(coarser));
-        for n in 0..self.cells.len() {
-            let key = self.cells[n].key;
+        let current = self.current.map(|n| self.series[n].key.coarsened(coarser));
+        for n in 0..self.series.len() {
+            let key = self.series[n].key;
             if key.is_of(self.placement) && key != key.coarsened(coarser) {
                 self.merge(n, key.coarsened(coarser));
             }
         }
-        self.current = current.and_then(|key| self.cells.iter().position(|c| c.key == key));
+        self.current = current.and_then(|key| self.series.iter().position(|c| c.key == key));
     }
 
-    fn merge(&mut self, n: usize, into: CellKey) {
-        let columns = self.cells[n].totals.len();
+    fn merge(&mut self, n: usize, into: SeriesKey) {
+        let columns = self.series[n].totals.len();
         let into = self.find_or_make(into, columns, None);
-        let mut fine = self.cells[n].clone();
-        let coarse = &mut self.cells[into];
+        let mut fine = self.series[n].clone();
+        let coarse = &mut self.series[into];
         for (total, more) in coarse.totals.iter_mut().zip(fine.alone()) {
             *total = total.saturating_add(more);
         }
@@ -257,17 +258,17 @@ impl Account {
         coarse.touched = coarse.touched.max(fine.touched);
         fine.merged.clone_from(&fine.totals);
         fine.ahead = false;
-        self.cells[n] = fine;
+        self.series[n] = fine;
     }
 
     /// Forgets the series that are finer than the current placement; they would start from 0 if
     /// needed again.
     pub(crate) fn forget_finer(&mut self) {
         let placement = self.placement;
-        let current = self.current.map(|n| self.cells[n].key);
-        self.cells
-            .retain(|cell| cell.key == cell.key.coarsened(placement));
-        self.current = current.and_then(|key| self.cells.iter().position(|c| c.key == key));
+        let current = self.current.map(|n| self.series[n].key);
+        self.series
+            .retain(|series| series.key == series.key.coarsened(placement));
+        self.current = current.and_then(|key| self.series.iter().position(|c| c.key == key));
     }
 
     /// Marks columns as unknown: no source counts them for this vCPU now, and a constant total
@@ -279,9 +280,9 @@ impl Account {
 }
 
 /// The series keys of these CPUs.
-fn cells_of(cpus: &[u32], topology: &Topology, placement: Placement) -> BTreeSet<CellKey> {
+fn keys_of(cpus: &[u32], topology: &Topology, placement: Placement) -> BTreeSet<SeriesKey> {
     let places = cpus.iter().filter_map(|cpu| topology.place(*cpu));
-    let keys = places.map(|place| CellKey::new(Some(place), placement));
+    let keys = places.map(|place| SeriesKey::new(Some(place), placement));
     keys.collect()
 }
 

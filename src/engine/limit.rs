@@ -117,7 +117,7 @@ impl Limit {
         };
         vcpu_sampler.hidden =
             set(Detail::UserEvents, self.user_events) | set(Detail::HostMode, self.host_mode);
-        vcpu_sampler.account.set_placement(self.placement_of(owner));
+        vcpu_sampler.totals.set_placement(self.placement_of(owner));
     }
 
     /// Drops detail until all series fit, and restores detail that has fitted for long enough.
@@ -191,9 +191,9 @@ impl Limit {
         let before: usize = sizes.values().map(|size| size.held).sum();
         let mut after = 0;
         for sampler in vcpu_samplers {
-            sampler.account.forget_finer();
-            let cells = sampler.account.cells.iter();
-            after += cells.map(|cell| cell.totals.len()).sum::<usize>();
+            sampler.totals.forget_finer();
+            let series = sampler.totals.series.iter();
+            after += series.map(|series| series.totals.len()).sum::<usize>();
         }
         after < before
     }
@@ -287,13 +287,13 @@ impl Limit {
     }
 
     fn add_size(&self, vcpu_sampler: &VcpuSampler, now: Instant, size: &mut Size) {
-        let account = &vcpu_sampler.account;
-        size.series += usize::from(account.location.is_some());
-        size.series += account.known.count_ones() as usize;
-        for (n, cell) in account.cells.iter().enumerate() {
-            size.held += cell.totals.len();
-            if account.is_visible(n, self.ttl, now) {
-                let known = account.known_in(cell) & !vcpu_sampler.hidden;
+        let totals = &vcpu_sampler.totals;
+        size.series += usize::from(totals.location.is_some());
+        size.series += totals.known.count_ones() as usize;
+        for (n, series) in totals.series.iter().enumerate() {
+            size.held += series.totals.len();
+            if totals.is_visible(n, self.ttl, now) {
+                let known = totals.known_in(series) & !vcpu_sampler.hidden;
                 size.series += known.count_ones() as usize;
             }
         }

@@ -132,8 +132,8 @@ impl Values {
     }
 
     fn add(&mut self, n: u8, delta: u64) {
-        let cell = &mut self.numbers[usize::from(n)];
-        *cell = cell.saturating_add(possible(delta));
+        let sum = &mut self.numbers[usize::from(n)];
+        *sum = sum.saturating_add(possible(delta));
         self.added |= 1 << n;
     }
 

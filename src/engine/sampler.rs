@@ -27,7 +27,7 @@ const SLOW_TICK: Duration = Duration::from_secs(2);
 pub struct Sampler {
     sources: Vec<Box<dyn VcpuSource>>,
     columns: Arc<Columns>,
-    lanes: Lanes,
+    published: Published,
     inventory: Arc<Inventory>,
     facts: Vec<Arc<VmFacts>>,
     vcpu_samplers: Vec<VcpuSampler>,
@@ -45,7 +45,7 @@ pub struct Sampler {
 
 /// Data that discovery and the background collectors publish, each at its own interval.
 #[derive(Debug, Clone, Default)]
-pub struct Lanes {
+pub struct Published {
     /// The latest inventory.
     pub inventory: Arc<ArcSwap<Inventory>>,
     /// The latest facts of each background collector.
@@ -81,13 +81,13 @@ pub struct Sampled<'a> {
 }
 
 impl Sampler {
-    /// A sampler of the VMs that `lanes.inventory` holds at each tick. `sources` are read in order,
+    /// A sampler of the VMs that `published.inventory` holds at each tick. `sources` are read in order,
     /// sched first; `columns` are those they declared.
     pub fn new(
         config: &Config,
         sources: Vec<Box<dyn VcpuSource>>,
         columns: Columns,
-        lanes: Lanes,
+        published: Published,
         telemetry: Telemetry,
     ) -> Self {
         let limit = Limit::new(
@@ -105,8 +105,8 @@ impl Sampler {
             demand: Demand::new(&columns),
             shares: Shares::default(),
             columns: Arc::new(columns),
-            facts: vec![Arc::default(); lanes.facts.len()],
-            lanes,
+            facts: vec![Arc::default(); published.facts.len()],
+            published,
             inventory: Arc::default(),
             vcpu_samplers: Vec::new(),
             limit,
@@ -131,7 +131,7 @@ impl Sampler {
     /// Reads every vCPU once.
     pub fn tick(&mut self) {
         let now = Instant::now();
-        let newest = self.lanes.inventory.load_full();
+        let newest = self.published.inventory.load_full();
         if !Arc::ptr_eq(&newest, &self.inventory) {
             self.reconcile(newest);
             self.shares
@@ -141,12 +141,12 @@ impl Sampler {
         for vcpu_sampler in &mut self.vcpu_samplers {
             self.reading.clear();
             vcpu_sampler.read(sources, shares, &mut self.reading, &mut self.errors, now);
-            vcpu_sampler.account.charge(&self.reading, now);
+            vcpu_sampler.totals.charge(&self.reading, now);
             self.demand.charge(&self.reading);
         }
         shares.divide_if_short(&mut self.vcpu_samplers, sources, now);
-        for (known, lane) in self.facts.iter_mut().zip(&self.lanes.facts) {
-            *known = lane.load_full();
+        for (known, newest) in self.facts.iter_mut().zip(&self.published.facts) {
+            *known = newest.load_full();
         }
         let cpus = self.inventory.topology.cpus.len();
         let facts = self.facts.iter().map(|f| f.count(&self.inventory));
@@ -157,7 +157,7 @@ impl Sampler {
         self.count_errors();
         self.look_at_sources();
         let heartbeats = &self.telemetry.heartbeats;
-        let sources = &self.lanes.sources;
+        let sources = &self.published.sources;
         self.overdue.update(heartbeats, sources, &self.facts, now);
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::discover::{Vcpu, Vm, VmKey};
 use crate::engine::descriptors::{DescriptorKind, Shares};
-use crate::engine::ledger::Account;
+use crate::engine::ledger::VcpuTotals;
 use crate::engine::reading::{ColumnSet, Columns, Reading};
 use crate::engine::{OpenError, ReadError, Reader, Reason, ReasonCode, Target, VcpuSource};
 
@@ -27,7 +27,7 @@ pub(crate) struct VcpuSampler {
     /// The vCPU and its thread.
     pub vcpu: Vcpu,
     /// The vCPU's running totals.
-    pub account: Account,
+    pub totals: VcpuTotals,
     /// Placed columns that the series limit hides from the exposition.
     pub hidden: ColumnSet,
     readers: Vec<Opened>,
@@ -72,7 +72,7 @@ impl VcpuSampler {
         Self {
             vm,
             vcpu,
-            account: Account::new(columns),
+            totals: VcpuTotals::new(columns),
             hidden: 0,
             readers: Vec::new(),
             fed: Vec::new(),
@@ -175,7 +175,7 @@ impl VcpuSampler {
     /// Removes a source from the vCPU: the columns it fed are unknown from now on.
     fn refuse(&mut self, n: usize, why: Reason, now: Instant) {
         let fed = std::mem::take(&mut self.fed[n]);
-        self.account.withdraw(fed.placed, fed.vcpu);
+        self.totals.withdraw(fed.placed, fed.vcpu);
         self.readers[n] = Opened::Refused { why, since: now };
     }
 

@@ -31,7 +31,7 @@ mod starts;
 mod transport;
 
 pub use answer::Answer;
-pub use encode::{Encoder, Picture, Request, REQUEST};
+pub use encode::{Encoder, Export, Request, REQUEST};
 pub use push::{Outcome, Pusher};
 pub use resource::Resource;
 pub use schedule::Schedule;

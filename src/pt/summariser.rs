@@ -7,7 +7,7 @@
 
 use super::packet::{cfe, Packet};
 use super::stream::{Found, Step};
-use super::{Clocks, Fault, FaultAt, Histogram, Side, Summary};
+use super::{Clocks, Fault, FaultAt, Histogram, ModeSummary, Summary};
 
 /// Builds a summary from packets.
 #[derive(Debug)]
@@ -252,7 +252,7 @@ impl Summariser {
         *counter += 1;
     }
 
-    fn here(&mut self) -> &mut Side {
+    fn here(&mut self) -> &mut ModeSummary {
         match self.side {
             Which::Guest => &mut self.summary.guest,
             Which::Host => &mut self.summary.host,

@@ -31,12 +31,12 @@ pub struct Summary {
     /// Number of packets of each kind.
     pub packets: Packets,
     /// Activity in the guest (VMX non-root operation: PIP packets with NR = 1).
-    pub guest: Side,
+    pub guest: ModeSummary,
     /// Activity in the host: KVM and the VMM's code on the same thread (NR = 0).
-    pub host: Side,
+    pub host: ModeSummary,
     /// Activity in an unknown mode: before the first PIP, after an overflow or an error, in traces
     /// of user space only.
-    pub unknown: Side,
+    pub unknown: ModeSummary,
     /// Number of VM entries.
     pub entries: u64,
     /// Number of VM exits.
@@ -61,7 +61,7 @@ pub struct Summary {
 
 /// Activity in one mode, guest or host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Side {
+pub struct ModeSummary {
     /// Conditional branches taken.
     pub taken: u64,
     /// Conditional branches not taken.
@@ -211,7 +211,7 @@ macro_rules! add_fields {
     };
 }
 
-add_fields!(Side: taken, not_taken, indirect, asynchronous, address_spaces, cycles, nanoseconds);
+add_fields!(ModeSummary: taken, not_taken, indirect, asynchronous, address_spaces, cycles, nanoseconds);
 add_fields!(Power: mwait, entries, exits, stops);
 add_fields!(
     Packets: tnt, bits, taken, tip, fup, pge, pgd, cyc, cycsum, pad, mtc, tsc, cbr, tma, mode, pip,

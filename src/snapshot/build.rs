@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::facts::FactRows;
 use super::{
-    CellRow, ColumnRow, CpuRow, DroppedRow, Handle, Labels, Snapshot, SourceRow, VcpuRow, VmRow,
+    ColumnRow, CpuRow, DroppedRow, Handle, Labels, SeriesRow, Snapshot, SourceRow, VcpuRow, VmRow,
 };
 use crate::config::Placement;
 use crate::discover::{Inventory, Vm};
-use crate::engine::ledger::{CellKey, MAX_CELLS_AHEAD};
+use crate::engine::ledger::{SeriesKey, MAX_SERIES_AHEAD};
 use crate::engine::reading::Column;
 use crate::engine::sampler::Sampled;
 use crate::engine::vcpu_sampler::{VcpuKey, VcpuSampler};
@@ -44,8 +44,8 @@ struct VcpuLabels {
     key: VcpuKey,
     labels: Arc<Labels>,
     placement: Option<(CpuLocation, Arc<Labels>)>,
-    /// Parallel to the series of the vCPU's account.
-    cells: Vec<(CellKey, Arc<Labels>)>,
+    /// Parallel to the series of the vCPU's totals.
+    series: Vec<(SeriesKey, Arc<Labels>)>,
 }
 
 impl Builder {
@@ -81,7 +81,7 @@ impl Builder {
         for (vcpu_sampler, labels) in view.vcpu_samplers.iter().zip(&mut self.vcpus) {
             add_vcpu(&mut snapshot, vcpu_sampler, labels, view);
         }
-        snapshot.series = snapshot.count_series();
+        snapshot.series_count = snapshot.count_series();
         self.spare = self.handle.publish(Arc::new(snapshot));
     }
 
@@ -161,17 +161,17 @@ impl Builder {
     /// A snapshot without vCPUs, in the buffers of the spare snapshot if no reader holds it.
     fn empty(&mut self, view: &Sampled<'_>) -> Snapshot {
         let spare = self.spare.take().and_then(|s| Arc::try_unwrap(s).ok());
-        let (mut vms, mut vcpus, mut cells, numbers) = match spare {
+        let (mut vms, mut vcpus, mut series, numbers) = match spare {
             Some(s) => {
-                let numbers = [s.cell_totals, s.vcpu_values, s.vcpu_totals];
-                (s.vms, s.vcpus, s.cells, numbers)
+                let numbers = [s.series_totals, s.vcpu_values, s.vcpu_totals];
+                (s.vms, s.vcpus, s.series, numbers)
             }
             None => Default::default(),
         };
         vcpus.clear();
-        cells.clear();
+        series.clear();
         vms.clone_from(&self.vms);
-        let [cell_totals, vcpu_values, vcpu_totals] = numbers.map(|mut numbers| {
+        let [series_totals, vcpu_values, vcpu_totals] = numbers.map(|mut numbers| {
             numbers.clear();
             numbers
         });
@@ -184,10 +184,10 @@ impl Builder {
             demand: self.demand(view),
             vms,
             vcpus,
-            cells,
+            series,
             placed: self.placed.clone(),
             per_vcpu: self.per_vcpu.clone(),
-            cell_totals,
+            series_totals,
             vcpu_values,
             vcpu_totals,
             facts: self.facts.now().clone(),
@@ -197,7 +197,7 @@ impl Builder {
             host_name: self.host_name.clone(),
             synthetic: self.synthetic.clone(),
             dropped: dropped_rows(view),
-            series: 0,
+            series_count: 0,
         }
     }
 }
@@ -208,36 +208,36 @@ fn add_vcpu(
     labels: &mut VcpuLabels,
     view: &Sampled<'_>,
 ) {
-    let account = &vcpu_sampler.account;
-    let first = snapshot.cells.len();
+    let totals = &vcpu_sampler.totals;
+    let first = snapshot.series.len();
     labels.follow(vcpu_sampler);
     let row = snapshot.vcpu_totals.len();
     snapshot.vcpu_totals.resize(row + snapshot.placed.len(), 0);
-    for (n, (cell, (_, labels))) in account.cells.iter().zip(&labels.cells).enumerate() {
-        if account.is_visible(n, view.limit.ttl(), view.taken_mono) {
-            snapshot.cells.push(CellRow {
-                key: cell.key,
+    for (n, (series, (_, labels))) in totals.series.iter().zip(&labels.series).enumerate() {
+        if totals.is_visible(n, view.limit.ttl(), view.taken_mono) {
+            snapshot.series.push(SeriesRow {
+                key: series.key,
                 labels: labels.clone(),
-                known: account.known_in(cell) & !vcpu_sampler.hidden,
+                known: totals.known_in(series) & !vcpu_sampler.hidden,
             });
-            snapshot.cell_totals.extend_from_slice(&cell.totals);
+            snapshot.series_totals.extend_from_slice(&series.totals);
         }
         let sums = snapshot.vcpu_totals[row..].iter_mut();
-        for (sum, total) in sums.zip(cell.alone()) {
+        for (sum, total) in sums.zip(series.alone()) {
             *sum = sum.saturating_add(total);
         }
     }
-    snapshot.vcpu_values.extend_from_slice(&account.values);
-    let cells = account.cells.iter();
+    snapshot.vcpu_values.extend_from_slice(&totals.values);
+    let series = totals.series.iter();
     snapshot.vcpus.push(VcpuRow {
         vm: vcpu_sampler.vm.key,
         vcpu: vcpu_sampler.vcpu,
         labels: labels.labels.clone(),
         placement: labels.placement.as_ref().map(|(_, labels)| labels.clone()),
-        location: account.location,
-        cells: first..snapshot.cells.len(),
-        known: account.known,
-        known_totals: cells.fold(0, |set, cell| set | account.known_in(cell)),
+        location: totals.location,
+        series: first..snapshot.series.len(),
+        known: totals.known,
+        known_totals: series.fold(0, |set, series| set | totals.known_in(series)),
     });
 }
 
@@ -247,24 +247,24 @@ impl VcpuLabels {
             key: vcpu_sampler.key(),
             labels: Arc::new(Labels::new(identity(vcpu_sampler))),
             placement: None,
-            cells: Vec::with_capacity(MAX_CELLS_AHEAD),
+            series: Vec::with_capacity(MAX_SERIES_AHEAD),
         }
     }
 
     /// Renders the labels of a new placement and of new series.
     fn follow(&mut self, vcpu_sampler: &VcpuSampler) {
-        let account = &vcpu_sampler.account;
-        if self.placement.as_ref().map(|(w, _)| *w) != account.location {
+        let totals = &vcpu_sampler.totals;
+        if self.placement.as_ref().map(|(w, _)| *w) != totals.location {
             let labels = |at| (at, Arc::new(placement_labels(vcpu_sampler, at)));
-            self.placement = account.location.map(labels);
+            self.placement = totals.location.map(labels);
         }
-        self.cells.truncate(account.cells.len());
-        for (n, cell) in account.cells.iter().enumerate() {
-            let labels = || (cell.key, cell_labels(vcpu_sampler, cell.key));
-            match self.cells.get_mut(n) {
-                Some((key, _)) if *key == cell.key => {}
+        self.series.truncate(totals.series.len());
+        for (n, series) in totals.series.iter().enumerate() {
+            let labels = || (series.key, series_labels(vcpu_sampler, series.key));
+            match self.series.get_mut(n) {
+                Some((key, _)) if *key == series.key => {}
                 Some(known) => *known = labels(),
-                None => self.cells.push(labels()),
+                None => self.series.push(labels()),
             }
         }
     }
@@ -282,7 +282,7 @@ fn placement_labels(vcpu_sampler: &VcpuSampler, location: CpuLocation) -> Labels
     Labels::new(identity(vcpu_sampler).into_iter().chain(place))
 }
 
-fn cell_labels(vcpu_sampler: &VcpuSampler, key: CellKey) -> Arc<Labels> {
+fn series_labels(vcpu_sampler: &VcpuSampler, key: SeriesKey) -> Arc<Labels> {
     let identity = identity(vcpu_sampler).into_iter();
     Arc::new(Labels::new(identity.chain(key.labels())))
 }
@@ -323,7 +323,7 @@ fn cpu_labels(topology: &Topology) -> Arc<[Arc<Labels>]> {
 }
 
 fn cpu_place(cpu: u32, place: Place) -> impl Iterator<Item = Label> {
-    let place = CellKey::new(Some(place), Placement::Core).labels();
+    let place = SeriesKey::new(Some(place), Placement::Core).labels();
     std::iter::once(("cpu", cpu.into())).chain(place)
 }
 

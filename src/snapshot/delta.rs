@@ -105,35 +105,36 @@ impl<'a> Delta<'a> {
     /// The delta of vCPU `n` by series, for counters charged to locations. A series that was not
     /// visible before is new or returned with its old total: it gets at most what the other series
     /// leave of the vCPU's delta.
-    pub(crate) fn by_cell(&self, n: usize, columns: &Columns) -> Vec<(usize, u64)> {
+    pub(crate) fn by_series(&self, n: usize, columns: &Columns) -> Vec<(usize, u64)> {
         let (Some(all), Some(vcpu)) = (self.of_vcpu(n, columns), self.now.vcpus.get(n)) else {
             return Vec::new();
         };
         let earlier = self.earlier(n).and_then(|n| self.before.vcpus.get(n));
-        let total = |snapshot: &Snapshot, cell| {
+        let total = |snapshot: &Snapshot, series| {
             let totals = columns.placed.iter();
-            let totals = totals.filter_map(|&c| cell_total(snapshot, cell, c));
+            let totals = totals.filter_map(|&c| series_total(snapshot, series, c));
             totals.reduce(u64::saturating_add)
         };
-        let known = vcpu.cells.clone().filter_map(|cell| {
-            let now = total(self.now, cell)?;
-            let key = self.now.cells.get(cell)?.key;
-            let mut cells = earlier.map_or(0..0, |vcpu| vcpu.cells.clone());
-            let before = cells.find(|&c| self.before.cells.get(c).is_some_and(|c| c.key == key));
-            let before = before.map(|c| total(self.before, c).unwrap_or(0));
-            Some((cell, now, before))
+        let known = vcpu.series.clone().filter_map(|series| {
+            let now = total(self.now, series)?;
+            let key = self.now.series.get(series)?.key;
+            let mut earlier = earlier.map_or(0..0, |vcpu| vcpu.series.clone());
+            let same = |n: usize| self.before.series.get(n).is_some_and(|s| s.key == key);
+            let before = earlier.find(|&n| same(n));
+            let before = before.map(|n| total(self.before, n).unwrap_or(0));
+            Some((series, now, before))
         });
         let known: Vec<_> = known.collect();
         let increase =
             |&(_, now, before): &(usize, u64, Option<u64>)| Some(now.saturating_sub(before?));
         let mut left = all.saturating_sub(known.iter().filter_map(increase).sum());
-        let share = |cell: &(usize, u64, Option<u64>)| {
-            let increase = increase(cell).unwrap_or_else(|| {
-                let mine = cell.1.min(left);
+        let share = |series: &(usize, u64, Option<u64>)| {
+            let increase = increase(series).unwrap_or_else(|| {
+                let mine = series.1.min(left);
                 left -= mine;
                 mine
             });
-            (cell.0, increase)
+            (series.0, increase)
         };
         known.iter().map(share).collect()
     }
@@ -177,10 +178,10 @@ fn vcpu_value(snapshot: &Snapshot, vcpu: usize, column: usize) -> Option<u64> {
     (known >> column & 1 == 1).then(|| snapshot.vcpu_values.get(at).copied())?
 }
 
-fn cell_total(snapshot: &Snapshot, cell: usize, column: usize) -> Option<u64> {
-    let known = snapshot.cells.get(cell)?.known;
-    let at = cell * snapshot.placed.len() + column;
-    (known >> column & 1 == 1).then(|| snapshot.cell_totals.get(at).copied())?
+fn series_total(snapshot: &Snapshot, series: usize, column: usize) -> Option<u64> {
+    let known = snapshot.series.get(series)?.known;
+    let at = series * snapshot.placed.len() + column;
+    (known >> column & 1 == 1).then(|| snapshot.series_totals.get(at).copied())?
 }
 
 /// Delta of a fact between two readings.

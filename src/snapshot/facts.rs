@@ -250,16 +250,18 @@ mod tests {
         let now = Instant::now();
         let mut rows = FactRows::default();
         let here = inventory(vec![vm(1, "a")]);
-        let lanes = [facts(&[&old]), facts(&[&stays])];
-        let before = reported(rows.follow(&lanes, &here, now));
-        let lanes = [facts(&[&new]), facts(&[&stays])];
-        let after = reported(rows.follow(&lanes, &here, now));
+        let published = [facts(&[&old]), facts(&[&stays])];
+        let before = reported(rows.follow(&published, &here, now));
+        let published = [facts(&[&new]), facts(&[&stays])];
+        let after = reported(rows.follow(&published, &here, now));
         assert_eq!(after[1], before[1], "the same labels");
         assert_eq!(after[0].1, FactValue::Int(3));
         let renamed = inventory(vec![vm(1, "b")]);
-        let after = reported(rows.follow(&lanes, &renamed, now));
+        let after = reported(rows.follow(&published, &renamed, now));
         assert!(after.iter().all(|(labels, ..)| labels.contains("vm=\"b\"")));
-        assert!(rows.follow(&lanes, &inventory(Vec::new()), now).is_empty());
+        assert!(rows
+            .follow(&published, &inventory(Vec::new()), now)
+            .is_empty());
         assert!(
             rows.rendered.is_empty(),
             "no rows are kept for a VM that ended"

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{metrics, CellRow, ColumnRow, FactRow, Labels, Snapshot, Subject, VcpuRow, VmRow};
+use super::{metrics, ColumnRow, FactRow, Labels, SeriesRow, Snapshot, Subject, VcpuRow, VmRow};
 use crate::config::Placement;
 use crate::discover::{Inventory, Vcpu, VmKey};
-use crate::engine::ledger::CellKey;
+use crate::engine::ledger::SeriesKey;
 use crate::engine::reading::Unit;
 use crate::engine::{CpuLocation, Origin};
 use crate::host::topology::{Place, Topology};
@@ -41,10 +41,10 @@ pub(crate) fn empty(start: Instant, after: Duration) -> Snapshot {
         demand: Vec::new(),
         vms: Vec::new(),
         vcpus: Vec::new(),
-        cells: Vec::new(),
+        series: Vec::new(),
         placed: Arc::new([]),
         per_vcpu: Arc::new([]),
-        cell_totals: Vec::new(),
+        series_totals: Vec::new(),
         vcpu_values: Vec::new(),
         vcpu_totals: Vec::new(),
         facts: Arc::new([]),
@@ -54,7 +54,7 @@ pub(crate) fn empty(start: Instant, after: Duration) -> Snapshot {
         host_name: None,
         synthetic: None,
         dropped: Vec::new(),
-        series: 0,
+        series_count: 0,
     }
 }
 
@@ -84,7 +84,7 @@ impl Snapshot {
 
     /// Adds a vCPU to the last VM, which runs at the last of its series. A series is a CPU, its
     /// location, and the totals of all placed columns.
-    pub(crate) fn add_vcpu(&mut self, cells: &[(u32, Place, &[u64])], own: &[u64]) {
+    pub(crate) fn add_vcpu(&mut self, series: &[(u32, Place, &[u64])], own: &[u64]) {
         let vm = self.vms.last_mut().unwrap();
         let name = vm.labels.get("vm").unwrap().to_owned();
         let vcpu = Vcpu {
@@ -93,21 +93,21 @@ impl Snapshot {
             start_time: 1,
         };
         let index = vcpu.index.to_string();
-        let first = self.cells.len();
+        let first = self.series.len();
         let mut sums = vec![0; self.placed.len()];
-        for (_, place, totals) in cells {
+        for (_, place, totals) in series {
             assert_eq!(totals.len(), sums.len());
-            self.cells.push(CellRow {
-                key: CellKey::new(Some(*place), Placement::Core),
-                labels: cell_labels(&name, &index, *place),
+            self.series.push(SeriesRow {
+                key: SeriesKey::new(Some(*place), Placement::Core),
+                labels: series_labels(&name, &index, *place),
                 known: all(totals.len()),
             });
-            self.cell_totals.extend_from_slice(totals);
+            self.series_totals.extend_from_slice(totals);
             sums.iter_mut().zip(*totals).for_each(|(s, t)| *s += t);
         }
         self.vcpu_totals.extend(sums);
         self.vcpu_values.extend_from_slice(own);
-        let at = cells
+        let at = series
             .last()
             .map(|&(cpu, place, _)| CpuLocation { cpu, place });
         self.vcpus.push(VcpuRow {
@@ -116,9 +116,9 @@ impl Snapshot {
             labels: labels(&[("vm", &name), ("vcpu", &index)]),
             placement: None,
             location: at,
-            cells: first..self.cells.len(),
+            series: first..self.series.len(),
             known: all(own.len()),
-            known_totals: if cells.is_empty() {
+            known_totals: if series.is_empty() {
                 0
             } else {
                 all(self.placed.len())
@@ -160,7 +160,7 @@ fn key(name: &str) -> VmKey {
     }
 }
 
-fn cell_labels(vm: &str, vcpu: &str, place: Place) -> Arc<Labels> {
+fn series_labels(vm: &str, vcpu: &str, place: Place) -> Arc<Labels> {
     labels(&[
         ("vm", vm),
         ("vcpu", vcpu),

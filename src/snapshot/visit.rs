@@ -102,7 +102,7 @@ impl Snapshot {
                 Rows::SampleTimestamp => {
                     family.of_host(&none, Value::Nanoseconds(unix_ns(self.taken)));
                 }
-                Rows::Series => family.of_host(&none, Value::Int(self.series as u64)),
+                Rows::Series => family.of_host(&none, Value::Int(self.series_count as u64)),
                 Rows::VisibilityGaps => {
                     let gaps = self.inventory.visibility_gaps.len() as u64;
                     family.of_host(&none, Value::Int(gaps));
@@ -125,13 +125,13 @@ impl Snapshot {
     /// `limits.max_series`; it is counted from the bit sets, without a visit.
     pub fn count_series(&self) -> usize {
         let placements = self.vcpus.iter().filter(|v| v.placement.is_some()).count();
-        let in_cells: usize = self.cells.iter().map(|c| ones(c.known)).sum();
+        let in_series: usize = self.series.iter().map(|c| ones(c.known)).sum();
         let in_vcpus: usize = self.vcpus.iter().map(|v| ones(v.known)).sum();
         2 * self.vms.len()
             + placements
             + self.cpu_labels.len()
             + 2 * self.demand.len()
-            + in_cells
+            + in_series
             + in_vcpus
             + self.facts.iter().map(|f| f.value.series()).sum::<usize>()
     }
@@ -146,11 +146,11 @@ impl Snapshot {
     fn visit_columns<V: Visitor>(&self, family: &mut Family<'_, V>) {
         let placed = picks(&self.placed, family.metric);
         if !placed.is_empty() {
-            let totals = self.cell_totals.chunks_exact(self.placed.len());
-            let mut cells = self.cells.iter().zip(totals);
+            let totals = self.series_totals.chunks_exact(self.placed.len());
+            let mut rows = self.series.iter().zip(totals);
             for vcpu in &self.vcpus {
-                for (cell, totals) in cells.by_ref().take(vcpu.cells.len()) {
-                    family.row(vcpu.row(&cell.labels), cell.known, totals, &placed);
+                for (series, totals) in rows.by_ref().take(vcpu.series.len()) {
+                    family.row(vcpu.row(&series.labels), series.known, totals, &placed);
                 }
             }
         }

@@ -31,7 +31,7 @@ mod reading;
 mod totals;
 
 use levels::Levels;
-use reading::Account;
+use reading::CgroupTotals;
 pub(crate) use reading::{CPU_PERIODS, CPU_QUOTA_CORES, CPU_THROTTLED, CPU_THROTTLED_PERIODS};
 
 #[derive(Debug)]
@@ -40,7 +40,7 @@ struct CgroupSource {
     mounts: Mounts,
     /// Whether the kernel keeps pressure statistics.
     pressure: bool,
-    accounts: HashMap<VmKey, Account>,
+    totals: HashMap<VmKey, CgroupTotals>,
     /// VMs with incomplete data, and why.
     refused: BTreeMap<VmKey, Reason>,
 }
@@ -58,7 +58,7 @@ impl CgroupSource {
             roots,
             mounts: Mounts::default(),
             pressure: false,
-            accounts: HashMap::new(),
+            totals: HashMap::new(),
             refused: BTreeMap::new(),
         };
         source.look_for_mounts();
@@ -86,7 +86,7 @@ impl CgroupSource {
     fn read_groups(&mut self, vm: &Vm) -> Result<Vec<Fact>, ReadError> {
         let shown = self.shown(vm)?;
         let roots = &self.roots;
-        let account = self.accounts.entry(vm.key).or_default();
+        let totals = self.totals.entry(vm.key).or_default();
         let Mounts {
             cpu,
             cpuset,
@@ -102,7 +102,7 @@ impl CgroupSource {
             Some((hierarchy.clone(), found?))
         };
         let found = (levels(cpu), levels(cpuset), levels(unified));
-        let facts = account.read(roots, &found.0, &found.1, &found.2);
+        let facts = totals.read(roots, &found.0, &found.1, &found.2);
         let facts = facts.map_err(|error| self.refuse(vm, &error))?;
         match hidden {
             Some(path) => self.refused.insert(vm.key, no_group(&path)),
@@ -148,7 +148,7 @@ impl VmSource for CgroupSource {
     }
 
     fn forget(&mut self, vm: VmKey) {
-        self.accounts.remove(&vm);
+        self.totals.remove(&vm);
         self.refused.remove(&vm);
     }
 }

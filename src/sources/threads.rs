@@ -8,7 +8,7 @@
 //! All threads of the process are read each period, and the time of those that ran is added to the
 //! core where they run now. The process's own CPU time includes threads that exited; what exceeds
 //! the sum of its threads was used by threads that started and exited between two reads (`pass`).
-//! It is counted for the emulator, without a location (`account`).
+//! It is counted for the emulator, without a location (`totals`).
 //!
 //! Kernels before 6.4, and later ones with vhost's `fork_from_owner_default=0`, run vhost workers
 //! as kernel threads outside any process; they are found by their names (`kthreads`).
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Placement};
 use crate::discover::{Role, Vm, VmKey};
-use crate::engine::ledger::CellKey;
+use crate::engine::ledger::SeriesKey;
 use crate::engine::{
     Fact, ReadError, Reason, ReasonCode, Source, SourceInfo, SourceState, VmSource,
 };
@@ -29,13 +29,13 @@ use crate::host::topology::Watch;
 use crate::metric::{metrics, FactValue, Keys, Label, Metric};
 use crate::sources::Entry;
 
-mod account;
 mod kthreads;
 mod pass;
+mod totals;
 
-use account::Account;
 use kthreads::Kthreads;
 use pass::{process_time, Pass};
+use totals::ThreadTotals;
 
 metrics! { METRICS of "threads":
     THREAD_TIME = Metric::counter("kvm_vm_thread_time_seconds_total", Keys::Vm, &["role", "package", "core", "numa_node"],
@@ -61,7 +61,7 @@ pub struct Threads {
     born_after: u64,
     watch: Option<Watch>,
     kthreads: Kthreads,
-    vms: HashMap<VmKey, Account>,
+    vms: HashMap<VmKey, ThreadTotals>,
     /// [`MAX_OTHERS`], except in tests.
     max_others: usize,
     /// Whether this kernel has no schedstat, as seen with the last thread that was read.
@@ -93,7 +93,7 @@ impl Threads {
         self.kthreads.refresh(&self.roots, now, self.period / 2);
         let topology = self.watch.as_mut().map(|watch| watch.refresh().clone());
         let shared = self.shares_process(vm.key);
-        let mut account = self.vms.remove(&vm.key).unwrap_or_default();
+        let mut totals = self.vms.remove(&vm.key).unwrap_or_default();
         let pass = Pass {
             roots: &self.roots,
             vm,
@@ -102,7 +102,7 @@ impl Threads {
             max_others: self.max_others,
             lacks_schedstat: &mut self.lacks_schedstat,
         };
-        let read = pass.all(&mut account, &self.kthreads, shared, self.born_after, now);
+        let read = pass.all(&mut totals, &self.kthreads, shared, self.born_after, now);
         if matches!(read, Err(ReadError::Gone)) {
             return Err(ReadError::Gone);
         }
@@ -111,15 +111,15 @@ impl Threads {
                 // The rest cannot be attributed.
                 Ok(())
             } else {
-                self.charge_the_rest(&mut account, vm, before, now)
+                self.charge_the_rest(&mut totals, vm, before, now)
             }
         });
         let facts = if self.lacks_schedstat {
             Vec::new()
         } else {
-            facts(vm, &account, self.ttl, now)
+            facts(vm, &totals, self.ttl, now)
         };
-        self.vms.insert(vm.key, account);
+        self.vms.insert(vm.key, totals);
         read.map(|()| facts)
     }
 
@@ -132,21 +132,21 @@ impl Threads {
     /// `before` is the process's CPU time before its threads were read, in clock ticks.
     fn charge_the_rest(
         &self,
-        account: &mut Account,
+        totals: &mut ThreadTotals,
         vm: &Vm,
         before: u64,
         now: Instant,
     ) -> Result<(), ReadError> {
         let tick = ns_per_clock_tick();
-        if account.is_open() {
-            account.charge_rest(before.saturating_mul(tick), now);
+        if totals.is_open() {
+            totals.charge_rest(before.saturating_mul(tick), now);
         } else if vm.key.start_time >= self.born_after {
-            account.open(0);
-            account.charge_rest(before.saturating_mul(tick), now);
+            totals.open(0);
+            totals.charge_rest(before.saturating_mul(tick), now);
         } else {
             // User and system time are both rounded down.
             let after = process_time(&self.roots, vm)?.saturating_add(2);
-            account.open(after.saturating_mul(tick));
+            totals.open(after.saturating_mul(tick));
         }
         Ok(())
     }
@@ -179,18 +179,18 @@ impl VmSource for Threads {
 
 /// The totals of all visible series, and the number of threads of each role that can be
 /// identified.
-fn facts(vm: &Vm, account: &Account, ttl: Duration, now: Instant) -> Vec<Fact> {
+fn facts(vm: &Vm, totals: &ThreadTotals, ttl: Duration, now: Instant) -> Vec<Fact> {
     let mut facts = Vec::new();
-    for (role, key, cell) in account.visible(ttl, now) {
-        let totals = [(&THREAD_TIME, cell.run), (&THREAD_DELAY, cell.delay)];
+    for (role, key, series) in totals.visible(ttl, now) {
+        let totals = [(&THREAD_TIME, series.run), (&THREAD_DELAY, series.delay)];
         facts.extend(totals.map(|(metric, total)| {
             Fact::new(metric, labels(role, key), FactValue::Nanoseconds(total))
         }));
     }
     let roles = Role::ALL.into_iter().filter(|role| is_seen(vm, *role));
     facts.extend(roles.map(|role| {
-        let labels = labels(role, CellKey::default());
-        Fact::int(&THREADS, labels, account.count(role))
+        let labels = labels(role, SeriesKey::default());
+        Fact::int(&THREADS, labels, totals.count(role))
     }));
     facts
 }
@@ -205,7 +205,7 @@ fn is_seen(vm: &Vm, role: Role) -> bool {
     }
 }
 
-fn labels(role: Role, key: CellKey) -> impl Iterator<Item = Label> {
+fn labels(role: Role, key: SeriesKey) -> impl Iterator<Item = Label> {
     std::iter::once(("role", role.label().into())).chain(key.labels())
 }
 

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use vcpu_exporter::config::Config;
 use vcpu_exporter::demo::guest::Load;
 use vcpu_exporter::expose::negotiate::Format;
-use vcpu_exporter::expose::otlp::{settings, Answer, Client, Clock, Encoder, Picture, Resource};
+use vcpu_exporter::expose::otlp::{settings, Answer, Client, Clock, Encoder, Export, Resource};
 use vcpu_exporter::expose::text;
 use vcpu_exporter::host::identity::Identity;
 use vcpu_exporter::snapshot::Snapshot;
@@ -157,9 +157,9 @@ impl Still {
         Self { snapshot, registry }
     }
 
-    fn picture(&self) -> Picture<'_> {
+    fn export(&self) -> Export<'_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        Picture {
+        Export {
             snapshot: &self.snapshot,
             registry: &self.registry,
             now: self.snapshot.taken_mono + Duration::from_millis(1500),
@@ -169,13 +169,13 @@ impl Still {
 
     /// What `/metrics` shows.
     fn shown(&self) -> All {
-        let (picture, mut text) = (self.picture(), Vec::new());
+        let (export, mut text) = (self.export(), Vec::new());
         let format = Format::Text;
         text::encode(
             format,
             &self.snapshot,
             &self.registry,
-            picture.now,
+            export.now,
             &mut text,
         );
         scraped(&Exposition::parse(&String::from_utf8(text).expect("text")))
@@ -191,7 +191,7 @@ impl Still {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let client = Client::new(&endpoints[0]).expect("a client");
-            for request in encoder.encode(&self.picture()) {
+            for request in encoder.encode(&self.export()) {
                 let answer = client.send(request.body).await;
                 assert!(matches!(answer, Answer::Delivered { .. }), "{answer:?}");
             }

@@ -6,8 +6,8 @@ use super::*;
 fn what_arrives_is_what_metrics_shows() {
     let app = app(Host::named([NASTY, "web"]).snapshot());
     let snapshot = app.snapshots.load().unwrap();
-    let picture = picture(&app, &snapshot);
-    let shown = shown(&picture);
+    let export = export(&app, &snapshot);
+    let shown = shown(&export);
     assert!(shown.len() > 150, "{}", shown.len());
     for protocol in BOTH {
         for compression in [Compression::None, Compression::Gzip] {
@@ -19,7 +19,7 @@ fn what_arrives_is_what_metrics_shows() {
                     ..settings
                 };
                 let client = Client::new(&settings).unwrap();
-                for request in Encoder::cumulative(resource(), clock()).encode(&picture) {
+                for request in Encoder::cumulative(resource(), clock()).encode(&export) {
                     let answer = client.send(request.body).await;
                     assert!(
                         matches!(answer, Answer::Delivered { rejected: 0, .. }),
@@ -60,8 +60,8 @@ fn names_translate_back_over_the_whole_catalogue() {
 fn samples_have_the_time_of_the_sample_and_the_exporters_own_have_now() {
     let app = app(Host::named(["web"]).snapshot());
     let snapshot = app.snapshots.load().unwrap();
-    let picture = picture(&app, &snapshot);
-    let requests = Encoder::cumulative(resource(), clock()).encode(&picture);
+    let export = export(&app, &snapshot);
+    let requests = Encoder::cumulative(resource(), clock()).encode(&export);
     let requests = requests
         .iter()
         .map(|r| prost::Message::decode(&*r.body).unwrap());
@@ -71,7 +71,7 @@ fn samples_have_the_time_of_the_sample_and_the_exporters_own_have_now() {
         let name = translated(&point.name, &point.unit, point.kind);
         let metric = metrics::find(&name).unwrap();
         let time = match metric.source {
-            "self" => picture.now_unix,
+            "self" => export.now_unix,
             _ => unix_ns(snapshot.taken),
         };
         assert_eq!(point.time, time, "{name}");
@@ -103,7 +103,7 @@ fn each_series_begins_with_the_exporter_or_with_its_vm() {
     ));
     let snapshot = app.snapshots.load().unwrap();
     let requests =
-        Encoder::cumulative(resource(), Clock::new(born)).encode(&picture(&app, &snapshot));
+        Encoder::cumulative(resource(), Clock::new(born)).encode(&export(&app, &snapshot));
     let requests = requests
         .iter()
         .map(|r| prost::Message::decode(&*r.body).unwrap());
@@ -197,7 +197,7 @@ fn first_increment_has_nothing_that_was_counted_before_the_exporter() {
     let mut told = |total, after| {
         let app = app_that_counted(total, Duration::from_secs(after));
         let snapshot = app.snapshots.load().unwrap();
-        let requests = encoder.encode(&picture(&app, &snapshot));
+        let requests = encoder.encode(&export(&app, &snapshot));
         let told = of_facts(&requests);
         requests
             .into_iter()
@@ -225,7 +225,7 @@ fn totals_start_where_their_counting_began() {
     let app = app_that_counted(5, Duration::ZERO);
     let snapshot = app.snapshots.load().unwrap();
     let mut encoder = Encoder::cumulative(resource(), Clock::new(born));
-    let told = of_facts(&encoder.encode(&picture(&app, &snapshot)));
+    let told = of_facts(&encoder.encode(&export(&app, &snapshot)));
     let start = |name: &str| {
         let (_, point) = told.iter().find(|(n, _)| n == name).unwrap();
         // Seconds after boot.
@@ -269,7 +269,7 @@ fn a_large_host_is_pushed_in_requests_that_receivers_take_and_nothing_is_left_ou
             assert_eq!(all.len() as u64, n);
             let pushed = series(&all);
             let snapshot = app.snapshots.load().unwrap();
-            let mut shown = shown(&picture(&app, &snapshot));
+            let mut shown = shown(&export(&app, &snapshot));
             assert!(shown.len() > 75_000);
             let of_vms = |id: &otlp_series::Id| id.0.starts_with("kvm_v");
             shown.retain(|id, _| of_vms(id));

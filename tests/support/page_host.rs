@@ -122,13 +122,13 @@ impl PageHost {
                 instructions / 1000 * mpki,
             ),
         ];
-        let (cell, width) = (snapshot.vcpus[n].cells.start, snapshot.placed.len());
+        let (series, width) = (snapshot.vcpus[n].series.start, snapshot.placed.len());
         for (metric, mode, more) in a_second {
             let is = |c: &vcpu_exporter::snapshot::ColumnRow| {
                 c.metric.name == metric && c.labels.get("mode") == mode
             };
             let column = snapshot.placed.iter().position(is).unwrap();
-            snapshot.cell_totals[cell * width + column] += more * self.tick;
+            snapshot.series_totals[series * width + column] += more * self.tick;
             snapshot.vcpu_totals[n * width + column] += more * self.tick;
         }
         [busy, waits].map(|ms| ms * 1_000_000 * self.tick)

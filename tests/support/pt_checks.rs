@@ -29,7 +29,7 @@ pub fn same(trace: &[u8], cuts: &[usize]) -> Summary {
 fn figures_agree(summary: &Summary) {
     let packets = &summary.packets;
     let sides = [&summary.guest, &summary.host, &summary.unknown];
-    let sum = |of: fn(&pt::Side) -> u64| sides.iter().map(|side| of(side)).sum::<u64>();
+    let sum = |of: fn(&pt::ModeSummary) -> u64| sides.iter().map(|side| of(side)).sum::<u64>();
     assert!(packets.taken <= packets.bits);
     assert!((packets.tnt..=packets.tnt * 47).contains(&packets.bits));
     assert_eq!(sum(|side| side.taken), packets.taken);

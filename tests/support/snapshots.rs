@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use vcpu_exporter::config::Placement;
 use vcpu_exporter::discover::{Inventory, Vcpu, VisibilityGap, VmKey};
-use vcpu_exporter::engine::ledger::CellKey;
+use vcpu_exporter::engine::ledger::SeriesKey;
 use vcpu_exporter::engine::{CpuLocation, Origin, ReasonCode, SourceInfo, SourceState, Unit};
 use vcpu_exporter::host::topology::{CoreType, Cpu, Place, Topology};
 use vcpu_exporter::metric::{Buckets, FactValue, LabelValue};
 use vcpu_exporter::snapshot::metrics;
 use vcpu_exporter::snapshot::{
-    CellRow, ColumnRow, DroppedRow, FactRow, Labels, Snapshot, SourceRow, Subject, VcpuRow, VmRow,
+    ColumnRow, DroppedRow, FactRow, Labels, SeriesRow, Snapshot, SourceRow, Subject, VcpuRow, VmRow,
 };
 
 /// The host to build.
@@ -73,10 +73,10 @@ impl Host {
             }),
             vms: Vec::new(),
             vcpus: Vec::new(),
-            cells: Vec::new(),
+            series: Vec::new(),
             placed,
             per_vcpu,
-            cell_totals: Vec::new(),
+            series_totals: Vec::new(),
             vcpu_values: Vec::new(),
             vcpu_totals: Vec::new(),
             facts: Arc::new([]),
@@ -92,12 +92,12 @@ impl Host {
                 labels: labels(&[("what", "user_events")]),
                 series: 12,
             }],
-            series: 0,
+            series_count: 0,
         };
         self.names
             .iter()
             .for_each(|name| self.add_vm(&mut snapshot, name));
-        snapshot.series = snapshot.count_series();
+        snapshot.series_count = snapshot.count_series();
         snapshot
     }
 
@@ -123,10 +123,10 @@ impl Host {
 
     fn add_vcpu(&self, snapshot: &mut Snapshot, vm: &str, index: usize) {
         let n = snapshot.vcpus.len();
-        let first = snapshot.cells.len();
+        let first = snapshot.series.len();
         for place in 0..self.places {
             let cpu = (n + place * 3) as u32 % self.cpus;
-            self.add_cell(snapshot, vm, index, cpu);
+            self.add_series(snapshot, vm, index, cpu);
         }
         let cpu = n as u32 % self.cpus;
         let vcpu = index.to_string();
@@ -148,13 +148,13 @@ impl Host {
                 ("numa_node", &place.numa_node.to_string()),
             ])),
             location: Some(CpuLocation { cpu, place }),
-            cells: first..snapshot.cells.len(),
+            series: first..snapshot.series.len(),
             known: all(snapshot.per_vcpu.len()),
             known_totals: all(snapshot.placed.len()),
         });
         let width = snapshot.placed.len();
-        let of_cells = snapshot.cell_totals[first * width..].chunks_exact(width);
-        let sums = of_cells.fold(vec![0; width], |mut sums, totals| {
+        let of_series = snapshot.series_totals[first * width..].chunks_exact(width);
+        let sums = of_series.fold(vec![0; width], |mut sums, totals| {
             sums.iter_mut().zip(totals).for_each(|(s, t)| *s += t);
             sums
         });
@@ -164,11 +164,11 @@ impl Host {
         snapshot.vcpu_values.extend(values);
     }
 
-    fn add_cell(&self, snapshot: &mut Snapshot, vm: &str, index: usize, cpu: u32) {
+    fn add_series(&self, snapshot: &mut Snapshot, vm: &str, index: usize, cpu: u32) {
         let place = place_of(cpu);
-        let n = snapshot.cells.len();
-        snapshot.cells.push(CellRow {
-            key: CellKey::new(Some(place), Placement::Core),
+        let n = snapshot.series.len();
+        snapshot.series.push(SeriesRow {
+            key: SeriesKey::new(Some(place), Placement::Core),
             labels: labels(&[
                 ("vm", vm),
                 ("vcpu", &index.to_string()),
@@ -180,7 +180,7 @@ impl Host {
         });
         let columns = Arc::clone(&snapshot.placed);
         let totals = columns.iter().enumerate().map(|(c, _)| number(n, c));
-        snapshot.cell_totals.extend(totals);
+        snapshot.series_totals.extend(totals);
     }
 }
 
@@ -201,11 +201,11 @@ pub(crate) fn later(before: &Snapshot, after: Duration) -> Snapshot {
     let time = place("kvm_vcpu_time_seconds_total");
     let delay = place("kvm_vcpu_delay_seconds_total");
     for n in 0..now.vcpus.len() {
-        let cell = now.vcpus[n].cells.start;
+        let series = now.vcpus[n].series.start;
         let waited = after * (n as u32 % 400) / 1000;
         for (column, increase) in [(time, after * 6 / 10), (delay, waited)] {
             let increase = increase.as_nanos() as u64;
-            now.cell_totals[cell * width + column] += increase;
+            now.series_totals[series * width + column] += increase;
             now.vcpu_totals[n * width + column] += increase;
         }
     }
@@ -219,10 +219,10 @@ fn copy(of: &Snapshot) -> Snapshot {
         demand: of.demand.clone(),
         vms: of.vms.clone(),
         vcpus: of.vcpus.clone(),
-        cells: of.cells.clone(),
+        series: of.series.clone(),
         placed: of.placed.clone(),
         per_vcpu: of.per_vcpu.clone(),
-        cell_totals: of.cell_totals.clone(),
+        series_totals: of.series_totals.clone(),
         vcpu_values: of.vcpu_values.clone(),
         vcpu_totals: of.vcpu_totals.clone(),
         facts: of.facts.clone(),
@@ -265,7 +265,7 @@ pub(crate) fn recorded(mut snapshot: Snapshot) -> Snapshot {
     };
     add("kvm_vm_pt_guest_run_seconds", &[], &runs);
     snapshot.facts = rows.into();
-    snapshot.series = snapshot.count_series();
+    snapshot.series_count = snapshot.count_series();
     snapshot
 }
 

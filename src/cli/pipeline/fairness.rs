@@ -83,10 +83,10 @@ fn series_limit_reduces_detail_of_the_largest_user_only() {
     run(&host, &honest, "0-3");
     let mut config = Config::default();
     let all = pipeline(&host, &config, Scripted::new()).pass_and_tick();
-    config.limits.max_series = all.series / 2;
+    config.limits.max_series = all.series_count / 2;
     let mut pipeline = pipeline(&host, &config, Scripted::new());
     let snapshot = pipeline.pass_and_tick();
-    assert!(snapshot.series <= all.series / 2);
+    assert!(snapshot.series_count <= all.series_count / 2);
     assert_eq!(count(&snapshot, TIME, &["vm=\"honest\"", "core="]), 16);
     assert_eq!(count(&snapshot, TIME, &["vm=\"hog", "core="]), 0);
     assert_eq!(count(&snapshot, TIME, &["vm=\"hog"]), 160);

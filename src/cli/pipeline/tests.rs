@@ -240,9 +240,9 @@ proptest! {
             let limit = pipeline.sampler.view().limit;
             prop_assert_eq!(limit.series(), snapshot.count_series());
             let all_given_up = limit.dropped().len() == 3;
-            prop_assert!(snapshot.series <= max_series || all_given_up, "{}", snapshot.series);
+            prop_assert!(snapshot.series_count <= max_series || all_given_up, "{}", snapshot.series_count);
             let now = series(&snapshot).values;
-            prop_assert_eq!(now.len(), snapshot.series);
+            prop_assert_eq!(now.len(), snapshot.series_count);
             if let Event::Hotplug = event {
                 seen.retain(|(_, labels): &(&str, String), _| !labels.contains("vcpu=\"2\""));
             }

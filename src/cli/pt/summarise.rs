@@ -80,24 +80,24 @@ fn summarise(
 
 impl Summarised<'_> {
     /// Guest figures, if the trace shows that there is a guest.
-    fn guest(&self) -> Option<&pt::Side> {
+    fn guest(&self) -> Option<&pt::ModeSummary> {
         (self.summary.packets.pipnr > 0).then_some(&self.summary.guest)
     }
 
     /// Host figures, if the trace shows that there is a guest.
-    fn host(&self) -> Option<&pt::Side> {
+    fn host(&self) -> Option<&pt::ModeSummary> {
         let packets = &self.summary.packets;
         (packets.pip > packets.pipnr).then_some(&self.summary.host)
     }
 
     /// Cycles of one mode, if the trace has any.
-    fn cycles(&self, side: &pt::Side) -> Option<u64> {
+    fn cycles(&self, side: &pt::ModeSummary) -> Option<u64> {
         (self.summary.packets.cyc > 0).then_some(side.cycles)
     }
 
     /// Time of one mode, if the trace has it. TSC packets alone give only part of the time, and
     /// none for a short trace.
-    fn nanoseconds(&self, side: &pt::Side) -> Option<u64> {
+    fn nanoseconds(&self, side: &pt::ModeSummary) -> Option<u64> {
         let is_known = match self.summary.packets.cyc {
             0 => side.nanoseconds > 0,
             _ => self.summary.ratio.is_some(),

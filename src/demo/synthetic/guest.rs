@@ -28,7 +28,7 @@ const DEVICE_FD: i32 = 9;
 
 /// A running VM.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct SyntheticGuest {
     /// Index in the scenario.
     number: usize,
     spec: VmSpec,
@@ -42,7 +42,7 @@ pub(super) struct Guest {
     nodes: usize,
 }
 
-impl Guest {
+impl SyntheticGuest {
     pub(super) fn new(number: usize, spec: &VmSpec, nodes: usize, totals: &VmTotals) -> Self {
         let pid = FIRST_PID + number as i32 * PIDS;
         let start = match totals.born {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::counters::{Counting, Threads};
-use super::guest::{Guest, EXPORTER};
+use super::guest::{SyntheticGuest, EXPORTER};
 use super::machine;
 use super::model::Model;
 use super::pt::Recorder;
@@ -26,7 +26,7 @@ pub struct Host {
     tree: Tree,
     scenario: Arc<Scenario>,
     state: State,
-    guests: Vec<Option<Guest>>,
+    guests: Vec<Option<SyntheticGuest>>,
     threads: Threads,
     seed: u64,
     /// Steps between updates of slow files, and the step of the next.
@@ -128,7 +128,7 @@ impl Host {
             match (guest.take(), totals) {
                 (Some(old), None) => old.remove(&self.tree)?,
                 (None, Some(totals)) => {
-                    let mut new = Guest::new(n, &self.scenario.vms[n], nodes, totals);
+                    let mut new = SyntheticGuest::new(n, &self.scenario.vms[n], nodes, totals);
                     new.make(&self.tree, totals)?;
                     new.update_slow(&self.tree, totals, [1.0; 2])?;
                     *guest = Some(new);

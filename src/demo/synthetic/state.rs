@@ -43,7 +43,7 @@ pub(super) struct State {
 pub(super) struct VmTotals {
     /// The step in which it started.
     pub(super) born: u64,
-    pub(super) vcpus: Vec<VcpuTotals>,
+    pub(super) vcpus: Vec<SyntheticTotals>,
     pub(super) threads: [ThreadTotals; 3],
     /// Periods, throttled periods, and seconds lost.
     pub(super) quota: [f64; 3],
@@ -56,7 +56,7 @@ pub(super) struct VmTotals {
 
 /// Totals of a vCPU.
 #[derive(Debug, Clone, Default)]
-pub(super) struct VcpuTotals {
+pub(super) struct SyntheticTotals {
     pub(super) thread: ThreadTotals,
     /// Seconds in guest mode, and seconds with counters running.
     pub(super) guest: f64,
@@ -149,12 +149,12 @@ impl State {
 
 impl VmTotals {
     fn new(born: u64, rates: &VmRates) -> Self {
-        let vcpu = |rates: &VcpuRates| VcpuTotals {
+        let vcpu = |rates: &VcpuRates| SyntheticTotals {
             thread: ThreadTotals {
                 cpu: rates.cpu,
                 ..ThreadTotals::default()
             },
-            ..VcpuTotals::default()
+            ..SyntheticTotals::default()
         };
         Self {
             born,
@@ -205,7 +205,7 @@ fn misses(rates: &VcpuRates) -> f64 {
     guest * rates.hertz / rates.cpi * rates.cache_mpki / 1000.0
 }
 
-impl VcpuTotals {
+impl SyntheticTotals {
     fn add(&mut self, rates: &VcpuRates, span: f64) {
         let thread = ThreadRates {
             cpu: rates.cpu,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_yaml::Value;
 
-use super::super::host::Machine;
+use super::super::host::HostDelta;
 use super::super::peers::group;
 use super::*;
 
@@ -80,7 +80,7 @@ fn memory_of_a_node_is_as_far_as_the_rules_have_it() {
     }
     let base = empty(start, Duration::from_secs(52));
     let delta = Delta::new(&base, &newest);
-    let machine = Machine::new(&newest, &delta);
+    let machine = HostDelta::new(&newest, &delta);
     let near = expected(&test, "round(kvm_host_node:near:ratio, 0.001)");
     assert_eq!(near.len(), 24);
     for (labels, near) in near {

@@ -67,8 +67,8 @@ fn inventory(pids: &[i32]) -> Inventory {
 }
 
 /// The facts of each VM that has any.
-fn known(lane: &BackgroundCollector) -> Vec<(i32, FactValue)> {
-    let newest = lane.newest.load();
+fn known(collector: &BackgroundCollector) -> Vec<(i32, FactValue)> {
+    let newest = collector.newest.load();
     let all = newest.vms.iter();
     let mut known: Vec<_> = all
         .flat_map(|(key, facts)| facts.iter().map(|f| (key.pid, f[0].value.clone())))
@@ -83,22 +83,22 @@ fn facts_stay_until_the_next_read_and_are_dropped_with_the_vm() {
     let counting = Counting::default();
     let forgotten = counting.forgotten.clone();
     let sources = vec![source("counting", Reads::Vms(Box::new(counting)))];
-    let mut lane = collector(sources, &vms);
+    let mut collector = collector(sources, &vms);
     let start = Instant::now();
-    lane.pass(start);
+    collector.pass(start);
     assert_eq!(
-        known(&lane),
+        known(&collector),
         [(1, FactValue::Int(1)), (4, FactValue::Int(4))]
     );
-    lane.pass(start + PERIOD / 2);
-    assert_eq!(known(&lane).len(), 2, "not due");
+    collector.pass(start + PERIOD / 2);
+    assert_eq!(known(&collector).len(), 2, "not due");
     vms.store(Arc::new(inventory(&[4])));
-    lane.pass(start + PERIOD);
-    assert_eq!(known(&lane), [(4, FactValue::Int(5))]);
+    collector.pass(start + PERIOD);
+    assert_eq!(known(&collector), [(4, FactValue::Int(5))]);
     let mut gone = forgotten.lock().unwrap().clone();
     gone.sort_unstable();
     assert_eq!(gone, [1, 2, 3], "including VMs without facts");
-    let failed = lane
+    let failed = collector
         .telemetry
         .read_errors
         .get_or_create([("source", "counting".into())]);
@@ -111,10 +111,10 @@ fn disabled_source_is_not_read_and_has_a_reason() {
     let reads = Reads::Vms(Box::new(Counting::default()));
     let mut disabled = source("counting", reads);
     disabled.1.enabled = false;
-    let mut lane = collector(vec![disabled], &vms);
-    lane.pass(Instant::now());
-    assert_eq!(known(&lane), []);
-    let newest = lane.newest.load();
+    let mut collector = collector(vec![disabled], &vms);
+    collector.pass(Instant::now());
+    assert_eq!(known(&collector), []);
+    let newest = collector.newest.load();
     let [(_, SourceState::Down(reason))] = &newest.sources[..] else {
         panic!("{:?}", newest.sources)
     };
@@ -141,14 +141,14 @@ fn only_changed_host_facts_are_published() {
         Found { facts, missing }
     };
     let sources = vec![source("shared", Reads::Host(Box::new(read)))];
-    let mut lane = collector(sources, &vms);
+    let mut collector = collector(sources, &vms);
     let mut now = Instant::now();
-    let mut newest = lane.newest().load_full();
+    let mut newest = collector.newest().load_full();
     let mut pass = |value, missing| {
         *shared.lock().unwrap() = (value, missing);
-        lane.pass(now);
+        collector.pass(now);
         now += PERIOD;
-        let before = std::mem::replace(&mut newest, lane.newest().load_full());
+        let before = std::mem::replace(&mut newest, collector.newest().load_full());
         let facts = newest.host.iter().flat_map(|facts| facts.iter());
         let values: Vec<_> = facts.map(|fact| fact.value.clone()).collect();
         (values, !Arc::ptr_eq(&before, &newest))
@@ -164,10 +164,10 @@ fn only_changed_host_facts_are_published() {
 
 #[test]
 fn collector_runs_until_stop_even_without_sources() {
-    let lane = collector(Vec::new(), &Arc::default());
+    let collector = collector(Vec::new(), &Arc::default());
     let stop = Stop::default();
     let reported = stop.clone();
-    let thread = std::thread::spawn(move || lane.run(&reported));
+    let thread = std::thread::spawn(move || collector.run(&reported));
     stop.stop();
     thread.join().unwrap();
 }

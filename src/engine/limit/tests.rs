@@ -57,7 +57,7 @@ fn run(vcpu_sampler: &mut VcpuSampler, reading: &mut Reading, cpu: u32, ids: &[C
     reading.clear();
     reading.cpu = Some(cpu);
     ids.iter().for_each(|id| reading.add(*id, 10));
-    vcpu_sampler.account.charge(reading, Instant::now());
+    vcpu_sampler.totals.charge(reading, Instant::now());
 }
 
 const TTL: Duration = Duration::from_secs(6000);
@@ -179,5 +179,5 @@ fn hidden_totals_are_bounded() {
         0,
         Instant::now() + Duration::from_secs(1),
     );
-    assert_eq!(vcpu_samplers[0].account.cells.len(), 2, "one for each node");
+    assert_eq!(vcpu_samplers[0].totals.series.len(), 2, "one for each node");
 }

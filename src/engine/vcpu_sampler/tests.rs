@@ -147,9 +147,9 @@ impl Bench {
         let shares = &mut self.shares;
         self.vcpu_sampler
             .read(&mut self.sources, shares, reading, errors, self.now);
-        self.vcpu_sampler.account.charge(&self.reading, self.now);
-        let cells = self.vcpu_sampler.account.cells.iter();
-        cells.fold([0; 2], |sum, c| {
+        self.vcpu_sampler.totals.charge(&self.reading, self.now);
+        let series = self.vcpu_sampler.totals.series.iter();
+        series.fold([0; 2], |sum, c| {
             [sum[0] + c.totals[0], sum[1] + c.totals[1]]
         })
     }

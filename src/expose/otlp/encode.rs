@@ -37,7 +37,7 @@ pub struct Request {
 
 /// What to push.
 #[derive(Debug, Clone, Copy)]
-pub struct Picture<'a> {
+pub struct Export<'a> {
     /// The newest when the push starts.
     pub snapshot: &'a Snapshot,
     /// The exporter's own metrics.
@@ -81,13 +81,13 @@ impl Encoder {
     }
 
     /// Encodes the whole snapshot, in requests of a size that every receiver accepts.
-    pub fn encode(&mut self, picture: &Picture<'_>) -> Vec<Request> {
-        let snapshot = picture.snapshot;
+    pub fn encode(&mut self, export: &Export<'_>) -> Vec<Request> {
+        let snapshot = export.snapshot;
         let mut writer = Writer {
             resource: &self.resource,
             clock: self.clock,
             taken: unix_ns(snapshot.taken),
-            now: picture.now_unix,
+            now: export.now_unix,
             ledger: self.ledger.as_mut(),
             metric: None,
             points: &mut self.points,
@@ -96,8 +96,8 @@ impl Encoder {
             pending_deltas: Vec::new(),
             requests: Vec::new(),
         };
-        snapshot.visit(picture.now, &mut writer);
-        visit_own(picture.registry, &mut writer);
+        snapshot.visit(export.now, &mut writer);
+        visit_own(export.registry, &mut writer);
         writer.end_metric();
         writer.end_request();
         if let Some(ledger) = writer.ledger {

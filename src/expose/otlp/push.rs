@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::answer::Answer;
-use super::encode::{Encoder, Picture, Request};
+use super::encode::{Encoder, Export, Request};
 use super::settings::Settings;
 use super::starts::Clock;
 use super::transport::Client;
@@ -89,7 +89,7 @@ impl Pusher {
             return Outcome::NoSample;
         };
         let begun = Instant::now();
-        let requests = self.encoder.encode(&Picture {
+        let requests = self.encoder.encode(&Export {
             snapshot: &snapshot,
             registry: &self.app.registry,
             now: begun,

@@ -1,6 +1,6 @@
 //! Interpretation of packets, on short hand-written traces.
 
-use crate::pt::{summarise, Clocks, Side, Summary};
+use crate::pt::{summarise, Clocks, ModeSummary, Summary};
 
 const PSB: &[u8] = &[
     2, 0x82, 2, 0x82, 2, 0x82, 2, 0x82, 2, 0x82, 2, 0x82, 2, 0x82, 2, 0x82,
@@ -45,7 +45,7 @@ fn of(packets: &[&[u8]]) -> Summary {
 #[test]
 fn what_a_psb_tells_is_state_and_no_event() {
     let summary = of(&[]);
-    assert_eq!(summary.host, Side::default());
+    assert_eq!(summary.host, ModeSummary::default());
     assert_eq!((summary.entries, summary.exits), (0, 0));
     assert_eq!(summary.ratio, Some((20, 20)));
     assert_eq!(summary.packets.pip, 1);

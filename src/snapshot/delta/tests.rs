@@ -23,7 +23,7 @@ fn place(core: i32) -> Place {
 }
 
 /// One vCPU after this many seconds, with these series as (core, time, waits).
-fn snapshot(start: Instant, after: u64, cells: &[(i32, [u64; 2])], migrations: u64) -> Snapshot {
+fn snapshot(start: Instant, after: u64, series: &[(i32, [u64; 2])], migrations: u64) -> Snapshot {
     let mut snapshot = empty(start, Duration::from_secs(after));
     snapshot.placed = Arc::new([
         column("kvm_vcpu_time_seconds_total", &[], Unit::Nanoseconds),
@@ -31,11 +31,11 @@ fn snapshot(start: Instant, after: u64, cells: &[(i32, [u64; 2])], migrations: u
     ]);
     snapshot.per_vcpu = Arc::new([column("kvm_vcpu_migrations_total", &[], Unit::Count)]);
     snapshot.add_vm("a", &[]);
-    let cells: Vec<_> = cells
+    let series: Vec<_> = series
         .iter()
         .map(|(c, totals)| (1, place(*c), &totals[..]))
         .collect();
-    snapshot.add_vcpu(&cells, &[migrations]);
+    snapshot.add_vcpu(&series, &[migrations]);
     snapshot
 }
 
@@ -57,7 +57,7 @@ fn delta_is_summed_over_locations() {
     assert_eq!(of(&MIGRATIONS), Some(6));
     let other = Counter::new(&sched::CONTEXT_SWITCHES).with("type", "involuntary");
     assert_eq!((of(&other), of(&Counter::new(&exits::EXITS))), (None, None));
-    assert_eq!(delta.by_cell(0, &delta.columns(&TIME)), [(0, 1), (1, 5)]);
+    assert_eq!(delta.by_series(0, &delta.columns(&TIME)), [(0, 1), (1, 5)]);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn series_that_returns_adds_no_delta() {
     let now = snapshot(start, 5, &[(1, [13, 0]), (2, [5004, 0])], 0);
     assert_eq!(increase(&before, &now, &TIME), Some(7));
     let delta = Delta::new(&before, &now);
-    assert_eq!(delta.by_cell(0, &delta.columns(&TIME)), [(0, 3), (1, 4)]);
+    assert_eq!(delta.by_series(0, &delta.columns(&TIME)), [(0, 3), (1, 4)]);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn inconsistent_snapshots_do_not_panic() {
     let start = Instant::now();
     let mut before = snapshot(start, 0, &[(1, [10, 50])], 3);
     let mut now = snapshot(start, 2, &[(1, [11, 60])], 9);
-    now.vcpus[0].cells = 0..99;
+    now.vcpus[0].series = 0..99;
     now.vcpu_totals.clear();
     before.vcpu_values.clear();
     for (before, now) in [(&before, &now), (&now, &before)] {
@@ -99,7 +99,7 @@ fn inconsistent_snapshots_do_not_panic() {
         for counter in [TIME, WAITS, MIGRATIONS] {
             let columns = delta.columns(&counter);
             delta.of_vcpu(0, &columns);
-            delta.by_cell(0, &columns);
+            delta.by_series(0, &columns);
         }
     }
 }

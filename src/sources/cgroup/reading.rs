@@ -52,7 +52,7 @@ impl Level {
 
 /// State of a VM between two reads.
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub(super) struct CgroupTotals {
     /// Periods, throttled periods and throttled nanoseconds of each [`Level`].
     throttling: [Totals<3>; 3],
     /// Nanoseconds of some and full for each [`Resource`], and whether full exists.
@@ -68,7 +68,7 @@ struct LevelReading {
     throttling: Vec<Counted<3>>,
 }
 
-impl Account {
+impl CgroupTotals {
     /// Reads all groups of the VM and returns its facts.
     pub(super) fn read(
         &mut self,

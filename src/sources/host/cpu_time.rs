@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::unreadable;
 use crate::config::Placement;
-use crate::engine::ledger::CellKey;
+use crate::engine::ledger::SeriesKey;
 use crate::engine::total::Total;
 use crate::engine::{Fact, Found, HostSource, Origin, Reason, ReasonCode, Source, SourceInfo};
 use crate::host::cpu_time::{self, MODES};
@@ -80,7 +80,7 @@ impl CpuTime {
 }
 
 fn of_mode(place: Place, mode: &'static str, nanoseconds: u64) -> Fact {
-    let place = CellKey::new(Some(place), Placement::Core);
+    let place = SeriesKey::new(Some(place), Placement::Core);
     let labels = place.labels().chain([("mode", mode.into())]);
     let value = FactValue::Nanoseconds(nanoseconds);
     Fact::new(&CORE, labels, value).since(Origin::Boot)

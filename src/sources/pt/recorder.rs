@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::duty_cycle::{Core, DutyCycle};
-use super::totals::{ReasonNames, VcpuTotals, VmTotals};
+use super::totals::{PtVcpuTotals, PtVmTotals, ReasonNames};
 use super::{plan, Capture, Outcome, PtPlan, RecordPt, Request, SOURCE};
 use crate::config;
 use crate::discover::{Inventory, Vcpu, Vm, VmKey};
@@ -86,9 +86,9 @@ struct Refusals {
 /// Totals and facts of a VM.
 #[derive(Default)]
 struct VmRecordings {
-    totals: VmTotals,
+    totals: PtVmTotals,
     facts: Arc<[Fact]>,
-    vcpus: BTreeMap<u32, (VcpuTotals, Arc<[Fact]>)>,
+    vcpus: BTreeMap<u32, (PtVcpuTotals, Arc<[Fact]>)>,
 }
 
 /// Result of a turn.
@@ -114,7 +114,7 @@ impl PtRecorder {
         } else {
             Err(plan::disabled())
         };
-        let lane = Self {
+        let new = Self {
             duty: DutyCycle::new(config.max_duty, config.window, config.period),
             config: config.clone(),
             roots,
@@ -132,8 +132,8 @@ impl PtRecorder {
             newest: Arc::default(),
             telemetry,
         };
-        lane.publish();
-        lane
+        new.publish();
+        new
     }
 
     /// Whether the source delivers data now.

@@ -11,7 +11,7 @@ use super::{Capture, Outcome};
 use crate::engine::total::add;
 use crate::engine::Fact;
 use crate::metric::{metrics, Buckets, FactValue, Keys, Label, Metric};
-use crate::pt::{Histogram, Side, Summary};
+use crate::pt::{Histogram, ModeSummary, Summary};
 
 metrics! { METRICS of "pt":
     CONDITIONAL_BRANCHES = Metric::counter("kvm_vcpu_pt_conditional_branches_total", Keys::Vcpu, &["mode", "outcome"],
@@ -82,7 +82,7 @@ pub(crate) type ReasonNames = BTreeMap<u16, String>;
 
 /// Totals of one vCPU.
 #[derive(Debug, Default)]
-pub(crate) struct VcpuTotals {
+pub(crate) struct PtVcpuTotals {
     /// Turns by result.
     outcomes: [u64; Outcome::ALL.len()],
     /// Sum of all recordings, without exit reasons and histograms; `None` before the first.
@@ -94,13 +94,13 @@ pub(crate) struct VcpuTotals {
 
 /// Totals of one VM that are not kept per vCPU. They remain when a vCPU is unplugged.
 #[derive(Debug, Default)]
-pub(crate) struct VmTotals {
+pub(crate) struct PtVmTotals {
     guest_runs: Histogram,
     host_handling: Histogram,
     known: bool,
 }
 
-impl VmTotals {
+impl PtVmTotals {
     /// Adds a recording of one of the VM's vCPUs.
     pub(crate) fn add(&mut self, summary: &Summary) {
         self.known = true;
@@ -135,7 +135,7 @@ fn buckets(histogram: &Histogram) -> Buckets {
     Buckets::new(&BOUNDS, &joined, histogram.sum())
 }
 
-impl VcpuTotals {
+impl PtVcpuTotals {
     /// Counts a turn.
     pub(crate) fn count(&mut self, outcome: Outcome) {
         let of = Outcome::ALL.iter().zip(&mut self.outcomes);
@@ -187,7 +187,11 @@ impl VcpuTotals {
         let sides = [
             ("guest", &sum.guest, sees_guest),
             ("host", &sum.host, true),
-            ("unknown", &sum.unknown, sum.unknown != Side::default()),
+            (
+                "unknown",
+                &sum.unknown,
+                sum.unknown != ModeSummary::default(),
+            ),
         ];
         for (mode, side, _) in sides.iter().filter(|(_, _, shown)| *shown) {
             facts.side(mode, side);
@@ -245,7 +249,7 @@ impl Facts {
         self.all.push(Fact::new(metric, labels, value));
     }
 
-    fn side(&mut self, mode: &'static str, side: &Side) {
+    fn side(&mut self, mode: &'static str, side: &ModeSummary) {
         for (outcome, count) in [("taken", side.taken), ("not_taken", side.not_taken)] {
             let labels = [("mode", mode.into()), ("outcome", outcome.into())];
             self.count(&CONDITIONAL_BRANCHES, &labels, count);
@@ -298,19 +302,19 @@ mod tests {
 
     #[test]
     fn vcpu_without_recording_has_no_facts() {
-        let mut totals = VcpuTotals::default();
+        let mut totals = PtVcpuTotals::default();
         assert!(totals.facts(0, true).is_empty());
         totals.count(Outcome::Idle);
         let facts = totals.facts(0, true);
         assert_eq!(facts.len(), 1);
         let captures = reported(&facts, "kvm_vcpu_pt_captures_total");
         assert_eq!(captures, [("0 idle".to_owned(), FactValue::Int(1))]);
-        assert!(VmTotals::default().facts(true).is_empty());
+        assert!(PtVmTotals::default().facts(true).is_empty());
     }
 
     #[test]
     fn exits_have_names_numbers_or_no_reason() {
-        let mut totals = VcpuTotals::default();
+        let mut totals = PtVcpuTotals::default();
         let names = ReasonNames::from([(48, "ept_violation".to_owned())]);
         totals.add(&capture(1), &summary(), &names);
         let exits = reported(&totals.facts(3, true), "kvm_vcpu_pt_exits_total");
@@ -329,9 +333,9 @@ mod tests {
 
     #[test]
     fn hidden_guest_is_absent_and_not_0() {
-        let mut totals = VcpuTotals::default();
+        let mut totals = PtVcpuTotals::default();
         totals.add(&capture(5), &summary(), &ReasonNames::new());
-        let mut vm = VmTotals::default();
+        let mut vm = PtVmTotals::default();
         vm.add(&summary());
         for fact in totals.facts(0, false).iter().chain(vm.facts(false).iter()) {
             assert!(!fact.metric.name.contains("exits") && !fact.metric.name.contains("entries"));
@@ -345,13 +349,13 @@ mod tests {
 
     #[test]
     fn every_fact_is_in_the_catalog_with_its_labels() {
-        let mut totals = VcpuTotals::default();
+        let mut totals = PtVcpuTotals::default();
         Outcome::ALL.iter().for_each(|o| totals.count(*o));
         let mut all = summary();
         all.unknown.taken = 1;
         all.power.mwait = 1;
         totals.add(&capture(5), &all, &ReasonNames::new());
-        let mut vm = VmTotals::default();
+        let mut vm = PtVmTotals::default();
         vm.add(&all);
         let (vcpu, vm) = (totals.facts(0, true), vm.facts(true));
         let facts: Vec<&Fact> = vcpu.iter().chain(vm.iter()).collect();

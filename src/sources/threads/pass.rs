@@ -4,11 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::account::{Account, Seen};
 use super::kthreads::Kthreads;
+use super::totals::{Seen, ThreadTotals};
 use crate::config::Placement;
 use crate::discover::{io_uring_of, Role, Vm};
-use crate::engine::ledger::CellKey;
+use crate::engine::ledger::SeriesKey;
 use crate::engine::ReadError;
 use crate::host::roots::Roots;
 use crate::host::task::{is_gone, Task, TaskError};
@@ -44,7 +44,7 @@ impl Pass<'_> {
     /// attributed to this VM.
     pub(super) fn all(
         mut self,
-        account: &mut Account,
+        totals: &mut ThreadTotals,
         kthreads: &Kthreads,
         shared: bool,
         born_after: u64,
@@ -54,16 +54,16 @@ impl Pass<'_> {
         let before = ticks(self.roots, process, &process.read(self.roots, "stat")?)?;
         let pid = process.pid;
         let (tids, complete) = self.tids(shared)?;
-        account.begin(born_after, complete);
+        totals.begin(born_after, complete);
         for tid in &tids {
-            self.one(account, pid, *tid, now)?;
+            self.one(totals, pid, *tid, now)?;
         }
         let vhost = kthreads.serving(|tid| !shared && (tid == pid || tids.contains(&tid)));
         for kthread in vhost {
-            self.one(account, kthread, kthread, now)?;
+            self.one(totals, kthread, kthread, now)?;
         }
         process.check(self.roots)?;
-        account.end();
+        totals.end();
         Ok(before)
     }
 
@@ -88,7 +88,7 @@ impl Pass<'_> {
     /// Reads one thread; skips it if it exited meanwhile.
     fn one(
         &mut self,
-        account: &mut Account,
+        totals: &mut ThreadTotals,
         pid: i32,
         tid: i32,
         now: Instant,
@@ -106,7 +106,7 @@ impl Pass<'_> {
             Err(error) => return Err(failed(dir.join("schedstat"), error)),
         };
         *self.lacks_schedstat &= sched == SchedStat::default();
-        if account.is_idle(tid, sched) {
+        if totals.is_idle(tid, sched) {
             return Ok(());
         }
         match open("stat").and_then(|file| file.read(&mut buffer)) {
@@ -116,8 +116,8 @@ impl Pass<'_> {
                 Ok(())
             }
             Ok(stat) => {
-                let seen = self.seen(account, pid, tid, stat, sched);
-                account.charge(seen.ok_or_else(|| odd(dir.join("stat")))?, now);
+                let seen = self.seen(totals, pid, tid, stat, sched);
+                totals.charge(seen.ok_or_else(|| odd(dir.join("stat")))?, now);
                 Ok(())
             }
             Err(error) if is_gone(&error) => Ok(()),
@@ -127,7 +127,7 @@ impl Pass<'_> {
 
     fn seen(
         &self,
-        account: &Account,
+        totals: &ThreadTotals,
         pid: i32,
         tid: i32,
         stat: &[u8],
@@ -138,14 +138,14 @@ impl Pass<'_> {
         Some(Seen {
             tid,
             start_time: parsed.start_time,
-            role: self.role(account, tid, stat)?,
+            role: self.role(totals, tid, stat)?,
             of_process: pid == self.vm.key.pid,
-            cell: CellKey::new(place, self.placement),
+            series: SeriesKey::new(place, self.placement),
             sched,
         })
     }
 
-    fn role(&self, account: &Account, tid: i32, stat: &[u8]) -> Option<Role> {
+    fn role(&self, totals: &ThreadTotals, tid: i32, stat: &[u8]) -> Option<Role> {
         if self.vm.vcpus.iter().any(|vcpu| vcpu.tid == tid) {
             return Some(Role::Vcpu);
         }
@@ -153,7 +153,7 @@ impl Pass<'_> {
         let of_kernel = is_of_kernel(stat);
         // An io_uring worker is named after the thread it works for.
         let asker = io_uring_of(&name).filter(|_| of_kernel);
-        let asker = asker.and_then(|tid| account.role(tid));
+        let asker = asker.and_then(|tid| totals.role(tid));
         let asker = asker.filter(|role| *role == Role::Iothread);
         Some(asker.unwrap_or_else(|| Role::recognise(self.vm.vmm, &name, of_kernel)))
     }

@@ -148,10 +148,10 @@ fn older_threads_count_from_now_and_younger_ones_from_their_start() {
         .ran(IOTHREAD, 0, 2 * S)
         .process(1100);
     assert_eq!(host.times(), "iothread@0:2");
-    let cells = host.facts().len();
+    let series = host.facts().len();
     let counts = crate::discover::Role::ALL.len();
     assert_eq!(
-        cells,
+        series,
         2 * 3 + counts,
         "a series of 0 for each existing role"
     );
@@ -368,8 +368,8 @@ fn placement_bounds_the_labels() {
 #[test]
 fn unidentified_roles_are_absent_and_not_0() {
     let roles = |vm: &Vm| {
-        let account = Account::default();
-        let facts = facts(vm, &account, Duration::ZERO, Instant::now());
+        let totals = ThreadTotals::default();
+        let facts = facts(vm, &totals, Duration::ZERO, Instant::now());
         let role = |fact: Fact| {
             fact.labels
                 .iter()

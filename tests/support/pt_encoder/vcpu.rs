@@ -8,7 +8,7 @@ mod losses;
 #[path = "vcpu/packets.rs"]
 mod packets;
 
-use vcpu_exporter::pt::{Clocks, Side, Summary};
+use vcpu_exporter::pt::{Clocks, ModeSummary, Summary};
 
 use super::random::Random;
 use super::Encoder;
@@ -212,7 +212,7 @@ impl Vcpu {
         }
     }
 
-    fn here(&mut self) -> &mut Side {
+    fn here(&mut self) -> &mut ModeSummary {
         match self.side() {
             0 => &mut self.truth.guest,
             1 => &mut self.truth.host,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Summarised;
 use crate::pt::perf_data::Losses;
-use crate::pt::{Histogram, Packets, Power, Side};
+use crate::pt::{Histogram, ModeSummary, Packets, Power};
 
 /// The keys are a stable interface for scripts. All numbers are integers.
 #[derive(Debug, Serialize)]
@@ -106,7 +106,7 @@ pub(super) fn object(all: &Summarised<'_>) -> Object {
     }
 }
 
-fn json_side(all: &Summarised<'_>, side: &Side) -> JsonSide {
+fn json_side(all: &Summarised<'_>, side: &ModeSummary) -> JsonSide {
     JsonSide {
         taken: side.taken,
         not_taken: side.not_taken,

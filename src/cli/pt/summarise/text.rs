@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Summarised;
 use crate::cli::out::{self, or_dash};
-use crate::pt::{Histogram, Packets, Power, Side, Summary};
+use crate::pt::{Histogram, ModeSummary, Packets, Power, Summary};
 
 /// Width of the first column.
 const COLUMN: usize = 15;
@@ -69,7 +69,7 @@ fn sides(all: &Summarised<'_>) -> String {
         ("host", all.host()),
         ("unknown", Some(&all.summary.unknown)),
     ];
-    let row = |(name, side): (&str, Option<&Side>)| {
+    let row = |(name, side): (&str, Option<&ModeSummary>)| {
         let mut row = vec![format!("{name:width$}", width = COLUMN - 1)];
         match side {
             Some(side) => row.extend(figures(all, side)),
@@ -80,7 +80,7 @@ fn sides(all: &Summarised<'_>) -> String {
     out::table(&HEADER, sides.map(row), HEADER.len())
 }
 
-fn figures(all: &Summarised<'_>, side: &Side) -> [String; 7] {
+fn figures(all: &Summarised<'_>, side: &ModeSummary) -> [String; 7] {
     [
         side.taken.to_string(),
         side.not_taken.to_string(),

@@ -4,12 +4,12 @@ use std::io;
 
 use super::super::counts::Counted;
 use super::super::scenario::NODES;
-use super::super::state::{VcpuTotals, VmTotals, LLC_BYTES};
+use super::super::state::{SyntheticTotals, VmTotals, LLC_BYTES};
 use super::super::tree::Tree;
-use super::Guest;
+use super::SyntheticGuest;
 use crate::fake_host::files::memory;
 
-impl Guest {
+impl SyntheticGuest {
     /// Updates these files. `llc` is the miss rate of each last-level cache.
     pub(in super::super) fn update_slow(
         &mut self,
@@ -106,7 +106,7 @@ impl Guest {
 /// Counters of KVM debugfs (virt/kvm, arch/x86/kvm), summed over all vCPUs.
 fn kvm_stats(totals: &VmTotals) -> [(&'static str, f64); 12] {
     let sum = |counted: Counted| -> f64 {
-        let vcpus: &[VcpuTotals] = &totals.vcpus;
+        let vcpus: &[SyntheticTotals] = &totals.vcpus;
         vcpus.iter().map(|vcpu| counted.total(&vcpu.counts)).sum()
     };
     let (halts, io) = (sum(Counted::Reason(12)), sum(Counted::Reason(30)));

@@ -23,7 +23,7 @@ fn thread(host: &FakeHost, pid: i32, tid: i32) -> Thread {
 /// A recorder on its own fixture host, with a simulated clock.
 struct Sim {
     host: FakeHost,
-    lane: PtRecorder,
+    recorder: PtRecorder,
     inventory: Arc<ArcSwap<Inventory>>,
     start: Instant,
     now: Instant,
@@ -61,7 +61,7 @@ impl Sim {
         }));
         let recorded = recorder.recorded();
         let (telemetry, _) = Telemetry::new();
-        let lane = PtRecorder::new(
+        let recorder = PtRecorder::new(
             config,
             roots,
             Arc::new(recorder),
@@ -69,10 +69,10 @@ impl Sim {
             inventory.clone(),
             telemetry,
         );
-        let start = lane.due();
+        let start = recorder.due();
         Self {
             host,
-            lane,
+            recorder,
             inventory,
             start,
             now: start,
@@ -110,7 +110,7 @@ impl Sim {
     /// Advances the clock to the next turn. Threads run before their first turn and after each
     /// turn, on the CPU that `runs` returns for them.
     fn step(&mut self, vms: &[&FakeVm], mut runs: impl FnMut(i32) -> Option<u32>) {
-        self.now = self.now.max(self.lane.due());
+        self.now = self.now.max(self.recorder.due());
         let all = || {
             vms.iter()
                 .flat_map(|vm| vm.vcpus.iter().map(|tid| (vm.pid, *tid)))
@@ -121,7 +121,7 @@ impl Sim {
             }
         }
         let before = self.taken().len();
-        self.lane.pass(self.now);
+        self.recorder.pass(self.now);
         let taken = self.taken();
         for tid in &taken[before..] {
             let vm = vms.iter().find(|vm| vm.vcpus.contains(tid)).unwrap();
@@ -147,7 +147,7 @@ impl Sim {
     }
 
     fn until(&mut self, end: Duration, vms: &[&FakeVm], mut runs: impl FnMut(i32) -> Option<u32>) {
-        while self.now.max(self.lane.due()) - self.start < end {
+        while self.now.max(self.recorder.due()) - self.start < end {
             self.step(vms, &mut runs);
         }
     }
@@ -178,7 +178,7 @@ impl Sim {
     }
 
     fn facts(&self, vm: &FakeVm, metric: &str) -> Vec<(String, FactValue)> {
-        let newest = self.lane.newest().load_full();
+        let newest = self.recorder.newest().load_full();
         let known = newest.vms.iter().filter(|(key, _)| key.pid == vm.pid);
         let facts = known.flat_map(|(_, lists)| lists.iter().flat_map(|list| list.iter()));
         let labels = |fact: &Fact| {
@@ -192,7 +192,7 @@ impl Sim {
     }
 
     fn code(&self) -> &'static str {
-        self.lane.state().code()
+        self.recorder.state().code()
     }
 }
 
@@ -290,7 +290,14 @@ fn new_vcpus_join_and_ended_vms_lose_their_totals() {
             let turns = sim.log.iter().filter(|(_, t, _)| t == tid).count();
             assert!((19..=21).contains(&turns), "{tid}: {turns}");
         }
-        let known: Vec<i32> = sim.lane.newest().load().vms.keys().map(|k| k.pid).collect();
+        let known: Vec<i32> = sim
+            .recorder
+            .newest()
+            .load()
+            .vms
+            .keys()
+            .map(|k| k.pid)
+            .collect();
         assert_eq!(known.len(), 2, "{known:?}");
         assert!(known.contains(&guest.pid));
     }
@@ -367,12 +374,12 @@ fn disabled_or_without_pmu_nothing_is_recorded() {
         let vm = vm(&host, 1, 1);
         let mut sim = Sim::new(host, config, recorder());
         sim.watch(&[&vm]);
-        sim.lane.pass(sim.now);
+        sim.recorder.pass(sim.now);
         assert_eq!(sim.code(), code);
-        assert!(!sim.lane.is_able());
+        assert!(!sim.recorder.is_able());
         assert!(sim.taken().is_empty());
-        assert!(sim.lane.newest().load().vms.is_empty());
-        let sources = &sim.lane.newest().load().sources;
+        assert!(sim.recorder.newest().load().vms.is_empty());
+        let sources = &sim.recorder.newest().load().sources;
         assert_eq!(sources[0].1.code(), code, "reported from the start");
     }
 }
@@ -390,8 +397,8 @@ fn recorder_runs_until_stop() {
     sim.watch(&[&vm]);
     let stop = Stop::default();
     let theirs = stop.clone();
-    let lane = sim.lane;
-    let thread = std::thread::spawn(move || Box::new(lane).run(&theirs));
+    let recorder = sim.recorder;
+    let thread = std::thread::spawn(move || Box::new(recorder).run(&theirs));
     tell.recv().unwrap();
     stop.stop();
     thread.join().unwrap();

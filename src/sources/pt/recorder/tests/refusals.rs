@@ -71,7 +71,7 @@ fn refusals_have_reasons_and_no_metric_is_0() {
     sim.watch(&[&vm]);
     sim.step(&[&vm], |_| Some(0));
     assert_eq!(sim.code(), "mlock_limit");
-    assert!(matches!(sim.lane.state(), SourceState::Down(_)));
+    assert!(matches!(sim.recorder.state(), SourceState::Down(_)));
     let captures = sim.facts(&vm, "kvm_vcpu_pt_captures_total");
     assert_eq!(captures, [("0 refused".to_owned(), FactValue::Int(1))]);
     for metric in ["kvm_vcpu_pt_bytes_total", "kvm_vcpu_pt_cycles_total"] {
@@ -136,7 +136,7 @@ fn gaps_mean_the_guest_is_not_visible() {
     sim.watch(&[&vm]);
     sim.step(&[&vm], |_| Some(0));
     assert_eq!(sim.code(), "guest_not_visible");
-    assert!(matches!(sim.lane.state(), SourceState::Degraded(_)));
+    assert!(matches!(sim.recorder.state(), SourceState::Degraded(_)));
 }
 
 #[test]

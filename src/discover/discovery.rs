@@ -15,7 +15,7 @@ use crate::telemetry::Telemetry;
 const SLOW_PASS: Duration = Duration::from_secs(2);
 
 /// Keeps the latest inventory up to date.
-pub(crate) struct Lane {
+pub(crate) struct Discovery {
     roots: Arc<Roots>,
     topology: Watch,
     scanner: Scanner,
@@ -24,7 +24,7 @@ pub(crate) struct Lane {
     opens: u64,
 }
 
-impl Lane {
+impl Discovery {
     /// Starts with an empty inventory.
     ///
     /// # Errors

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::discover::Role;
-use crate::engine::ledger::CellKey;
+use crate::engine::ledger::SeriesKey;
 use crate::engine::total::possible;
 use crate::host::thread::SchedStat;
 
 /// Totals of one role at one location, in ns.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cell {
+pub(super) struct SeriesTotals {
     pub(super) run: u64,
     pub(super) delay: u64,
     touched: Instant,
@@ -25,7 +25,7 @@ pub(super) struct Seen {
     pub(super) role: Role,
     /// Whether its time is part of the process's CPU time.
     pub(super) of_process: bool,
-    pub(super) cell: CellKey,
+    pub(super) series: SeriesKey,
     pub(super) sched: SchedStat,
 }
 
@@ -39,9 +39,9 @@ struct Known {
 
 /// All totals of one VM.
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub(super) struct ThreadTotals {
     threads: HashMap<i32, Known>,
-    cells: BTreeMap<(Role, CellKey), Cell>,
+    series: BTreeMap<(Role, SeriesKey), SeriesTotals>,
     /// Number of the current pass.
     look: u64,
     born_after: u64,
@@ -52,11 +52,11 @@ pub(super) struct Account {
     was_complete: bool,
     /// Time charged so far that is part of the process's CPU time, ns.
     charged: u64,
-    /// The process's CPU time before the account was opened, in ns, less the part already charged.
+    /// The process's CPU time before the totals was opened, in ns, less the part already charged.
     from: Option<u64>,
 }
 
-impl Account {
+impl ThreadTotals {
     /// Starts a pass. `complete` is whether it covers all threads.
     pub(super) fn begin(&mut self, born_after: u64, complete: bool) {
         self.was_complete = self.complete || !self.begun;
@@ -85,7 +85,7 @@ impl Account {
         let from = self.start(&seen);
         let run = possible(seen.sched.run.saturating_sub(from.run));
         let delay = possible(seen.sched.delay.saturating_sub(from.delay));
-        self.add(seen.role, seen.cell, run, delay, now);
+        self.add(seen.role, seen.series, run, delay, now);
         if seen.of_process {
             self.charged = self.charged.saturating_add(run);
         }
@@ -107,15 +107,15 @@ impl Account {
         }
     }
 
-    fn add(&mut self, role: Role, key: CellKey, run: u64, delay: u64, now: Instant) {
-        let cell = self.cells.entry((role, key)).or_insert(Cell {
+    fn add(&mut self, role: Role, key: SeriesKey, run: u64, delay: u64, now: Instant) {
+        let series = self.series.entry((role, key)).or_insert(SeriesTotals {
             run: 0,
             delay: 0,
             touched: now,
         });
-        cell.run = cell.run.saturating_add(run);
-        cell.delay = cell.delay.saturating_add(delay);
-        cell.touched = now;
+        series.run = series.run.saturating_add(run);
+        series.delay = series.delay.saturating_add(delay);
+        series.touched = now;
     }
 
     /// Whether the process's CPU time is tracked.
@@ -139,7 +139,7 @@ impl Account {
         let own = total.saturating_sub(self.from.unwrap_or(u64::MAX));
         let rest = possible(own.saturating_sub(self.charged));
         if rest > 0 {
-            self.add(Role::Emulator, CellKey::default(), rest, 0, now);
+            self.add(Role::Emulator, SeriesKey::default(), rest, 0, now);
             self.charged = self.charged.saturating_add(rest);
         }
     }
@@ -149,15 +149,15 @@ impl Account {
         &self,
         ttl: Duration,
         now: Instant,
-    ) -> impl Iterator<Item = (Role, CellKey, Cell)> + '_ {
+    ) -> impl Iterator<Item = (Role, SeriesKey, SeriesTotals)> + '_ {
         let seen = self.threads.values().map(|known| known.seen);
-        let here: HashSet<(Role, CellKey)> = seen.map(|seen| (seen.role, seen.cell)).collect();
-        let is_visible = move |key: &(Role, CellKey), cell: &Cell| {
-            here.contains(key) || now.saturating_duration_since(cell.touched) < ttl
+        let here: HashSet<(Role, SeriesKey)> = seen.map(|seen| (seen.role, seen.series)).collect();
+        let is_visible = move |key: &(Role, SeriesKey), series: &SeriesTotals| {
+            here.contains(key) || now.saturating_duration_since(series.touched) < ttl
         };
-        let cells = self.cells.iter();
-        let visible = cells.filter(move |(key, cell)| is_visible(key, cell));
-        visible.map(|((role, key), cell)| (*role, *key, *cell))
+        let series = self.series.iter();
+        let visible = series.filter(move |(key, series)| is_visible(key, series));
+        visible.map(|((role, key), series)| (*role, *key, *series))
     }
 
     /// The role of a known thread.
