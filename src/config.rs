@@ -62,7 +62,7 @@ pub(crate) mod values;
 pub use otlp::Otlp;
 pub use raw::{ExitReason, RawEvent};
 pub(crate) use sources::Pt;
-pub use sources::{EventSet, Exits, Memory, Periodic, Pmu, Sources, Threads};
+pub use sources::{EventSet, Exits, KvmStat, Memory, Periodic, Pmu, Sources, Threads};
 
 /// Largest configuration file (bytes): the documented example has 6 kB.
 pub const MAX_FILE: u64 = 1 << 20;

@@ -9,6 +9,7 @@ pub(crate) mod hwmon;
 pub mod identity;
 pub(crate) mod kernel_log;
 mod key_value;
+pub(crate) mod kvm_stats;
 pub(crate) mod label;
 pub(crate) mod memory;
 pub(crate) mod nodes;

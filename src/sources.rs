@@ -21,6 +21,7 @@ pub(crate) mod cgroup;
 pub(crate) mod devices;
 pub(crate) mod exits;
 pub(crate) mod host;
+pub mod kvm_stat;
 pub mod memory;
 pub mod pmu;
 pub mod pt;
@@ -35,7 +36,7 @@ pub(crate) const OF_VMS: &[Entry] = &[
     pmu::ENTRY,
     exits::ENTRY,
     cgroup::ENTRY,
-    exits::KVM_STAT,
+    kvm_stat::ENTRY,
     memory::ENTRY,
     threads::ENTRY,
     devices::ENTRY,

@@ -160,7 +160,8 @@ local seen(range) = 'max without (version, revision) (present_over_time(kvm_expo
             subject='Prometheus {{ $labels.instance }}'
           ),
 
-          // resctrl is there for other uses; Secure Boot locks kvm_stat and exits come from tracepoints then; where the PMU
+          // resctrl is there for other uses; Secure Boot locks debugfs, which kvm_stat needs where VMMs hold no
+          // descriptors of statistics, and exits come from tracepoints then; where the PMU
           // delivers the host side alone, that is KvmPmuHostOnly. Visibility gaps and hung threads are reasons too.
           alert(
             'KvmExporterSourceDegraded',

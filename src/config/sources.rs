@@ -74,9 +74,6 @@ struct Keys {
 /// `sources.cgroup`: quotas, weight and pressure.
 pub(crate) type Cgroup = Periodic<15>;
 
-/// `sources.kvm_stat`: counters of whole VMs in KVM debugfs.
-pub(crate) type KvmStat = Periodic<15>;
-
 /// `sources.threads`: CPU time of all threads of a VM, by role.
 pub type Threads = Periodic<5>;
 
@@ -151,6 +148,19 @@ mapping! {
         max_duty: f64 = 0.01, "values::pt_duty";
         /// Most bytes of one recording, a power of two from 64 KiB to 256 MiB.
         max_bytes: usize = 4 << 20, "values::pt_bytes";
+    }
+}
+
+mapping! {
+    /// `sources.kvm_stat`: KVM's own statistics.
+    #[derive(Copy, Eq)]
+    KvmStat {
+        /// Whether the source is read.
+        enabled: bool = true, "values::flag";
+        /// Period, 1 s to 10 min.
+        period: Duration = Duration::from_secs(15), "values::slow_period";
+        /// Whether each vCPU has series of its own.
+        vcpus: bool = false, "values::flag";
     }
 }
 

@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 
 use crate::host::roots::Roots;
+use crate::host::task::shows_own_pids;
 use crate::sys;
 
 /// Most descriptors of one kind to compare: two for each vCPU that KVM allows in a VM. Each costs
@@ -25,10 +26,8 @@ impl OpenFiles {
     /// PIDs are not valid if a directory replaces procfs (they belong to another machine) or if
     /// procfs belongs to another pid namespace.
     pub(super) fn new(roots: &Roots) -> Self {
-        let status = roots.read_text(&roots.proc.join("self/status"));
-        let id = std::process::id();
         Self {
-            same_pids: status.is_ok_and(|status| is_own_namespace(&status, id)),
+            same_pids: shows_own_pids(roots),
         }
     }
 
@@ -41,13 +40,6 @@ impl OpenFiles {
             None
         }
     }
-}
-
-/// Whether procfs shows this process under its own PID only: `NSpid` lists its PIDs from procfs's
-/// namespace down to its own (proc_pid_status(5)).
-fn is_own_namespace(status: &str, pid: u32) -> bool {
-    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    pids.is_some_and(|pids| pids.trim() == pid.to_string())
 }
 
 fn group(fds: &[i32], compare: impl Fn(i32, i32) -> Option<Ordering>) -> Option<Vec<Vec<i32>>> {
@@ -107,11 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn other_namespaces_and_fixtures_are_not_asked_about() {
-        assert!(is_own_namespace("Pid:\t7\nNSpid:\t7\nNSpgid:\t7\n", 7));
-        assert!(!is_own_namespace("Pid:\t900\nNSpid:\t900\t7\n", 7));
-        assert!(!is_own_namespace("NSpid:\t900\n", 7));
-        assert!(!is_own_namespace("Pid:\t7\n", 7));
+    fn fixtures_are_not_asked_about() {
         let dir = tempfile::tempdir().unwrap();
         let files = OpenFiles::new(&Roots::below(dir.path()));
         assert_eq!(files.grouped(std::process::id() as i32, &[0, 1]), None);

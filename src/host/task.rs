@@ -114,10 +114,32 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
+/// Whether PIDs in procfs are valid in the system calls of this process. They are not if a directory
+/// replaces procfs (they belong to another machine) or if procfs belongs to another pid namespace.
+pub(crate) fn shows_own_pids(roots: &Roots) -> bool {
+    let status = roots.read_text(&roots.proc.join("self/status"));
+    status.is_ok_and(|status| is_own_namespace(&status, std::process::id()))
+}
+
+/// Whether procfs shows this process under its own PID only: `NSpid` lists its PIDs from procfs's
+/// namespace down to its own (proc_pid_status(5)).
+fn is_own_namespace(status: &str, pid: u32) -> bool {
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    pids.is_some_and(|pids| pids.trim() == pid.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fake_host::FakeHost;
+
+    #[test]
+    fn pids_are_valid_in_their_own_namespace() {
+        assert!(is_own_namespace("Pid:\t7\nNSpid:\t7\nNSpgid:\t7\n", 7));
+        assert!(!is_own_namespace("Pid:\t900\nNSpid:\t900\t7\n", 7));
+        assert!(!is_own_namespace("NSpid:\t900\n", 7));
+        assert!(!is_own_namespace("Pid:\t7\n", 7));
+    }
 
     #[test]
     fn task_is_gone_once_it_exited_or_another_has_its_id() {

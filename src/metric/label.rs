@@ -60,6 +60,12 @@ impl From<&'static str> for LabelValue {
     }
 }
 
+impl From<Cow<'static, str>> for LabelValue {
+    fn from(text: Cow<'static, str>) -> Self {
+        Self::Text(text)
+    }
+}
+
 impl From<String> for LabelValue {
     fn from(text: String) -> Self {
         Self::Text(text.into())

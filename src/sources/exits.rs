@@ -7,11 +7,9 @@
 //! (measured on a nested host); an exit itself takes a microsecond or more.
 //!
 //! `format` parses the names of exit reasons, `plan` decides what this machine counts, `source`
-//! opens and reads the events. `kvm_stat` is a separate source: counters that KVM keeps for each
-//! VM in debugfs.
+//! opens and reads the events.
 
 mod format;
-mod kvm_stat;
 mod plan;
 mod source;
 
@@ -19,7 +17,6 @@ use std::collections::BTreeMap;
 
 use crate::host::roots::Roots;
 
-pub(crate) use kvm_stat::ENTRY as KVM_STAT;
 pub(crate) use source::{ENTRY, EXITS};
 
 /// Intel's exit reasons by number, named as in `sources.exits.reasons`; empty if the kernel's list

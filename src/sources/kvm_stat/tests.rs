@@ -2,8 +2,11 @@ use super::*;
 use crate::fake_host::FakeHost;
 use crate::metric::FactValue;
 
+mod held;
+
 fn source(host: &FakeHost) -> KvmStat {
-    KvmStat::new(Arc::new(Roots::below(host.root())))
+    let roots = Arc::new(Roots::below(host.root()));
+    KvmStat::new(config::KvmStat::default(), roots)
 }
 
 fn vm(pid: i32, ordinal: u32) -> Vm {
@@ -21,7 +24,10 @@ fn running(host: &FakeHost, pid: i32, ordinal: u32) -> Vm {
 /// Each fact as `stat value`.
 fn read(source: &mut KvmStat, vm: &Vm) -> Vec<String> {
     let facts = source.read(vm).unwrap();
-    let shown = facts.iter().map(|fact| match &fact.value {
+    let counters = facts
+        .iter()
+        .filter(|fact| fact.metric.name == KVM_STAT.name);
+    let shown = counters.map(|fact| match &fact.value {
         FactValue::Int(value) => format!("{} {value}", fact.labels[0].1),
         other => panic!("{other:?}"),
     });
@@ -144,9 +150,9 @@ fn reused_pid_ends_the_vm_and_charges_nothing() {
 /// The real source returns data or a reason.
 #[test]
 fn this_machine_has_data_or_a_reason() {
-    let source = KvmStat::new(Arc::default());
+    let source = KvmStat::new(config::KvmStat::default(), Arc::default());
     match source.state() {
-        SourceState::Down(reason) => println!("{reason:?}"),
+        SourceState::Degraded(reason) => println!("{reason:?}"),
         state => assert_eq!(state, SourceState::Up),
     }
 }
