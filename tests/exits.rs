@@ -279,30 +279,3 @@ fn a_reason_that_nobody_has_is_told_with_those_there_are() {
         "{reason}"
     );
 }
-
-/// Every source has data or a reason.
-#[test]
-fn whole_vm_counters_are_there_or_their_source_says_why_not() {
-    let _alone = alone();
-    let Some(exporter) = exporter("sources: {kvm_stat: {period: 1s}}") else {
-        return;
-    };
-    let io = MicroVm::start("stat-io", Load::Io, 1);
-    let vm = [("vm", io.name())];
-    exporter.until(|e| e.all("kvm_vm_vcpus", &vm).count() > 0);
-    let stat = "kvm_vm_kvm_stat_total";
-    let seen = exporter.until(|e| {
-        let row = e
-            .all("kvm_exporter_source_up", &[("source", "kvm_stat")])
-            .next();
-        row.is_some_and(|row| row.value == 0.0) || e.all(stat, &vm).count() > 0
-    });
-    if seen.all(stat, &vm).count() == 0 {
-        let reason = reason(&seen, "kvm_stat");
-        println!("skipped: no counters of KVM here: {reason}");
-        return;
-    }
-    let exits = [("vm", io.name()), ("stat", "exits")];
-    let first = seen.one(stat, &exits);
-    exporter.until(|e| e.one(stat, &exits) > first);
-}

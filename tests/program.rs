@@ -36,6 +36,7 @@ mod hostile_clients;
 mod http;
 mod inventory_qemu;
 mod kernel_log;
+mod kvm_stat;
 mod memory;
 mod micro_vm;
 mod otlp;

@@ -7,6 +7,7 @@
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use std::arch::asm;
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,8 +138,21 @@ fn counter(index: u32) -> u64 {
     COUNTERS + u64::from(index) * COUNTER_STRIDE
 }
 
+/// `KVM_GET_STATS_FD` of linux/kvm.h: `_IO(KVMIO, 0xce)`.
+const KVM_GET_STATS_FD: libc::Ioctl = 0xaece;
+
+/// A descriptor of the statistics of a VM or a vCPU, which the process holds for others to read, as
+/// QEMU does. `None` before Linux 5.14.
+fn statistics(of: &impl AsRawFd) -> Option<OwnedFd> {
+    // SAFETY: the call takes no argument and accesses no memory of this process.
+    let fd = unsafe { libc::ioctl(of.as_raw_fd(), KVM_GET_STATS_FD) };
+    // SAFETY: the kernel has just opened it for this process, and nothing else owns it.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// A virtual machine with its memory.
 pub struct Vm {
+    _statistics: Option<OwnedFd>,
     fd: VmFd,
     load: Load,
     memory: Arc<Memory>,
@@ -173,6 +187,7 @@ impl Vm {
                 .map_err(VmError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
         }
         Ok(Self {
+            _statistics: statistics(&fd),
             fd,
             load,
             memory,
@@ -195,6 +210,7 @@ impl Vm {
         guest::prepare_vcpu(&self.fd, &fd, self.load, counter(index))
             .map_err(VmError::ioctl("KVM_SET_REGS"))?;
         Ok(Vcpu {
+            _statistics: statistics(&fd),
             fd,
             _memory: Arc::clone(&self.memory),
             _spare: Arc::clone(&self.spare),
@@ -224,6 +240,7 @@ pub enum Exit {
 
 /// One vCPU, to be run by one thread.
 pub struct Vcpu {
+    _statistics: Option<OwnedFd>,
     fd: VcpuFd,
     /// Keeps the guest's memory mapped.
     _memory: Arc<Memory>,
