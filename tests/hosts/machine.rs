@@ -141,7 +141,10 @@ impl Machine {
     fn qemu(self, initrd: &Path) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", TIMEOUT]);
-        let mut append = "panic=-1 quiet cryptomgr.notests".to_owned();
+        // A kernel that locks up for a minute panics, which ends QEMU, instead of running until the
+        // timeout (Documentation/admin-guide/kernel-parameters.txt).
+        let mut append =
+            "panic=-1 softlockup_panic=1 watchdog_thresh=30 quiet cryptomgr.notests".to_owned();
         if self.arch == "arm64" {
             let qemu = cache().join("qemu/usr");
             command.arg(qemu.join("bin/qemu-system-aarch64"));
