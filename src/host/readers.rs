@@ -7,9 +7,10 @@
 //!   user's FUSE server answers, and every reader waits behind a waiting writer.
 //! - `smaps` and `numa_maps` take its mmap_lock (fs/proc/task_mmu.c, `m_start`).
 //! - These, `environ`, `maps`, `syscall` and `stack` also take its `exec_update_lock` for reading
-//!   (kernel/fork.c, `mm_access`; fs/proc/base.c, `lock_trace`; a mutex before 5.11), and so does
-//!   perf_event_open(2) on a thread (kernel/events/core.c). An execve(2) holds it for writing while
-//!   it waits for the mmap_lock of the old program (fs/exec.c, `exec_mmap`).
+//!   (kernel/fork.c, `mm_access`; fs/proc/base.c, `lock_trace`; a mutex before 5.11), and so do
+//!   perf_event_open(2) on a thread (kernel/events/core.c), kcmp(2) and pidfd_getfd(2)
+//!   (kernel/pid.c, `__pidfd_fget`). An execve(2) holds it for writing while it waits for the
+//!   mmap_lock of the old program (fs/exec.c, `exec_mmap`).
 //!
 //! `stat`, `status`, `statm`, `schedstat`, `sched`, `comm`, `cgroup`, `wchan`, `task`, `fd` with
 //! its links, and `exe` take locks that no program can keep (fs/proc/array.c, `do_task_stat`;

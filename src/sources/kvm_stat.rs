@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config;
 use crate::discover::{Vcpu, Vm, VmKey};
@@ -19,6 +20,7 @@ use crate::engine::{
     Fact, Origin, ReadError, Reason, ReasonCode, Source, SourceInfo, SourceState, VmSource,
 };
 use crate::host::kvm_stats::Schema;
+use crate::host::readers::{LateAnswers, Payer};
 use crate::host::roots::Roots;
 use crate::host::task::{is_gone, shows_own_pids};
 use crate::metric::{metrics, Buckets, FactValue, Keys, Label, Metric};
@@ -74,12 +76,19 @@ const BOUNDS: [u64; 11] = {
 const FIRST: usize = 10;
 const STEP: usize = 2;
 
+/// How long a pass waits for the statistics of one VM; reading takes 2 us for each vCPU.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Late statistics that no pass takes within this time are dropped.
+const KEPT: Duration = Duration::from_secs(60);
+
 /// Reads KVM's statistics.
 pub struct KvmStat {
     roots: Arc<Roots>,
     own_pids: bool,
     of_vcpus: bool,
-    reader: Box<dyn ReadStats>,
+    reader: Arc<dyn ReadStats>,
+    late: LateAnswers<VmKey, io::Result<Vec<Vec<u8>>>>,
     /// Kinds of files that were seen: of vCPUs and of VMs.
     schemas: Vec<Arc<Schema>>,
     vms: HashMap<VmKey, VmState>,
@@ -91,6 +100,7 @@ struct VmState {
     /// Its vCPUs when its descriptors were searched; `None` to search again.
     searched: Option<Vec<Vcpu>>,
     fds: StatsFds,
+    payer: Option<Payer>,
     vcpus: BTreeMap<u32, Counters>,
     own: Counters,
     /// Its directory in debugfs, once found; it stays the same for the life of the VM.
@@ -102,6 +112,8 @@ struct VmState {
 
 /// Why a VM's descriptors were not read.
 enum Unread {
+    /// The process blocks it.
+    Blocked,
     /// It has none, or they cannot be read.
     Unreadable(Reason),
     /// This time.
@@ -136,15 +148,16 @@ impl From<io::Error> for Unread {
 impl KvmStat {
     /// Reads the descriptors and debugfs of this machine.
     pub fn new(config: config::KvmStat, roots: Arc<Roots>) -> Self {
-        Self::with_reader(config, roots, Box::new(KernelStats::new()))
+        Self::with_reader(config, roots, Arc::new(KernelStats::new()))
     }
 
-    fn with_reader(config: config::KvmStat, roots: Arc<Roots>, reader: Box<dyn ReadStats>) -> Self {
+    fn with_reader(config: config::KvmStat, roots: Arc<Roots>, reader: Arc<dyn ReadStats>) -> Self {
         Self {
             own_pids: shows_own_pids(&roots),
             roots,
             of_vcpus: config.vcpus,
             reader,
+            late: LateAnswers::new(PATIENCE, KEPT),
             schemas: Vec::new(),
             vms: HashMap::new(),
         }
@@ -166,7 +179,7 @@ impl KvmStat {
         if let Err(error) = self.read_all(vm, state) {
             // The VMM may have closed or replaced them.
             state.searched = None;
-            return Err(error.into());
+            return Err(error);
         }
         // The PID may belong to another process by now.
         let same = vm.key.process().check(&self.roots);
@@ -174,25 +187,30 @@ impl KvmStat {
         Ok(self.facts(vm, state))
     }
 
-    fn read_all(&mut self, vm: &Vm, state: &mut VmState) -> io::Result<()> {
+    /// Reads on another thread, because the process can block it for any time.
+    fn read_all(&mut self, vm: &Vm, state: &mut VmState) -> Result<(), Unread> {
+        let (pid, roots) = (vm.key.pid, &self.roots);
+        let payer = *state
+            .payer
+            .get_or_insert_with(|| Payer::of_thread(roots, pid));
+        self.late.sweep();
+        let files = self.late.ask(vm.key, PATIENCE, || {
+            let (reader, fds) = (self.reader.clone(), state.fds.all());
+            let read = move || reader.read(pid, &fds);
+            roots.readers.begin(payer, read).ok()
+        });
+        let files = files.map_err(|_| Unread::Blocked)??;
         let ids: Vec<u32> = state.fds.vcpus.keys().copied().collect();
-        let (vcpus, own, schemas) = (&mut state.vcpus, &mut state.own, &mut self.schemas);
-        let mut unknown = None;
-        self.reader
-            .read(vm.key.pid, &state.fds.all(), &mut |n, file| {
-                let counters = match ids.get(n) {
-                    Some(id) => vcpus.entry(*id).or_default(),
-                    None => &mut *own,
-                };
-                match counters::schema(schemas, file) {
-                    Ok(schema) => counters.advance(schema, file),
-                    Err(error) => unknown = Some(error),
-                }
-            })?;
-        match unknown {
-            None => Ok(()),
-            Some(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        for (n, file) in files.iter().enumerate() {
+            let schema = counters::schema(&mut self.schemas, file);
+            let odd = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+            let counters = match ids.get(n) {
+                Some(id) => state.vcpus.entry(*id).or_default(),
+                None => &mut state.own,
+            };
+            counters.advance(schema.map_err(odd)?, file);
         }
+        Ok(())
     }
 
     fn facts(&self, vm: &Vm, state: &VmState) -> Vec<Fact> {
@@ -241,6 +259,11 @@ impl KvmStat {
                 return Ok(facts);
             }
             Err(Unread::Failed(error)) => return Err(error),
+            Err(Unread::Blocked) => {
+                let detail = "the process blocks copies of its descriptors (execve(2) in progress)";
+                state.trouble = Some(ReasonCode::Blocked.reason(detail));
+                return Err(ReadError::Failed(detail.to_owned()));
+            }
             Err(Unread::Unreadable(reason)) => reason,
         };
         match debugfs::missing(&self.roots) {
@@ -282,6 +305,7 @@ impl VmSource for KvmStat {
 
     fn forget(&mut self, vm: VmKey) {
         self.vms.remove(&vm);
+        self.late.forget(|of| *of == vm);
     }
 }
 

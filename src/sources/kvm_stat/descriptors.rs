@@ -19,19 +19,18 @@ use crate::host::kvm_stats::MOST_BYTES;
 use crate::host::roots::Roots;
 
 /// Reads files of other processes' descriptors.
-pub(crate) trait ReadStats: Send {
-    /// Calls `each` with the position and the contents of each descriptor of a process.
+pub(crate) trait ReadStats: Send + Sync {
+    /// The contents of these descriptors of a process. It can block the call for any time
+    /// ([`crate::host::readers`]).
     ///
     /// # Errors
     /// `PermissionDenied` without the rights of a debugger; `InvalidData` if a descriptor is of
     /// something else by now.
-    fn read(&mut self, pid: i32, fds: &[i32], each: &mut dyn FnMut(usize, &[u8]))
-        -> io::Result<()>;
+    fn read(&self, pid: i32, fds: &[i32]) -> io::Result<Vec<Vec<u8>>>;
 }
 
 /// Reads through the kernel.
 pub(super) struct KernelStats {
-    buffer: Box<[u8]>,
     /// Device and inode of anonymous files.
     anonymous: Option<(u64, u64)>,
 }
@@ -40,22 +39,17 @@ impl KernelStats {
     pub(super) fn new() -> Self {
         let event = eventfd(0, EventfdFlags::CLOEXEC).and_then(fstat);
         Self {
-            buffer: vec![0; MOST_BYTES].into(),
             anonymous: event.ok().map(|event| (event.st_dev, event.st_ino)),
         }
     }
 }
 
 impl ReadStats for KernelStats {
-    fn read(
-        &mut self,
-        pid: i32,
-        fds: &[i32],
-        each: &mut dyn FnMut(usize, &[u8]),
-    ) -> io::Result<()> {
+    fn read(&self, pid: i32, fds: &[i32]) -> io::Result<Vec<Vec<u8>>> {
         let process = Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
         let process = pidfd_open(process, PidfdFlags::empty())?;
-        for (n, fd) in fds.iter().enumerate() {
+        let mut buffer = vec![0; MOST_BYTES];
+        let read = |fd: &i32| {
             let file = pidfd_getfd(&process, *fd, PidfdGetfdFlags::empty())?;
             // The process may have replaced the descriptor by one whose reads block. Of anonymous
             // files, those that block have no positions, so pread(2) refuses them.
@@ -63,10 +57,10 @@ impl ReadStats for KernelStats {
             if self.anonymous != Some((found.st_dev, found.st_ino)) {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            let len = pread(&file, &mut *self.buffer, 0)?;
-            each(n, &self.buffer[..len]);
-        }
-        Ok(())
+            let len = pread(&file, &mut buffer[..], 0)?;
+            Ok(buffer[..len].to_vec())
+        };
+        fds.iter().map(read).collect()
     }
 }
 
@@ -144,9 +138,8 @@ mod tests {
 
     #[test]
     fn other_files_are_refused_and_none_blocks() {
-        let mut reader = KernelStats::new();
         let me = std::process::id() as i32;
-        let mut read = |fd: i32| reader.read(me, &[fd], &mut |_, _| panic!("it is not of KVM"));
+        let read = |fd: i32| KernelStats::new().read(me, &[fd]);
         let file = std::fs::File::open("/proc/self/stat").unwrap();
         if let Err(error) = read(file.as_raw_fd()) {
             if error.kind() != io::ErrorKind::InvalidData {

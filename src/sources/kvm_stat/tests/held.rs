@@ -16,13 +16,11 @@ impl Held {
 }
 
 impl ReadStats for Held {
-    fn read(&mut self, _: i32, fds: &[i32], each: &mut dyn FnMut(usize, &[u8])) -> io::Result<()> {
+    fn read(&self, _: i32, fds: &[i32]) -> io::Result<Vec<Vec<u8>>> {
         let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (n, fd) in fds.iter().enumerate() {
-            let file = files.get(fd);
-            each(n, file.ok_or(io::Error::from_raw_os_error(libc::EBADF))?);
-        }
-        Ok(())
+        let file = |fd| files.get(fd).cloned();
+        let read = fds.iter().map(file).collect::<Option<_>>();
+        read.ok_or(io::Error::from_raw_os_error(libc::EBADF))
     }
 }
 
@@ -57,7 +55,7 @@ impl Sim {
         };
         let roots = Arc::new(Roots::below(host.root()));
         let sim = Self {
-            source: KvmStat::with_reader(config, roots, Box::new(held.clone())),
+            source: KvmStat::with_reader(config, roots, Arc::new(held.clone())),
             host,
             held,
             vm,
@@ -179,7 +177,7 @@ fn ids_with_gaps_are_vcpus_in_the_same_order() {
     }
     let last = "kvm_vcpu_kvm_stat_total{vcpu=2,stat=exits}";
     assert_eq!(sim.value(last).as_deref(), Some("12"));
-    // A vCPU without a known thread: nobody knows which.
+    // A vCPU without a known thread: which ids are the others' is unknown.
     sim.vm.vcpus.pop();
     assert_eq!(sim.value(last), None);
     assert_eq!(
@@ -245,5 +243,23 @@ fn a_vm_without_descriptors_is_read_in_debugfs_or_is_the_reason() {
     sim.source.read(&other).unwrap();
     assert!(matches!(sim.source.state(), SourceState::Degraded(_)));
     sim.source.forget(sim.vm.key);
+    assert_eq!(sim.source.state(), SourceState::Up);
+}
+
+#[test]
+fn a_process_that_blocks_its_descriptors_is_a_reason() {
+    let mut sim = Sim::new(&[0]);
+    sim.set(0, 7, &waits(&[]), 0);
+    sim.read();
+    // Who holds the files holds every reader.
+    let files = sim.held.0.clone();
+    let held = files.lock().unwrap();
+    assert!(matches!(
+        sim.source.read(&sim.vm),
+        Err(ReadError::Failed(_))
+    ));
+    assert_eq!(sim.source.state().code(), "blocked");
+    drop(held);
+    while sim.source.read(&sim.vm).is_err() {}
     assert_eq!(sim.source.state(), SourceState::Up);
 }
