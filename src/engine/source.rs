@@ -2,10 +2,10 @@
 //!
 //! | scope | interface | called by |
 //! |---|---|---|
-//! | each vCPU, in each tick | [`VcpuSource`] | the sampler |
-//! | each VM, once per period | [`VmSource`] | the background collector |
-//! | the host, once per period | [`HostSource`] | the background collector |
-//! | what it chooses, when it chooses | [`ThreadedSource`] | a thread of its own |
+//! | each vCPU, in each tick | `VcpuSource` | the sampler |
+//! | each VM, once per period | `VmSource` | the background collector |
+//! | the host, once per period | `HostSource` | the background collector |
+//! | what it chooses, when it chooses | `ThreadedSource` | a thread of its own |
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
