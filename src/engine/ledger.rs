@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Placement;
 use crate::engine::reading::{ColumnSet, Columns, Reading};
+use crate::engine::total::add;
 use crate::engine::CpuLocation;
 use crate::host::topology::{Place, Topology};
 use crate::metric::Label;
@@ -91,6 +92,19 @@ impl Series {
         let merged = self.merged.iter().copied().chain(std::iter::repeat(0));
         let totals = self.totals.iter().zip(merged);
         totals.map(|(total, merged)| total.saturating_sub(merged))
+    }
+
+    /// Adds [`Self::alone`] to these sums. Nearly no series has a part in a coarser one.
+    pub(crate) fn add_alone(&self, sums: &mut [u64]) {
+        if self.merged.is_empty() {
+            sums.iter_mut()
+                .zip(&self.totals)
+                .for_each(|(sum, total)| add(sum, *total));
+        } else {
+            sums.iter_mut()
+                .zip(self.alone())
+                .for_each(|(sum, total)| add(sum, total));
+        }
     }
 }
 

@@ -222,10 +222,7 @@ fn add_vcpu(
             });
             snapshot.series_totals.extend_from_slice(&series.totals);
         }
-        let sums = snapshot.vcpu_totals[row..].iter_mut();
-        for (sum, total) in sums.zip(series.alone()) {
-            *sum = sum.saturating_add(total);
-        }
+        series.add_alone(&mut snapshot.vcpu_totals[row..]);
     }
     snapshot.vcpu_values.extend_from_slice(&totals.values);
     let series = totals.series.iter();
