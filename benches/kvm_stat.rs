@@ -6,7 +6,7 @@
 //! the process, because the source reads on another thread than it is called on.
 //!
 //! `cargo bench --bench kvm_stat`; exit status 1 if a pass without series of vCPUs takes more than
-//! 2.5 times as long as its system calls.
+//! 4 times as long as its system calls.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -27,7 +27,7 @@ use vcpu_exporter::sources::kvm_stat::KvmStat;
 const VMS: usize = 20;
 const VCPUS: usize = 50;
 const RUNS: usize = 30;
-const MOST: f64 = 2.5;
+const MOST: f64 = 4.0;
 
 /// A running VMM; dropping it kills it.
 struct Vmm(Child);
