@@ -88,11 +88,14 @@ pub struct KvmStat {
     own_pids: bool,
     of_vcpus: bool,
     reader: Arc<dyn ReadStats>,
-    late: LateAnswers<VmKey, io::Result<Vec<Vec<u8>>>>,
+    late: LateAnswers<VmKey, Answer>,
     /// Kinds of files that were seen: of vCPUs and of VMs.
     schemas: Vec<Arc<Schema>>,
     vms: HashMap<VmKey, VmState>,
 }
+
+/// Descriptors of a VM, and the contents of each.
+type Answer = (StatsFds, io::Result<Vec<Vec<u8>>>);
 
 /// State of one VM.
 #[derive(Default)]
@@ -194,14 +197,18 @@ impl KvmStat {
             .payer
             .get_or_insert_with(|| Payer::of_thread(roots, pid));
         self.late.sweep();
-        let files = self.late.ask(vm.key, PATIENCE, || {
-            let (reader, fds) = (self.reader.clone(), state.fds.all());
-            let read = move || reader.read(pid, &fds);
+        let answer = self.late.ask(vm.key, PATIENCE, || {
+            let (reader, fds) = (self.reader.clone(), state.fds.clone());
+            let read = move || {
+                let files = reader.read(pid, &fds.all());
+                (fds, files)
+            };
             roots.readers.begin(payer, read).ok()
         });
-        let files = files.map_err(|_| Unread::Blocked)??;
-        let ids: Vec<u32> = state.fds.vcpus.keys().copied().collect();
-        for (n, file) in files.iter().enumerate() {
+        // A late answer may be of other descriptors than those known now.
+        let (fds, files) = answer.map_err(|_| Unread::Blocked)?;
+        let ids: Vec<u32> = fds.vcpus.keys().copied().collect();
+        for (n, file) in files?.iter().enumerate() {
             let schema = counters::schema(&mut self.schemas, file);
             let odd = |error| io::Error::new(io::ErrorKind::InvalidData, error);
             let counters = match ids.get(n) {

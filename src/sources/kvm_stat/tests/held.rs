@@ -248,7 +248,7 @@ fn a_vm_without_descriptors_is_read_in_debugfs_or_is_the_reason() {
 
 #[test]
 fn a_process_that_blocks_its_descriptors_is_a_reason() {
-    let mut sim = Sim::new(&[0]);
+    let mut sim = Sim::new(&[1]);
     sim.set(0, 7, &waits(&[]), 0);
     sim.read();
     // Who holds the files holds every reader.
@@ -259,7 +259,15 @@ fn a_process_that_blocks_its_descriptors_is_a_reason() {
         Err(ReadError::Failed(_))
     ));
     assert_eq!(sim.source.state().code(), "blocked");
+    // Meanwhile the VM gets another vCPU, with a lower id.
+    sim.host.fd(100, 51, "anon_inode:kvm-vcpu-stats:0");
     drop(held);
     while sim.source.read(&sim.vm).is_err() {}
     assert_eq!(sim.source.state(), SourceState::Up);
+    let vcpus = &sim.source.vms[&sim.vm.key].vcpus;
+    assert_eq!(
+        vcpus.keys().collect::<Vec<_>>(),
+        [&1],
+        "the late answer is of the other"
+    );
 }
