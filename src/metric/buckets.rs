@@ -25,6 +25,22 @@ impl Buckets {
         }
     }
 
+    /// A histogram of counts by power of two: number n has durations of at most 2^n nanoseconds. All
+    /// bounds are powers of two.
+    pub(crate) fn from_powers(bounds: &'static [u64], counts: &[u64], sum: u64) -> Self {
+        let mut own = vec![0u64; bounds.len() + 1];
+        for (power, count) in (0..).zip(counts) {
+            let longest = 1u64.checked_shl(power).unwrap_or(u64::MAX);
+            let bucket = &mut own[bounds.partition_point(|bound| *bound < longest)];
+            *bucket = bucket.saturating_add(*count);
+        }
+        Self {
+            bounds,
+            counts: own.into(),
+            sum,
+        }
+    }
+
     /// Adds a duration (nanoseconds).
     pub fn add(&mut self, duration: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < duration);

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::config;
 use crate::discover::{Vcpu, Vm, VmKey};
-use crate::engine::total::{add, Total};
+use crate::engine::total::Total;
 use crate::engine::{
     Fact, Origin, ReadError, Reason, ReasonCode, Source, SourceInfo, SourceState, VmSource,
 };
@@ -62,19 +62,21 @@ const HALTS: [(&str, &str, &str); 3] = [
     ("wait", "halt_wait_hist", "halt_wait_ns"),
 ];
 
-/// Bounds of [`HALT`] in nanoseconds, 1 µs to 1.1 s: KVM's powers of two from number [`FIRST`] on,
-/// in steps of [`STEP`]. A wait as long as a bound is counted above it.
-const BOUNDS: [u64; 11] = {
-    let mut bounds = [0; 11];
-    let mut n = 0;
-    while n < bounds.len() {
-        bounds[n] = 1 << (FIRST + n * STEP);
-        n += 1;
-    }
-    bounds
-};
-const FIRST: usize = 10;
-const STEP: usize = 2;
+/// Bounds of [`HALT`] in nanoseconds, 1 µs to 1.1 s: every second of KVM's powers of two. A wait as
+/// long as a bound is counted above it.
+const BOUNDS: [u64; 11] = [
+    1 << 10,
+    1 << 12,
+    1 << 14,
+    1 << 16,
+    1 << 18,
+    1 << 20,
+    1 << 22,
+    1 << 24,
+    1 << 26,
+    1 << 28,
+    1 << 30,
+];
 
 /// How long a pass waits for the statistics of one VM; reading takes 4 us for each vCPU.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -228,7 +230,8 @@ impl KvmStat {
         show(&mut facts, &[], &sums, [&KVM_STAT, &HALT]);
         show_current(&mut facts, &[], &state.own, &KVM_STAT_CURRENT);
         if self.of_vcpus {
-            for (id, index) in indexes(state.fds.vcpus.keys().copied(), &vm.vcpus) {
+            let ids: Vec<u32> = state.fds.vcpus.keys().copied().collect();
+            for (id, index) in indexes(&ids, &vm.vcpus) {
                 let Some(vcpu) = state.vcpus.get(&id) else {
                     continue;
                 };
@@ -316,21 +319,16 @@ impl VmSource for KvmStat {
     }
 }
 
-/// The vCPU of each of KVM's ids. QEMU on x86 sets the id to the APIC ID, which may have gaps: then
-/// both are in the same order. None if there are not as many.
-fn indexes(
-    ids: impl ExactSizeIterator<Item = u32> + Clone,
-    vcpus: &[Vcpu],
-) -> impl Iterator<Item = (u32, u32)> {
-    let indexes: Vec<u32> = vcpus.iter().map(|vcpu| vcpu.index).collect();
-    let are_equal = ids.clone().all(|id| indexes.binary_search(&id).is_ok());
-    let is_known = are_equal || ids.len() == indexes.len();
-    let index = move |(n, id)| match indexes.get::<usize>(n) {
-        _ if are_equal => Some((id, id)),
-        Some(index) if is_known => Some((id, *index)),
-        _ => None,
-    };
-    ids.enumerate().filter_map(index)
+/// KVM's ids, each with the index of its vCPU. QEMU on x86 sets the id to the APIC ID, which may
+/// have gaps: then both are in the same order. None if there are not as many.
+fn indexes(ids: &[u32], vcpus: &[Vcpu]) -> Vec<(u32, u32)> {
+    let mut indexes: Vec<u32> = vcpus.iter().map(|vcpu| vcpu.index).collect();
+    if ids.iter().all(|id| indexes.binary_search(id).is_ok()) {
+        indexes = ids.to_vec();
+    } else if ids.len() != indexes.len() {
+        indexes.clear();
+    }
+    ids.iter().copied().zip(indexes).collect()
 }
 
 fn counter(
@@ -355,7 +353,7 @@ fn show(
     sums: &Sums,
     [counters, halts]: [&'static Metric; 2],
 ) {
-    let numbers: BTreeMap<&str, &[u64]> = sums.iter().collect();
+    let numbers = sums.by_name();
     for (name, numbers) in &numbers {
         if !HALTS.iter().any(|(_, histogram, _)| histogram == name) {
             let total = numbers.iter().fold(0, |sum: u64, n| sum.saturating_add(*n));
@@ -364,21 +362,11 @@ fn show(
     }
     for (outcome, histogram, sum) in HALTS {
         if let (Some(counts), Some([sum])) = (numbers.get(histogram), numbers.get(sum)) {
-            let value = FactValue::Histogram(Arc::new(halt_times(counts, *sum)));
+            let value = FactValue::Histogram(Arc::new(Buckets::from_powers(&BOUNDS, counts, *sum)));
             let labels = subject.iter().cloned().chain([("outcome", outcome.into())]);
             facts.push(Fact::new(halts, labels, value).since(Origin::Vm));
         }
     }
-}
-
-/// KVM's buckets, merged into the exposed ones. Number n counts values below 2^n.
-fn halt_times(counts: &[u64], sum: u64) -> Buckets {
-    let mut joined = [0_u64; BOUNDS.len() + 1];
-    for (power, count) in counts.iter().enumerate() {
-        let bucket = power.saturating_sub(FIRST).div_ceil(STEP);
-        add(&mut joined[bucket.min(BOUNDS.len())], *count);
-    }
-    Buckets::new(&BOUNDS, &joined, sum)
 }
 
 fn show_current(

@@ -95,8 +95,8 @@ impl Sums {
         }
     }
 
-    /// Name and numbers of each counter and histogram, each name once.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u64])> {
+    /// The numbers of each counter and histogram.
+    pub(super) fn by_name(&self) -> BTreeMap<&str, &[u64]> {
         let mut sums = BTreeMap::new();
         for (schema, numbers) in self.0.iter().rev() {
             let mut at = 0;
@@ -108,7 +108,7 @@ impl Sums {
                 }
             }
         }
-        sums.into_iter()
+        sums
     }
 }
 

@@ -50,8 +50,8 @@ metrics! { METRICS of "pt":
         "Time from VM exit to the next VM entry, in recordings of the VM's vCPUs");
 }
 
-/// Bounds of the histograms in nanoseconds, 256 ns to 0.27 s: the powers of two of [`Histogram`]
-/// from number [`FIRST`] on, in steps of [`STEP`].
+/// Bounds of the histograms in nanoseconds, 256 ns to 0.27 s: every second of the powers of two
+/// of [`Histogram`].
 const BOUNDS: [u64; 11] = [
     256,
     1_024,
@@ -65,8 +65,6 @@ const BOUNDS: [u64; 11] = [
     67_108_864,
     268_435_456,
 ];
-const FIRST: usize = 8;
-const STEP: usize = 2;
 
 /// Exit reasons have 16-bit numbers, of which Intel uses about 75 (SDM volume 3, appendix C).
 /// Numbers from this one on are counted as `other`: they are decoding errors, and the guest can
@@ -110,8 +108,9 @@ impl PtVmTotals {
 
     /// The facts of the VM; there are no guest runs if the guest is not visible.
     pub(crate) fn facts(&self, sees_guest: bool) -> Arc<[Fact]> {
-        let fact = |metric, histogram| {
-            let value = FactValue::Histogram(Arc::new(buckets(histogram)));
+        let fact = |metric, histogram: &Histogram| {
+            let buckets = Buckets::from_powers(&BOUNDS, histogram.counts(), histogram.sum());
+            let value = FactValue::Histogram(Arc::new(buckets));
             Fact::new(metric, [], value)
         };
         if self.known && sees_guest {
@@ -123,16 +122,6 @@ impl PtVmTotals {
             Arc::new([])
         }
     }
-}
-
-/// The decoder's buckets, merged into the exposed ones.
-fn buckets(histogram: &Histogram) -> Buckets {
-    let mut joined = [0u64; BOUNDS.len() + 1];
-    for (power, count) in histogram.counts().iter().enumerate() {
-        let bucket = power.saturating_sub(FIRST).div_ceil(STEP).min(BOUNDS.len());
-        joined[bucket] = joined[bucket].saturating_add(*count);
-    }
-    Buckets::new(&BOUNDS, &joined, histogram.sum())
 }
 
 impl PtVcpuTotals {
@@ -388,7 +377,7 @@ mod tests {
         for n in [1, 256, 257, 1024, 1025, 1 << 28, (1 << 28) + 1, u64::MAX] {
             histogram.observe(n);
         }
-        let buckets = buckets(&histogram);
+        let buckets = Buckets::from_powers(&BOUNDS, histogram.counts(), histogram.sum());
         let filled: Vec<_> = buckets.iter().filter(|(_, n)| *n > 0).collect();
         assert_eq!(
             filled,
